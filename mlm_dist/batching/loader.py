@@ -1,0 +1,155 @@
+"""Batches as tensors: what one process feeds its model at a step, masks included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from mlm_dist.batching.masking import Masker
+from mlm_dist.batching.order import SampleOrder
+from mlm_dist.batching.plan import BatchPlan
+
+IGNORED = -100
+# Predicted positions are filled up to a multiple of this, so that few different shapes occur.
+PREDICTED_MULTIPLE = 32
+
+
+class Rows(Protocol):
+    """Rows of tokens that can be read at random."""
+
+    lengths: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One forward pass of one process.
+
+    Args:
+        input_ids: [rows, length] with masks in place.
+        attention_mask: [rows, length], 1 for tokens and 0 for padding; None where nothing is padded.
+        positions: [predicted] places of the predicted tokens in the flattened rows.
+        labels: [predicted] their true tokens; IGNORED where `positions` only fills up.
+        num_masked: Predicted tokens.
+        num_tokens: Tokens that are not padding.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor | None
+    positions: torch.Tensor
+    labels: torch.Tensor
+    num_masked: int
+    num_tokens: int
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same on another device; pinned memory is copied without waiting."""
+        if device.type == "cpu":
+            return self
+        input_ids, attention_mask, positions, labels = (
+            tensor if tensor is None else tensor.pin_memory().to(device, non_blocking=True)
+            for tensor in (self.input_ids, self.attention_mask, self.positions, self.labels)
+        )
+        assert input_ids is not None and positions is not None and labels is not None
+        return MicroBatch(input_ids, attention_mask, positions, labels, self.num_masked, self.num_tokens)
+
+
+def assemble(rows: Rows, masker: Masker, epochs: np.ndarray, samples: np.ndarray, num_rows: int) -> MicroBatch:
+    """Read and mask some rows.
+
+    Args:
+        rows: The split.
+        masker: The masks.
+        epochs: [n] epoch of each row.
+        samples: [n] which rows.
+        num_rows: Rows the micro-batch shall have, at least n; the missing ones predict nothing and count nothing.
+    """
+    count = len(samples)
+    filled = np.concatenate([samples, np.zeros(num_rows - count, np.int64)])
+    input_ids = rows.take(filled)
+    lengths = rows.lengths[filled]
+    width = input_ids.shape[1]
+    shown = input_ids.astype(np.int64)
+    predicted = np.zeros(shown.shape, bool)
+    shown[:count], predicted[:count] = masker(input_ids[:count], epochs, samples)
+
+    flat = np.flatnonzero(predicted)
+    size = max(PREDICTED_MULTIPLE, -(-len(flat) // PREDICTED_MULTIPLE) * PREDICTED_MULTIPLE)
+    positions, labels = np.zeros(size, np.int64), np.full(size, IGNORED, np.int64)
+    positions[: len(flat)], labels[: len(flat)] = flat, input_ids.reshape(-1)[flat]
+    attention_mask = None
+    if (lengths < width).any():
+        attention_mask = torch.from_numpy((np.arange(width) < lengths[:, None]).astype(np.int64))
+    return MicroBatch(
+        torch.from_numpy(shown),
+        attention_mask,
+        torch.from_numpy(positions),
+        torch.from_numpy(labels),
+        num_masked=len(flat),
+        num_tokens=int(lengths[:count].sum()),
+    )
+
+
+class TrainingBatches:
+    """What one process trains on, by step. The next step is assembled in a thread while this one is computed.
+
+    Args:
+        rows: The training rows.
+        masker: The masks.
+        plan: How the global batch is spread.
+        seed: The run's seed.
+        num_samples: Samples the whole run consumes; the last batch ends there.
+        rank: This process.
+    """
+
+    def __init__(self, rows: Rows, masker: Masker, plan: BatchPlan, seed: int, num_samples: int, rank: int) -> None:
+        self._rows, self._masker, self._plan, self._rank = rows, masker, plan, rank
+        self._order = SampleOrder(len(rows), seed)
+        self._num_samples = num_samples
+        self._ahead: dict[int, Future[list[MicroBatch]]] = {}
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+
+    def window(self, step: int) -> Sequence[MicroBatch]:
+        """This process's micro-batches of a step, from 0."""
+        ready = self._ahead.pop(step, None)
+        self._ahead = {step + 1: self._pool.submit(self._assemble, step + 1)}
+        return ready.result() if ready is not None else self._assemble(step)
+
+    def samples_before(self, step: int) -> int:
+        """Samples consumed when a step begins."""
+        return min(step * self._plan.global_size, self._num_samples)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _assemble(self, step: int) -> list[MicroBatch]:
+        plan = self._plan
+        window = []
+        for i in range(plan.accumulation):
+            start = step * plan.global_size + (i * plan.num_processes + self._rank) * plan.micro_size
+            positions = np.arange(start, max(start, min(start + plan.micro_size, self._num_samples)))
+            window.append(assemble(self._rows, self._masker, *self._order.at(positions), plan.micro_size))
+        return window
+
+
+def validation_batches(
+    rows: Rows, masker: Masker, micro_size: int, num_processes: int, rank: int
+) -> Iterator[MicroBatch]:
+    """This process's share of the held-out rows, in order, always with the same masks.
+
+    Every process gets the same number of micro-batches, because sharded models compute together; missing rows predict
+    nothing.
+    """
+    per_round = micro_size * num_processes
+    for first in range(0, len(rows), per_round):
+        start = first + rank * micro_size
+        samples = np.arange(start, max(start, min(start + micro_size, len(rows))))
+        yield assemble(rows, masker, np.zeros_like(samples), samples, micro_size)

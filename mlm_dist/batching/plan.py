@@ -1,0 +1,84 @@
+"""The batch plan: from the global batch to what each process does, and how long the run is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mlm_dist.config import Config
+from mlm_dist.errors import ConfigError
+
+MAX_MICRO_TOKENS = 65_536
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How one global batch is spread: micro_size x accumulation x num_processes = global_size.
+
+    Args:
+        global_size: Rows per update, over all processes.
+        micro_size: Rows per process and forward pass.
+        accumulation: Forward passes per update.
+        num_processes: Processes.
+    """
+
+    global_size: int
+    micro_size: int
+    accumulation: int
+    num_processes: int
+
+    def describe(self) -> str:
+        """The arithmetic, for people."""
+        parts = f"{self.micro_size} x {self.accumulation} x {self.num_processes}"
+        return f"{parts} = {self.global_size} rows per update (micro x accumulation x processes)"
+
+
+def batch_plan(config: Config, num_processes: int) -> BatchPlan:
+    """Derive micro-batch and accumulation from the global batch.
+
+    Raises:
+        ConfigError: The global batch is not a multiple of processes times micro-batch.
+    """
+    global_size, micro = config.batch.global_size, config.batch.micro_size
+    if global_size % num_processes:
+        below, above = _around(global_size, num_processes)
+        raise ConfigError(
+            f"batch.global_size: {global_size} rows do not divide among {num_processes} processes; use {below}{above}"
+        )
+    share = global_size // num_processes
+    if micro is None:
+        fitting = max(1, MAX_MICRO_TOKENS // config.rows.max_length)
+        micro = max(size for size in range(1, min(share, fitting) + 1) if share % size == 0)
+    elif share % micro:
+        below, above = _around(global_size, num_processes * micro)
+        raise ConfigError(
+            f"batch.global_size: {global_size} is no multiple of {num_processes} processes x batch.micro_size {micro}; "
+            f"use {below}{above}, or a batch.micro_size that divides {share}"
+        )
+    return BatchPlan(global_size, micro, share // micro, num_processes)
+
+
+def num_updates(config: Config, num_rows: int) -> tuple[int, int]:
+    """How long a run is.
+
+    Returns:
+        Updates, and samples they consume; the last update may be smaller than the others.
+
+    Raises:
+        ConfigError: There are fewer rows than one global batch has.
+    """
+    size = config.batch.global_size
+    if num_rows < size:
+        raise ConfigError(
+            f"batch.global_size: {size} rows per update, but the corpus has only {num_rows} training rows; lower it to "
+            f"{num_rows} or less, add documents or lower corpus.min_chars or rows.max_length"
+        )
+    if config.optim.steps is not None:
+        return config.optim.steps, config.optim.steps * size
+    samples = max(1, round(config.optim.epochs * num_rows))
+    return math.ceil(samples / size), samples
+
+
+def _around(size: int, step: int) -> tuple[str, str]:
+    below = size // step * step
+    return (f"{below} or " if below else ""), str(below + step)

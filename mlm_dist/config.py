@@ -1,0 +1,362 @@
+"""The configuration: one frozen tree of dataclasses, read from YAML and dotted flags (flag > file > default).
+
+Precision, number of processes and ZeRO stage are not here: they live in the accelerate file alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import sys
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mlm_dist.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """The documents.
+
+    Args:
+        source: python-docs (built in, needs no network), a folder, a git URL or repository (URL#branch-or-commit), a
+            .json list of strings, a .jsonl, .parquet or .txt file, or the name of a dataset on the Hugging Face hub.
+        patterns: Which files of a folder or repository are documents (globs relative to its root).
+        min_chars: Documents with fewer characters than this are dropped.
+        deduplicate: exact drops every document whose text, white space aside, was seen before; none keeps all.
+        validation_fraction: Share of the documents held out for validation, chosen by a hash of their text.
+        cache_dir: Where fetched sources and prepared rows are kept between runs; shared by all nodes.
+    """
+
+    source: str = "python-docs"
+    patterns: list[str] = field(default_factory=lambda: ["**/*.md", "**/*.markdown", "**/*.rst", "**/*.txt"])
+    min_chars: int = 200
+    deduplicate: Literal["none", "exact"] = "exact"
+    validation_fraction: float = 0.05
+    cache_dir: str = "~/.cache/mlm_dist"
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """The tokenizer.
+
+    Args:
+        path: Folder or hub name of a tokenizer; by default the model's own.
+        train_vocab_size: Train a WordPiece tokenizer with this many tokens on the training documents; by default only
+            where neither path nor the model brings a tokenizer, with 4096.
+    """
+
+    path: str | None = None
+    train_vocab_size: int | None = None
+
+
+@dataclass(frozen=True)
+class RowsConfig:
+    """How documents become rows of tokens.
+
+    Args:
+        mode: chunk cuts a document into as many rows as it needs; truncate keeps only its first row.
+        max_length: Tokens in a row, special tokens included.
+    """
+
+    mode: Literal["truncate", "chunk"] = "chunk"
+    max_length: int = 128
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """Which tokens are hidden from the model, and how.
+
+    Args:
+        probability: Chance of each token to be predicted.
+        mask: Share of the predicted tokens shown as the mask token.
+        random: Share of the predicted tokens shown as a random token; the rest is shown unchanged.
+    """
+
+    probability: float = 0.15
+    mask: float = 0.8
+    random: float = 0.1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The encoder.
+
+    Args:
+        name_or_path: A checkpoint (folder or hub name) to continue from, or an architecture to start from scratch: a
+            transformers model type such as bert or roberta, or a small shape: bert-tiny, bert-mini, bert-small.
+        from_scratch: Start from random weights even where name_or_path is a checkpoint; its configuration is kept.
+        overrides: Fields of the model's configuration to change, such as {hidden_size: 256}.
+        masked_head: Compute logits at the masked positions only: same loss, less work.
+    """
+
+    name_or_path: str = "bert-tiny"
+    from_scratch: bool = False
+    overrides: dict[str, Any] = field(default_factory=dict)
+    masked_head: bool = True
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """The batch, defined over all processes; accumulation follows from it.
+
+    Args:
+        global_size: Rows per update, over all processes.
+        micro_size: Rows per process and forward pass; by default the largest that divides and has at most 65,536 tokens.
+    """
+
+    global_size: int = 16
+    micro_size: int | None = None
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimizer and how far it goes.
+
+    Args:
+        name: The optimizer. Weight decay applies to matrices only.
+        lr: Peak learning rate; by default 5e-5 from a checkpoint and 0.384 / hidden_size from scratch.
+        weight_decay: Decoupled weight decay.
+        betas: AdamW's two decay rates.
+        eps: AdamW's epsilon.
+        max_grad_norm: Gradients with a larger global norm are scaled down to it; null leaves them alone.
+        epochs: Passes over the training rows; fractions are allowed.
+        steps: Updates; given, it takes the place of epochs.
+        warmup: Updates over which the rate rises from zero; a value under 1 is a share of all updates.
+        schedule: What the rate does after warm-up. linear and cosine fall to zero, constant stays, wsd stays and falls
+            to zero linearly over the last fifth.
+    """
+
+    name: Literal["adamw"] = "adamw"
+    lr: float | None = None
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
+    max_grad_norm: float | None = 1.0
+    epochs: float = 3.0
+    steps: int | None = None
+    warmup: float = 0.06
+    schedule: Literal["linear", "cosine", "wsd", "constant"] = "linear"
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Held-out validation, always also before the first update and after the last.
+
+    Args:
+        every: Updates between validations; null validates at the start and the end only.
+    """
+
+    every: int | None = 500
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Experiment trackers.
+
+    Args:
+        trackers: Names of trackers known to accelerate; none but those named here is ever contacted.
+    """
+
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """Progress lines.
+
+    Args:
+        every: Updates between two train lines in metrics.jsonl, the trackers and on the screen.
+    """
+
+    every: int = 10
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training run.
+
+    Args:
+        output_dir: The run directory.
+        seed: With the step, all that the order, the masks, the dropout and the first weights depend on.
+        corpus: The documents.
+        tokenizer: The tokenizer.
+        rows: How documents become rows.
+        masking: Which tokens are predicted.
+        model: The encoder.
+        batch: The batch, over all processes.
+        optim: The optimizer.
+        validation: Held-out validation.
+        tracking: Experiment trackers.
+        logging: Progress lines.
+    """
+
+    output_dir: str = "runs/quickstart"
+    seed: int = 0
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    rows: RowsConfig = field(default_factory=RowsConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+
+def keys(tree: type = Config, prefix: str = "") -> dict[str, Any]:
+    """Every leaf of the tree as {dotted key: type}."""
+    found: dict[str, Any] = {}
+    hints = typing.get_type_hints(tree)
+    for item in dataclasses.fields(tree):
+        kind = hints[item.name]
+        if dataclasses.is_dataclass(kind):
+            found |= keys(typing.cast(type, kind), f"{prefix}{item.name}.")
+        else:
+            found[prefix + item.name] = kind
+    return found
+
+
+def parse(argv: Sequence[str] | None = None, *, prog: str = "train.py", description: str | None = None) -> Config:
+    """Read flags and the YAML files they name into a checked `Config`.
+
+    Args:
+        argv: Flags without the program's name; by default those of this process.
+        prog: The program's name in the help text.
+        description: What the program does, for the help text.
+
+    Raises:
+        ConfigError: A key is unknown or has a wrong type or value; the message names it and says what would do.
+        SystemExit: --help or --print_config was given, and has been answered.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of these keys; flags win over it.")
+    parser.add_class_arguments(Config)
+    arguments = _bare_lists(list(sys.argv[1:] if argv is None else argv))
+    try:
+        config = parser.instantiate(parser.parse_args(arguments))
+    except Exception as error:  # jsonargparse raises several kinds, all of them about the user's input
+        raise ConfigError(_explain(str(error))) from None
+    config = Config(**{item.name: config[item.name] for item in dataclasses.fields(Config)})
+    _check(config)
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """The merged configuration as YAML that `parse` reads back to an equal `Config`."""
+    import yaml
+
+    plain = dataclasses.asdict(config)
+    plain["optim"]["betas"] = list(plain["optim"]["betas"])
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def means_missing_folder(name: str) -> bool:
+    """Whether a model or tokenizer name can only be meant as a folder on this disk, and there is none."""
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    return is_path and not os.path.isdir(os.path.expanduser(name))
+
+
+def _bare_lists(argv: list[str]) -> list[str]:
+    """Let `--corpus.patterns '*.md'` and `--tracking.trackers a,b` stand for one-line YAML lists."""
+    lists = {f"--{key}" for key, kind in keys().items() if typing.get_origin(kind) is list}
+    words = [part for word in argv for part in (word.split("=", 1) if word.split("=", 1)[0] in lists else [word])]
+    for i in range(1, len(words)):
+        if words[i - 1] in lists and not words[i].startswith(("[", "--")):
+            quoted = (f"'{item}'" for item in words[i].split(",") if item)
+            words[i] = f"[{', '.join(quoted)}]"
+    return words
+
+
+def _explain(message: str) -> str:
+    """One line for a parser's message: the key, what is wrong with it, and the nearest known key."""
+    unknown = re.search(r"unrecognized arguments: (\S+)", message)
+    in_group = re.search(r"Group '([^']*)' does not accept option '([^']*)'", message)
+    top_level = re.search(r"(?:Key|Option) '([^']+)' is not (?:expected|accepted)", message)
+    if unknown and not unknown[1].startswith("-"):
+        return f"{unknown[1]!r} is not a flag; write --key value, see --help"
+    if unknown or in_group or top_level:
+        if unknown:
+            key = unknown[1].lstrip("-").split("=")[0]
+        elif in_group:
+            key = ".".join(part for part in in_group.groups() if part)
+        else:
+            assert top_level is not None
+            key = top_level[1]
+        return f"unknown key '{key}'; {_nearest(key)}"
+    wrong = re.search(r'key "([^"]+)"', message)
+    if wrong and wrong[1] in keys():
+        given = re.search(r"(?:Got value|Given value): (.*)", message)
+        kind = keys()[wrong[1]]
+        return f"{wrong[1]}: expected {_type_name(kind)}, got {given[1] if given else 'something else'}"
+    plain = " ".join(message.split())
+    for theirs, ours in (('Parser key "config": ', "--config: "), ("Problems parsing config: ", "--config: ")):
+        plain = plain.replace(theirs, ours)
+    return plain.replace("Unexpected config:", "--config: the file must hold keys and values, but holds")
+
+
+def _nearest(key: str) -> str:
+    known = list(keys())
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not close:  # a right leaf in the wrong group
+        leaf = key.rsplit(".", 1)[-1]
+        close = [name for name in known if name.rsplit(".", 1)[-1] == leaf]
+        close = close or difflib.get_close_matches(leaf, known, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else "--help lists all keys"
+
+
+def _type_name(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(typing.get_args(kind))
+    if isinstance(kind, type) and not typing.get_args(kind):
+        return kind.__name__
+    return " or ".join("null" if part is type(None) else _type_name(part) for part in typing.get_args(kind)) if (
+        type(None) in typing.get_args(kind)
+    ) else str(kind)
+
+
+def _check(config: Config) -> None:
+    """Refuse values that no run could use."""
+
+    def require(key: str, ok: bool, expected: str) -> None:
+        if not ok:
+            value: Any = config
+            for part in key.split("."):
+                value = getattr(value, part)
+            raise ConfigError(f"{key}: {expected}, got {value}")
+
+    corpus, masking, optim, batch = config.corpus, config.masking, config.optim, config.batch
+    require("seed", 0 <= config.seed < 2**63, "must be from 0 to 2^63 - 1")
+    require("output_dir", bool(config.output_dir.strip()), "must name a folder")
+    require("corpus.source", bool(corpus.source.strip()), "must name a source")
+    require("corpus.patterns", bool(corpus.patterns), "must hold at least one glob such as '**/*.md'")
+    require("corpus.min_chars", corpus.min_chars >= 0, "must not be negative")
+    require("corpus.validation_fraction", 0 <= corpus.validation_fraction < 1, "must be at least 0 and under 1")
+    size = config.tokenizer.train_vocab_size
+    require("tokenizer.train_vocab_size", size is None or size >= 300, "must be at least 300")
+    if size is not None and config.tokenizer.path is not None:
+        raise ConfigError("tokenizer.path and tokenizer.train_vocab_size exclude each other; give one of them")
+    require("rows.max_length", config.rows.max_length >= 8, "must be at least 8")
+    require("masking.probability", 0 < masking.probability < 1, "must be over 0 and under 1")
+    require("masking.mask", 0 <= masking.mask <= 1, "must be from 0 to 1")
+    require("masking.random", 0 <= masking.random <= 1 - masking.mask + 1e-9, "must be from 0 to 1 - masking.mask")
+    require("batch.global_size", batch.global_size >= 1, "must be at least 1")
+    require("batch.micro_size", batch.micro_size is None or batch.micro_size >= 1, "must be at least 1")
+    require("optim.lr", optim.lr is None or optim.lr > 0, "must be over 0")
+    require("optim.weight_decay", optim.weight_decay >= 0, "must not be negative")
+    require("optim.betas", all(0 <= beta < 1 for beta in optim.betas), "must both be at least 0 and under 1")
+    require("optim.eps", optim.eps > 0, "must be over 0")
+    require("optim.max_grad_norm", optim.max_grad_norm is None or optim.max_grad_norm > 0, "must be over 0, or null")
+    require("optim.epochs", optim.epochs > 0, "must be over 0")
+    require("optim.steps", optim.steps is None or optim.steps >= 1, "must be at least 1")
+    require("optim.warmup", optim.warmup >= 0, "must not be negative")
+    every = config.validation.every
+    require("validation.every", every is None or every >= 1, "must be at least 1, or null")
+    require("logging.every", config.logging.every >= 1, "must be at least 1")

@@ -1,0 +1,55 @@
+"""Writing files so that nobody ever reads half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(path: Path, write: Callable[[Path], None], *, durable: bool = True) -> None:
+    """Let `write` fill a temporary neighbour of `path`, then put it in place in one step.
+
+    Args:
+        path: Where the file shall be.
+        write: Writes the file at the path it is given.
+        durable: Wait until the disk has it, so that a power cut leaves the old file or the new one.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        if durable:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any, *, durable: bool = True, indent: int | None = None) -> None:
+    """Write a JSON-like value as a whole file."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    # Names of files can hold bytes that are no UTF-8; they stand in the text as lone surrogates and must not stop us.
+    data = text.encode("utf-8", errors="backslashreplace")
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_whole(path, write, durable=durable)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,143 @@
+"""Where documents come from: whatever the user names becomes a folder of files on the shared disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlm_dist.config import CorpusConfig
+from mlm_dist.corpus import git, hub, python_docs
+from mlm_dist.corpus.files import sha256_of
+from mlm_dist.errors import CorpusError
+
+RECORD_SUFFIXES = (".json", ".jsonl", ".parquet", ".txt")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files that hold documents.
+
+    Args:
+        kind: python-docs, folder, file, git or hub.
+        location: What the user named, without credentials.
+        commit: The commit the files belong to, where there is one.
+        root: The folder the files lie in.
+        files: {path relative to root: SHA-256 of its content}, sorted by path.
+        set_aside: {reason: paths that cannot be used}.
+        records: Whether a .txt file holds many documents (it was named itself) or is one (it lies in a folder).
+    """
+
+    kind: str
+    location: str
+    commit: str | None
+    root: Path
+    files: dict[str, str]
+    set_aside: dict[str, list[str]]
+    records: bool
+
+    def digest(self) -> str:
+        """Depends on names and contents alone: not on where the folder is, nor on times or owners."""
+        lines = [f"{path}\0{content}" for path, content in self.files.items()]
+        return hashlib.sha256("\n".join([str(self.records), *lines]).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest says about it."""
+        return {"kind": self.kind, "location": self.location, "commit": self.commit, "files": len(self.files)}
+
+
+def acquire(config: CorpusConfig, cache_dir: Path) -> Source:
+    """Find or fetch what `corpus.source` names, and hash every file of it.
+
+    Raises:
+        CorpusError: There is no such source, it cannot be fetched, or its address is not one we may use.
+    """
+    name = config.source
+    path = Path(name).expanduser()
+    if name == "python-docs":
+        file = python_docs.write(cache_dir / "sources")
+        return _listed("python-docs", name, None, file.parent, [file.name], {}, records=True)
+    if git.is_repository(name):
+        root, commit = git.fetch(name, config.patterns, cache_dir / "sources")
+        return _from_folder("git", git.without_credentials(name), commit, root, config.patterns)
+    if path.is_dir():
+        return _from_folder("folder", name, git.commit_of(path), path.resolve(), config.patterns)
+    if path.is_file():
+        if path.suffix.lower() not in RECORD_SUFFIXES:
+            raise CorpusError(
+                f"corpus.source: {name} is a {path.suffix or 'nameless'} file; give a folder, or a file that ends in "
+                + ", ".join(RECORD_SUFFIXES)
+            )
+        path = path.resolve()
+        return _listed("file", name, None, path.parent, [path.name], {}, records=True)
+    if path.exists():
+        raise CorpusError(f"corpus.source: {name} is neither a file nor a folder")
+    if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) and path.suffix not in RECORD_SUFFIXES:
+        root = hub.fetch(name, cache_dir / "sources")
+        return _from_folder("hub", name, None, root, ["*.parquet"])
+    raise CorpusError(f"corpus.source: {name} does not exist; give a folder, a file, a git URL or python-docs")
+
+
+def _from_folder(kind: str, location: str, commit: str | None, root: Path, patterns: list[str]) -> Source:
+    """All files below `root` that a pattern matches; links and special files are set aside, never followed."""
+    from pathspec import GitIgnoreSpec
+
+    spec = GitIgnoreSpec.from_lines(patterns)
+    names: list[str] = []
+    set_aside: dict[str, list[str]] = {}
+
+    def refuse(error: OSError) -> None:
+        folder = os.path.relpath(error.filename, root)
+        set_aside.setdefault(f"unreadable folder ({error.strerror})", []).append(folder)
+
+    for folder, subfolders, files in os.walk(root, onerror=refuse):
+        links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
+        set_aside.setdefault("symbolic link", []).extend(os.path.relpath(os.path.join(folder, n), root) for n in links)
+        subfolders[:] = [name for name in subfolders if name != ".git" and name not in links]
+        for file in files:
+            relative = os.path.relpath(os.path.join(folder, file), root)
+            if not spec.match_file(relative):
+                continue
+            mode = os.lstat(os.path.join(folder, file)).st_mode
+            if stat.S_ISREG(mode):
+                names.append(relative)
+            else:
+                reason = "symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
+                set_aside.setdefault(reason, []).append(relative)
+    if not names:
+        links = sum(map(len, set_aside.values()))
+        aside = f" ({links} links or special files were set aside)" if links else ""
+        raise CorpusError(f"corpus.source: no file in {location} matches corpus.patterns {patterns}{aside}")
+    return _listed(kind, location, commit, root, names, set_aside, records=False)
+
+
+def _listed(
+    kind: str,
+    location: str,
+    commit: str | None,
+    root: Path,
+    names: list[str],
+    set_aside: dict[str, list[str]],
+    *,
+    records: bool,
+) -> Source:
+    def content(name: str) -> str | OSError:
+        try:
+            return sha256_of(root / name)
+        except OSError as error:
+            return error
+
+    names = sorted(names)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        hashes = dict(zip(names, pool.map(content, names), strict=True))
+    files = {name: found for name, found in hashes.items() if isinstance(found, str)}
+    for name, found in hashes.items():
+        if isinstance(found, OSError):
+            set_aside.setdefault(f"unreadable ({found.strerror})", []).append(name)
+    kept = {reason: sorted(paths) for reason, paths in set_aside.items() if paths}
+    return Source(kind, location, commit, root, files, kept, records)

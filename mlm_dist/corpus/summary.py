@@ -1,0 +1,31 @@
+"""What a person is told about a prepared corpus."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+
+def table(manifest: dict[str, Any], folder: str) -> Table:
+    """Documents found, kept and dropped; tokens kept, dropped and padded; rows."""
+    documents, tokens, rows = manifest["documents"], manifest["tokens"], manifest["rows"]
+    shown = Table(title=f"Corpus {folder}", title_justify="left", show_header=False)
+    shown.add_column(style="bold")
+    shown.add_column(justify="right")
+    shown.add_column()
+    source = manifest["source"]
+    shown.add_row("source", source["kind"], source["location"] + (f" at {source['commit']}" if source["commit"] else ""))
+    shown.add_row("files", f"{source['files']:,}", f"{source['set_aside']:,} set aside")
+    shown.add_row("documents", f"{documents['found']:,}", "found")
+    for reason, count in documents["dropped"].items():
+        shown.add_row("", f"{count:,}", f"dropped: {reason}")
+    shown.add_row("", f"{documents['kept']:,}", f"kept: {documents['train']:,} train, {documents['validation']:,} held out")
+    total = max(tokens["kept"] + tokens["dropped"], 1)
+    shown.add_row("tokens", f"{tokens['kept']:,}", f"kept ({tokens['kept'] / total:.1%})")
+    mode = manifest["config"]["rows"]["mode"]
+    shown.add_row("", f"{tokens['dropped']:,}", f"dropped by rows.mode {mode} ({tokens['dropped'] / total:.1%})")
+    places = (rows["train"] + rows["validation"]) * manifest["config"]["rows"]["max_length"]
+    shown.add_row("", f"{tokens['padded']:,}", f"padding ({tokens['padded'] / max(places, 1):.1%} of the rows' places)")
+    shown.add_row("rows", f"{rows['train']:,}", f"train, {rows['validation']:,} held out")
+    return shown

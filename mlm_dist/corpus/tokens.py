@@ -1,0 +1,133 @@
+"""Tokenizers: loading one, training one, and turning many texts into one flat array of ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlm_dist.config import means_missing_folder
+from mlm_dist.errors import ModelError, reason
+
+DEFAULT_VOCAB_SIZE = 4096
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids with a meaning of their own.
+
+    Args:
+        prefix: Ids before the tokens of a window, such as [CLS].
+        suffix: Ids after them, such as [SEP].
+        pad: The padding token.
+        mask: The mask token.
+        all: Every special id, added control tokens included.
+    """
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    pad: int
+    mask: int
+    all: tuple[int, ...]
+
+
+def load(path: str, *, key: str = "tokenizer.path") -> Any:
+    """A fast tokenizer that can mask, from a folder or the hub, with truncation and padding switched off.
+
+    Raises:
+        ModelError: There is none, it is no fast one, or it has no mask token; the message names `key`.
+    """
+    from transformers import AutoTokenizer
+
+    if means_missing_folder(path):
+        raise ModelError(f"{key}: folder {path} does not exist")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(os.path.expanduser(path), trust_remote_code=False)
+    except Exception as error:  # the library raises a dozen kinds for: no such name, no network, broken files
+        raise ModelError(f"{key}: no tokenizer can be loaded from {path} ({reason(error)})") from None
+    if tokenizer.mask_token_id is None:
+        raise ModelError(
+            f"{key}: the tokenizer of {path} has no mask token, so its model was not trained to fill masks; "
+            "choose a masked-language model such as bert, roberta or modernbert"
+        )
+    if not tokenizer.is_fast:
+        raise ModelError(f"{key}: {path} has no fast tokenizer (tokenizer.json); convert it or choose another")
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"{key}: the tokenizer of {path} has no padding token; add one to its configuration")
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def train_wordpiece(texts: Iterable[str], vocab_size: int, max_length: int) -> Any:
+    """Train an uncased WordPiece tokenizer with BERT's special tokens; the same texts give the same tokenizer."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=special, limit_alphabet=vocab_size // 8, show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True)),
+    )
+
+
+def digest(tokenizer: Any) -> str:
+    """Equal for tokenizers that split texts alike, wherever they came from."""
+    parts = [tokenizer.backend_tokenizer.to_str(), json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def special_tokens(tokenizer: Any) -> SpecialTokens:
+    """Read a tokenizer's special ids; prefix and suffix are found by encoding a token with them and without."""
+    backend = tokenizer.backend_tokenizer
+    bare = backend.encode("a", add_special_tokens=False).ids
+    full = backend.encode("a", add_special_tokens=True).ids
+    starts = [i for i in range(len(full) - len(bare) + 1) if full[i : i + len(bare)] == bare]
+    start = starts[0] if starts else 0
+    ids = {*tokenizer.all_special_ids, *(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)}
+    return SpecialTokens(
+        prefix=tuple(full[:start]),
+        suffix=tuple(full[start + len(bare) :]),
+        pad=tokenizer.pad_token_id,
+        mask=tokenizer.mask_token_id,
+        all=tuple(sorted(ids)),
+    )
+
+
+def encode(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """All tokens of all texts, without special tokens.
+
+    Returns:
+        Ids of shape [num_tokens], int32, text after text; and lengths of shape [num_texts], int64.
+    """
+    encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    ids = [np.asarray(encoding.ids, np.int32) for encoding in encodings]
+    lengths = np.array([len(one) for one in ids], np.int64)
+    return np.concatenate(ids) if ids else np.empty(0, np.int32), lengths
+
+
+def save(tokenizer: Any, folder: Path) -> None:
+    """Write the tokenizer so that `AutoTokenizer.from_pretrained(folder)` reads it."""
+    tokenizer.save_pretrained(str(folder))
+

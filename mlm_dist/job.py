@@ -1,0 +1,58 @@
+"""What all jobs share: from flags to an exit code, and lines for people on one process only."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from rich.console import Console
+
+from mlm_dist.config import Config, parse
+from mlm_dist.errors import PeerError, UserError
+
+EXIT_OK, EXIT_FAULT, EXIT_USER_ERROR = 0, 1, 2
+SECONDS_FOR_RANK_0 = 5.0
+
+
+def run(main: Callable[[Config], None], *, prog: str, description: str | None = None) -> NoReturn:
+    """Run a job with this process's flags and leave with its exit code (see the README's table)."""
+    rank, world_size = rank_and_world_size()
+    try:
+        main(parse(prog=prog, description=description))
+        code = EXIT_OK
+    except UserError as error:
+        if rank != 0:
+            # Rank 0 has most likely found the same and says it; the launcher then ends this process while it waits.
+            time.sleep(SECONDS_FOR_RANK_0)
+        who = f"[rank {rank}] " if rank else ""
+        print(f"{who}error: {error}", file=sys.stderr, flush=True)
+        code = EXIT_USER_ERROR
+    except PeerError as error:
+        time.sleep(SECONDS_FOR_RANK_0)
+        print(f"[rank {rank}] stopped: {error}", file=sys.stderr, flush=True)
+        code = EXIT_FAULT
+    raise SystemExit(code)
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """This process's number among all, and how many there are, as the launcher says; no process group is needed."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Whether this is the one process that talks to people."""
+    return rank_and_world_size()[0] == 0
+
+
+def console() -> Console:
+    """Where people read: plain lines unless it is a terminal."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
+
+
+def say(line: str) -> None:
+    """One line for the person at the screen, from the main process only."""
+    if is_main_process():
+        console().print(line, markup=False)

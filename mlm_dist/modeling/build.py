@@ -1,0 +1,178 @@
+"""Which model a config means, whether it fits its tokenizer and rows, and building it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mlm_dist.config import Config, ModelConfig, means_missing_folder
+from mlm_dist.errors import ModelError, reason
+
+# Small BERT shapes by the names of Turc et al., 2019, https://arxiv.org/abs/1908.08962; dropout off, because models of
+# this size learn from little text without memorising it.
+SHAPES = {
+    name: {
+        "hidden_size": hidden_size,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": hidden_size // 64,
+        "intermediate_size": 4 * hidden_size,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+    for name, num_layers, hidden_size in (("bert-tiny", 2, 128), ("bert-mini", 4, 256), ("bert-small", 4, 512))
+}
+
+
+def is_architecture(name: str) -> bool:
+    """Whether a name means an architecture with random weights rather than a checkpoint."""
+    from transformers import CONFIG_MAPPING
+
+    return not os.path.isdir(os.path.expanduser(name)) and (name in SHAPES or name in CONFIG_MAPPING)
+
+
+def starts_from_scratch(config: ModelConfig) -> bool:
+    """Whether training begins with random weights."""
+    return config.from_scratch or is_architecture(config.name_or_path)
+
+
+def tokenizer_of(config: Config) -> tuple[str, str] | None:
+    """The tokenizer to load and the config key that named it; None where one is to be trained."""
+    if config.tokenizer.path is not None:
+        return config.tokenizer.path, "tokenizer.path"
+    if config.tokenizer.train_vocab_size is not None or is_architecture(config.model.name_or_path):
+        return None
+    return config.model.name_or_path, "model.name_or_path"
+
+
+def architecture(config: Config, tokenizer: Any | None) -> Any:
+    """The model's transformers configuration, checked against the tokenizer and the rows; builds no weights.
+
+    Args:
+        config: The run.
+        tokenizer: The rows' tokenizer; None while it is still to be trained, which leaves its checks for later.
+
+    Raises:
+        ModelError: There is no such model, it is no masked-language model, it lacks a field of model.overrides, its
+            vocabulary is not the tokenizer's, or it cannot hold rows of rows.max_length tokens.
+    """
+    from transformers import CONFIG_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
+
+    name = config.model.name_or_path
+    overrides = dict(config.model.overrides)
+    if is_architecture(name):
+        found = CONFIG_MAPPING["bert" if name in SHAPES else name]()
+        overrides = SHAPES.get(name, {}) | overrides
+    else:
+        if means_missing_folder(name):
+            raise ModelError(f"model.name_or_path: folder {name} does not exist")
+        try:
+            found = AutoConfig.from_pretrained(os.path.expanduser(name), trust_remote_code=False)
+        except Exception as error:  # the library raises a dozen kinds for: no such name, no network, a broken file
+            raise ModelError(
+                f"model.name_or_path: {name} is neither an architecture nor a checkpoint that can be loaded "
+                f"({reason(error)})"
+            ) from None
+    if type(found) not in MODEL_FOR_MASKED_LM_MAPPING:
+        raise ModelError(
+            f"model.name_or_path: {name} is a {found.model_type} model, which has no masked-language-model head; choose "
+            "one such as bert, roberta or modernbert"
+        )
+    vocab_size = overrides.pop("vocab_size", None)
+    for key, value in overrides.items():
+        if not hasattr(found, key):
+            raise ModelError(f"model.overrides.{key}: a {found.model_type} configuration has no such field")
+        setattr(found, key, value)
+    if tokenizer is not None:
+        _fit_tokenizer(config, found, tokenizer, vocab_size)
+    room = max_positions(found)
+    if room is not None and config.rows.max_length > room:
+        raise ModelError(
+            f"rows.max_length: {config.rows.max_length} is more than the {room} positions of {name}; lower it to {room} "
+            "or choose a model with more positions"
+        )
+    return found
+
+
+def max_positions(found: Any) -> int | None:
+    """Tokens a row may have, or None where positions are relative and nothing bounds them.
+
+    Models after RoBERTa give the first token the position padding index + 1, and so hold fewer than the field says.
+    """
+    positions = getattr(found, "max_position_embeddings", None)
+    if positions is None or positions < 0 or getattr(found, "position_embedding_type", "absolute") == "rotary":
+        return None
+    if found.model_type in _POSITIONS_AFTER_PADDING:
+        return int(positions) - int(found.pad_token_id) - 1
+    return int(positions)
+
+
+def build(config: Config, architecture: Any) -> Any:
+    """A transformers masked-language model in fp32 on the CPU; from scratch its weights depend on the seed alone.
+
+    Raises:
+        ModelError: The checkpoint's weights cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModelForMaskedLM, logging
+
+    torch.manual_seed(config.seed)
+    if starts_from_scratch(config.model):
+        model = AutoModelForMaskedLM.from_config(architecture, dtype=torch.float32)
+    else:
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        wanted, architecture.vocab_size = architecture.vocab_size, _checkpoint_vocab_size(config)
+        try:
+            model = AutoModelForMaskedLM.from_pretrained(
+                os.path.expanduser(config.model.name_or_path),
+                config=architecture,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+        except Exception as error:  # missing or broken weights, pickles, shapes that differ
+            raise ModelError(
+                f"model.name_or_path: the weights of {config.model.name_or_path} cannot be loaded ({reason(error)})"
+            ) from None
+        finally:
+            logging.set_verbosity(verbosity)
+        if wanted != model.config.vocab_size:
+            model.resize_token_embeddings(wanted)
+    model.tie_weights()
+    return model
+
+
+# Position ids of these start behind the padding index, as in fairseq's RoBERTa.
+_POSITIONS_AFTER_PADDING = frozenset(
+    "camembert data2vec-text esm ibert longformer luke mpnet roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl "
+    "xmod".split()
+)
+
+
+def _checkpoint_vocab_size(config: Config) -> int:
+    from transformers import AutoConfig
+
+    path = os.path.expanduser(config.model.name_or_path)
+    return int(AutoConfig.from_pretrained(path, trust_remote_code=False).vocab_size)
+
+
+def _fit_tokenizer(config: Config, found: Any, tokenizer: Any, vocab_size: int | None) -> None:
+    """Give a model from scratch the tokenizer's vocabulary; refuse a checkpoint with another one."""
+    name, size = config.model.name_or_path, len(tokenizer)
+    if vocab_size is not None and vocab_size < size:
+        raise ModelError(f"model.overrides.vocab_size: {vocab_size} is less than the {size} tokens of the tokenizer")
+    if starts_from_scratch(config.model):
+        found.vocab_size = vocab_size or size
+        for field in ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"):
+            if hasattr(found, field):
+                setattr(found, field, getattr(tokenizer, field))
+    elif vocab_size is not None:
+        found.vocab_size = vocab_size
+    elif found.vocab_size != size:
+        where = config.tokenizer.path or ("the corpus" if config.tokenizer.train_vocab_size else name)
+        raise ModelError(
+            f"tokenizer.path: the tokenizer of {where} has {size} tokens, but the vocabulary of {name} has "
+            f"{found.vocab_size}; name the model's own tokenizer, or resize its embeddings with "
+            f"--model.overrides.vocab_size {size}"
+        )

@@ -1,0 +1,118 @@
+"""The record of a run: metrics.jsonl first, the trackers beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from mlm_dist.training.step import StepResult
+from mlm_dist.training.validation import Validation
+
+
+class Metrics:
+    """Collects what updates did and writes a line when one is due. Made and called on every process.
+
+    Between lines it keeps tensors and asks nothing of the device.
+
+    Args:
+        accelerator: The processes, its trackers started.
+        path: metrics.jsonl; written by the main process alone.
+    """
+
+    def __init__(self, accelerator: Accelerator, path: Path) -> None:
+        self._accelerator = accelerator
+        self._file = open(path, "a", encoding="utf-8") if accelerator.is_main_process else None
+        self._tokens = torch.zeros((), dtype=torch.int64, device=accelerator.device)
+        self._tokens_at_last_line = 0
+        self._seconds = 0.0
+        self._since: float | None = None
+        self._last: StepResult | None = None
+        self.skipped_steps = 0
+
+    def start(self, **facts: Any) -> None:
+        """Write the `start` line."""
+        self._write("start", facts)
+
+    def record(self, result: StepResult) -> None:
+        """Take note of an update."""
+        self._last = result
+        self._tokens += result.num_tokens
+        self.skipped_steps += int(result.skipped)
+
+    def train_line(self, step: int, samples: int, learning_rate: float) -> dict[str, Any]:
+        """Write the `train` line of the update recorded last; a collective.
+
+        `step` counts finished updates; `samples` and `tokens` are totals since the run began; `loss`, `masked_tokens`
+        and `grad_norm` belong to this update; `tokens_per_second` is over the time since the last line, validation and
+        saving left out.
+        """
+        assert self._last is not None
+        totals = torch.stack([self._last.loss_sum.double(), torch.zeros_like(self._last.loss_sum, dtype=torch.float64)])
+        loss_sum = float(self._accelerator.reduce(totals, "sum")[0])
+        num_masked, tokens = int(self._last.num_masked), int(self._tokens)
+        self.pause()
+        line = {
+            "step": step,
+            "loss": _finite(loss_sum / max(num_masked, 1)),
+            "learning_rate": learning_rate,
+            "grad_norm": _finite(float(self._last.grad_norm)),
+            "samples": samples,
+            "tokens": tokens,
+            "masked_tokens": num_masked,
+            "tokens_per_second": round((tokens - self._tokens_at_last_line) / max(self._seconds, 1e-9), 1),
+            "skipped_steps": self.skipped_steps,
+        }
+        self._tokens_at_last_line, self._seconds = tokens, 0.0
+        self.resume()
+        self._write("train", line)
+        self._track("train", line, step)
+        return line
+
+    def validation_line(self, step: int, found: Validation) -> dict[str, Any]:
+        """Write a `validation` line."""
+        line = {
+            "step": step,
+            "loss": _finite(found.loss),
+            "perplexity": _finite(found.perplexity),
+            "accuracy": found.accuracy,
+            "masked_tokens": found.num_masked,
+        }
+        self._write("validation", line)
+        self._track("validation", line, step)
+        return line
+
+    def end(self, **facts: Any) -> None:
+        """Write the `end` line and close the file."""
+        self._write("end", facts)
+        if self._file is not None:
+            self._file.close()
+
+    def resume(self) -> None:
+        """The clock of tokens_per_second runs."""
+        self._since = time.perf_counter()
+
+    def pause(self) -> None:
+        """It stands still."""
+        if self._since is not None:
+            self._seconds += time.perf_counter() - self._since
+        self._since = None
+
+    def _write(self, kind: str, facts: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps({"kind": kind, **facts}) + "\n")
+            self._file.flush()
+
+    def _track(self, kind: str, line: dict[str, Any], step: int) -> None:
+        values = {f"{kind}/{name}": value for name, value in line.items() if name != "step" and value is not None}
+        self._accelerator.log(values, step=step)
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN or infinity; null stands for them."""
+    return value if math.isfinite(value) else None

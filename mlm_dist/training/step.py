@@ -1,0 +1,84 @@
+"""One update: the loss is summed over the whole global batch and divided once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from mlm_dist.batching import hashing
+from mlm_dist.batching.loader import MicroBatch
+from mlm_dist.training import distributed
+
+_DROPOUT = 0xD20  # keeps these draws apart from those of order and masks
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What an update did; tensors, so that nothing waits for the device until a line is due.
+
+    Args:
+        loss_sum: Nats over this process's predicted tokens.
+        num_masked: Predicted tokens of the global batch.
+        num_tokens: Tokens of the global batch that are not padding.
+        grad_norm: Norm of the global batch's mean gradient, before clipping.
+        skipped: Whether the update was left out because a number was not finite.
+    """
+
+    loss_sum: torch.Tensor
+    num_masked: torch.Tensor
+    num_tokens: torch.Tensor
+    grad_norm: torch.Tensor
+    skipped: bool
+
+
+def reseed(seed: int, step: int, rank: int) -> None:
+    """Make the dropout of an update a function of (seed, step, rank)."""
+    torch.manual_seed(int(hashing.key(seed, step, rank, _DROPOUT)) >> 1)
+
+
+def optimizer_step(
+    accelerator: Accelerator,
+    model: Any,
+    optimizer: Any,
+    window: Sequence[MicroBatch],
+    max_grad_norm: float | None,
+) -> StepResult:
+    """Compute the gradients of a window of micro-batches and take one step along them.
+
+    Every predicted token of the global batch weighs the same, whichever process and micro-batch it is in. Accelerate
+    divides each loss by the number of micro-batches and averages over processes, so the sums are scaled by processes x
+    micro-batches / predicted tokens. The tokens are counted before the first backward pass, because DeepSpeed updates
+    inside the last.
+
+    Args:
+        accelerator: The processes.
+        model: A prepared `MaskedLanguageModel` in training mode.
+        optimizer: Its prepared optimizer, the learning rate set.
+        window: This process's micro-batches, equally many on every process.
+        max_grad_norm: Gradients with a larger norm are scaled down to it.
+    """
+    device = accelerator.device
+    counts = torch.tensor(
+        [sum(micro.num_masked for micro in window), sum(micro.num_tokens for micro in window)], dtype=torch.int64
+    )
+    counts = accelerator.reduce(counts.to(device, non_blocking=True), "sum")
+    scale = accelerator.num_processes * len(window) / counts[0].clamp(min=1)
+    loss_sum = torch.zeros((), device=device)
+    grad_norm: torch.Tensor | None = None
+    for micro in window:
+        batch = micro.to(device)
+        with accelerator.accumulate(model):
+            loss = model(batch.input_ids, batch.attention_mask, batch.positions, batch.labels).loss_sum
+            accelerator.backward(loss * scale)
+            if accelerator.sync_gradients:
+                grad_norm = distributed.clip_and_measure(accelerator, model, max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+        loss_sum += loss.detach()
+    if grad_norm is None:
+        grad_norm = distributed.grad_norm_of_last_step(model)
+    return StepResult(loss_sum, counts[0], counts[1], grad_norm, bool(accelerator.optimizer_step_was_skipped))

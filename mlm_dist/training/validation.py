@@ -1,0 +1,70 @@
+"""Held-out validation: loss, perplexity and accuracy on masks that never change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from mlm_dist.batching.loader import MicroBatch
+
+# Held-out masks do not depend on the run's seed, so that runs with different seeds can be compared.
+MASK_SEED = 0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a model makes of the held-out rows.
+
+    Args:
+        loss: Nats per predicted token.
+        accuracy: Share of the predicted tokens whose likeliest token is the right one.
+        num_masked: Predicted tokens.
+    """
+
+    loss: float
+    accuracy: float
+    num_masked: int
+
+    @property
+    def perplexity(self) -> float:
+        """e to the loss; infinite where that is too large for a float."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+
+@torch.no_grad()
+def evaluate(accelerator: Accelerator, model: Any, batches: Iterable[MicroBatch]) -> Validation:
+    """Evaluate a prepared model on this process's batches and add up over all processes; a collective."""
+    device = accelerator.device
+    totals = torch.zeros(3, device=device, dtype=torch.float64)
+    model.eval()
+    for micro in batches:
+        batch = micro.to(device)
+        found = model(batch.input_ids, batch.attention_mask, batch.positions, batch.labels)
+        totals += torch.stack([found.loss_sum.double(), found.num_correct.double(), totals.new_tensor(micro.num_masked)])
+    model.train()
+    loss_sum, num_correct, num_masked = accelerator.reduce(totals, "sum").tolist()
+    count = max(num_masked, 1.0)
+    return Validation(loss_sum / count, num_correct / count, int(num_masked))
+
+
+def unigram_loss(token_counts: np.ndarray, batches: Iterable[MicroBatch]) -> float:
+    """Nats per predicted token of the best guess that ignores context: each token by its frequency in training.
+
+    Args:
+        token_counts: [vocabulary] how often each token stands in the training rows; one is added to each.
+        batches: The held-out batches of all processes.
+    """
+    log_probability = np.log(token_counts + 1.0) - math.log(float(token_counts.sum()) + len(token_counts))
+    total, count = 0.0, 0
+    for micro in batches:
+        labels = micro.labels.numpy()
+        labels = labels[labels >= 0]
+        total -= float(log_probability[labels].sum())
+        count += len(labels)
+    return total / max(count, 1)
