@@ -106,7 +106,7 @@ class BatchConfig:
 
     Args:
         global_size: Rows per update, over all processes.
-        micro_size: Rows per process and forward pass; by default the largest that divides and has at most 65,536 tokens.
+        micro_size: Rows per process and forward pass; by default the largest that divides, of at most 65,536 tokens.
     """
 
     global_size: int = 16
@@ -317,9 +317,11 @@ def _type_name(kind: Any) -> str:
         return "one of " + ", ".join(typing.get_args(kind))
     if isinstance(kind, type) and not typing.get_args(kind):
         return kind.__name__
-    return " or ".join("null" if part is type(None) else _type_name(part) for part in typing.get_args(kind)) if (
-        type(None) in typing.get_args(kind)
-    ) else str(kind)
+    return (
+        " or ".join("null" if part is type(None) else _type_name(part) for part in typing.get_args(kind))
+        if (type(None) in typing.get_args(kind))
+        else str(kind)
+    )
 
 
 def _check(config: Config) -> None:

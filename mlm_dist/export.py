@@ -14,7 +14,8 @@ from accelerate import Accelerator
 
 from mlm_dist import __version__
 from mlm_dist.config import Config, to_yaml
-from mlm_dist.modeling.build import is_architecture, starts_from_scratch
+from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.modeling.build import is_architecture
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.training import distributed
 
@@ -22,17 +23,17 @@ from mlm_dist.training import distributed
 def export(
     accelerator: Accelerator,
     core: MaskedLanguageModel,
-    tokenizer: Any,
+    corpus: PreparedCorpus,
     folder: Path,
     config: Config,
-    facts: Mapping[str, str],
+    facts: Mapping[str, object],
 ) -> None:
     """Write weights in fp32, tokenizer and model card, whole or not at all; a collective.
 
     Args:
         accelerator: The processes.
         core: The model as it was before it was prepared.
-        tokenizer: The rows' tokenizer.
+        corpus: What it was trained on; its tokenizer goes with the model.
         folder: Where they go; what was there is replaced.
         config: The run.
         facts: What the model card says in its table.
@@ -47,8 +48,8 @@ def export(
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             model.save_pretrained(str(temporary))
-            tokenizer.save_pretrained(str(temporary))
-            (temporary / "README.md").write_text(_card(config, model, tokenizer, facts), "utf-8")
+            corpus.tokenizer.save_pretrained(str(temporary))
+            (temporary / "README.md").write_text(_card(config, model, corpus, facts), "utf-8")
             temporary.chmod(0o755)
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
@@ -69,7 +70,7 @@ def _assembled(trained: Any, values: dict[str, torch.Tensor]) -> Any:
     return model
 
 
-def _card(config: Config, model: Any, tokenizer: Any, facts: Mapping[str, str]) -> str:
+def _card(config: Config, model: Any, corpus: PreparedCorpus, facts: Mapping[str, object]) -> str:
     from huggingface_hub import ModelCardData
 
     base = None if is_architecture(config.model.name_or_path) else config.model.name_or_path
@@ -80,14 +81,15 @@ def _card(config: Config, model: Any, tokenizer: Any, facts: Mapping[str, str]) 
         base_model=base if on_hub else None,
         tags=["fill-mask", model.config.model_type, "mlm_dist"],
     )
-    origin = f"{config.model.name_or_path}, {'from random weights' if starts_from_scratch(config.model) else 'continued'}"
-    rows = "\n".join(f"| {name} | {value} |" for name, value in {"model": origin, **facts}.items())
+    source = corpus.manifest["source"]
+    about = {**facts, "documents": f"{source['location']} {source['commit'] or ''}".strip()}
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in about.items())
     return (
         f"---\n{data.to_yaml()}\n---\n\n"
         f"# {Path(config.output_dir).resolve().name}\n\n"
         f"A masked-language model trained with mlm_dist {__version__}.\n\n"
         f"| | |\n|---|---|\n{rows}\n\n"
         "```python\nfrom transformers import pipeline\n\n"
-        f'fill = pipeline("fill-mask", model="PATH")\nfill("The {tokenizer.mask_token} is missing.")\n```\n\n'
+        f'fill = pipeline("fill-mask", model="PATH")\nfill("The {corpus.tokenizer.mask_token} is missing.")\n```\n\n'
         f"The run's configuration:\n\n```yaml\n{to_yaml(config)}```\n"
     )

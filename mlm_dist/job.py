@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from mlm_dist.config import Config, parse
 from mlm_dist.errors import PeerError, UserError
@@ -19,7 +19,7 @@ SECONDS_FOR_RANK_0 = 5.0
 
 def run(main: Callable[[Config], None], *, prog: str, description: str | None = None) -> NoReturn:
     """Run a job with this process's flags and leave with its exit code (see the README's table)."""
-    rank, world_size = rank_and_world_size()
+    rank, _ = rank_and_world_size()
     try:
         main(parse(prog=prog, description=description))
         code = EXIT_OK
@@ -47,12 +47,13 @@ def is_main_process() -> bool:
     return rank_and_world_size()[0] == 0
 
 
-def console() -> Console:
-    """Where people read: plain lines unless it is a terminal."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
-
-
 def say(line: str) -> None:
     """One line for the person at the screen, from the main process only."""
     if is_main_process():
-        console().print(line, markup=False)
+        print(line, flush=True)
+
+
+def show(what: RenderableType) -> None:
+    """A table or the like for the person at the screen, from the main process only."""
+    if is_main_process():
+        Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(what)

@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 
 from mlm_dist import job
 from mlm_dist.config import Config
-from mlm_dist.corpus import reading, rows, selection, sources, summary, tokens
+from mlm_dist.corpus import git, reading, rows, selection, sources, summary, tokens
 from mlm_dist.corpus.files import write_json
 from mlm_dist.corpus.meeting import Meeting
 from mlm_dist.corpus.store import FORMAT, SPLITS, CorpusStore, PreparedCorpus
@@ -32,8 +31,7 @@ from mlm_dist.modeling.build import tokenizer_of
 def main(config: Config) -> None:
     """Prepare the corpus that a config describes, or find it prepared, and show what is in it."""
     corpus = prepare(config)
-    if job.is_main_process():
-        job.console().print(summary.table(corpus.manifest, str(corpus.folder)))
+    job.show(summary.table(corpus.manifest, str(corpus.folder)))
 
 
 def prepare(config: Config) -> PreparedCorpus:
@@ -63,9 +61,10 @@ def prepare(config: Config) -> PreparedCorpus:
 
         meeting.lead("tokenizer", lambda: _make_tokenizer(config, store, chosen, starts))
         tokenizer = tokens.load(str(store.partial / "tokenizer"))
+        encoder, special = tokens.Encoder(tokenizer), tokens.special_tokens(tokenizer)
         for shard in meeting.mine(range(len(work))):
             side = chosen.side[starts[shard] : starts[shard + 1]]
-            _tokenize_shard(config, store, tokenizer, side, shard)
+            _tokenize_shard(config, store, encoder, special, side, shard)
         meeting.wait_for([store.counts("rows", shard) for shard in range(len(work))])
 
         meeting.lead("publish", lambda: _publish(store, plan, chosen, starts))
@@ -76,7 +75,7 @@ def _plan(config: Config, cache_dir: Path, held: contextlib.ExitStack) -> dict[s
     """Find the source, derive the digest, and see whether the work has been done before."""
     from filelock import FileLock, Timeout
 
-    job.say(f"looking at {sources.git.without_credentials(config.corpus.source)}")
+    job.say(f"looking at {git.without_credentials(config.corpus.source)}")
     source = sources.acquire(config.corpus, cache_dir)
     described = _described(config)
     parts = [FORMAT, source.digest(), described]
@@ -163,7 +162,7 @@ def _make_tokenizer(config: Config, store: CorpusStore, chosen: selection.Select
         reasons = _dropped(store, chosen, len(starts) - 1)
         said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items()) or "no documents in it"
         raise CorpusError(
-            f"corpus.source: {sources.git.without_credentials(config.corpus.source)} has no document left to train on "
+            f"corpus.source: {git.without_credentials(config.corpus.source)} has no document left to train on "
             f"({said}); name another source or change corpus.min_chars"
         )
     if config.corpus.validation_fraction > 0 and not chosen.count(selection.VALIDATION):
@@ -189,15 +188,21 @@ def _make_tokenizer(config: Config, store: CorpusStore, chosen: selection.Select
     tokens.save(tokenizer, store.partial / "tokenizer")
 
 
-def _tokenize_shard(config: Config, store: CorpusStore, tokenizer: Any, side: np.ndarray, shard: int) -> None:
+def _tokenize_shard(
+    config: Config,
+    store: CorpusStore,
+    encoder: tokens.Encoder,
+    special: tokens.SpecialTokens,
+    side: np.ndarray,
+    shard: int,
+) -> None:
     """Turn the documents of a shard into rows of both splits."""
     import pyarrow.parquet as pq
 
     texts = pq.read_table(store.documents(shard), columns=["text"])["text"].to_pylist()
-    special = tokens.special_tokens(tokenizer)
     figures: dict[str, Any] = {}
     for split, wanted in zip(SPLITS, (selection.TRAIN, selection.VALIDATION), strict=True):
-        ids, lengths = tokens.encode(tokenizer, [text for text, is_on in zip(texts, side, strict=True) if is_on == wanted])
+        ids, lengths = encoder([text for text, is_on in zip(texts, side, strict=True) if is_on == wanted])
         block = rows.window(ids, lengths, config.rows.mode, config.rows.max_length, special)
         rows.write(store.rows(shard, split), block)
         figures[split] = {
@@ -207,7 +212,7 @@ def _tokenize_shard(config: Config, store: CorpusStore, tokenizer: Any, side: np
             "padded": int(block.input_ids.size - block.lengths.sum()),
         }
         if split == "train":
-            seen = np.bincount(block.input_ids.reshape(-1), minlength=len(tokenizer))
+            seen = np.bincount(block.input_ids.reshape(-1), minlength=encoder.vocab_size)
             seen[list(special.all)] = 0
             figures["token_counts"] = seen.tolist()
     write_json(store.counts("rows", shard), figures, durable=False)
@@ -259,7 +264,7 @@ def _publish(store: CorpusStore, plan: dict[str, Any], chosen: selection.Selecti
         "encodings": dict(sorted(encodings.items())),
         "set_aside": dict(sorted(set_aside.items())),
     }
-    counts = np.sum([one["token_counts"] for one in figures], axis=0, dtype=np.int64)
+    counts = np.array([one["token_counts"] for one in figures], np.int64).sum(0)
     store.publish(manifest, num_shards, counts)
 
 

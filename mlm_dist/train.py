@@ -2,7 +2,7 @@
 
     python mlm_dist/train.py
     accelerate launch mlm_dist/train.py --corpus.source docs/
-    accelerate launch --config_file configs/accelerate/zero2.yaml mlm_dist/train.py --config configs/runs/azure_docs.yaml
+    accelerate launch --config_file configs/accelerate/zero2.yaml mlm_dist/train.py --optim.lr 3e-5
 
 A run is a function of (seed, step): order, masks, dropout and learning rate are computed from them.
 """
@@ -18,7 +18,6 @@ from mlm_dist.batching.masking import Masker
 from mlm_dist.batching.plan import batch_plan, num_updates
 from mlm_dist.config import Config, to_yaml
 from mlm_dist.corpus import summary, tokens
-from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
 from mlm_dist.export import export
 from mlm_dist.modeling.build import architecture, build, starts_from_scratch, tokenizer_of
@@ -50,7 +49,6 @@ def main(config: Config) -> None:
 
     accelerator = distributed.start(config, plan)
     core = MaskedLanguageModel(build(config, found), masked_head=config.model.masked_head)
-    _introduce(config, corpus, core, plan.describe(), distributed.describe(accelerator), updates, peak)
     model, optimizer = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, peak))
 
     special = tokens.special_tokens(corpus.tokenizer)
@@ -60,34 +58,35 @@ def main(config: Config) -> None:
     metrics = Metrics(accelerator, run / "metrics.jsonl")
     progress = TrainingProgress(updates, is_main=accelerator.is_main_process)
 
-    def validate(step: int) -> float:
-        metrics.pause()
-        share = validation_batches(held_out, fixed_masker, plan.micro_size, world_size, rank)
-        line = metrics.validation_line(step, evaluate(accelerator, model, share))
-        progress.validation(line)
-        metrics.resume()
-        return line["loss"]
-
+    facts: dict[str, object] = {
+        "version": __version__,
+        "corpus": corpus.digest,
+        "model": f"{config.model.name_or_path}{' from random weights' if starts_from_scratch(config.model) else ''}",
+        "parameters": core.num_parameters,
+        "logits": "at masked positions only" if core.masked_head else "at all positions",
+        "processes": distributed.describe(accelerator),
+        "batch": plan.describe(),
+        "rows": len(rows),
+        "samples": samples,
+        "updates": updates,
+        "warmup_updates": warmup_updates(config.optim, updates),
+        "peak_learning_rate": peak,
+    }
+    job.show(summary.table(corpus.manifest, str(corpus.folder)))
+    progress.introduce(facts)
     accelerator.init_trackers("tensorboard")
-    metrics.start(
-        version=__version__,
-        corpus=corpus.digest,
-        rows=len(rows),
-        updates=updates,
-        samples=samples,
-        peak_learning_rate=peak,
-        processes=distributed.describe(accelerator),
-        batch=plan.describe(),
-        parameters=core.num_parameters,
-        masked_head=core.masked_head,
-    )
+    metrics.start(**facts)
+
+    def validate(step: int) -> float:
+        with metrics.paused():
+            share = validation_batches(held_out, fixed_masker, plan.micro_size, world_size, rank)
+            result = evaluate(accelerator, model, share)
+            progress.validation(metrics.validation_line(step, result))
+        return result.loss
+
     began = time.perf_counter()
     with progress:
-        before = validate(0) if len(held_out) else None
-        after = before
-        step = 0
-        metrics.resume()
-        model.train()
+        step, losses = 0, [validate(0)] if len(held_out) else []
         while step < updates:
             lr = lr_at(step, config.optim, peak, updates)
             set_lr(optimizer, lr)
@@ -99,23 +98,22 @@ def main(config: Config) -> None:
             if _due(step, config.logging.every, updates):
                 progress.train(metrics.train_line(step, batches.samples_before(step), lr))
             if len(held_out) and _due(step, config.validation.every, updates):
-                after = validate(step)
+                losses.append(validate(step))
     batches.close()
 
-    facts = {"corpus": f"{config.corpus.source}, digest {corpus.digest}", "updates": f"{updates:,}"}
     outcome = {}
-    if before is not None and after is not None:
+    if losses:
         everything = validation_batches(held_out, fixed_masker, plan.micro_size, 1, 0)
         unigram = unigram_loss(corpus.token_counts, everything)
-        outcome = {"loss_before": before, "loss_after": after, "unigram_loss": unigram}
-        facts["held-out loss"] = f"{after:.4f} nats per masked token ({before:.4f} before, {unigram:.4f} by word frequency)"
-    export(accelerator, core, corpus.tokenizer, run / "model", config, facts)
-    metrics.end(step=updates, seconds=round(time.perf_counter() - began, 1), skipped_steps=metrics.skipped_steps, **outcome)
+        outcome = {"loss_before": losses[0], "loss_after": losses[-1], "unigram_loss": unigram}
+    export(accelerator, core, corpus, run / "model", config, facts | outcome)
+    seconds = round(time.perf_counter() - began, 1)
+    metrics.end(step=step, seconds=seconds, skipped_steps=metrics.skipped_steps, **outcome)
     accelerator.end_training()
     if outcome:
         job.say(
-            f"held-out loss {before:.4f} before, {after:.4f} after; guessing by word frequency alone gives {unigram:.4f} on "
-            f"the same rows ({unigram - after:+.4f} nats better than that)"
+            f"held-out loss {losses[0]:.4f} before, {losses[-1]:.4f} after; word frequencies alone give {unigram:.4f} "
+            f"on the same rows, {abs(unigram - losses[-1]):.4f} nats {'more' if losses[-1] < unigram else 'less'}"
         )
     job.say(f"model in {run / 'model'}, metrics in {run / 'metrics.jsonl'}")
 
@@ -135,30 +133,6 @@ def _run_directory(config: Config) -> Path:
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write to {run} ({error.strerror}); name another folder") from None
     return run
-
-
-def _introduce(
-    config: Config,
-    corpus: PreparedCorpus,
-    core: MaskedLanguageModel,
-    batch: str,
-    processes: str,
-    updates: int,
-    peak: float,
-) -> None:
-    """Say what is about to happen, with its arithmetic."""
-    if not job.is_main_process():
-        return
-    job.console().print(summary.table(corpus.manifest, str(corpus.folder)))
-    rows, optim = corpus.manifest["rows"]["train"], config.optim
-    length = f"{updates} x {config.batch.global_size} rows" if optim.steps else f"{optim.epochs:g} epochs of {rows:,} rows"
-    head = "logits at masked positions only" if core.masked_head else "dense logits"
-    start = "random weights" if starts_from_scratch(config.model) else "its weights"
-    job.say(f"model      {config.model.name_or_path} from {start}, {core.num_parameters:,} parameters, {head}")
-    job.say(f"processes  {processes}")
-    job.say(f"batch      {batch}")
-    job.say(f"updates    {updates:,} ({length})")
-    job.say(f"rate       {peak:.3g} after {warmup_updates(optim, updates)} updates, then {optim.schedule}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -26,7 +26,9 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, indices: np.ndarray) -> np.ndarray: ...
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Rows at `indices`: [len(indices), length], int32."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,17 @@ class MicroBatch:
         """The same on another device; pinned memory is copied without waiting."""
         if device.type == "cpu":
             return self
-        input_ids, attention_mask, positions, labels = (
-            tensor if tensor is None else tensor.pin_memory().to(device, non_blocking=True)
-            for tensor in (self.input_ids, self.attention_mask, self.positions, self.labels)
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True)
+
+        return replace(
+            self,
+            input_ids=move(self.input_ids),
+            attention_mask=None if self.attention_mask is None else move(self.attention_mask),
+            positions=move(self.positions),
+            labels=move(self.labels),
         )
-        assert input_ids is not None and positions is not None and labels is not None
-        return MicroBatch(input_ids, attention_mask, positions, labels, self.num_masked, self.num_tokens)
 
 
 def assemble(rows: Rows, masker: Masker, epochs: np.ndarray, samples: np.ndarray, num_rows: int) -> MicroBatch:

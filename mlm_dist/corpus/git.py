@@ -25,11 +25,15 @@ def is_repository(source: str) -> bool:
         CorpusError: It is an address of a kind that is not allowed.
     """
     if source.startswith("-") or "::" in source:
-        raise CorpusError(f"corpus.source: {source!r} is not an address git may be given; use https, ssh or a local path")
+        raise CorpusError(
+            f"corpus.source: {source!r} is not an address git may be given; use https, ssh or a local path"
+        )
     scheme = re.match(r"([A-Za-z][\w+.-]*)://(.*)", source)
     if scheme:
         if scheme[1].lower() not in ALLOWED:
-            raise CorpusError(f"corpus.source: {scheme[1]}:// is not allowed; use https, ssh, git or a local repository")
+            raise CorpusError(
+                f"corpus.source: {scheme[1]}:// is not allowed; use https, ssh, git or a local repository"
+            )
         host = scheme[2].rsplit("@", 1)[-1]
         if host.startswith("-") or not host:
             raise CorpusError(f"corpus.source: {without_credentials(source)!r} names no host")
@@ -131,7 +135,16 @@ def _check_out(address: str, revision: str, patterns: list[str], folder: Path) -
     run("config", "remote.origin.promisor", "true")
     run("config", "remote.origin.partialclonefilter", "blob:none")
     run("sparse-checkout", "set", "--no-cone", "--stdin", given="\n".join(patterns) + "\n")
-    run("fetch", "--quiet", "--depth=1", "--filter=blob:none", "--no-tags", "--no-recurse-submodules", "origin", revision)
+    run(
+        "fetch",
+        "--quiet",
+        "--depth=1",
+        "--filter=blob:none",
+        "--no-tags",
+        "--no-recurse-submodules",
+        "origin",
+        revision,
+    )
     run("checkout", "--quiet", "--detach", "FETCH_HEAD")
     commit = run("rev-parse", "HEAD").strip()
     shutil.rmtree(folder / ".git")

@@ -8,6 +8,7 @@ machines: a rank is alive when its file changes while somebody looks.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -79,11 +80,11 @@ class Meeting:
             return make()
         path = self.folder / f"{name}.json"
         if self.rank == 0:
-            value = make()
+            made = make()
             if not self._nonces:
                 self._nonces = self._roll_call()
-            write_json(path, {"nonces": self._nonces, "value": value})
-            return value
+            write_json(path, {"nonces": self._nonces, "value": made})
+            return made
         answer: dict[str, Any] = {}
 
         def answered() -> bool:
@@ -160,10 +161,8 @@ class Meeting:
             self._write()
 
     def _write(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # a full disk: the work itself will say so, with a path the user knows
             write_json(self.folder / f"rank-{self.rank}.json", self._state, durable=False)
-        except OSError:  # a full disk: the work itself will say so, with the path the user knows
-            pass
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -50,6 +50,8 @@ def _docstrings(path: Path) -> str:
             tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return ""
-    nodes = [n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
+    nodes = [
+        n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
     nodes.sort(key=lambda node: getattr(node, "lineno", 0))
     return "\n\n".join(text for node in nodes if (text := ast.get_docstring(node)))

@@ -25,9 +25,7 @@ class RowBlock:
     num_dropped: int
 
 
-def window(
-    ids: np.ndarray, lengths: np.ndarray, mode: str, max_length: int, special: SpecialTokens
-) -> RowBlock:
+def window(ids: np.ndarray, lengths: np.ndarray, mode: str, max_length: int, special: SpecialTokens) -> RowBlock:
     """Cut documents into rows of `max_length`; a row never holds tokens of two documents.
 
     Args:
@@ -86,4 +84,5 @@ def features(max_length: int):  # type: ignore[no-untyped-def]  # datasets is im
 def _ranks(lengths: np.ndarray) -> np.ndarray:
     """For each token its place in its own document: [0, 1, 2, 0, 1, ...]."""
     starts = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
+    ranks: np.ndarray = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
+    return ranks

@@ -110,8 +110,8 @@ def _from_folder(kind: str, location: str, commit: str | None, root: Path, patte
                 reason = "symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
                 set_aside.setdefault(reason, []).append(relative)
     if not names:
-        links = sum(map(len, set_aside.values()))
-        aside = f" ({links} links or special files were set aside)" if links else ""
+        count = sum(map(len, set_aside.values()))
+        aside = f" ({count} links or special files were set aside)" if count else ""
         raise CorpusError(f"corpus.source: no file in {location} matches corpus.patterns {patterns}{aside}")
     return _listed(kind, location, commit, root, names, set_aside, records=False)
 

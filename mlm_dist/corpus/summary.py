@@ -15,12 +15,16 @@ def table(manifest: dict[str, Any], folder: str) -> Table:
     shown.add_column(justify="right")
     shown.add_column()
     source = manifest["source"]
-    shown.add_row("source", source["kind"], source["location"] + (f" at {source['commit']}" if source["commit"] else ""))
+    shown.add_row(
+        "source", source["kind"], source["location"] + (f" at {source['commit']}" if source["commit"] else "")
+    )
     shown.add_row("files", f"{source['files']:,}", f"{source['set_aside']:,} set aside")
     shown.add_row("documents", f"{documents['found']:,}", "found")
     for reason, count in documents["dropped"].items():
         shown.add_row("", f"{count:,}", f"dropped: {reason}")
-    shown.add_row("", f"{documents['kept']:,}", f"kept: {documents['train']:,} train, {documents['validation']:,} held out")
+    shown.add_row(
+        "", f"{documents['kept']:,}", f"kept: {documents['train']:,} train, {documents['validation']:,} held out"
+    )
     total = max(tokens["kept"] + tokens["dropped"], 1)
     shown.add_row("tokens", f"{tokens['kept']:,}", f"kept ({tokens['kept'] / total:.1%})")
     mode = manifest["config"]["rows"]["mode"]

@@ -74,8 +74,8 @@ def architecture(config: Config, tokenizer: Any | None) -> Any:
             ) from None
     if type(found) not in MODEL_FOR_MASKED_LM_MAPPING:
         raise ModelError(
-            f"model.name_or_path: {name} is a {found.model_type} model, which has no masked-language-model head; choose "
-            "one such as bert, roberta or modernbert"
+            f"model.name_or_path: {name} is a {found.model_type} model, which has no masked-language-model head; "
+            "choose one such as bert, roberta or modernbert"
         )
     vocab_size = overrides.pop("vocab_size", None)
     for key, value in overrides.items():
@@ -87,8 +87,8 @@ def architecture(config: Config, tokenizer: Any | None) -> Any:
     room = max_positions(found)
     if room is not None and config.rows.max_length > room:
         raise ModelError(
-            f"rows.max_length: {config.rows.max_length} is more than the {room} positions of {name}; lower it to {room} "
-            "or choose a model with more positions"
+            f"rows.max_length: {config.rows.max_length} is more than the {room} positions of {name}; lower it to "
+            f"{room} or choose a model with more positions"
         )
     return found
 
@@ -144,10 +144,10 @@ def build(config: Config, architecture: Any) -> Any:
 
 
 # Position ids of these start behind the padding index, as in fairseq's RoBERTa.
-_POSITIONS_AFTER_PADDING = frozenset(
-    "camembert data2vec-text esm ibert longformer luke mpnet roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl "
-    "xmod".split()
-)
+_POSITIONS_AFTER_PADDING = {
+    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
+    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
+}
 
 
 def _checkpoint_vocab_size(config: Config) -> int:

@@ -19,6 +19,7 @@ from accelerate.utils import (
     ProjectConfiguration,
 )
 from torch import nn
+from transformers.integrations import unset_hf_deepspeed_config
 
 from mlm_dist.batching.plan import BatchPlan
 from mlm_dist.config import Config
@@ -50,7 +51,7 @@ def check(config: Config, plan: BatchPlan) -> None:
     for name, (key, ours) in _deepspeed_settings(config, plan).items():
         theirs = settings.get(name, "auto")
         if theirs not in ("auto", ours):
-            raise ConfigError(f"{file}: {name} is {theirs}, but {key} makes it {ours}; write \"auto\" there")
+            raise ConfigError(f'{file}: {name} is {theirs}, but {key} makes it {ours}; write "auto" there')
 
 
 def start(config: Config, plan: BatchPlan) -> Accelerator:
@@ -79,6 +80,9 @@ def start(config: Config, plan: BatchPlan) -> Accelerator:
         project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=config.output_dir),
         step_scheduler_with_optimizer=False,
     )
+    if deepspeed:
+        # Else transformers would shard every model it makes from here on, while each process makes one for itself.
+        unset_hf_deepspeed_config()
     if accelerator.num_processes != world_size:
         raise ConfigError(
             f"{world_size} processes were launched, but each trains alone ({accelerator.num_processes} joined); check "

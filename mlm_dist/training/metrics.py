@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,12 @@ class Metrics:
 
     def __init__(self, accelerator: Accelerator, path: Path) -> None:
         self._accelerator = accelerator
-        self._file = open(path, "a", encoding="utf-8") if accelerator.is_main_process else None
+        # Kept open for the run's length and flushed line by line, so that a killed run leaves whole lines.
+        self._file = open(path, "w", encoding="utf-8") if accelerator.is_main_process else None  # noqa: SIM115
         self._tokens = torch.zeros((), dtype=torch.int64, device=accelerator.device)
         self._tokens_at_last_line = 0
         self._seconds = 0.0
-        self._since: float | None = None
+        self._since = time.perf_counter()
         self._last: StepResult | None = None
         self.skipped_steps = 0
 
@@ -53,10 +56,10 @@ class Metrics:
         saving left out.
         """
         assert self._last is not None
-        totals = torch.stack([self._last.loss_sum.double(), torch.zeros_like(self._last.loss_sum, dtype=torch.float64)])
-        loss_sum = float(self._accelerator.reduce(totals, "sum")[0])
+        loss_sum = float(self._accelerator.reduce(self._last.loss_sum.double(), "sum"))
         num_masked, tokens = int(self._last.num_masked), int(self._tokens)
-        self.pause()
+        now = time.perf_counter()
+        seconds = self._seconds + now - self._since
         line = {
             "step": step,
             "loss": _finite(loss_sum / max(num_masked, 1)),
@@ -65,11 +68,10 @@ class Metrics:
             "samples": samples,
             "tokens": tokens,
             "masked_tokens": num_masked,
-            "tokens_per_second": round((tokens - self._tokens_at_last_line) / max(self._seconds, 1e-9), 1),
+            "tokens_per_second": round((tokens - self._tokens_at_last_line) / max(seconds, 1e-9), 1),
             "skipped_steps": self.skipped_steps,
         }
-        self._tokens_at_last_line, self._seconds = tokens, 0.0
-        self.resume()
+        self._tokens_at_last_line, self._seconds, self._since = tokens, 0.0, now
         self._write("train", line)
         self._track("train", line, step)
         return line
@@ -93,15 +95,12 @@ class Metrics:
         if self._file is not None:
             self._file.close()
 
-    def resume(self) -> None:
-        """The clock of tokens_per_second runs."""
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside does not count in tokens_per_second."""
+        self._seconds += time.perf_counter() - self._since
+        yield
         self._since = time.perf_counter()
-
-    def pause(self) -> None:
-        """It stands still."""
-        if self._since is not None:
-            self._seconds += time.perf_counter() - self._since
-        self._since = None
 
     def _write(self, kind: str, facts: dict[str, Any]) -> None:
         if self._file is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -40,6 +41,12 @@ class TrainingProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    def introduce(self, facts: Mapping[str, object]) -> None:
+        """Say what is about to happen."""
+        for name, value in facts.items():
+            text = f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if isinstance(value, float) else value
+            self._print(f"{name.replace('_', ' '):<22}{text}")
 
     def advance(self, step: int) -> None:
         """An update is done."""

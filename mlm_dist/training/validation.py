@@ -46,7 +46,9 @@ def evaluate(accelerator: Accelerator, model: Any, batches: Iterable[MicroBatch]
     for micro in batches:
         batch = micro.to(device)
         found = model(batch.input_ids, batch.attention_mask, batch.positions, batch.labels)
-        totals += torch.stack([found.loss_sum.double(), found.num_correct.double(), totals.new_tensor(micro.num_masked)])
+        totals += torch.stack(
+            [found.loss_sum.double(), found.num_correct.double(), totals.new_tensor(micro.num_masked)]
+        )
     model.train()
     loss_sum, num_correct, num_masked = accelerator.reduce(totals, "sum").tolist()
     count = max(num_masked, 1.0)

@@ -1,0 +1,38 @@
+# quickstart  train on this interpreter's own documentation, from a bare machine
+# test        the suite; test-all adds the tests marked slow
+# check       style, types and the suite
+# bench       the benchmarks, each against a peer in the same run
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: quickstart test test-all check lint bench clean
+
+quickstart: $(VENV)/installed
+	$(BIN)/accelerate launch mlm_dist/train.py
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n $(JOBS)
+
+test-all: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n $(JOBS) -m ''
+
+check: lint test
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[deepspeed,fast,dev]'
+	touch $@

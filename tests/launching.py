@@ -1,0 +1,92 @@
+"""Really launching jobs, as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+ACCELERATE = ROOT / "configs" / "accelerate"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        """All it said."""
+        return self.stdout + self.stderr
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This environment without what another launcher, or a hub, would leave in it."""
+    launcher = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
+    inherited = {name: value for name, value in os.environ.items() if name not in launcher}
+    return inherited | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"} | changes
+
+
+def run(command: list[str], *, timeout: float = 300, cwd: Path = ROOT, **changes: str) -> Ended:
+    """Run a command to its end; at the timeout its whole process group is killed and the test fails."""
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment(**changes),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        stdout, stderr = process.communicate()
+        raise AssertionError(f"{command} did not end in {timeout} s:\n{stdout}\n{stderr}") from None
+    return Ended(process.returncode, stdout, stderr)
+
+
+def python(script: str, *arguments: str, **options: Any) -> Ended:
+    """`python mlm_dist/SCRIPT ...`."""
+    return run([sys.executable, f"mlm_dist/{script}", *arguments], **options)
+
+
+def accelerate(topology: str, script: str, *arguments: str, launch: tuple[str, ...] = (), **options: Any) -> Ended:
+    """`accelerate launch --config_file configs/accelerate/TOPOLOGY.yaml LAUNCH... mlm_dist/SCRIPT ...`."""
+    return run(
+        [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            f"--config_file={ACCELERATE / topology}.yaml",
+            f"--main_process_port={free_port()}",
+            *launch,
+            f"mlm_dist/{script}",
+            *arguments,
+        ],
+        **options,
+    )
+
+
+def metrics(run_directory: Path, kind: str) -> list[dict[str, Any]]:
+    """The lines of one kind in a run's metrics.jsonl."""
+    lines = (run_directory / "metrics.jsonl").read_text("utf-8").splitlines()
+    return [line for line in map(json.loads, lines) if line["kind"] == kind]

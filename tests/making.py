@@ -1,0 +1,28 @@
+"""Documents and repositories for tests."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from pathlib import Path
+
+SYLLABLES = ["ba", "ke", "di", "lo", "mu", "ra", "se", "ti", "vo", "nu", "pla", "gre", "sto", "fri", "clo"]
+
+
+def made_up_text(seed: int, num_words: int) -> str:
+    """Sentences of made-up words; the same seed gives the same text."""
+    draw = random.Random(seed)
+    words = ["".join(draw.choices(SYLLABLES, k=draw.randint(1, 4))) for _ in range(num_words)]
+    return " ".join(word + "." if draw.random() < 0.1 else word for word in words)
+
+
+def run_git(folder: Path, *words: str) -> str:
+    """What git says in a folder, whatever this machine's settings are and whoever started the tests."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    ours = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    name = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.org", "-c", "init.defaultBranch=main"]
+    done = subprocess.run(
+        ["git", *name, *words], cwd=folder, env=inherited | ours, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()

@@ -1,0 +1,231 @@
+"""Ranks that meet through files: one answer for all, no ghosts of earlier launches, and failing together."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from textwrap import dedent
+
+import launching
+import pytest
+
+from mlm_dist.corpus.meeting import Meeting
+from mlm_dist.errors import CorpusError
+
+# What every process does first. Where a test waits for GRACE or SILENCE to pass, its story makes them shorter.
+BEGINNING = """
+import json, os, signal, sys, time
+from pathlib import Path
+from mlm_dist.corpus import meeting as module
+from mlm_dist.errors import CorpusError, PeerError
+folder, rank, world_size = Path(sys.argv[1]), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+"""
+
+
+def launch(folder: Path, world_size: int, story: str, port: int = 29500) -> list[launching.Ended]:
+    """Let some ranks live through the same story at the same time."""
+
+    def live(rank: int) -> launching.Ended:
+        return launching.run(
+            [sys.executable, "-c", BEGINNING + dedent(story), str(folder)],
+            timeout=40,
+            RANK=str(rank),
+            WORLD_SIZE=str(world_size),
+            MASTER_ADDR="localhost",
+            MASTER_PORT=str(port),
+        )
+
+    with ThreadPoolExecutor(world_size) as pool:
+        return list(pool.map(live, range(world_size)))
+
+
+def answers(ended: list[launching.Ended]) -> list[object]:
+    """What each rank printed as its last line, all having ended well."""
+    assert [one.returncode for one in ended] == [0] * len(ended), [one.stderr for one in ended]
+    return [json.loads(one.stdout.splitlines()[-1]) for one in ended]
+
+
+def test_one_process_needs_no_files(tmp_path: Path) -> None:
+    with Meeting(tmp_path / "meetings", 0, 1) as meeting:
+        value = object()
+        assert meeting.lead("plan", lambda: value) is value
+        assert list(meeting.mine(range(5))) == [0, 1, 2, 3, 4]
+        meeting.wait_for([])
+        (tmp_path / "there").touch()
+        meeting.wait_for([tmp_path / "there"])
+    assert not (tmp_path / "meetings").exists()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("num_items", [0, 1, 3, 8, 20])
+def test_work_is_shared_out_once_and_evenly(tmp_path: Path, world_size: int, num_items: int) -> None:
+    shares = [list(Meeting(tmp_path, rank, world_size).mine(range(num_items))) for rank in range(world_size)]
+    assert sorted(item for share in shares for item in share) == list(range(num_items))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_rank_0_makes_and_all_return_it(tmp_path: Path) -> None:
+    story = """
+    time.sleep(0.3 * rank)
+    def make(name):
+        with open(folder / "made", "a") as file:
+            file.write(f"{rank}:{name} ")
+        return {"name": name, "list": [1, None, "\\udcff"]}
+    with module.Meeting(folder, rank, world_size) as meeting:
+        found = [meeting.lead(name, lambda: make(name)) for name in ("one", "two", "three")]
+    print(json.dumps(found))
+    """
+    expected = [{"name": name, "list": [1, None, "\udcff"]} for name in ("one", "two", "three")]
+    assert answers(launch(tmp_path, 3, story)) == [expected] * 3
+    assert (tmp_path / "made").read_text() == "0:one 0:two 0:three "
+
+
+def test_all_wait_for_the_files_of_all(tmp_path: Path) -> None:
+    story = """
+    files = [folder / f"shard-{i}" for i in range(7)]
+    with module.Meeting(folder, rank, world_size) as meeting:
+        meeting.lead("plan", lambda: None)
+        for i in meeting.mine(range(7)):
+            time.sleep(0.2 * rank)
+            files[i].touch()
+        meeting.wait_for(files)
+        print(json.dumps([file.exists() for file in files]))
+    """
+    assert answers(launch(tmp_path, 3, story)) == [[True] * 7] * 3
+
+
+def test_long_work_is_no_silence(tmp_path: Path) -> None:
+    story = """
+    module.SILENCE_SECONDS = 1.5
+    while rank == 1 and not list(folder.rglob("rank-0.json")):
+        time.sleep(0.05)
+    with module.Meeting(folder, rank, world_size) as meeting:
+        print(json.dumps(meeting.lead("plan", lambda: rank or time.sleep(3) or "done")))
+    """
+    assert answers(launch(tmp_path, 2, story)) == ["done"] * 2
+
+
+LEAD = """
+time.sleep({delay})
+with module.Meeting(folder, rank, world_size) as meeting:
+    print(json.dumps(meeting.lead("plan", lambda: {value!r})))
+    {more}
+"""
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_answer_of_an_earlier_launch_is_not_believed(tmp_path: Path, late: int) -> None:
+    def once(value: str) -> list[object]:
+        return answers(launch(tmp_path, 2, LEAD.format(delay=f"0.6 * (rank == {late})", value=value, more="")))
+
+    assert once("old") == ["old"] * 2
+    assert once("new") == ["new"] * 2
+
+
+@pytest.mark.parametrize(
+    ("culprit", "late", "end"),
+    [
+        (0, 0, "raise CorpusError('old trouble')"),
+        (0, 1, "raise CorpusError('old trouble')"),
+        (1, 0, "raise CorpusError('old trouble')"),
+        (1, 1, "raise CorpusError('old trouble')"),
+        (1, 0, "os.kill(os.getpid(), signal.SIGKILL)"),
+    ],
+)
+def test_failure_of_an_earlier_launch_is_not_believed(tmp_path: Path, culprit: int, late: int, end: str) -> None:
+    more = f"if rank == {culprit}: {end}"
+    first = launch(tmp_path, 2, LEAD.format(delay=0, value="old", more=more))
+    assert first[culprit].returncode != 0
+    second = launch(tmp_path, 2, LEAD.format(delay=f"0.6 * (rank == {late})", value="new", more=""))
+    assert answers(second) == ["new"] * 2
+
+
+def test_launches_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(
+            lambda i: answers(launch(tmp_path, 2, LEAD.format(delay="0.5 * rank", value=i, more=""), port=29500 + i)),
+            (1, 2),
+        )
+    assert list(found) == [[1, 1], [2, 2]]
+
+
+FAIL = """
+module.GRACE_SECONDS = 1.0
+with module.Meeting(folder, rank, world_size) as meeting:
+    try:
+        {before}
+        meeting.lead("plan", lambda: {make})
+        if rank == 2: {end}
+        meeting.wait_for([folder / "never"])
+    except PeerError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("culprit", "lines", "said"),
+    [
+        (0, {"make": "[][1]"}, "rank 0 failed: IndexError: list index out of range"),
+        (2, {"end": "raise CorpusError('no space')"}, "rank 2 failed: no space"),
+        (2, {"end": "{}['key']"}, "rank 2 failed: KeyError: 'key'"),
+        (2, {"end": "sys.exit(3)"}, "rank 2 failed: SystemExit: 3"),
+        (1, {"before": "if rank == 1: raise CorpusError('early')"}, "rank 1 failed: early"),
+    ],
+)
+def test_failure_of_one_rank_ends_the_others(tmp_path: Path, culprit: int, lines: dict[str, str], said: str) -> None:
+    started = time.monotonic()
+    ended = launch(tmp_path, 3, FAIL.format(**{"before": "pass", "make": "1", "end": "pass"} | lines))
+    assert time.monotonic() - started < 10
+    assert ended[culprit].returncode != 0
+    del ended[culprit]
+    assert answers(ended) == [said] * 2
+
+
+def test_rank_that_is_killed_is_missed_by_name(tmp_path: Path) -> None:
+    story = """
+    module.SILENCE_SECONDS = 2.0
+    try:
+        with module.Meeting(folder, rank, world_size) as meeting:
+            meeting.lead("plan", lambda: None)
+            if rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            meeting.wait_for([folder / "never"])
+    except (CorpusError, PeerError) as error:
+        print(json.dumps(str(error)))
+    """
+    zero, one, two = launch(tmp_path, 3, story)
+    assert one.returncode == -9
+    said = answers([zero, two])
+    # The first to miss it fails of that, and the other may hear so.
+    assert all("rank 1 has written nothing" in str(line) and "corpus.cache_dir" in str(line) for line in said)
+
+
+def test_rank_that_never_starts_is_missed_by_name(tmp_path: Path) -> None:
+    story = """
+    module.SILENCE_SECONDS = 1.0
+    if rank == 1:
+        sys.exit("wrong flag")
+    try:
+        with module.Meeting(folder, rank, world_size) as meeting:
+            meeting.lead("plan", lambda: None)
+    except CorpusError as error:
+        print(json.dumps(str(error)))
+    """
+    zero, one = launch(tmp_path, 2, story)
+    assert one.returncode != 0
+    (said,) = answers([zero])
+    assert "rank 1 has written nothing" in str(said) and "to start" in str(said)
+
+
+def test_failure_is_left_where_the_others_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_PORT", "1")
+    with pytest.raises(CorpusError), Meeting(tmp_path, 1, 2) as meeting:
+        raise CorpusError("over three lines?\nno")
+    state = json.loads((meeting.folder / "rank-1.json").read_text())
+    assert state["failed"] == "over three lines?\nno"
+    assert [path.name for path in meeting.folder.iterdir()] == ["rank-1.json"]
+    assert os.stat(meeting.folder / "rank-1.json").st_mode & 0o444 == 0o444  # other users' ranks can read it

@@ -1,0 +1,190 @@
+"""Reading: unknown encodings become text, and work is cut the same way whoever does it."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from making import made_up_text
+
+from mlm_dist.config import CorpusConfig
+from mlm_dist.corpus import reading, sources
+
+GERMAN = (
+    "Über die Straße läuft ein Fuchs, während die Gäste draußen Äpfel und Nüsse essen. Später hören sie, daß der "
+    "Müller aus dem nächsten Dörfchen große Körbe voller Süßigkeiten mitbringt, und alle freuen sich."
+)
+FRENCH = (
+    "Le café était fermé, mais la boulangère a gardé trois pâtisseries près de la fenêtre. Où est passé le garçon "
+    "qui préférait les crêpes à la crème fraîche ? Il s'est arrêté au marché, là où l'été dernier on vendait "
+    "des pêches."
+)
+
+
+def acquire(root: Path) -> sources.Source:
+    """A folder of files of any kind."""
+    return sources.acquire(CorpusConfig(source=str(root), patterns=["*"]), root.parent)
+
+
+def read(path: Path, content: bytes) -> list[reading.Document | reading.SetAside]:
+    """What a folder with one such file holds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    source = acquire(path.parent)
+    return [found for shard in reading.shards(source) for found in reading.read(source, shard)]
+
+
+@pytest.mark.parametrize("text", ["plain", "", "Größe \U0001f600 日本語", "a\r\nb\tc\n", "\u200bzero width", "e\u0301"])
+def test_utf8_is_kept_to_the_letter(text: str) -> None:
+    assert reading.decode(text.encode()) == (text, "utf-8")
+
+
+def test_utf8_with_byte_order_mark() -> None:
+    assert reading.decode(b"\xef\xbb\xbf" + "Größe".encode()) == ("Größe", "utf-8-sig")
+    assert reading.decode(b"\xef\xbb\xbf") == ("", "utf-8-sig")
+
+
+@pytest.mark.parametrize(("mark", "encoding"), [(b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")])
+def test_utf16_with_byte_order_mark(mark: bytes, encoding: str) -> None:
+    assert reading.decode(mark + "Größe 日本語 \U0001f600\n".encode(encoding)) == (
+        "Größe 日本語 \U0001f600\n",
+        "utf-16",
+    )
+
+
+@pytest.mark.parametrize("text", [GERMAN, FRENCH])
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_western_text_of_one_byte_a_letter(text: str, encoding: str) -> None:
+    assert reading.decode(text.encode(encoding))[0] == text
+
+
+def test_text_is_recognised_by_its_beginning_and_decoded_to_its_end() -> None:
+    text = (GERMAN + "\n") * 1000
+    found, encoding = reading.decode(text.encode("latin-1"))
+    assert found == text and encoding not in ("utf-8", "replaced")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_garbage_becomes_some_text(seed: int) -> None:
+    data = random.Random(seed).randbytes(500)
+    text, encoding = reading.decode(data)
+    assert text and encoding
+    assert reading.decode(data) == (text, encoding)
+    text.encode("utf-8")
+
+
+def test_lost_bytes_are_replaced_and_said() -> None:
+    found, encoding = reading.decode(random.Random(1).randbytes(500))
+    assert encoding == "replaced" and "\N{REPLACEMENT CHARACTER}" in found
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfea", b"\xfe\xff\xd8\x00", b"\xef\xbb\xbf\xff"])
+def test_byte_order_mark_before_something_else(content: bytes) -> None:
+    text, encoding = reading.decode(content)
+    assert isinstance(text, str) and encoding not in ("utf-16", "utf-8-sig")
+
+
+def test_file_with_zero_bytes_is_set_aside_as_binary(tmp_path: Path) -> None:
+    assert read(tmp_path / "d" / "a.md", b"text\0text") == [reading.SetAside("a.md", "binary")]
+    assert read(tmp_path / "d" / "a.md", "text".encode("utf-16-le")) == [reading.SetAside("a.md", "binary")]
+
+
+def test_file_in_utf16_is_not_binary(tmp_path: Path) -> None:
+    for mark, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+        content = mark + "plain text".encode(encoding)
+        assert read(tmp_path / "d" / "a.md", content) == [reading.Document("a.md", "plain text", "utf-16")]
+
+
+def test_empty_file_is_an_empty_document(tmp_path: Path) -> None:
+    assert read(tmp_path / "d" / "a.md", b"") == [reading.Document("a.md", "")]
+
+
+def test_file_says_its_encoding(tmp_path: Path) -> None:
+    (found,) = read(tmp_path / "d" / "a.md", GERMAN.encode("cp1252"))
+    assert isinstance(found, reading.Document) and found.text == GERMAN and found.encoding not in ("utf-8", "replaced")
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of files of all kinds, with shards so small that there are many."""
+    monkeypatch.setattr(reading, "SMALLEST_SHARD", 1000)
+    root = tmp_path / "mixed"
+    root.mkdir()
+    for i in range(9):
+        (root / f"{i}.md").write_text(made_up_text(i, 20 * i))
+    (root / "empty.md").touch()
+    (root / "lines.jsonl").write_text("".join(f'"{made_up_text(i, i)}"\n' for i in range(1, 60)))
+    (root / "empty.jsonl").touch()
+    pq.write_table(pa.table({"text": [made_up_text(i, 30) for i in range(50)]}), root / "t.parquet", row_group_size=7)
+    (root / "broken.parquet").write_bytes(b"none")
+    (root / "list.json").write_text('["one", "two"]')
+    return root
+
+
+def test_every_byte_and_row_group_is_in_exactly_one_part(mixed: Path) -> None:
+    source = acquire(mixed)
+    pieces: dict[str, list[tuple[int, int]]] = {}
+    for part in (part for shard in reading.shards(source) for part in shard):
+        pieces.setdefault(part.path, []).append((part.start, part.stop))
+    ends = {path: (mixed / path).stat().st_size for path in source.files} | {"t.parquet": 8, "broken.parquet": 0}
+    assert len(pieces["lines.jsonl"]) > 3 and len(pieces["t.parquet"]) == 8
+    for path, end in ends.items():
+        if path == "empty.jsonl":
+            assert path not in pieces  # nothing to read
+            continue
+        starts, stops = zip(*pieces[path], strict=True)
+        assert starts[0] == 0 and stops[-1] == end
+        assert starts[1:] == stops[:-1]
+
+
+def test_shards_are_of_similar_size(mixed: Path) -> None:
+    source = acquire(mixed)
+    work = reading.shards(source)
+    target = max(sum((mixed / path).stat().st_size for path in source.files) // reading.NUM_SHARDS, 1000)
+    assert len(work) > 5 and all(work)
+    for shard in work:
+        weight = sum(part.stop - part.start for part in shard if not part.path.endswith(".parquet"))
+        assert weight <= target or len(shard) == 1
+
+
+def test_shards_depend_on_the_files_alone(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = reading.shards(acquire(mixed))
+    shutil.copytree(mixed, tmp_path / "elsewhere" / "copy")
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "7"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert reading.shards(acquire(tmp_path / "elsewhere" / "copy")) == here
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 64])
+def test_shares_of_the_shards_give_what_the_whole_gives(mixed: Path, world_size: int) -> None:
+    source = acquire(mixed)
+    whole = list(reading.read(source, [part for shard in reading.shards(source) for part in shard]))
+    work = reading.shards(source)
+    by_shard: dict[int, list[reading.Document | reading.SetAside]] = {}
+    for rank in reversed(range(world_size)):
+        for shard in range(len(work))[rank::world_size]:
+            by_shard[shard] = list(reading.read(source, work[shard]))
+    assert [found for shard in range(len(work)) for found in by_shard[shard]] == whole
+    assert len({found.id for found in whole}) == len(whole)
+    assert sum(isinstance(found, reading.Document) for found in whole) == 9 + 1 + 59 + 50 + 2
+    assert [found for found in whole if isinstance(found, reading.SetAside)] == [
+        reading.SetAside("broken.parquet", "not a parquet file")
+    ]
+
+
+def test_big_sources_are_cut_in_bounded_pieces(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    with open(tmp_path / "d" / "big.jsonl", "wb") as file:
+        file.truncate(3 * 2**30)  # takes no space on the disk
+    source = sources.Source("folder", "d", None, tmp_path / "d", {"big.jsonl": ""}, {}, False)
+    sizes = [part.stop - part.start for shard in reading.shards(source) for part in shard]
+    assert sum(sizes) == 3 * 2**30 and max(sizes) == reading.LARGEST_SHARD
+
+
+def test_source_without_files_has_no_documents(tmp_path: Path) -> None:
+    source = sources.Source("folder", "d", None, tmp_path, {}, {}, False)
+    assert [found for shard in reading.shards(source) for found in reading.read(source, shard)] == []

@@ -1,0 +1,425 @@
+"""Sources: what is found, what is set aside and why, and what a digest depends on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from making import run_git
+
+from mlm_dist.config import CorpusConfig
+from mlm_dist.corpus import git, reading, sources
+from mlm_dist.errors import CorpusError
+
+
+def acquire(source: Path | str, cache: Path, *patterns: str) -> sources.Source:
+    """The source of that name."""
+    config = CorpusConfig(source=str(source), cache_dir=str(cache))
+    if patterns:
+        config = CorpusConfig(source=str(source), cache_dir=str(cache), patterns=list(patterns))
+    return sources.acquire(config, cache)
+
+
+def write(path: Path, content: str | bytes = "text") -> Path:
+    """A file and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def everything(source: sources.Source) -> list[reading.Document | reading.SetAside]:
+    """All that can be read from it."""
+    return [found for shard in reading.shards(source) for found in reading.read(source, shard)]
+
+
+def texts(source: sources.Source) -> list[str]:
+    """All documents; fails where something is set aside."""
+    found = everything(source)
+    assert all(isinstance(one, reading.Document) for one in found), found
+    return [one.text for one in found if isinstance(one, reading.Document)]
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Give up root's right to read everything, where the tests have it."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that every user may enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        for path in sorted(folder.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755)
+
+
+def test_folder_gives_the_files_that_match(tmp_path: Path) -> None:
+    for name in ("b.md", "a.txt", "sub/deep/c.rst", "code.py", "sub/c.MD", "d.markdown", ".git/HEAD.md"):
+        write(tmp_path / "d" / name, name)
+    found = acquire(tmp_path / "d", tmp_path)
+    assert list(found.files) == ["a.txt", "b.md", "d.markdown", "sub/deep/c.rst"]
+    assert (found.kind, found.commit, found.records, found.set_aside) == ("folder", None, False, {})
+    assert sorted(texts(found)) == ["a.txt", "b.md", "d.markdown", "sub/deep/c.rst"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["*.md"], ["a.md", "old/b.md", "sub/c.md"]),
+        (["/*.md"], ["a.md"]),
+        (["sub/"], ["sub/c.md", "sub/d.py"]),
+        (["*.md", "!old/**"], ["a.md", "sub/c.md"]),
+        (["**/*.py", "a.*"], ["a.md", "sub/d.py"]),
+    ],
+)
+def test_patterns_are_those_of_gitignore(tmp_path: Path, patterns: list[str], expected: list[str]) -> None:
+    for name in ("a.md", "old/b.md", "sub/c.md", "sub/d.py"):
+        write(tmp_path / "d" / name)
+    assert list(acquire(tmp_path / "d", tmp_path, *patterns).files) == expected
+
+
+def test_links_are_set_aside_and_never_followed(tmp_path: Path) -> None:
+    outside = write(tmp_path / "outside" / "secret.md")
+    root = tmp_path / "d"
+    write(root / "a.md")
+    (root / "link.md").symlink_to(outside)
+    (root / "dangling.md").symlink_to("nowhere")
+    (root / "loop").symlink_to(root, target_is_directory=True)
+    (root / "elsewhere").symlink_to(outside.parent, target_is_directory=True)
+    (root / "link.py").symlink_to(outside)
+    found = acquire(root, tmp_path)
+    assert list(found.files) == ["a.md"]
+    assert found.set_aside == {"symbolic link": ["dangling.md", "elsewhere", "link.md", "loop"]}
+
+
+def test_folder_may_itself_be_named_by_a_link(tmp_path: Path) -> None:
+    write(tmp_path / "d" / "a.md")
+    (tmp_path / "link").symlink_to("d")
+    assert acquire(tmp_path / "link", tmp_path).digest() == acquire(tmp_path / "d", tmp_path).digest()
+
+
+def test_special_files_are_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "d" / "a.md")
+    monkeypatch.chdir(tmp_path / "d")  # the path of a socket must be short
+    os.mkfifo("pipe.md")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.md")
+        found = acquire(tmp_path / "d", tmp_path)
+    assert list(found.files) == ["a.md"]
+    assert found.set_aside == {"not a regular file": ["pipe.md", "socket.md"]}
+
+
+def test_what_cannot_be_read_is_set_aside(open_folder: Path) -> None:
+    for name in ("a.md", "closed.md", "locked/b.md"):
+        write(open_folder / "d" / name)
+    acquire(open_folder / "d", open_folder)  # loads the modules that only root may be able to read
+    (open_folder / "d" / "closed.md").chmod(0)
+    (open_folder / "d" / "locked").chmod(0)
+    with nobody():
+        found = acquire(open_folder / "d", open_folder)
+    assert list(found.files) == ["a.md"]
+    assert {path: reason for reason, paths in found.set_aside.items() for path in paths} == {
+        "closed.md": "unreadable (Permission denied)",
+        "locked": "unreadable folder (Permission denied)",
+    }
+
+
+def test_file_that_vanishes_while_reading_is_set_aside(tmp_path: Path) -> None:
+    write(tmp_path / "d" / "a.md")
+    write(tmp_path / "d" / "b.md")
+    found = acquire(tmp_path / "d", tmp_path)
+    work = reading.shards(found)
+    (tmp_path / "d" / "a.md").unlink()
+    gone, there = (one for shard in work for one in reading.read(found, shard))
+    assert isinstance(gone, reading.SetAside) and gone.id == "a.md" and "unreadable" in gone.reason
+    assert isinstance(there, reading.Document) and there.id == "b.md"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"two\nlines.md",
+        b"folder\nof two lines/a.md",
+        b"caf\xe9.md",
+        b"\xff\xfe/a.md",
+        b"back\\slash.md",
+        b" .md",
+        b"!#.md",
+    ],
+)
+def test_odd_names_are_names(tmp_path: Path, name: bytes) -> None:
+    root = os.fsencode(tmp_path) + b"/d"
+    path = os.path.join(root, name)
+    os.makedirs(os.path.dirname(path))
+    with open(path, "wb") as file:
+        file.write(b"a text")
+    found = acquire(tmp_path / "d", tmp_path)
+    assert list(found.files) == [os.fsdecode(name)]
+    assert texts(found) == ["a text"]
+    assert len(found.digest()) == 64
+
+
+@pytest.mark.parametrize("name", ["c# docs", "a#-b", "#"])
+def test_number_sign_in_the_name_of_a_folder_is_no_revision(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name / "a.md")
+    found = acquire(tmp_path / name, tmp_path)
+    assert (found.kind, list(found.files)) == ("folder", ["a.md"])
+
+
+def test_folder_without_matching_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "code" / "a.py")
+    for name in ("empty", "code"):
+        with pytest.raises(CorpusError, match=r"corpus\.source.*corpus\.patterns"):
+            acquire(tmp_path / name, tmp_path)
+
+
+def test_refusal_says_how_much_was_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.md").symlink_to("b.md")
+    with pytest.raises(CorpusError, match="1 links or special files were set aside"):
+        acquire(tmp_path / "d", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["none", "none/deeper", "none.json", "none.txt"])
+def test_missing_path_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with pytest.raises(CorpusError) as caught:
+        acquire(path, tmp_path)
+    assert str(path) in str(caught.value) and "corpus.source" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["~no-such-user-here/docs", "docs/" + "x" * 300, "docs\0"])
+def test_path_that_cannot_be_is_the_users_mistake(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CorpusError, match=r"corpus\.source"):
+        acquire(name, tmp_path)
+
+
+def test_file_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"\.docx.*\.json, \.jsonl, \.parquet, \.txt"):
+        acquire(write(tmp_path / "a.docx"), tmp_path)
+
+
+def test_special_file_as_source_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(CorpusError, match="neither a file nor a folder"):
+        acquire(tmp_path / "pipe.txt", tmp_path)
+
+
+def test_json_list(tmp_path: Path) -> None:
+    values = ["one", {"text": "two", "title": "t"}, 3, {"title": "no text"}, None, "Zwölf \U0001f600"]
+    path = write(tmp_path / "docs_texts.json", json.dumps(values))
+    found = acquire(path, tmp_path)
+    assert (found.kind, found.records, list(found.files)) == ("file", True, ["docs_texts.json"])
+    assert everything(found) == [
+        reading.Document("docs_texts.json#0", "one"),
+        reading.Document("docs_texts.json#1", "two"),
+        reading.SetAside("docs_texts.json#2", "no text"),
+        reading.SetAside("docs_texts.json#3", "no text"),
+        reading.SetAside("docs_texts.json#4", "no text"),
+        reading.Document("docs_texts.json#5", "Zwölf \U0001f600"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('["cut', "not JSON"),
+        ('{"text": "x"}', "not a JSON list"),
+        ('"text"', "not a JSON list"),
+        ("", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+    ],
+)
+def test_json_that_is_no_list_is_set_aside(tmp_path: Path, content: str, reason: str) -> None:
+    found = acquire(write(tmp_path / "a.json", content), tmp_path)
+    assert everything(found) == [reading.SetAside("a.json", reason)]
+
+
+def test_jsonl_with_bad_lines(tmp_path: Path) -> None:
+    lines = [
+        b'{"text": "one"}',
+        b"",
+        b"{broken",
+        b'"two"',
+        b"[1]",
+        b'{"text": 5}',
+        b'{"text": "caf\xc3\xa9"}\r',
+        b"   ",
+    ]
+    found = everything(acquire(write(tmp_path / "a.jsonl", b"\n".join(lines)), tmp_path))
+    assert [one.text if isinstance(one, reading.Document) else one.reason for one in found] == [
+        "one",
+        "not JSON",
+        "two",
+        "no text",
+        "no text",
+        "café",
+    ]
+    assert len({one.id for one in found}) == len(found)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\r\n"])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_jsonl_cut_anywhere_gives_each_line_once(tmp_path: Path, newline: bytes, end: bytes) -> None:
+    expected = ["", "a", "bb" * 9, "ünï", "line\nbreak", "last"]
+    path = write(
+        tmp_path / "a.jsonl", newline.join(json.dumps(text, ensure_ascii=False).encode() for text in expected) + end
+    )
+    source = acquire(path, tmp_path)
+    size = path.stat().st_size
+    for step in range(1, size + 2):
+        parts = [reading.Part("a.jsonl", start, min(start + step, size)) for start in range(0, size, step)]
+        found = list(reading.read(source, parts))
+        assert [one.text for one in found if isinstance(one, reading.Document)] == expected, step
+        assert len(found) == len(expected)
+
+
+def test_jsonl_with_byte_order_mark(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", b'\xef\xbb\xbf"one"\n"two"\n')
+    assert texts(acquire(path, tmp_path)) == ["one", "two"]
+
+
+def test_parquet_by_row_groups(tmp_path: Path) -> None:
+    expected = [f"text {i}" for i in range(10)]
+    pq.write_table(pa.table({"n": range(10), "text": expected}), tmp_path / "a.parquet", row_group_size=3)
+    source = acquire(tmp_path / "a.parquet", tmp_path)
+    assert texts(source) == expected
+    assert [(part.start, part.stop) for shard in reading.shards(source) for part in shard] == [
+        (0, 1),
+        (1, 2),
+        (2, 3),
+        (3, 4),
+    ]
+    assert len({one.id for one in everything(source)}) == 10
+
+
+def test_parquet_with_gaps_and_other_types(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["one", None, ""]}), tmp_path / "a.parquet")
+    found = everything(acquire(tmp_path / "a.parquet", tmp_path))
+    assert [one.text if isinstance(one, reading.Document) else one.reason for one in found] == ["one", "no text", ""]
+    pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "b.parquet")
+    assert {type(one) for one in everything(acquire(tmp_path / "b.parquet", tmp_path))} == {reading.SetAside}
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "c.parquet")
+    assert everything(acquire(tmp_path / "c.parquet", tmp_path)) == []
+
+
+def test_parquet_that_is_none_is_set_aside(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"body": ["x"]}), tmp_path / "a.parquet")
+    assert everything(acquire(tmp_path / "a.parquet", tmp_path)) == [reading.SetAside("a.parquet", "no 'text' column")]
+    write(tmp_path / "b.parquet", b"no parquet at all")
+    assert everything(acquire(tmp_path / "b.parquet", tmp_path)) == [
+        reading.SetAside("b.parquet", "not a parquet file")
+    ]
+    write(tmp_path / "c.parquet", b"")
+    assert everything(acquire(tmp_path / "c.parquet", tmp_path)) == [
+        reading.SetAside("c.parquet", "not a parquet file")
+    ]
+
+
+def test_parquet_with_damaged_pages_is_set_aside_with_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": [f"some text {i}" for i in range(1000)]}), path, compression="zstd")
+    data = bytearray(path.read_bytes())
+    data[4:200] = b"\xff" * 196
+    path.write_bytes(data)
+    (found,) = everything(acquire(path, tmp_path))
+    assert isinstance(found, reading.SetAside) and found.id == "a.parquet"
+    assert found.reason and "None" not in found.reason
+
+
+def test_text_file_is_parted_by_blank_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "\n\none\nstill one\n\n  \n\ntwo\r\n\r\nthree\n")
+    assert texts(acquire(path, tmp_path)) == ["one\nstill one", "two", "three"]
+
+
+def test_text_file_without_blank_lines_has_a_document_a_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "one\ntwo\r\nthree\n")
+    source = acquire(path, tmp_path)
+    assert texts(source) == ["one", "two", "three"]
+    assert len({one.id for one in everything(source)}) == 3
+
+
+def test_text_file_in_a_folder_is_one_document(tmp_path: Path) -> None:
+    write(tmp_path / "d" / "a.txt", "one\n\ntwo\n")
+    assert texts(acquire(tmp_path / "d", tmp_path)) == ["one\n\ntwo\n"]
+
+
+def test_python_docs_need_nothing_but_the_interpreter(tmp_path: Path) -> None:
+    source = acquire("python-docs", tmp_path)
+    found = texts(source)
+    assert source.kind == "python-docs" and source.records
+    assert len(found) > 300 and sum(map(len, found)) > 1_000_000
+    path = source.root / next(iter(source.files))
+    before = path.stat().st_mtime_ns
+    assert acquire("python-docs", tmp_path).digest() == source.digest() and path.stat().st_mtime_ns == before
+
+
+def test_digest_is_independent_of_the_place_and_of_times(folder: Path, tmp_path: Path) -> None:
+    first = acquire(folder, tmp_path)
+    shutil.copytree(folder, tmp_path / "else where" / "copy", copy_function=shutil.copyfile)
+    moved = acquire(tmp_path / "else where" / "copy", tmp_path)
+    assert moved.root != first.root and moved.digest() == first.digest()
+    os.utime(folder / "guide" / "01.rst", (1, 1))
+    (folder / "guide" / "01.rst").chmod(0o600)
+    assert acquire(f"{folder}/../{folder.name}/", tmp_path).digest() == first.digest()
+
+
+def test_digest_depends_on_names_contents_and_kind(tmp_path: Path) -> None:
+    def digest(**files: str) -> str:
+        shutil.rmtree(tmp_path / "d", ignore_errors=True)
+        for name, content in files.items():
+            write(tmp_path / "d" / f"{name}.txt", content)
+        return acquire(tmp_path / "d", tmp_path).digest()
+
+    found = [
+        digest(a="1", b="2"),
+        digest(a="2", b="1"),
+        digest(a="1", c="2"),
+        digest(a="1"),
+        digest(a="1", b="2", c="3"),
+    ]
+    found.append(acquire(write(tmp_path / "a.txt", "1"), tmp_path).digest())  # the same file, but many documents
+    assert len(set(found)) == len(found)
+    assert digest(b="2", a="1") == found[0]
+
+
+def test_work_tree_is_a_folder_at_its_commit(tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    write(root / "a.md")
+    run_git(root, "init", "--quiet")
+    assert acquire(root, tmp_path).commit is None  # there is no commit yet
+    run_git(root, "add", ".")
+    run_git(root, "commit", "--quiet", "--message=first")
+    found = acquire(root, tmp_path)
+    head = run_git(root, "rev-parse", "HEAD")
+    assert (found.kind, found.commit, list(found.files)) == ("folder", head, ["a.md"])
+    assert git.commit_of(tmp_path) is None
+
+
+def test_work_tree_is_read_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "d" / "a.md")
+    write(tmp_path / "d" / ".git" / "HEAD", "ref: refs/heads/main\n")
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    found = acquire(tmp_path / "d", tmp_path)
+    assert (list(found.files), found.commit) == (["a.md"], None)
