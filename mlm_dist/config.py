@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
 import re
 import sys
 import typing
@@ -256,12 +255,6 @@ def to_yaml(config: Config) -> str:
     plain = dataclasses.asdict(config)
     plain["optim"]["betas"] = list(plain["optim"]["betas"])
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-
-
-def means_missing_folder(name: str) -> bool:
-    """Whether a model or tokenizer name can only be meant as a folder on this disk, and there is none."""
-    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    return is_path and not os.path.isdir(os.path.expanduser(name))
 
 
 def _bare_lists(argv: list[str]) -> list[str]:

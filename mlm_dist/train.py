@@ -39,13 +39,14 @@ def main(config: Config) -> None:
     distributed.check(config, plan)
     path = tokenizer_of(config)
     architecture(config, None if path is None else tokens.load(*path))
-    run = _run_directory(config)
 
     corpus = prepare(config)
     rows, held_out = corpus.rows("train"), corpus.rows("validation")
     updates, samples = num_updates(config, len(rows))
     found = architecture(config, corpus.tokenizer)
     peak = peak_lr(config.optim, from_scratch=starts_from_scratch(config.model), hidden_size=found.hidden_size)
+
+    run = _run_directory(config)
 
     accelerator = distributed.start(config, plan)
     core = MaskedLanguageModel(build(config, found), masked_head=config.model.masked_head)

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import launching
 import pytest
 from making import made_up_text
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_core() -> None:
+    """Keep each pytest worker, and all it launches, on a core of its own: threads that spin on a shared one crawl."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+@pytest.fixture(scope="session")
+def prepared_cache(tmp_path_factory: pytest.TempPathFactory, one_core: None) -> Path:
+    """A corpus cache that all workers share, with the tiny corpus in it."""
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "corpus-cache"
+    ended = launching.python("prepare.py", f"--corpus.cache_dir={cache}", *launching.TINY)
+    assert ended.returncode == 0, ended.output
+    return cache
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+# A small corpus, quickly tokenized; every test that trains uses it, so that it is prepared once.
+TINY = ("--tokenizer.train_vocab_size=1000", "--rows.max_length=64")
 ACCELERATE = ROOT / "configs" / "accelerate"
 
 

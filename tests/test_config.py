@@ -11,7 +11,7 @@ import launching
 import pytest
 import yaml
 
-from mlm_dist.config import Config, keys, means_missing_folder, parse, to_yaml
+from mlm_dist.config import Config, keys, parse, to_yaml
 from mlm_dist.errors import ConfigError
 
 
@@ -337,9 +337,3 @@ def test_wrong_input_ends_a_job_soon_with_code_2_and_one_line() -> None:
     assert time.monotonic() - started < 5
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == ["error: unknown key 'corpus.min_char'; did you mean 'corpus.min_chars'?"]
-
-
-def test_names_that_can_only_be_folders(tmp_path: Path) -> None:
-    assert means_missing_folder(str(tmp_path / "none")) and means_missing_folder("./none")
-    assert not means_missing_folder(str(tmp_path))
-    assert not means_missing_folder("bert-base-uncased") and not means_missing_folder("google-bert/bert-base-uncased")

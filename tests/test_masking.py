@@ -44,7 +44,7 @@ def million() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def within_four_sigma(hits: int, trials: int, probability: float) -> bool:
     """Whether a count is what a coin with that probability gives."""
-    return abs(hits - trials * probability) < 4 * np.sqrt(trials * probability * (1 - probability))
+    return bool(abs(hits - trials * probability) < 4 * np.sqrt(trials * probability * (1 - probability)))
 
 
 def test_same_arguments_same_masks() -> None:

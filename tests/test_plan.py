@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,13 +12,13 @@ from mlm_dist.config import BatchConfig, Config, OptimConfig, RowsConfig
 from mlm_dist.errors import ConfigError
 
 
-def config(global_size: int, micro_size: int | None = None, max_length: int = 128, **optim: float | None) -> Config:
+def config(global_size: int, micro_size: int | None = None, max_length: int = 128, **optim: Any) -> Config:
     """A config with such a batch."""
     return replace(
         Config(),
         batch=BatchConfig(global_size, micro_size),
         rows=RowsConfig(max_length=max_length),
-        optim=OptimConfig(**optim),  # type: ignore[arg-type]
+        optim=OptimConfig(**optim),
     )
 
 
@@ -107,7 +108,7 @@ def test_steps_take_the_place_of_epochs() -> None:
 
 @pytest.mark.parametrize("optim", [{"epochs": 3.0}, {"steps": 5}])
 @pytest.mark.parametrize("num_rows", [0, 1, 15])
-def test_fewer_rows_than_a_batch_are_refused(num_rows: int, optim: dict[str, float]) -> None:
+def test_fewer_rows_than_a_batch_are_refused(num_rows: int, optim: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"^batch\.global_size: 16 ") as caught:
         num_updates(config(16, **optim), num_rows)
     assert f"only {num_rows} training rows" in str(caught.value)

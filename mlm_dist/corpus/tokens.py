@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import importlib.util
 import json
-import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mlm_dist.config import means_missing_folder
 from mlm_dist.errors import ModelError, reason
+from mlm_dist.names import require
 
 DEFAULT_VOCAB_SIZE = 4096
 SAMPLED_TEXTS = 8  # of each call are encoded twice, where the fast extra is used
@@ -49,10 +48,9 @@ def load(path: str, key: str = "tokenizer.path") -> Any:
     """
     from transformers import AutoTokenizer
 
-    if means_missing_folder(path):
-        raise ModelError(f"{key}: folder {path} does not exist")
+    found = require(path, key)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(os.path.expanduser(path), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
     except Exception as error:  # the library raises a dozen kinds for: no such name, no network, broken files
         raise ModelError(f"{key}: no tokenizer can be loaded from {path} ({reason(error)})") from None
     if tokenizer.mask_token_id is None:

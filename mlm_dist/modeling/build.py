@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from mlm_dist.config import Config, ModelConfig, means_missing_folder
+from mlm_dist.config import Config, ModelConfig
 from mlm_dist.errors import ModelError, reason
+from mlm_dist.names import require
 
 # Small BERT shapes by the names of Turc et al., 2019, https://arxiv.org/abs/1908.08962; dropout off, because models of
 # this size learn from little text without memorising it.
@@ -55,7 +56,7 @@ def architecture(config: Config, tokenizer: Any | None) -> Any:
         ModelError: There is no such model, it is no masked-language model, it lacks a field of model.overrides, its
             vocabulary is not the tokenizer's, or it cannot hold rows of rows.max_length tokens.
     """
-    from transformers import CONFIG_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
+    from transformers import CONFIG_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMaskedLM
 
     name = config.model.name_or_path
     overrides = dict(config.model.overrides)
@@ -63,10 +64,9 @@ def architecture(config: Config, tokenizer: Any | None) -> Any:
         found = CONFIG_MAPPING["bert" if name in SHAPES else name]()
         overrides = SHAPES.get(name, {}) | overrides
     else:
-        if means_missing_folder(name):
-            raise ModelError(f"model.name_or_path: folder {name} does not exist")
+        path = require(name, "model.name_or_path")
         try:
-            found = AutoConfig.from_pretrained(os.path.expanduser(name), trust_remote_code=False)
+            found = AutoConfig.from_pretrained(path, trust_remote_code=False)
         except Exception as error:  # the library raises a dozen kinds for: no such name, no network, a broken file
             raise ModelError(
                 f"model.name_or_path: {name} is neither an architecture nor a checkpoint that can be loaded "
@@ -81,7 +81,10 @@ def architecture(config: Config, tokenizer: Any | None) -> Any:
     for key, value in overrides.items():
         if not hasattr(found, key):
             raise ModelError(f"model.overrides.{key}: a {found.model_type} configuration has no such field")
-        setattr(found, key, value)
+        try:
+            setattr(found, key, value)
+        except Exception as error:  # the library checks types in its own way
+            raise ModelError(f"model.overrides.{key}: {reason(error.__cause__ or error)}") from None
     if tokenizer is not None:
         _fit_tokenizer(config, found, tokenizer, vocab_size)
     room = max_positions(found)
@@ -90,6 +93,16 @@ def architecture(config: Config, tokenizer: Any | None) -> Any:
             f"rows.max_length: {config.rows.max_length} is more than the {room} positions of {name}; lower it to "
             f"{room} or choose a model with more positions"
         )
+    if overrides:
+        import torch
+
+        try:
+            with torch.device("meta"):
+                AutoModelForMaskedLM.from_config(found)
+        except (ValueError, TypeError, KeyError, RuntimeError, ZeroDivisionError) as error:
+            raise ModelError(
+                f"model.overrides: {found.model_type} cannot be built with them ({reason(error)})"
+            ) from None
     return found
 
 

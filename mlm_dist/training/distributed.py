@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import (
     DeepSpeedPlugin,
     DistributedType,
     GradientAccumulationPlugin,
     InitProcessGroupKwargs,
+    LoggerType,
     ProjectConfiguration,
 )
 from torch import nn
@@ -30,9 +32,15 @@ def check(config: Config, plan: BatchPlan) -> None:
     """Refuse an accelerate file that cannot work here, before anything is prepared.
 
     Raises:
-        ConfigError: DeepSpeed is asked for and missing, its own file contradicts the config, or FSDP is asked for
-            without a GPU.
+        ConfigError: A tracker is unknown or not installed, DeepSpeed is asked for and missing, its own file contradicts
+            the config, or FSDP is asked for without a GPU.
     """
+    known = [kind.value for kind in LoggerType if kind != LoggerType.ALL]
+    for name in config.tracking.trackers:
+        if name not in known:
+            raise ConfigError(f"tracking.trackers: {name} is not known to accelerate; choose of {', '.join(known)}")
+        if name not in {str(kind) for kind in get_available_trackers()}:
+            raise ConfigError(f"tracking.trackers: {name} is not installed; run: pip install {name}")
     if not torch.accelerator.is_available() and _asked_for("ACCELERATE_USE_FSDP"):
         raise ConfigError("the accelerate file asks for FSDP, which needs GPUs; use configs/accelerate/cpu_2.yaml here")
     if not _asked_for("ACCELERATE_USE_DEEPSPEED"):

@@ -1,0 +1,63 @@
+"""The same run on any topology: every one is really launched, and compared with one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import launching
+import pytest
+
+ACCUMULATED = ("--batch.micro_size", "4")
+TOPOLOGIES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "one process, 4 micro-batches": ("cpu", ACCUMULATED),
+    "two processes": ("cpu_2", ()),
+    "zero1": ("zero1", ACCUMULATED),
+    "zero2": ("zero2", ACCUMULATED),
+    "zero3": ("zero3", ACCUMULATED),
+    "zero3_offload": ("zero3_offload", ACCUMULATED),
+}
+PRECISIONS = {"no": (1e-4, 1e-3), "bf16": (3e-2, 3e-2)}  # {precision: (loss, relative gradient norm)} may differ by
+
+
+def launch(folder: Path, prepared_cache: Path, topology: str, precision: str, *arguments: str) -> Any:
+    """20 updates of a tiny model with a global batch of 16."""
+    processes = () if topology == "cpu" else ("--num_processes=2",)
+    ended = launching.accelerate(
+        topology,
+        "train.py",
+        f"--corpus.cache_dir={prepared_cache}",
+        f"--output_dir={folder}",
+        *("--optim.steps", "20", "--batch.global_size", "16", "--logging.every", "1", "--validation.every", "10"),
+        *launching.TINY,
+        *arguments,
+        launch=(f"--mixed_precision={precision}", *processes),
+    )
+    assert ended.returncode == 0, ended.output
+    return launching.metrics(folder, "train"), launching.metrics(folder, "validation")
+
+
+@pytest.fixture(scope="module", params=list(PRECISIONS))
+def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Any:
+    """(precision, train lines, validation lines) of one process."""
+    folder = tmp_path_factory.mktemp("reference")
+    return request.param, *launch(folder, prepared_cache, "cpu", request.param)
+
+
+@pytest.mark.parametrize("name", list(TOPOLOGIES))
+def test_topology_follows_one_process(name: str, reference: Any, tmp_path: Path, prepared_cache: Path) -> None:
+    precision, expected, expected_validation = reference
+    topology, arguments = TOPOLOGIES[name]
+    found, found_validation = launch(tmp_path / "run", prepared_cache, topology, precision, *arguments)
+    loss_tolerance, norm_tolerance = PRECISIONS[precision]
+    assert len(found) == len(expected) == 20
+    for ours, theirs in zip(found, expected, strict=True):
+        for exact in ("step", "learning_rate", "samples", "tokens", "masked_tokens", "skipped_steps"):
+            assert ours[exact] == theirs[exact], exact
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=loss_tolerance)
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=norm_tolerance)
+    for ours, theirs in zip(found_validation, expected_validation, strict=True):
+        assert ours["masked_tokens"] == theirs["masked_tokens"]
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=loss_tolerance)
+    assert found[-1]["loss"] < found[0]["loss"]
+    assert any(line["grad_norm"] > 1.0 for line in found), "clipping was never at work"

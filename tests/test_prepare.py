@@ -1,0 +1,429 @@
+"""Preparing a corpus: the figures are true, the files are whole, and the number of processes changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import launching
+import numpy as np
+import pytest
+from making import made_up_text
+
+from mlm_dist.config import Config, CorpusConfig, parse
+from mlm_dist.corpus import reading, sources
+from mlm_dist.corpus.store import CorpusStore, PreparedCorpus
+from mlm_dist.errors import CorpusError, ModelError
+from mlm_dist.prepare import prepare
+
+LENGTH = 32
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever started the tests is no launcher."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def config(source: Path | str, cache: Path, *flags: str) -> Config:
+    """A config for small corpora."""
+    common = [f"--rows.max_length={LENGTH}", "--tokenizer.train_vocab_size=400", "--corpus.validation_fraction=0.2"]
+    return parse([f"--corpus.source={source}", f"--corpus.cache_dir={cache}", *common, *flags])
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """{path: SHA-256} of all files below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def times(folder: Path) -> dict[str, int]:
+    """{path: time of the last change} of everything below a folder, in nanoseconds."""
+    return {str(path): path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+
+
+def in_cache(cache: Path) -> set[str]:
+    """The folders of prepared or half-prepared corpora."""
+    return {path.name for path in cache.iterdir() if path.is_dir()} - {"sources", "meetings"}
+
+
+def load(folder: Path) -> Any:
+    """A `datasets` folder, as anybody would load it."""
+    from datasets import load_from_disk
+
+    return load_from_disk(str(folder))
+
+
+@pytest.fixture
+def mixed(folder: Path) -> Path:
+    """30 documents and, beside them, everything that has to be set aside."""
+    (folder / "short.md").write_text("Too short.")
+    (folder / "empty.md").touch()
+    (folder / "blank.md").write_text(" \n\t\n")
+    (folder / "copy.md").write_text((folder / "guide" / "01.rst").read_text().replace(" ", "\n") + "\n\n")
+    (folder / "binary.md").write_bytes(b"\0" * 500)
+    (folder / "link.md").symlink_to("short.md")
+    return folder
+
+
+def test_figures_add_up(mixed: Path, tmp_path: Path) -> None:
+    corpus = prepare(config(mixed, tmp_path / "cache"))
+    manifest = corpus.manifest
+    documents = manifest["documents"]
+    assert (documents["found"], documents["kept"]) == (35, 30)
+    assert documents["dropped"] == {"binary": 1, "duplicate": 1, "empty": 2, "under 200 characters": 1}
+    assert documents["found"] == documents["kept"] + sum(documents["dropped"].values())
+    assert documents["train"] + documents["validation"] == 30 and documents["validation"] >= 1
+    assert manifest["source"]["files"] == 35 and manifest["source"]["set_aside"] == 1
+    assert {reason: sorted(paths) for reason, paths in manifest["set_aside"].items()} == {
+        "binary": ["binary.md"],
+        "duplicate": ["guide/01.rst"],
+        "empty": ["blank.md", "empty.md"],
+        "symbolic link": ["link.md"],
+        "under 200 characters": ["short.md"],
+    }
+    assert manifest["encodings"] == {"utf-8": 34}
+
+    splits = {split: load(corpus.folder / split) for split in ("train", "validation")}
+    assert manifest["rows"] == {split: len(rows) for split, rows in splits.items()}
+    num_rows = sum(manifest["rows"].values())
+    lengths = sum(sum(rows["length"][:]) for rows in splits.values())
+    assert manifest["tokens"] == {"kept": lengths - 2 * num_rows, "dropped": 0, "padded": num_rows * LENGTH - lengths}
+
+
+def test_manifest_says_where_it_is_from(folder: Path, tmp_path: Path) -> None:
+    corpus = prepare(config(folder, tmp_path / "cache", "--rows.mode=truncate"))
+    manifest = corpus.manifest
+    assert corpus.folder == tmp_path / "cache" / corpus.digest and manifest["digest"] == corpus.digest
+    assert manifest["source"]["kind"] == "folder" and manifest["source"]["location"] == str(folder)
+    assert manifest["source"]["commit"] is None and len(manifest["source"]["sha256"]) == 64
+    assert manifest["config"]["rows"] == {"mode": "truncate", "max_length": LENGTH}
+    assert len(manifest["config_digest"]) == 64
+
+
+def test_manifest_describes_every_file(folder: Path, tmp_path: Path) -> None:
+    corpus = prepare(config(folder, tmp_path / "cache"))
+    found = tree(corpus.folder)
+    del found["manifest.json"]
+    assert {name: file["sha256"] for name, file in corpus.manifest["files"].items()} == found
+    for name, file in corpus.manifest["files"].items():
+        assert (corpus.folder / name).stat().st_size == file["size"]
+    assert {"tokenizer/tokenizer.json", "train/state.json", "validation/state.json"} <= set(found)
+
+
+def test_rows_hold_every_token_of_every_document_once(folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    corpus = prepare(config(folder, tmp_path / "cache"))
+    tokenizer = AutoTokenizer.from_pretrained(str(corpus.folder / "tokenizer"))
+    expected = {
+        path.name: tokenizer(path.read_text().strip(), add_special_tokens=False)["input_ids"]
+        for path in folder.rglob("*.*")
+    }
+    documents: dict[str, list[list[int]]] = {"train": [], "validation": []}
+    for split, found in documents.items():
+        begun = True
+        for row, length in zip(
+            *(load(corpus.folder / split)[name][:] for name in ("input_ids", "length")), strict=True
+        ):
+            assert row[0] == tokenizer.cls_token_id and row[length - 1] == tokenizer.sep_token_id
+            assert set(row[length:]) <= {tokenizer.pad_token_id}
+            if begun:
+                found.append([])
+            found[-1] += row[1 : length - 1]
+            begun = found[-1] in expected.values()
+    assert sorted(documents["train"] + documents["validation"]) == sorted(expected.values())
+    assert len(documents["train"]) == corpus.manifest["documents"]["train"]
+    assert corpus.manifest["tokens"]["kept"] == sum(map(len, expected.values()))
+
+
+def test_prepared_corpus_gives_its_rows_at_random(folder: Path, tmp_path: Path) -> None:
+    corpus = prepare(config(folder, tmp_path / "cache"))
+    table, rows = corpus.rows("train"), load(corpus.folder / "train")
+    assert len(table) == len(rows) and table.lengths.tolist() == rows["length"][:]
+    wanted = np.random.default_rng(0).integers(0, len(table), 50)
+    assert table.take(wanted).tolist() == [rows[int(i)]["input_ids"] for i in wanted]
+    special = corpus.tokenizer.all_special_ids
+    counts = np.bincount(np.array(rows["input_ids"][:]).reshape(-1), minlength=len(corpus.tokenizer))
+    counts[special] = 0
+    np.testing.assert_array_equal(corpus.token_counts, counts)
+
+
+def test_truncate_drops_what_chunk_keeps(folder: Path, tmp_path: Path) -> None:
+    chunk = prepare(config(folder, tmp_path / "cache")).manifest
+    truncate = prepare(config(folder, tmp_path / "cache", "--rows.mode=truncate")).manifest
+    assert truncate["tokens"]["dropped"] > 0
+    assert truncate["tokens"]["kept"] + truncate["tokens"]["dropped"] == chunk["tokens"]["kept"]
+    assert sum(truncate["rows"].values()) == truncate["documents"]["kept"] == 30
+
+
+def test_duplicates_stay_where_they_are_wanted(mixed: Path, tmp_path: Path) -> None:
+    documents = prepare(config(mixed, tmp_path / "cache", "--corpus.deduplicate=none")).manifest["documents"]
+    assert documents["kept"] == 31 and "duplicate" not in documents["dropped"]
+
+
+def test_nothing_held_out_is_an_empty_split(folder: Path, tmp_path: Path) -> None:
+    corpus = prepare(config(folder, tmp_path / "cache", "--corpus.validation_fraction=0.0"))
+    assert corpus.manifest["documents"]["train"] == 30 and corpus.manifest["rows"]["validation"] == 0
+    assert len(load(corpus.folder / "train")) == corpus.manifest["rows"]["train"]
+    assert len(load(corpus.folder / "validation")) == 0
+    assert len(corpus.rows("validation")) == 0
+
+
+def test_second_call_uses_the_first(folder: Path, tmp_path: Path) -> None:
+    first = prepare(config(folder, tmp_path / "cache"))
+    before = times(first.folder)
+    assert prepare(config(folder, tmp_path / "cache")).folder == first.folder
+    assert times(first.folder) == before
+
+
+def test_equal_input_gives_equal_bytes(folder: Path, tmp_path: Path) -> None:
+    first = prepare(config(folder, tmp_path / "cache"))
+    time.sleep(0.01)
+    second = prepare(config(folder, tmp_path / "other"))
+    assert second.digest == first.digest and tree(second.folder) == tree(first.folder)
+
+
+def damage_by_a_byte(folder: Path) -> None:
+    path = next((folder / "train").glob("*.arrow"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def damage_by_cutting(folder: Path) -> None:
+    os.truncate(folder / "tokenizer" / "tokenizer.json", 100)
+
+
+def damage_by_deleting(folder: Path) -> None:
+    (folder / "validation" / "state.json").unlink()
+
+
+def damage_the_manifest(folder: Path) -> None:
+    os.truncate(folder / "manifest.json", 100)
+
+
+def damage_by_another_format(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 0}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_by_a_byte, damage_by_cutting, damage_by_deleting, damage_the_manifest, damage_by_another_format],
+)
+def test_damaged_corpus_is_prepared_again(folder: Path, tmp_path: Path, damage: Any) -> None:
+    corpus = prepare(config(folder, tmp_path / "cache"))
+    before = tree(corpus.folder)
+    damage(corpus.folder)
+    assert tree(corpus.folder) != before
+    again = prepare(config(folder, tmp_path / "cache"))
+    assert again.folder == corpus.folder and tree(again.folder) == before
+
+
+def test_what_an_interrupted_preparation_left_is_not_taken(folder: Path, tmp_path: Path) -> None:
+    expected = prepare(config(folder, tmp_path / "expected"))
+    partial = tmp_path / "cache" / f"{expected.digest}.partial"
+    for stage in ("documents", "rows"):
+        (partial / stage).mkdir(parents=True)
+        (partial / stage / "00000.json").write_text('{"kept": 0, "set_aside": [], "encodings": {}}')
+    shutil.copytree(expected.folder, partial, dirs_exist_ok=True)
+    (partial / "junk").write_text("junk")
+    found = prepare(config(folder, tmp_path / "cache"))
+    assert found.folder == tmp_path / "cache" / expected.digest and tree(found.folder) == tree(expected.folder)
+    assert in_cache(tmp_path / "cache") == {expected.digest}
+
+
+def test_half_a_corpus_in_its_place_is_not_taken(folder: Path, tmp_path: Path) -> None:
+    expected = prepare(config(folder, tmp_path / "expected"))
+    place = tmp_path / "cache" / expected.digest
+    shutil.copytree(expected.folder / "train", place / "train")
+    assert CorpusStore(tmp_path / "cache", expected.digest).find() is None
+    assert tree(prepare(config(folder, tmp_path / "cache")).folder) == tree(expected.folder)
+
+
+def test_digest_depends_on_what_the_rows_depend_on_and_on_nothing_else(folder: Path, tmp_path: Path) -> None:
+    def digest(*flags: str, source: Path = folder) -> str:
+        return prepare(config(source, tmp_path / "cache", *flags)).digest
+
+    base = digest()
+    shutil.copytree(folder, tmp_path / "moved")
+    for same in (
+        ("--masking.probability=0.3", "--optim.lr=1", "--batch.global_size=3", "--seed=5", "--output_dir=x"),
+        ("--corpus.patterns=**/*.*",),
+        ("--model.name_or_path=bert-mini",),
+    ):
+        assert digest(*same) == base
+    assert digest(source=tmp_path / "moved") == base
+    others = [
+        digest("--rows.max_length=16"),
+        digest("--rows.mode=truncate"),
+        digest("--corpus.min_chars=300"),
+        digest("--corpus.deduplicate=none"),
+        digest("--corpus.validation_fraction=0.3"),
+        digest("--tokenizer.train_vocab_size=300"),
+        digest("--corpus.patterns=**/*.md"),
+    ]
+    (folder / "guide" / "01.rst").write_text(made_up_text(100, 100))
+    others.append(digest())
+    assert len({base, *others}) == 1 + len(others)
+
+
+def test_tokenizer_counts_by_its_content_not_by_its_place(folder: Path, tmp_path: Path) -> None:
+    trained = prepare(config(folder, tmp_path / "cache")).folder / "tokenizer"
+    shutil.copytree(trained, tmp_path / "copy")
+    with_path = [
+        replace(config(folder, tmp_path / "cache"), tokenizer=replace(Config().tokenizer, path=str(path)))
+        for path in (trained, tmp_path / "copy")
+    ]
+    first, second = map(prepare, with_path)
+    assert first.folder == second.folder
+    assert first.manifest["tokens"] == prepare(config(folder, tmp_path / "cache")).manifest["tokens"]
+    missing = replace(with_path[0], tokenizer=replace(Config().tokenizer, path=str(tmp_path / "none")))
+    with pytest.raises(ModelError, match=r"tokenizer\.path.*none"):
+        prepare(missing)
+
+
+def test_documents_too_odd_for_files_are_still_counted(tmp_path: Path) -> None:
+    root = tmp_path / "odd"
+    root.mkdir()
+    texts = [made_up_text(i, 80) + " \ud800 \x00 \U0001f600" for i in range(6)]
+    lines = [*map(json.dumps, texts), "{", json.dumps("short \udfff")]
+    (root / os.fsdecode(b"caf\xe9\n.jsonl")).write_text("\n".join(lines))
+    (root / os.fsdecode(b"\xff.jsonl")).write_text('"short"')
+    corpus = prepare(config(root, tmp_path / "cache", "--corpus.patterns=*.jsonl"))
+    assert corpus.manifest["documents"]["kept"] == 6
+    assert corpus.manifest["documents"]["dropped"] == {"not JSON": 1, "under 200 characters": 2}
+    assert sum(map(len, corpus.manifest["set_aside"].values())) == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "flags", "said"),
+    [
+        ({"a.md": "short", "b.md": "tiny", "c.md": ""}, (), r"2 under 200 characters.*corpus\.min_chars"),
+        ({"a.md": "", "b.md": " "}, ("--corpus.min_chars=0",), "2 empty"),
+        (
+            {"a.md": made_up_text(1, 100), "b.md": made_up_text(1, 100)},
+            (),
+            r"one distinct document.*validation_fraction",
+        ),
+        ({"a.py": "no document"}, (), r"corpus\.patterns"),
+    ],
+)
+def test_corpus_that_cannot_be_trained_on_is_refused(
+    tmp_path: Path, files: dict[str, str], flags: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "d").mkdir()
+    for name, text in files.items():
+        (tmp_path / "d" / name).write_text(text)
+    with pytest.raises(CorpusError, match=said) as caught:
+        prepare(config(tmp_path / "d", tmp_path / "cache", *flags))
+    assert "\n" not in str(caught.value) and str(caught.value).startswith("corpus.source: ")
+    assert not [name for name in in_cache(tmp_path / "cache") if not name.endswith(".partial")]
+
+
+def test_one_document_is_enough_where_none_is_held_out(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.md").write_text(made_up_text(1, 100))
+    corpus = prepare(config(tmp_path / "d", tmp_path / "cache", "--corpus.validation_fraction=0.0"))
+    assert corpus.manifest["documents"]["train"] == 1
+
+
+@pytest.mark.parametrize("cache", ["file", "file/below", "~no-such-user-here/cache"])
+def test_cache_that_cannot_be_is_refused(folder: Path, tmp_path: Path, cache: str) -> None:
+    (tmp_path / "file").touch()
+    path = cache if cache.startswith("~") else tmp_path / cache
+    with pytest.raises(CorpusError, match=r"^corpus\.cache_dir: "):
+        prepare(
+            replace(config(folder, tmp_path), corpus=replace(Config().corpus, source=str(folder), cache_dir=str(path)))
+        )
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .jsonl file of 1.1 MB, enough for several pieces of work, with duplicates, short and bad lines in it."""
+    path = tmp_path_factory.mktemp("large") / "large.jsonl"
+    paragraphs = [made_up_text(i, 40) for i in range(60)]
+    draw = np.random.default_rng(0)
+    texts = ["\n".join(paragraphs[i] for i in draw.integers(0, 60, 5)) for _ in range(1000)]
+    lines = [json.dumps({"text": text}) for text in [*texts, *texts[:50], "short", "short"]]
+    lines[500:500] = ["{", "[]"]
+    path.write_text("\n".join(lines))
+    source = sources.acquire(CorpusConfig(source=str(path)), path.parent)
+    assert len(reading.shards(source)) > 4  # something to do for each of four
+    return path
+
+
+def launch(
+    world_size: int, source: Path, cache: Path, *, small_files: int | None = None
+) -> list[tuple[launching.Ended, float]]:
+    """Run prepare.py on some ranks; the rank `small_files` may write no file over 8 KiB. Also: when each ended."""
+    flags = [f"--corpus.source={source}", f"--corpus.cache_dir={cache}", f"--rows.max_length={LENGTH}"]
+    flags += ["--tokenizer.train_vocab_size=400", "--corpus.validation_fraction=0.2"]
+    port = str(launching.free_port())
+
+    def live(rank: int) -> tuple[launching.Ended, float]:
+        command = [sys.executable, "mlm_dist/prepare.py", *flags]
+        if rank == small_files:
+            command = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", *command]
+        ended = launching.run(
+            command, timeout=120, RANK=str(rank), WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1", MASTER_PORT=port
+        )
+        return ended, time.monotonic()
+
+    with ThreadPoolExecutor(world_size) as pool:
+        return list(pool.map(live, range(world_size)))
+
+
+def test_four_processes_write_the_same_bytes_as_one(large: Path, tmp_path: Path) -> None:
+    alone = prepare(config(large, tmp_path / "one"))
+    assert alone.manifest["documents"]["dropped"] == {
+        "duplicate": 50,
+        "no text": 1,
+        "not JSON": 1,
+        "under 200 characters": 2,
+    }
+    ended = [one for one, _ in launch(4, large, tmp_path / "four")]
+    assert [one.returncode for one in ended] == [0] * 4, [one.stderr for one in ended]
+    assert [bool(one.stdout) for one in ended] == [True, False, False, False]
+    assert in_cache(tmp_path / "four") == {alone.digest}
+    assert tree(tmp_path / "four" / alone.digest) == tree(alone.folder)
+    assert PreparedCorpus(tmp_path / "four" / alone.digest).manifest["files"]
+
+
+def test_failure_of_one_process_ends_the_others_soon(large: Path, tmp_path: Path) -> None:
+    ended = launch(3, large, tmp_path / "cache", small_files=2)
+    culprit, when = ended.pop()
+    assert culprit.returncode != 0 and "too large" in culprit.stderr.lower(), culprit.output
+    for rank, (other, then) in enumerate(ended):
+        assert other.returncode not in (0, 2, 75), other.output
+        assert then - when < 15
+        assert "rank 2 failed" in other.stderr and "too large" in other.stderr.lower(), other.stderr
+        assert "Traceback" not in other.stderr and f"[rank {rank}]" in other.stderr
+    assert not [name for name in in_cache(tmp_path / "cache") if not name.endswith(".partial")]
+
+
+def test_two_runs_at_once_prepare_the_same_rows_once(large: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: launch(1, large, tmp_path / "cache")[0][0], range(2)))
+    assert [one.returncode for one in both] == [0, 0], [one.output for one in both]
+    assert sum("training a WordPiece tokenizer" in one.stdout for one in both) == 1
+    assert len(in_cache(tmp_path / "cache")) == 1
+
+
+def test_name_that_is_neither_here_nor_on_the_hub_ends_with_code_2(tmp_path: Path) -> None:
+    ended = launching.python("prepare.py", "--corpus.source=nobody/nothing", f"--corpus.cache_dir={tmp_path}")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: corpus.source: nobody/nothing ") and ended.stderr.count("\n") == 1
