@@ -123,7 +123,7 @@ class OptimConfig:
         betas: AdamW's two decay rates.
         eps: AdamW's epsilon.
         max_grad_norm: Gradients with a larger global norm are scaled down to it; null leaves them alone.
-        epochs: Passes over the training rows; fractions are allowed.
+        epochs: Passes over the training rows, each with new masks; fractions are allowed.
         steps: Updates; given, it takes the place of epochs.
         warmup: Updates over which the rate rises from zero; a value under 1 is a share of all updates.
         schedule: What the rate does after warm-up. linear and cosine fall to zero, constant stays, wsd stays and falls
@@ -136,7 +136,7 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     max_grad_norm: float | None = 1.0
-    epochs: float = 3.0
+    epochs: float = 8.0
     steps: int | None = None
     warmup: float = 0.06
     schedule: Literal["linear", "cosine", "wsd", "constant"] = "linear"

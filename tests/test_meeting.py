@@ -155,9 +155,9 @@ def test_launches_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
 
 FAIL = """
 module.GRACE_SECONDS = 1.0
+{first}
 with module.Meeting(folder, rank, world_size) as meeting:
     try:
-        {before}
         meeting.lead("plan", lambda: {make})
         if rank == 2: {end}
         meeting.wait_for([folder / "never"])
@@ -173,7 +173,7 @@ with module.Meeting(folder, rank, world_size) as meeting:
         (2, {"end": "raise CorpusError('no space')"}, "rank 2 failed: no space"),
         (2, {"end": "{}['key']"}, "rank 2 failed: KeyError: 'key'"),
         (2, {"end": "sys.exit(3)"}, "rank 2 failed: SystemExit: 3"),
-        (1, {"before": "if rank == 1: raise CorpusError('early')"}, "rank 1 failed: early"),
+        (1, {"first": "time.sleep(rank != 1)", "make": "1 / 0"}, "rank 1 failed: early"),
     ],
 )
 def test_failure_of_one_rank_ends_the_others(tmp_path: Path, culprit: int, lines: dict[str, str], said: str) -> None:

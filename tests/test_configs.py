@@ -1,0 +1,88 @@
+"""Every file in configs/ is loaded, and says what it means to say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from launching import ROOT
+
+from mlm_dist.config import keys, parse
+
+ACCELERATE_FILES = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
+DEEPSPEED_FILES = sorted((ROOT / "configs" / "deepspeed").glob("*.json"))
+RUN_FILES = sorted((ROOT / "configs" / "runs").glob("*.yaml"))
+
+
+def test_all_topologies_are_there() -> None:
+    expected = "cpu cpu_2 gpu colab ddp zero1 zero2 zero3 zero3_offload fsdp2 multinode".split()
+    assert sorted(path.stem for path in ACCELERATE_FILES) == sorted(expected)
+    assert {path.stem for path in RUN_FILES} >= {"quickstart", "azure_docs", "azure_docs_notebook"}
+
+
+@pytest.mark.parametrize("path", ACCELERATE_FILES, ids=lambda path: path.stem)
+def test_accelerate_reads_it(path: Path) -> None:
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 1
+    assert config.mixed_precision in {"no", "bf16", "fp16"}
+    assert path.read_text("utf-8").startswith("# "), "no comment says what it is for"
+    if path.stem.startswith("zero"):
+        assert config.deepspeed_config["zero_stage"] == int(path.stem[4])
+        assert not config.use_cpu, "use_cpu turns DeepSpeed off without a word"
+        ours = {"gradient_accumulation_steps", "gradient_clipping", "train_micro_batch_size_per_gpu"}
+        assert not ours & set(config.deepspeed_config), "the run config is the home of these"
+
+
+@pytest.mark.parametrize("path", DEEPSPEED_FILES, ids=lambda path: path.stem)
+def test_deepspeed_file_leaves_our_quantities_to_us(path: Path) -> None:
+    settings = json.loads(path.read_text("utf-8"))
+    assert settings["zero_optimization"]["stage"] in {1, 2, 3}
+    for name in ("gradient_accumulation_steps", "gradient_clipping", "train_micro_batch_size_per_gpu"):
+        assert settings[name] == "auto"
+
+
+@pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.stem)
+def test_run_config_is_accepted(path: Path) -> None:
+    assert path.read_text("utf-8").startswith("# ")
+    config = parse([f"--config={path}"])
+    assert config.output_dir == f"runs/{path.stem}"
+
+
+def test_quickstart_file_is_the_default_run() -> None:
+    assert parse([f"--config={ROOT}/configs/runs/quickstart.yaml"]) == parse([])
+
+
+def test_notebook_recipe_is_the_notebook_s() -> None:
+    config = parse([f"--config={ROOT}/configs/runs/azure_docs_notebook.yaml"])
+    assert (config.rows.mode, config.rows.max_length, config.batch.global_size) == ("truncate", 128, 16)
+    assert (config.optim.lr, config.optim.epochs, config.optim.warmup) == (5e-5, 3.0, 0)
+    assert config.model.name_or_path == "google-bert/bert-base-uncased"
+
+
+def test_every_key_is_read_somewhere() -> None:
+    """A key that nothing reads is a promise nobody keeps."""
+    code = "\n".join(
+        path.read_text("utf-8") for path in sorted((ROOT / "mlm_dist").rglob("*.py")) if path.name != "config.py"
+    )
+    for key in keys():
+        leaf = key.rsplit(".", 1)[-1]
+        assert f".{leaf}" in code or f'"{leaf}"' in code, key
+
+
+def test_no_key_of_the_topology_is_in_the_run_config() -> None:
+    leaves = {key.rsplit(".", 1)[-1] for key in keys()}
+    assert not leaves & {"num_processes", "mixed_precision", "zero_stage", "bf16", "fp16", "gradient_accumulation_steps"}
+
+
+def test_config_table_of_the_readme_names_every_key() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    missing = [key for key in keys() if f"`{key}`" not in text]
+    assert not missing
+
+
+def test_yaml_comments_name_real_keys() -> None:
+    for path in RUN_FILES:
+        assert isinstance(yaml.safe_load(path.read_text("utf-8")), dict)
