@@ -154,6 +154,22 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """Checkpoints, always also after the last update.
+
+    Args:
+        every: Updates between checkpoints; null saves after the last update, and when a signal ends the run, only.
+        keep_last: Checkpoints to keep; older ones go when a newer one is on the disk.
+        resume: auto goes on from the newest good checkpoint of output_dir, never starts anew and sets aside what is
+            there, a path goes on from that checkpoint.
+    """
+
+    every: int | None = 500
+    keep_last: int = 2
+    resume: str = "auto"
+
+
+@dataclass(frozen=True)
 class TrackingConfig:
     """Experiment trackers.
 
@@ -190,6 +206,7 @@ class Config:
         batch: The batch, over all processes.
         optim: The optimizer.
         validation: Held-out validation.
+        checkpoint: Checkpoints and going on from them.
         tracking: Experiment trackers.
         logging: Progress lines.
     """
@@ -204,6 +221,7 @@ class Config:
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
@@ -354,4 +372,8 @@ def _check(config: Config) -> None:
     require("optim.warmup", optim.warmup >= 0, "must not be negative")
     every = config.validation.every
     require("validation.every", every is None or every >= 1, "must be at least 1, or null")
+    every = config.checkpoint.every
+    require("checkpoint.every", every is None or every >= 1, "must be at least 1, or null")
+    require("checkpoint.keep_last", config.checkpoint.keep_last >= 1, "must be at least 1")
+    require("checkpoint.resume", bool(config.checkpoint.resume.strip()), "must be auto, never or a path")
     require("logging.every", config.logging.every >= 1, "must be at least 1")

@@ -4,7 +4,10 @@
     ├── UserError          the input is wrong: one line that names the key or file and the remedy, exit code 2
     │   ├── ConfigError    a config key, its value, or two keys that contradict each other
     │   ├── CorpusError    the documents, or where they come from
-    │   └── ModelError     the model or the tokenizer, or the two together
+    │   ├── ModelError     the model or the tokenizer, or the two together
+    │   ├── CheckpointError  a checkpoint is damaged, of another run, or cannot be written
+    │   └── TrainingError  training cannot go on: its numbers are not finite
+    ├── Interrupted        a signal ended the run after it was saved, exit code 75
     └── PeerError          another process of this launch failed; that process tells the user why
 
 Anything else that escapes a job is a fault of ours and keeps its traceback.
@@ -31,6 +34,18 @@ class CorpusError(UserError):
 
 class ModelError(UserError):
     """The model or tokenizer cannot be loaded, or they do not fit each other or the rows."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is damaged, belongs to another run, or cannot be written."""
+
+
+class TrainingError(UserError):
+    """Training cannot go on as it was set up."""
+
+
+class Interrupted(MlmDistError):
+    """The run was asked to stop, and has saved itself. The message says how to go on."""
 
 
 class PeerError(MlmDistError):

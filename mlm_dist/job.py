@@ -11,9 +11,9 @@ from typing import NoReturn
 from rich.console import Console, RenderableType
 
 from mlm_dist.config import Config, parse
-from mlm_dist.errors import PeerError, UserError
+from mlm_dist.errors import Interrupted, PeerError, UserError
 
-EXIT_OK, EXIT_FAULT, EXIT_USER_ERROR = 0, 1, 2
+EXIT_OK, EXIT_FAULT, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 75
 SECONDS_FOR_RANK_0 = 5.0
 
 
@@ -30,6 +30,9 @@ def run(main: Callable[[Config], None], *, prog: str, description: str | None = 
         who = f"[rank {rank}] " if rank else ""
         print(f"{who}error: {error}", file=sys.stderr, flush=True)
         code = EXIT_USER_ERROR
+    except Interrupted as error:
+        say(str(error))
+        code = EXIT_INTERRUPTED
     except PeerError as error:
         time.sleep(SECONDS_FOR_RANK_0)
         print(f"[rank {rank}] stopped: {error}", file=sys.stderr, flush=True)

@@ -21,10 +21,10 @@ import numpy as np
 from mlm_dist import job
 from mlm_dist.config import Config
 from mlm_dist.corpus import git, reading, rows, selection, sources, summary, tokens
-from mlm_dist.corpus.files import write_json
 from mlm_dist.corpus.meeting import Meeting
 from mlm_dist.corpus.store import FORMAT, SPLITS, CorpusStore, PreparedCorpus
 from mlm_dist.errors import CorpusError
+from mlm_dist.files import write_json
 from mlm_dist.modeling.build import tokenizer_of
 
 

@@ -9,8 +9,12 @@ A run is a function of (seed, step): order, masks, dropout and learning rate are
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 import time
 from pathlib import Path
+from typing import Any
 
 from mlm_dist import __version__, job
 from mlm_dist.batching.loader import TrainingBatches, validation_batches
@@ -18,12 +22,15 @@ from mlm_dist.batching.masking import Masker
 from mlm_dist.batching.plan import batch_plan, num_updates
 from mlm_dist.config import Config, to_yaml
 from mlm_dist.corpus import summary, tokens
-from mlm_dist.errors import ConfigError
+from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.errors import ConfigError, Interrupted
 from mlm_dist.export import export
 from mlm_dist.modeling.build import architecture, build, starts_from_scratch, tokenizer_of
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.prepare import prepare
-from mlm_dist.training import distributed
+from mlm_dist.training import checkpoint, distributed
+from mlm_dist.training.checkpoint import Checkpoints, RunState
+from mlm_dist.training.guard import Guard, StopSignal
 from mlm_dist.training.metrics import Metrics
 from mlm_dist.training.optim import build_optimizer, lr_at, peak_lr, set_lr, warmup_updates
 from mlm_dist.training.progress import TrainingProgress
@@ -50,13 +57,35 @@ def main(config: Config) -> None:
 
     accelerator = distributed.start(config, plan)
     core = MaskedLanguageModel(build(config, found), masked_head=config.model.masked_head)
-    model, optimizer = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, peak))
+    identity = _identity(config, corpus, found)
+    point = checkpoint.resume_point(accelerator, config.checkpoint.resume, run / "checkpoints", identity, job.say)
+    state = RunState() if point is None else checkpoint.read_state(point)[0]
+    checkpoints = Checkpoints(run / "checkpoints", config.checkpoint.keep_last, identity)
+    if accelerator.is_main_process:
+        checkpoint.preflight(run, core)
+        checkpoints.clean()
+        if point is None and (place := checkpoint.set_aside(run)):
+            job.say(f"an earlier run in {run} was moved to {place}")
+        (run / "config.yaml").write_text(to_yaml(config), "utf-8")
+    accelerator.wait_for_everyone()
 
     special = tokens.special_tokens(corpus.tokenizer)
     masker = Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer))
     fixed_masker = Masker(config.masking, MASK_SEED, special.mask, special.all, len(corpus.tokenizer))
     batches = TrainingBatches(rows, masker, plan, config.seed, samples, rank)
-    metrics = Metrics(accelerator, run / "metrics.jsonl")
+
+    if point is not None:
+        checkpoint.load_weights(point, core)
+    model, optimizer = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, peak))
+    if point is not None:
+        job.say(f"going on from {point}: {state.step:,} updates, {state.samples:,} samples")
+        set_lr(optimizer, 0.0)
+        distributed.wake(accelerator, model, batches.window(0))
+        checkpoint.load_moments(point, accelerator, core, optimizer, state)
+
+    metrics = Metrics(accelerator, run / "metrics.jsonl", state.step, state.tokens, state.skipped_steps)
+    guard = Guard(batches.samples, job.say)
+    signals = StopSignal()
     progress = TrainingProgress(updates, is_main=accelerator.is_main_process)
 
     facts: dict[str, object] = {
@@ -76,7 +105,8 @@ def main(config: Config) -> None:
     job.show(summary.table(corpus.manifest, str(corpus.folder)))
     progress.introduce(facts)
     accelerator.init_trackers("tensorboard")
-    metrics.start(**facts)
+    metrics.start(**facts, resumed_from=state.step)
+    losses = metrics.held_out_losses
 
     def validate(step: int) -> float:
         with metrics.paused():
@@ -85,21 +115,51 @@ def main(config: Config) -> None:
             progress.validation(metrics.validation_line(step, result))
         return result.loss
 
+    def save() -> None:
+        with metrics.paused():
+            metrics.skipped_steps += guard.check()
+            scale = distributed.loss_scale_of(accelerator, optimizer)
+            reached = RunState(step, batches.samples_before(step), metrics.tokens, metrics.skipped_steps, scale)
+            checkpoints.save(accelerator, core, optimizer, reached)
+
     began = time.perf_counter()
     with progress:
-        step, losses = 0, [validate(0)] if len(held_out) else []
+        step = state.step
+        if len(held_out) and point is None:
+            losses.append(validate(0))
         while step < updates:
             lr = lr_at(step, config.optim, peak, updates)
             set_lr(optimizer, lr)
             reseed(config.seed, step, rank)
-            result = optimizer_step(accelerator, model, optimizer, batches.window(step), config.optim.max_grad_norm)
+            window = batches.window(step)
+            result = optimizer_step(
+                accelerator,
+                model,
+                optimizer,
+                window,
+                config.optim.max_grad_norm,
+                step=step,
+                stop_requested=signals.requested,
+            )
+            guard.watch(step, result)
             step += 1
             metrics.record(result)
             progress.advance(step)
-            if _due(step, config.logging.every, updates):
-                progress.train(metrics.train_line(step, batches.samples_before(step), lr))
+            line_due = _due(step, config.logging.every, updates)
+            stopping = signals.agreed(result, line_due=line_due)
+            if line_due or stopping:
+                metrics.skipped_steps += guard.check()
+                progress.train(metrics.train_line(step, batches.samples_before(step), lr, guard.is_spike))
             if len(held_out) and _due(step, config.validation.every, updates):
                 losses.append(validate(step))
+            if stopping or _due(step, config.checkpoint.every, updates):
+                save()
+            if stopping and step < updates:
+                checkpoints.finish(accelerator)
+                raise Interrupted(
+                    f"stopped by a signal and saved after update {step}; the same command goes on from there"
+                )
+        checkpoints.finish(accelerator)
     batches.close()
 
     outcome = {}
@@ -124,13 +184,28 @@ def _due(step: int, every: int | None, updates: int) -> bool:
     return step == updates or (every is not None and step % every == 0)
 
 
+def _identity(config: Config, corpus: PreparedCorpus, found: Any) -> dict[str, object]:
+    """What a run must have in common with a checkpoint to go on from it; all else may change."""
+    names = ("transformers_version", "dtype", "_name_or_path", "architectures")
+    shape = {f"model.overrides.{name}": value for name, value in found.to_dict().items() if name not in names}
+    masking = {f"masking.{name}": value for name, value in dataclasses.asdict(config.masking).items()}
+    identity = {
+        "seed": config.seed,
+        "corpus.source": f"digest {corpus.digest}",
+        "batch.global_size": config.batch.global_size,
+        "model.name_or_path": config.model.name_or_path,
+    }
+    plain: dict[str, object] = json.loads(json.dumps(identity | masking | shape, default=str))
+    return plain
+
+
 def _run_directory(config: Config) -> Path:
-    """Make the run directory and leave the merged configuration in it."""
+    """Make the run directory."""
     run = Path(config.output_dir).expanduser()
     try:
         run.mkdir(parents=True, exist_ok=True)
-        if job.is_main_process():
-            (run / "config.yaml").write_text(to_yaml(config), "utf-8")
+        (run / f".writable-{os.getpid()}").touch()
+        (run / f".writable-{os.getpid()}").unlink()
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write to {run} ({error.strerror}); name another folder") from None
     return run

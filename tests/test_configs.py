@@ -18,7 +18,7 @@ RUN_FILES = sorted((ROOT / "configs" / "runs").glob("*.yaml"))
 
 
 def test_all_topologies_are_there() -> None:
-    expected = "cpu cpu_2 gpu colab ddp zero1 zero2 zero3 zero3_offload fsdp2 multinode".split()
+    expected = ["cpu", "cpu_2", "gpu", "colab", "ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2", "multinode"]
     assert sorted(path.stem for path in ACCELERATE_FILES) == sorted(expected)
     assert {path.stem for path in RUN_FILES} >= {"quickstart", "azure_docs", "azure_docs_notebook"}
 
@@ -74,7 +74,14 @@ def test_every_key_is_read_somewhere() -> None:
 
 def test_no_key_of_the_topology_is_in_the_run_config() -> None:
     leaves = {key.rsplit(".", 1)[-1] for key in keys()}
-    assert not leaves & {"num_processes", "mixed_precision", "zero_stage", "bf16", "fp16", "gradient_accumulation_steps"}
+    assert not leaves & {
+        "num_processes",
+        "mixed_precision",
+        "zero_stage",
+        "bf16",
+        "fp16",
+        "gradient_accumulation_steps",
+    }
 
 
 def test_config_table_of_the_readme_names_every_key() -> None:

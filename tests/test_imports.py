@@ -14,7 +14,7 @@ from launching import ROOT, environment
 PACKAGE = ROOT / "mlm_dist"
 JOBS = {"train", "prepare", "export", "job"}
 ROOMS = {"corpus", "batching", "modeling", "training"}
-LEAVES = {"config", "errors", "names"}
+LEAVES = {"config", "errors", "names", "files", "faults"}
 
 
 def imports(path: Path) -> set[str]:
@@ -74,11 +74,15 @@ def test_config_and_errors_need_nothing_heavy() -> None:
         "mlm_dist.config.parse([])\n"
         "print(sorted({'torch', 'transformers', 'datasets', 'accelerate', 'deepspeed'} & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment(), check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
 def test_deepspeed_is_not_loaded_by_importing_a_job() -> None:
     program = "import sys, mlm_dist.train\nprint('deepspeed' in sys.modules)\n"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment(), check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), check=True
+    )
     assert done.stdout.strip() == "False"

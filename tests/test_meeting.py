@@ -155,7 +155,6 @@ def test_launches_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
 
 FAIL = """
 module.GRACE_SECONDS = 1.0
-{first}
 with module.Meeting(folder, rank, world_size) as meeting:
     try:
         meeting.lead("plan", lambda: {make})
@@ -173,16 +172,33 @@ with module.Meeting(folder, rank, world_size) as meeting:
         (2, {"end": "raise CorpusError('no space')"}, "rank 2 failed: no space"),
         (2, {"end": "{}['key']"}, "rank 2 failed: KeyError: 'key'"),
         (2, {"end": "sys.exit(3)"}, "rank 2 failed: SystemExit: 3"),
-        (1, {"first": "time.sleep(rank != 1)", "make": "1 / 0"}, "rank 1 failed: early"),
     ],
 )
 def test_failure_of_one_rank_ends_the_others(tmp_path: Path, culprit: int, lines: dict[str, str], said: str) -> None:
     started = time.monotonic()
-    ended = launch(tmp_path, 3, FAIL.format(**{"before": "pass", "make": "1", "end": "pass"} | lines))
+    ended = launch(tmp_path, 3, FAIL.format(**{"make": "1", "end": "pass"} | lines))
     assert time.monotonic() - started < 10
     assert ended[culprit].returncode != 0
     del ended[culprit]
     assert answers(ended) == [said] * 2
+
+
+def test_failure_before_anybody_looked_is_heard(tmp_path: Path) -> None:
+    story = """
+    module.GRACE_SECONDS = 1.0
+    time.sleep(rank != 1)
+    with module.Meeting(folder, rank, world_size) as meeting:
+        if rank == 1:
+            raise CorpusError("early")
+        try:
+            meeting.lead("plan", lambda: None)
+            meeting.wait_for([folder / "never"])
+        except PeerError as error:
+            print(json.dumps(str(error)))
+    """
+    zero, one, two = launch(tmp_path, 3, story)
+    assert one.returncode != 0
+    assert answers([zero, two]) == ["rank 1 failed: early"] * 2
 
 
 def test_rank_that_is_killed_is_missed_by_name(tmp_path: Path) -> None:

@@ -133,6 +133,12 @@ class TrainingBatches:
         """Samples consumed when a step begins."""
         return min(step * self._plan.global_size, self._num_samples)
 
+    def samples(self, step: int) -> list[int]:
+        """The samples of a step's global batch, of all processes."""
+        positions = np.arange(self.samples_before(step), self.samples_before(step + 1))
+        samples: list[int] = self._order.at(positions)[1].tolist()
+        return samples
+
     def close(self) -> None:
         """End the thread."""
         self._pool.shutdown(cancel_futures=True)

@@ -11,8 +11,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from mlm_dist.corpus.files import write_json
 from mlm_dist.errors import CorpusError
+from mlm_dist.files import write_json
 
 ALLOWED = ("https", "ssh", "git", "file")
 _SCP_LIKE = re.compile(r"(?P<user>[\w.-]+@)?(?P<host>[\w][\w.-]*):(?!/|:)(?P<path>[\w~.][^\s]*)")

@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from mlm_dist.corpus.files import write_json
 from mlm_dist.errors import CorpusError, PeerError, UserError
+from mlm_dist.files import write_json
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import sysconfig
 import warnings
 from pathlib import Path
 
-from mlm_dist.corpus.files import write_whole
+from mlm_dist.files import write_whole
 
 _LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__", "idle_test"}
 

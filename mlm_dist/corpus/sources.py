@@ -13,8 +13,8 @@ from typing import Any
 
 from mlm_dist.config import CorpusConfig
 from mlm_dist.corpus import git, hub, python_docs
-from mlm_dist.corpus.files import sha256_of
 from mlm_dist.errors import CorpusError
+from mlm_dist.files import sha256_of
 
 RECORD_SUFFIXES = (".json", ".jsonl", ".parquet", ".txt")
 

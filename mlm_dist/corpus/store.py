@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlm_dist.corpus import rows, tokens
-from mlm_dist.corpus.files import sha256_of, write_json
+from mlm_dist.files import sha256_of, write_json
 
 FORMAT = 1
 SPLITS = ("train", "validation")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from accelerate.utils import (
 from torch import nn
 from transformers.integrations import unset_hf_deepspeed_config
 
+from mlm_dist.batching.loader import MicroBatch
 from mlm_dist.batching.plan import BatchPlan
 from mlm_dist.config import Config
 from mlm_dist.errors import ConfigError, reason
@@ -160,6 +162,154 @@ def full_parameters(accelerator: Accelerator, core: nn.Module) -> Iterator[tuple
         elif hasattr(parameter, "full_tensor"):  # FSDP2's sharded tensors
             value = parameter.full_tensor()
         yield name, (parameter if value is None else value).detach().to("cpu", torch.float32)
+
+
+def full_shapes(core: nn.Module) -> dict[str, tuple[int, ...]]:
+    """{name: shape} of every parameter as it is when it is not sharded."""
+    return {name: tuple(getattr(parameter, "ds_shape", parameter.shape)) for name, parameter in core.named_parameters()}
+
+
+def full_moments(
+    accelerator: Accelerator, core: nn.Module, optimizer: Any, keys: Sequence[str]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """("key/name", fp32 values on the CPU) of every moment of every parameter; a collective, as `full_parameters`.
+
+    Before the first update there are no moments; zeros stand for them, as the optimizer would start from them.
+    """
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        has_moments = _link_moments(optimizer)
+    shapes = full_shapes(core)
+    for name, parameter in core.named_parameters():
+        for key in keys:
+            if accelerator.distributed_type == DistributedType.DEEPSPEED:
+                value = safe_get_full_optimizer_state(parameter, key) if has_moments else None
+            else:
+                value = optimizer.optimizer.state.get(parameter, {}).get(key)
+                value = value.full_tensor() if hasattr(value, "full_tensor") else value
+            if value is None:
+                value = torch.zeros(shapes[name])
+            yield f"{key}/{name}", value.detach().to("cpu", torch.float32)
+
+
+def set_full_state(
+    accelerator: Accelerator,
+    core: nn.Module,
+    optimizer: Any,
+    *,
+    weights: Callable[[str], torch.Tensor],
+    moments: Callable[[str, str], torch.Tensor],
+    num_steps: int,
+    loss_scale: tuple[float, int] | None,
+) -> None:
+    """Put weights and moments where a prepared optimizer keeps them, whatever it is sharded over; a collective.
+
+    Args:
+        accelerator: The processes.
+        core: The model as it was before it was prepared; it already holds these weights, rounded where it is not fp32.
+        optimizer: The prepared optimizer, which has updated nothing yet. DeepSpeed's must have been woken, see `wake`.
+        weights: Name -> fp32 values.
+        moments: (key, name) -> fp32 values.
+        num_steps: Updates the moments come from.
+        loss_scale: fp16's scale and the updates since it last changed.
+    """
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        device = accelerator.device
+        _link_moments(optimizer)
+        for name, parameter in core.named_parameters():
+            safe_set_full_fp32_param(parameter, weights(name).to(device))
+            for key in ("exp_avg", "exp_avg_sq"):
+                safe_set_full_optimizer_state(parameter, moments(key, name).to(device), key)
+        for state in optimizer.optimizer.optimizer.state.values():
+            state["step"] = torch.full_like(torch.as_tensor(state["step"], dtype=torch.float32), num_steps)
+        if loss_scale is not None:
+            scaler = optimizer.optimizer.loss_scaler
+            scaler.cur_scale, scaler.last_overflow_iter = loss_scale[0], scaler.cur_iter - loss_scale[1]
+        return
+    for name, parameter in core.named_parameters():
+        state = {key: moments(key, name) for key in ("exp_avg", "exp_avg_sq")}
+        if hasattr(parameter, "full_tensor"):  # FSDP2's sharded tensors
+            from torch.distributed.tensor import distribute_tensor
+
+            sharded: Any = parameter
+            mesh, places = sharded.device_mesh, sharded.placements
+            state = {key: distribute_tensor(value.to(mesh.device_type), mesh, places) for key, value in state.items()}
+        on_device = {key: value.to(parameter.device) for key, value in state.items()}
+        step = torch.tensor(float(num_steps), device=parameter.device)
+        optimizer.optimizer.state[parameter] = {"step": step, **on_device}
+    if loss_scale is not None and accelerator.scaler is not None:
+        settings = accelerator.scaler.state_dict() | {"scale": loss_scale[0], "_growth_tracker": loss_scale[1]}
+        accelerator.scaler.load_state_dict(settings)
+
+
+def wake(accelerator: Accelerator, model: Any, window: Sequence[MicroBatch]) -> None:
+    """Make DeepSpeed create its moments: one update along gradients of zero. Other optimizers need none.
+
+    The learning rate must have been set to zero, so that weight decay moves nothing either.
+    """
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        return
+    for micro in window:
+        batch = micro.to(accelerator.device)
+        with accelerator.accumulate(model):
+            loss = model(batch.input_ids, batch.attention_mask, batch.positions, batch.labels).loss_sum
+            accelerator.backward(loss * 0.0)
+
+
+def loss_scale_of(accelerator: Accelerator, optimizer: Any) -> tuple[float, int] | None:
+    """fp16's scale and the updates since it last changed; None in other precisions."""
+    if precision(accelerator) != "fp16":
+        return None
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        scaler = optimizer.optimizer.loss_scaler
+        return float(scaler.cur_scale), int(scaler.cur_iter - getattr(scaler, "last_overflow_iter", scaler.cur_iter))
+    if accelerator.scaler is None:
+        return None
+    settings = accelerator.scaler.state_dict()
+    return float(settings["scale"]), int(settings["_growth_tracker"])
+
+
+def leave_out_if_not_finite(accelerator: Accelerator, optimizer: Any, grad_norm: torch.Tensor) -> torch.Tensor | None:
+    """Make the coming update leave the weights alone if the gradient's norm is not finite, without asking the device.
+
+    Returns:
+        1.0 where the update will be left out, else 0.0; None where DeepSpeed or fp16's scaler decides, and
+        `was_left_out` knows afterwards.
+    """
+    if accelerator.distributed_type == DistributedType.DEEPSPEED or accelerator.scaler is not None:
+        return None
+    flag = (~torch.isfinite(grad_norm)).float()
+    # The fused optimizer takes this as a gradient scaler's verdict: it skips the update and does not count the step.
+    optimizer.optimizer.found_inf = flag
+    return flag
+
+
+def was_left_out(accelerator: Accelerator) -> torch.Tensor:
+    """1.0 where DeepSpeed or fp16's scaler left the last update out."""
+    return torch.tensor(float(accelerator.optimizer_step_was_skipped))
+
+
+def _link_moments(optimizer: Any) -> bool:
+    """Let every parameter know where DeepSpeed keeps its moments; False while there are none.
+
+    ZeRO-1 and 2 do so themselves, but after the first parameter group's first update, when the others have none yet.
+    """
+    sharded = optimizer.optimizer
+    if not sharded.optimizer.state:
+        return False
+    if hasattr(sharded, "_lazy_init_hp_params_optimizer_state"):
+        sharded._hp_optimizer_states_linked = False
+        sharded._lazy_init_hp_params_optimizer_state()
+    return True
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries whose numbers a checkpoint holds."""
+    names = ("accelerate", "transformers", "deepspeed")
+    return {name: importlib.metadata.version(name) for name in names if importlib.util.find_spec(name) is not None}
 
 
 def _deepspeed_plugin(config: Config, plan: BatchPlan) -> DeepSpeedPlugin:

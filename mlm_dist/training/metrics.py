@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,27 @@ class Metrics:
     Args:
         accelerator: The processes, its trackers started.
         path: metrics.jsonl; written by the main process alone.
+        step: The update the run goes on from; later lines of an earlier try are taken out.
+        tokens: Tokens consumed until then.
+        skipped_steps: Updates left out until then.
     """
 
-    def __init__(self, accelerator: Accelerator, path: Path) -> None:
+    def __init__(
+        self, accelerator: Accelerator, path: Path, step: int = 0, tokens: int = 0, skipped_steps: int = 0
+    ) -> None:
         self._accelerator = accelerator
+        kept = [line for line in _read(path) if step and line["kind"] != "end" and line.get("step", 0) <= step]
+        self.held_out_losses = [line["loss"] for line in kept if line["kind"] == "validation"]
+        if accelerator.is_main_process:
+            path.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
         # Kept open for the run's length and flushed line by line, so that a killed run leaves whole lines.
-        self._file = open(path, "w", encoding="utf-8") if accelerator.is_main_process else None  # noqa: SIM115
-        self._tokens = torch.zeros((), dtype=torch.int64, device=accelerator.device)
-        self._tokens_at_last_line = 0
+        self._file = open(path, "a", encoding="utf-8") if accelerator.is_main_process else None  # noqa: SIM115
+        self._tokens = torch.tensor(tokens, dtype=torch.int64, device=accelerator.device)
+        self._tokens_at_last_line = tokens
         self._seconds = 0.0
         self._since = time.perf_counter()
         self._last: StepResult | None = None
-        self.skipped_steps = 0
+        self.skipped_steps = skipped_steps
 
     def start(self, **facts: Any) -> None:
         """Write the `start` line."""
@@ -46,23 +55,30 @@ class Metrics:
         """Take note of an update."""
         self._last = result
         self._tokens += result.num_tokens
-        self.skipped_steps += int(result.skipped)
 
-    def train_line(self, step: int, samples: int, learning_rate: float) -> dict[str, Any]:
+    @property
+    def tokens(self) -> int:
+        """Tokens consumed since the run began; waits for the device."""
+        return int(self._tokens)
+
+    def train_line(
+        self, step: int, samples: int, learning_rate: float, is_spike: Callable[[float | None], bool]
+    ) -> dict[str, Any]:
         """Write the `train` line of the update recorded last; a collective.
 
         `step` counts finished updates; `samples` and `tokens` are totals since the run began; `loss`, `masked_tokens`
         and `grad_norm` belong to this update; `tokens_per_second` is over the time since the last line, validation and
-        saving left out.
+        saving left out; `spike` is what `is_spike` makes of the loss.
         """
         assert self._last is not None
         loss_sum = float(self._accelerator.reduce(self._last.loss_sum.double(), "sum"))
-        num_masked, tokens = int(self._last.num_masked), int(self._tokens)
+        num_masked, tokens = int(self._last.num_masked), self.tokens
         now = time.perf_counter()
         seconds = self._seconds + now - self._since
+        loss = _finite(loss_sum / max(num_masked, 1))
         line = {
             "step": step,
-            "loss": _finite(loss_sum / max(num_masked, 1)),
+            "loss": loss,
             "learning_rate": learning_rate,
             "grad_norm": _finite(float(self._last.grad_norm)),
             "samples": samples,
@@ -70,6 +86,7 @@ class Metrics:
             "masked_tokens": num_masked,
             "tokens_per_second": round((tokens - self._tokens_at_last_line) / max(seconds, 1e-9), 1),
             "skipped_steps": self.skipped_steps,
+            "spike": is_spike(loss),
         }
         self._tokens_at_last_line, self._seconds, self._since = tokens, 0.0, now
         self._write("train", line)
@@ -110,6 +127,15 @@ class Metrics:
     def _track(self, kind: str, line: dict[str, Any], step: int) -> None:
         values = {f"{kind}/{name}": value for name, value in line.items() if name != "step" and value is not None}
         self._accelerator.log(values, step=step)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics file, if there is one; a line that a lost machine cut short is left out."""
+    found = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 def _finite(value: float) -> float | None:

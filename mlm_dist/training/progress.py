@@ -59,6 +59,8 @@ class TrainingProgress:
             f"loss {_number(line['loss'])}  lr {line['learning_rate']:.2e}  grad norm {_number(line['grad_norm'])}  "
             f"{line['tokens_per_second']:,.0f} tokens/s"
         )
+        if line["spike"]:
+            text += "  (a loss spike)"
         if self._bar is not None:
             self._bar.update(self._task, description=text)
         else:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from mlm_dist import faults
 from mlm_dist.batching import hashing
 from mlm_dist.batching.loader import MicroBatch
 from mlm_dist.training import distributed
@@ -25,14 +26,16 @@ class StepResult:
         num_masked: Predicted tokens of the global batch.
         num_tokens: Tokens of the global batch that are not padding.
         grad_norm: Norm of the global batch's mean gradient, before clipping.
-        skipped: Whether the update was left out because a number was not finite.
+        skipped: 1 if the update was left out because a number was not finite, else 0.
+        stop: Over 0 if any process was asked to stop before this update.
     """
 
     loss_sum: torch.Tensor
     num_masked: torch.Tensor
     num_tokens: torch.Tensor
     grad_norm: torch.Tensor
-    skipped: bool
+    skipped: torch.Tensor
+    stop: torch.Tensor
 
 
 def reseed(seed: int, step: int, rank: int) -> None:
@@ -46,6 +49,9 @@ def optimizer_step(
     optimizer: Any,
     window: Sequence[MicroBatch],
     max_grad_norm: float | None,
+    *,
+    step: int,
+    stop_requested: bool = False,
 ) -> StepResult:
     """Compute the gradients of a window of micro-batches and take one step along them.
 
@@ -60,25 +66,34 @@ def optimizer_step(
         optimizer: Its prepared optimizer, the learning rate set.
         window: This process's micro-batches, equally many on every process.
         max_grad_norm: Gradients with a larger norm are scaled down to it.
+        step: Updates done before this one.
+        stop_requested: Whether this process was asked to stop; told to all with the counts.
     """
     device = accelerator.device
-    counts = torch.tensor(
-        [sum(micro.num_masked for micro in window), sum(micro.num_tokens for micro in window)], dtype=torch.int64
-    )
+    num_masked, num_tokens = sum(micro.num_masked for micro in window), sum(micro.num_tokens for micro in window)
+    counts = torch.tensor([num_masked, num_tokens, int(stop_requested)], dtype=torch.int64)
     counts = accelerator.reduce(counts.to(device, non_blocking=True), "sum")
     scale = accelerator.num_processes * len(window) / counts[0].clamp(min=1)
     loss_sum = torch.zeros((), device=device)
     grad_norm: torch.Tensor | None = None
+    skipped: torch.Tensor | None = None
     for micro in window:
         batch = micro.to(device)
         with accelerator.accumulate(model):
             loss = model(batch.input_ids, batch.attention_mask, batch.positions, batch.labels).loss_sum
+            if faults.planned("nan", step, accelerator.process_index):
+                loss = loss * float("nan")
             accelerator.backward(loss * scale)
+            faults.kill_here("mid_step", step, accelerator.process_index)
             if accelerator.sync_gradients:
                 grad_norm = distributed.clip_and_measure(accelerator, model, max_grad_norm)
+                if grad_norm is not None:
+                    skipped = distributed.leave_out_if_not_finite(accelerator, optimizer, grad_norm)
             optimizer.step()
             optimizer.zero_grad()
         loss_sum += loss.detach()
     if grad_norm is None:
         grad_norm = distributed.grad_norm_of_last_step(model)
-    return StepResult(loss_sum, counts[0], counts[1], grad_norm, bool(accelerator.optimizer_step_was_skipped))
+    if skipped is None:
+        skipped = distributed.was_left_out(accelerator)
+    return StepResult(loss_sum, counts[0], counts[1], grad_norm, skipped, counts[2])

@@ -1,0 +1,54 @@
+"""Writing a safetensors file one tensor at a time, so that a model never has to be in memory twice."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+
+class TensorFileWriter:
+    """A context manager that writes fp32 tensors in the order their shapes are announced.
+
+    The format is a 64-bit length, a JSON header with every tensor's type, shape and place, and the bytes, as specified
+    at https://huggingface.co/docs/safetensors.
+
+    Args:
+        path: The file; it must not exist.
+        shapes: {name: shape} of everything that will be written.
+    """
+
+    def __init__(self, path: Path, shapes: Mapping[str, Sequence[int]]) -> None:
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for name, shape in shapes.items():
+            size = 4 * math.prod(shape)
+            header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, offset + size]}
+            offset += size
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)  # the bytes of the tensors begin at a multiple of 8
+        self._expected: Iterator[tuple[str, Sequence[int]]] = iter(shapes.items())
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by __exit__
+        self._file.write(struct.pack("<Q", len(text)) + text)
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Append the next tensor."""
+        expected, shape = next(self._expected)
+        assert (name, tuple(tensor.shape)) == (expected, tuple(shape)), f"{name} comes out of turn"
+        values: Any = tensor.detach().to("cpu", torch.float32).contiguous().view(-1).numpy()
+        data = memoryview(values).cast("B")
+        while data:
+            data = data[self._file.write(data) :]
+
+    def __enter__(self) -> TensorFileWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._file.close()
+        assert error is not None or next(self._expected, None) is None, "not every tensor was written"
