@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -38,3 +39,17 @@ def folder(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(made_up_text(i, 60 + 40 * (i % 7)), "utf-8")
     return root
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory, one_core: None) -> tuple[Path, int]:
+    """A cache with one corpus of made-up documents in it, so small that epochs end soon; and its training rows."""
+    cache = tmp_path_factory.mktemp("small")
+    (cache / "documents").mkdir()
+    for i in range(24):
+        (cache / "documents" / f"{i:02d}.md").write_text(made_up_text(i, 150 + 10 * i), "utf-8")
+    source = f"--corpus.source={cache / 'documents'}"
+    ended = launching.python("prepare.py", source, f"--corpus.cache_dir={cache}", *launching.TINY)
+    assert ended.returncode == 0, ended.output
+    manifest = json.loads(next(cache.glob("*/manifest.json")).read_text("utf-8"))
+    return cache, manifest["rows"]["train"]

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -34,10 +36,15 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def config(source: Path | str, cache: Path, *flags: str) -> Config:
-    """A config for small corpora."""
+def flags_for(source: Path | str, cache: Path) -> list[str]:
+    """Flags for small corpora."""
     common = [f"--rows.max_length={LENGTH}", "--tokenizer.train_vocab_size=400", "--corpus.validation_fraction=0.2"]
-    return parse([f"--corpus.source={source}", f"--corpus.cache_dir={cache}", *common, *flags])
+    return [f"--corpus.source={source}", f"--corpus.cache_dir={cache}", *common]
+
+
+def config(source: Path | str, cache: Path, *flags: str) -> Config:
+    """The same as a config, with some flags more."""
+    return parse([*flags_for(source, cache), *flags])
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -370,12 +377,10 @@ def launch(
     world_size: int, source: Path, cache: Path, *, small_files: int | None = None
 ) -> list[tuple[launching.Ended, float]]:
     """Run prepare.py on some ranks; the rank `small_files` may write no file over 8 KiB. Also: when each ended."""
-    flags = [f"--corpus.source={source}", f"--corpus.cache_dir={cache}", f"--rows.max_length={LENGTH}"]
-    flags += ["--tokenizer.train_vocab_size=400", "--corpus.validation_fraction=0.2"]
     port = str(launching.free_port())
 
     def live(rank: int) -> tuple[launching.Ended, float]:
-        command = [sys.executable, "mlm_dist/prepare.py", *flags]
+        command = [sys.executable, "mlm_dist/prepare.py", *flags_for(source, cache)]
         if rank == small_files:
             command = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", *command]
         ended = launching.run(
@@ -401,6 +406,50 @@ def test_four_processes_write_the_same_bytes_as_one(large: Path, tmp_path: Path)
     assert in_cache(tmp_path / "four") == {alone.digest}
     assert tree(tmp_path / "four" / alone.digest) == tree(alone.folder)
     assert PreparedCorpus(tmp_path / "four" / alone.digest).manifest["files"]
+
+
+def files(folder: Path, pattern: str) -> int:
+    """How many files there are by now."""
+    return len(list(folder.glob(pattern)))
+
+
+@pytest.mark.parametrize("moment", ["before any work", "after its own work"])
+def test_process_that_falls_behind_is_no_fault(folder: Path, large: Path, tmp_path: Path, moment: str) -> None:
+    source, cache = folder if moment == "before any work" else large, tmp_path / "cache"
+    port = str(launching.free_port())
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "mlm_dist/prepare.py", *flags_for(source, cache)],
+            cwd=launching.ROOT,
+            env=launching.environment(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    late = processes[1]
+    try:
+        # Of the small corpus there is one piece of work, for rank 0; of the large one rank 1 has pieces 1 and 3.
+        seen = (
+            ["meetings/*/plan.json"] if source == folder else ["*.partial/rows/00001.json", "*.partial/rows/00003.json"]
+        )
+        patience = time.monotonic() + 40
+        while not all(files(cache, pattern) for pattern in seen) and time.monotonic() < patience:
+            time.sleep(0.001)
+        late.send_signal(signal.SIGSTOP)
+        patience = time.monotonic() + 8  # rank 0 may wait for it, or be done without it
+        while not files(cache, "*/manifest.json") and time.monotonic() < patience:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        late.send_signal(signal.SIGCONT)
+        said = [process.communicate(timeout=40)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert files(cache, "*/manifest.json") == 1
 
 
 def test_failure_of_one_process_ends_the_others_soon(large: Path, tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""The promise of one idea: order, masks and losses do not depend on processes, micro-batch or sharding."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import launching
+import numpy as np
+import pytest
+
+from mlm_dist.batching.loader import TrainingBatches
+from mlm_dist.batching.masking import Masker
+from mlm_dist.batching.plan import BatchPlan
+from mlm_dist.config import MaskingConfig
+from mlm_dist.corpus import tokens
+from mlm_dist.corpus.store import PreparedCorpus
+
+GLOBAL_SIZE, UPDATES = 12, 60
+SHAPES = [(processes, micro) for processes in (1, 2, 3) for micro in (1, 2, 4) if GLOBAL_SIZE // processes % micro == 0]
+KINDS = ("plain", "zero1", "zero2", "zero3")
+FAST = {(3, 4, "plain"), (3, 2, "zero2")}
+
+
+def prepared(cache: Path) -> PreparedCorpus:
+    return next(PreparedCorpus(path.parent) for path in cache.glob("*/manifest.json"))
+
+
+def digests(corpus: PreparedCorpus, processes: int, micro: int, num_samples: int) -> list[str]:
+    """For each update a digest of all it sees: rows with their masks, what is predicted where, put in one order."""
+    plan = BatchPlan(GLOBAL_SIZE, micro, GLOBAL_SIZE // processes // micro, processes)
+    special = tokens.special_tokens(corpus.tokenizer)
+    masker = Masker(MaskingConfig(), 7, special.mask, special.all, len(corpus.tokenizer))
+    ranks = [TrainingBatches(corpus.rows("train"), masker, plan, 7, num_samples, rank) for rank in range(processes)]
+    found = []
+    for step in range(UPDATES):
+        rows = []
+        for batches in ranks:
+            for batch in batches.window(step):
+                width = batch.input_ids.shape[1]
+                labels = np.full(batch.input_ids.numel(), -100)
+                real = batch.labels.numpy() >= 0
+                labels[batch.positions.numpy()[real]] = batch.labels.numpy()[real]
+                for shown, wanted in zip(batch.input_ids.numpy(), labels.reshape(-1, width), strict=True):
+                    if (wanted >= 0).any():
+                        rows.append(shown.tobytes() + wanted.tobytes())
+        assert len(rows) == min(GLOBAL_SIZE, num_samples - step * GLOBAL_SIZE)
+        found.append(hashlib.sha256(b"".join(sorted(rows))).hexdigest())
+    for batches in ranks:
+        batches.close()
+    return found
+
+
+def test_order_and_masks_are_the_same_on_any_shape(small: tuple[Path, int]) -> None:
+    cache, num_rows = small
+    num_samples = UPDATES * GLOBAL_SIZE - 5  # the last window is ragged
+    assert num_samples > 2 * num_rows, "two epochs must end within the run"
+    expected = digests(prepared(cache), 1, 12, num_samples)
+    assert len(set(expected)) == UPDATES
+    for processes, micro in SHAPES:
+        assert digests(prepared(cache), processes, micro, num_samples) == expected, (processes, micro)
+
+
+def test_every_sample_comes_once_an_epoch(small: tuple[Path, int]) -> None:
+    cache, num_rows = small
+    plan = BatchPlan(GLOBAL_SIZE, 4, 1, 3)
+    corpus = prepared(cache)
+    special = tokens.special_tokens(corpus.tokenizer)
+    masker = Masker(MaskingConfig(), 7, special.mask, special.all, len(corpus.tokenizer))
+    batches = TrainingBatches(corpus.rows("train"), masker, plan, 7, 3 * num_rows, 0)
+    stream = [sample for step in range(-(-3 * num_rows // GLOBAL_SIZE)) for sample in batches.samples(step)]
+    batches.close()
+    for epoch in range(3):
+        assert sorted(stream[epoch * num_rows : (epoch + 1) * num_rows]) == list(range(num_rows))
+
+
+def losses(run: Path, small: tuple[Path, int], processes: int, micro: int, kind: str) -> list[float]:
+    cache, num_rows = small
+    topology = ("cpu" if processes == 1 else "cpu_2") if kind == "plain" else kind
+    ended = launching.accelerate(
+        topology,
+        "train.py",
+        *(f"--corpus.source={cache / 'documents'}", f"--corpus.cache_dir={cache}", f"--output_dir={run}"),
+        *(f"--batch.global_size={GLOBAL_SIZE}", f"--batch.micro_size={micro}", "--logging.every=1"),
+        *(f"--optim.epochs={(UPDATES * GLOBAL_SIZE - 5) / num_rows!r}", "--validation.every=null"),
+        *launching.TINY,
+        launch=("--mixed_precision=no", f"--num_processes={processes}"),
+    )
+    assert ended.returncode == 0, ended.output
+    lines = launching.metrics(run, "train")
+    assert [line["step"] for line in lines] == list(range(1, UPDATES + 1))
+    assert lines[-1]["samples"] == UPDATES * GLOBAL_SIZE - 5
+    return [line["loss"] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, small: tuple[Path, int]) -> list[float]:
+    return losses(tmp_path_factory.mktemp("reference") / "run", small, 1, 4, "plain")
+
+
+@pytest.mark.parametrize(
+    ("processes", "micro", "kind"),
+    [
+        pytest.param(processes, micro, kind, marks=() if (processes, micro, kind) in FAST else pytest.mark.slow)
+        for processes, micro in SHAPES
+        for kind in KINDS
+    ],
+)
+def test_losses_do_not_depend_on_the_topology(
+    reference: list[float], tmp_path: Path, small: tuple[Path, int], processes: int, micro: int, kind: str
+) -> None:
+    assert losses(tmp_path / "run", small, processes, micro, kind) == pytest.approx(reference, rel=1e-5)

@@ -1,0 +1,139 @@
+"""Going on from a checkpoint: exactly on the same topology, elastically on any other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import launching
+import pytest
+
+from mlm_dist.training.checkpoint import newest
+
+TOPOLOGIES = {"one": "cpu", "two": "cpu_2", "zero1": "zero1", "zero2": "zero2", "zero3": "zero3"}
+UPDATES, SAVED_AT = 8, 4
+DROPOUT = "--model.overrides={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}"
+
+
+def launch(run: Path, cache: Path, topology: str, *arguments: str, precision: str = "no", fault: str = "") -> Any:
+    """A run in a directory, on two processes unless the topology is `one`."""
+    processes = () if topology == "one" else ("--num_processes=2",)
+    return launching.accelerate(
+        TOPOLOGIES[topology],
+        "train.py",
+        f"--corpus.cache_dir={cache}",
+        f"--output_dir={run}",
+        *("--batch.global_size=8", "--logging.every=1", "--validation.every=null"),
+        *launching.TINY,
+        *arguments,
+        launch=(f"--mixed_precision={precision}", *processes),
+        MLM_DIST_FAULT=fault,
+    )
+
+
+def final_weights(run: Path) -> bytes:
+    """The weights file of the newest checkpoint, which is a good one."""
+    found, passed_over = newest(run / "checkpoints")
+    assert found is not None and not passed_over
+    return (found / "model.safetensors").read_bytes()
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in launching.metrics(run, "train")]
+
+
+class Full:
+    """Uninterrupted runs, each made once and only when it is needed."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder, self.cache = folder, cache
+
+    def __call__(self, topology: str, precision: str = "no") -> Path:
+        run = self.folder / f"{topology}-{precision}"
+        if not run.exists():
+            arguments = (f"--optim.steps={UPDATES}", f"--checkpoint.every={SAVED_AT}")
+            ended = launch(run, self.cache, topology, *arguments, precision=precision)
+            assert ended.returncode == 0, ended.output
+        return run
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Full:
+    return Full(tmp_path_factory.mktemp("full"), prepared_cache)
+
+
+def go_on(full: Full, tmp_path: Path, saved_by: str, continued_by: str, precision: str = "no") -> None:
+    before = full(saved_by, precision)
+    run = tmp_path / "run"
+    shutil.copytree(before, run)
+    shutil.rmtree(run / "checkpoints" / f"step-{UPDATES:08d}")
+    ended = launch(run, full.cache, continued_by, f"--optim.steps={UPDATES}", precision=precision)
+    assert ended.returncode == 0, ended.output
+    assert f"going on from {run / 'checkpoints'}/step-{SAVED_AT:08d}" in ended.stdout
+    assert [line["step"] for line in launching.metrics(run, "train")] == list(range(1, UPDATES + 1))
+    assert losses(run) == pytest.approx(losses(before), rel=1e-5 if precision == "no" else 3e-2)
+    assert launching.metrics(run, "train")[-1]["tokens"] == launching.metrics(before, "train")[-1]["tokens"]
+    if saved_by == continued_by and precision == "no":
+        assert final_weights(run) == final_weights(before), "not the same to the last bit"
+
+
+FAST = {("one", "one"), ("one", "zero2"), ("zero3", "one"), ("two", "zero3"), ("zero1", "two")}
+
+
+@pytest.mark.parametrize(
+    ("saved_by", "continued_by"),
+    [pytest.param(a, b, marks=() if (a, b) in FAST else pytest.mark.slow) for a in TOPOLOGIES for b in TOPOLOGIES],
+)
+def test_any_topology_goes_on_from_any_other(full: Full, tmp_path: Path, saved_by: str, continued_by: str) -> None:
+    go_on(full, tmp_path, saved_by, continued_by)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("saved_by", "continued_by"), [("one", "zero2"), ("zero2", "two"), ("zero3", "one")])
+def test_bf16_survives(full: Full, tmp_path: Path, saved_by: str, continued_by: str) -> None:
+    go_on(full, tmp_path, saved_by, continued_by, "bf16")
+
+
+@pytest.mark.slow
+def test_micro_batch_may_change(full: Full, tmp_path: Path) -> None:
+    before = full("one")
+    run = tmp_path / "run"
+    shutil.copytree(before, run)
+    shutil.rmtree(run / "checkpoints" / f"step-{UPDATES:08d}")
+    ended = launch(run, full.cache, "two", f"--optim.steps={UPDATES}", "--batch.micro_size=2")
+    assert ended.returncode == 0, ended.output
+    assert losses(run) == pytest.approx(losses(before), rel=1e-5)
+
+
+def test_going_on_from_a_named_checkpoint(full: Full, tmp_path: Path) -> None:
+    before = full("one")
+    point = before / "checkpoints" / f"step-{SAVED_AT:08d}"
+    ended = launch(tmp_path / "run", full.cache, "one", f"--optim.steps={UPDATES}", f"--checkpoint.resume={point}")
+    assert ended.returncode == 0, ended.output
+    assert losses(tmp_path / "run") == pytest.approx(losses(before)[SAVED_AT:], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "topology", ["one", *(pytest.param(name, marks=pytest.mark.slow) for name in ("two", "zero2"))]
+)
+def test_killed_around_an_epoch_end_it_ends_bit_equal(topology: str, tmp_path: Path, small: tuple[Path, int]) -> None:
+    """SIGKILL one before, at and one after an epoch's end, and twice within an epoch, with dropout on."""
+    cache, num_rows = small
+    epoch_end = num_rows // 8  # the update in which the first epoch ends
+    updates = epoch_end + 8
+    arguments = ("--optim.epochs=1000", f"--optim.steps={updates}", "--checkpoint.every=1", DROPOUT)
+    source = f"--corpus.source={cache / 'documents'}"
+    ended = launch(tmp_path / "whole", cache, topology, source, *arguments)
+    assert ended.returncode == 0, ended.output
+    for step in (epoch_end - 5, epoch_end - 1, epoch_end, epoch_end + 1, epoch_end + 5):
+        ended = launch(tmp_path / "killed", cache, topology, source, *arguments, fault=f"mid_step@{step}")
+        assert ended.returncode != 0, f"was not killed at {step}"
+    ended = launch(tmp_path / "killed", cache, topology, source, *arguments)
+    assert ended.returncode == 0, ended.output
+    lines = launching.metrics(tmp_path / "killed", "train")
+    assert [line["step"] for line in lines] == list(range(1, updates + 1)), "an update was lost or repeated"
+    assert [line["samples"] for line in lines] == [8 * step for step in range(1, updates + 1)]
+    assert lines[-1]["tokens"] == launching.metrics(tmp_path / "whole", "train")[-1]["tokens"]
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert final_weights(tmp_path / "killed") == final_weights(tmp_path / "whole")
