@@ -25,6 +25,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+bench: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/checkpoint.py
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info
 

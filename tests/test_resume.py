@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import launching
 import pytest
+import torch
 
 from mlm_dist.training.checkpoint import newest
 
@@ -93,6 +95,20 @@ def test_any_topology_goes_on_from_any_other(full: Full, tmp_path: Path, saved_b
 @pytest.mark.parametrize(("saved_by", "continued_by"), [("one", "zero2"), ("zero2", "two"), ("zero3", "one")])
 def test_bf16_survives(full: Full, tmp_path: Path, saved_by: str, continued_by: str) -> None:
     go_on(full, tmp_path, saved_by, continued_by, "bf16")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this CPU has no fp16 arithmetic")
+def test_loss_scale_survives(full: Full, tmp_path: Path) -> None:
+    before = full("zero2", "fp16")
+    go_on(full, tmp_path, "zero2", "zero2", "fp16")
+
+    def scale(run: Path) -> Any:
+        state = run / "checkpoints" / f"step-{UPDATES:08d}" / "state.json"
+        return json.loads(state.read_text("utf-8"))["loss_scale"]
+
+    assert scale(before) is not None
+    assert scale(tmp_path / "run") == scale(before)
 
 
 @pytest.mark.slow

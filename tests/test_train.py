@@ -198,12 +198,18 @@ def test_processes_that_train_alone_are_refused() -> None:
     assert "2 processes were launched, but each trains alone (1 joined)" in ended.stderr
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
 def test_fsdp_without_gpu_is_refused(tmp_path: Path) -> None:
-    if torch.accelerator.is_available():
-        pytest.skip("there is a GPU")
     ended = launching.accelerate("fsdp2", "train.py", f"--output_dir={tmp_path / 'run'}", launch=("--num_processes=2",))
     assert ended.returncode != 0
     assert "needs GPUs" in ended.stderr
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
+def test_fp16_without_gpu_is_refused(tmp_path: Path) -> None:
+    ended = launching.accelerate("colab", "train.py", f"--output_dir={tmp_path / 'run'}")
+    assert ended.returncode != 0
+    assert "error: mixed_precision: fp16 needs a GPU" in ended.stderr
 
 
 def test_zero_without_deepspeed_says_what_to_install(tmp_path: Path) -> None:

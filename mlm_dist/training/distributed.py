@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def check(config: Config, plan: BatchPlan) -> None:
 
     Raises:
         ConfigError: A tracker is unknown or not installed, DeepSpeed is asked for and missing, its own file contradicts
-            the config, or FSDP is asked for without a GPU.
+            the config, or FSDP or fp16 is asked for without a GPU.
     """
     known = [kind.value for kind in LoggerType if kind != LoggerType.ALL]
     for name in config.tracking.trackers:
@@ -46,6 +47,9 @@ def check(config: Config, plan: BatchPlan) -> None:
     if not torch.accelerator.is_available() and _asked_for("ACCELERATE_USE_FSDP"):
         raise ConfigError("the accelerate file asks for FSDP, which needs GPUs; use configs/accelerate/cpu_2.yaml here")
     if not _asked_for("ACCELERATE_USE_DEEPSPEED"):
+        # accelerate would compute in fp32 and say nothing.
+        if not torch.accelerator.is_available() and os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp16":
+            raise ConfigError("mixed_precision: fp16 needs a GPU; use --mixed_precision bf16 or no")
         return
     if importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(
@@ -72,6 +76,13 @@ def start(config: Config, plan: BatchPlan) -> Accelerator:
     """
     on_cpu = not torch.accelerator.is_available()
     deepspeed = _asked_for("ACCELERATE_USE_DEEPSPEED")
+    if "MASTER_PORT" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ and "WORLD_SIZE" not in os.environ:
+        # accelerate's launcher sets the address for several processes, but starts one where the file is not for several.
+        warnings.warn(
+            "accelerate launch was asked for several processes but started one; for several on the CPU use "
+            "--config_file configs/accelerate/cpu_2.yaml --num_processes N",
+            stacklevel=2,
+        )
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if on_cpu:
         # The launcher sets one OpenMP thread per process; the cores are there to be used.
