@@ -184,7 +184,7 @@ def _make_tokenizer(config: Config, store: CorpusStore, chosen: selection.Select
                     if side[i] == selection.TRAIN:
                         yield text
 
-        tokenizer = tokens.train_wordpiece(texts(), vocab_size, config.rows.max_length)
+        tokenizer = tokens.train_wordpiece(texts, vocab_size, config.rows.max_length)
     tokens.save(tokenizer, store.partial / "tokenizer")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from mlm_dist.corpus import rows, tokens
 from mlm_dist.files import sha256_of, write_json
 
-FORMAT = 1
+FORMAT = 2  # of the prepared files and of how they are made; other numbers are prepared again
 SPLITS = ("train", "validation")
 
 

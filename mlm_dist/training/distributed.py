@@ -77,7 +77,7 @@ def start(config: Config, plan: BatchPlan) -> Accelerator:
     on_cpu = not torch.accelerator.is_available()
     deepspeed = _asked_for("ACCELERATE_USE_DEEPSPEED")
     if "MASTER_PORT" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ and "WORLD_SIZE" not in os.environ:
-        # accelerate's launcher sets the address for several processes, but starts one where the file is not for several.
+        # accelerate's launcher sets the address for several processes, but starts one where its file is for one.
         warnings.warn(
             "accelerate launch was asked for several processes but started one; for several on the CPU use "
             "--config_file configs/accelerate/cpu_2.yaml --num_processes N",
