@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import math
 import re
 import sys
 import typing
@@ -256,9 +258,18 @@ def parse(argv: Sequence[str] | None = None, *, prog: str = "train.py", descript
     parser = ArgumentParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of these keys; flags win over it.")
     parser.add_class_arguments(Config)
-    arguments = _bare_lists(list(sys.argv[1:] if argv is None else argv))
+    arguments = _files_first(_bare_lists(list(sys.argv[1:] if argv is None else argv)))
     try:
-        config = parser.instantiate(parser.parse_args(arguments))
+        found = parser.parse_args(arguments)
+        groups = {key.split(".")[0] for key in keys() if "." in key}
+        for group in sorted(groups):
+            if not hasattr(found[group], "__dict__"):
+                raise ConfigError(f"{group}: expected keys and values below it, got {found[group]}")
+        config = parser.instantiate(found)
+    except ConfigError:
+        raise
+    except UnicodeDecodeError:
+        raise ConfigError("--config: the file is not UTF-8 text") from None
     except Exception as error:  # jsonargparse raises several kinds, all of them about the user's input
         raise ConfigError(_explain(str(error))) from None
     config = Config(**{item.name: config[item.name] for item in dataclasses.fields(Config)})
@@ -281,9 +292,22 @@ def _bare_lists(argv: list[str]) -> list[str]:
     words = [part for word in argv for part in (word.split("=", 1) if word.split("=", 1)[0] in lists else [word])]
     for i in range(1, len(words)):
         if words[i - 1] in lists and not words[i].startswith(("[", "--")):
-            quoted = (f"'{item}'" for item in words[i].split(",") if item)
+            quoted = (json.dumps(item) for item in words[i].split(",") if item)
             words[i] = f"[{', '.join(quoted)}]"
     return words
+
+
+def _files_first(argv: list[str]) -> list[str]:
+    """Move --config FILE to the front: flags win over files wherever they stand."""
+    files: list[str] = []
+    flags: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--config":
+            files += [word, *([value] if (value := next(words, None)) is not None else [])]
+        else:
+            (files if word.startswith("--config=") else flags).append(word)
+    return files + flags
 
 
 def _explain(message: str) -> str:
@@ -345,6 +369,13 @@ def _check(config: Config) -> None:
                 value = getattr(value, part)
             raise ConfigError(f"{key}: {expected}, got {value}")
 
+    for key in keys():
+        value: Any = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise ConfigError(f"{key}: must be a finite number, got {value}")
     corpus, masking, optim, batch = config.corpus, config.masking, config.optim, config.batch
     require("seed", 0 <= config.seed < 2**63, "must be from 0 to 2^63 - 1")
     require("output_dir", bool(config.output_dir.strip()), "must name a folder")

@@ -23,7 +23,7 @@ from mlm_dist.config import Config
 from mlm_dist.corpus import git, reading, rows, selection, sources, summary, tokens
 from mlm_dist.corpus.meeting import Meeting
 from mlm_dist.corpus.store import FORMAT, SPLITS, CorpusStore, PreparedCorpus
-from mlm_dist.errors import CorpusError
+from mlm_dist.errors import CorpusError, reason
 from mlm_dist.files import write_json
 from mlm_dist.modeling.build import tokenizer_of
 
@@ -41,11 +41,13 @@ def prepare(config: Config) -> PreparedCorpus:
         CorpusError: The source cannot be used, or nothing of it can be trained on.
         PeerError: Another process failed.
     """
-    cache_dir = Path(config.corpus.cache_dir).expanduser().absolute()
     try:
+        cache_dir = Path(config.corpus.cache_dir).expanduser().absolute()
         cache_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CorpusError(f"corpus.cache_dir: cannot use {cache_dir} ({error.strerror}); name a folder") from None
+    except (OSError, RuntimeError) as error:
+        raise CorpusError(
+            f"corpus.cache_dir: cannot use {config.corpus.cache_dir} ({reason(error)}); name another folder"
+        ) from None
     with Meeting(cache_dir / "meetings", *job.rank_and_world_size()) as meeting, contextlib.ExitStack() as held:
         plan = meeting.lead("plan", lambda: _plan(config, cache_dir, held))
         store = CorpusStore(cache_dir, plan["digest"])
@@ -54,20 +56,26 @@ def prepare(config: Config) -> PreparedCorpus:
         source = sources.Source(**plan["source"] | {"root": Path(plan["source"]["root"])})
         work = reading.shards(source)
 
-        for shard in meeting.mine(range(len(work))):
-            _read_shard(config, store, source, work[shard], shard)
-        meeting.wait_for([store.counts("documents", shard) for shard in range(len(work))])
-        chosen, starts = _select(config, store, len(work))
+        shards = range(len(work))
+        mine = meeting.mine(shards)
 
-        meeting.lead("tokenizer", lambda: _make_tokenizer(config, store, chosen, starts))
-        tokenizer = tokens.load(str(store.partial / "tokenizer"))
-        encoder, special = tokens.Encoder(tokenizer), tokens.special_tokens(tokenizer)
-        for shard in meeting.mine(range(len(work))):
+        for shard in mine:
+            _read_shard(config, store, source, work[shard], shard)
+        if mine or meeting.rank == 0:  # whoever has no share waits for the end alone: all else may be gone by then
+            meeting.wait_for([store.counts("documents", shard) for shard in shards])
+            chosen, starts = _select(config, store, len(work))
+            meeting.lead("tokenizer", lambda: _make_tokenizer(config, store, chosen, starts))
+            tokenizer = tokens.load(str(store.partial / "tokenizer"))
+            encoder, special = tokens.Encoder(tokenizer), tokens.special_tokens(tokenizer)
+        for shard in mine:
             side = chosen.side[starts[shard] : starts[shard + 1]]
             _tokenize_shard(config, store, encoder, special, side, shard)
-        meeting.wait_for([store.counts("rows", shard) for shard in range(len(work))])
 
-        meeting.lead("publish", lambda: _publish(store, plan, chosen, starts))
+        def publish() -> None:
+            meeting.wait_for([store.counts("rows", shard) for shard in shards])
+            _publish(store, plan, chosen, starts)
+
+        meeting.lead("publish", publish)
         return PreparedCorpus(store.place)
 
 

@@ -558,9 +558,11 @@ def test_full_disk_while_saving(tmp_path: Path) -> None:
                 filler.write(b"\0" * 4096)
         with pytest.raises(CheckpointError, match=r"step 8 cannot be written.*No space left on device") as caught:
             run.save(8)
-        gc.collect()  # a file that was left open speaks up
-        assert str(disk) in str(caught.value)
-        assert "\n" not in str(caught.value)
+        message = str(caught.value)
+        assert str(disk) in message
+        assert "\n" not in message
+        del caught
+        gc.collect()  # a file that was left open speaks up here
         checkpoint.verify(old)
         assert steps(disk / "checkpoints") == ["step-00000004"]
         (disk / "filler").unlink()

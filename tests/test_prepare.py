@@ -388,7 +388,7 @@ def launch(
         if rank == small_files:
             command = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", *command]
         ended = launching.run(
-            command, timeout=120, RANK=str(rank), WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1", MASTER_PORT=port
+            command, timeout=60, RANK=str(rank), WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1", MASTER_PORT=port
         )
         return ended, time.monotonic()
 

@@ -68,6 +68,8 @@ def num_updates(config: Config, num_rows: int) -> tuple[int, int]:
         ConfigError: There are fewer rows than one global batch has.
     """
     size = config.batch.global_size
+    if not num_rows:
+        raise ConfigError("corpus.source: its training documents hold no token, so there are no rows; name another")
     if num_rows < size:
         raise ConfigError(
             f"batch.global_size: {size} rows per update, but the corpus has only {num_rows} training rows; lower it to "

@@ -24,9 +24,10 @@ def is_repository(source: str) -> bool:
     Raises:
         CorpusError: It is an address of a kind that is not allowed.
     """
-    if source.startswith("-") or "::" in source:
+    if source.startswith("-") or re.match(r"[\w+.-]*::", source):
+        shown = without_credentials(source)
         raise CorpusError(
-            f"corpus.source: {source!r} is not an address git may be given; use https, ssh or a local path"
+            f"corpus.source: {shown!r} is not an address git may be given; use https, ssh or a local path"
         )
     scheme = re.match(r"([A-Za-z][\w+.-]*)://(.*)", source)
     if scheme:
@@ -38,9 +39,9 @@ def is_repository(source: str) -> bool:
         if host.startswith("-") or not host:
             raise CorpusError(f"corpus.source: {without_credentials(source)!r} names no host")
         return True
-    path = Path(_split_revision(source)[0]).expanduser()
-    if path.exists():
-        return (path / "HEAD").is_file() and (path / "objects").is_dir() and (path / "refs").is_dir()
+    address, _ = _split_revision(source)
+    if os.path.exists(address):
+        return all(os.path.exists(os.path.join(address, name)) for name in ("HEAD", "objects", "refs"))
     return _SCP_LIKE.fullmatch(source) is not None
 
 
@@ -59,8 +60,8 @@ def fetch(source: str, patterns: list[str], cache: Path) -> tuple[Path, str]:
         The folder with the files, and the commit they belong to.
     """
     address, revision = _split_revision(source)
-    if Path(address).expanduser().exists():
-        address = Path(address).expanduser().resolve().as_uri()
+    if os.path.exists(address):
+        address = Path(address).resolve().as_uri()
     name = re.sub(r"\W+", "-", without_credentials(address).removesuffix(".git"))[-60:].strip("-")
     key = hashlib.sha256(json.dumps([address, revision, patterns]).encode()).hexdigest()[:12]
     place = cache / f"{name}-{key}"
@@ -83,21 +84,29 @@ def fetch(source: str, patterns: list[str], cache: Path) -> tuple[Path, str]:
 
 def commit_of(folder: Path) -> str | None:
     """The commit a work tree stands at, or None where the folder is not the top of one."""
-    if not (folder / ".git").exists():
+    if not (folder / ".git").exists() or shutil.which("git") is None:
         return None
     found = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, env=_environment(), check=False
+        ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "HEAD"],
+        capture_output=True,
+        text=True,
+        env=_environment(),
+        check=False,
     )
-    return found.stdout.strip() or None
+    return (found.stdout.strip() or None) if found.returncode == 0 else None
 
 
 def without_credentials(address: str) -> str:
     """The address with user names, passwords and tokens taken out of it."""
-    return re.sub(r"(?<=://)[^/@]*@", "", re.sub(r"\?[^#]*", "", address))
+    return re.sub(r"(?<=://)[^/]*@", "", re.sub(r"\?[^#\s']*", "", address))
 
 
 def _split_revision(source: str) -> tuple[str, str]:
+    whole = os.path.expanduser(source)
+    if os.path.exists(whole):
+        return whole, "HEAD"  # the name of a folder may hold a #
     address, _, revision = source.partition("#")
+    address = os.path.expanduser(address)
     if revision and not re.fullmatch(r"[\w][\w./+-]*", revision):
         raise CorpusError(f"corpus.source: {revision!r} is not the name of a branch, a tag or a commit")
     return address, revision or "HEAD"
@@ -106,7 +115,7 @@ def _split_revision(source: str) -> tuple[str, str]:
 def _check_out(address: str, revision: str, patterns: list[str], folder: Path) -> str:
     safe = ["-c", "core.hooksPath=/dev/null", "-c", "core.symlinks=false", "-c", "submodule.recurse=false"]
     safe += ["-c", "filter.lfs.smudge=", "-c", "filter.lfs.required=false", "-c", "core.fsmonitor=false"]
-    secret = re.search(r"://([^/@]+)@", address)
+    safe += ["-c", "core.autocrlf=false", "-c", "core.eol=lf"]
 
     def run(*words: str, given: str | None = None) -> str:
         try:
@@ -124,8 +133,7 @@ def _check_out(address: str, revision: str, patterns: list[str], folder: Path) -
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.strip()] or ["git said nothing"]
             line = next((line for line in said if line.startswith(("fatal:", "error:", "ERROR:"))), said[-1])
-            if secret:
-                line = line.replace(secret[1], "***")
+            line = re.sub(r"\w+://[^\s']*", lambda url: without_credentials(url[0]), line)
             raise CorpusError(f"corpus.source: cannot fetch {without_credentials(address)} at {revision}: {line}")
         return done.stdout
 
@@ -160,5 +168,7 @@ def _environment() -> dict[str, str]:
         "LC_ALL": "C",
     }
     ssh = {"GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -oBatchMode=yes")}
-    inherited = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
+    # Within a hook git says where its repository is; that is not the one to be worked on here.
+    local = re.compile(r"GIT_(?!CONFIG|SSH|PROXY|SSL|CURL|TRACE|HTTP|EXEC_PATH)")
+    inherited = {name: value for name, value in os.environ.items() if not local.match(name)}
     return inherited | ours | ssh

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.corpus.sources import Source
+from mlm_dist.errors import reason
 
 SMALLEST_SHARD, LARGEST_SHARD, NUM_SHARDS = 256 * 1024, 16 * 1024 * 1024, 64
 
@@ -42,7 +43,7 @@ class SetAside:
 
 def shards(source: Source) -> list[list[Part]]:
     """Cut a source into pieces of work of similar size. Depends on the source alone, never on who does the work."""
-    sizes = {path: (source.root / path).stat().st_size for path in source.files}
+    sizes = {path: _size(source.root / path) for path in source.files}
     target = min(max(sum(sizes.values()) // NUM_SHARDS, SMALLEST_SHARD), LARGEST_SHARD)
     found: list[list[Part]] = [[]]
     filled = 0
@@ -63,7 +64,7 @@ def read(source: Source, parts: Iterable[Part]) -> Iterator[Document | SetAside]
         try:
             yield from _READERS.get(path.suffix.lower(), _read_text)(path, part, source.records)
         except OSError as error:
-            yield SetAside(part.path, f"unreadable ({error.strerror})")
+            yield SetAside(part.path, f"unreadable ({error.strerror or reason(error)})")
 
 
 def decode(data: bytes) -> tuple[str, str]:
@@ -91,6 +92,13 @@ def decode(data: bytes) -> tuple[str, str]:
         except UnicodeDecodeError:
             pass
     return data.decode("utf-8", errors="replace"), "replaced"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # it has gone since it was listed; the reader says so
 
 
 def _parts(root: Path, path: str, size: int, target: int) -> Iterator[tuple[Part, int]]:

@@ -58,16 +58,16 @@ def acquire(config: CorpusConfig, cache_dir: Path) -> Source:
         CorpusError: There is no such source, it cannot be fetched, or its address is not one we may use.
     """
     name = config.source
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if name == "python-docs":
         file = python_docs.write(cache_dir / "sources")
         return _listed("python-docs", name, None, file.parent, [file.name], {}, records=True)
     if git.is_repository(name):
         root, commit = git.fetch(name, config.patterns, cache_dir / "sources")
         return _from_folder("git", git.without_credentials(name), commit, root, config.patterns)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _from_folder("folder", name, git.commit_of(path), path.resolve(), config.patterns)
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix.lower() not in RECORD_SUFFIXES:
             raise CorpusError(
                 f"corpus.source: {name} is a {path.suffix or 'nameless'} file; give a folder, or a file that ends in "
@@ -75,7 +75,7 @@ def acquire(config: CorpusConfig, cache_dir: Path) -> Source:
             )
         path = path.resolve()
         return _listed("file", name, None, path.parent, [path.name], {}, records=True)
-    if path.exists():
+    if os.path.exists(path):
         raise CorpusError(f"corpus.source: {name} is neither a file nor a folder")
     if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) and path.suffix not in RECORD_SUFFIXES:
         root = hub.fetch(name, cache_dir / "sources")
@@ -101,7 +101,7 @@ def _from_folder(kind: str, location: str, commit: str | None, root: Path, patte
         subfolders[:] = [name for name in subfolders if name != ".git" and name not in links]
         for file in files:
             relative = os.path.relpath(os.path.join(folder, file), root)
-            if not spec.match_file(relative):
+            if not spec.match_file(relative.replace("\n", " ")):  # to the library a name ends with its line
                 continue
             mode = os.lstat(os.path.join(folder, file)).st_mode
             if stat.S_ISREG(mode):

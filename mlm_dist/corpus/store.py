@@ -103,7 +103,7 @@ class CorpusStore:
                 for name, file in corpus.manifest["files"].items()
             ):
                 return corpus
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             pass
         shutil.rmtree(self.place, ignore_errors=True)
         return None
@@ -155,4 +155,5 @@ class CorpusStore:
         # The fingerprint is given, because the library's own depends on times: equal input shall give equal files.
         dataset = Dataset(table, info=DatasetInfo(features=schema), fingerprint=f"{self.place.name}-{split}")
         disable_progress_bars()
-        dataset.save_to_disk(str(self.partial / split))
+        # An empty split would be saved as no file at all, and could not be loaded.
+        dataset.save_to_disk(str(self.partial / split), num_shards=None if len(table) else 1)
