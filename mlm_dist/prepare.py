@@ -234,8 +234,8 @@ def _publish(store: CorpusStore, plan: dict[str, Any], chosen: selection.Selecti
     figures = [json.loads(store.counts("rows", shard).read_text("utf-8")) for shard in range(num_shards)]
     read = [json.loads(store.counts("documents", shard).read_text("utf-8")) for shard in range(num_shards)]
     set_aside: dict[str, list[str]] = {reason: list(paths) for reason, paths in plan["source"]["set_aside"].items()}
-    for id_, reason in (pair for one in read for pair in one["set_aside"]):
-        set_aside.setdefault(reason, []).append(id_)
+    for id_, why in (pair for one in read for pair in one["set_aside"]):
+        set_aside.setdefault(why, []).append(id_)
     for shard in range(num_shards):
         side = chosen.side[starts[shard] : starts[shard + 1]]
         if (side == selection.DROPPED).any():
@@ -280,8 +280,8 @@ def _dropped(store: CorpusStore, chosen: selection.Selection, num_shards: int) -
     """{reason: documents dropped}."""
     dropped: Counter[str] = Counter()
     for shard in range(num_shards):
-        for _, reason in json.loads(store.counts("documents", shard).read_text("utf-8"))["set_aside"]:
-            dropped[reason] += 1
+        for _, why in json.loads(store.counts("documents", shard).read_text("utf-8"))["set_aside"]:
+            dropped[why] += 1
     duplicates = chosen.count(selection.DROPPED)
     return dict(sorted(dropped.items())) | ({"duplicate": duplicates} if duplicates else {})
 
