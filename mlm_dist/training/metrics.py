@@ -71,7 +71,7 @@ class Metrics:
         saving left out; `spike` is what `is_spike` makes of the loss.
         """
         assert self._last is not None
-        loss_sum = float(self._accelerator.reduce(self._last.loss_sum.double(), "sum"))
+        loss_sum = float(self._accelerator.reduce(self._last.loss_sum, "sum"))
         num_masked, tokens = int(self._last.num_masked), self.tokens
         now = time.perf_counter()
         seconds = self._seconds + now - self._since
