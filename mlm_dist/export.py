@@ -42,7 +42,8 @@ def export(
     for name, value in distributed.full_parameters(accelerator, core):
         if accelerator.is_main_process:
             values[name.removeprefix("model.")] = value
-    if accelerator.is_main_process:
+
+    def write() -> None:
         model = _assembled(core.model, values)
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -55,7 +56,8 @@ def export(
             temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    accelerator.wait_for_everyone()
+
+    distributed.on_main(accelerator, write)
 
 
 def _assembled(trained: Any, values: dict[str, torch.Tensor]) -> Any:

@@ -45,6 +45,11 @@ def rank_and_world_size() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_restarted() -> bool:
+    """Whether a launcher or a cluster started this job again by itself, with the flags of the first time."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+
+
 def is_main_process() -> bool:
     """Whether this is the one process that talks to people."""
     return rank_and_world_size()[0] == 0

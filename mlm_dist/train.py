@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -58,16 +59,19 @@ def main(config: Config) -> None:
     accelerator = distributed.start(config, plan)
     core = MaskedLanguageModel(build(config, found), masked_head=config.model.masked_head)
     identity = _identity(config, corpus, found)
-    point = checkpoint.resume_point(accelerator, config.checkpoint.resume, run / "checkpoints", identity, job.say)
+    resume = "auto" if job.is_restarted() else config.checkpoint.resume
+    point = checkpoint.resume_point(accelerator, resume, run / "checkpoints", identity, job.say)
     state = RunState() if point is None else checkpoint.read_state(point)[0]
     checkpoints = Checkpoints(run / "checkpoints", config.checkpoint.keep_last, identity)
-    if accelerator.is_main_process:
-        checkpoint.preflight(run, core)
+
+    def take_over() -> None:
+        if place := checkpoint.set_aside(run, point):
+            job.say(f"what an earlier run left in {run} was moved to {place}")
         checkpoints.clean()
-        if point is None and (place := checkpoint.set_aside(run)):
-            job.say(f"an earlier run in {run} was moved to {place}")
+        checkpoint.preflight(run, core, config.checkpoint.keep_last)
         (run / "config.yaml").write_text(to_yaml(config), "utf-8")
-    accelerator.wait_for_everyone()
+
+    distributed.on_main(accelerator, take_over)
 
     special = tokens.special_tokens(corpus.tokenizer)
     masker = Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer))
@@ -106,14 +110,11 @@ def main(config: Config) -> None:
     progress.introduce(facts)
     accelerator.init_trackers("tensorboard")
     metrics.start(**facts, resumed_from=state.step)
-    losses = metrics.held_out_losses
 
-    def validate(step: int) -> float:
+    def validate() -> None:
         with metrics.paused():
             share = validation_batches(held_out, fixed_masker, plan.micro_size, world_size, rank)
-            result = evaluate(accelerator, model, share)
-            progress.validation(metrics.validation_line(step, result))
-        return result.loss
+            progress.validation(metrics.validation_line(step, evaluate(accelerator, model, share)))
 
     def save() -> None:
         with metrics.paused():
@@ -126,7 +127,7 @@ def main(config: Config) -> None:
     with progress:
         step = state.step
         if len(held_out) and point is None:
-            losses.append(validate(0))
+            validate()
         while step < updates:
             lr = lr_at(step, config.optim, peak, updates)
             set_lr(optimizer, lr)
@@ -151,30 +152,38 @@ def main(config: Config) -> None:
                 metrics.skipped_steps += guard.check()
                 progress.train(metrics.train_line(step, batches.samples_before(step), lr, guard.is_spike))
             if len(held_out) and _due(step, config.validation.every, updates):
-                losses.append(validate(step))
+                validate()
             if stopping or _due(step, config.checkpoint.every, updates):
                 save()
-            if stopping and step < updates:
-                checkpoints.finish(accelerator)
-                raise Interrupted(
-                    f"stopped by a signal and saved after update {step}; the same command goes on from there"
-                )
+            if stopping:
+                break
         checkpoints.finish(accelerator)
     batches.close()
 
-    outcome = {}
-    if losses:
+    outcome: dict[str, float] = {}
+    if accelerator.is_main_process and metrics.held_out and step == updates:
         everything = validation_batches(held_out, fixed_masker, plan.micro_size, 1, 0)
-        unigram = unigram_loss(corpus.token_counts, everything)
-        outcome = {"loss_before": losses[0], "loss_after": losses[-1], "unigram_loss": unigram}
-    export(accelerator, core, corpus, run / "model", config, facts | outcome)
+        outcome = {
+            "loss_before": metrics.held_out.get(0, math.nan),
+            "loss_after": metrics.held_out[max(metrics.held_out)],
+            "unigram_loss": unigram_loss(corpus.token_counts, everything),
+        }
+    if step == updates:
+        export(accelerator, core, corpus, run / "model", config, facts | outcome)
     seconds = round(time.perf_counter() - began, 1)
     metrics.end(step=step, seconds=seconds, skipped_steps=metrics.skipped_steps, **outcome)
+    # In this order: a process group that outlives its last user only in the model's gradient reducer can hang there.
+    model, optimizer = accelerator.free_memory(model, optimizer)
     accelerator.end_training()
+    if step < updates:
+        raise Interrupted(
+            f"stopped by a signal and saved after update {step}; run it again with checkpoint.resume auto"
+        )
     if outcome:
+        before, after, unigram = outcome.values()
         job.say(
-            f"held-out loss {losses[0]:.4f} before, {losses[-1]:.4f} after; word frequencies alone give {unigram:.4f} "
-            f"on the same rows, {abs(unigram - losses[-1]):.4f} nats {'more' if losses[-1] < unigram else 'less'}"
+            f"held-out loss {before:.4f} before, {after:.4f} after; word frequencies alone give {unigram:.4f} on the "
+            f"same rows, {abs(unigram - after):.4f} nats {'more' if after < unigram else 'less'}"
         )
     job.say(f"model in {run / 'model'}, metrics in {run / 'metrics.jsonl'}")
 

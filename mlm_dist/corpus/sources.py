@@ -9,7 +9,6 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlm_dist.config import CorpusConfig
 from mlm_dist.corpus import git, hub, python_docs
@@ -45,10 +44,6 @@ class Source:
         """Depends on names and contents alone: not on where the folder is, nor on times or owners."""
         lines = [f"{path}\0{content}" for path, content in self.files.items()]
         return hashlib.sha256("\n".join([str(self.records), *lines]).encode("utf-8", "surrogateescape")).hexdigest()
-
-    def describe(self) -> dict[str, Any]:
-        """What the manifest says about it."""
-        return {"kind": self.kind, "location": self.location, "commit": self.commit, "files": len(self.files)}
 
 
 def acquire(config: CorpusConfig, cache_dir: Path) -> Source:

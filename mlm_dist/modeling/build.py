@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
@@ -135,7 +136,8 @@ def build(config: Config, architecture: Any) -> Any:
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        wanted, architecture.vocab_size = architecture.vocab_size, _checkpoint_vocab_size(config)
+        wanted, architecture = architecture.vocab_size, copy.deepcopy(architecture)
+        architecture.vocab_size = _checkpoint_vocab_size(config)
         try:
             model = AutoModelForMaskedLM.from_pretrained(
                 os.path.expanduser(config.model.name_or_path),

@@ -41,6 +41,9 @@ class MaskedLanguageModel(nn.Module):
         if masked_head and model.base_model is not model:
             model.base_model.register_forward_hook(self._keep_masked)
             self.masked_head = _same_logits(self)
+        # Which layers FSDP2 wraps one by one; it looks for this name.
+        self._no_split_modules = model._no_split_modules
+        self.train()  # a loaded checkpoint comes in evaluation mode, its dropout off
 
     @property
     def num_parameters(self) -> int:

@@ -29,7 +29,6 @@ from mlm_dist.training import distributed
 from mlm_dist.training.tensor_file import TensorFileWriter
 
 FORMAT = 1
-MOMENTS = ("exp_avg", "exp_avg_sq")
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -75,7 +74,11 @@ def verify(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / name} is {'not part of the checkpoint' if name in there else 'missing'}")
     for name, (size, sha256) in files.items():
         path = folder / name
-        if path.is_symlink() or path.stat().st_size != size or sha256_of(path) != sha256:
+        try:
+            good = not path.is_symlink() and path.stat().st_size == size and sha256_of(path) == sha256
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
+        if not good:
             raise CheckpointError(f"{path} is damaged: it is not what the manifest says")
     return manifest
 
@@ -108,6 +111,8 @@ def require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], folder: Pat
         CheckpointError: Names the first key that differs, and the flag that starts anew.
     """
     for key in ours:
+        if key.startswith("model.overrides.") and key not in theirs:
+            continue  # a field that a newer library has added to its configurations
         if theirs.get(key) != ours[key]:
             raise CheckpointError(
                 f"{key}: {folder} was made with {theirs.get(key)}, now it is {ours[key]}; set it back, name another "
@@ -140,7 +145,8 @@ def load_moments(folder: Path, accelerator: Accelerator, core: nn.Module, optimi
             core,
             optimizer,
             weights=weights.get_tensor,
-            moments=lambda key, name: moments.get_tensor(f"{key}/{name}"),
+            # A copy: what the library gives is a view of the file, which would keep a removed checkpoint on the disk.
+            moments=lambda key, name: moments.get_tensor(f"{key}/{name}").clone(),
             num_steps=state.step - state.skipped_steps,
             loss_scale=state.loss_scale,
         )
@@ -165,8 +171,8 @@ class Checkpoints:
         self.last_step = -1
 
     def clean(self) -> None:
-        """Remove what interrupted saves left."""
-        for path in self._folder.glob(".step-*"):
+        """Remove what interrupted saves and exports left."""
+        for path in (*self._folder.glob(".step-*"), *self._folder.parent.glob(".model-*")):
             shutil.rmtree(path, ignore_errors=True)
 
     def save(self, accelerator: Accelerator, core: nn.Module, optimizer: Any, state: RunState) -> None:
@@ -177,8 +183,8 @@ class Checkpoints:
         """
         self.finish(accelerator)
         failure: OSError | None = None
-        writing = _write(self._folder / f".{_name(state.step)}", accelerator, core, optimizer)
         temporary = self._folder / f".{_name(state.step)}"
+        writing = _write(temporary, accelerator, core, optimizer)
         try:
             if accelerator.is_main_process:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -242,8 +248,9 @@ class Checkpoints:
             temporary.rename(place)
             _fsync(self._folder)
             faults.kill_here("after_rename", step)
-            for old in sorted(_published(self._folder), key=_step_of)[: -self._keep_last]:
-                shutil.rmtree(old)
+            others = sorted((path for path in _published(self._folder) if path != place), key=_step_of)
+            for old in others[: len(others) - (self._keep_last - 1)]:
+                shutil.rmtree(old, ignore_errors=True)  # what cannot go now goes after the next save
         except BaseException as error:  # the main thread raises it on every process
             self._failure = error
 
@@ -303,26 +310,40 @@ def _look(resume: str, folder: Path, say: Callable[[str], None]) -> Path | None:
     return found
 
 
-def preflight(run: Path, core: nn.Module) -> None:
-    """Refuse to start where the disk cannot hold two checkpoints and the exported model.
+def preflight(run: Path, core: nn.Module, keep_last: int) -> None:
+    """Refuse to start where the disk cannot hold the checkpoints to keep, one more, and the exported model.
 
     Raises:
         CheckpointError: Names the folder, what is needed and what is there.
     """
     parameters = sum(parameter.numel() for parameter in core.parameters())
-    needed = 4 * parameters * (2 * (1 + len(MOMENTS)) + 1)
-    old = sum(path.stat().st_size for path in run.rglob("*.safetensors"))
+    one = 4 * parameters * (1 + len(distributed.MOMENTS))
+    needed = (keep_last + 1) * one + 4 * parameters  # a new one is written before an old one goes
+    replaced = ("checkpoints/*/*", "model/*")
+    old = sum(path.stat().st_size for pattern in replaced for path in run.glob(pattern))
     free = shutil.disk_usage(run).free
     if free + old < needed:
         raise CheckpointError(
-            f"output_dir: two checkpoints and the model need {needed / 2**20:,.0f} MiB, but {run} has "
+            f"output_dir: {keep_last + 1} checkpoints and the model need {needed / 2**20:,.0f} MiB, but {run} has "
             f"{free / 2**20:,.0f} MiB free; make room or name another folder"
         )
 
 
-def set_aside(run: Path) -> Path | None:
-    """Move what an earlier run left in its directory to `previous-N/`, so that a new one can begin there."""
-    there = [path for path in (run / "checkpoints", run / "metrics.jsonl", run / "tensorboard") if path.exists()]
+def set_aside(run: Path, point: Path | None) -> Path | None:
+    """Move what does not belong to this run out of its directory, to `previous-N/`.
+
+    That is all of an earlier run where a new one begins (or one goes on from a checkpoint elsewhere), and the
+    checkpoints after `point` where this run goes back to it.
+
+    Returns:
+        Where things went, or None where nothing was in the way.
+    """
+    folder = run / "checkpoints"
+    if point is not None and point.resolve().parent == folder.resolve():
+        there = [path for path in _published(folder) if _step_of(path) > _step_of(point)]
+    else:
+        names = ("checkpoints", "metrics.jsonl", "tensorboard", "model", "config.yaml")
+        there = [path for name in names if (path := run / name).exists()]
     if not there:
         return None
     number = 1
@@ -338,13 +359,13 @@ def set_aside(run: Path) -> Path | None:
 def _write(temporary: Path, accelerator: Accelerator, core: nn.Module, optimizer: Any) -> Iterator[Any]:
     """Gather one tensor after the other, and yield what the main process has to do to write each."""
     shapes = distributed.full_shapes(core)
-    names = [f"{key}/{name}" for name in shapes for key in MOMENTS]
+    names = [f"{key}/{name}" for name in shapes for key in distributed.MOMENTS]
     files: dict[str, TensorFileWriter] = {}
     contents = {
         "model.safetensors": (shapes, distributed.full_parameters(accelerator, core)),
         "optimizer.safetensors": (
             {name: shapes[name.split("/", 1)[1]] for name in names},
-            distributed.full_moments(accelerator, core, optimizer, MOMENTS),
+            distributed.full_moments(accelerator, core, optimizer),
         ),
     }
     step = int(temporary.name.rsplit("-", 1)[1])

@@ -28,7 +28,9 @@ from transformers.integrations import unset_hf_deepspeed_config
 from mlm_dist.batching.loader import MicroBatch
 from mlm_dist.batching.plan import BatchPlan
 from mlm_dist.config import Config
-from mlm_dist.errors import ConfigError, reason
+from mlm_dist.errors import ConfigError, PeerError, UserError, reason
+
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each parameter
 
 
 def check(config: Config, plan: BatchPlan) -> None:
@@ -38,30 +40,52 @@ def check(config: Config, plan: BatchPlan) -> None:
         ConfigError: A tracker is unknown or not installed, DeepSpeed is asked for and missing, its own file contradicts
             the config, or FSDP or fp16 is asked for without a GPU.
     """
+    on_cpu = _on_cpu()
+    _check_trackers(config.tracking.trackers)
+    if _asked_for("ACCELERATE_USE_FSDP"):
+        if on_cpu:
+            raise ConfigError(
+                "the accelerate file asks for FSDP, which needs GPUs; use configs/accelerate/cpu_2.yaml here"
+            )
+        if os.environ.get("FSDP_VERSION", "1") != "2":
+            raise ConfigError("fsdp_version: must be 2, as in configs/accelerate/fsdp2.yaml; FSDP 1 is not supported")
+        if _asked_for("FSDP_CPU_RAM_EFFICIENT_LOADING"):
+            raise ConfigError("fsdp_cpu_ram_efficient_loading: must be false; it would untie the embeddings")
+    if _asked_for("ACCELERATE_USE_DEEPSPEED"):
+        _check_deepspeed(config, plan)
+    elif on_cpu and os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp16":
+        # accelerate would compute in fp32 and say nothing.
+        raise ConfigError("mixed_precision: fp16 needs a GPU; use --mixed_precision bf16 or no")
+
+
+def _check_trackers(names: Sequence[str]) -> None:
     known = [kind.value for kind in LoggerType if kind != LoggerType.ALL]
-    for name in config.tracking.trackers:
+    for name in names:
         if name not in known:
             raise ConfigError(f"tracking.trackers: {name} is not known to accelerate; choose of {', '.join(known)}")
         if name not in {str(kind) for kind in get_available_trackers()}:
             raise ConfigError(f"tracking.trackers: {name} is not installed; run: pip install {name}")
-    if not torch.accelerator.is_available() and _asked_for("ACCELERATE_USE_FSDP"):
-        raise ConfigError("the accelerate file asks for FSDP, which needs GPUs; use configs/accelerate/cpu_2.yaml here")
-    if not _asked_for("ACCELERATE_USE_DEEPSPEED"):
-        # accelerate would compute in fp32 and say nothing.
-        if not torch.accelerator.is_available() and os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp16":
-            raise ConfigError("mixed_precision: fp16 needs a GPU; use --mixed_precision bf16 or no")
-        return
+
+
+def _check_deepspeed(config: Config, plan: BatchPlan) -> None:
     if importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(
             "the accelerate file asks for DeepSpeed, which is not installed; run: pip install 'mlm_dist[deepspeed]'"
         )
     file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
     if file is None:
+        if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "0":
+            raise ConfigError("zero_stage: 0 shards nothing; use configs/accelerate/ddp.yaml, or stage 1, 2 or 3")
         return
     try:
         settings = json.loads(Path(file).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        stage = settings.get("zero_optimization", {}).get("stage", 0)
+    except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"deepspeed_config_file: cannot read {file} ({reason(error)})") from None
+    if stage not in (1, 2, 3):
+        raise ConfigError(
+            f"{file}: zero_optimization.stage is {stage}; write 1, 2 or 3, or use configs/accelerate/ddp.yaml"
+        )
     for name, (key, ours) in _deepspeed_settings(config, plan).items():
         theirs = settings.get(name, "auto")
         if theirs not in ("auto", ours):
@@ -74,7 +98,7 @@ def start(config: Config, plan: BatchPlan) -> Accelerator:
     Raises:
         ConfigError: Fewer processes joined than were launched.
     """
-    on_cpu = not torch.accelerator.is_available()
+    on_cpu = _on_cpu()
     deepspeed = _asked_for("ACCELERATE_USE_DEEPSPEED")
     if "MASTER_PORT" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ and "WORLD_SIZE" not in os.environ:
         # accelerate's launcher sets the address for several processes, but starts one where its file is for one.
@@ -145,13 +169,38 @@ def clip_and_measure(accelerator: Accelerator, model: Any, max_norm: float | Non
     """Scale the gradients down to `max_norm` and return their norm before that; None where DeepSpeed does it itself."""
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         return None
-    norm: torch.Tensor = accelerator.clip_grad_norm_(model.parameters(), float("inf") if max_norm is None else max_norm)
-    return norm
+    limit = float("inf") if max_norm is None else max_norm
+    norm: Any = accelerator.clip_grad_norm_(model.parameters(), limit)
+    whole: torch.Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP2's sharded tensors
+    return whole
 
 
 def grad_norm_of_last_step(model: Any) -> torch.Tensor:
     """The norm before clipping that DeepSpeed kept of its last update."""
     return torch.as_tensor(model.get_global_grad_norm() or 0.0)
+
+
+def on_main(accelerator: Accelerator, work: Callable[[], None]) -> None:
+    """Do something on the main process alone, and fail on all of them if it fails; a collective.
+
+    Raises:
+        ConfigError: The run directory cannot be written to; or what `work` raised, if it was the user's mistake.
+        PeerError: The same, on the other processes.
+    """
+    failure: UserError | None = None
+    if accelerator.is_main_process:
+        try:
+            work()
+        except UserError as error:
+            failure = error
+        except OSError as error:
+            where = f"{error.filename} " if error.filename else ""
+            failure = ConfigError(
+                f"output_dir: cannot write {where}({error.strerror}); make room or name another folder"
+            )
+    failed = torch.tensor(float(failure is not None), device=accelerator.device)
+    if float(accelerator.reduce(failed, "sum")):
+        raise failure or PeerError("rank 0 failed, and says why")
 
 
 def full_parameters(accelerator: Accelerator, core: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -180,9 +229,7 @@ def full_shapes(core: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(getattr(parameter, "ds_shape", parameter.shape)) for name, parameter in core.named_parameters()}
 
 
-def full_moments(
-    accelerator: Accelerator, core: nn.Module, optimizer: Any, keys: Sequence[str]
-) -> Iterator[tuple[str, torch.Tensor]]:
+def full_moments(accelerator: Accelerator, core: nn.Module, optimizer: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """("key/name", fp32 values on the CPU) of every moment of every parameter; a collective, as `full_parameters`.
 
     Before the first update there are no moments; zeros stand for them, as the optimizer would start from them.
@@ -193,7 +240,7 @@ def full_moments(
         has_moments = _link_moments(optimizer)
     shapes = full_shapes(core)
     for name, parameter in core.named_parameters():
-        for key in keys:
+        for key in MOMENTS:
             if accelerator.distributed_type == DistributedType.DEEPSPEED:
                 value = safe_get_full_optimizer_state(parameter, key) if has_moments else None
             else:
@@ -232,16 +279,18 @@ def set_full_state(
         _link_moments(optimizer)
         for name, parameter in core.named_parameters():
             safe_set_full_fp32_param(parameter, weights(name).to(device))
-            for key in ("exp_avg", "exp_avg_sq"):
+            for key in MOMENTS:
                 safe_set_full_optimizer_state(parameter, moments(key, name).to(device), key)
         for state in optimizer.optimizer.optimizer.state.values():
             state["step"] = torch.full_like(torch.as_tensor(state["step"], dtype=torch.float32), num_steps)
         if loss_scale is not None:
             scaler = optimizer.optimizer.loss_scaler
-            scaler.cur_scale, scaler.last_overflow_iter = loss_scale[0], scaler.cur_iter - loss_scale[1]
+            scaler.cur_scale = loss_scale[0]
+            if hasattr(scaler, "cur_iter"):  # a fixed scale counts nothing
+                scaler.last_overflow_iter = scaler.cur_iter - loss_scale[1]
         return
     for name, parameter in core.named_parameters():
-        state = {key: moments(key, name) for key in ("exp_avg", "exp_avg_sq")}
+        state = {key: moments(key, name) for key in MOMENTS}
         if hasattr(parameter, "full_tensor"):  # FSDP2's sharded tensors
             from torch.distributed.tensor import distribute_tensor
 
@@ -252,8 +301,9 @@ def set_full_state(
         step = torch.tensor(float(num_steps), device=parameter.device)
         optimizer.optimizer.state[parameter] = {"step": step, **on_device}
     if loss_scale is not None and accelerator.scaler is not None:
-        settings = accelerator.scaler.state_dict() | {"scale": loss_scale[0], "_growth_tracker": loss_scale[1]}
-        accelerator.scaler.load_state_dict(settings)
+        settings = accelerator.scaler.state_dict()
+        since = loss_scale[1] % settings["growth_interval"]
+        accelerator.scaler.load_state_dict(settings | {"scale": loss_scale[0], "_growth_tracker": since})
 
 
 def wake(accelerator: Accelerator, model: Any, window: Sequence[MicroBatch]) -> None:
@@ -276,7 +326,8 @@ def loss_scale_of(accelerator: Accelerator, optimizer: Any) -> tuple[float, int]
         return None
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         scaler = optimizer.optimizer.loss_scaler
-        return float(scaler.cur_scale), int(scaler.cur_iter - getattr(scaler, "last_overflow_iter", scaler.cur_iter))
+        since = scaler.cur_iter - scaler.last_overflow_iter if hasattr(scaler, "cur_iter") else 0
+        return float(scaler.cur_scale), int(since)
     if accelerator.scaler is None:
         return None
     settings = accelerator.scaler.state_dict()
@@ -287,19 +338,21 @@ def leave_out_if_not_finite(accelerator: Accelerator, optimizer: Any, grad_norm:
     """Make the coming update leave the weights alone if the gradient's norm is not finite, without asking the device.
 
     Returns:
-        1.0 where the update will be left out, else 0.0; None where DeepSpeed or fp16's scaler decides, and
-        `was_left_out` knows afterwards.
+        1.0 where the update will be left out, else 0.0; None where DeepSpeed decides, and `was_left_out` knows
+        afterwards.
     """
-    if accelerator.distributed_type == DistributedType.DEEPSPEED or accelerator.scaler is not None:
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
         return None
     flag = (~torch.isfinite(grad_norm)).float()
-    # The fused optimizer takes this as a gradient scaler's verdict: it skips the update and does not count the step.
-    optimizer.optimizer.found_inf = flag
+    if accelerator.scaler is None:
+        # The fused optimizer takes this as a scaler's verdict: it skips the update and does not count the step. In fp16
+        # there is a scaler, which comes to the same verdict and tells the optimizer itself.
+        optimizer.optimizer.found_inf = flag
     return flag
 
 
 def was_left_out(accelerator: Accelerator) -> torch.Tensor:
-    """1.0 where DeepSpeed or fp16's scaler left the last update out."""
+    """1.0 where DeepSpeed left the last update out."""
     return torch.tensor(float(accelerator.optimizer_step_was_skipped))
 
 
@@ -341,6 +394,10 @@ def _deepspeed_settings(config: Config, plan: BatchPlan) -> dict[str, tuple[str,
         "gradient_accumulation_steps": ("batch.global_size", plan.accumulation),
         "gradient_clipping": ("optim.max_grad_norm", config.optim.max_grad_norm or 0.0),
     }
+
+
+def _on_cpu() -> bool:
+    return not torch.accelerator.is_available() or _asked_for("ACCELERATE_USE_CPU")
 
 
 def _asked_for(name: str) -> bool:

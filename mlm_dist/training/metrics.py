@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from mlm_dist.errors import ConfigError
+from mlm_dist.files import write_whole
 from mlm_dist.training.step import StepResult
 from mlm_dist.training.validation import Validation
 
@@ -34,10 +36,14 @@ class Metrics:
         self, accelerator: Accelerator, path: Path, step: int = 0, tokens: int = 0, skipped_steps: int = 0
     ) -> None:
         self._accelerator = accelerator
-        kept = [line for line in _read(path) if step and line["kind"] != "end" and line.get("step", 0) <= step]
-        self.held_out_losses = [line["loss"] for line in kept if line["kind"] == "validation"]
+        # The held-out losses of the run so far, by step; of the main process, which alone reads and writes the file.
+        self.held_out: dict[int, float] = {}
         if accelerator.is_main_process:
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+            kept = [line for line in _read(path) if step and line["kind"] != "end" and line.get("step", 0) <= step]
+            lines = "".join(json.dumps(line) + "\n" for line in kept)
+            write_whole(path, lambda temporary: _write_text(temporary, lines))
+            losses = ((line["step"], line["loss"]) for line in kept if line["kind"] == "validation")
+            self.held_out = {at: math.nan if loss is None else loss for at, loss in losses}
         # Kept open for the run's length and flushed line by line, so that a killed run leaves whole lines.
         self._file = open(path, "a", encoding="utf-8") if accelerator.is_main_process else None  # noqa: SIM115
         self._tokens = torch.tensor(tokens, dtype=torch.int64, device=accelerator.device)
@@ -102,6 +108,7 @@ class Metrics:
             "accuracy": found.accuracy,
             "masked_tokens": found.num_masked,
         }
+        self.held_out[step] = found.loss
         self._write("validation", line)
         self._track("validation", line, step)
         return line
@@ -120,13 +127,25 @@ class Metrics:
         self._since = time.perf_counter()
 
     def _write(self, kind: str, facts: dict[str, Any]) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps({"kind": kind, **facts}) + "\n")
+        if self._file is None:
+            return
+        plain = {name: _finite(value) if isinstance(value, float) else value for name, value in facts.items()}
+        try:
+            self._file.write(json.dumps({"kind": kind, **plain}) + "\n")
             self._file.flush()
+        except OSError as error:
+            raise ConfigError(
+                f"output_dir: cannot write {self._file.name} ({error.strerror}); make room and run again: it goes on "
+                "from the last checkpoint"
+            ) from None
 
     def _track(self, kind: str, line: dict[str, Any], step: int) -> None:
         values = {f"{kind}/{name}": value for name, value in line.items() if name != "step" and value is not None}
         self._accelerator.log(values, step=step)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,115 @@
+"""The model: its head on the masked positions, and what is loaded is ready to train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
+
+from mlm_dist.config import parse
+from mlm_dist.modeling.build import architecture, build, max_positions
+from mlm_dist.modeling.masked_head import MaskedLanguageModel
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 120,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 40,
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "roberta": {},
+    "distilbert": {"dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 2},
+    "albert": {"embedding_size": 16},
+    "electra": {"embedding_size": 16},
+    "modernbert": {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
+    "deberta-v2": {},
+    "mpnet": {},
+    "esm": {"pad_token_id": 1, "mask_token_id": 4},
+}
+
+
+def model_of(name: str) -> Any:
+    torch.manual_seed(0)
+    return AutoModelForMaskedLM.from_config(CONFIG_MAPPING[name](**SMALL | SHAPES[name]))
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_masked_head_gives_the_dense_logits_and_gradients(name: str) -> None:
+    model = model_of(name).eval()
+    input_ids = torch.randint(5, 120, (3, 16))
+    positions = torch.tensor([1, 7, 20, 47, 0, 0])
+    labels = torch.tensor([9, 8, 7, 6, -100, -100])
+    dense = model(input_ids=input_ids).logits.flatten(0, 1)[positions]
+    loss = F.cross_entropy(dense, labels, reduction="sum")
+    expected = torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+    core = MaskedLanguageModel(model)
+    assert core.masked_head
+    core.eval()
+    assert torch.allclose(core.logits(input_ids, None, positions), dense, atol=1e-5)
+    found = core(input_ids, None, positions, labels)
+    assert torch.allclose(found.loss_sum, loss, rtol=1e-5)
+    assert int(found.num_correct) == int((dense.argmax(-1) == labels).sum())
+    ours = torch.autograd.grad(found.loss_sum, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+    for one, other in zip(ours, expected, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or torch.allclose(one, other, atol=1e-5)
+
+
+def test_head_that_needs_all_positions_stays_dense() -> None:
+    model = model_of("bert")
+    model.cls.register_forward_pre_hook(lambda module, given: (given[0] * given[0].shape[1],))
+    core = MaskedLanguageModel(model)
+    assert not core.masked_head
+    input_ids = torch.randint(5, 120, (2, 16))
+    core.eval()
+    dense = model(input_ids=input_ids).logits.flatten(0, 1)
+    assert torch.equal(core.logits(input_ids, None, torch.tensor([3, 20])), dense[[3, 20]])
+
+
+def test_loaded_checkpoint_trains_with_dropout(tmp_path: Path) -> None:
+    """`from_pretrained` leaves a model in evaluation mode."""
+    model_of("bert").save_pretrained(tmp_path / "model")
+    config = parse([f"--model.name_or_path={tmp_path / 'model'}", "--rows.max_length=32"])
+    core = MaskedLanguageModel(build(config, architecture(config, None)))
+    assert all(module.training for module in core.modules())
+    input_ids, positions = torch.randint(5, 120, (2, 16)), torch.tensor([1, 2])
+    assert not torch.equal(core.logits(input_ids, None, positions), core.logits(input_ids, None, positions))
+
+
+def test_embeddings_are_resized_when_asked(tmp_path: Path) -> None:
+    model_of("bert").save_pretrained(tmp_path / "model")
+    path = f"--model.name_or_path={tmp_path / 'model'}"
+    config = parse([path, "--model.overrides.vocab_size=128", "--rows.max_length=32"])
+
+    class Tokenizer:
+        def __len__(self) -> int:
+            return 128
+
+    found = architecture(config, Tokenizer())
+    model = build(config, found)
+    assert model.config.vocab_size == found.vocab_size == 128
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert model.get_input_embeddings().weight.shape[0] == 128
+
+
+def test_weights_from_scratch_depend_on_the_seed_alone() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        config = parse([f"--seed={seed}"])
+        torch.rand(seed + 3)  # whatever was drawn before
+        model = build(config, architecture(config, None))
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_positions_behind_the_padding_index_count() -> None:
+    assert max_positions(CONFIG_MAPPING["bert"](max_position_embeddings=512)) == 512
+    assert max_positions(CONFIG_MAPPING["roberta"](max_position_embeddings=514, pad_token_id=1)) == 512
