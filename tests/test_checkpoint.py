@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mlm_dist.errors import CheckpointError
-from mlm_dist.training import checkpoint
+from mlm_dist.training import checkpoint, distributed
 from mlm_dist.training.checkpoint import Checkpoints, RunState
 from mlm_dist.training.tensor_file import TensorFileWriter
 
@@ -221,9 +221,9 @@ def test_checkpoint_holds_these_files_only(run: Run, good: Path) -> None:
     for name, parameter in run.core.named_parameters():
         assert torch.equal(bits(weights[name]), bits(parameter.detach()))
     moments = load_file(good / "optimizer.safetensors")
-    assert moments.keys() == {f"{key}/{name}" for name in weights for key in checkpoint.MOMENTS}
+    assert moments.keys() == {f"{key}/{name}" for name in weights for key in distributed.MOMENTS}
     for name, parameter in run.core.named_parameters():
-        for key in checkpoint.MOMENTS:
+        for key in distributed.MOMENTS:
             assert torch.equal(moments[f"{key}/{name}"], run.optimizer.optimizer.state[parameter][key])
             assert moments[f"{key}/{name}"].any()
 
@@ -538,6 +538,7 @@ def test_abandoned_newer_checkpoint_does_not_win(tmp_path: Path) -> None:
     run.save(8)
     again = Run(run.folder, keep_last=2)
     assert again.resume_point(str(older))[0] == older
+    assert checkpoint.set_aside(tmp_path, older) == tmp_path / "previous-1"
     again.save(6)
     assert again.resume_point("auto")[0] == run.folder / "step-00000006"
 

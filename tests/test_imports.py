@@ -34,7 +34,7 @@ def modules() -> list[Path]:
 
 def room_of(name: str) -> str:
     parts = name.split(".")
-    return parts[1] if parts[0] == "mlm_dist" and len(parts) > 1 else ""
+    return parts[1] if parts[0] == "mlm_dist" and len(parts) > 1 and not parts[1].startswith("__") else ""
 
 
 def test_every_file_has_a_room() -> None:
@@ -64,7 +64,7 @@ def test_no_file_hides_a_module_of_the_same_name() -> None:
     """`accelerate launch mlm_dist/train.py` puts mlm_dist/ itself first on the path."""
     owners = importlib.metadata.packages_distributions()
     installed = {name.split(".")[0] for name, distributions in owners.items() if set(distributions) != {"mlm_dist"}}
-    ours = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith("__")}
+    ours = {path.stem for path in PACKAGE.iterdir() if path.suffix in {"", ".py"} and not path.name.startswith("__")}
     assert not ours & (sys.stdlib_module_names | installed)
 
 

@@ -59,6 +59,8 @@ def verify(folder: Path) -> dict[str, Any]:
         CheckpointError: Something is missing, added or changed; the message names the file.
     """
     try:
+        if (folder / "manifest.json").is_symlink():
+            raise ValueError
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
         promised = manifest.pop("sha256")
         files = {name: (int(file["size"]), str(file["sha256"])) for name, file in manifest["files"].items()}
@@ -249,7 +251,7 @@ class Checkpoints:
             _fsync(self._folder)
             faults.kill_here("after_rename", step)
             others = sorted((path for path in _published(self._folder) if path != place), key=_step_of)
-            for old in others[: len(others) - (self._keep_last - 1)]:
+            for old in others[: max(0, len(others) - (self._keep_last - 1))]:
                 shutil.rmtree(old, ignore_errors=True)  # what cannot go now goes after the next save
         except BaseException as error:  # the main thread raises it on every process
             self._failure = error
@@ -310,7 +312,7 @@ def _look(resume: str, folder: Path, say: Callable[[str], None]) -> Path | None:
     return found
 
 
-def preflight(run: Path, core: nn.Module, keep_last: int) -> None:
+def preflight(run: Path, core: nn.Module, keep_last: int = 1) -> None:
     """Refuse to start where the disk cannot hold the checkpoints to keep, one more, and the exported model.
 
     Raises:
@@ -329,7 +331,7 @@ def preflight(run: Path, core: nn.Module, keep_last: int) -> None:
         )
 
 
-def set_aside(run: Path, point: Path | None) -> Path | None:
+def set_aside(run: Path, point: Path | None = None) -> Path | None:
     """Move what does not belong to this run out of its directory, to `previous-N/`.
 
     That is all of an earlier run where a new one begins (or one goes on from a checkpoint elsewhere), and the
@@ -369,16 +371,20 @@ def _write(temporary: Path, accelerator: Accelerator, core: nn.Module, optimizer
         ),
     }
     step = int(temporary.name.rsplit("-", 1)[1])
-    for file, (expected, values) in contents.items():
+    try:
+        for file, (expected, values) in contents.items():
 
-        def open_file(file: str = file, expected: Any = expected) -> None:
-            files[file] = TensorFileWriter(temporary / file, expected)
+            def open_file(file: str = file, expected: Any = expected) -> None:
+                files[file] = TensorFileWriter(temporary / file, expected)
 
-        yield open_file
-        for name, value in values:
-            yield lambda file=file, name=name, value=value: files[file].write(name, value)
-        yield lambda file=file: files[file].__exit__(None, None, None)
-        yield lambda file=file: faults.kill_here(f"after_{file.split('.')[0]}", step)
+            yield open_file
+            for name, value in values:
+                yield lambda file=file, name=name, value=value: files[file].write(name, value)
+            yield lambda file=file: files[file].finish()
+            yield lambda file=file: faults.kill_here(f"after_{file.split('.')[0]}", step)
+    finally:
+        for writer in files.values():
+            writer.close()
 
 
 def _published(folder: Path) -> list[Path]:

@@ -35,20 +35,38 @@ class TensorFileWriter:
         text += b" " * (-len(text) % 8)  # the bytes of the tensors begin at a multiple of 8
         self._expected: Iterator[tuple[str, Sequence[int]]] = iter(shapes.items())
         self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by __exit__
-        self._file.write(struct.pack("<Q", len(text)) + text)
+        try:
+            self._write(struct.pack("<Q", len(text)) + text)
+        except OSError:
+            self.close()
+            raise
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Append the next tensor."""
         expected, shape = next(self._expected)
         assert (name, tuple(tensor.shape)) == (expected, tuple(shape)), f"{name} comes out of turn"
         values: Any = tensor.detach().to("cpu", torch.float32).contiguous().view(-1).numpy()
-        data = memoryview(values).cast("B")
-        while data:
+        self._write(memoryview(values).cast("B"))
+
+    def _write(self, data: bytes | memoryview) -> None:
+        while data:  # the system may take less than it is given
             data = data[self._file.write(data) :]
+
+    def finish(self) -> None:
+        """Close the file, which must be complete."""
+        assert next(self._expected, None) is None, "not every tensor was written"
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, complete or not; a second time does nothing."""
+        self._file.close()
 
     def __enter__(self) -> TensorFileWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._file.close()
-        assert error is not None or next(self._expected, None) is None, "not every tensor was written"
+        try:
+            if error is None:
+                self.finish()
+        finally:
+            self.close()
