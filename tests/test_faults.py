@@ -1,0 +1,540 @@
+"""What a run survives: kills at any moment, signals, numbers that are not finite, and disks that fill up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import launching
+import psutil  # type: ignore[import-untyped]
+import pytest
+from test_checkpoint import small_disk
+
+from mlm_dist import job
+from mlm_dist.faults import VARIABLE as FAULT
+from mlm_dist.files import sha256_of
+from mlm_dist.training import checkpoint
+
+UPDATES = 12
+FLAGS = ("--optim.steps=12", "--batch.global_size=8", "--checkpoint.every=4", "--checkpoint.keep_last=1")
+# A run whose end is far off and whose first updates do not depend on where it is, so that it can be cut anywhere.
+CONSTANT = ("--optim.schedule=constant", "--optim.warmup=0")
+ENDLESS = (*CONSTANT, "--optim.steps=100000")
+COMPARED = 60
+
+
+def flags(run: Path, cache: Path, *more: str) -> list[str]:
+    """The flags of a short run in a directory; those that come later win."""
+    return [
+        *(f"--corpus.cache_dir={cache}", f"--output_dir={run}", "--logging.every=1", "--validation.every=null"),
+        *launching.TINY,
+        *FLAGS,
+        *more,
+    ]
+
+
+def train(run: Path, cache: Path, *more: str, topology: str = "one", fault: str = "") -> launching.Ended:
+    """Run to the end: on one process without a launcher, or on two processes of a topology."""
+    if topology == "one":
+        return launching.python("train.py", *flags(run, cache, *more), **{FAULT: fault})
+    launch = ("--num_processes=2", "--mixed_precision=no")
+    return launching.accelerate(topology, "train.py", *flags(run, cache, *more), launch=launch, **{FAULT: fault})
+
+
+class Running:
+    """A run that is under way, on one process or on two; whatever is left of it is killed at the end."""
+
+    def __init__(self, run: Path, cache: Path, *more: str, topology: str = "one", launch: tuple[str, ...] = ()) -> None:
+        self.run = run
+        self._output = run.with_name(f"{run.name}-output")
+        command = [sys.executable, "mlm_dist/train.py"]
+        if topology != "one":
+            command = [
+                *(sys.executable, "-m", "accelerate.commands.launch"),
+                f"--config_file={launching.ACCELERATE / topology}.yaml",
+                *(f"--main_process_port={launching.free_port()}", *launch, "mlm_dist/train.py"),
+            ]
+        with open(self._output, "wb") as output:
+            self._process = subprocess.Popen(
+                [*command, *flags(run, cache, *more)],
+                cwd=launching.ROOT,
+                env=launching.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._ranks = 1 if topology == "one" else 2
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    @property
+    def output(self) -> str:
+        """All it said so far, on both streams."""
+        return self._output.read_text("utf-8", errors="replace")
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The train lines so far."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return launching.metrics(self.run, "train")
+        return []
+
+    def processes(self) -> list[Any]:
+        """The processes that train, by rank, as far as they live."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if self._ranks == 1:
+                return [psutil.Process(self._process.pid)]
+            found = {}
+            for process in psutil.Process(self._process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    environment = process.environ()
+                    if "RANK" in environment and "mlm_dist/train.py" in process.cmdline():
+                        found[int(environment["RANK"])] = process
+            return [found[rank] for rank in sorted(found)]
+        return []
+
+    def wait_until(self, happened: Callable[[], object], timeout: float = 120) -> None:
+        """Wait until something is true of it while it runs."""
+        deadline = time.monotonic() + timeout
+        while not happened():
+            assert self._process.poll() is None, f"it ended: {self.output}"
+            assert time.monotonic() < deadline, f"nothing happened in {timeout} s: {self.output}"
+            time.sleep(0.005)
+
+    def end(self, timeout: float = 60) -> int:
+        """Wait for its end, and return its exit code."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it did not end in {timeout} s: {self.output}") from None
+
+
+def comparable(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Train lines without what depends on the clock."""
+    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in lines]
+
+
+def names(run: Path) -> list[str]:
+    """What is in the folder of checkpoints, temporaries included."""
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def newest(run: Path) -> Path:
+    """The newest checkpoint that verifies; nothing may have been passed over."""
+    found, passed_over = checkpoint.newest(run / "checkpoints")
+    assert found is not None
+    assert passed_over == []
+    return found
+
+
+def assert_same(run: Path, other: Path) -> None:
+    """Two finished runs are the same to the last bit, and each update was noted once."""
+    for each in (run, other):
+        assert [line["step"] for line in launching.metrics(each, "train")] == list(range(1, UPDATES + 1))
+        assert names(each) == [f"step-{UPDATES:08d}"]
+        checkpoint.verify(each / "checkpoints" / f"step-{UPDATES:08d}")
+    for name in checkpoint.FILES:
+        ours, theirs = (each / "checkpoints" / f"step-{UPDATES:08d}" / name for each in (run, other))
+        assert sha256_of(ours) == sha256_of(theirs), name
+    assert sha256_of(run / "model" / "model.safetensors") == sha256_of(other / "model" / "model.safetensors")
+    assert comparable(launching.metrics(run, "train")) == comparable(launching.metrics(other, "train"))
+    assert launching.metrics(run, "validation") == launching.metrics(other, "validation")
+
+
+class Whole:
+    """Uninterrupted runs, each made once and only when it is needed."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self._folder, self._cache = folder, cache
+
+    def __call__(self, topology: str, *more: str, fault: str = "") -> Path:
+        """The directory of a run."""
+        run = self._folder / re.sub(r"[^\w=-]+", "_", "".join((topology, *more, fault)))
+        if not run.exists():
+            ended = train(run, self._cache, *more, topology=topology, fault=fault)
+            assert ended.returncode == 0, ended.output
+            (run / "stdout").write_text(ended.stdout)
+        return run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Whole:
+    return Whole(tmp_path_factory.mktemp("whole"), prepared_cache)
+
+
+# --- kills ---
+
+# {moment: the checkpoints that may be the newest good one afterwards}; the second save is that of update 8. Before it
+# begins, the first one, which goes on in a thread, need not be there; once it has begun, it is.
+MOMENTS = {
+    "mid_step@9": (4, 8),
+    "after_model@8": (4,),
+    "after_optimizer@8": (4,),
+    "after_state@8": (4,),
+    "before_rename@8": (4,),
+    "after_rename@8": (8,),
+}
+FAST = ("mid_step@9", "before_rename@8", "after_rename@8")
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in MOMENTS]
+)
+def test_killed_at_any_moment_it_ends_bit_equal(
+    moment: str, whole: Whole, tmp_path: Path, prepared_cache: Path
+) -> None:
+    run = tmp_path / "run"
+    ended = train(run, prepared_cache, fault=moment)
+    assert ended.returncode == -signal.SIGKILL, ended.output
+    good = newest(run)
+    assert int(good.name[-8:]) in MOMENTS[moment]
+    if moment.startswith("mid_step"):
+        assert len(launching.metrics(run, "train")) == 9
+    elif moment == "after_rename@8":
+        assert names(run) == ["step-00000004", "step-00000008"], "the old one went before the new one was there"
+        checkpoint.verify(run / "checkpoints" / "step-00000004")
+    else:
+        assert names(run) == [".step-00000008", "step-00000004"]
+
+    ended = train(run, prepared_cache)
+    assert ended.returncode == 0, ended.output
+    assert f"going on from {good}:" in ended.stdout
+    assert_same(run, whole("one"))
+
+
+def test_killed_before_the_first_checkpoint_it_begins_anew(whole: Whole, tmp_path: Path, prepared_cache: Path) -> None:
+    run = tmp_path / "run"
+    ended = train(run, prepared_cache, fault="after_optimizer@4")
+    assert ended.returncode == -signal.SIGKILL, ended.output
+    assert names(run) == [".step-00000004"]
+    ended = train(run, prepared_cache)
+    assert ended.returncode == 0, ended.output
+    assert "going on" not in ended.stdout
+    assert_same(run, whole("one"))
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_killed(whole: Whole, tmp_path: Path, prepared_cache: Path) -> None:
+    run = tmp_path / "run"
+    ended = train(run, prepared_cache, topology="cpu_2", fault="mid_step@9@1")
+    assert ended.returncode != 0
+    assert "exitcode  : -9" in ended.output, ended.output
+    assert newest(run).name in ("step-00000004", "step-00000008")
+    ended = train(run, prepared_cache, topology="cpu_2")
+    assert ended.returncode == 0, ended.output
+    assert "going on from" in ended.stdout
+    assert_same(run, whole("cpu_2"))
+
+
+@pytest.mark.slow
+def test_launcher_restarts_after_a_lost_process(whole: Whole, tmp_path: Path, prepared_cache: Path) -> None:
+    run = tmp_path / "run"
+    more = (*CONSTANT, f"--optim.steps={COMPARED}", "--checkpoint.every=2")
+    with Running(run, prepared_cache, *more, topology="cpu_2", launch=("--max_restarts=1",)) as running:
+        running.wait_until(lambda: len(running.lines) >= 6)
+        killed = running.processes()[1]
+        killed.kill()
+        assert running.end(timeout=180) == 0, running.output
+        assert running.output.count("going on from") == 1
+    starts = launching.metrics(run, "start")
+    assert [start["resumed_from"] > 0 for start in starts] == [False, True]
+    expected = launching.metrics(whole("cpu_2", *more), "train")
+    assert comparable(launching.metrics(run, "train")) == comparable(expected)
+    assert names(run) == [f"step-{COMPARED:08d}"]
+    for name in checkpoint.FILES:
+        ours, theirs = (newest(each) / name for each in (run, whole("cpu_2", *more)))
+        assert sha256_of(ours) == sha256_of(theirs), name
+
+
+# --- signals ---
+
+
+def stop_and_go_on(
+    run: Path, whole: Whole, cache: Path, topology: str, number: signal.Signals, rank: int
+) -> tuple[int, str]:
+    """Send signals to one process, see that the run saves itself and goes on; returns the exit code and the output."""
+    others = [each for each in (signal.SIGTERM, signal.SIGUSR1) if each != number]
+    with Running(run, cache, *ENDLESS, "--checkpoint.every=null", topology=topology) as running:
+        running.wait_until(lambda: len(running.lines) >= 3)
+        told = running.processes()[rank]
+        told.send_signal(number)
+        told.send_signal(others[0])
+        # And once more while it saves.
+        while (code := running._process.poll()) is None and not (run / "checkpoints").exists():
+            time.sleep(0.001)
+        if any(path.name.startswith(".step-") for path in (run / "checkpoints").iterdir()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                told.send_signal(number)
+        code = running.end()
+        output = running.output
+        assert running.processes() == []
+    step = launching.metrics(run, "train")[-1]["step"]
+    assert names(run) == [f"step-{step:08d}"], output
+    assert checkpoint.read_state(newest(run))[0].step == step
+    assert output.count(f"stopped by a signal and saved after update {step}; the same command goes on") == 1
+    assert not (run / "model").exists()
+
+    more = (*CONSTANT, "--checkpoint.every=null")
+    ended = train(run, cache, *more, f"--optim.steps={max(COMPARED, step + 2)}", topology=topology)
+    assert ended.returncode == 0, ended.output
+    assert f"going on from {run}/checkpoints/step-{step:08d}: {step:,} updates" in ended.stdout
+    expected = launching.metrics(whole(topology, *more, f"--optim.steps={COMPARED}"), "train")
+    assert comparable(launching.metrics(run, "train")[:COMPARED]) == comparable(expected)
+    return code, output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
+def test_signal_to_one_process(number: signal.Signals, whole: Whole, tmp_path: Path, prepared_cache: Path) -> None:
+    code, output = stop_and_go_on(tmp_path / "run", whole, prepared_cache, "one", number, 0)
+    assert code == job.EXIT_INTERRUPTED == 75
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signal_to_one_of_two_processes(
+    number: signal.Signals, whole: Whole, tmp_path: Path, prepared_cache: Path
+) -> None:
+    code, output = stop_and_go_on(tmp_path / "run", whole, prepared_cache, "cpu_2", number, 1)
+    assert code != 0
+    exit_codes = re.findall(r"exitcode +: (-?\d+)", output)
+    assert set(exit_codes) == {"75"}, output
+
+
+# --- numbers that are not finite ---
+
+
+def assert_left_out(lines: list[dict[str, Any]], stdout: str) -> str:
+    """Update 4 alone was left out, and its samples were named; returns the line that says so."""
+    assert [line["step"] for line in lines] == list(range(1, UPDATES + 1))
+    assert [line["step"] for line in lines if line["loss"] is None] == [4]
+    assert [line["skipped_steps"] for line in lines] == [0, 0, 0] + [1] * 9
+    said = re.findall(r"update \d+ was left out: .*", stdout)
+    assert len(said) == 1
+    assert re.fullmatch(r"update 4 was left out: .* its samples begin with \d+(, \d+){7}", said[0])
+    return str(said[0])
+
+
+def test_nan_on_one_process(whole: Whole) -> None:
+    run = whole("one", *CONSTANT, fault="nan@3")
+    lines = launching.metrics(run, "train")
+    assert_left_out(lines, (run / "stdout").read_text())
+    assert launching.metrics(run, "end")[0]["skipped_steps"] == 1
+    assert lines[-1]["loss"] < lines[0]["loss"]
+
+
+@pytest.mark.parametrize("topology", ["cpu_2", "zero1", "zero2", "zero3"])
+def test_nan_on_one_of_two_processes(topology: str, whole: Whole, tmp_path: Path, prepared_cache: Path) -> None:
+    expected = launching.metrics(whole("one", *CONSTANT, fault="nan@3"), "train")
+    run = tmp_path / "run"
+    ended = train(run, prepared_cache, *CONSTANT, topology=topology, fault="nan@3@1")
+    assert ended.returncode == 0, ended.output
+    lines = launching.metrics(run, "train")
+    stdout = (whole("one", *CONSTANT, fault="nan@3") / "stdout").read_text()
+    assert assert_left_out(lines, ended.stdout) == assert_left_out(expected, stdout)
+    assert launching.metrics(run, "end")[0]["skipped_steps"] == 1
+    for ours, theirs in zip(lines, expected, strict=True):
+        assert ours["loss"] == (None if theirs["loss"] is None else pytest.approx(theirs["loss"], abs=1e-4))
+
+
+@pytest.mark.parametrize("topology", ["one", *(pytest.param(name, marks=pytest.mark.slow) for name in ("zero2",))])
+def test_update_that_was_left_out_stays_left_out(
+    topology: str, whole: Whole, tmp_path: Path, prepared_cache: Path
+) -> None:
+    """Going on, the optimizer's own count of updates does not include it."""
+    run = tmp_path / "run"
+    ended = train(run, prepared_cache, *CONSTANT, "--optim.steps=8", topology=topology, fault="nan@3")
+    assert ended.returncode == 0, ended.output
+    assert checkpoint.read_state(newest(run))[0].skipped_steps == 1
+    ended = train(run, prepared_cache, *CONSTANT, topology=topology)
+    assert ended.returncode == 0, ended.output
+    expected = whole(topology, *CONSTANT, fault="nan@3")
+    assert comparable(launching.metrics(run, "train")) == comparable(launching.metrics(expected, "train"))
+    assert sha256_of(newest(run) / "model.safetensors") == sha256_of(newest(expected) / "model.safetensors")
+
+
+# --- disks ---
+
+# A checkpoint takes 7 MiB, two and the model 16.2 MiB; the third of three does not fit.
+TOO_SMALL = ("18m", "--checkpoint.keep_last=2")
+
+
+def assert_one_clear_line(output: str, *parts: str) -> None:
+    """One line says what is wrong, and no traceback of ours does."""
+    errors = [line for line in output.splitlines() if re.match(r"(\[rank \d+\] )?error: ", line)]
+    assert len(errors) == 1, output
+    for part in parts:
+        assert part in errors[0]
+    assert 'mlm_dist/train.py", line' not in output, output
+
+
+@pytest.mark.parametrize("topology", ["one", pytest.param("cpu_2", marks=pytest.mark.slow)])
+def test_disk_too_small_for_the_next_checkpoint(topology: str, tmp_path: Path, prepared_cache: Path) -> None:
+    size, keep = TOO_SMALL
+    with small_disk(tmp_path / "disk", size) as disk:
+        run = disk / "run"
+        with Running(run, prepared_cache, keep, topology=topology) as running:
+            running.wait_until(lambda: len(running.lines) >= 12 or "error: " in running.output)
+            code = running.end(timeout=30)
+            output = running.output
+        assert code == (job.EXIT_USER_ERROR if topology == "one" else 1), output
+        assert_one_clear_line(output, "the checkpoint of step 12 cannot be written", "No space left", str(run))
+        assert newest(run).name == "step-00000008"
+        assert names(run) == ["step-00000004", "step-00000008"]
+
+
+@contextlib.contextmanager
+def filled(disk: Path) -> Iterator[None]:
+    """No byte is free on a disk."""
+    filler = disk / "filler"
+    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+        while True:
+            file.write(b"\0" * 4096)
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+@pytest.mark.parametrize(
+    ("topology", "every"),
+    [("one", 100), pytest.param("one", 4, marks=pytest.mark.slow), pytest.param("cpu_2", 100, marks=pytest.mark.slow)],
+)
+def test_disk_filled_while_training(topology: str, every: int, tmp_path: Path, prepared_cache: Path) -> None:
+    """Nothing is left, be it for a line of metrics, which come much sooner than the 200th update, or a checkpoint."""
+    with small_disk(tmp_path / "disk", "40m") as disk:
+        run = disk / "run"
+        more = (*CONSTANT, f"--checkpoint.every={every}")
+        with Running(run, prepared_cache, *ENDLESS, *more, topology=topology) as running:
+            running.wait_until((run / "checkpoints" / f"step-{every:08d}").exists)
+            with filled(disk):
+                code = running.end(timeout=30)
+            output = running.output
+        assert code == (job.EXIT_USER_ERROR if topology == "one" else 1), output
+        assert_one_clear_line(output, "No space left", str(run))
+        step = int(newest(run).name[-8:])
+        ended = train(run, prepared_cache, *more, f"--optim.steps={step + 4}", topology=topology)
+        assert ended.returncode == 0, ended.output
+        assert [line["step"] for line in launching.metrics(run, "train")] == list(range(1, step + 5))
+
+
+def test_disk_that_is_read_only_from_the_start(tmp_path: Path, prepared_cache: Path) -> None:
+    with small_disk(tmp_path / "disk", "40m") as disk:
+        (disk / "run").mkdir()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        ended = train(disk / "run", prepared_cache)
+        assert ended.returncode == job.EXIT_USER_ERROR, ended.output
+        assert ended.stderr.strip() == (
+            f"error: output_dir: cannot write to {disk / 'run'} (Read-only file system); name another folder"
+        )
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder is read-only for all that is opened from now on."""
+    subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_disk_turned_read_only_while_training(tmp_path: Path, prepared_cache: Path) -> None:
+    with small_disk(tmp_path / "disk", "40m") as disk:
+        run = disk / "run"
+        with Running(run, prepared_cache, *ENDLESS, "--checkpoint.every=50") as running:
+            running.wait_until((run / "checkpoints" / "step-00000050").exists)
+            with read_only(run / "checkpoints"):
+                code = running.end(timeout=30)
+            output = running.output
+        assert code == job.EXIT_USER_ERROR, output
+        assert_one_clear_line(output, "cannot be written", "Read-only file system", str(run))
+        assert newest(run)
+
+
+@pytest.mark.parametrize("topology", ["one", pytest.param("cpu_2", marks=pytest.mark.slow)])
+def test_disk_that_can_never_hold_it_is_refused_at_once(topology: str, tmp_path: Path, prepared_cache: Path) -> None:
+    with small_disk(tmp_path / "disk", "12m") as disk:
+        ended = train(disk / "run", prepared_cache, topology=topology)
+        assert ended.returncode == (job.EXIT_USER_ERROR if topology == "one" else 1), ended.output
+        assert_one_clear_line(ended.output, "output_dir: ", "16 MiB", "12 MiB free")
+        assert not (disk / "run" / "metrics.jsonl").exists()
+
+
+# --- another run in the same directory ---
+
+
+@pytest.fixture(scope="module")
+def finished(whole: Whole) -> Path:
+    """A finished run."""
+    return whole("one")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+CHANGES = {
+    "seed": ("--seed=1", "seed: "),
+    "batch": ("--batch.global_size=16", "batch.global_size: "),
+    "corpus": ("--corpus.source={folder}", "corpus.source: "),
+    "shape": ("--model.overrides.hidden_size=64", "model.overrides.hidden_size: "),
+    "masking": ("--masking.probability=0.2", "masking.probability: "),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "masking" else ()) for name in CHANGES]
+)
+def test_another_run_is_refused(name: str, finished: Path, prepared_cache: Path, folder: Path) -> None:
+    """And what is there is not touched."""
+    flag, key = CHANGES[name]
+    before = contents(finished)
+    ended = train(finished, prepared_cache, flag.format(folder=folder))
+    assert ended.returncode == job.EXIT_USER_ERROR, ended.output
+    assert ended.stderr.startswith(f"error: {key}"), ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert "--checkpoint.resume never" in ended.stderr
+    assert contents(finished) == before
+
+
+def test_new_run_sets_the_old_one_aside(finished: Path, tmp_path: Path, prepared_cache: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = contents(run)
+    ended = train(run, prepared_cache, "--seed=1", "--checkpoint.resume=never")
+    assert ended.returncode == 0, ended.output
+    assert f"an earlier run in {run} was moved to {run / 'previous-1'}" in ended.stdout
+    assert "going on" not in ended.stdout
+    after = contents(run / "previous-1")
+    assert after == {name: before[name] for name in after}
+    for name in ("metrics.jsonl", "tensorboard", f"checkpoints/step-{UPDATES:08d}"):
+        assert (run / "previous-1" / name).exists()
+    checkpoint.verify(run / "previous-1" / "checkpoints" / f"step-{UPDATES:08d}")
+    assert checkpoint.read_state(newest(run))[1]["seed"] == 1
+    assert [line["step"] for line in launching.metrics(run, "train")] == list(range(1, UPDATES + 1))
+    lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["kind"] for line in lines].count("start") == 1
+    assert launching.metrics(run, "train")[0]["loss"] != launching.metrics(finished, "train")[0]["loss"]
