@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import NoReturn
@@ -20,6 +21,8 @@ SECONDS_FOR_RANK_0 = 5.0
 def run(main: Callable[[Config], None], *, prog: str, description: str | None = None) -> NoReturn:
     """Run a job with this process's flags and leave with its exit code (see the README's table)."""
     rank, _ = rank_and_world_size()
+    # A tracker's thread that cannot write raises here again when its next value comes; its own traceback says no more.
+    threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else threading.__excepthook__(args)
     try:
         main(parse(prog=prog, description=description))
         code = EXIT_OK

@@ -106,8 +106,13 @@ def test_steps_take_the_place_of_epochs() -> None:
     assert num_updates(config(16, steps=1000, epochs=0.1), 16) == (1000, 16_000)
 
 
+def test_no_rows_at_all_are_the_corpus_s_fault() -> None:
+    with pytest.raises(ConfigError, match=r"^corpus\.source: .*no rows"):
+        num_updates(config(16), 0)
+
+
 @pytest.mark.parametrize("optim", [{"epochs": 3.0}, {"steps": 5}])
-@pytest.mark.parametrize("num_rows", [0, 1, 15])
+@pytest.mark.parametrize("num_rows", [1, 15])
 def test_fewer_rows_than_a_batch_are_refused(num_rows: int, optim: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"^batch\.global_size: 16 ") as caught:
         num_updates(config(16, **optim), num_rows)

@@ -36,6 +36,7 @@ class Metrics:
         self, accelerator: Accelerator, path: Path, step: int = 0, tokens: int = 0, skipped_steps: int = 0
     ) -> None:
         self._accelerator = accelerator
+        self._folder = f"{path.parent}/"
         # The held-out losses of the run so far, by step; of the main process, which alone reads and writes the file.
         self.held_out: dict[int, float] = {}
         if accelerator.is_main_process:
@@ -130,18 +131,25 @@ class Metrics:
         if self._file is None:
             return
         plain = {name: _finite(value) if isinstance(value, float) else value for name, value in facts.items()}
-        try:
+        with _telling_of_the_disk(self._file.name):
             self._file.write(json.dumps({"kind": kind, **plain}) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise ConfigError(
-                f"output_dir: cannot write {self._file.name} ({error.strerror}); make room and run again: it goes on "
-                "from the last checkpoint"
-            ) from None
 
     def _track(self, kind: str, line: dict[str, Any], step: int) -> None:
         values = {f"{kind}/{name}": value for name, value in line.items() if name != "step" and value is not None}
-        self._accelerator.log(values, step=step)
+        with _telling_of_the_disk(self._folder):
+            self._accelerator.log(values, step=step)
+
+
+@contextlib.contextmanager
+def _telling_of_the_disk(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"output_dir: cannot write {name} ({error.strerror}); make room and run again: it goes on from the last "
+            "checkpoint"
+        ) from None
 
 
 def _write_text(path: Path, text: str) -> None:
