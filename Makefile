@@ -26,6 +26,11 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/time_to_loss.py
+	$(BIN)/python benchmarks/time_to_loss.py --quality
+	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/checkpoint.py
 
 clean:

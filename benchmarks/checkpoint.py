@@ -10,25 +10,21 @@ for the disk and publishing go on in a thread and are reported apart, as is the 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
+import common
 import torch
 from accelerate import Accelerator
-from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 from torch import nn
 
 from mlm_dist.training.checkpoint import Checkpoints, RunState
-
-RESULTS = Path(__file__).parent / "results" / "checkpoint.json"
 
 
 def model_of(millions: int) -> nn.Module:
@@ -36,27 +32,12 @@ def model_of(millions: int) -> nn.Module:
     return nn.Sequential(*(nn.Linear(1000, 1000, bias=False) for _ in range(millions)))
 
 
-def reset_peak() -> int:
-    """Forget this process's peak memory, and return what it has now, in bytes (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def peak_memory() -> int:
-    """The most memory this process had since the reset, in bytes."""
-    return _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parameters", type=int, default=30, help="in millions")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None, help="where to write; by default a temporary folder")
+    parser.add_argument("--output", type=Path, default=common.RESULTS / "checkpoint.json")
     arguments = parser.parse_args()
 
     accelerator = Accelerator(cpu=True)
@@ -76,13 +57,13 @@ def main() -> None:
     try:
         for run in range(arguments.runs + 1):
             os.sync()  # what was written before shall not slow down what is written now
-            before = reset_peak()
+            before = common.reset_peak()
             started = time.perf_counter()
             checkpoints.save(accelerator, core, prepared, RunState(step=run))
             held = time.perf_counter()
             checkpoints.finish(accelerator)
             ended = time.perf_counter()
-            peak = peak_memory()
+            peak = common.peak_memory()
             weights = {name: parameter.detach() for name, parameter in core.named_parameters()}
             moments = {
                 f"{key}/{name}": state[parameter][key]
@@ -103,8 +84,6 @@ def main() -> None:
         shutil.rmtree(folder)
     ratio = statistics.median(ours / theirs for ours, theirs in zip(hold, peer, strict=True))
     result = {
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
         "bytes": size,
         "runs": arguments.runs,
         "hold_seconds": statistics.median(hold),
@@ -119,9 +98,8 @@ def main() -> None:
     table.add_row("safetensors alone, the same bytes", f"{result['safetensors_alone_seconds']:.3f} s")
     table.add_row("held / safetensors alone", f"{ratio:.2f}")
     table.add_row("memory added at its peak / bytes saved", f"{result['memory_added_over_bytes']:.2f}")
-    Console().print(table)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    common.say(table)
+    common.write(arguments.output, **result)
 
 
 if __name__ == "__main__":

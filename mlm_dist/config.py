@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import re
 import sys
 import typing
@@ -27,17 +28,29 @@ class CorpusConfig:
         source: python-docs (built in, needs no network), a folder, a git URL or repository (URL#branch-or-commit), a
             .json list of strings, a .jsonl, .parquet or .txt file, or the name of a dataset on the Hugging Face hub.
         patterns: Which files of a folder or repository are documents (globs relative to its root).
+        clean: markdown turns every document from Markdown into plain text, none leaves all as they are; by default
+            files named .md or .markdown are cleaned.
         min_chars: Documents with fewer characters than this are dropped.
-        deduplicate: exact drops every document whose text, white space aside, was seen before; none keeps all.
-        validation_fraction: Share of the documents held out for validation, chosen by a hash of their text.
+        max_document_mb: Documents larger than this are set aside; the memory that preparing takes grows with it, and
+            by less than 1 KB for each document.
+        deduplicate: exact drops every document whose text, white space aside, was seen before; near also drops those
+            that are almost the same; none keeps all.
+        near_threshold: Two documents are near-copies where this share of their five-word phrases is common to both.
+        validation_fraction: Share of the documents held out for validation, chosen by a hash of their text; near-copies
+            are always on the same side.
+        export: A .json, .jsonl or .parquet file to write the documents to that stayed, for other tools.
         cache_dir: Where fetched sources and prepared rows are kept between runs; shared by all nodes.
     """
 
     source: str = "python-docs"
     patterns: list[str] = field(default_factory=lambda: ["**/*.md", "**/*.markdown", "**/*.rst", "**/*.txt"])
+    clean: Literal["markdown", "none"] | None = None
     min_chars: int = 200
-    deduplicate: Literal["none", "exact"] = "exact"
+    max_document_mb: float = 16.0
+    deduplicate: Literal["none", "exact", "near"] = "near"
+    near_threshold: float = 0.8
     validation_fraction: float = 0.05
+    export: str | None = None
     cache_dir: str = "~/.cache/mlm_dist"
 
 
@@ -47,12 +60,18 @@ class TokenizerConfig:
 
     Args:
         path: Folder or hub name of a tokenizer; by default the model's own.
-        train_vocab_size: Train a WordPiece tokenizer with this many tokens on the training documents; by default only
-            where neither path nor the model brings a tokenizer, with 4096.
+        train_vocab_size: Train a tokenizer with this many tokens on the training documents; by default only where
+            neither path nor the model brings a tokenizer, with 4096.
+        train_kind: What kind of tokenizer to train: wordpiece (uncased, as BERT's), bpe (on bytes, none of which is
+            lost, as RoBERTa's and ModernBERT's) or unigram (as XLM-RoBERTa's).
+        add_domain_tokens: Add this many words to the tokenizer: those that shorten the training documents the most.
+            The embedding of each starts as the mean of its pieces'.
     """
 
     path: str | None = None
     train_vocab_size: int | None = None
+    train_kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
+    add_domain_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,11 +79,12 @@ class RowsConfig:
     """How documents become rows of tokens.
 
     Args:
-        mode: chunk cuts a document into as many rows as it needs; truncate keeps only its first row.
+        mode: truncate keeps a document's first window of max_length tokens; chunk keeps all its windows, each in a row
+            of its own; pack puts several into a row where they fit, each seen by the model as if it were alone.
         max_length: Tokens in a row, special tokens included.
     """
 
-    mode: Literal["truncate", "chunk"] = "chunk"
+    mode: Literal["truncate", "chunk", "pack"] = "chunk"
     max_length: int = 128
 
 
@@ -107,7 +127,8 @@ class BatchConfig:
 
     Args:
         global_size: Rows per update, over all processes.
-        micro_size: Rows per process and forward pass; by default the largest that divides, of at most 65,536 tokens.
+        micro_size: Rows per process and forward pass; by default the largest that divides and fits the memory, of at
+            most 65,536 tokens. Where it does not fit, it is halved before the first update.
     """
 
     global_size: int = 16
@@ -150,9 +171,12 @@ class ValidationConfig:
 
     Args:
         every: Updates between validations; null validates at the start and the end only.
+        model: What the validate job evaluates: model (what the run exported), checkpoint (its newest), start
+            (model.name_or_path as it is before training), or the folder of a checkpoint or a model.
     """
 
     every: int | None = 500
+    model: str = "model"
 
 
 @dataclass(frozen=True)
@@ -172,11 +196,28 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class ExportConfig:
+    """The exported model.
+
+    Args:
+        dtype: What its weights are written in; they are trained and kept in checkpoints as float32.
+        checkpoint: What the export job exports: newest (the newest good one of output_dir), or a checkpoint's folder.
+        verify: Load it in a process of its own and compare before it takes the place of an older one.
+        push_to_hub: Repository on the Hugging Face hub to upload it to; a new one is private. null uploads nothing.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    checkpoint: str = "newest"
+    verify: bool = True
+    push_to_hub: str | None = None
+
+
+@dataclass(frozen=True)
 class TrackingConfig:
     """Experiment trackers.
 
     Args:
-        trackers: Names of trackers known to accelerate; none but those named here is ever contacted.
+        trackers: tensorboard, wandb, mlflow, trackio or others known to accelerate; none but those named is contacted.
     """
 
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
@@ -209,6 +250,7 @@ class Config:
         optim: The optimizer.
         validation: Held-out validation.
         checkpoint: Checkpoints and going on from them.
+        export: The exported model.
         tracking: Experiment trackers.
         logging: Progress lines.
     """
@@ -224,6 +266,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
@@ -275,6 +318,22 @@ def parse(argv: Sequence[str] | None = None, *, prog: str = "train.py", descript
     config = Config(**{item.name: config[item.name] for item in dataclasses.fields(Config)})
     _check(config)
     return config
+
+
+def parse_of_run(argv: Sequence[str] | None = None, *, prog: str, description: str | None = None) -> Config:
+    """As `parse`, for jobs about a run: where output_dir holds one, its own config.yaml stands before flags and files.
+
+    Raises:
+        ConfigError: As `parse`.
+    """
+    flags = list(sys.argv[1:] if argv is None else argv)
+    asks = "--print_config"  # answered by the second pass, when all is merged
+    first = [flag for flag in flags if not flag.startswith(asks)]
+    output_dir = parse(first, prog=prog, description=description).output_dir
+    own = os.path.join(os.path.expanduser(output_dir), "config.yaml")
+    files = ["--config", own] if os.path.isfile(own) else []
+    # A run's directory may have been moved since its file was written.
+    return parse([*files, *flags, "--output_dir", output_dir], prog=prog, description=description)
 
 
 def to_yaml(config: Config) -> str:
@@ -383,10 +442,17 @@ def _check(config: Config) -> None:
     require("corpus.patterns", bool(corpus.patterns), "must hold at least one glob such as '**/*.md'")
     require("corpus.min_chars", corpus.min_chars >= 0, "must not be negative")
     require("corpus.validation_fraction", 0 <= corpus.validation_fraction < 1, "must be at least 0 and under 1")
+    require("corpus.max_document_mb", 0 < corpus.max_document_mb <= 1000, "must be over 0 and at most 1000")
+    require("corpus.near_threshold", 0 < corpus.near_threshold <= 1, "must be over 0 and at most 1")
+    suffixes = (".json", ".jsonl", ".parquet")
+    exports = corpus.export is None or corpus.export.lower().endswith(suffixes)
+    require("corpus.export", exports, f"must end in {', '.join(suffixes)}")
     size = config.tokenizer.train_vocab_size
     require("tokenizer.train_vocab_size", size is None or size >= 300, "must be at least 300")
     if size is not None and config.tokenizer.path is not None:
         raise ConfigError("tokenizer.path and tokenizer.train_vocab_size exclude each other; give one of them")
+    words = config.tokenizer.add_domain_tokens
+    require("tokenizer.add_domain_tokens", words is None or words >= 1, "must be at least 1, or null")
     require("rows.max_length", config.rows.max_length >= 8, "must be at least 8")
     require("masking.probability", 0 < masking.probability < 1, "must be over 0 and under 1")
     require("masking.mask", 0 <= masking.mask <= 1, "must be from 0 to 1")
@@ -407,4 +473,9 @@ def _check(config: Config) -> None:
     require("checkpoint.every", every is None or every >= 1, "must be at least 1, or null")
     require("checkpoint.keep_last", config.checkpoint.keep_last >= 1, "must be at least 1")
     require("checkpoint.resume", bool(config.checkpoint.resume.strip()), "must be auto, never or a path")
+    require("validation.model", bool(config.validation.model.strip()), "must be model, checkpoint, start or a path")
+    require("export.checkpoint", bool(config.export.checkpoint.strip()), "must be newest or a path")
+    repository = config.export.push_to_hub
+    is_name = repository is None or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository) is not None
+    require("export.push_to_hub", is_name, "must be a repository such as name/model, or null")
     require("logging.every", config.logging.every >= 1, "must be at least 1")

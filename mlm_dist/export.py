@@ -1,63 +1,153 @@
-"""Write a trained model so that `from_pretrained` and `pipeline("fill-mask")` load it."""
+"""Write a trained model so that `from_pretrained` and `pipeline("fill-mask")` load it.
+
+    python mlm_dist/export.py --output_dir runs/mine
+    python mlm_dist/export.py --output_dir runs/mine --export.checkpoint runs/mine/checkpoints/step-00000500
+    python mlm_dist/export.py --output_dir runs/mine --export.dtype bfloat16 --export.push_to_hub me/my-model
+
+It takes the newest checkpoint of the run in output_dir, whose configuration is read before all flags, and trains
+nothing. Training does the same at its end.
+"""
 
 from __future__ import annotations
 
-import os
+import dataclasses
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from mlm_dist import __version__
-from mlm_dist.config import Config, to_yaml
+from mlm_dist import job
+from mlm_dist.config import Config
+from mlm_dist.corpus import git
 from mlm_dist.corpus.store import PreparedCorpus
-from mlm_dist.modeling.build import is_architecture
+from mlm_dist.errors import CheckpointError, ConfigError
+from mlm_dist.exporting import hub, reloaded
+from mlm_dist.exporting.card import card
+from mlm_dist.modeling.build import architecture
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
-from mlm_dist.training import distributed
+from mlm_dist.prepare import prepare
+from mlm_dist.reporting.record import read_record
+from mlm_dist.training import checkpoint, distributed
+
+
+def main(config: Config) -> None:
+    """Export a checkpoint of a run."""
+    if job.rank_and_world_size()[1] > 1:
+        raise ConfigError("the export job needs one process; start it as python mlm_dist/export.py")
+    hub.check(config)
+    run = Path(config.output_dir).expanduser()
+    point = _point(config, run)
+    model, corpus, step = load_checkpoint(config, point)
+    try:
+        _write(model, corpus, run, config, step)
+    except OSError as error:
+        raise ConfigError(f"output_dir: cannot write the model to {run} ({error.strerror}); make room") from None
+    job.say(f"{point} as {config.export.dtype} in {run / 'model'}")
+    push(config)
 
 
 def export(
-    accelerator: Accelerator,
-    core: MaskedLanguageModel,
-    corpus: PreparedCorpus,
-    folder: Path,
-    config: Config,
-    facts: Mapping[str, object],
+    accelerator: Accelerator, core: MaskedLanguageModel, corpus: PreparedCorpus, run: Path, config: Config, step: int
 ) -> None:
-    """Write weights in fp32, tokenizer and model card, whole or not at all; a collective.
+    """Write weights, tokenizer and model card to `model/` of the run directory, whole or not at all; a collective.
 
     Args:
         accelerator: The processes.
         core: The model as it was before it was prepared.
         corpus: What it was trained on; its tokenizer goes with the model.
-        folder: Where they go; what was there is replaced.
+        run: The run directory; an older model in it is replaced.
         config: The run.
-        facts: What the model card says in its table.
+        step: The update the weights are of.
+
+    Raises:
+        ModelError: What was written does not load again, or is not what is in memory.
     """
     values = {}
     for name, value in distributed.full_parameters(accelerator, core):
         if accelerator.is_main_process:
             values[name.removeprefix("model.")] = value
+    distributed.on_main(accelerator, lambda: _write(_assembled(core.model, values), corpus, run, config, step))
 
-    def write() -> None:
-        model = _assembled(core.model, values)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            model.save_pretrained(str(temporary))
-            corpus.tokenizer.save_pretrained(str(temporary))
-            (temporary / "README.md").write_text(_card(config, model, corpus, facts), "utf-8")
-            temporary.chmod(0o755)
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
-    distributed.on_main(accelerator, write)
+def load_checkpoint(config: Config, point: Path) -> tuple[Any, PreparedCorpus, int]:
+    """The model of a verified checkpoint, in fp32 on the CPU; the corpus it was trained on; and its update.
+
+    Raises:
+        CheckpointError: It is of another model, or its corpus is gone and its documents have changed since.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    state, identity = checkpoint.read_state(point)
+    corpus = _corpus(config, str(identity["corpus.source"]).removeprefix("digest "), point)
+    found = architecture(config, corpus.tokenizer, len(corpus.domain_tokens))
+    core = MaskedLanguageModel(AutoModelForMaskedLM.from_config(found, dtype=torch.float32), masked_head=False)
+    checkpoint.load_weights(point, core)
+    core.model.tie_weights()
+    return core.model, corpus, state.step
+
+
+def push(config: Config) -> None:
+    """Upload the exported model from the main process, if `export.push_to_hub` says where to."""
+    if config.export.push_to_hub is not None and job.is_main_process():
+        hub.push(Path(config.output_dir).expanduser() / "model", config.export.push_to_hub, job.say)
+
+
+def public(config: Config) -> Config:
+    """The configuration as others may see it: without the name and password of a git address."""
+    source = git.without_credentials(config.corpus.source)
+    return dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, source=source))
+
+
+def _write(model: Any, corpus: PreparedCorpus, run: Path, config: Config, step: int) -> None:
+    """Write an fp32 model on the CPU, load it again elsewhere, and put it in place; its weights are rounded."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    folder = run / "model"
+    name, mask = run.resolve().name, corpus.tokenizer.mask_token
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=run))
+    try:
+        model.to(getattr(torch, config.export.dtype)).save_pretrained(str(temporary))
+        corpus.tokenizer.save_pretrained(str(temporary))
+        about = card(name, public(config), model, mask, corpus.manifest, read_record(run), step)
+        about.save(temporary / "README.md")
+        temporary.chmod(0o755)
+        for path in temporary.iterdir():
+            path.chmod(0o644)
+        if config.export.verify:
+            reloaded.check(temporary, model.float(), corpus.tokenizer)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _point(config: Config, run: Path) -> Path:
+    """The checkpoint that `export.checkpoint` means, verified."""
+    if config.export.checkpoint == "newest":
+        return checkpoint.require_newest(run / "checkpoints", job.say)
+    point = Path(config.export.checkpoint).expanduser()
+    if not checkpoint.is_name(point.name) or not point.is_dir():
+        raise CheckpointError(f"export.checkpoint: {point} is no checkpoint; name a folder such as step-00000500")
+    checkpoint.verify(point)
+    return point
+
+
+def _corpus(config: Config, digest: str, point: Path) -> PreparedCorpus:
+    """The corpus a checkpoint was trained on, from the cache; where it is gone, it is prepared again."""
+    kept = PreparedCorpus(Path(config.corpus.cache_dir).expanduser() / digest)
+    if (kept.folder / "manifest.json").is_file():
+        return kept
+    corpus = prepare(config)
+    if corpus.digest != digest:
+        raise CheckpointError(
+            f"corpus.source: {point} was trained on the rows {digest}, which are not in corpus.cache_dir, and the "
+            f"documents now give {corpus.digest}; restore either"
+        )
+    return corpus
 
 
 def _assembled(trained: Any, values: dict[str, torch.Tensor]) -> Any:
@@ -72,26 +162,5 @@ def _assembled(trained: Any, values: dict[str, torch.Tensor]) -> Any:
     return model
 
 
-def _card(config: Config, model: Any, corpus: PreparedCorpus, facts: Mapping[str, object]) -> str:
-    from huggingface_hub import ModelCardData
-
-    base = None if is_architecture(config.model.name_or_path) else config.model.name_or_path
-    on_hub = base is not None and not os.path.isdir(os.path.expanduser(base))
-    data = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="fill-mask",
-        base_model=base if on_hub else None,
-        tags=["fill-mask", model.config.model_type, "mlm_dist"],
-    )
-    source = corpus.manifest["source"]
-    about = {**facts, "documents": f"{source['location']} {source['commit'] or ''}".strip()}
-    rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in about.items())
-    return (
-        f"---\n{data.to_yaml()}\n---\n\n"
-        f"# {Path(config.output_dir).resolve().name}\n\n"
-        f"A masked-language model trained with mlm_dist {__version__}.\n\n"
-        f"| | |\n|---|---|\n{rows}\n\n"
-        "```python\nfrom transformers import pipeline\n\n"
-        f'fill = pipeline("fill-mask", model="PATH")\nfill("The {corpus.tokenizer.mask_token} is missing.")\n```\n\n'
-        f"The run's configuration:\n\n```yaml\n{to_yaml(config)}```\n"
-    )
+if __name__ == "__main__":
+    job.run(main, prog="export.py", description=__doc__, of_a_run=True)

@@ -46,6 +46,24 @@ def write_json(path: Path, value: Any, *, durable: bool = True, indent: int | No
     write_whole(path, write, durable=durable)
 
 
+def lock(path: Path, *, wait: bool) -> Any:
+    """Hold a lock until its `release` is called or the process ends; on a disk without locks, hold nothing.
+
+    Raises:
+        BlockingIOError: Another process holds it, and we do not wait.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(path)
+    try:
+        held.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise BlockingIOError(f"{path} is locked") from None
+    except (OSError, NotImplementedError):
+        pass  # such as a cloud drive that is mounted as a folder
+    return held
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()

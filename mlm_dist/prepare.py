@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,27 @@ import numpy as np
 
 from mlm_dist import job
 from mlm_dist.config import Config
-from mlm_dist.corpus import git, reading, rows, selection, sources, summary, tokens
+from mlm_dist.corpus import (
+    documents,
+    domain_tokens,
+    git,
+    reading,
+    rows,
+    selection,
+    sources,
+    summary,
+    tokenizer_training,
+    tokens,
+)
 from mlm_dist.corpus.meeting import Meeting
-from mlm_dist.corpus.store import FORMAT, SPLITS, CorpusStore, PreparedCorpus
+from mlm_dist.corpus.rows import RowBlock
+from mlm_dist.corpus.store import FORMAT, SPLITS, CorpusStore, PreparedCorpus, ShardKeys
+from mlm_dist.corpus.training_texts import TrainingTexts
 from mlm_dist.errors import CorpusError, reason
-from mlm_dist.files import write_json
+from mlm_dist.files import lock, write_json
 from mlm_dist.modeling.build import tokenizer_of
+
+BLOCK_TOKENS = 1 << 22  # made into rows together
 
 
 def main(config: Config) -> None:
@@ -51,200 +67,260 @@ def prepare(config: Config) -> PreparedCorpus:
     with Meeting(cache_dir / "meetings", *job.rank_and_world_size()) as meeting, contextlib.ExitStack() as held:
         plan = meeting.lead("plan", lambda: _plan(config, cache_dir, held))
         store = CorpusStore(cache_dir, plan["digest"])
-        if plan["ready"]:
-            return PreparedCorpus(store.place)
-        source = sources.Source(**plan["source"] | {"root": Path(plan["source"]["root"])})
-        work = reading.shards(source)
+        if not plan["ready"]:
+            _make(config, store, plan, meeting)
+        corpus = PreparedCorpus(store.place)
+        if config.corpus.export is not None:
+            to = Path(config.corpus.export).expanduser()
+            meeting.lead("export", lambda: documents.export(corpus.documents(), to))
+        return corpus
 
-        shards = range(len(work))
-        mine = meeting.mine(shards)
 
-        for shard in mine:
-            _read_shard(config, store, source, work[shard], shard)
-        if mine or meeting.rank == 0:  # whoever has no share waits for the end alone: all else may be gone by then
-            meeting.wait_for([store.counts("documents", shard) for shard in shards])
-            chosen, starts = _select(config, store, len(work))
-            meeting.lead("tokenizer", lambda: _make_tokenizer(config, store, chosen, starts))
-            tokenizer = tokens.load(str(store.partial / "tokenizer"))
-            encoder, special = tokens.Encoder(tokenizer), tokens.special_tokens(tokenizer)
-        for shard in mine:
-            side = chosen.side[starts[shard] : starts[shard + 1]]
-            _tokenize_shard(config, store, encoder, special, side, shard)
+def find(config: Config) -> tuple[PreparedCorpus | None, int | None]:
+    """The rows a config describes, if an earlier job left them in the cache; fetches nothing.
 
-        def publish() -> None:
-            meeting.wait_for([store.counts("rows", shard) for shard in shards])
-            _publish(store, plan, chosen, starts)
+    Returns:
+        The corpus, of a source on the network the one prepared last; and the bytes of the source's files, if those are
+        here.
+    """
+    cache_dir = Path(config.corpus.cache_dir).expanduser().absolute()
+    name, described = config.corpus.source, _described(config)
+    is_here = name == "python-docs" or (Path(name).expanduser().exists() and not git.is_repository(name))
+    if is_here:
+        source = sources.acquire(config.corpus, cache_dir)
+        place = cache_dir / _key(source.digest(), described)
+        size = sum((source.root / path).stat().st_size for path in source.files)
+        return (PreparedCorpus(place) if (place / "manifest.json").is_file() else None), size
+    location = git.without_credentials(name)
+    paths = sorted(cache_dir.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for corpus in (PreparedCorpus(path.parent) for path in paths if path.parent.suffix != ".partial"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            manifest = corpus.manifest
+            made_from = manifest["source"]["location"], manifest["config"]
+            if manifest["format"] == FORMAT and made_from == (location, json.loads(json.dumps(described))):
+                return corpus, None
+    return None, None
 
-        meeting.lead("publish", publish)
-        return PreparedCorpus(store.place)
+
+def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Meeting) -> None:
+    """Make the rows, each process its share of the shards."""
+    source = sources.Source(**plan["source"] | {"root": Path(plan["source"]["root"])})
+    work = reading.shards(source)
+    keys = [_documents_key(config, source, shard) for shard in work]
+    mine = meeting.share([shard.size for shard in work])
+
+    for i in mine:
+        if not store.is_finished(keys[i]):
+            found = documents.write(config.corpus, source, work[i].parts, store.documents(keys[i]))
+            store.finish(keys[i], [store.documents(keys[i])], dataclasses.asdict(found))
+
+    def decide() -> None:
+        meeting.wait_for([store.mark(key) for key in keys])
+        chosen = _select(config, store, keys)
+        _make_tokenizer(config, store, keys, chosen)
+        chosen.save(store.partial / "selection.npz")
+
+    shards: list[ShardKeys] = []
+    if mine or meeting.rank == 0:  # whoever has no share waits for the end alone: all else may be gone by then
+        meeting.lead("decisions", decide)
+        sides = _sides(store, keys)
+        tokenizer = tokens.load(str(store.partial / "tokenizer"))
+        encoder, special = tokens.Encoder(tokenizer), tokens.special_tokens(tokenizer)
+        domain = PreparedCorpus(store.partial).domain_tokens
+        made_by = _key(tokens.digest(tokenizer), list(domain.items()))
+        shortens = np.zeros(len(tokenizer), np.int64)  # the documents by so many tokens, each time it stands in them
+        shortens[list(domain)] = [len(pieces) - 1 for pieces in domain.values()]
+        shards = [ShardKeys(key, _rows_key(config, key, made_by, side)) for key, side in zip(keys, sides, strict=True)]
+        for i in mine:
+            if not store.is_finished(shards[i].rows):
+                _tokenize(config, store, encoder, special, shortens, sides[i], shards[i])
+
+    def publish() -> None:
+        meeting.wait_for([store.mark(shard.rows) for shard in shards])
+        _publish(store, plan, shards)
+
+    meeting.lead("publish", publish)
 
 
 def _plan(config: Config, cache_dir: Path, held: contextlib.ExitStack) -> dict[str, Any]:
     """Find the source, derive the digest, and see whether the work has been done before."""
-    from filelock import FileLock, Timeout
-
     job.say(f"looking at {git.without_credentials(config.corpus.source)}")
     source = sources.acquire(config.corpus, cache_dir)
     described = _described(config)
-    parts = [FORMAT, source.digest(), described]
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    lock = FileLock(cache_dir / f"{digest}.lock")
+    digest = _key(source.digest(), described)
+    place = cache_dir / f"{digest}.lock"
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        locked = lock(place, wait=False)
+    except BlockingIOError:
         job.say("another run is preparing the same rows; waiting for it")
-        lock.acquire()
-    held.callback(lock.release)
+        locked = lock(place, wait=True)
+    held.callback(locked.release)
     store = CorpusStore(cache_dir, digest)
     ready = store.find() is not None
     if not ready:
         store.begin()
         job.say(f"preparing {len(source.files):,} files into {store.place}")
-    plain = dataclasses.asdict(source) | {"root": str(source.root)}
+    plain = vars(source) | {"root": str(source.root)}
     return {"digest": digest, "ready": ready, "source": plain, "config": described, "source_digest": source.digest()}
 
 
 def _described(config: Config) -> dict[str, Any]:
     """Everything but the documents that the rows depend on."""
     path = tokenizer_of(config)
-    tokenizer: dict[str, Any] = {"train_vocab_size": config.tokenizer.train_vocab_size or tokens.DEFAULT_VOCAB_SIZE}
+    tokenizer: dict[str, Any]
     if path is not None:
         tokenizer = {"sha256": tokens.digest(tokens.load(*path))}
-    names = ("min_chars", "deduplicate", "validation_fraction")
-    corpus = {name: getattr(config.corpus, name) for name in names}
+    else:
+        vocab_size = config.tokenizer.train_vocab_size or tokens.DEFAULT_VOCAB_SIZE
+        tokenizer = {"train_vocab_size": vocab_size, "train_kind": config.tokenizer.train_kind}
+    tokenizer["add_domain_tokens"] = config.tokenizer.add_domain_tokens
+    names = ("deduplicate", "near_threshold", "validation_fraction")
+    corpus = documents.described(config.corpus) | {name: getattr(config.corpus, name) for name in names}
     return {"corpus": corpus, "tokenizer": tokenizer, "rows": dataclasses.asdict(config.rows)}
 
 
-def _read_shard(
-    config: Config, store: CorpusStore, source: sources.Source, parts: list[reading.Part], shard: int
-) -> None:
-    """Read some files and keep the documents worth training on."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    kept: dict[str, list[Any]] = {"id": [], "key": [], "text": []}
-    set_aside: list[tuple[str, str]] = []
-    encodings: Counter[str] = Counter()
-    for found in reading.read(source, parts):
-        if isinstance(found, reading.SetAside):
-            set_aside.append((found.id, found.reason))
-            continue
-        encodings[found.encoding] += 1
-        text = found.text.strip()
-        if len(text) < max(config.corpus.min_chars, 1):
-            set_aside.append((found.id, f"under {config.corpus.min_chars} characters" if text else "empty"))
-            continue
-        # Lone surrogates are no text; an id may hold them where a file's name is no UTF-8.
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        kept["id"].append(found.id.encode("utf-8", "backslashreplace").decode("utf-8"))
-        kept["key"].append(selection.text_key(text))
-        kept["text"].append(text)
-    schema = pa.schema({"id": pa.string(), "key": pa.binary(16), "text": pa.large_string()})
-    pq.write_table(pa.table(kept, schema=schema), store.documents(shard), compression="zstd", row_group_size=1000)
-    figures = {"kept": len(kept["id"]), "set_aside": set_aside, "encodings": encodings}
-    write_json(store.counts("documents", shard), figures, durable=False)
+def _documents_key(config: Config, source: sources.Source, shard: reading.Shard) -> str:
+    """The name of a shard's documents: a hash of all they depend on."""
+    parts = [(part.path, part.start, part.stop, source.files[part.path]) for part in shard.parts]
+    return _key(documents.described(config.corpus), source.records, parts)
 
 
-def _select(config: Config, store: CorpusStore, num_shards: int) -> tuple[selection.Selection, list[int]]:
-    """Decide for all documents at once; every rank comes to the same answer. Also: where each shard starts."""
-    import pyarrow.parquet as pq
+def _rows_key(config: Config, documents_key: str, tokenizer: str, side: np.ndarray) -> str:
+    """The name of a shard's rows: a hash of all they depend on."""
+    return _key(documents_key, tokenizer, dataclasses.asdict(config.rows), side.tobytes().hex())
 
-    keys: list[bytes] = []
-    starts = [0]
-    for shard in range(num_shards):
-        keys += pq.read_table(store.documents(shard), columns=["key"])["key"].to_pylist()
-        starts.append(len(keys))
+
+def _key(*parts: Any) -> str:
+    text = json.dumps([FORMAT, *parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _select(config: Config, store: CorpusStore, keys: Sequence[str]) -> selection.Selection:
+    """Decide for all documents at once which stay, and on which side."""
+    measures = [documents.measures(store.documents(key)) for key in keys]
     corpus = config.corpus
-    chosen = selection.select(
-        keys, deduplicate=corpus.deduplicate == "exact", validation_fraction=corpus.validation_fraction
+    return selection.select(
+        np.concatenate([text_keys for text_keys, _ in measures] or [np.empty((0, selection.KEY_BYTES), np.uint8)]),
+        [signatures for _, signatures in measures],
+        deduplicate=corpus.deduplicate,
+        near_threshold=corpus.near_threshold,
+        validation_fraction=corpus.validation_fraction,
     )
-    return chosen, starts
 
 
-def _make_tokenizer(config: Config, store: CorpusStore, chosen: selection.Selection, starts: list[int]) -> None:
+def _sides(store: CorpusStore, keys: Sequence[str]) -> list[np.ndarray]:
+    """What was decided on the documents of each shard."""
+    sizes = [store.figures(key)["kept"] for key in keys]
+    return np.split(selection.load(store.partial / "selection.npz").side, np.cumsum(sizes)[:-1])
+
+
+def _make_tokenizer(config: Config, store: CorpusStore, keys: Sequence[str], chosen: selection.Selection) -> None:
     """Load the tokenizer the config names, or train one on the training documents, and keep it with the rows."""
-    import pyarrow.parquet as pq
-
     num_train = chosen.count(selection.TRAIN)
-    if not num_train:
-        reasons = _dropped(store, chosen, len(starts) - 1)
+    if not (num_train or chosen.count(selection.VALIDATION)):
+        reasons = _dropped([store.figures(key) for key in keys], chosen)
         said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items()) or "no documents in it"
         raise CorpusError(
             f"corpus.source: {git.without_credentials(config.corpus.source)} has no document left to train on "
             f"({said}); name another source or change corpus.min_chars"
         )
-    if config.corpus.validation_fraction > 0 and not chosen.count(selection.VALIDATION):
+    if config.corpus.validation_fraction > 0 and not (num_train and chosen.count(selection.VALIDATION)):
         raise CorpusError(
             "corpus.source: there is only one distinct document, so none can be held out; add documents or set "
             "corpus.validation_fraction to 0"
         )
-    path = tokenizer_of(config)
+    path, wanted = tokenizer_of(config), config.tokenizer.add_domain_tokens
+    if path is None or wanted is not None:
+        sizes = [store.figures(key)["kept"] for key in keys]
+        is_train = np.split(chosen.side == selection.TRAIN, np.cumsum(sizes)[:-1])
+        texts = TrainingTexts(list(zip(map(store.documents, keys), is_train, strict=True)))
+        learnt_from = f"on {num_train:,} documents ({texts.describe()})"
     if path is not None:
         tokenizer = tokens.load(*path)
     else:
-        vocab_size = config.tokenizer.train_vocab_size or tokens.DEFAULT_VOCAB_SIZE
-        job.say(f"training a WordPiece tokenizer of {vocab_size:,} tokens on {num_train:,} documents")
-
-        def texts() -> Any:
-            for shard in range(len(starts) - 1):
-                side = chosen.side[starts[shard] : starts[shard + 1]]
-                for i, text in enumerate(pq.read_table(store.documents(shard), columns=["text"])["text"].to_pylist()):
-                    if side[i] == selection.TRAIN:
-                        yield text
-
-        tokenizer = tokens.train_wordpiece(texts, vocab_size, config.rows.max_length)
+        kind, vocab_size = config.tokenizer.train_kind, config.tokenizer.train_vocab_size or tokens.DEFAULT_VOCAB_SIZE
+        job.say(f"training a {tokenizer_training.NAMES[kind]} tokenizer of {vocab_size:,} tokens {learnt_from}")
+        tokenizer = tokenizer_training.train(kind, texts, vocab_size, config.rows.max_length)
+    added: list[domain_tokens.DomainToken] = []
+    if wanted is not None:
+        tokenizer, added = domain_tokens.add(tokenizer, texts(), wanted)
+        job.say(f"added {len(added):,} domain tokens, counted {learnt_from}")
     tokens.save(tokenizer, store.partial / "tokenizer")
+    write_json(store.partial / "domain_tokens.json", [dataclasses.asdict(one) for one in added], indent=1)
 
 
-def _tokenize_shard(
+def _tokenize(
     config: Config,
     store: CorpusStore,
     encoder: tokens.Encoder,
     special: tokens.SpecialTokens,
+    shortens: np.ndarray,
     side: np.ndarray,
-    shard: int,
+    shard: ShardKeys,
 ) -> None:
     """Turn the documents of a shard into rows of both splits."""
-    import pyarrow.parquet as pq
-
-    texts = pq.read_table(store.documents(shard), columns=["text"])["text"].to_pylist()
     figures: dict[str, Any] = {}
+    paths = []
     for split, wanted in zip(SPLITS, (selection.TRAIN, selection.VALIDATION), strict=True):
-        ids, lengths = encoder([text for text, is_on in zip(texts, side, strict=True) if is_on == wanted])
-        block = rows.window(ids, lengths, config.rows.mode, config.rows.max_length, special)
-        rows.write(store.rows(shard, split), block)
-        figures[split] = {
-            "rows": len(block.lengths),
-            "kept": len(ids) - block.num_dropped,
-            "dropped": block.num_dropped,
-            "padded": int(block.input_ids.size - block.lengths.sum()),
-        }
+        seen = np.zeros(encoder.vocab_size, np.int64)
+        totals = Counter(dict.fromkeys(("rows", "kept", "dropped", "padded", "saved"), 0))
+
+        def blocks(wanted: int = wanted, seen: np.ndarray = seen, totals: Counter[str] = totals) -> Iterator[RowBlock]:
+            for ids, lengths in _encoded(store.documents(shard.documents), encoder, side == wanted):
+                block = rows.window(ids, lengths, config.rows.mode, config.rows.max_length, special)
+                totals.update(block.figures(len(ids)) | {"saved": int(shortens[ids].sum())})
+                seen += np.bincount(block.input_ids.reshape(-1), minlength=len(seen))
+                yield block
+
+        rows.write(store.rows(shard.rows, split), config.rows.max_length, blocks())
+        paths.append(store.rows(shard.rows, split))
+        figures[split] = dict(totals)
         if split == "train":
-            seen = np.bincount(block.input_ids.reshape(-1), minlength=encoder.vocab_size)
             seen[list(special.all)] = 0
-            figures["token_counts"] = seen.tolist()
-    write_json(store.counts("rows", shard), figures, durable=False)
+            path = store.partial / "shards" / f"{shard.rows}.npy"
+            np.save(path, seen, allow_pickle=False)
+            paths.append(path)
+    store.finish(shard.rows, paths, figures)
 
 
-def _publish(store: CorpusStore, plan: dict[str, Any], chosen: selection.Selection, starts: list[int]) -> None:
+def _encoded(path: Path, encoder: tokens.Encoder, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The tokens of the wanted documents of a shard, some millions at a time."""
+    waiting: list[tuple[np.ndarray, np.ndarray]] = []
+    count = 0
+    for first, group in documents.texts(path, wanted):
+        waiting.append(encoder([text for text, is_wanted in zip(group, wanted[first:], strict=False) if is_wanted]))
+        count += len(waiting[-1][0])
+        if count >= BLOCK_TOKENS:
+            yield _joined(waiting)
+            waiting, count = [], 0
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([ids for ids, _ in pairs]), np.concatenate([lengths for _, lengths in pairs])
+
+
+def _publish(store: CorpusStore, plan: dict[str, Any], shards: Sequence[ShardKeys]) -> None:
     """Add up the shards' figures, write the manifest, and put the corpus in place."""
-    import pyarrow.parquet as pq
-
-    num_shards = len(starts) - 1
-    figures = [json.loads(store.counts("rows", shard).read_text("utf-8")) for shard in range(num_shards)]
-    read = [json.loads(store.counts("documents", shard).read_text("utf-8")) for shard in range(num_shards)]
+    read = [store.figures(shard.documents) for shard in shards]
+    made = [store.figures(shard.rows) for shard in shards]
+    chosen = selection.load(store.partial / "selection.npz")
     set_aside: dict[str, list[str]] = {reason: list(paths) for reason, paths in plan["source"]["set_aside"].items()}
     for id_, why in (pair for one in read for pair in one["set_aside"]):
         set_aside.setdefault(why, []).append(id_)
-    for shard in range(num_shards):
-        side = chosen.side[starts[shard] : starts[shard + 1]]
-        if (side == selection.DROPPED).any():
-            ids = pq.read_table(store.documents(shard), columns=["id"])["id"].to_pylist()
-            set_aside.setdefault("duplicate", []).extend(ids[i] for i in np.flatnonzero(side == selection.DROPPED))
-    encodings = sum((Counter(one["encodings"]) for one in read), Counter())
-    dropped = _dropped(store, chosen, num_shards)
+    copies: dict[str, list[str]] = {}
+    ids = _ids(store, [shard.documents for shard in shards], chosen)
+    for i in np.flatnonzero(chosen.is_dropped).tolist():
+        set_aside.setdefault(selection.REASONS[int(chosen.side[i])], []).append(ids[i])
+        copies.setdefault(ids[int(chosen.stayed[i])], []).append(ids[i])
+    dropped = _dropped(read, chosen)
     kept = chosen.count(selection.TRAIN) + chosen.count(selection.VALIDATION)
     source = plan["source"]
+
+    def added(name: str) -> dict[str, int]:
+        return dict(sorted(sum((Counter(one[name]) for one in read), Counter()).items()))
+
     manifest = {
         "format": FORMAT,
         "digest": plan["digest"],
@@ -266,24 +342,54 @@ def _publish(store: CorpusStore, plan: dict[str, Any], chosen: selection.Selecti
             "validation": chosen.count(selection.VALIDATION),
         },
         "tokens": {
-            name: sum(one[split][name] for one in figures for split in SPLITS) for name in ("kept", "dropped", "padded")
+            name: sum(one[split][name] for one in made for split in SPLITS) for name in ("kept", "dropped", "padded")
         },
-        "rows": {split: sum(one[split]["rows"] for one in figures) for split in SPLITS},
-        "encodings": dict(sorted(encodings.items())),
+        "domain_tokens": _domain_tokens(plan, store, made),
+        "rows": {split: sum(one[split]["rows"] for one in made) for split in SPLITS},
+        "encodings": added("encodings"),
+        "notes": added("notes"),
         "set_aside": dict(sorted(set_aside.items())),
+        "copies": dict(sorted(copies.items())),
+        "shards": [shard.documents for shard in shards],
     }
-    counts = np.array([one["token_counts"] for one in figures], np.int64).sum(0)
-    store.publish(manifest, num_shards, counts)
+    counts: np.ndarray = sum(
+        np.load(store.partial / "shards" / f"{shard.rows}.npy", allow_pickle=False) for shard in shards
+    )
+    store.publish(manifest, shards, counts)
 
 
-def _dropped(store: CorpusStore, chosen: selection.Selection, num_shards: int) -> dict[str, int]:
+def _domain_tokens(plan: dict[str, Any], store: CorpusStore, made: Sequence[dict[str, Any]]) -> dict[str, float] | None:
+    """How many words were added, and the tokens of all documents before (each word in its pieces) and after."""
+    if plan["config"]["tokenizer"]["add_domain_tokens"] is None:
+        return None
+    after = sum(one[split][name] for one in made for split in SPLITS for name in ("kept", "dropped"))
+    before = after + sum(one[split]["saved"] for one in made for split in SPLITS)
+    return {
+        "added": len(PreparedCorpus(store.partial).domain_tokens),
+        "tokens_before": before,
+        "tokens_after": after,
+        "percent_saved": round(100 * (before - after) / max(before, 1), 2),
+    }
+
+
+def _ids(store: CorpusStore, keys: Sequence[str], chosen: selection.Selection) -> dict[int, str]:
+    """The ids of the documents that were dropped and of those that stayed in their place, by their numbers."""
+    wanted = {*np.flatnonzero(chosen.is_dropped).tolist(), *chosen.stayed[chosen.is_dropped].tolist()}
+    found: dict[int, str] = {}
+    if wanted:
+        start = 0
+        for key in keys:
+            names = documents.ids(store.documents(key))
+            found |= {i: names[i - start] for i in range(start, start + len(names)) if i in wanted}
+            start += len(names)
+    return found
+
+
+def _dropped(read: Sequence[dict[str, Any]], chosen: selection.Selection) -> dict[str, int]:
     """{reason: documents dropped}."""
-    dropped: Counter[str] = Counter()
-    for shard in range(num_shards):
-        for _, why in json.loads(store.counts("documents", shard).read_text("utf-8"))["set_aside"]:
-            dropped[why] += 1
-    duplicates = chosen.count(selection.DROPPED)
-    return dict(sorted(dropped.items())) | ({"duplicate": duplicates} if duplicates else {})
+    dropped = Counter(why for one in read for _, why in one["set_aside"])
+    dropped.update({why: chosen.count(code) for code, why in selection.REASONS.items()})
+    return {why: count for why, count in sorted(dropped.items()) if count}
 
 
 if __name__ == "__main__":

@@ -17,19 +17,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import __version__, job
-from mlm_dist.batching.loader import TrainingBatches, validation_batches
+from mlm_dist import __version__, job, report
+from mlm_dist.batching.loader import Rows, TrainingBatches, validation_batches
 from mlm_dist.batching.masking import Masker
-from mlm_dist.batching.plan import batch_plan, num_updates
+from mlm_dist.batching.plan import num_updates
 from mlm_dist.config import Config, to_yaml
 from mlm_dist.corpus import summary, tokens
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError, Interrupted
-from mlm_dist.export import export
-from mlm_dist.modeling.build import architecture, build, starts_from_scratch, tokenizer_of
+from mlm_dist.export import export, public, push
+from mlm_dist.exporting import hub
+from mlm_dist.files import lock
+from mlm_dist.modeling.build import architecture, build, starts_from_scratch
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
+from mlm_dist.plan import foresee
 from mlm_dist.prepare import prepare
-from mlm_dist.training import checkpoint, distributed
+from mlm_dist.training import checkpoint, distributed, fitting, trackers
 from mlm_dist.training.checkpoint import Checkpoints, RunState
 from mlm_dist.training.guard import Guard, StopSignal
 from mlm_dist.training.metrics import Metrics
@@ -43,21 +46,25 @@ def main(config: Config) -> None:
     """Prepare the corpus if need be, train, validate, and export the model."""
     # What can be refused is refused before any work is done.
     rank, world_size = job.rank_and_world_size()
-    plan = batch_plan(config, world_size)
-    distributed.check(config, plan)
-    path = tokenizer_of(config)
-    architecture(config, None if path is None else tokens.load(*path))
+    plan = foresee(config).batch
+    hub.check(config)
 
     corpus = prepare(config)
     rows, held_out = corpus.rows("train"), corpus.rows("validation")
     updates, samples = num_updates(config, len(rows))
-    found = architecture(config, corpus.tokenizer)
+    found = architecture(config, corpus.tokenizer, len(corpus.domain_tokens))
     peak = peak_lr(config.optim, from_scratch=starts_from_scratch(config.model), hidden_size=found.hidden_size)
 
     run = _run_directory(config)
 
     accelerator = distributed.start(config, plan)
-    core = MaskedLanguageModel(build(config, found), masked_head=config.model.masked_head)
+    claims: list[object] = []  # held while this function runs
+    distributed.on_main(accelerator, lambda: claims.append(_claim(run)))
+    core = MaskedLanguageModel(
+        build(config, found, corpus.domain_tokens),
+        masked_head=config.model.masked_head,
+        packed=config.rows.mode == "pack",
+    )
     identity = _identity(config, corpus, found)
     resume = "auto" if job.is_restarted() else config.checkpoint.resume
     point = checkpoint.resume_point(accelerator, resume, run / "checkpoints", identity, job.say)
@@ -70,12 +77,14 @@ def main(config: Config) -> None:
         checkpoints.clean()
         checkpoint.preflight(run, core, config.checkpoint.keep_last)
         (run / "config.yaml").write_text(to_yaml(config), "utf-8")
+        report.begin(run, core.model, corpus)
 
     distributed.on_main(accelerator, take_over)
 
     special = tokens.special_tokens(corpus.tokenizer)
     masker = Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer))
     fixed_masker = Masker(config.masking, MASK_SEED, special.mask, special.all, len(corpus.tokenizer))
+    plan = fitting.fit(accelerator, core, plan, rows, masker, job.say)
     batches = TrainingBatches(rows, masker, plan, config.seed, samples, rank)
 
     if point is not None:
@@ -105,10 +114,11 @@ def main(config: Config) -> None:
         "updates": updates,
         "warmup_updates": warmup_updates(config.optim, updates),
         "peak_learning_rate": peak,
+        **(_unigram(corpus, held_out, fixed_masker) if accelerator.is_main_process and len(held_out) else {}),
     }
     job.show(summary.table(corpus.manifest, str(corpus.folder)))
     progress.introduce(facts)
-    accelerator.init_trackers("tensorboard")
+    distributed.on_main(accelerator, lambda: trackers.start(accelerator, public(config), run))
     metrics.start(**facts, resumed_from=state.step)
 
     def validate() -> None:
@@ -124,7 +134,7 @@ def main(config: Config) -> None:
             checkpoints.save(accelerator, core, optimizer, reached)
 
     began = time.perf_counter()
-    with progress:
+    with progress, fitting.explained(plan):
         step = state.step
         if len(held_out) and point is None:
             validate()
@@ -162,14 +172,13 @@ def main(config: Config) -> None:
 
     outcome: dict[str, float] = {}
     if accelerator.is_main_process and metrics.held_out and step == updates:
-        everything = validation_batches(held_out, fixed_masker, plan.micro_size, 1, 0)
         outcome = {
             "loss_before": metrics.held_out.get(0, math.nan),
             "loss_after": metrics.held_out[max(metrics.held_out)],
-            "unigram_loss": unigram_loss(corpus.token_counts, everything),
+            "unigram_loss": float(str(facts["unigram_loss"])),
         }
     if step == updates:
-        export(accelerator, core, corpus, run / "model", config, facts | outcome)
+        export(accelerator, core, corpus, run, config, step)
     seconds = round(time.perf_counter() - began, 1)
     metrics.end(step=step, seconds=seconds, skipped_steps=metrics.skipped_steps, **outcome)
     # In this order: a process group that outlives its last user only in the model's gradient reducer can hang there.
@@ -179,18 +188,25 @@ def main(config: Config) -> None:
         raise Interrupted(
             f"stopped by a signal and saved after update {step}; run it again with checkpoint.resume auto"
         )
+    report.end(config)
     if outcome:
         before, after, unigram = outcome.values()
         job.say(
             f"held-out loss {before:.4f} before, {after:.4f} after; word frequencies alone give {unigram:.4f} on the "
             f"same rows, {abs(unigram - after):.4f} nats {'more' if after < unigram else 'less'}"
         )
-    job.say(f"model in {run / 'model'}, metrics in {run / 'metrics.jsonl'}")
+    job.say(f"model in {run / 'model'}, metrics in {run / 'metrics.jsonl'}, all at a glance in {run / 'report.html'}")
+    push(config)
 
 
 def _due(step: int, every: int | None, updates: int) -> bool:
     """Whether something that happens every so many updates, and at the end, happens after this one."""
     return step == updates or (every is not None and step % every == 0)
+
+
+def _unigram(corpus: PreparedCorpus, held_out: Rows, masker: Masker) -> dict[str, float]:
+    """What word frequencies alone would give on the held-out rows."""
+    return {"unigram_loss": unigram_loss(corpus.token_counts, validation_batches(held_out, masker, 256, 1, 0))}
 
 
 def _identity(config: Config, corpus: PreparedCorpus, found: Any) -> dict[str, object]:
@@ -218,6 +234,14 @@ def _run_directory(config: Config) -> Path:
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write to {run} ({error.strerror}); name another folder") from None
     return run
+
+
+def _claim(run: Path) -> object:
+    """Keep other runs out of the run directory for as long as what is returned exists."""
+    try:
+        return lock(run / ".lock", wait=False)
+    except BlockingIOError:
+        raise ConfigError(f"output_dir: another run is writing to {run}; wait for it or name another folder") from None
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import launching
 import pytest
-from making import made_up_text
+from filelock import FileLock
+from making import made_up_prose, made_up_text
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,6 +40,30 @@ def folder(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(made_up_text(i, 60 + 40 * (i % 7)), "utf-8")
     return root
+
+
+@pytest.fixture(scope="session")
+def prose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 40 documents in sentences, and one that is too short; all workers share it."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "prose"
+    with FileLock(f"{root}.lock"):
+        if not root.exists():
+            root.mkdir()
+            for i in range(40):
+                (root / f"{i:02d}.txt").write_text(made_up_prose(i, 40), "utf-8")
+            (root / "short.txt").write_text("Too short.", "utf-8")
+    return root
+
+
+@pytest.fixture(scope="session")
+def finished(prose: Path, one_core: None) -> Path:
+    """The directory of a finished run on that prose, with checkpoints after 6 and 12 updates; all workers share it."""
+    run = prose.parent / "finished"
+    with FileLock(f"{run}.lock"):
+        if not (run / "report.html").exists():
+            launching.finish(run, prose)
+    return run
 
 
 @pytest.fixture(scope="session")

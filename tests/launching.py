@@ -13,7 +13,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 # A small corpus, quickly tokenized; every test that trains uses it, so that it is prepared once.
-TINY = ("--tokenizer.train_vocab_size=1000", "--rows.max_length=64")
+# What the export proves by loading the model in a process of its own has its own tests.
+TINY = ("--tokenizer.train_vocab_size=1000", "--rows.max_length=64", "--export.verify=false")
 ACCELERATE = ROOT / "configs" / "accelerate"
 
 
@@ -86,6 +87,18 @@ def accelerate(topology: str, script: str, *arguments: str, launch: tuple[str, .
         ],
         **options,
     )
+
+
+def finish(run_directory: Path, documents: Path) -> Path:
+    """A run of a few updates on a folder of documents, to its end; the cache is beside the folder."""
+    ended = python(
+        "train.py",
+        *(f"--corpus.source={documents}", f"--corpus.cache_dir={documents.parent / 'prose-cache'}"),
+        *("--corpus.validation_fraction=0.2", f"--output_dir={run_directory}", "--optim.steps=12"),
+        *("--logging.every=2", "--validation.every=6", "--checkpoint.every=6", *TINY),
+    )
+    assert ended.returncode == 0, ended.output
+    return run_directory
 
 
 def metrics(run_directory: Path, kind: str) -> list[dict[str, Any]]:

@@ -17,6 +17,20 @@ def made_up_text(seed: int, num_words: int) -> str:
     return " ".join(word + "." if draw.random() < 0.1 else word for word in words)
 
 
+def made_up_prose(seed: int, num_sentences: int) -> str:
+    """Paragraphs of sentences about one of five subjects; the same seed gives the same text."""
+    draw = random.Random(seed)
+    subject = ("vault", "ledger", "cluster", "tunnel", "sensor")[seed % 5]
+    verbs = ("protects", "replaces", "describes", "watches", "needs", "restores")
+    things = ("keys", "rows", "requests", "values", "pages", "users", "documents", "networks")
+    lines = []
+    for i in range(num_sentences):
+        start, verb, one, other = draw.choice(("The", "Every", "This")), draw.choice(verbs), *draw.sample(things, 2)
+        lines.append(f"{start} {subject} {verb} the {one} that belong to the other {other}.")
+        lines.append("\n\n" if i % 5 == 4 else " ")
+    return "".join(lines).strip()
+
+
 def run_git(folder: Path, *words: str) -> str:
     """What git says in a folder, whatever this machine's settings are and whoever started the tests."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

@@ -183,6 +183,8 @@ def test_help_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         ("corpus.validation_fraction", "1.0"),
         ("corpus.validation_fraction", "-0.1"),
         ("tokenizer.train_vocab_size", "299"),
+        ("tokenizer.add_domain_tokens", "0"),
+        ("tokenizer.train_kind", "chars"),
         ("rows.max_length", "7"),
         ("masking.probability", "0.0"),
         ("masking.probability", "1.0"),

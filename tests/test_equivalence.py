@@ -46,9 +46,22 @@ def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.mark.parametrize("name", list(TOPOLOGIES))
 def test_topology_follows_one_process(name: str, reference: Any, tmp_path: Path, prepared_cache: Path) -> None:
-    precision, expected, expected_validation = reference
+    precision, *expected = reference
     topology, arguments = TOPOLOGIES[name]
-    found, found_validation = launch(tmp_path / "run", prepared_cache, topology, precision, *arguments)
+    check_same(precision, launch(tmp_path / "run", prepared_cache, topology, precision, *arguments), expected)
+
+
+def test_packed_rows_follow_one_process(tmp_path: Path, prepared_cache: Path) -> None:
+    """Micro-batches differ in size, so that rows meet others with and without several windows."""
+    arguments = ("--rows.mode=pack", "--rows.max_length=128")
+    expected = launch(tmp_path / "one", prepared_cache, "cpu", "no", *arguments)
+    found = launch(tmp_path / "two", prepared_cache, "zero2", "no", *arguments, "--batch.micro_size=2")
+    check_same("no", found, expected)
+
+
+def check_same(precision: str, ours_of_both: Any, theirs_of_both: Any) -> None:
+    """Compare (train lines, validation lines) of two runs."""
+    (found, found_validation), (expected, expected_validation) = ours_of_both, theirs_of_both
     loss_tolerance, norm_tolerance = PRECISIONS[precision]
     assert len(found) == len(expected) == 20
     for ours, theirs in zip(found, expected, strict=True):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import launching
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 from test_checkpoint import small_disk
 

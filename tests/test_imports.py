@@ -12,7 +12,7 @@ import pytest
 from launching import ROOT, environment
 
 PACKAGE = ROOT / "mlm_dist"
-JOBS = {"train", "prepare", "export", "job"}
+JOBS = {"cli", "plan", "train", "prepare", "validate", "export", "report", "job", "exporting", "reporting"}
 ROOMS = {"corpus", "batching", "modeling", "training"}
 LEAVES = {"config", "errors", "names", "files", "faults"}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import launching
+import numpy as np
 import pytest
 
 from mlm_dist.corpus.meeting import Meeting
@@ -63,7 +64,7 @@ def test_one_process_needs_no_files(tmp_path: Path) -> None:
     with Meeting(tmp_path / "meetings", 0, 1) as meeting:
         value = object()
         assert meeting.lead("plan", lambda: value) is value
-        assert list(meeting.mine(range(5))) == [0, 1, 2, 3, 4]
+        assert meeting.share([1] * 5) == [0, 1, 2, 3, 4]
         meeting.wait_for([])
         (tmp_path / "there").touch()
         meeting.wait_for([tmp_path / "there"])
@@ -73,9 +74,11 @@ def test_one_process_needs_no_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("num_items", [0, 1, 3, 8, 20])
 def test_work_is_shared_out_once_and_evenly(tmp_path: Path, world_size: int, num_items: int) -> None:
-    shares = [list(Meeting(tmp_path, rank, world_size).mine(range(num_items))) for rank in range(world_size)]
+    sizes = np.random.default_rng(num_items).integers(0, 100, num_items).tolist()
+    shares = [Meeting(tmp_path, rank, world_size).share(sizes) for rank in range(world_size)]
     assert sorted(item for share in shares for item in share) == list(range(num_items))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    loads = [sum(sizes[i] for i in share) for share in shares]
+    assert max(loads) - min(loads) <= max(sizes, default=0)
 
 
 def test_rank_0_makes_and_all_return_it(tmp_path: Path) -> None:
@@ -100,7 +103,7 @@ def test_all_wait_for_the_files_of_all(tmp_path: Path) -> None:
     files = [folder / f"shard-{i}" for i in range(7)]
     with module.Meeting(folder, rank, world_size) as meeting:
         meeting.lead("plan", lambda: None)
-        for i in meeting.mine(range(7)):
+        for i in meeting.share([1] * 7):
             time.sleep(0.2 * rank)
             files[i].touch()
         meeting.wait_for(files)

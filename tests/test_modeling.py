@@ -35,9 +35,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def model_of(name: str) -> Any:
+def model_of(name: str, **changes: Any) -> Any:
     torch.manual_seed(0)
-    return AutoModelForMaskedLM.from_config(CONFIG_MAPPING[name](**SMALL | SHAPES[name]))
+    return AutoModelForMaskedLM.from_config(CONFIG_MAPPING[name](**SMALL | SHAPES.get(name, {}) | changes))
 
 
 @pytest.mark.parametrize("name", list(SHAPES))

@@ -61,6 +61,22 @@ def test_arithmetic_is_shown() -> None:
     assert BatchPlan(64, 4, 8, 2).describe().startswith("4 x 8 x 2 = 64 ")
 
 
+@pytest.mark.parametrize(("most_rows", "expected"), [(1, 1), (3, 3), (5, 4), (11, 6), (12, 12), (1000, 12)])
+def test_memory_bounds_the_micro_batch(most_rows: int, expected: int) -> None:
+    assert batch_plan(config(24), 2, most_rows).micro_size == expected
+
+
+def test_halved_keeps_the_global_batch() -> None:
+    plan = BatchPlan(48, 12, 2, 2)
+    sizes = [plan.micro_size]
+    while plan.micro_size > 1:
+        plan = plan.halved()
+        assert plan.micro_size * plan.accumulation * plan.num_processes == plan.global_size == 48
+        sizes.append(plan.micro_size)
+    assert sizes == [12, 6, 3, 1]
+    assert BatchPlan(45, 15, 1, 3).halved() == BatchPlan(45, 5, 3, 3)
+
+
 @pytest.mark.parametrize(
     ("global_size", "micro_size", "num_processes", "remedies"),
     [

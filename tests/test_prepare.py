@@ -20,8 +20,10 @@ import numpy as np
 import pytest
 from making import made_up_text
 
+from mlm_dist import prepare as prepare_module
 from mlm_dist.config import Config, CorpusConfig, parse
-from mlm_dist.corpus import reading, sources
+from mlm_dist.corpus import documents, reading, sources
+from mlm_dist.corpus.meeting import Meeting
 from mlm_dist.corpus.store import CorpusStore, PreparedCorpus
 from mlm_dist.errors import CorpusError, ModelError
 from mlm_dist.prepare import prepare
@@ -106,7 +108,7 @@ def test_figures_add_up(mixed: Path, tmp_path: Path) -> None:
     splits = {split: load(corpus.folder / split) for split in ("train", "validation")}
     assert manifest["rows"] == {split: len(rows) for split, rows in splits.items()}
     num_rows = sum(manifest["rows"].values())
-    lengths = sum(sum(rows["length"][:]) for rows in splits.values())
+    lengths = sum(sum(map(sum, rows["lengths"][:])) for rows in splits.values())
     assert manifest["tokens"] == {"kept": lengths - 2 * num_rows, "dropped": 0, "padded": num_rows * LENGTH - lengths}
 
 
@@ -142,8 +144,8 @@ def test_rows_hold_every_token_of_every_document_once(folder: Path, tmp_path: Pa
     documents: dict[str, list[list[int]]] = {"train": [], "validation": []}
     for split, found in documents.items():
         begun = True
-        for row, length in zip(
-            *(load(corpus.folder / split)[name][:] for name in ("input_ids", "length")), strict=True
+        for row, (length,) in zip(
+            *(load(corpus.folder / split)[name][:] for name in ("input_ids", "lengths")), strict=True
         ):
             assert row[0] == tokenizer.cls_token_id and row[length - 1] == tokenizer.sep_token_id
             assert set(row[length:]) <= {tokenizer.pad_token_id}
@@ -159,7 +161,7 @@ def test_rows_hold_every_token_of_every_document_once(folder: Path, tmp_path: Pa
 def test_prepared_corpus_gives_its_rows_at_random(folder: Path, tmp_path: Path) -> None:
     corpus = prepare(config(folder, tmp_path / "cache"))
     table, rows = corpus.rows("train"), load(corpus.folder / "train")
-    assert len(table) == len(rows) and table.lengths.tolist() == rows["length"][:]
+    assert len(table) == len(rows)
     wanted = np.random.default_rng(0).integers(0, len(table), 50)
     assert table.take(wanted).tolist() == [rows[int(i)]["input_ids"] for i in wanted]
     special = corpus.tokenizer.all_special_ids
@@ -174,6 +176,22 @@ def test_truncate_drops_what_chunk_keeps(folder: Path, tmp_path: Path) -> None:
     assert truncate["tokens"]["dropped"] > 0
     assert truncate["tokens"]["kept"] + truncate["tokens"]["dropped"] == chunk["tokens"]["kept"]
     assert sum(truncate["rows"].values()) == truncate["documents"]["kept"] == 30
+
+
+def test_pack_keeps_what_chunk_keeps_in_fewer_rows(folder: Path, tmp_path: Path) -> None:
+    chunk, pack = (prepare(config(folder, tmp_path / "cache", f"--rows.mode={mode}")) for mode in ("chunk", "pack"))
+    for name in ("kept", "dropped"):
+        assert pack.manifest["tokens"][name] == chunk.manifest["tokens"][name]
+    np.testing.assert_array_equal(pack.token_counts, chunk.token_counts)
+    for split in ("train", "validation"):
+        rows = load(pack.folder / split)
+        lengths = [length for row in rows["lengths"][:] for length in row]
+        assert sorted(lengths) == sorted(length for (length,) in load(chunk.folder / split)["lengths"][:])
+        assert len(rows) == pack.manifest["rows"][split]
+    places = LENGTH * sum(pack.manifest["rows"].values())
+    num_windows = sum(chunk.manifest["rows"].values())
+    assert pack.manifest["tokens"]["padded"] == places - pack.manifest["tokens"]["kept"] - 2 * num_windows
+    assert pack.manifest["tokens"]["padded"] < chunk.manifest["tokens"]["padded"] / 2
 
 
 def test_duplicates_stay_where_they_are_wanted(mixed: Path, tmp_path: Path) -> None:
@@ -240,17 +258,140 @@ def test_damaged_corpus_is_prepared_again(folder: Path, tmp_path: Path, damage: 
     assert again.folder == corpus.folder and tree(again.folder) == before
 
 
-def test_what_an_interrupted_preparation_left_is_not_taken(folder: Path, tmp_path: Path) -> None:
+def shard_files(folder: Path) -> dict[str, int]:
+    """{path: inode} of everything that belongs to shards; equal inodes are the same file, taken over."""
+    names = ("documents", "shards", "train", "validation")
+    paths = (path for name in names for path in (folder / name).iterdir() if path.suffix in (".parquet", ".arrow"))
+    return {path.relative_to(folder).as_posix(): path.stat().st_ino for path in paths}
+
+
+def halt(monkeypatch: pytest.MonkeyPatch, name: str, after: int) -> list[int]:
+    """Make preparing fail at the given number of shards of a stage; the list counts the shards that were begun."""
+    begun: list[int] = []
+    module, function = {"documents": (documents, "write"), "rows": (prepare_module, "_tokenize")}[name]
+    original = getattr(module, function)
+
+    def counted(*arguments: Any) -> Any:
+        begun.append(1)
+        if len(begun) > after:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(module, function, counted)
+    return begun
+
+
+@pytest.mark.parametrize("stage", ["documents", "rows"])
+def test_interrupted_preparation_goes_on_at_the_finished_shards(
+    large: Path, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = prepare(config(large, tmp_path / "expected"))
+    num_shards = len(pieces(large))
+    with monkeypatch.context() as patch:
+        halt(patch, stage, after=2)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config(large, tmp_path / "cache"))
+    assert in_cache(tmp_path / "cache") == {f"{expected.digest}.partial"}
+    with monkeypatch.context() as patch:
+        begun = {name: halt(patch, name, after=1000) for name in ("documents", "rows")}
+        found = prepare(config(large, tmp_path / "cache"))
+    done = {"documents": 2, "rows": 0} if stage == "documents" else {"documents": num_shards, "rows": 2}
+    assert {name: num_shards - len(counts) for name, counts in begun.items()} == done
+    assert tree(found.folder) == tree(expected.folder)
+    assert in_cache(tmp_path / "cache") == {expected.digest}
+
+
+def test_changed_file_redoes_only_its_own_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, cache = tmp_path / "d", tmp_path / "cache"
+    root.mkdir()
+    for i in range(120):
+        (root / f"{i}.md").write_text(made_up_text(i, 4000))
+    trained = prepare(config(root, cache))
+    assert len(trained.manifest["shards"]) == 8
+    given = config(root, cache)
+    given = replace(given, tokenizer=replace(Config().tokenizer, path=str(trained.folder / "tokenizer")))
+    first = prepare(given)
+    (root / "7.md").write_text(made_up_text(1007, 4100))
+    with monkeypatch.context() as patch:
+        begun = {name: halt(patch, name, after=1) for name in ("documents", "rows")}
+        second = prepare(given)
+    assert {name: len(counts) for name, counts in begun.items()} == {"documents": 1, "rows": 1}
+    assert second.digest != first.digest
+    before, after = shard_files(first.folder), shard_files(second.folder)
+    assert len(set(before.items()) & set(after.items())) == len(before) - 3
+    # A preparation that could take nothing over gives the same bytes.
+    alone = prepare(replace(given, corpus=replace(given.corpus, cache_dir=str(tmp_path / "other"))))
+    assert tree(alone.folder) == tree(second.folder)
+    shutil.rmtree(first.folder)
+    assert prepare(given).folder == second.folder
+    # Two processes take over as much as one.
+    (root / "8.md").write_text(made_up_text(1008, 4100))
+    path = f"--tokenizer.path={trained.folder / 'tokenizer'}"
+    ended = [one for one, _ in launch(2, root, cache, "--tokenizer.train_vocab_size=null", path)]
+    assert [one.returncode for one in ended] == [0, 0], [one.output for one in ended]
+    third = prepare(given)
+    before, after = shard_files(second.folder), shard_files(third.folder)
+    assert third.digest != second.digest and len(set(before.items()) & set(after.items())) == len(before) - 3
+
+
+def test_damaged_shard_is_not_taken_over(large: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first = prepare(config(large, cache))
+    for path in (first.folder / "documents").glob("*.parquet"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    second = prepare(config(large, cache, "--rows.max_length=16"))
+    expected = prepare(config(large, tmp_path / "other", "--rows.max_length=16"))
+    assert tree(second.folder) == tree(expected.folder)
+
+
+def test_what_an_interrupted_preparation_left_is_no_part_of_the_corpus(folder: Path, tmp_path: Path) -> None:
     expected = prepare(config(folder, tmp_path / "expected"))
     partial = tmp_path / "cache" / f"{expected.digest}.partial"
-    for stage in ("documents", "rows"):
-        (partial / stage).mkdir(parents=True)
-        (partial / stage / "00000.json").write_text('{"kept": 0, "set_aside": [], "encodings": {}}')
-    shutil.copytree(expected.folder, partial, dirs_exist_ok=True)
+    shutil.copytree(expected.folder, partial)
     (partial / "junk").write_text("junk")
+    (partial / "train" / "junk.arrow").write_text("junk")
+    for mark in (partial / "shards").glob("*.json"):  # says something, but its files are not there
+        mark.write_text(json.dumps(json.loads(mark.read_text()) | {"files": {"train/none.arrow": {"size": 1}}}))
     found = prepare(config(folder, tmp_path / "cache"))
     assert found.folder == tmp_path / "cache" / expected.digest and tree(found.folder) == tree(expected.folder)
     assert in_cache(tmp_path / "cache") == {expected.digest}
+
+
+def test_manifest_cannot_point_out_of_its_folder(folder: Path, tmp_path: Path) -> None:
+    corpus = prepare(config(folder, tmp_path / "cache"))
+    manifest = json.loads((corpus.folder / "manifest.json").read_text())
+    (tmp_path / "cache" / "outside").write_text("x")
+    for name in ("../outside", str(tmp_path / "cache" / "outside")):
+        file = {"size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
+        (corpus.folder / "manifest.json").write_text(json.dumps(manifest | {"files": {name: file}}))
+        assert CorpusStore(tmp_path / "cache", corpus.digest).find() is None
+        prepare(config(folder, tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".parquet"])
+def test_documents_are_exported_and_can_be_a_source_again(mixed: Path, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "deep" / f"docs_texts{suffix}"
+    first = prepare(config(mixed, tmp_path / "cache", f"--corpus.export={path}"))
+    again = prepare(config(path, tmp_path / "cache", "--corpus.clean=none"))
+    texts = sorted(text for _, _, text in first.documents())
+    assert sorted(text for _, _, text in again.documents()) == texts and len(texts) == 30
+    assert again.manifest["documents"]["dropped"] == {}
+    if suffix == ".json":
+        assert sorted(json.loads(path.read_text())) == texts
+    # The documents and their sides, not their file, decide the split.
+    sides = [{text: split for _, split, text in corpus.documents()} for corpus in (first, again)]
+    assert sides[0] == sides[1]
+    path.unlink()
+    prepare(config(mixed, tmp_path / "cache", f"--corpus.export={path}"))  # the rows are there, the file is not
+    assert path.exists()
+
+
+def test_export_that_cannot_be_written_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CorpusError, match=r"^corpus\.export: cannot write .*file/a\.json"):
+        prepare(config(folder, tmp_path / "cache", f"--corpus.export={tmp_path}/file/a.json"))
 
 
 def test_half_a_corpus_in_its_place_is_not_taken(folder: Path, tmp_path: Path) -> None:
@@ -358,18 +499,18 @@ def test_cache_that_cannot_be_is_refused(folder: Path, tmp_path: Path, cache: st
         )
 
 
-def pieces(source: Path) -> list[list[reading.Part]]:
+def pieces(source: Path) -> list[reading.Shard]:
     """The pieces of work that the ranks share out."""
     return reading.shards(sources.acquire(CorpusConfig(source=str(source)), source.parent))
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A .jsonl file of 1.1 MB, enough for several pieces of work, with duplicates, short and bad lines in it."""
+    """A .jsonl file of 3 MB, enough for several pieces of work, with duplicates, short and bad lines in it."""
     path = tmp_path_factory.mktemp("large") / "large.jsonl"
     paragraphs = [made_up_text(i, 40) for i in range(60)]
     draw = np.random.default_rng(0)
-    texts = ["\n".join(paragraphs[i] for i in draw.integers(0, 60, 5)) for _ in range(1000)]
+    texts = ["\n".join(paragraphs[i] for i in draw.integers(0, 60, 5)) for _ in range(2200)]
     lines = [json.dumps({"text": text}) for text in [*texts, *texts[:50], "short", "short"]]
     lines[500:500] = ["{", "[]"]
     path.write_text("\n".join(lines))
@@ -378,13 +519,13 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch(
-    world_size: int, source: Path, cache: Path, *, small_files: int | None = None
+    world_size: int, source: Path, cache: Path, *flags: str, small_files: int | None = None
 ) -> list[tuple[launching.Ended, float]]:
     """Run prepare.py on some ranks; the rank `small_files` may write no file over 8 KiB. Also: when each ended."""
     port = str(launching.free_port())
 
     def live(rank: int) -> tuple[launching.Ended, float]:
-        command = [sys.executable, "mlm_dist/prepare.py", *flags_for(source, cache)]
+        command = [sys.executable, "mlm_dist/prepare.py", *flags_for(source, cache), *flags]
         if rank == small_files:
             command = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", *command]
         ended = launching.run(
@@ -400,6 +541,7 @@ def test_four_processes_write_the_same_bytes_as_one(large: Path, tmp_path: Path)
     alone = prepare(config(large, tmp_path / "one"))
     assert alone.manifest["documents"]["dropped"] == {
         "duplicate": 50,
+        "near-duplicate": 2,
         "no text": 1,
         "not JSON": 1,
         "under 200 characters": 2,
@@ -412,6 +554,40 @@ def test_four_processes_write_the_same_bytes_as_one(large: Path, tmp_path: Path)
     assert PreparedCorpus(tmp_path / "four" / alone.digest).manifest["files"]
 
 
+def test_killed_processes_go_on_at_the_finished_shards(large: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    port = str(launching.free_port())
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "mlm_dist/prepare.py", *flags_for(large, cache)],
+            cwd=launching.ROOT,
+            env=launching.environment(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for rank in range(2)
+    ]
+    patience = time.monotonic() + 60
+    while files(cache, "*.partial/shards/*.json") < 2 and time.monotonic() < patience:
+        time.sleep(0.001)
+    for process in processes:
+        process.kill()
+        process.wait()
+    (partial,) = cache.glob("*.partial")
+    finished = {
+        (name, (partial / name).stat().st_ino)
+        for mark in (partial / "shards").glob("*.json")
+        for name in json.loads(mark.read_text())["files"]
+        if not name.endswith(".npy")
+    }
+    assert 2 <= len(finished) < 2 * len(pieces(large))
+    ended = [one for one, _ in launch(2, large, cache)]
+    assert [one.returncode for one in ended] == [0, 0], [one.output for one in ended]
+    (found,) = in_cache(cache)
+    assert finished <= set(shard_files(cache / found).items())  # the very same files, not made again
+    assert tree(cache / found) == tree(prepare(config(large, tmp_path / "alone")).folder)
+
+
 def files(folder: Path, pattern: str) -> int:
     """How many files there are by now."""
     return len(list(folder.glob(pattern)))
@@ -420,7 +596,7 @@ def files(folder: Path, pattern: str) -> int:
 @pytest.mark.parametrize("moment", ["before any work", "after its own work"])
 def test_process_that_falls_behind_is_no_fault(folder: Path, large: Path, tmp_path: Path, moment: str) -> None:
     source, cache = folder if moment == "before any work" else large, tmp_path / "cache"
-    theirs = range(len(pieces(source)))[1::2]
+    theirs = Meeting(cache, 1, 2).share([piece.size for piece in pieces(source)])
     assert bool(theirs) == (source == large)
     port = str(launching.free_port())
     processes = [
@@ -437,9 +613,11 @@ def test_process_that_falls_behind_is_no_fault(folder: Path, large: Path, tmp_pa
     late = processes[1]
     try:
         # Of the small corpus there is one piece of work, for rank 0; of the large one rank 1 has every other.
-        seen = ["meetings/*/plan.json"] if source == folder else [f"*.partial/rows/{i:05d}.json" for i in theirs]
+        pattern, wanted = (
+            ("meetings/*/plan.json", 1) if source == folder else ("*.partial/validation/*.arrow", len(theirs))
+        )
         patience = time.monotonic() + 40
-        while not all(files(cache, pattern) for pattern in seen) and time.monotonic() < patience:
+        while files(cache, pattern) < wanted and time.monotonic() < patience:
             time.sleep(0.01)
         late.send_signal(signal.SIGSTOP)
         patience = time.monotonic() + 8  # rank 0 may wait for it, or be done without it

@@ -35,7 +35,7 @@ def read(path: Path, content: bytes) -> list[reading.Document | reading.SetAside
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     source = acquire(path.parent)
-    return [found for shard in reading.shards(source) for found in reading.read(source, shard)]
+    return [found for shard in reading.shards(source) for found in reading.read(source, shard.parts, 1_000_000)]
 
 
 @pytest.mark.parametrize("text", ["plain", "", "Größe \U0001f600 日本語", "a\r\nb\tc\n", "\u200bzero width", "e\u0301"])
@@ -90,13 +90,20 @@ def test_byte_order_mark_before_something_else(content: bytes) -> None:
 
 def test_file_with_zero_bytes_is_set_aside_as_binary(tmp_path: Path) -> None:
     assert read(tmp_path / "d" / "a.md", b"text\0text") == [reading.SetAside("a.md", "binary")]
-    assert read(tmp_path / "d" / "a.md", "text".encode("utf-16-le")) == [reading.SetAside("a.md", "binary")]
+    assert read(tmp_path / "d" / "a.md", b"te\0xt\0\0xt") == [reading.SetAside("a.md", "binary")]
+    assert read(tmp_path / "d" / "a.md", bytes(100)) == [reading.SetAside("a.md", "binary")]
 
 
 def test_file_in_utf16_is_not_binary(tmp_path: Path) -> None:
     for mark, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
         content = mark + "plain text".encode(encoding)
         assert read(tmp_path / "d" / "a.md", content) == [reading.Document("a.md", "plain text", "utf-16")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_byte_order_mark_is_known_by_its_zeros(tmp_path: Path, encoding: str) -> None:
+    text = "plain text, Größe \u201cquoted\u201d"
+    assert read(tmp_path / "d" / "a.md", text.encode(encoding)) == [reading.Document("a.md", text, encoding)]
 
 
 def test_empty_file_is_an_empty_document(tmp_path: Path) -> None:
@@ -111,7 +118,8 @@ def test_file_says_its_encoding(tmp_path: Path) -> None:
 @pytest.fixture
 def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of files of all kinds, with shards so small that there are many."""
-    monkeypatch.setattr(reading, "SMALLEST_SHARD", 1000)
+    monkeypatch.setattr(reading, "SMALL_SHARD", 1000)
+    monkeypatch.setattr(reading, "PART", 1000)
     root = tmp_path / "mixed"
     root.mkdir()
     for i in range(9):
@@ -128,7 +136,7 @@ def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_byte_and_row_group_is_in_exactly_one_part(mixed: Path) -> None:
     source = acquire(mixed)
     pieces: dict[str, list[tuple[int, int]]] = {}
-    for part in (part for shard in reading.shards(source) for part in shard):
+    for part in (part for shard in reading.shards(source) for part in shard.parts):
         pieces.setdefault(part.path, []).append((part.start, part.stop))
     ends = {path: (mixed / path).stat().st_size for path in source.files} | {"t.parquet": 8, "broken.parquet": 0}
     assert len(pieces["lines.jsonl"]) > 3 and len(pieces["t.parquet"]) == 8
@@ -136,19 +144,42 @@ def test_every_byte_and_row_group_is_in_exactly_one_part(mixed: Path) -> None:
         if path == "empty.jsonl":
             assert path not in pieces  # nothing to read
             continue
-        starts, stops = zip(*pieces[path], strict=True)
+        starts, stops = zip(*sorted(pieces[path]), strict=True)
         assert starts[0] == 0 and stops[-1] == end
         assert starts[1:] == stops[:-1]
 
 
-def test_shards_are_of_similar_size(mixed: Path) -> None:
-    source = acquire(mixed)
+def test_shards_are_of_similar_size(tmp_path: Path) -> None:
+    source = sources.Source("folder", "d", None, tmp_path, {"big.jsonl": "", "small.md": ""}, {}, False)
+    with open(tmp_path / "big.jsonl", "wb") as file:
+        file.truncate(2**30 - 5)  # takes no space on the disk
+    (tmp_path / "small.md").write_text("small")
     work = reading.shards(source)
-    target = max(sum((mixed / path).stat().st_size for path in source.files) // reading.NUM_SHARDS, 1000)
-    assert len(work) > 5 and all(work)
-    for shard in work:
-        weight = sum(part.stop - part.start for part in shard if not part.path.endswith(".parquet"))
-        assert weight <= target or len(shard) == 1
+    sizes = [shard.size for shard in work]
+    assert len(work) == reading.NUM_SHARDS and sum(sizes) == 2**30
+    assert max(sizes) < 1.5 * reading.LARGE_SHARD and min(sizes) > 0.5 * reading.LARGE_SHARD
+    with open(tmp_path / "big.jsonl", "ab") as file:
+        file.truncate(2**31 - 5)
+    assert len(reading.shards(source)) == 2 * reading.NUM_SHARDS
+
+
+def test_file_that_comes_goes_or_changes_changes_its_own_shard_only(tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    root.mkdir()
+    for i in range(200):
+        (root / f"{i}.md").write_text(made_up_text(i, 3000))
+
+    def contents() -> set[tuple[str, ...]]:
+        return {tuple(part.path for part in shard.parts) for shard in reading.shards(acquire(root))}
+
+    before = contents()
+    assert len(before) == 8
+    (root / "7.md").unlink()
+    assert len(before - contents()) == 1
+    (root / "7.md").write_text("back")
+    assert contents() == before
+    (root / "new.md").write_text("new")
+    assert len(before - contents()) == 1
 
 
 def test_shards_depend_on_the_files_alone(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,12 +193,12 @@ def test_shards_depend_on_the_files_alone(mixed: Path, tmp_path: Path, monkeypat
 @pytest.mark.parametrize("world_size", [1, 2, 3, 64])
 def test_shares_of_the_shards_give_what_the_whole_gives(mixed: Path, world_size: int) -> None:
     source = acquire(mixed)
-    whole = list(reading.read(source, [part for shard in reading.shards(source) for part in shard]))
+    whole = list(reading.read(source, [part for shard in reading.shards(source) for part in shard.parts], 1_000_000))
     work = reading.shards(source)
     by_shard: dict[int, list[reading.Document | reading.SetAside]] = {}
     for rank in reversed(range(world_size)):
         for shard in range(len(work))[rank::world_size]:
-            by_shard[shard] = list(reading.read(source, work[shard]))
+            by_shard[shard] = list(reading.read(source, work[shard].parts, 1_000_000))
     assert [found for shard in range(len(work)) for found in by_shard[shard]] == whole
     assert len({found.id for found in whole}) == len(whole)
     assert sum(isinstance(found, reading.Document) for found in whole) == 9 + 1 + 59 + 50 + 2
@@ -176,15 +207,6 @@ def test_shares_of_the_shards_give_what_the_whole_gives(mixed: Path, world_size:
     ]
 
 
-def test_big_sources_are_cut_in_bounded_pieces(tmp_path: Path) -> None:
-    (tmp_path / "d").mkdir()
-    with open(tmp_path / "d" / "big.jsonl", "wb") as file:
-        file.truncate(3 * 2**30)  # takes no space on the disk
-    source = sources.Source("folder", "d", None, tmp_path / "d", {"big.jsonl": ""}, {}, False)
-    sizes = [part.stop - part.start for shard in reading.shards(source) for part in shard]
-    assert sum(sizes) == 3 * 2**30 and max(sizes) == reading.LARGEST_SHARD
-
-
 def test_source_without_files_has_no_documents(tmp_path: Path) -> None:
     source = sources.Source("folder", "d", None, tmp_path, {}, {}, False)
-    assert [found for shard in reading.shards(source) for found in reading.read(source, shard)] == []
+    assert [found for shard in reading.shards(source) for found in reading.read(source, shard.parts, 1_000_000)] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +30,24 @@ def corpus(seed: int, num_documents: int) -> tuple[np.ndarray, np.ndarray, list[
     return ids, lengths.astype(np.int64), documents
 
 
+def windows(block: rows.RowBlock) -> list[list[list[int]]]:
+    """Each row's windows, which must fill it from its beginning; behind them is only padding."""
+    found, lengths = [], iter(block.lengths.tolist())
+    assert len(block.lengths) == block.num_windows.sum() and (block.num_windows > 0).all()
+    for row, count in zip(block.input_ids.tolist(), block.num_windows.tolist(), strict=True):
+        ends = np.cumsum([0, *(next(lengths) for _ in range(count))]).tolist()
+        assert set(row[ends[-1] :]) <= {PAD}
+        found.append([row[begin:end] for begin, end in pairwise(ends)])
+    return found
+
+
 def contents(block: rows.RowBlock, special: SpecialTokens) -> list[list[int]]:
-    """What stands between the special tokens of each row, which must be where they belong."""
+    """What stands between the special tokens of each window, which must be where they belong."""
     found = []
-    for row, length in zip(block.input_ids.tolist(), block.lengths.tolist(), strict=True):
-        tokens, padding = row[:length], row[length:]
-        assert set(padding) <= {special.pad}
-        start, end = len(special.prefix), length - len(special.suffix)
-        assert tuple(tokens[:start]) == special.prefix and tuple(tokens[end:]) == special.suffix
-        found.append(tokens[start:end])
+    for window in (window for row in windows(block) for window in row):
+        start, end = len(special.prefix), len(window) - len(special.suffix)
+        assert tuple(window[:start]) == special.prefix and tuple(window[end:]) == special.suffix
+        found.append(window[start:end])
     return found
 
 
@@ -62,8 +72,70 @@ def test_chunk_loses_no_token(seed: int, name: str, max_length: int) -> None:
     expected = [document[i : i + room] for document in documents for i in range(0, len(document), room)]
     parts = contents(block, special)
     assert parts == expected and block.num_dropped == 0
-    assert block.input_ids.shape == (len(expected), max_length)
+    assert block.input_ids.shape == (len(expected), max_length) and (block.num_windows == 1).all()
     assert [token for part in parts for token in part] == ids.tolist()
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("name", SPECIALS)
+@pytest.mark.parametrize("max_length", [8, 16, 61])
+def test_pack_holds_the_windows_of_chunk(seed: int, name: str, max_length: int) -> None:
+    special = SPECIALS[name]
+    ids, lengths, _ = corpus(seed, 40)
+    ids = np.arange(10, 10 + len(ids), dtype=np.int32)  # so that every window can be told from every other
+    chunk = rows.window(ids, lengths, "chunk", max_length, special)
+    pack = rows.window(ids, lengths, "pack", max_length, special)
+    assert pack.num_dropped == 0 and pack.input_ids.shape[1] == max_length
+    assert sorted(contents(pack, special)) == contents(chunk, special)
+    used = [sum(map(len, row)) for row in windows(pack)]
+    assert max(used) <= max_length and (len(used) < len(chunk.input_ids) or max_length == 8)
+    assert sum(tokens <= max_length // 2 for tokens in used) <= 1, "two rows would have fitted in one"
+    order = [[window[len(special.prefix)] for window in row] for row in windows(pack)]
+    assert all(row == sorted(row) for row in order) and order == sorted(order)
+
+
+def test_packed_rows_are_nearly_full() -> None:
+    draw = np.random.default_rng(0)
+    for max_length, mean in ((128, 5.0), (128, 8.0), (512, 5.0), (512, 7.0)):
+        lengths = draw.lognormal(mean, 1.0, 2000).astype(np.int64) + 1
+        ids = np.full(int(lengths.sum()), 10, np.int32)
+        block = rows.window(ids, lengths, "pack", max_length, SPECIALS["bert"])
+        assert block.lengths.sum() > 0.99 * block.input_ids.size
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([], []),
+        ([10, 10], [0, 1]),
+        ([3, 10, 7], [0, 1, 0]),
+        ([6, 5, 4, 5], [0, 1, 0, 1]),  # the fullest row that has room, not the first
+        ([2, 7, 8, 1], [0, 1, 0, 1]),
+        ([5, 5, 5, 5, 5], [0, 0, 1, 1, 2]),
+        ([1] * 12, [0] * 10 + [1] * 2),
+    ],
+)
+def test_best_fit(sizes: list[int], expected: list[int]) -> None:
+    assert rows.best_fit(np.array(sizes, np.int64), 10).tolist() == expected
+
+
+def test_best_fit_follows_its_definition() -> None:
+    draw = np.random.default_rng(4)
+    for capacity in (8, 30, 64):
+        sizes = draw.integers(1, capacity + 1, 300)
+        left: list[int] = []
+        homes: dict[int, list[int]] = {}
+        for i in np.argsort(-sizes, kind="stable").tolist():
+            fitting = [room for room in left if room >= sizes[i]]
+            if fitting:
+                # Of rows equally full any will do; only how full the rows get is defined.
+                left[left.index(min(fitting))] -= int(sizes[i])
+            else:
+                left.append(capacity - int(sizes[i]))
+        row = rows.best_fit(sizes, capacity)
+        for i, home in enumerate(row.tolist()):
+            homes.setdefault(home, []).append(int(sizes[i]))
+        assert sorted(capacity - sum(held) for held in homes.values()) == sorted(left)
 
 
 def test_documents_can_be_put_together_again() -> None:
@@ -86,41 +158,47 @@ def test_truncate_keeps_the_beginning_of_each_document(seed: int, name: str) -> 
     assert block.num_dropped == sum(max(0, len(document) - room) for document in documents)
 
 
-@pytest.mark.parametrize("mode", ["chunk", "truncate"])
+@pytest.mark.parametrize("mode", ["chunk", "truncate", "pack"])
 @pytest.mark.parametrize("length", [1, 13, 14, 15, 27, 28, 29])
 def test_lengths_around_a_full_row(mode: str, length: int) -> None:
     ids = np.arange(100, 100 + length, dtype=np.int32)
     block = rows.window(ids, np.array([length]), mode, 16, SPECIALS["bert"])
     found = [token for part in contents(block, SPECIALS["bert"]) for token in part]
-    assert found == (ids.tolist() if mode == "chunk" else ids[:14].tolist())
-    assert len(block.lengths) == (-(-length // 14) if mode == "chunk" else 1)
+    assert found == (ids[:14].tolist() if mode == "truncate" else ids.tolist())
+    assert len(block.lengths) == (1 if mode == "truncate" else -(-length // 14))
     assert len(found) + block.num_dropped == length
 
 
-@pytest.mark.parametrize("mode", ["chunk", "truncate"])
+@pytest.mark.parametrize("mode", ["chunk", "truncate", "pack"])
 @pytest.mark.parametrize("lengths", [[], [0], [0, 0, 0]])
 def test_documents_without_tokens_get_no_row(mode: str, lengths: list[int]) -> None:
     block = rows.window(np.empty(0, np.int32), np.array(lengths, np.int64), mode, 16, SPECIALS["bert"])
-    assert block.input_ids.shape == (0, 16) and len(block.lengths) == 0 and block.num_dropped == 0
+    assert block.input_ids.shape == (0, 16) and block.num_dropped == 0
+    assert len(block.lengths) == 0 and len(block.num_windows) == 0
 
 
-@pytest.mark.parametrize("mode", ["chunk", "truncate"])
+@pytest.mark.parametrize("mode", ["chunk", "truncate", "pack"])
 def test_empty_documents_between_others_change_nothing(mode: str) -> None:
     ids = np.arange(10, 50, dtype=np.int32)
     with_empty = rows.window(ids, np.array([0, 20, 0, 0, 5, 15, 0]), mode, 16, SPECIALS["bert"])
     without = rows.window(ids, np.array([20, 5, 15]), mode, 16, SPECIALS["bert"])
     np.testing.assert_array_equal(with_empty.input_ids, without.input_ids)
     np.testing.assert_array_equal(with_empty.lengths, without.lengths)
+    np.testing.assert_array_equal(with_empty.num_windows, without.num_windows)
 
 
-@pytest.mark.parametrize("mode", ["chunk", "truncate"])
+@pytest.mark.parametrize("mode", ["chunk", "truncate", "pack"])
 def test_types_and_inputs_are_left_alone(mode: str) -> None:
     ids, lengths, _ = corpus(1, 20)
     before = ids.copy(), lengths.copy()
     block = rows.window(ids, lengths, mode, 16, SPECIALS["bert"])
-    assert block.input_ids.dtype == np.int32 and block.lengths.dtype == np.int32
+    assert block.input_ids.dtype == block.lengths.dtype == block.num_windows.dtype == np.int32
     np.testing.assert_array_equal(ids, before[0])
     np.testing.assert_array_equal(lengths, before[1])
+
+
+def lengths_by_row(block: rows.RowBlock) -> list[list[int]]:
+    return [[len(window) for window in row] for row in windows(block)]
 
 
 @pytest.mark.parametrize("num_documents", [0, 30])
@@ -128,26 +206,40 @@ def test_written_rows_are_a_datasets_table(tmp_path: Path, num_documents: int) -
     import datasets
 
     ids, lengths, _ = corpus(2, num_documents)
-    block = rows.window(ids, lengths, "chunk", 16, SPECIALS["bert"])
-    rows.write(tmp_path / "rows.arrow", block)
+    block = rows.window(ids, lengths, "pack", 16, SPECIALS["bert"])
+    rows.write(tmp_path / "rows.arrow", 16, [block])
     with pa.OSFile(str(tmp_path / "rows.arrow")) as file:
         schema = pa.ipc.open_stream(file).schema
     assert schema.equals(rows.features(16).arrow_schema, check_metadata=True)
     found = datasets.Dataset.from_file(str(tmp_path / "rows.arrow"))
     assert found.features == rows.features(16)
-    assert found["input_ids"][:] == block.input_ids.tolist() and found["length"][:] == block.lengths.tolist()
+    assert found["input_ids"][:] == block.input_ids.tolist() and found["lengths"][:] == lengths_by_row(block)
 
 
-def test_written_rows_can_be_joined_and_loaded_from_disk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["chunk", "pack"])
+def test_written_rows_can_be_joined_loaded_and_read_at_random(tmp_path: Path, mode: str) -> None:
     import datasets
 
-    expected = []
+    expected, expected_lengths = [], []
     for seed in range(3):
         ids, lengths, _ = corpus(seed, 10 * seed)  # the first has no rows
-        block = rows.window(ids, lengths, "chunk", 16, SPECIALS["bert"])
-        rows.write(tmp_path / f"{seed}.arrow", block)
+        block = rows.window(ids, lengths, mode, 16, SPECIALS["bert"])
+        rows.write(tmp_path / f"{seed}.arrow", 16, [block])
         expected += block.input_ids.tolist()
+        expected_lengths += lengths_by_row(block)
     parts = [datasets.Dataset.from_file(str(tmp_path / f"{seed}.arrow")) for seed in range(3)]
-    datasets.concatenate_datasets(parts).save_to_disk(str(tmp_path / "saved"))
+    datasets.concatenate_datasets(parts).save_to_disk(str(tmp_path / "saved"), num_shards=3)
     again = datasets.load_from_disk(str(tmp_path / "saved"))
     assert again.features == rows.features(16) and again["input_ids"][:] == expected
+    assert again["lengths"][:] == expected_lengths
+    table = rows.RowTable(again.data, 16)
+    assert len(table) == len(expected)
+    wanted = np.random.default_rng(0).integers(0, len(table), 100)
+    assert table.take(wanted).tolist() == [expected[i] for i in wanted]
+    flat, counts = table.windows(wanted)
+    assert counts.tolist() == [len(expected_lengths[i]) for i in wanted]
+    assert flat.tolist() == [length for i in wanted for length in expected_lengths[i]]
+
+
+def test_tables_without_rows_can_be_opened() -> None:
+    assert len(rows.RowTable(rows.features(16).arrow_schema.empty_table(), 16)) == 0

@@ -1,14 +1,20 @@
-"""Selection: duplicates go, and a document's side depends on its text alone."""
+"""Selection: copies go, near-copies stay together, and a document's side depends on texts alone."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+from making import made_up_text
 
-from mlm_dist.corpus.selection import DROPPED, TRAIN, VALIDATION, Selection, select, text_key
+from mlm_dist.corpus import dedup, selection
+from mlm_dist.corpus.selection import DUPLICATE, NEAR_DUPLICATE, TRAIN, VALIDATION, Selection, select, text_key
+
+MODES = ("none", "exact", "near")
 
 
 def keys_of(start: int, stop: int) -> list[bytes]:
@@ -16,9 +22,25 @@ def keys_of(start: int, stop: int) -> list[bytes]:
     return [text_key(f"document number {i}") for i in range(start, stop)]
 
 
-def choose(keys: list[bytes], fraction: float = 0.1, deduplicate: bool = True) -> list[int]:
+def selected(keys: Sequence[bytes], fraction: float = 0.1, deduplicate: str = "exact") -> Selection:
+    """The selection among documents that are alike only where their keys are equal."""
+    found = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
+    signatures = np.array([np.random.default_rng(list(key)).integers(0, 2**32, dedup.NUM_PERM) for key in keys])
+    blocks = [signatures.reshape(-1, dedup.NUM_PERM).astype(dedup.SIGNATURE_TYPE)]
+    return select(found, blocks, deduplicate=deduplicate, near_threshold=0.8, validation_fraction=fraction)
+
+
+def choose(keys: Sequence[bytes], fraction: float = 0.1, deduplicate: str = "exact") -> list[int]:
     """The side of each document."""
-    return list(select(keys, deduplicate=deduplicate, validation_fraction=fraction).side.tolist())
+    return list(selected(keys, fraction, deduplicate).side.tolist())
+
+
+def select_texts(texts: Sequence[str], deduplicate: str, fraction: float = 0.3) -> Selection:
+    """The selection among real texts."""
+    keys = np.frombuffer(b"".join(map(text_key, texts)), np.uint8).reshape(-1, 16)
+    return select(
+        keys, [dedup.signatures(texts)], deduplicate=deduplicate, near_threshold=0.8, validation_fraction=fraction
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,37 +59,85 @@ def test_key_tells_texts_apart(one: str, other: str) -> None:
     assert len(text_key(one)) == 16
 
 
-def test_only_the_first_of_equal_documents_stays() -> None:
+@pytest.mark.parametrize("deduplicate", ["exact", "near"])
+def test_only_the_first_of_equal_documents_stays(deduplicate: str) -> None:
     keys = keys_of(0, 50)
     many = [*keys, *reversed(keys), *keys]
-    side = choose(many)
-    assert DROPPED not in side[:50] and set(side[50:]) == {DROPPED}
-    assert side[:50] == choose(keys)
+    found = selected(many, deduplicate=deduplicate)
+    assert not found.is_dropped[:50].any() and set(found.side[50:].tolist()) == {DUPLICATE}
+    assert found.side[:50].tolist() == choose(keys)
+    assert [many[i] for i in found.stayed.tolist()] == many and found.stayed.max() < 50
 
 
 def test_without_deduplication_nothing_is_dropped_and_equals_stay_together() -> None:
     keys = keys_of(0, 200)
-    side = choose(keys + keys, deduplicate=False)
-    assert DROPPED not in side and side[:200] == side[200:]
-    assert side[:200] == choose(keys)
+    found = selected(keys + keys, deduplicate="none")
+    assert not found.is_dropped.any() and found.side[:200].tolist() == found.side[200:].tolist() == choose(keys)
+    assert found.stayed.tolist() == list(range(400))
+
+
+def near_copies(number: int, copies: int) -> list[str]:
+    """Groups of versions of a text, each with a word of its own, in any order."""
+    texts = []
+    for i in range(number):
+        words = made_up_text(i, 300).split()
+        for j in range(copies):
+            changed = [*words]
+            changed[(37 * j) % len(words)] = f"version{j}"
+            texts.append(" ".join(changed))
+    random.Random(number).shuffle(texts)
+    return texts
+
+
+@pytest.mark.parametrize("deduplicate", MODES)
+def test_no_near_copy_of_a_held_out_document_is_trained_on(deduplicate: str) -> None:
+    texts = near_copies(60, 4)
+    found = select_texts(texts, deduplicate)
+    group = dedup.groups([dedup.signatures(texts)], 0.8)
+    assert len(set(group.tolist())) == 60
+    sides = {g: {int(s) for s in found.side[group == g] if s in (TRAIN, VALIDATION)} for g in set(group.tolist())}
+    assert all(len(side) == 1 for side in sides.values())
+    assert {TRAIN, VALIDATION} == set.union(*sides.values())
+    dropped = Counter(found.side[found.is_dropped].tolist())
+    assert dropped == (Counter({NEAR_DUPLICATE: 180}) if deduplicate == "near" else Counter())
+    if deduplicate == "near":
+        assert (found.stayed == group).all()
+
+
+def test_every_mode_holds_out_the_same_groups() -> None:
+    texts = near_copies(60, 4)
+    group = dedup.groups([dedup.signatures(texts)], 0.8)
+    held_out = [set(group[select_texts(texts, mode).side == VALIDATION].tolist()) for mode in MODES]
+    assert held_out[0] == held_out[1] == held_out[2] and held_out[0]
 
 
 def test_no_text_is_on_both_sides() -> None:
     draw = random.Random(5)
     keys = draw.choices(keys_of(0, 100), k=1000)
-    for deduplicate in (True, False):
+    for deduplicate in MODES:
         side = choose(keys, 0.3, deduplicate)
-        sides = {key: {s for k, s in zip(keys, side, strict=True) if k == key and s != DROPPED} for key in set(keys)}
+        sides = {key: {s for k, s in zip(keys, side, strict=True) if k == key and s != DUPLICATE} for key in set(keys)}
         assert all(len(found) == 1 for found in sides.values())
 
 
-def test_side_stays_while_the_corpus_grows_or_is_shuffled() -> None:
+@pytest.mark.parametrize("deduplicate", MODES)
+def test_side_stays_while_the_corpus_grows_or_is_shuffled(deduplicate: str) -> None:
     keys = keys_of(0, 300)
-    before = dict(zip(keys, choose(keys), strict=True))
+    before = dict(zip(keys, choose(keys, 0.1, deduplicate), strict=True))
     grown = [*keys_of(300, 900), *reversed(keys)]
     random.Random(1).shuffle(grown)
-    after = dict(zip(grown, choose(grown), strict=True))
+    after = dict(zip(grown, choose(grown, 0.1, deduplicate), strict=True))
     assert {key: after[key] for key in keys} == before
+
+
+def test_a_new_near_copy_seldom_moves_a_document() -> None:
+    fraction = 0.2
+    old = near_copies(300, 1)
+    before = select_texts(old, "none", fraction).side
+    after = select_texts([*old, *(f"{text} once more" for text in old)], "none", fraction).side[:300]
+    moved = int((before != after).sum())
+    expected = 300 * 0.5 * 2 * fraction * (1 - fraction)  # half of the new keys are the smaller ones
+    assert 0 < moved < expected + 4 * expected**0.5
 
 
 def test_side_stays_validation_while_the_fraction_grows() -> None:
@@ -80,36 +150,42 @@ def test_side_stays_validation_while_the_fraction_grows() -> None:
 
 @pytest.mark.parametrize("fraction", [0.01, 0.05, 0.3, 0.9])
 def test_fraction_is_kept_within_four_sigma(fraction: float) -> None:
-    count = Counter(choose(keys_of(0, 20_000), fraction))
-    sigma = (20_000 * fraction * (1 - fraction)) ** 0.5
-    assert abs(count[VALIDATION] - 20_000 * fraction) < 4 * sigma
+    count = Counter(choose(keys_of(0, 4000), fraction))
+    sigma = (4000 * fraction * (1 - fraction)) ** 0.5
+    assert abs(count[VALIDATION] - 4000 * fraction) < 4 * sigma
 
 
 @pytest.mark.parametrize("fraction", [1e-9, 0.05, 0.5, 0.95, 1 - 1e-9])
 @pytest.mark.parametrize("number", [2, 3, 5])
 def test_no_side_is_empty_with_two_documents_or_more(fraction: float, number: int) -> None:
-    for start in range(0, 500, number):
+    for start in range(0, 50, number):
         for keys in (keys_of(start, start + number), keys_of(start, start + number) * 2):
-            for deduplicate in (True, False):
+            for deduplicate in MODES:
                 assert {TRAIN, VALIDATION} <= set(choose(keys, fraction, deduplicate))
 
 
 def test_one_document_is_not_split() -> None:
     for i in range(50):
         (key,) = keys_of(i, i + 1)
-        assert Counter(choose([key] * 3)) in (Counter({DROPPED: 2, TRAIN: 1}), Counter({DROPPED: 2, VALIDATION: 1}))
-        assert len(set(choose([key] * 3, deduplicate=False))) == 1
+        count = Counter(choose([key] * 3))
+        assert count in (Counter({DUPLICATE: 2, TRAIN: 1}), Counter({DUPLICATE: 2, VALIDATION: 1}))
+        assert len(set(choose([key] * 3, deduplicate="none"))) == 1
 
 
-def test_fraction_of_nothing_holds_out_nothing() -> None:
-    assert set(choose(keys_of(0, 1000), 0.0)) == {TRAIN}
+@pytest.mark.parametrize("deduplicate", MODES)
+def test_fraction_of_nothing_holds_out_nothing(deduplicate: str) -> None:
+    assert set(choose(keys_of(0, 1000), 0.0, deduplicate)) == {TRAIN}
 
 
-def test_no_documents_no_sides() -> None:
-    found = select([], deduplicate=True, validation_fraction=0.1)
+@pytest.mark.parametrize("deduplicate", MODES)
+def test_no_documents_no_sides(deduplicate: str) -> None:
+    found = selected([], 0.1, deduplicate)
     assert len(found.side) == 0 and found.count(TRAIN) == 0
 
 
-def test_count() -> None:
-    found = Selection(np.array([TRAIN, DROPPED, TRAIN, VALIDATION], np.int8))
-    assert [found.count(side) for side in (DROPPED, TRAIN, VALIDATION)] == [1, 2, 1]
+def test_it_can_be_written_down(tmp_path: Path) -> None:
+    kept = selected([*keys_of(0, 20), *keys_of(0, 5)])
+    kept.save(tmp_path / "selection.npz")
+    found = selection.load(tmp_path / "selection.npz")
+    assert found.side.tolist() == kept.side.tolist() and found.stayed.tolist() == kept.stayed.tolist()
+    assert [found.count(side) for side in (DUPLICATE, NEAR_DUPLICATE)] == [5, 0]

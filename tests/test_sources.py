@@ -20,6 +20,8 @@ from mlm_dist.config import CorpusConfig
 from mlm_dist.corpus import git, reading, sources
 from mlm_dist.errors import CorpusError
 
+LIMIT = 1_000_000
+
 
 def acquire(source: Path | str, cache: Path, *patterns: str) -> sources.Source:
     """The source of that name."""
@@ -38,7 +40,7 @@ def write(path: Path, content: str | bytes = "text") -> Path:
 
 def everything(source: sources.Source) -> list[reading.Document | reading.SetAside]:
     """All that can be read from it."""
-    return [found for shard in reading.shards(source) for found in reading.read(source, shard)]
+    return [found for shard in reading.shards(source) for found in reading.read(source, shard.parts, LIMIT)]
 
 
 def texts(source: sources.Source) -> list[str]:
@@ -150,7 +152,7 @@ def test_file_that_vanishes_while_reading_is_set_aside(tmp_path: Path) -> None:
     found = acquire(tmp_path / "d", tmp_path)
     work = reading.shards(found)
     (tmp_path / "d" / "a.md").unlink()
-    gone, there = (one for shard in work for one in reading.read(found, shard))
+    gone, there = (one for shard in work for one in reading.read(found, shard.parts, LIMIT))
     assert isinstance(gone, reading.SetAside) and gone.id == "a.md" and "unreadable" in gone.reason
     assert isinstance(there, reading.Document) and there.id == "b.md"
 
@@ -290,7 +292,7 @@ def test_jsonl_cut_anywhere_gives_each_line_once(tmp_path: Path, newline: bytes,
     size = path.stat().st_size
     for step in range(1, size + 2):
         parts = [reading.Part("a.jsonl", start, min(start + step, size)) for start in range(0, size, step)]
-        found = list(reading.read(source, parts))
+        found = list(reading.read(source, parts, LIMIT))
         assert [one.text for one in found if isinstance(one, reading.Document)] == expected, step
         assert len(found) == len(expected)
 
@@ -305,7 +307,7 @@ def test_parquet_by_row_groups(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": range(10), "text": expected}), tmp_path / "a.parquet", row_group_size=3)
     source = acquire(tmp_path / "a.parquet", tmp_path)
     assert texts(source) == expected
-    assert [(part.start, part.stop) for shard in reading.shards(source) for part in shard] == [
+    assert [(part.start, part.stop) for shard in reading.shards(source) for part in shard.parts] == [
         (0, 1),
         (1, 2),
         (2, 3),
@@ -423,3 +425,88 @@ def test_work_tree_is_read_without_git(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     found = acquire(tmp_path / "d", tmp_path)
     assert (list(found.files), found.commit) == (["a.md"], None)
+
+
+def test_folders_without_documents_of_the_users_are_set_aside_whole(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    write(root / "guide.md"), write(root / "docs" / "a.md"), write(root / ".hidden.md")
+    expected = ["." + "hidden.md", "docs/a.md", "guide.md"]
+    for folder in (".github", "docs/.cache", "node_modules/x", "docs/node_modules"):
+        write(root / folder / "README.md")
+    write(root / "env" / "pyvenv.cfg"), write(root / "env" / "lib" / "NOTES.md")
+    for run in ("runs/one", "docs/run"):
+        (
+            write(root / run / "metrics.jsonl"),
+            write(root / run / "config.yaml"),
+            write(root / run / "model" / "README.md"),
+        )
+    write(root / "cache" / "abc" / "x.md")
+    found = sources.acquire(CorpusConfig(source=str(root), patterns=["*.md"]), root / "cache")
+    assert list(found.files) == expected
+    assert found.set_aside == {
+        "corpus.cache_dir": ["cache"],
+        "hidden folder": [".github", "docs/.cache"],
+        "installed packages": ["docs/node_modules", "node_modules"],
+        "run directory": ["docs/run", "runs/one"],
+        "virtual environment": ["env"],
+    }
+    # What the user names is read, whatever it is called.
+    shutil.move(root, tmp_path / ".project")
+    assert list(sources.acquire(CorpusConfig(source=str(tmp_path / ".project")), tmp_path).files)
+
+
+LONG = "x" * LIMIT
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", f'"one"\n"{LONG}"\n"two"\n'),
+        ("a.jsonl", f'"one"\n"{LONG * 3}"\n"two"\n'),
+        ("a.txt", f"one\n{LONG}y\ntwo\n"),
+        ("a.txt", f"one\n{LONG * 3}\ntwo\n"),
+        ("a.txt", f"one\n\n{LONG}\n{LONG}\n\ntwo"),
+        ("a.txt", f"one\n\nshort\n{LONG * 2}\n\ntwo"),
+        ("a.json", json.dumps(["one", LONG + "y", "two"])),
+    ],
+)
+def test_document_over_the_limit_is_set_aside_and_the_rest_is_read(tmp_path: Path, name: str, content: str) -> None:
+    found = everything(acquire(write(tmp_path / name, content), tmp_path))
+    said = [one.text if isinstance(one, reading.Document) else one.reason for one in found]
+    assert sorted(said) == ["one", "over 1 MB", "two"]
+
+
+def test_file_over_the_limit_is_set_aside(tmp_path: Path) -> None:
+    write(tmp_path / "d" / "a.md", LONG), write(tmp_path / "d" / "b.md", LONG + "y")
+    found = everything(acquire(tmp_path / "d", tmp_path, "*"))
+    assert sorted(found, key=lambda one: one.id) == [
+        reading.Document("a.md", LONG),
+        reading.SetAside("b.md", "over 1 MB"),
+    ]
+
+
+def test_parquet_cell_over_the_limit_is_set_aside(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["one", LONG + "y"]}), tmp_path / "a.parquet")
+    found = everything(acquire(tmp_path / "a.parquet", tmp_path))
+    assert found == [reading.Document("a.parquet#0.0", "one"), reading.SetAside("a.parquet#0.1", "over 1 MB")]
+
+
+def test_json_list_of_more_than_fits_a_block(tmp_path: Path) -> None:
+    expected = [("Zw\u00f6lf [] , \\" + "x" * (i % 5000)) for i in range(500)]
+    path = write(tmp_path / "a.json", json.dumps(expected, indent=3) + "\n ")
+    assert texts(acquire(path, tmp_path)) == expected
+    write(tmp_path / "a.json", json.dumps(expected)[:-1] + " 5")
+    found = everything(acquire(path, tmp_path))
+    assert len(found) == 501 and found[-1] == reading.SetAside("a.json", "not JSON")
+
+
+def test_json_value_without_an_end_is_given_up(tmp_path: Path) -> None:
+    found = everything(acquire(write(tmp_path / "a.json", '["one", "' + LONG * 5), tmp_path))
+    assert [type(one) for one in found] == [reading.Document, reading.SetAside]
+
+
+def test_file_that_changes_after_it_was_listed_is_set_aside(tmp_path: Path) -> None:
+    path = write(tmp_path / "d" / "a.md", "before")
+    source = acquire(tmp_path / "d", tmp_path)
+    path.write_text("after!")
+    assert everything(source) == [reading.SetAside("a.md", "changed while the corpus was being prepared")]

@@ -1,34 +1,77 @@
-"""Tokenizers: training is repeatable, the fast encoder agrees, special tokens are found."""
+"""Tokenizers: training is repeatable, every kind keeps its promises, the fast encoder agrees."""
 
 from __future__ import annotations
 
+import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import launching
 import numpy as np
 import pytest
 from making import made_up_text
 
-from mlm_dist.corpus import tokens
+from mlm_dist.config import parse
+from mlm_dist.corpus import tokenizer_training, tokens, training_texts
+from mlm_dist.corpus.training_texts import TrainingTexts, count
 from mlm_dist.errors import ModelError
+from mlm_dist.prepare import prepare
 
-TEXTS = [made_up_text(i, 300) + " Überschrift naïve 漢字 x-y_z (1,234)!" for i in range(40)]
+TEXTS = [made_up_text(i, 300) + " Überschrift naïve 漢字 x-y_z (1,234)!\n\n  Ends." for i in range(40)]
+KINDS = ("wordpiece", "bpe", "unigram")
+ODD = "  Tab\there,\r\nline\n\n\nend  é e\u0301 ﬁ 漢字 \u00a0\u200b\U0001f600 ™ \x00\x07 [x] ▁_Ġ <0x41> "
+
+
+def train(kind: str, texts: list[str] = TEXTS, vocab_size: int = 600) -> Any:
+    return tokenizer_training.train(kind, lambda: texts, vocab_size, 64)
 
 
 @pytest.fixture(scope="module")
-def trained() -> Any:
-    return tokens.train_wordpiece(lambda: TEXTS, 600, 64)
+def of_kind() -> dict[str, Any]:
+    return {kind: train(kind) for kind in KINDS}
 
 
-def test_training_is_repeatable(trained: Any) -> None:
-    """The library's own order of letters and ties changes from one call to the next."""
+@pytest.fixture
+def trained(of_kind: dict[str, Any]) -> Any:
+    return of_kind["wordpiece"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_is_repeatable(of_kind: dict[str, Any], kind: str) -> None:
+    """The libraries' own order of letters, ties and sums changes from one call to the next."""
     for _ in range(4):
-        assert tokens.train_wordpiece(lambda: TEXTS, 600, 64).get_vocab() == trained.get_vocab()
+        assert tokens.digest(train(kind)) == tokens.digest(of_kind[kind])
 
 
-def test_trained_tokenizer_is_a_bert_tokenizer(trained: Any) -> None:
+def test_training_is_the_same_in_every_process(of_kind: dict[str, Any], tmp_path: Path) -> None:
+    program = (
+        "import sys, test_tokens\n"
+        "from mlm_dist.corpus import tokens\n"
+        "for kind in test_tokens.KINDS:\n"
+        "    tokens.save(test_tokens.train(kind), f'{sys.argv[1]}/{kind}')\n"
+    )
+    for kind, trained in of_kind.items():
+        tokens.save(trained, tmp_path / "0" / kind)
+    for i in ("1", "2"):
+        ended = launching.run(
+            [sys.executable, "-c", program, str(tmp_path / i)],
+            PYTHONHASHSEED=i,
+            RAYON_NUM_THREADS=i,
+            PYTHONPATH=str(launching.ROOT / "tests"),
+        )
+        assert ended.returncode == 0, ended.output
+    for kind in KINDS:
+        found = [{path.name: path.read_bytes() for path in (tmp_path / str(i) / kind).iterdir()} for i in range(3)]
+        assert found[0] and found[0] == found[1] == found[2], kind
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_trained_tokenizer_has_berts_special_tokens(of_kind: dict[str, Any], kind: str) -> None:
+    trained = of_kind[kind]
     assert len(trained) == 600
+    assert trained.convert_ids_to_tokens(range(5)) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     assert trained.all_special_tokens and set(trained.all_special_ids) == {0, 1, 2, 3, 4}
     ids = trained("ba ke di")["input_ids"]
     assert ids[0] == trained.cls_token_id and ids[-1] == trained.sep_token_id
@@ -36,30 +79,124 @@ def test_trained_tokenizer_is_a_bert_tokenizer(trained: Any) -> None:
     assert trained.unk_token_id not in trained(made_up_text(1000, 200))["input_ids"]
 
 
-def test_saved_tokenizer_is_the_same(trained: Any, tmp_path: Path) -> None:
-    tokens.save(trained, tmp_path)
-    assert tokens.digest(tokens.load(str(tmp_path))) == tokens.digest(trained)
+@pytest.mark.parametrize("kind", KINDS)
+def test_mask_takes_the_place_of_a_word(of_kind: dict[str, Any], kind: str, tmp_path: Path) -> None:
+    """What a model is asked to fill looks as it did in training: the ids around the word stay as they are."""
+    tokens.save(of_kind[kind], tmp_path)
+    trained = tokens.load(str(tmp_path))
+    words = made_up_text(3, 400).split()
+
+    def length(text: str) -> int:
+        return len(trained.tokenize(text))
+
+    word = next(word for word, _ in Counter(words).most_common() if length(f"ba {word} ba") == length("ba ba") + 1)
+    for before, after in (("ba ke", " di lo."), ("ba,", "."), ("Ke", " mu")):
+        whole = trained(f"{before} {word}{after}")["input_ids"]
+        asked = trained(f"{before} [MASK]{after}")["input_ids"]
+        (place,) = [i for i, token in enumerate(asked) if token == trained.mask_token_id]
+        assert len(asked) == len(whole)
+        assert [*asked[:place], *asked[place + 1 :]] == [*whole[:place], *whole[place + 1 :]]
+        assert trained.decode([whole[place]]).strip() == word
 
 
-def test_special_tokens(trained: Any) -> None:
-    special = tokens.special_tokens(trained)
-    assert (special.prefix, special.suffix) == ((trained.cls_token_id,), (trained.sep_token_id,))
-    assert (special.pad, special.mask) == (trained.pad_token_id, trained.mask_token_id)
-    assert set(special.all) == {0, 1, 2, 3, 4}
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_tokenizer_is_the_same(of_kind: dict[str, Any], kind: str, tmp_path: Path) -> None:
+    tokens.save(of_kind[kind], tmp_path)
+    again = tokens.load(str(tmp_path))
+    assert tokens.digest(again) == tokens.digest(of_kind[kind])
+    for text in (*TEXTS[:3], ODD):
+        assert again(text)["input_ids"] == of_kind[kind](text)["input_ids"]
 
 
-def test_encoder_gives_what_the_tokenizer_gives(trained: Any) -> None:
-    ids, lengths = tokens.Encoder(trained)(TEXTS)
-    expected = [trained(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
-    assert ids.dtype == np.int32
-    assert lengths.tolist() == [len(one) for one in expected]
-    assert ids.tolist() == [i for one in expected for i in one]
-    assert [part.size for part in tokens.Encoder(trained)([])] == [0, 0]
+def test_bpe_loses_no_byte(of_kind: dict[str, Any]) -> None:
+    draw = np.random.default_rng(0)
+    odd = ["".join(map(chr, draw.integers(1, 0xD7FF, 200))) for _ in range(20)]
+    for text in (ODD, *odd, *TEXTS[:3], "".join(map(chr, range(1000)))):
+        ids = of_kind["bpe"](text, add_special_tokens=False)["input_ids"]
+        assert of_kind["bpe"].decode(ids) == text
+
+
+def test_unigram_knows_every_letter(of_kind: dict[str, Any]) -> None:
+    trained = of_kind["unigram"]
+    ids = trained(ODD.replace("▁", ""), add_special_tokens=False)["input_ids"]
+    assert trained.unk_token_id not in ids
+    said = trained.decode(ids)
+    assert said.split() == ODD.replace("▁", "").replace("e\u0301", "é").replace("ﬁ", "fi").replace("™", "TM").split()
+
+
+def test_unigram_learns_the_frequent_letters(of_kind: dict[str, Any]) -> None:
+    """A letter too rare for the vocabulary is split into bytes, a frequent one is not."""
+    texts = [*TEXTS, *("".join(chr(0x4E00 + i) for i in range(400)) for _ in range(2))]
+    trained = train("unigram", texts, 400)
+    assert len(trained) == 400
+    assert all(letter in trained.get_vocab() for letter in "abdegiklmnoprstuv")
+    rare = chr(0x4E00 + 399)
+    assert rare not in trained.get_vocab()
+    assert len(trained(rare, add_special_tokens=False)["input_ids"]) >= 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_smallest_vocabulary_and_shortest_text(kind: str) -> None:
+    assert 261 <= len(train(kind, TEXTS, 300)) <= 300 or kind == "wordpiece"
+    assert len(train(kind, ["ba ke di lo. " * 3], 4096)) < 4096
+
+
+def test_special_tokens(of_kind: dict[str, Any]) -> None:
+    for trained in of_kind.values():
+        special = tokens.special_tokens(trained)
+        assert (special.prefix, special.suffix) == ((trained.cls_token_id,), (trained.sep_token_id,))
+        assert (special.pad, special.mask) == (trained.pad_token_id, trained.mask_token_id)
+        assert set(special.all) == {0, 1, 2, 3, 4}
+
+
+def test_kind_is_a_key(folder: Path, tmp_path: Path) -> None:
+    common = [f"--corpus.source={folder}", f"--corpus.cache_dir={tmp_path}/cache", "--tokenizer.train_vocab_size=400"]
+    prepared = [prepare(parse([*common, f"--tokenizer.train_kind={kind}"])) for kind in KINDS]
+    assert len({corpus.digest for corpus in prepared}) == 3
+    models = [type(corpus.tokenizer.backend_tokenizer.model).__name__ for corpus in prepared]
+    assert models == ["WordPiece", "BPE", "Unigram"]
+    assert all(corpus.manifest["domain_tokens"] is None for corpus in prepared)
+
+
+def test_large_corpus_is_sampled_by_its_documents(folder: Path, tmp_path: Path) -> None:
+    source = [f"--corpus.source={folder}", f"--corpus.cache_dir={tmp_path}/cache", "--tokenizer.train_vocab_size=400"]
+    corpus = prepare(parse(source))
+    (path,) = (corpus.folder / "documents").glob("*.parquet")
+    texts = [text for _, _, text in corpus.documents()]
+    everything = TrainingTexts([(path, np.ones(30, bool))])
+    assert list(everything()) == texts and everything.num_chars == sum(map(len, texts))
+    assert "sample" not in everything.describe()
+    some = TrainingTexts([(path, np.ones(30, bool))], max_chars=everything.num_chars // 2)
+    found = list(some())
+    assert found == list(some()) and 5 <= len(found) <= 25 and set(found) < set(texts)
+    assert "a sample by hash, 50.0%, of" in some.describe()
+    # What is in it depends on the documents themselves, not on their places.
+    wanted = np.array([text not in found[:2] for text in texts])
+    fewer = TrainingTexts([(path, wanted)], max_chars=round(some._share * (some.num_chars - sum(map(len, found[:2])))))
+    assert list(fewer()) == found[2:]
+
+
+def test_counting_is_bounded_by_forgetting_the_rarest(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"often often seldom-{i} seldom-{i + 0.5}" for i in range(1000)]
+    counts = count(texts, str.split, max_words=50)
+    assert counts["often"] == 2000 and len(counts) <= 50
+    assert count(texts, str.split)["seldom-3"] == 1
+    assert training_texts.MAX_WORDS > 2000
+
+
+def test_encoder_gives_what_the_tokenizer_gives(of_kind: dict[str, Any]) -> None:
+    for trained in of_kind.values():
+        ids, lengths = tokens.Encoder(trained)(TEXTS)
+        expected = [trained(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
+        assert ids.dtype == np.int32
+        assert lengths.tolist() == [len(one) for one in expected]
+        assert ids.tolist() == [i for one in expected for i in one]
+        assert [part.size for part in tokens.Encoder(trained)([])] == [0, 0]
 
 
 def test_fast_encoder_is_used_and_put_aside_when_it_disagrees(trained: Any) -> None:
     pytest.importorskip("nanotoken")
-    other = tokens.train_wordpiece(lambda: TEXTS[:3], 320, 64)
+    other = train("wordpiece", TEXTS[:3], 320)
     encoder = tokens.Encoder(trained)
     assert encoder.fast is not None
     with warnings.catch_warnings():
@@ -71,6 +208,17 @@ def test_fast_encoder_is_used_and_put_aside_when_it_disagrees(trained: Any) -> N
         ids, _ = encoder(TEXTS)
     assert encoder.fast is None
     assert ids.tolist() == tokens.Encoder(trained)(TEXTS)[0].tolist()
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_kind_that_the_fast_encoder_does_not_know_is_silently_done_without_it(
+    of_kind: dict[str, Any], kind: str
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder = tokens.Encoder(of_kind[kind])
+        encoder(TEXTS)
+    assert encoder.fast is None
 
 
 def test_tokenizer_without_mask_is_refused(trained: Any, tmp_path: Path) -> None:

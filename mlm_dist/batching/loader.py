@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from mlm_dist.batching import hashing
 from mlm_dist.batching.masking import Masker
 from mlm_dist.batching.order import SampleOrder
 from mlm_dist.batching.plan import BatchPlan
@@ -17,17 +18,22 @@ from mlm_dist.batching.plan import BatchPlan
 IGNORED = -100
 # Predicted positions are filled up to a multiple of this, so that few different shapes occur.
 PREDICTED_MULTIPLE = 32
+# So are the beginnings of windows.
+WINDOWS_MULTIPLE = 32
+_DROPOUT = 0xD20  # keeps these draws apart from those of order and masks
 
 
 class Rows(Protocol):
     """Rows of tokens that can be read at random."""
 
-    lengths: np.ndarray
-
     def __len__(self) -> int: ...
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Rows at `indices`: [len(indices), length], int32."""
+        ...
+
+    def windows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of each window of the rows at `indices`, row after row; and how many windows each row has."""
         ...
 
 
@@ -37,9 +43,12 @@ class MicroBatch:
 
     Args:
         input_ids: [rows, length] with masks in place.
-        attention_mask: [rows, length], 1 for tokens and 0 for padding; None where nothing is padded.
+        attention_mask: [rows, length], 1 for tokens and 0 for padding; None where nothing is padded or rows are packed.
         positions: [predicted] places of the predicted tokens in the flattened rows.
         labels: [predicted] their true tokens; IGNORED where `positions` only fills up.
+        cu_seq_lens: [windows + 1], int32, where each window begins in the flattened rows, and their end; what is padded
+            of a row counts as a window of its own, and windows of no token fill up. None where no row holds several.
+        row_keys: [rows], int64, a random number for each row's dropout; on the CPU alone, and None in validation.
         num_masked: Predicted tokens.
         num_tokens: Tokens that are not padding.
     """
@@ -48,8 +57,15 @@ class MicroBatch:
     attention_mask: torch.Tensor | None
     positions: torch.Tensor
     labels: torch.Tensor
+    cu_seq_lens: torch.Tensor | None
+    row_keys: torch.Tensor | None
     num_masked: int
     num_tokens: int
+
+    @property
+    def inputs(self) -> tuple[torch.Tensor | None, ...]:
+        """What the model's `forward` takes, in its order."""
+        return self.input_ids, self.attention_mask, self.positions, self.labels, self.cu_seq_lens, self.row_keys
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device; pinned memory is copied without waiting."""
@@ -65,10 +81,19 @@ class MicroBatch:
             attention_mask=None if self.attention_mask is None else move(self.attention_mask),
             positions=move(self.positions),
             labels=move(self.labels),
+            cu_seq_lens=None if self.cu_seq_lens is None else move(self.cu_seq_lens),
+            row_keys=None,  # a GPU draws its dropout from a generator of its own
         )
 
 
-def assemble(rows: Rows, masker: Masker, epochs: np.ndarray, samples: np.ndarray, num_rows: int) -> MicroBatch:
+def assemble(
+    rows: Rows,
+    masker: Masker,
+    epochs: np.ndarray,
+    samples: np.ndarray,
+    num_rows: int,
+    row_keys: np.ndarray | None = None,
+) -> MicroBatch:
     """Read and mask some rows.
 
     Args:
@@ -77,11 +102,14 @@ def assemble(rows: Rows, masker: Masker, epochs: np.ndarray, samples: np.ndarray
         epochs: [n] epoch of each row.
         samples: [n] which rows.
         num_rows: Rows the micro-batch shall have, at least n; the missing ones predict nothing and count nothing.
+        row_keys: [n], uint64, what the dropout of each row depends on.
     """
     count = len(samples)
     filled = np.concatenate([samples, np.zeros(num_rows - count, np.int64)])
     input_ids = rows.take(filled)
-    lengths = rows.lengths[filled]
+    lengths, num_windows = rows.windows(filled)
+    ends = np.cumsum(num_windows)
+    num_tokens = np.add.reduceat(lengths, ends - num_windows)  # of each row
     width = input_ids.shape[1]
     shown = input_ids.astype(np.int64)
     predicted = np.zeros(shown.shape, bool)
@@ -91,16 +119,21 @@ def assemble(rows: Rows, masker: Masker, epochs: np.ndarray, samples: np.ndarray
     size = max(PREDICTED_MULTIPLE, -(-len(flat) // PREDICTED_MULTIPLE) * PREDICTED_MULTIPLE)
     positions, labels = np.zeros(size, np.int64), np.full(size, IGNORED, np.int64)
     positions[: len(flat)], labels[: len(flat)] = flat, input_ids.reshape(-1)[flat]
-    attention_mask = None
-    if (lengths < width).any():
-        attention_mask = torch.from_numpy((np.arange(width) < lengths[:, None]).astype(np.int64))
+    attention_mask = cu_seq_lens = None
+    if (num_windows > 1).any():
+        starts = np.cumsum(np.concatenate([[0], np.insert(lengths, ends, width - num_tokens)]), dtype=np.int32)
+        cu_seq_lens = torch.from_numpy(np.pad(starts, (0, -len(starts) % WINDOWS_MULTIPLE), mode="edge"))
+    elif (num_tokens < width).any():
+        attention_mask = torch.from_numpy((np.arange(width) < num_tokens[:, None]).astype(np.int64))
     return MicroBatch(
         torch.from_numpy(shown),
         attention_mask,
         torch.from_numpy(positions),
         torch.from_numpy(labels),
+        cu_seq_lens,
+        None if row_keys is None else torch.from_numpy(np.pad(row_keys, (0, num_rows - count)).view(np.int64)),
         num_masked=len(flat),
-        num_tokens=int(lengths[:count].sum()),
+        num_tokens=int(num_tokens[:count].sum()),
     )
 
 
@@ -119,7 +152,7 @@ class TrainingBatches:
     def __init__(self, rows: Rows, masker: Masker, plan: BatchPlan, seed: int, num_samples: int, rank: int) -> None:
         self._rows, self._masker, self._plan, self._rank = rows, masker, plan, rank
         self._order = SampleOrder(len(rows), seed)
-        self._num_samples = num_samples
+        self._seed, self._num_samples = seed, num_samples
         self._ahead: dict[int, Future[list[MicroBatch]]] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
 
@@ -149,7 +182,9 @@ class TrainingBatches:
         for i in range(plan.accumulation):
             start = step * plan.global_size + (i * plan.num_processes + self._rank) * plan.micro_size
             positions = np.arange(start, max(start, min(start + plan.micro_size, self._num_samples)))
-            window.append(assemble(self._rows, self._masker, *self._order.at(positions), plan.micro_size))
+            epochs, samples = self._order.at(positions)
+            row_keys = hashing.key(self._seed, positions, _DROPOUT)
+            window.append(assemble(self._rows, self._masker, epochs, samples, plan.micro_size, row_keys))
         return window
 
 

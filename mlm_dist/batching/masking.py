@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,9 +32,9 @@ class Masker:
     vocab_size: int
 
     def __post_init__(self) -> None:
-        ordinary = np.setdiff1d(np.arange(self.vocab_size), self.special_ids).astype(np.int32)
-        object.__setattr__(self, "_ordinary", ordinary)
-        object.__setattr__(self, "_is_special", np.isin(np.arange(self.vocab_size), self.special_ids))
+        is_ordinary = ~np.isin(np.arange(self.vocab_size), self.special_ids)
+        object.__setattr__(self, "_is_ordinary", is_ordinary)
+        object.__setattr__(self, "_ordinary", np.flatnonzero(is_ordinary).astype(np.int32))
 
     def __call__(self, input_ids: np.ndarray, epochs: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mask some rows.
@@ -48,27 +49,32 @@ class Masker:
             with any ordinary token has at least one to predict.
         """
         config = self.config
-        eligible = ~self._is_special[input_ids]  # type: ignore[attr-defined]
+        eligible = self._is_ordinary.take(input_ids)  # type: ignore[attr-defined]
         row_keys = hashing.key(self.seed, epochs, samples)[:, None]
         places = hashing.key(row_keys, np.arange(input_ids.shape[1])[None, :])  # [rows, length]
 
-        draw = _uniform(places, _SELECT)
-        draw[~eligible] = 2.0
-        predicted = draw < config.probability
-        bare = ~predicted.any(1) & eligible.any(1)
-        predicted[bare, draw[bare].argmin(1)] = True
+        draw = hashing.mix(places ^ np.uint64(_SELECT))
+        # Words below this are those whose uniform number is below the probability; both are exact.
+        predicted = draw < np.uint64(math.ceil(config.probability * 2**53) << 11)
+        predicted &= eligible
+        bare = ~predicted.any(1)
+        bare &= eligible.any(1)
+        if bare.any():
+            lowest = np.where(eligible[bare], _uniform(draw[bare]), 2.0).argmin(1)
+            predicted[bare, lowest] = True
 
         shown = input_ids.copy()
-        chosen = places[predicted]
-        action = _uniform(chosen, _REPLACE)
-        tokens = input_ids[predicted]
+        where = np.flatnonzero(predicted)
+        chosen, tokens = places.reshape(-1).take(where), input_ids.reshape(-1).take(where)
+        action = _uniform(hashing.mix(chosen ^ np.uint64(_REPLACE)))
         ordinary: np.ndarray = self._ordinary  # type: ignore[attr-defined]
-        random = ordinary[(_uniform(chosen, _RANDOM_TOKEN) * len(ordinary)).astype(np.int64)]
+        drawn = _uniform(hashing.mix(chosen ^ np.uint64(_RANDOM_TOKEN)))
+        random = ordinary.take((drawn * len(ordinary)).astype(np.int64))
         tokens = np.where(action < config.mask + config.random, random, tokens)
-        shown[predicted] = np.where(action < config.mask, self.mask_id, tokens)
+        shown.reshape(-1)[where] = np.where(action < config.mask, self.mask_id, tokens)
         return shown, predicted
 
 
-def _uniform(keys: np.ndarray, stream: int) -> np.ndarray:
-    """Numbers in [0, 1) with 53 random bits, one stream for each purpose."""
-    return (hashing.mix(keys ^ np.uint64(stream)) >> np.uint64(11)) * 2.0**-53
+def _uniform(words: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1), made of the first 53 bits of random words."""
+    return (words >> np.uint64(11)) * 2.0**-53

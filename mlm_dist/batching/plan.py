@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlm_dist.config import Config
 from mlm_dist.errors import ConfigError
@@ -32,9 +32,25 @@ class BatchPlan:
         parts = f"{self.micro_size} x {self.accumulation} x {self.num_processes}"
         return f"{parts} = {self.global_size} rows per update (micro x accumulation x processes)"
 
+    def with_micro_size(self, micro_size: int) -> BatchPlan:
+        """The same global batch in micro-batches of another size, which divides a process's share."""
+        share = self.micro_size * self.accumulation
+        assert share % micro_size == 0
+        return replace(self, micro_size=micro_size, accumulation=share // micro_size)
 
-def batch_plan(config: Config, num_processes: int) -> BatchPlan:
+    def halved(self) -> BatchPlan:
+        """The same global batch in micro-batches of half the size, or of the next smaller one that divides."""
+        assert self.micro_size > 1
+        return self.with_micro_size(_largest_divisor(self.micro_size * self.accumulation, self.micro_size // 2))
+
+
+def batch_plan(config: Config, num_processes: int, most_rows: int | None = None) -> BatchPlan:
     """Derive micro-batch and accumulation from the global batch.
+
+    Args:
+        config: The run.
+        num_processes: Processes.
+        most_rows: Rows of a forward pass that fit a device's memory; bounds a micro-batch that the config leaves open.
 
     Raises:
         ConfigError: The global batch is not a multiple of processes times micro-batch.
@@ -48,7 +64,7 @@ def batch_plan(config: Config, num_processes: int) -> BatchPlan:
     share = global_size // num_processes
     if micro is None:
         fitting = max(1, MAX_MICRO_TOKENS // config.rows.max_length)
-        micro = max(size for size in range(1, min(share, fitting) + 1) if share % size == 0)
+        micro = _largest_divisor(share, fitting if most_rows is None else min(fitting, most_rows))
     elif share % micro:
         below, above = _around(global_size, num_processes * micro)
         raise ConfigError(
@@ -79,6 +95,10 @@ def num_updates(config: Config, num_rows: int) -> tuple[int, int]:
         return config.optim.steps, config.optim.steps * size
     samples = max(1, round(config.optim.epochs * num_rows))
     return math.ceil(samples / size), samples
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
 
 
 def _around(size: int, step: int) -> tuple[str, str]:

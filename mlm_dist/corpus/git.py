@@ -97,8 +97,9 @@ def commit_of(folder: Path) -> str | None:
 
 
 def without_credentials(address: str) -> str:
-    """The address with user names, passwords and tokens taken out of it."""
-    return re.sub(r"(?<=://)[^/]*@", "", re.sub(r"\?[^#\s']*", "", address))
+    """The address with passwords and tokens taken out of it, and in URLs with the name before them."""
+    without_query = re.sub(r"\?[^#\s']*", "", address)
+    return re.sub(r"(?<=://)[^/]*@|^[^/@\s]*:[^/\s]*@", "", without_query)
 
 
 def _split_revision(source: str) -> tuple[str, str]:
@@ -114,7 +115,8 @@ def _split_revision(source: str) -> tuple[str, str]:
 
 def _check_out(address: str, revision: str, patterns: list[str], folder: Path) -> str:
     safe = ["-c", "core.hooksPath=/dev/null", "-c", "core.symlinks=false", "-c", "submodule.recurse=false"]
-    safe += ["-c", "filter.lfs.smudge=", "-c", "filter.lfs.required=false", "-c", "core.fsmonitor=false"]
+    safe += ["-c", "filter.lfs.smudge=", "-c", "filter.lfs.process=", "-c", "filter.lfs.required=false"]
+    safe += ["-c", "core.fsmonitor=false"]
     safe += ["-c", "core.autocrlf=false", "-c", "core.eol=lf"]
 
     def run(*words: str, given: str | None = None) -> str:

@@ -66,9 +66,20 @@ class Meeting:
             self._state["failed"] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             self._write()
 
-    def mine(self, work: Sequence[T]) -> Sequence[T]:
-        """This rank's share of a list that is the same on all ranks."""
-        return work[self.rank :: self.world_size]
+    def share(self, sizes: Sequence[int]) -> list[int]:
+        """The numbers of this rank's pieces of work, so that all ranks have about as much to do.
+
+        Args:
+            sizes: Of all pieces, the same on all ranks.
+        """
+        loads = [0] * self.world_size
+        mine = []
+        for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):  # the largest first, to whoever has least
+            rank = loads.index(min(loads))
+            loads[rank] += max(sizes[i], 1)
+            if rank == self.rank:
+                mine.append(i)
+        return sorted(mine)
 
     def lead(self, name: str, make: Callable[[], T]) -> T:
         """Rank 0 makes a JSON-like value; every rank returns it. `name` is used once in a meeting.

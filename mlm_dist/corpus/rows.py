@@ -1,13 +1,16 @@
-"""From tokens to rows: windows of a document between special tokens, padded to one length."""
+"""From tokens to rows: windows of documents between special tokens, one or several of them in a row."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mlm_dist.corpus.tokens import SpecialTokens
+from mlm_dist.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -16,24 +19,39 @@ class RowBlock:
 
     Args:
         input_ids: [num_rows, max_length], int32, padded at the end.
-        lengths: [num_rows], int32, tokens of each row that are not padding.
+        lengths: [num_windows], int32, tokens of each window with its special tokens, row after row.
+        num_windows: [num_rows], int32, how many windows each row holds.
         num_dropped: Tokens of the documents that are in no row.
     """
 
     input_ids: np.ndarray
     lengths: np.ndarray
+    num_windows: np.ndarray
     num_dropped: int
+
+    def figures(self, num_tokens: int) -> dict[str, int]:
+        """Rows, tokens kept and dropped of the `num_tokens` of the documents, and places without a token."""
+        return {
+            "rows": len(self.num_windows),
+            "kept": num_tokens - self.num_dropped,
+            "dropped": self.num_dropped,
+            "padded": int(self.input_ids.size - self.lengths.sum()),
+        }
 
 
 def window(ids: np.ndarray, lengths: np.ndarray, mode: str, max_length: int, special: SpecialTokens) -> RowBlock:
-    """Cut documents into rows of `max_length`; a row never holds tokens of two documents.
+    """Cut documents into windows of at most `max_length` tokens, and put these into rows.
+
+    All windows of a document but its last are full. The windows of a row stand in the order of the documents, and rows
+    in the order of their first windows.
 
     Args:
         ids: [num_tokens] tokens of all documents, one after the other.
         lengths: [num_documents] how many of them belong to each.
-        mode: chunk (every token gets into a row) or truncate (one row a document).
+        mode: truncate (the first window of each document), chunk (all of them, one a row) or pack (all of them, several
+            a row where they fit).
         max_length: Tokens in a row, special tokens included.
-        special: What stands before and after the tokens of a row.
+        special: What stands before and after the tokens of a window.
     """
     start, end = len(special.prefix), len(special.suffix)
     room = max_length - start - end
@@ -44,41 +62,124 @@ def window(ids: np.ndarray, lengths: np.ndarray, mode: str, max_length: int, spe
         ids, lengths = ids[inside], kept
     else:
         num_dropped = 0
-    num_windows = -(-lengths // room)  # a document without tokens gets no row
-    content = np.full(int(num_windows.sum()), room, np.int64)
-    has_rows = num_windows > 0
-    last = np.cumsum(num_windows[has_rows]) - 1
-    content[last] = lengths[has_rows] - (num_windows[has_rows] - 1) * room
+    per_document = -(-lengths // room)  # a document without tokens gets no window
+    content = np.full(int(per_document.sum()), room, np.int64)
+    has_windows = per_document > 0
+    last = np.cumsum(per_document[has_windows]) - 1
+    content[last] = lengths[has_windows] - (per_document[has_windows] - 1) * room
 
-    rows = np.full((len(content), max_length), special.pad, np.int32)
-    rows[:, :start] = special.prefix
-    # Windows follow each other as the tokens do, so filling in row-major order puts each token in its place.
-    rows[:, start : start + room][np.arange(room) < content[:, None]] = ids
-    each = np.arange(len(content))
+    sizes = content + start + end
+    row = best_fit(sizes, max_length) if mode == "pack" else np.arange(len(sizes))
+    num_windows = np.bincount(row)
+    order = np.argsort(row, kind="stable")
+    before = np.cumsum(sizes[order]) - sizes[order]  # tokens of all windows before each
+    before_row = before[np.cumsum(num_windows) - num_windows]
+    begin = np.empty_like(sizes)  # of each window, in the flattened rows
+    begin[order] = row[order] * max_length + before - before_row[row[order]]
+
+    rows = np.full((len(num_windows), max_length), special.pad, np.int32)
+    flat = rows.reshape(-1)
+    flat[np.repeat(begin + start, content) + _ranks(content)] = ids
+    for i, token in enumerate(special.prefix):
+        flat[begin + i] = token
     for i, token in enumerate(special.suffix):
-        rows[each, start + content + i] = token
-    return RowBlock(rows, (content + start + end).astype(np.int32), num_dropped)
+        flat[begin + start + content + i] = token
+    return RowBlock(rows, sizes[order].astype(np.int32), num_windows.astype(np.int32), num_dropped)
 
 
-def write(path: Path, block: RowBlock) -> None:
+def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
+    """Pack by best fit, largest first (Johnson, 1974): each into the fullest row that still has room for it.
+
+    Args:
+        sizes: [n] integers from 1 to capacity.
+        capacity: What a row holds.
+
+    Returns:
+        [n] the row of each; rows are numbered in the order of the first they hold.
+    """
+    home = np.arange(len(sizes))  # a row goes by the name of the window that opened it
+    by_room: list[list[int]] = [[] for _ in range(capacity)]  # rows by the room left in them
+    available = 0  # a bit for each room that some row has left
+    largest_first = np.argsort(-sizes, kind="stable")[np.count_nonzero(sizes == capacity) :]
+    for i, size in zip(largest_first.tolist(), sizes[largest_first].tolist(), strict=True):
+        fitting = available >> size
+        if fitting:
+            room = size + (fitting & -fitting).bit_length() - 1
+            opened = by_room[room].pop()
+            if not by_room[room]:
+                available ^= 1 << room
+        else:
+            room, opened = capacity, i
+        home[i] = opened
+        by_room[room - size].append(opened)
+        available |= 1 << (room - size)
+    _, first, row = np.unique(home, return_index=True, return_inverse=True)
+    numbered: np.ndarray = np.argsort(np.argsort(first))[row]
+    return numbered
+
+
+def write(path: Path, max_length: int, blocks: Iterable[RowBlock]) -> None:
     """Write rows as an Arrow stream with the schema of a `datasets` table."""
     import pyarrow as pa
 
-    schema = features(block.input_ids.shape[1]).arrow_schema
-    flat = pa.array(np.ascontiguousarray(block.input_ids).reshape(-1))
-    columns = [
-        pa.FixedSizeListArray.from_arrays(flat, block.input_ids.shape[1]).cast(schema.field("input_ids").type),
-        pa.array(block.lengths),
-    ]
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
-        stream.write_table(pa.Table.from_arrays(columns, schema=schema))
+    schema = features(max_length).arrow_schema
+
+    def fill(temporary: Path) -> None:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+            for block in blocks:
+                flat = pa.array(np.ascontiguousarray(block.input_ids).reshape(-1))
+                ends = np.cumsum(block.num_windows, dtype=np.int32)
+                columns = [
+                    pa.FixedSizeListArray.from_arrays(flat, max_length).cast(schema.field("input_ids").type),
+                    pa.ListArray.from_arrays(np.insert(ends, 0, 0), block.lengths).cast(schema.field("lengths").type),
+                ]
+                stream.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+    write_whole(path, fill, durable=False)
 
 
 def features(max_length: int):  # type: ignore[no-untyped-def]  # datasets is imported late, it costs a second
-    """The columns of a table of rows."""
+    """The columns of a table of rows: input_ids, padded at the end, and the lengths of each row's windows."""
     from datasets import Features, Sequence, Value
 
-    return Features({"input_ids": Sequence(Value("int32"), length=max_length), "length": Value("int32")})
+    return Features({"input_ids": Sequence(Value("int32"), length=max_length), "lengths": Sequence(Value("int32"))})
+
+
+class RowTable:
+    """The rows of one split; their tokens stay on the disk, memory-mapped.
+
+    Args:
+        table: An Arrow table with the columns of `features`.
+        max_length: Tokens in a row.
+    """
+
+    def __init__(self, table: Any, max_length: int) -> None:
+        chunks = [chunk for chunk in table.column("input_ids").chunks if len(chunk)]
+        # Each chunk is a view on the mapped file: [rows of the chunk, max_length], nothing is copied.
+        self._chunks = [chunk.flatten().to_numpy().reshape(-1, max_length) for chunk in chunks]
+        self._starts = np.cumsum([0, *map(len, self._chunks)])
+        lengths = table.column("lengths").combine_chunks()
+        self._lengths: np.ndarray = lengths.flatten().to_numpy()
+        self._ends: np.ndarray = np.cumsum(lengths.value_lengths().to_numpy(), dtype=np.int64)
+        self.max_length = max_length
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Rows at `indices`, as an array of shape [len(indices), max_length], int32."""
+        found = np.empty((len(indices), self.max_length), np.int32)
+        places = np.searchsorted(self._starts, indices, side="right") - 1
+        for chunk in np.unique(places):
+            here = places == chunk
+            found[here] = self._chunks[chunk][indices[here] - self._starts[chunk]]
+        return found
+
+    def windows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of each window of the rows at `indices`, row after row; and how many windows each row has."""
+        starts = np.where(indices > 0, self._ends[indices - 1], 0)
+        counts = self._ends[indices] - starts
+        return self._lengths[np.repeat(starts, counts) + _ranks(counts)], counts
 
 
 def _ranks(lengths: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from mlm_dist.errors import CorpusError
 from mlm_dist.files import sha256_of
 
 RECORD_SUFFIXES = (".json", ".jsonl", ".parquet", ".txt")
+HASHED_TOGETHER = 64  # files; handing each to a thread by itself would cost more than hashing it
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ def acquire(config: CorpusConfig, cache_dir: Path) -> Source:
         return _listed("python-docs", name, None, file.parent, [file.name], {}, records=True)
     if git.is_repository(name):
         root, commit = git.fetch(name, config.patterns, cache_dir / "sources")
-        return _from_folder("git", git.without_credentials(name), commit, root, config.patterns)
+        return _from_folder("git", git.without_credentials(name), commit, root, config.patterns, cache_dir)
     if os.path.isdir(path):
-        return _from_folder("folder", name, git.commit_of(path), path.resolve(), config.patterns)
+        return _from_folder("folder", name, git.commit_of(path), path.resolve(), config.patterns, cache_dir)
     if os.path.isfile(path):
         if path.suffix.lower() not in RECORD_SUFFIXES:
             raise CorpusError(
@@ -74,12 +75,18 @@ def acquire(config: CorpusConfig, cache_dir: Path) -> Source:
         raise CorpusError(f"corpus.source: {name} is neither a file nor a folder")
     if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) and path.suffix not in RECORD_SUFFIXES:
         root = hub.fetch(name, cache_dir / "sources")
-        return _from_folder("hub", name, None, root, ["*.parquet"])
+        return _from_folder("hub", name, None, root, ["*.parquet"], cache_dir)
     raise CorpusError(f"corpus.source: {name} does not exist; give a folder, a file, a git URL or python-docs")
 
 
-def _from_folder(kind: str, location: str, commit: str | None, root: Path, patterns: list[str]) -> Source:
-    """All files below `root` that a pattern matches; links and special files are set aside, never followed."""
+def _from_folder(
+    kind: str, location: str, commit: str | None, root: Path, patterns: list[str], cache_dir: Path
+) -> Source:
+    """All files below `root` that a pattern matches; links and special files are set aside, never followed.
+
+    Set aside whole are folders that hold no documents of the user's: hidden ones, environments and packages, and what
+    this program has written itself, so that `--corpus.source .` means the same before and after a run.
+    """
     from pathspec import GitIgnoreSpec
 
     spec = GitIgnoreSpec.from_lines(patterns)
@@ -90,15 +97,27 @@ def _from_folder(kind: str, location: str, commit: str | None, root: Path, patte
         folder = os.path.relpath(error.filename, root)
         set_aside.setdefault(f"unreadable folder ({error.strerror})", []).append(folder)
 
+    cache = cache_dir.resolve()
     for folder, subfolders, files in os.walk(root, onerror=refuse):
+        below = os.path.relpath(folder, root)
+        why = None if below == os.curdir else _no_documents(Path(folder), files, cache)
+        if why is not None:
+            set_aside.setdefault(why, []).append(below)
+            subfolders.clear()
+            continue
+        inside = "" if below == os.curdir else below
         links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
-        set_aside.setdefault("symbolic link", []).extend(os.path.relpath(os.path.join(folder, n), root) for n in links)
+        set_aside.setdefault("symbolic link", []).extend(os.path.join(inside, name) for name in links)
         subfolders[:] = [name for name in subfolders if name != ".git" and name not in links]
         for file in files:
-            relative = os.path.relpath(os.path.join(folder, file), root)
+            relative = os.path.join(inside, file)
             if not spec.match_file(relative.replace("\n", " ")):  # to the library a name ends with its line
                 continue
-            mode = os.lstat(os.path.join(folder, file)).st_mode
+            try:
+                mode = os.lstat(os.path.join(folder, file)).st_mode
+            except OSError as error:  # it has gone since the folder was listed
+                set_aside.setdefault(f"unreadable ({error.strerror})", []).append(relative)
+                continue
             if stat.S_ISREG(mode):
                 names.append(relative)
             else:
@@ -111,6 +130,19 @@ def _from_folder(kind: str, location: str, commit: str | None, root: Path, patte
     return _listed(kind, location, commit, root, names, set_aside, records=False)
 
 
+def _no_documents(folder: Path, files: list[str], cache: Path) -> str | None:
+    """Why a folder below the root is no place for documents, if it is none."""
+    if folder == cache:
+        return "corpus.cache_dir"
+    if "metrics.jsonl" in files and "config.yaml" in files:
+        return "run directory"
+    if "pyvenv.cfg" in files:
+        return "virtual environment"
+    if folder.name == "node_modules":
+        return "installed packages"
+    return "hidden folder" if folder.name.startswith(".") else None
+
+
 def _listed(
     kind: str,
     location: str,
@@ -121,18 +153,24 @@ def _listed(
     *,
     records: bool,
 ) -> Source:
-    def content(name: str) -> str | OSError:
-        try:
-            return sha256_of(root / name)
-        except OSError as error:
-            return error
+    def contents(some: list[str]) -> list[str | OSError]:
+        found: list[str | OSError] = []
+        for name in some:
+            try:
+                found.append(sha256_of(root / name))
+            except OSError as error:
+                found.append(error)
+        return found
 
     names = sorted(names)
+    files: dict[str, str] = {}
+    batches = [names[i : i + HASHED_TOGETHER] for i in range(0, len(names), HASHED_TOGETHER)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        hashes = dict(zip(names, pool.map(content, names), strict=True))
-    files = {name: found for name, found in hashes.items() if isinstance(found, str)}
-    for name, found in hashes.items():
-        if isinstance(found, OSError):
-            set_aside.setdefault(f"unreadable ({found.strerror})", []).append(name)
+        for batch, hashes in zip(batches, pool.map(contents, batches), strict=True):
+            for name, content in zip(batch, hashes, strict=True):
+                if isinstance(content, OSError):
+                    set_aside.setdefault(f"unreadable ({content.strerror})", []).append(name)
+                else:
+                    files[name] = content
     kept = {reason: sorted(paths) for reason, paths in set_aside.items() if paths}
     return Source(kind, location, commit, root, files, kept, records)

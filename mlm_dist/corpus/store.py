@@ -3,48 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlm_dist.corpus import rows, tokens
+from mlm_dist.corpus import documents, rows, selection, tokens
+from mlm_dist.corpus.rows import RowTable
 from mlm_dist.files import sha256_of, write_json
 
-FORMAT = 2  # of the prepared files and of how they are made; other numbers are prepared again
+FORMAT = 3  # of the prepared files and of how they are made; other numbers are prepared again
 SPLITS = ("train", "validation")
 
 
-class RowTable:
-    """The rows of one split, memory-mapped.
+class ShardKeys(NamedTuple):
+    """The names of a shard's documents and of its rows."""
 
-    Args:
-        table: An Arrow table with the columns input_ids (fixed-size lists) and length.
-        max_length: Tokens in a row.
-    """
-
-    def __init__(self, table: Any, max_length: int) -> None:
-        chunks = [chunk for chunk in table.column("input_ids").chunks if len(chunk)]
-        # Each chunk is a view on the mapped file: [rows of the chunk, max_length], nothing is copied.
-        self._chunks = [chunk.flatten().to_numpy().reshape(-1, max_length) for chunk in chunks]
-        self._starts = np.cumsum([0, *map(len, self._chunks)])
-        self.lengths: np.ndarray = table.column("length").to_numpy()
-        self.max_length = max_length
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """Rows at `indices`, as an array of shape [len(indices), max_length], int32."""
-        found = np.empty((len(indices), self.max_length), np.int32)
-        places = np.searchsorted(self._starts, indices, side="right") - 1
-        for chunk in np.unique(places):
-            here = places == chunk
-            found[here] = self._chunks[chunk][indices[here] - self._starts[chunk]]
-        return found
+    documents: str
+    rows: str
 
 
 @dataclass(frozen=True)
@@ -70,10 +51,31 @@ class PreparedCorpus:
         return tokens.load(str(self.folder / "tokenizer"))
 
     @cached_property
+    def domain_tokens(self) -> dict[int, list[int]]:
+        """{id of each domain token: ids of the pieces it was cut into before}."""
+        found: list[dict[str, Any]] = json.loads((self.folder / "domain_tokens.json").read_text("utf-8"))
+        return {token["id"]: token["pieces"] for token in found}
+
+    @cached_property
     def token_counts(self) -> np.ndarray:
         """[vocabulary] how often each token stands in the training rows, special tokens left out."""
         found: np.ndarray = np.load(self.folder / "token_counts.npy", allow_pickle=False)
         return found
+
+    def documents(self) -> Iterator[tuple[str, str, str]]:
+        """(id, split, text) of all documents that stayed, the text as it was cleaned."""
+        side = selection.load(self.folder / "selection.npz").side
+        names = {selection.TRAIN: "train", selection.VALIDATION: "validation"}
+        start = 0
+        for key in self.manifest["shards"]:
+            path = self.folder / "documents" / f"{key}.parquet"
+            ids = documents.ids(path)
+            for first, texts in documents.texts(path):
+                for i, text in enumerate(texts, first):
+                    split = names.get(int(side[start + i]))
+                    if split is not None:
+                        yield ids[i], split, text
+            start += len(ids)
 
     def rows(self, split: str) -> RowTable:
         """The rows of a split."""
@@ -83,7 +85,10 @@ class PreparedCorpus:
 
 
 class CorpusStore:
-    """The place of one digest in the cache.
+    """The place of one digest in the cache, and the workshop beside it where its shards are made.
+
+    A finished shard is known by a key: a hash of all it depends on. So an interrupted preparation goes on at the shards
+    that are done, and one of a changed source takes the unchanged shards from its predecessors.
 
     Args:
         cache_dir: The cache.
@@ -91,6 +96,7 @@ class CorpusStore:
     """
 
     def __init__(self, cache_dir: Path, digest: str) -> None:
+        self._cache_dir = cache_dir
         self.place = cache_dir / digest
         self.partial = cache_dir / f"{digest}.partial"
 
@@ -98,62 +104,152 @@ class CorpusStore:
         """The corpus, if it is there and every file of it is what the manifest says; what is damaged is removed."""
         try:
             corpus = PreparedCorpus(self.place)
-            if corpus.manifest["format"] == FORMAT and all(
-                (self.place / name).stat().st_size == file["size"] and sha256_of(self.place / name) == file["sha256"]
-                for name, file in corpus.manifest["files"].items()
-            ):
+            if corpus.manifest["format"] == FORMAT and _are_there(self.place, corpus.manifest["files"]):
                 return corpus
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        shutil.rmtree(self.place, ignore_errors=True)
+        _remove(self.place)
         return None
 
     def begin(self) -> None:
-        """An empty workshop; what an interrupted preparation left is removed."""
-        shutil.rmtree(self.partial, ignore_errors=True)
-        for name in ("documents", "rows"):
-            (self.partial / name).mkdir(parents=True)
+        """A workshop that holds nothing but finished shards of an interrupted preparation.
 
-    def documents(self, shard: int) -> Path:
-        """Where the documents of a shard are kept until they are rows."""
-        return self.partial / "documents" / f"{shard:05d}.parquet"
+        What is cleared away later must lie in it: links are removed, whatever they lead to is left alone.
+        """
+        known = ("documents", "shards", *SPLITS)
+        for folder in (self.partial, *map(self.partial.joinpath, known)):
+            if folder.is_symlink() or not folder.is_dir():
+                _remove(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        for path in self.partial.iterdir():
+            if path.name not in known:
+                _remove(path)
+        for mark in (self.partial / "shards").glob("*.json"):
+            if not _finished(self.partial, mark.stem):
+                mark.unlink()
 
-    def rows(self, shard: int, split: str) -> Path:
-        """Where the rows of a shard are kept until all are there."""
-        return self.partial / "rows" / f"{split}-{shard:05d}.arrow"
+    def documents(self, key: str) -> Path:
+        """Where the documents of a shard are."""
+        return self.partial / "documents" / f"{key}.parquet"
 
-    def counts(self, stage: str, shard: int) -> Path:
-        """Where a shard's figures are kept; written last, so it says the shard is done."""
-        return self.partial / stage / f"{shard:05d}.json"
+    def rows(self, key: str, split: str) -> Path:
+        """Where the rows of a shard are."""
+        return self.partial / split / f"{key}.arrow"
 
-    def publish(self, manifest: dict[str, Any], num_shards: int, token_counts: np.ndarray) -> PreparedCorpus:
-        """Join the shards into two `datasets` folders, describe every file, and put the corpus in place in one step."""
+    def mark(self, key: str) -> Path:
+        """The file that says a shard is finished, and what came of it."""
+        return self.partial / "shards" / f"{key}.json"
+
+    def finish(self, key: str, paths: Sequence[Path], figures: dict[str, Any]) -> None:
+        """Mark a shard as finished, its files being written."""
+        write_json(self.mark(key), figures | {"files": _described(self.partial, paths)}, durable=False)
+
+    def is_finished(self, key: str) -> bool:
+        """Whether a shard is finished, here or in another corpus of the cache; there, its files are taken over."""
+        if self.mark(key).exists():
+            return True
+        for path in sorted(self._cache_dir.glob(f"*/shards/{key}.json")):
+            theirs = path.parent.parent
+            figures = _finished(theirs, key)
+            if figures is not None:
+                try:
+                    for name in figures["files"]:
+                        _take_over(theirs / name, self.partial / name)
+                except OSError:  # it goes away while we look
+                    continue
+                write_json(self.mark(key), figures, durable=False)
+                return True
+        return False
+
+    def figures(self, key: str) -> dict[str, Any]:
+        """What came of a finished shard."""
+        found: dict[str, Any] = json.loads(self.mark(key).read_text("utf-8"))
+        return found
+
+    def publish(
+        self, manifest: dict[str, Any], shards: Sequence[ShardKeys], token_counts: np.ndarray
+    ) -> PreparedCorpus:
+        """Make the shards two `datasets` folders, describe every file, and put the corpus in place in one step."""
+        keys = [key for shard in shards for key in shard]
+        for path in (path for name in ("documents", "shards", *SPLITS) for path in (self.partial / name).iterdir()):
+            if path.stem not in keys:
+                path.unlink()  # of another source, or of other rows, that was interrupted under this digest
+        figures = [self.figures(shard.rows) for shard in shards]
         for split in SPLITS:
-            self._join(split, num_shards, manifest["config"]["rows"]["max_length"])
+            _write_dataset(
+                self.partial / split,
+                [f"{shard.rows}.arrow" for shard, found in zip(shards, figures, strict=True) if found[split]["rows"]]
+                or [f"{shards[0].rows}.arrow"],
+                fingerprint=f"{self.place.name}-{split}",
+                max_length=manifest["config"]["rows"]["max_length"],
+            )
         np.save(self.partial / "token_counts.npy", token_counts, allow_pickle=False)
-        for name in ("documents", "rows"):
-            shutil.rmtree(self.partial / name)
-        paths = sorted(path for path in self.partial.rglob("*") if path.is_file())
-        described = {
-            path.relative_to(self.partial).as_posix(): {"size": path.stat().st_size, "sha256": sha256_of(path)}
-            for path in paths
-        }
-        write_json(self.partial / "manifest.json", manifest | {"files": described}, indent=1)
-        shutil.rmtree(self.place, ignore_errors=True)
+        files = {name: file for key in keys for name, file in self.figures(key)["files"].items()}
+        paths = [path for path in sorted(self.partial.rglob("*")) if path.is_file()]
+        rest = [path for path in paths if path.relative_to(self.partial).as_posix() not in files]
+        files |= _described(self.partial, rest)
+        write_json(self.partial / "manifest.json", manifest | {"files": dict(sorted(files.items()))}, indent=1)
+        _remove(self.place)
         self.partial.rename(self.place)
         return PreparedCorpus(self.place)
 
-    def _join(self, split: str, num_shards: int, max_length: int) -> None:
-        import pyarrow as pa
-        from datasets import Dataset, DatasetInfo, disable_progress_bars
 
-        schema = rows.features(max_length)
-        tables = [
-            pa.ipc.open_stream(pa.memory_map(str(self.rows(shard, split)))).read_all() for shard in range(num_shards)
-        ]
-        table = pa.concat_tables(tables) if tables else schema.arrow_schema.empty_table()
-        # The fingerprint is given, because the library's own depends on times: equal input shall give equal files.
-        dataset = Dataset(table, info=DatasetInfo(features=schema), fingerprint=f"{self.place.name}-{split}")
-        disable_progress_bars()
-        # An empty split would be saved as no file at all, and could not be loaded.
-        dataset.save_to_disk(str(self.partial / split), num_shards=None if len(table) else 1)
+def _remove(path: Path) -> None:
+    """A folder with all that is in it, or a file; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _finished(folder: Path, key: str) -> dict[str, Any] | None:
+    """What came of a shard, if it is finished and whole."""
+    try:
+        figures: dict[str, Any] = json.loads((folder / "shards" / f"{key}.json").read_text("utf-8"))
+        return figures if _are_there(folder, figures["files"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _described(folder: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    return {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in paths
+    }
+
+
+def _are_there(folder: Path, files: dict[str, dict[str, Any]]) -> bool:
+    """Whether these files are in the folder, and what they are said to be. No name may lead out of the folder."""
+    return all(
+        not Path(name).is_absolute()
+        and ".." not in Path(name).parts
+        and (folder / name).stat().st_size == file["size"]
+        and sha256_of(folder / name) == file["sha256"]
+        for name, file in files.items()
+    )
+
+
+def _take_over(theirs: Path, ours: Path) -> None:
+    """Finished files never change, so two corpora can share one; where the disk cannot, it is copied."""
+    ours.unlink(missing_ok=True)
+    try:
+        os.link(theirs, ours)
+    except OSError:
+        shutil.copyfile(theirs, ours)
+
+
+def _write_dataset(folder: Path, names: list[str], *, fingerprint: str, max_length: int) -> None:
+    """What makes a folder of Arrow files one that `datasets.load_from_disk` reads."""
+    from datasets import DatasetInfo
+
+    DatasetInfo(features=rows.features(max_length)).write_to_directory(str(folder))
+    # The fingerprint is given, because the library's own depends on times: equal input shall give equal files.
+    state: dict[str, Any] = {
+        "_data_files": [{"filename": name} for name in names],
+        "_fingerprint": fingerprint,
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    write_json(folder / "state.json", state, indent=2)

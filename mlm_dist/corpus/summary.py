@@ -27,6 +27,10 @@ def table(manifest: dict[str, Any], folder: str) -> Table:
     )
     total = max(tokens["kept"] + tokens["dropped"], 1)
     shown.add_row("tokens", f"{tokens['kept']:,}", f"kept ({tokens['kept'] / total:.1%})")
+    domain = manifest["domain_tokens"]
+    if domain is not None:
+        before = f"{domain['tokens_before']:,} tokens without them, {domain['percent_saved']:.1f}% saved"
+        shown.add_row("", f"{domain['added']:,}", f"domain tokens: {before}")
     mode = manifest["config"]["rows"]["mode"]
     shown.add_row("", f"{tokens['dropped']:,}", f"dropped by rows.mode {mode} ({tokens['dropped'] / total:.1%})")
     places = (rows["train"] + rows["validation"]) * manifest["config"]["rows"]["max_length"]

@@ -1,4 +1,4 @@
-"""Tokenizers: loading one, training one, and turning many texts into one flat array of ids."""
+"""Tokenizers: loading one, what is special about it, and turning many texts into one flat array of ids."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import hashlib
 import importlib.util
 import json
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from mlm_dist.errors import ModelError, reason
 from mlm_dist.names import require
 
 DEFAULT_VOCAB_SIZE = 4096
-ALPHABET_CHARS = 64_000_000  # of the texts are read to find the letters of a tokenizer
 SAMPLED_TEXTS = 8  # of each call are encoded twice, where the fast extra is used
 
 
@@ -69,70 +66,6 @@ def load(path: str, key: str = "tokenizer.path") -> Any:
     return tokenizer
 
 
-def train_wordpiece(texts: Callable[[], Iterable[str]], vocab_size: int, max_length: int) -> Any:
-    """Train an uncased WordPiece tokenizer with BERT's special tokens; the same texts give the same tokenizer.
-
-    The library numbers letters inside words in an order that changes from run to run, and breaks ties between merges by
-    those numbers. Here every letter gets its number beforehand.
-
-    Args:
-        texts: Gives all texts, each time it is called.
-        vocab_size: Tokens of the tokenizer.
-        max_length: What the tokenizer says is the longest input of its model.
-    """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    letters = _alphabet(texts(), normalizer, vocab_size // 8)
-    numbered = [*special, *letters, *(f"##{letter}" for letter in letters)]
-
-    def assemble(model: Any) -> Any:
-        backend = Tokenizer(model)
-        backend.normalizer = normalizer
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        return backend
-
-    trained = assemble(models.WordPiece(unk_token="[UNK]"))
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size,
-        special_tokens=numbered,
-        initial_alphabet=letters,
-        limit_alphabet=len(letters),
-        show_progress=False,
-    )
-    trained.train_from_iterator(texts(), trainer)
-    # To the trainer all numbered tokens were special; to the tokenizer the first few are.
-    backend = assemble(models.WordPiece(vocab=trained.get_vocab(), unk_token="[UNK]", max_input_chars_per_word=100))
-    backend.add_special_tokens(special)
-    backend.decoder = decoders.WordPiece(prefix="##")
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        model_max_length=max_length,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True)),
-    )
-
-
-def _alphabet(texts: Iterable[str], normalizer: Any, limit: int) -> list[str]:
-    """The most frequent letters of the first texts, at most `limit` of them, in the order of their code points."""
-    counts: Counter[str] = Counter()
-    seen = 0
-    for text in texts:
-        counts.update(normalizer.normalize_str(text))
-        seen += len(text)
-        if seen > ALPHABET_CHARS:
-            break
-    ranked = sorted((letter for letter in counts if not letter.isspace()), key=lambda letter: (-counts[letter], letter))
-    return sorted(ranked[:limit])
-
-
 def digest(tokenizer: Any) -> str:
     """Equal for tokenizers that split texts alike, wherever they came from."""
     parts = [
@@ -176,7 +109,7 @@ class Encoder:
         if importlib.util.find_spec("nanotoken") is not None:
             import nanotoken
 
-            with contextlib.suppress(nanotoken.UnsupportedTokenizerError):  # not a WordPiece it knows
+            with contextlib.suppress(nanotoken.UnsupportedTokenizerError):  # no WordPiece, or none it knows
                 self.fast = nanotoken.Tokenizer.from_json(self._backend.to_str())
 
     def __call__(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlm_dist.config import Config, ModelConfig
 from mlm_dist.errors import ModelError, reason
+from mlm_dist.modeling.new_tokens import start_from_pieces
 from mlm_dist.names import require
 
 # Small BERT shapes by the names of Turc et al., 2019, https://arxiv.org/abs/1908.08962; dropout off, because models of
@@ -46,12 +48,14 @@ def tokenizer_of(config: Config) -> tuple[str, str] | None:
     return config.model.name_or_path, "model.name_or_path"
 
 
-def architecture(config: Config, tokenizer: Any | None) -> Any:
+def architecture(config: Config, tokenizer: Any | None, num_domain_tokens: int = 0) -> Any:
     """The model's transformers configuration, checked against the tokenizer and the rows; builds no weights.
 
     Args:
         config: The run.
         tokenizer: The rows' tokenizer; None while it is still to be trained, which leaves its checks for later.
+        num_domain_tokens: How many of its tokens, the last ones, were added to it for these documents. The vocabulary
+            of a checkpoint grows by as many.
 
     Raises:
         ModelError: There is no such model, it is no masked-language model, it lacks a field of model.overrides, its
@@ -87,7 +91,7 @@ def architecture(config: Config, tokenizer: Any | None) -> Any:
         except Exception as error:  # the library checks types in its own way
             raise ModelError(f"model.overrides.{key}: {reason(error.__cause__ or error)}") from None
     if tokenizer is not None:
-        _fit_tokenizer(config, found, tokenizer, vocab_size)
+        _fit_tokenizer(config, found, tokenizer, vocab_size, num_domain_tokens)
     room = max_positions(found)
     if room is not None and config.rows.max_length > room:
         raise ModelError(
@@ -115,13 +119,22 @@ def max_positions(found: Any) -> int | None:
     positions = getattr(found, "max_position_embeddings", None)
     if positions is None or positions < 0 or getattr(found, "position_embedding_type", "absolute") == "rotary":
         return None
-    if found.model_type in _POSITIONS_AFTER_PADDING:
-        return int(positions) - int(found.pad_token_id) - 1
-    return int(positions)
+    return int(positions) - first_position(found)
 
 
-def build(config: Config, architecture: Any) -> Any:
+def first_position(found: Any) -> int:
+    """The position id of a row's first token: 0, or the one behind the padding index in models after RoBERTa."""
+    return int(found.pad_token_id) + 1 if found.model_type in _POSITIONS_AFTER_PADDING else 0
+
+
+def build(config: Config, architecture: Any, domain_tokens: Mapping[int, Sequence[int]] | None = None) -> Any:
     """A transformers masked-language model in fp32 on the CPU; from scratch its weights depend on the seed alone.
+
+    Args:
+        config: The run.
+        architecture: The model's configuration, see `architecture`.
+        domain_tokens: {id: ids of its pieces} of tokens that start as the mean of their pieces where a checkpoint is
+            loaded.
 
     Raises:
         ModelError: The checkpoint's weights cannot be loaded.
@@ -153,7 +166,8 @@ def build(config: Config, architecture: Any) -> Any:
         finally:
             logging.set_verbosity(verbosity)
         if wanted != model.config.vocab_size:
-            model.resize_token_embeddings(wanted)
+            model.resize_token_embeddings(wanted, mean_resizing=not domain_tokens)
+        start_from_pieces(model, domain_tokens or {})
     model.tie_weights()
     return model
 
@@ -172,7 +186,7 @@ def _checkpoint_vocab_size(config: Config) -> int:
     return int(AutoConfig.from_pretrained(path, trust_remote_code=False).vocab_size)
 
 
-def _fit_tokenizer(config: Config, found: Any, tokenizer: Any, vocab_size: int | None) -> None:
+def _fit_tokenizer(config: Config, found: Any, tokenizer: Any, vocab_size: int | None, num_domain_tokens: int) -> None:
     """Give a model from scratch the tokenizer's vocabulary; refuse a checkpoint with another one."""
     name, size = config.model.name_or_path, len(tokenizer)
     if vocab_size is not None and vocab_size < size:
@@ -184,10 +198,13 @@ def _fit_tokenizer(config: Config, found: Any, tokenizer: Any, vocab_size: int |
                 setattr(found, field, getattr(tokenizer, field))
     elif vocab_size is not None:
         found.vocab_size = vocab_size
-    elif found.vocab_size != size:
+    elif found.vocab_size == size - num_domain_tokens:
+        found.vocab_size = size
+    else:
         where = config.tokenizer.path or ("the corpus" if config.tokenizer.train_vocab_size else name)
+        room = size - num_domain_tokens + (config.tokenizer.add_domain_tokens or 0)
         raise ModelError(
-            f"tokenizer.path: the tokenizer of {where} has {size} tokens, but the vocabulary of {name} has "
-            f"{found.vocab_size}; name the model's own tokenizer, or resize its embeddings with "
-            f"--model.overrides.vocab_size {size}"
+            f"tokenizer.path: the tokenizer of {where} has {size - num_domain_tokens} tokens, but the vocabulary of "
+            f"{name} has {found.vocab_size}; name the model's own tokenizer, or resize its embeddings with "
+            f"--model.overrides.vocab_size {room}"
         )

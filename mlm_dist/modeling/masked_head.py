@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+
+from mlm_dist.modeling import attention, dropout, packed_attention, precision
+from mlm_dist.modeling.loss import summed_cross_entropy
 
 
 class MaskedLoss(NamedTuple):
@@ -31,13 +33,22 @@ class MaskedLanguageModel(nn.Module):
     Args:
         model: A model with a `base_model` and a head that returns `logits`.
         masked_head: False to compute all logits and pick the masked ones: same loss, more work.
+        packed: Whether rows hold several windows, which must not see each other.
+
+    Raises:
+        ModelError: Rows are packed, and the architecture cannot keep windows apart.
     """
 
-    def __init__(self, model: Any, *, masked_head: bool = True) -> None:
+    def __init__(self, model: Any, *, masked_head: bool = True, packed: bool = False) -> None:
         super().__init__()
         self.model = model
         self.masked_head = False
         self._positions: torch.Tensor | None = None
+        self._draws = dropout.RowDraws()
+        dropout.by_row(model, self._draws)
+        attention.install(model, self._draws)
+        precision.lower_norms(model)
+        self._packed = packed_attention.fit(model) if packed else None
         if masked_head and model.base_model is not model:
             model.base_model.register_forward_hook(self._keep_masked)
             self.masked_head = _same_logits(self)
@@ -56,28 +67,43 @@ class MaskedLanguageModel(nn.Module):
         attention_mask: torch.Tensor | None,
         positions: torch.Tensor,
         labels: torch.Tensor,
+        cu_seq_lens: torch.Tensor | None = None,
+        row_keys: torch.Tensor | None = None,
     ) -> MaskedLoss:
         """Loss of one micro-batch.
 
         Args:
             input_ids: [rows, length] with masks in place.
-            attention_mask: [rows, length], 1 for tokens and 0 for padding; None where nothing is padded.
+            attention_mask: [rows, length], 1 for tokens and 0 for padding; None where nothing is padded or rows are
+                packed.
             positions: [predicted] places of the predicted tokens in the flattened rows.
             labels: [predicted] their true tokens; -100, the loss's ignore_index, where `positions` only fills up.
+            cu_seq_lens: [windows + 1], int32, where each window begins in the flattened rows, and their end, padding
+                being a window too; None where no row holds several.
+            row_keys: [rows], int64, what each row's dropout depends on; None draws from torch's global generator.
         """
-        logits = self.logits(input_ids, attention_mask, positions)  # [predicted, vocabulary]
-        loss_sum = F.cross_entropy(logits.float(), labels, reduction="sum")
+        self._draws.begin(row_keys)
+        logits = self.logits(input_ids, attention_mask, positions, cu_seq_lens)  # [predicted, vocabulary]
+        loss_sum = summed_cross_entropy(logits, labels)
         # In training nobody reads the accuracy, and an argmax over the vocabulary is not free.
         num_correct = loss_sum.detach().new_zeros(()) if self.training else (logits.argmax(-1) == labels).sum()
         return MaskedLoss(loss_sum, num_correct)
 
     def logits(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, positions: torch.Tensor
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        cu_seq_lens: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """[predicted, vocabulary] scores at `positions`."""
+        arguments = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if cu_seq_lens is not None:
+            assert self._packed is not None, "packed rows for a model that was not made for them"
+            arguments = self._packed.arguments(input_ids, cu_seq_lens)
         self._positions = positions if self.masked_head else None
         try:
-            scores: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+            scores: torch.Tensor = self.model(**arguments).logits
         finally:
             self._positions = None
         scores = scores.flatten(0, 1)
@@ -92,6 +118,18 @@ class MaskedLanguageModel(nn.Module):
             return (kept, *output[1:])
         output[next(iter(output.keys()))] = kept
         return output
+
+
+def has_unused(model: nn.Module) -> bool:
+    """Whether a backward pass leaves some parameter without a gradient; the model's gradients are dropped."""
+    batch = torch.arange(16).reshape(2, 8) % 5
+    device = next(model.parameters()).device
+    model(
+        batch.to(device), None, torch.tensor([1, 9], device=device), torch.tensor([1, 2], device=device)
+    ).loss_sum.backward()
+    unused = any(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    model.zero_grad(set_to_none=True)
+    return unused
 
 
 @torch.no_grad()

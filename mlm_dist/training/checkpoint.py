@@ -98,6 +98,25 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     return None, passed_over
 
 
+def require_newest(folder: Path, say: Callable[[str], None]) -> Path:
+    """The newest checkpoint below a folder that verifies, for jobs that read it; those passed over are named.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    found, passed_over = newest(folder)
+    for reason in passed_over:
+        say(f"WARNING: passed over a checkpoint: {reason}")
+    if found is None:
+        raise CheckpointError(f"output_dir: there is no good checkpoint in {folder}; name the directory of a run")
+    return found
+
+
+def is_name(name: str) -> bool:
+    """Whether a folder of this name can be a checkpoint."""
+    return _NAME.fullmatch(name) is not None
+
+
 def read_state(folder: Path) -> tuple[RunState, dict[str, Any]]:
     """How far a verified checkpoint is, and the identity of its run."""
     found = json.loads((folder / "state.json").read_text("utf-8"))
@@ -131,7 +150,10 @@ def load_weights(folder: Path, core: nn.Module) -> None:
         for name, parameter in core.named_parameters():
             if name not in names:
                 raise CheckpointError(f"{folder / 'model.safetensors'} has no {name}; it is of another model")
-            parameter.copy_(file.get_tensor(name))
+            value = file.get_tensor(name)
+            if value.shape != parameter.shape:
+                raise CheckpointError(f"{folder / 'model.safetensors'}: {name} is of another shape; of another model")
+            parameter.copy_(value)
 
 
 def load_moments(folder: Path, accelerator: Accelerator, core: nn.Module, optimizer: Any, state: RunState) -> None:
@@ -312,15 +334,19 @@ def _look(resume: str, folder: Path, say: Callable[[str], None]) -> Path | None:
     return found
 
 
+def disk_needed(num_parameters: int, keep_last: int) -> int:
+    """Bytes of the checkpoints to keep, one more (a new one comes before an old one goes), and the exported model."""
+    one = 4 * num_parameters * (1 + len(distributed.MOMENTS))
+    return (keep_last + 1) * one + 4 * num_parameters
+
+
 def preflight(run: Path, core: nn.Module, keep_last: int = 1) -> None:
     """Refuse to start where the disk cannot hold the checkpoints to keep, one more, and the exported model.
 
     Raises:
         CheckpointError: Names the folder, what is needed and what is there.
     """
-    parameters = sum(parameter.numel() for parameter in core.parameters())
-    one = 4 * parameters * (1 + len(distributed.MOMENTS))
-    needed = (keep_last + 1) * one + 4 * parameters  # a new one is written before an old one goes
+    needed = disk_needed(sum(parameter.numel() for parameter in core.parameters()), keep_last)
     replaced = ("checkpoints/*/*", "model/*")
     old = sum(path.stat().st_size for pattern in replaced for path in run.glob(pattern))
     free = shutil.disk_usage(run).free
@@ -344,7 +370,10 @@ def set_aside(run: Path, point: Path | None = None) -> Path | None:
     if point is not None and point.resolve().parent == folder.resolve():
         there = [path for path in _published(folder) if _step_of(path) > _step_of(point)]
     else:
-        names = ("checkpoints", "metrics.jsonl", "tensorboard", "model", "config.yaml")
+        names = (
+            *("checkpoints", "metrics.jsonl", "tensorboard", "model", "config.yaml"),
+            *("report.json", "report.html", "validation.json"),
+        )
         there = [path for name in names if (path := run / name).exists()]
     if not there:
         return None

@@ -4,92 +4,45 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 from accelerate.utils import (
     DeepSpeedPlugin,
+    DistributedDataParallelKwargs,
     DistributedType,
     GradientAccumulationPlugin,
     InitProcessGroupKwargs,
-    LoggerType,
     ProjectConfiguration,
 )
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 from transformers.integrations import unset_hf_deepspeed_config
 
 from mlm_dist.batching.loader import MicroBatch
 from mlm_dist.batching.plan import BatchPlan
 from mlm_dist.config import Config
-from mlm_dist.errors import ConfigError, PeerError, UserError, reason
+from mlm_dist.errors import ConfigError, PeerError, UserError
+from mlm_dist.modeling.masked_head import has_unused
+from mlm_dist.training import contradictions, host, topology, trackers
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each parameter
 
 
 def check(config: Config, plan: BatchPlan) -> None:
-    """Refuse an accelerate file that cannot work here, before anything is prepared.
+    """Refuse a launch that cannot work here, before anything is prepared.
 
     Raises:
-        ConfigError: A tracker is unknown or not installed, DeepSpeed is asked for and missing, its own file contradicts
-            the config, or FSDP or fp16 is asked for without a GPU.
+        ConfigError: A tracker cannot be used, or run config, accelerate file, DeepSpeed JSON and this machine
+            contradict each other.
     """
-    on_cpu = _on_cpu()
-    _check_trackers(config.tracking.trackers)
-    if _asked_for("ACCELERATE_USE_FSDP"):
-        if on_cpu:
-            raise ConfigError(
-                "the accelerate file asks for FSDP, which needs GPUs; use configs/accelerate/cpu_2.yaml here"
-            )
-        if os.environ.get("FSDP_VERSION", "1") != "2":
-            raise ConfigError("fsdp_version: must be 2, as in configs/accelerate/fsdp2.yaml; FSDP 1 is not supported")
-        if _asked_for("FSDP_CPU_RAM_EFFICIENT_LOADING"):
-            raise ConfigError("fsdp_cpu_ram_efficient_loading: must be false; it would untie the embeddings")
-    if _asked_for("ACCELERATE_USE_DEEPSPEED"):
-        _check_deepspeed(config, plan)
-    elif on_cpu and os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp16":
-        # accelerate would compute in fp32 and say nothing.
-        raise ConfigError("mixed_precision: fp16 needs a GPU; use --mixed_precision bf16 or no")
-
-
-def _check_trackers(names: Sequence[str]) -> None:
-    known = [kind.value for kind in LoggerType if kind != LoggerType.ALL]
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"tracking.trackers: {name} is not known to accelerate; choose of {', '.join(known)}")
-        if name not in {str(kind) for kind in get_available_trackers()}:
-            raise ConfigError(f"tracking.trackers: {name} is not installed; run: pip install {name}")
-
-
-def _check_deepspeed(config: Config, plan: BatchPlan) -> None:
-    if importlib.util.find_spec("deepspeed") is None:
-        raise ConfigError(
-            "the accelerate file asks for DeepSpeed, which is not installed; run: pip install 'mlm_dist[deepspeed]'"
-        )
-    file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
-    if file is None:
-        if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "0":
-            raise ConfigError("zero_stage: 0 shards nothing; use configs/accelerate/ddp.yaml, or stage 1, 2 or 3")
-        return
-    try:
-        settings = json.loads(Path(file).read_text("utf-8"))
-        stage = settings.get("zero_optimization", {}).get("stage", 0)
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"deepspeed_config_file: cannot read {file} ({reason(error)})") from None
-    if stage not in (1, 2, 3):
-        raise ConfigError(
-            f"{file}: zero_optimization.stage is {stage}; write 1, 2 or 3, or use configs/accelerate/ddp.yaml"
-        )
-    for name, (key, ours) in _deepspeed_settings(config, plan).items():
-        theirs = settings.get(name, "auto")
-        if theirs not in ("auto", ours):
-            raise ConfigError(f'{file}: {name} is {theirs}, but {key} makes it {ours}; write "auto" there')
+    trackers.check(config.tracking.trackers)
+    contradictions.check(config, plan, topology.read())
 
 
 def start(config: Config, plan: BatchPlan) -> Accelerator:
@@ -98,8 +51,8 @@ def start(config: Config, plan: BatchPlan) -> Accelerator:
     Raises:
         ConfigError: Fewer processes joined than were launched.
     """
-    on_cpu = _on_cpu()
-    deepspeed = _asked_for("ACCELERATE_USE_DEEPSPEED")
+    on_cpu = topology.on_cpu()
+    deepspeed = topology.asked_for("ACCELERATE_USE_DEEPSPEED")
     if "MASTER_PORT" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ and "WORLD_SIZE" not in os.environ:
         # accelerate's launcher sets the address for several processes, but starts one where its file is for one.
         warnings.warn(
@@ -109,8 +62,7 @@ def start(config: Config, plan: BatchPlan) -> Accelerator:
         )
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if on_cpu:
-        # The launcher sets one OpenMP thread per process; the cores are there to be used.
-        torch.set_num_threads(max(1, _num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        host.settle()
     # The window is ours: accelerate must end it where we say, not where an environment variable does.
     os.environ.pop("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", None)
     accelerator = Accelerator(
@@ -119,9 +71,14 @@ def start(config: Config, plan: BatchPlan) -> Accelerator:
         gradient_accumulation_plugin=GradientAccumulationPlugin(
             num_steps=plan.accumulation, sync_with_dataloader=False, adjust_scheduler=False
         ),
-        # DeepSpeed finds no backend by itself where there is no GPU.
-        kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] if on_cpu and deepspeed else [],
-        log_with=list(config.tracking.trackers),
+        kwargs_handlers=[
+            InitProcessGroupKwargs(
+                # DeepSpeed finds no backend by itself where there is no GPU.
+                **({"backend": "gloo"} if on_cpu and deepspeed else {}),
+                init_method=_rendezvous(),
+            )
+        ],
+        log_with=trackers.chosen(config) or None,
         project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=config.output_dir),
         step_scheduler_with_optimizer=False,
     )
@@ -138,8 +95,24 @@ def start(config: Config, plan: BatchPlan) -> Accelerator:
 
 def prepare(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
     """Place, wrap and shard an ordinary model and its optimizer as the accelerate file says."""
+    if accelerator.distributed_type in (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU) and has_unused(model):
+        # Else DDP waits for the gradients of parameters that never get one, such as a pooler's.
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
     wrapped, prepared = accelerator.prepare(model, optimizer)
     return wrapped, prepared
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether no process holds the whole model and its optimizer."""
+    return accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
+
+
+def set_window(accelerator: Accelerator, plan: BatchPlan) -> None:
+    """Make an update as many micro-batches, of as many rows, as a plan says; before `prepare`."""
+    accelerator.gradient_accumulation_steps = plan.accumulation
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        settings = {"train_micro_batch_size_per_gpu": plan.micro_size, "gradient_accumulation_steps": plan.accumulation}
+        accelerator.state.deepspeed_plugin.deepspeed_config.update(settings)
 
 
 def describe(accelerator: Accelerator) -> str:
@@ -316,7 +289,7 @@ def wake(accelerator: Accelerator, model: Any, window: Sequence[MicroBatch]) -> 
     for micro in window:
         batch = micro.to(accelerator.device)
         with accelerator.accumulate(model):
-            loss = model(batch.input_ids, batch.attention_mask, batch.positions, batch.labels).loss_sum
+            loss = model(*batch.inputs).loss_sum
             accelerator.backward(loss * 0.0)
 
 
@@ -379,30 +352,27 @@ def library_versions() -> dict[str, str]:
 def _deepspeed_plugin(config: Config, plan: BatchPlan) -> DeepSpeedPlugin:
     """The plugin with our batch, accumulation and clipping in it: left to itself it takes 1, 1 and 1.0."""
     plugin = DeepSpeedPlugin()
-    plugin.deepspeed_config.update({name: ours for name, (_, ours) in _deepspeed_settings(config, plan).items()})
+    plugin.deepspeed_config.update(
+        {name: ours for name, (_, ours) in contradictions.deepspeed_settings(config, plan).items()}
+    )
     plugin.deepspeed_config.setdefault("zero_allow_untested_optimizer", True)
     plugin.deepspeed_config.setdefault("zero_force_ds_cpu_optimizer", False)
     plugin.zero3_init_flag = False  # the seed makes the weights on every process; they are sharded afterwards
     return plugin
 
 
-def _deepspeed_settings(config: Config, plan: BatchPlan) -> dict[str, tuple[str, float]]:
-    """DeepSpeed settings that follow from the config: {name: (config key, value)}."""
-    return {
-        "train_batch_size": ("batch.global_size", plan.global_size),
-        "train_micro_batch_size_per_gpu": ("batch.micro_size", plan.micro_size),
-        "gradient_accumulation_steps": ("batch.global_size", plan.accumulation),
-        "gradient_clipping": ("optim.max_grad_norm", config.optim.max_grad_norm or 0.0),
-    }
+def _rendezvous() -> str | None:
+    """How the processes find each other: as the launcher says, but never by what they left before a restart.
 
+    A launcher that restarts lost processes may keep its store, and in it the addresses of those that are gone.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0":
+        return None
 
-def _on_cpu() -> bool:
-    return not torch.accelerator.is_available() or _asked_for("ACCELERATE_USE_CPU")
+    def meet(url: str, **given: Any) -> Iterator[tuple[Store, int, int]]:
+        store, rank, world_size = next(rendezvous("env://", **given))
+        yield PrefixStore(f"restart_{restarts}", store), rank, world_size
 
-
-def _asked_for(name: str) -> bool:
-    return os.environ.get(name, "false").lower() in ("true", "1", "yes")
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    register_rendezvous_handler("restarted", meet)  # type: ignore[no-untyped-call]
+    return "restarted://"

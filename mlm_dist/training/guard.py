@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections import deque
 from collections.abc import Callable, Sequence
 from types import FrameType
 
@@ -15,6 +16,7 @@ from mlm_dist.training.step import StepResult
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 MAX_SKIPPED_IN_A_ROW = 20
 SPIKE_DEVIATIONS = 6.0
+UPDATES_BEHIND = 2  # a GPU may be when its flags are read
 
 
 class StopSignal:
@@ -22,15 +24,31 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.requested = False
+        self._on_the_way: deque[tuple[torch.Tensor, torch.cuda.Event]] = deque()
         for number in SIGNALS:
             signal.signal(number, self._note)
 
     def agreed(self, result: StepResult, *, line_due: bool) -> bool:
         """Whether any process was asked to stop; the same answer on all.
 
-        To look means to wait for the device, so on an accelerator it looks only where a line is due anyway.
+        On a GPU the flag is copied out behind the update's own work and read some updates later, so that nothing waits
+        for the device; where a line is due, the newest is read.
         """
-        return (line_due or result.stop.device.type == "cpu") and bool(result.stop)
+        stop = result.stop
+        if line_due or stop.device.type == "cpu":
+            self._on_the_way.clear()
+            return bool(stop)
+        if stop.is_cuda:
+            flag = torch.empty_like(stop, device="cpu", pin_memory=True)
+            flag.copy_(stop, non_blocking=True)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record()
+            self._on_the_way.append((flag, copied))
+        if len(self._on_the_way) <= UPDATES_BEHIND:
+            return False
+        flag, copied = self._on_the_way.popleft()
+        copied.synchronize()
+        return bool(flag)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True

@@ -40,7 +40,7 @@ class Metrics:
         # The held-out losses of the run so far, by step; of the main process, which alone reads and writes the file.
         self.held_out: dict[int, float] = {}
         if accelerator.is_main_process:
-            kept = [line for line in _read(path) if step and line["kind"] != "end" and line.get("step", 0) <= step]
+            kept = [line for line in read(path) if step and line["kind"] != "end" and line.get("step", 0) <= step]
             lines = "".join(json.dumps(line) + "\n" for line in kept)
             write_whole(path, lambda temporary: _write_text(temporary, lines))
             losses = ((line["step"], line["loss"]) for line in kept if line["kind"] == "validation")
@@ -156,7 +156,7 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text, "utf-8")
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a metrics file, if there is one; a line that a lost machine cut short is left out."""
     found = []
     for line in path.read_text("utf-8").splitlines() if path.exists() else []:

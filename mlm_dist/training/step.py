@@ -80,7 +80,7 @@ def optimizer_step(
     for micro in window:
         batch = micro.to(device)
         with accelerator.accumulate(model):
-            loss = model(batch.input_ids, batch.attention_mask, batch.positions, batch.labels).loss_sum
+            loss = model(*batch.inputs).loss_sum
             if faults.planned("nan", step, accelerator.process_index):
                 loss = loss * float("nan")
             accelerator.backward(loss * scale)

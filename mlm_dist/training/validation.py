@@ -47,7 +47,7 @@ def evaluate(accelerator: Accelerator, model: Any, batches: Iterable[MicroBatch]
     model.eval()
     for micro in batches:
         batch = micro.to(device)
-        found = model(batch.input_ids, batch.attention_mask, batch.positions, batch.labels)
+        found = model(*batch.inputs)
         counted = totals.new_tensor(micro.num_masked)
         totals += torch.stack([found.loss_sum.to(wide), found.num_correct.to(wide), counted])
     model.train()

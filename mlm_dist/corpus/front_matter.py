@@ -1,0 +1,64 @@
+"""Front matter: the block of settings before a Markdown document, of which only the title is text."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+
+import yaml
+
+TITLE_CHARS = 2000  # a longer title is none; it also bounds what is given to the YAML scanner
+
+_YAML = re.compile(r"---[ \t]*\n(?:[ \t]*(?:#.*)?\n)*(?=[\"']?[\w$@.-]+[\"']?[ \t]*:(?:[ \t]|\n))")
+_YAML_END = re.compile(r"^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.MULTILINE)
+# A line that starts at the margin is a key, an item, a comment or a closing bracket, or else this is no settings block.
+_PROSE = re.compile(r"^(?![\"']?[\w$@.-]+[\"']?[ \t]*:(?:[ \t]|$)|-(?:[ \t]|$)|[ \t#\]}]|$)", re.MULTILINE)
+_YAML_TITLE = re.compile(r"^(?P<quote>[\"']?)title(?P=quote)[ \t]*:", re.MULTILINE | re.IGNORECASE)
+_NEXT_KEY = re.compile(r"\n(?=[^\s])")
+
+_TOML = re.compile(r"\+\+\+[ \t]*\n(?:[ \t]*(?:#.*)?\n)*(?=[\w\"'.-]+[ \t]*=|\[)")
+_TOML_END = re.compile(r"^\+\+\+[ \t]*(?:\n|\Z)", re.MULTILINE)
+_TOML_TITLE = re.compile(r"^title[ \t]*=[ \t]*([\"'])(.*)\1[ \t]*(?:#.*)?$", re.MULTILINE | re.IGNORECASE)
+
+
+def split(text: str) -> tuple[str | None, str]:
+    """The title in the front matter, if any, and what follows the front matter.
+
+    YAML between lines of `---` (or up to `...`) and TOML between lines of `+++` are front matter where they begin with
+    a key. What is never closed, or holds prose, is not: it stays in the body.
+
+    Nothing is constructed, included or expanded: of the YAML only the title's own few lines are scanned, as events, so
+    that an alias is just no title and a tag has no effect.
+    """
+    if opening := _YAML.match(text):
+        closing = _YAML_END.search(text, opening.end())
+        if closing and not _PROSE.search(text, opening.end(), closing.start()):
+            return _yaml_title(text[opening.end() : closing.start()]), text[closing.end() :]
+    elif opening := _TOML.match(text):
+        closing = _TOML_END.search(text, opening.end())
+        if closing:
+            found = _TOML_TITLE.search(text, opening.end(), closing.start())
+            return _plain(found[2]) if found else None, text[closing.end() :]
+    return None, text
+
+
+def _yaml_title(settings: str) -> str | None:
+    found = _YAML_TITLE.search(settings)
+    if not found:
+        return None
+    after = _NEXT_KEY.search(settings, found.end())
+    lines = settings[found.start() : after.start() if after else len(settings)]
+    if len(lines) > TITLE_CHARS:
+        return None
+    try:
+        nodes = [event for event in islice(yaml.parse(lines, Loader=yaml.SafeLoader), 6) if hasattr(event, "anchor")]
+    except yaml.YAMLError:  # such as a colon in a title without quotes, which is common
+        return _plain(lines.partition(":")[2].strip().strip("\"'"))
+    value = nodes[2] if len(nodes) > 2 else None  # after the mapping and the key
+    if not isinstance(value, yaml.ScalarEvent) or (value.implicit[0] and value.value in {"~", "null"}):
+        return None
+    return _plain(value.value)
+
+
+def _plain(title: str) -> str | None:
+    return " ".join(title.split())[:TITLE_CHARS] or None

@@ -1,0 +1,126 @@
+"""Dropout as a function of the row: the same whichever process, micro-batch or order a row is computed in.
+
+On the CPU it is also some ten times faster than torch's own, which draws one number after the other on one core.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+_STEPS_OF_16_BITS = 1 << 16
+_WARM_UP = 12  # draws after which a small-fast-counting generator has mixed its seed (Doty-Humphrey, 2010)
+_AS_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class RowDraws:
+    """What is kept, drawn for each row of a batch from a generator of its own.
+
+    One object serves a whole model. `begin` is called once a forward pass; from then on the n-th use of a row draws
+    from the generator of (the row's key, n).
+    """
+
+    def __init__(self) -> None:
+        self._generator = np.random.SFC64(0)
+        self._keys: np.ndarray | None = None
+        self._uses = 0
+
+    def begin(self, keys: torch.Tensor | None) -> None:
+        """Take the rows of a forward pass.
+
+        Args:
+            keys: [rows], int64, a random number for each row; None draws as torch does, from its global generator.
+        """
+        self._keys = None if keys is None else keys.numpy().view(np.uint64)
+        self._uses = 0
+
+    def keep(self, shape: torch.Size, p: float) -> torch.Tensor | None:
+        """Which elements of a tensor stay: int8 of this shape, -1 (all bits set) with probability 1 - p, else 0.
+
+        The probability is rounded to a multiple of 2^-16.
+
+        Args:
+            shape: Its first dimension holds the rows one after the other, each in one or several entries.
+            p: The chance of an element to be dropped.
+
+        Returns:
+            None where rows cannot be told from the shape, or none were given.
+        """
+        if self._keys is None or shape[0] % len(self._keys):
+            return None
+        self._uses += 1
+        num_rows = len(self._keys)
+        size = math.prod(shape) // num_rows
+        limit = np.uint16(min(round((1 - p) * _STEPS_OF_16_BITS), _STEPS_OF_16_BITS - 1))
+        kept = np.empty((num_rows, size), bool)
+        for row, key in zip(kept, self._keys.tolist(), strict=True):
+            words = self._stream(key, -(-size // 4)).view(np.uint16)
+            np.less(words[:size], limit, out=row)
+        return torch.from_numpy(np.negative(kept.view(np.int8))).view(shape)
+
+    def _stream(self, key: int, count: int) -> np.ndarray:
+        """`count` 64-bit words of the generator of (key, number of this use)."""
+        state = np.array([key, self._uses, 0, 1], np.uint64)  # the last is its counter
+        self._generator.state = {
+            "bit_generator": "SFC64",
+            "state": {"state": state},
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        self._generator.random_raw(_WARM_UP, output=False)
+        words: np.ndarray = self._generator.random_raw(count)
+        return words
+
+
+class RowDropout(nn.Dropout):
+    """`nn.Dropout` that draws by row on the CPU; elsewhere, and where rows cannot be told, it is torch's own.
+
+    Args:
+        p: The chance of an element to be dropped.
+        draws: The model's.
+    """
+
+    def __init__(self, p: float, draws: RowDraws) -> None:
+        super().__init__(p)
+        self._draws = draws
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """The input, some elements zero and the others scaled up so that the mean stays."""
+        if not self.training or self.p == 0.0:
+            return input
+        keep = self._draws.keep(input.shape, self.p) if input.device.type == "cpu" and self.p < 1.0 else None
+        if keep is None:
+            return F.dropout(input, self.p, training=True)
+        dropped: torch.Tensor = _Dropped.apply(input, keep, 1 / (1 - self.p))  # type: ignore[no-untyped-call]
+        return dropped
+
+
+def only(values: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """The values where `keep` has all bits set, and zero elsewhere: a bitwise and, a fifth of the cost of a product."""
+    kind = _AS_INTEGERS[values.element_size()]
+    return (values.contiguous().view(kind) & keep.to(kind)).view(values.dtype)
+
+
+def by_row(model: nn.Module, draws: RowDraws) -> None:
+    """Let every `nn.Dropout` of a model draw from `draws`."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, RowDropout(child.p, draws))
+
+
+class _Dropped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, keep, scale):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(keep)
+        ctx.scale = scale
+        return only(values, keep).mul_(scale)
+
+    @staticmethod
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        (keep,) = ctx.saved_tensors
+        return only(gradient, keep).mul_(ctx.scale), None, None

@@ -1,0 +1,40 @@
+"""Tokens that are new to a checkpoint: what the model knows of them before it has seen any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+
+@torch.no_grad()
+def start_from_pieces(model: Any, pieces: Mapping[int, Sequence[int]]) -> None:
+    """Make every new token the mean of its pieces, in the input embedding, the output embedding and the output bias.
+
+    So its first logit is the mean of its pieces' logits, as the output layer is linear. Of the ways to start that were
+    compared, this is the plain one that works (AdaLM, Yao et al., 2021, https://arxiv.org/abs/2106.13474; Hewitt, 2021,
+    on why a random start is a bad one).
+
+    Args:
+        model: A transformers masked-language model, its vocabulary large enough, not yet wrapped.
+        pieces: {id: ids of the pieces}; pieces must not be new themselves.
+    """
+    if not pieces:
+        return
+    new = torch.tensor(list(pieces))
+    flat = torch.tensor([piece for one in pieces.values() for piece in one])
+    starts = torch.tensor([0, *map(len, pieces.values())][:-1]).cumsum(0)
+    for tensor in _per_token(model):
+        rows = tensor.view(len(tensor), -1)  # [vocabulary, width]
+        rows[new] = F.embedding_bag(flat, rows, starts, mode="mean")
+
+
+def _per_token(model: Any) -> list[torch.Tensor]:
+    """Every tensor of the model that has a row for each token, tied ones once."""
+    output = model.get_output_embeddings()
+    found = [model.get_input_embeddings().weight]
+    if output is not None:
+        found += [output.weight] + ([output.bias] if getattr(output, "bias", None) is not None else [])
+    return list({tensor.data_ptr(): tensor for tensor in found}.values())

@@ -1,0 +1,1 @@
+"""What a finished or running run has to tell: its record, what the model fills in before and after, and the page."""

@@ -1,0 +1,314 @@
+"""Documents, caches and repositories that nobody would wish for: said plainly, within bounds, and nothing outside."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import launching
+import pytest
+from making import made_up_text, run_git
+
+from mlm_dist.config import Config, CorpusConfig, parse
+from mlm_dist.corpus import documents, git, markdown, reading, sources
+from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.errors import CorpusError
+from mlm_dist.prepare import prepare
+
+LINE = 200_000_000  # bytes, without a line break in them
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever started the tests is no launcher."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def flags_for(source: Path, cache: Path) -> list[str]:
+    """Flags for small corpora."""
+    return [f"--corpus.source={source}", f"--corpus.cache_dir={cache}", "--tokenizer.train_vocab_size=400"]
+
+
+def config(source: Path, cache: Path, *flags: str) -> Config:
+    """The same as a config, with some flags more."""
+    return parse([*flags_for(source, cache), "--rows.max_length=32", "--corpus.validation_fraction=0.2", *flags])
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """{path: SHA-256} of all files below a folder."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def everything(source: sources.Source, limit: int) -> list[reading.Document | reading.SetAside]:
+    """All a source has, of at most `limit` bytes each."""
+    return [found for shard in reading.shards(source) for found in reading.read(source, shard.parts, limit)]
+
+
+def test_only_front_matter_is_no_document(folder: Path, tmp_path: Path) -> None:
+    for i, text in enumerate(("---\ntitle: Nothing else\n---\n", "---\nauthor: nobody\n---", "---\n---\n\n")):
+        (folder / f"front{i}.md").write_text(text)
+    dropped = prepare(config(folder, tmp_path / "cache")).manifest["documents"]["dropped"]
+    assert sum(dropped.values()) == 3 and set(dropped) <= {"empty", "under 200 characters"}
+    only = tmp_path / "only"
+    only.mkdir()
+    (only / "a.md").write_text("---\ntitle: Nothing else\n---\n")
+    with pytest.raises(CorpusError, match=r"^corpus\.source: .*no document left"):
+        prepare(config(only, tmp_path / "cache"))
+
+
+def test_one_text_in_many_encodings_is_one_document(tmp_path: Path) -> None:
+    text = "Größe, Straße, Äpfel und schöne Grüße aus Köln an der Weser.\n" * 10
+    root = tmp_path / "d"
+    root.mkdir()
+    encodings = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1")
+    for encoding in encodings:
+        (root / f"{encoding}.txt").write_bytes(text.encode(encoding))
+    (root / "crlf.txt").write_bytes(text.replace("\n", "\r\n").encode())
+    (root / "other.txt").write_text(made_up_text(1, 100))
+    corpus = prepare(config(root, tmp_path / "cache", "--corpus.deduplicate=exact"))
+    assert corpus.manifest["documents"]["dropped"] == {"duplicate": len(encodings)}
+    found = corpus.manifest["encodings"]
+    assert sum(found.values()) == 8 and found.pop("utf-8") == 3
+    assert {"utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"} < set(found) and "replaced" not in found
+
+
+@pytest.mark.parametrize("name", ["a.md", "a.txt", "a.jsonl", "a.json", "named.txt", "named.jsonl", "named.json"])
+def test_line_of_200_mb_is_set_aside_within_little_memory(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "d" / name
+    path.parent.mkdir()
+    with open(path, "wb") as file:
+        file.write(b'["' if name.endswith(".json") else b'"')
+        for _ in range(LINE // 1_000_000):
+            file.write(b"words " * 166_667)
+    named = name.startswith("named")
+    source = sources.acquire(CorpusConfig(source=str(path if named else path.parent), patterns=["*"]), tmp_path)
+    work = reading.shards(source)
+    tracemalloc.start()
+    try:
+        found = [one for shard in work for one in reading.read(source, shard.parts, 1_000_000)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [type(one) for one in found] == [reading.SetAside]
+    assert "over 1 MB" in found[0].reason  # type: ignore[union-attr]
+    assert peak < 20_000_000
+
+
+def test_line_over_many_parts_is_not_searched_through_by_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "PART", 1000)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'"one"\n"' + b"x" * 1_000_000 + b'"\n"two"\n')
+    source = sources.acquire(CorpusConfig(source=str(path)), tmp_path)
+    read = 0
+
+    class Counted:
+        """A file that counts what is read of it."""
+
+        def __init__(self, *arguments: Any) -> None:
+            self._file = open(*arguments)  # noqa: SIM115
+
+        def __enter__(self) -> Counted:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._file.close()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+        def readline(self, size: int) -> Any:
+            nonlocal read
+            line = self._file.readline(size)
+            read += len(line)
+            return line
+
+    monkeypatch.setattr(reading, "open", Counted, raising=False)
+    found = everything(source, 10_000)
+    said = [one.text if isinstance(one, reading.Document) else one.reason for one in found]
+    assert sorted(said) == ["one", "over 0.01 MB", "two"]
+    assert read < 5_000_000  # once by the part it begins in, and a part's length by each of the others
+
+
+def test_fewer_documents_than_processes(tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    root.mkdir()
+    for i in range(2):
+        (root / f"{i}.md").write_text(made_up_text(i, 100))
+    alone = prepare(parse(flags_for(root, tmp_path / "one")))
+    command = ["prepare.py", *flags_for(root, tmp_path / "three")]
+    ended = launching.accelerate("cpu_2", *command, launch=("--num_processes=3",))
+    assert ended.returncode == 0, ended.output
+    assert tree(tmp_path / "three" / alone.digest) == tree(alone.folder)
+
+
+def test_files_that_vanish_while_the_folder_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "d"
+    (root / "sub").mkdir(parents=True)
+    for name in ("a.md", "b.md", "sub/c.md"):
+        (root / name).write_text("text")
+    walk = os.walk
+
+    def vanishing(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for found in walk(*arguments, **options):
+            for name in ("a.md", "sub/c.md"):
+                (root / name).unlink(missing_ok=True)
+            if (root / "sub").is_dir():
+                (root / "sub").rmdir()
+            yield found
+
+    monkeypatch.setattr(os, "walk", vanishing)
+    found = sources.acquire(CorpusConfig(source=str(root)), tmp_path)
+    assert list(found.files) == ["b.md"]
+    assert found.set_aside == {
+        "unreadable (No such file or directory)": ["a.md"],
+        "unreadable folder (No such file or directory)": ["sub"],
+    }
+
+
+def test_vanishing_and_changing_files_are_in_the_manifest(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = reading.shards
+
+    def later(source: sources.Source) -> list[reading.Shard]:
+        work = shards(source)
+        (folder / "guide" / "01.rst").unlink()
+        (folder / "guide" / "03.md").write_text("changed")
+        return work
+
+    monkeypatch.setattr(reading, "shards", later)
+    manifest = prepare(config(folder, tmp_path / "cache")).manifest
+    assert manifest["documents"]["kept"] == 28 and manifest["documents"]["found"] == 30
+    assert manifest["set_aside"] == {
+        "changed while the corpus was being prepared": ["guide/03.md"],
+        "unreadable (No such file or directory)": ["guide/01.rst"],
+    }
+
+
+def test_document_that_takes_too_long_to_clean_is_set_aside(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = markdown.clean
+
+    def slow(text: str) -> markdown.Cleaned:
+        until = time.monotonic() + 30
+        while "forever" in text and time.monotonic() < until:
+            pass
+        return clean(text)
+
+    monkeypatch.setattr(markdown, "clean", slow)
+    monkeypatch.setattr(documents, "SECONDS_PER_DOCUMENT", 0.3)
+    (folder / "guide" / "slow.md").write_text("forever " * 100)
+    manifest = prepare(config(folder, tmp_path / "cache")).manifest
+    assert manifest["documents"]["kept"] == 30
+    assert manifest["set_aside"] == {"over 0.3 s to clean": ["guide/slow.md"]}
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """Files that are none of the program's business, and must be the same after the test."""
+    place = tmp_path / "outside"
+    for name in ("letter.txt", "train/photo.arrow", "shards/notes.json", "documents/diary.parquet"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("mine")
+    before = tree(place)
+    yield place
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize(
+    "link", [".partial", ".partial/train", ".partial/documents", ".partial/shards", ".partial/x", ""]
+)
+def test_links_planted_in_the_cache_lead_nowhere(folder: Path, tmp_path: Path, outside: Path, link: str) -> None:
+    expected = prepare(config(folder, tmp_path / "expected"))
+    planted = tmp_path / "cache" / (expected.digest + link)
+    planted.parent.mkdir(parents=True)
+    planted.symlink_to(outside / planted.name if planted.name in ("train", "documents", "shards") else outside)
+    found = prepare(config(folder, tmp_path / "cache"))
+    assert not found.folder.is_symlink()
+    assert tree(found.folder) == tree(expected.folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../outside/letter.txt", "{outside}/letter.txt", "train/../../../outside/letter.txt"]
+)
+def test_mark_of_a_shard_cannot_name_files_outside(folder: Path, tmp_path: Path, outside: Path, name: str) -> None:
+    expected = prepare(config(folder, tmp_path / "expected", "--rows.max_length=16"))
+    first = prepare(config(folder, tmp_path / "cache"))
+    path = name.format(outside=outside)
+    for mark in (first.folder / "shards").glob("*.json"):
+        figures = json.loads(mark.read_text())
+        figures["files"] = {path: {"size": 4, "sha256": hashlib.sha256(b"mine").hexdigest()}}
+        mark.write_text(json.dumps(figures))
+    second = prepare(config(folder, tmp_path / "cache", "--rows.max_length=16"))
+    assert tree(second.folder) == tree(expected.folder)
+    assert os.stat(outside / "letter.txt").st_nlink == 1
+
+
+def test_files_named_in_a_manifest_are_never_deleted(folder: Path, tmp_path: Path, outside: Path) -> None:
+    corpus = prepare(config(folder, tmp_path / "cache"))
+    manifest = json.loads((corpus.folder / "manifest.json").read_text())
+    manifest["files"]["../../outside/letter.txt"] = {"size": 1, "sha256": ""}
+    manifest["shards"] = ["../../../outside/documents/diary"]
+    (corpus.folder / "manifest.json").write_text(json.dumps(manifest))
+    again = prepare(config(folder, tmp_path / "cache"))
+    assert again.folder == corpus.folder and len(list(PreparedCorpus(again.folder).documents())) == 30
+
+
+def test_large_file_filters_of_a_repository_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, remote = tmp_path / "work", tmp_path / "remote.git"
+    work.mkdir()
+    run_git(work, "init", "--quiet")
+    (work / ".gitattributes").write_text("*.md filter=lfs diff=lfs merge=lfs -text\n")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 5\n"
+    (work / "a.md").write_text(pointer)
+    run_git(work, "add", "--all")
+    run_git(work, "commit", "--quiet", "--message=large")
+    run_git(tmp_path, "clone", "--quiet", "--bare", str(work), str(remote))
+    filters = "".join(f"\t{name} = touch {tmp_path}/ran-{name}; cat\n" for name in ("smudge", "process"))
+    (tmp_path / "gitconfig").write_text(f'[filter "lfs"]\n{filters}\trequired = true\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    folder, _ = git.fetch(remote.as_uri(), ["*.md"], tmp_path / "cache")
+    assert not list(tmp_path.glob("ran-*"))
+    assert (folder / "a.md").read_text() == pointer
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("user:s3cret@example.org:a/b.git", "example.org:a/b.git"),
+        ("user:s3cret@example.org:a.git#main", "example.org:a.git#main"),
+        ("git@example.org:a/b.git", "git@example.org:a/b.git"),
+        ("https://user:s3cret@example.org/a.git", "https://example.org/a.git"),
+    ],
+)
+def test_password_in_any_form_of_address_is_not_shown(address: str, shown: str) -> None:
+    assert git.without_credentials(address) == shown
+
+
+def test_credentials_are_neither_printed_nor_in_the_manifest(tmp_path: Path) -> None:
+    work, remote = tmp_path / "work", tmp_path / "remote.git"
+    work.mkdir()
+    run_git(work, "init", "--quiet")
+    for i in range(4):
+        (work / f"{i}.md").write_text(made_up_text(i, 100))
+    run_git(work, "add", "--all")
+    run_git(work, "commit", "--quiet", "--message=documents")
+    run_git(tmp_path, "clone", "--quiet", "--bare", str(work), str(remote))
+    address = "https://user:s3cret@example.org/a.git"
+    (tmp_path / "gitconfig").write_text(f'[url "{remote.as_uri()}"]\n\tinsteadOf = {address}\n')
+    flags = [*flags_for(tmp_path, tmp_path / "cache")[1:], f"--corpus.source={address}"]
+    ended = launching.python("prepare.py", *flags, GIT_CONFIG_GLOBAL=str(tmp_path / "gitconfig"))
+    assert ended.returncode == 0, ended.output
+    assert "https://example.org/a.git" in ended.stdout and "s3cret" not in ended.output
+    for path in (tmp_path / "cache").rglob("*"):
+        assert "s3cret" not in str(path)
+        assert not path.is_file() or b"s3cret" not in path.read_bytes()

@@ -1,0 +1,172 @@
+"""Packed rows: the model sees every window as if it were alone, and is refused where it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from test_modeling import model_of
+from torch.nn import functional as F
+
+from mlm_dist.batching.loader import MicroBatch, assemble
+from mlm_dist.batching.masking import Masker
+from mlm_dist.config import MaskingConfig
+from mlm_dist.corpus import rows
+from mlm_dist.corpus.tokens import SpecialTokens
+from mlm_dist.errors import ModelError
+from mlm_dist.modeling.masked_head import MaskedLanguageModel
+
+LENGTH = 24
+SPECIAL = SpecialTokens(prefix=(2,), suffix=(3,), pad=1, mask=4, all=(0, 1, 2, 3, 4))
+IDS = {"pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "roberta": {},
+    "distilbert": {"max_position_embeddings": 40},
+    # Its local layers look 3 tokens to either side, and windows are longer than that.
+    "modernbert": {"local_attention": 6, "num_hidden_layers": 4, "cls_token_id": 2, "sep_token_id": 3},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
+    "deberta": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    "albert": {},
+    "electra": {},
+    "mpnet": {},
+    "megatron-bert": {},
+    "esm": {"token_dropout": False},
+    "nomic_bert": {},
+    "eurobert": {"num_key_value_heads": 1, "mask_token_id": 4},
+}
+
+
+def model_for(name: str, **changes: Any) -> Any:
+    """A small model in evaluation mode, its weights so large that what a token sees matters."""
+    model = model_of(name, **IDS | ARCHITECTURES.get(name, {}) | changes)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.25)
+    return model.eval()
+
+
+def batch_of(folder: Path, mode: str, num_rows: int | None = None) -> tuple[MicroBatch, rows.RowTable]:
+    """All rows of some documents as a micro-batch, masks included, as the loader makes it; and the rows."""
+    draw = np.random.default_rng(5)
+    lengths = draw.integers(1, 40, 14)
+    ids = draw.integers(5, 120, int(lengths.sum())).astype(np.int32)
+    rows.write(folder / "rows.arrow", LENGTH, [rows.window(ids, lengths, mode, LENGTH, SPECIAL)])
+    table = rows.RowTable(pa.ipc.open_stream(pa.memory_map(str(folder / "rows.arrow"))).read_all(), LENGTH)
+    samples = np.arange(len(table) if num_rows is None else num_rows)
+    masker = Masker(MaskingConfig(), 0, SPECIAL.mask, SPECIAL.all, 120)
+    return assemble(table, masker, np.zeros_like(samples), samples, max(len(samples), len(table))), table
+
+
+def windows_of(table: rows.RowTable) -> list[slice]:
+    """Where each window stands in the flattened rows."""
+    lengths, counts = table.windows(np.arange(len(table)))
+    found, left = [], iter(lengths.tolist())
+    for row, count in enumerate(counts.tolist()):
+        begin = row * LENGTH
+        for _ in range(count):
+            found.append(slice(begin, begin := begin + next(left)))
+    return found
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_windows_in_a_row_are_as_if_alone(name: str, tmp_path: Path) -> None:
+    model = model_for(name)
+    core = MaskedLanguageModel(model, packed=True)
+    core.eval()
+    batch, table = batch_of(tmp_path, "pack")
+    windows = windows_of(table)
+    assert batch.attention_mask is None and len(windows) > len(table)
+    everywhere = torch.arange(batch.input_ids.numel())
+    found = core.logits(batch.input_ids, None, everywhere, batch.cu_seq_lens)
+    assert torch.isfinite(found).all(), "padding is not a number"
+    shown = batch.input_ids.flatten()
+    alone = torch.zeros_like(found)
+    for window in windows:
+        alone[window] = model(input_ids=shown[None, window]).logits[0]
+        torch.testing.assert_close(found[window], alone[window], rtol=1e-5, atol=1e-5)
+
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    expected = F.cross_entropy(alone[batch.positions], batch.labels, reduction="sum")
+    loss = core(*batch.inputs).loss_sum
+    torch.testing.assert_close(loss, expected)
+    theirs = torch.autograd.grad(expected, parameters, allow_unused=True)
+    ours = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert (one - other).norm() <= 1e-4 * other.norm() + 1e-5
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert", "mpnet", "deberta-v2"])
+def test_rows_of_one_window_are_computed_as_ever(name: str, tmp_path: Path) -> None:
+    batch, _ = batch_of(tmp_path, "chunk")
+    assert batch.cu_seq_lens is None and batch.attention_mask is not None
+    plain, packed = (MaskedLanguageModel(model_for(name), packed=packed).eval() for packed in (False, True))
+    torch.testing.assert_close(packed(*batch.inputs), plain(*batch.inputs))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("convbert", {"embedding_size": 16}),
+        ("fnet", {}),
+        ("nystromformer", {}),
+        ("esm", {"token_dropout": True, "mask_token_id": 4}),
+        ("deberta-v2", {"conv_kernel_size": 3, "conv_act": "gelu"}),
+    ],
+)
+def test_models_that_mix_windows_are_refused(name: str, changes: dict[str, Any]) -> None:
+    model = model_for(name, **changes)
+    with pytest.raises(ModelError, match=rf"^rows\.mode: a {name} model .*--rows\.mode chunk"):
+        MaskedLanguageModel(model, packed=True)
+    MaskedLanguageModel(model)
+
+
+def test_leaks_show_at_the_usual_small_random_weights() -> None:
+    model = model_of("distilbert", **IDS)
+    MaskedLanguageModel(model, packed=True)
+
+    def leak(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        return args, kwargs | {"attention_mask": None}
+
+    model.distilbert.transformer.register_forward_pre_hook(leak, with_kwargs=True)
+    with pytest.raises(ModelError):
+        MaskedLanguageModel(model, packed=True)
+
+
+def test_batches_say_where_windows_begin(tmp_path: Path) -> None:
+    batch, table = batch_of(tmp_path, "pack")
+    assert batch.cu_seq_lens is not None
+    begins = set(batch.cu_seq_lens.tolist())
+    windows = windows_of(table)
+    assert begins == {window.start for window in windows} | {window.stop for window in windows} | {len(table) * LENGTH}
+    assert batch.cu_seq_lens.dtype == torch.int32 and len(batch.cu_seq_lens) % 32 == 0
+    assert (batch.cu_seq_lens.diff() >= 0).all() and batch.cu_seq_lens[0] == 0
+    assert batch.num_tokens == sum(window.stop - window.start for window in windows)
+    special = torch.isin(batch.input_ids.flatten(), torch.tensor(SPECIAL.all))
+    edges = [place for window in windows for place in (window.start, window.stop - 1)]
+    assert special[edges].all() and not set(edges) & set(batch.positions[batch.labels >= 0].tolist())
+
+
+def test_missing_rows_count_nothing(tmp_path: Path) -> None:
+    whole, table = batch_of(tmp_path, "pack")
+    part, _ = batch_of(tmp_path, "pack", num_rows=3)
+    assert part.input_ids.shape == whole.input_ids.shape and part.cu_seq_lens is not None
+    lengths, _ = table.windows(np.arange(3))
+    assert part.num_tokens == lengths.sum()
+    assert part.positions.max() < 3 * LENGTH and part.cu_seq_lens[-1] == whole.input_ids.numel()
+
+
+def test_saved_models_know_nothing_of_packing(tmp_path: Path) -> None:
+    from transformers import AutoModelForMaskedLM
+
+    core = MaskedLanguageModel(model_for("bert"), packed=True)
+    core.model.save_pretrained(tmp_path)
+    assert "packed" not in (tmp_path / "config.json").read_text("utf-8")
+    found = AutoModelForMaskedLM.from_pretrained(tmp_path)
+    assert found.config._attn_implementation == "sdpa"
