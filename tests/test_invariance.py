@@ -1,4 +1,4 @@
-"""The promise of one idea: order, masks and losses do not depend on processes, micro-batch or sharding."""
+"""The promise of one idea: order, masks, dropout and losses do not depend on processes, micro-batch or sharding."""
 
 from __future__ import annotations
 
@@ -83,6 +83,7 @@ def losses(run: Path, small: tuple[Path, int], processes: int, micro: int, kind:
         *(f"--corpus.source={cache / 'documents'}", f"--corpus.cache_dir={cache}", f"--output_dir={run}"),
         *(f"--batch.global_size={GLOBAL_SIZE}", f"--batch.micro_size={micro}", "--logging.every=1"),
         *(f"--optim.epochs={(UPDATES * GLOBAL_SIZE - 5) / num_rows!r}", "--validation.every=null"),
+        "--model.overrides={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}",
         *launching.TINY,
         launch=("--mixed_precision=no", f"--num_processes={processes}"),
     )
