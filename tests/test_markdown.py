@@ -285,6 +285,7 @@ def test_plain_text_is_left_alone(text: str) -> None:
         ("<!-- a\n\nb --> c\n\nd", "c\n\nd"),
         ("<!-- a\n\n*b*", "<!-- a\n\nb"),
         ("a <script>b</script> c <script> d", "a  c  d"),
+        ("a <script>b<br>c<x-y></script>d", "a d"),
         ("Term\n: Def *one*\n: Two", "Term\n: Def one\n: Two"),
         ("a[^1]\n\n[^1]: b\n\n    c", "a[^1]\n\n[^1]: b\n\nc"),
         ('!!! warning "Hot *x*"\n    a\n\n    b\nc', "Warning: Hot *x*\n\na\n\nb\n\nc".replace("*", "")),

@@ -16,7 +16,7 @@ from markdown_it.rules_block.table import escapedSplit, getLine
 from mlm_dist.corpus.inline_rules import heading
 
 TRIES_PER_LINE = 10  # real documents stay under 2
-MAX_TOKENS = 1_000_000  # some 400 MB of memory, and 5 MB of an ordinary document
+MAX_TOKENS = 1_000_000  # some 400 MB of memory; real documents have one to 33 characters
 MAX_COLUMNS = 10_000
 
 _INDENTED = re.compile(r"(?:!!!|\?\?\?\+?|===[!+]?)[ \t]+(?=[\"\w])")

@@ -17,7 +17,8 @@ from mlm_dist.errors import ModelError, reason
 from mlm_dist.names import require
 
 DEFAULT_VOCAB_SIZE = 4096
-SAMPLED_TEXTS = 8  # of each call are encoded twice, where the fast extra is used
+FIRST_SAMPLE = 16  # texts of the first call that are encoded twice, where the fast extra is used; then one a call
+_STRIDE = 2654435761  # an odd number, large and without pattern: it leads to another place each time
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ def special_tokens(tokenizer: Any) -> SpecialTokens:
 class Encoder:
     """Texts to ids. Uses nanotoken (the `fast` extra) where it is installed, knows the tokenizer, and agrees.
 
-    Its ids are compared with those of the tokenizer itself on a sample of every call; at the first difference it is put
-    aside with a warning and the call is done again without it.
+    Its ids are compared with those of the tokenizer itself, on many texts of the first call and one of every other; at
+    the first difference it is put aside with a warning and the call is done again without it.
 
     Args:
         tokenizer: A fast tokenizer.
@@ -106,6 +107,7 @@ class Encoder:
         self._backend = tokenizer.backend_tokenizer
         self.vocab_size = len(tokenizer)
         self.fast: Any | None = None
+        self._calls = 0
         if importlib.util.find_spec("nanotoken") is not None:
             import nanotoken
 
@@ -120,16 +122,23 @@ class Encoder:
         """
         if self.fast is not None and texts:
             found = self.fast.encode_batch(texts, add_special_tokens=False)
-            step = max(1, len(texts) // SAMPLED_TEXTS)
-            ids, lengths = self._encode(texts[::step])
-            same = np.array_equal(np.diff(found.offsets)[::step], lengths)
-            if same and np.array_equal(np.concatenate([found[i] for i in range(0, len(texts), step)]), ids):
+            sample = self._sample(len(texts))
+            ids, lengths = self._encode([texts[i] for i in sample])
+            same = np.array_equal(np.diff(found.offsets)[sample], lengths)
+            if same and np.array_equal(np.concatenate([found[i] for i in sample]), ids):
                 return found.ids.astype(np.int32), np.diff(found.offsets).astype(np.int64)
             self.fast = None
             warnings.warn(
                 "nanotoken splits some text differently than the tokenizer; going on without it", stacklevel=2
             )
         return self._encode(texts)
+
+    def _sample(self, count: int) -> list[int]:
+        """Which of `count` texts to compare: many in the first call, then one in each, every time another."""
+        self._calls += 1
+        if self._calls == 1:
+            return list(range(0, count, max(1, count // FIRST_SAMPLE)))
+        return [self._calls * _STRIDE % count]
 
     def _encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
