@@ -24,6 +24,7 @@ from mlm_dist.config import Config
 from mlm_dist.corpus import (
     documents,
     domain_tokens,
+    encoding,
     git,
     reading,
     rows,
@@ -125,7 +126,7 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
         meeting.lead("decisions", decide)
         sides = _sides(store, keys)
         tokenizer = tokens.load(str(store.partial / "tokenizer"))
-        encoder, special = tokens.Encoder(tokenizer), tokens.special_tokens(tokenizer)
+        encoder, special = encoding.Encoder(tokenizer), tokens.special_tokens(tokenizer)
         domain = PreparedCorpus(store.partial).domain_tokens
         made_by = _key(tokens.digest(tokenizer), list(domain.items()))
         shortens = np.zeros(len(tokenizer), np.int64)  # the documents by so many tokens, each time it stands in them
@@ -252,7 +253,7 @@ def _make_tokenizer(config: Config, store: CorpusStore, keys: Sequence[str], cho
 def _tokenize(
     config: Config,
     store: CorpusStore,
-    encoder: tokens.Encoder,
+    encoder: encoding.Encoder,
     special: tokens.SpecialTokens,
     shortens: np.ndarray,
     side: np.ndarray,
@@ -283,7 +284,7 @@ def _tokenize(
     store.finish(shard.rows, paths, figures)
 
 
-def _encoded(path: Path, encoder: tokens.Encoder, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _encoded(path: Path, encoder: encoding.Encoder, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The tokens of the wanted documents of a shard, some millions at a time."""
     waiting: list[tuple[np.ndarray, np.ndarray]] = []
     count = 0

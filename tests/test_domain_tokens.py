@@ -19,7 +19,7 @@ from transformers import CONFIG_MAPPING, AutoModelForMaskedLM, BertForMaskedLM, 
 
 from mlm_dist import prepare as prepare_module
 from mlm_dist.config import Config, parse
-from mlm_dist.corpus import domain_tokens, summary, tokenizer_training, tokens
+from mlm_dist.corpus import domain_tokens, encoding, summary, tokenizer_training, tokens
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ModelError
 from mlm_dist.modeling.build import architecture, build
@@ -207,18 +207,20 @@ def test_tokenizer_that_cannot_be_extended_is_refused(bases: dict[str, Any]) -> 
 def test_fast_encoder_agrees_with_domain_tokens(extended: Any) -> None:
     pytest.importorskip("nanotoken")
     new, _ = extended["wordpiece"]
-    encoder = tokens.Encoder(new)
+    encoder = encoding.Encoder(new)
     assert encoder.fast is not None
     texts = [*DOMAIN, *others(WORDS), "kubernetes™ é\u0301kubernetes kubernetes_x"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ids, _ = encoder(texts)
-    fast = encoder.fast.encode_batch(texts, add_special_tokens=False)
-    assert fast.ids.tolist() == ids.tolist() == [i for text in texts for i in ids_of(new, text)]
+    fast, _ = encoder.fast(texts)
+    assert fast.tolist() == ids.tolist() == [i for text in texts for i in ids_of(new, text)]
+    by_words = encoding.ByWords.fit(new.backend_tokenizer)
+    assert by_words is not None and by_words(texts)[0].tolist() == ids.tolist()
     for kind in ("bpe", "unigram"):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert tokens.Encoder(extended[kind][0]).fast is None
+            assert encoding.Encoder(extended[kind][0]).fast is None
 
 
 SMALL: dict[str, Any] = {

@@ -11,10 +11,12 @@ from typing import Any
 import launching
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from making import made_up_text
 
 from mlm_dist.config import parse
-from mlm_dist.corpus import tokenizer_training, tokens, training_texts
+from mlm_dist.corpus import encoding, tokenizer_training, tokens, training_texts
 from mlm_dist.corpus.training_texts import TrainingTexts, count
 from mlm_dist.errors import ModelError
 from mlm_dist.prepare import prepare
@@ -186,28 +188,68 @@ def test_counting_is_bounded_by_forgetting_the_rarest(monkeypatch: pytest.Monkey
 
 def test_encoder_gives_what_the_tokenizer_gives(of_kind: dict[str, Any]) -> None:
     for trained in of_kind.values():
-        ids, lengths = tokens.Encoder(trained)(TEXTS)
+        ids, lengths = encoding.Encoder(trained)(TEXTS)
         expected = [trained(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
         assert ids.dtype == np.int32
         assert lengths.tolist() == [len(one) for one in expected]
         assert ids.tolist() == [i for one in expected for i in one]
-        assert [part.size for part in tokens.Encoder(trained)([])] == [0, 0]
+        assert [part.size for part in encoding.Encoder(trained)([])] == [0, 0]
 
 
-def test_fast_encoder_is_used_and_put_aside_when_it_disagrees(trained: Any) -> None:
-    pytest.importorskip("nanotoken")
+@pytest.mark.parametrize("way", ["nanotoken", "a memory of words"])
+def test_fast_encoder_is_used_and_put_aside_when_it_disagrees(
+    trained: Any, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "nanotoken":
+        pytest.importorskip("nanotoken")
+    else:
+        monkeypatch.setitem(sys.modules, "nanotoken", None)
     other = train("wordpiece", TEXTS[:3], 320)
-    encoder = tokens.Encoder(trained)
-    assert encoder.fast is not None
+    encoder = encoding.Encoder(trained)
+    assert str(encoder.fast) == way
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         encoder(TEXTS)
     assert encoder.fast is not None
-    encoder.fast = tokens.Encoder(other).fast  # a fast tokenizer that is in the wrong
+    encoder.fast = encoding.Encoder(other).fast  # a fast tokenizer that is in the wrong
     with pytest.warns(UserWarning, match="splits some text differently"):
         ids, _ = encoder(TEXTS)
     assert encoder.fast is None
-    assert ids.tolist() == tokens.Encoder(trained)(TEXTS)[0].tolist()
+    assert ids.tolist() == encoding.Encoder(trained)(TEXTS)[0].tolist()
+
+
+HOSTILE = st.text(
+    alphabet="aB é\u0301ß\x00\x0b\x1c\x85\xa0\u2028\u3000\ufffd中文.,-_[MASK]\n\r\t 01" + "\U0001f600", max_size=60
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(HOSTILE, max_size=6))
+def test_memory_of_words_agrees_on_any_text(trained: Any, texts: list[str]) -> None:
+    by_words = encoding.ByWords.fit(trained.backend_tokenizer)
+    assert by_words is not None
+    for _ in range(2):  # the second time all words are known
+        ids, lengths = by_words(texts)
+        expected, expected_lengths = encoding.ByTokenizer(trained.backend_tokenizer)(texts)
+        assert ids.tolist() == expected.tolist() and lengths.tolist() == expected_lengths.tolist()
+
+
+def test_memory_of_words_is_bounded(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "MAX_WORDS", 5)
+    by_words = encoding.ByWords.fit(trained.backend_tokenizer)
+    assert by_words is not None
+    for texts in (["a b c", "d"], ["a e f", "g a"], ["b c"]):
+        assert by_words(texts)[0].tolist() == encoding.ByTokenizer(trained.backend_tokenizer)(texts)[0].tolist()
+        assert len(by_words._numbers) <= 5
+
+
+def test_memory_of_words_is_not_for_tokens_that_reach_across_spaces(trained: Any) -> None:
+    from tokenizers import AddedToken, Tokenizer
+
+    for token in (AddedToken("two words"), AddedToken("<mask>", lstrip=True), AddedToken("<x>", rstrip=True)):
+        backend = Tokenizer.from_str(trained.backend_tokenizer.to_str())
+        backend.add_tokens([token])
+        assert encoding.ByWords.fit(backend) is None
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
@@ -216,7 +258,7 @@ def test_kind_that_the_fast_encoder_does_not_know_is_silently_done_without_it(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        encoder = tokens.Encoder(of_kind[kind])
+        encoder = encoding.Encoder(of_kind[kind])
         encoder(TEXTS)
     assert encoder.fast is None
 
@@ -235,4 +277,4 @@ def test_truncation_left_in_a_tokenizer_does_not_shorten_documents(trained: Any,
     cut = tokens.load(str(tmp_path))
     cut.backend_tokenizer.enable_truncation(8)
     cut.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert len(tokens.Encoder(tokens.load(str(tmp_path)))(TEXTS[:1])[0]) > 100
+    assert len(encoding.Encoder(tokens.load(str(tmp_path)))(TEXTS[:1])[0]) > 100
