@@ -13,10 +13,10 @@ quickstart: $(VENV)/installed
 	$(BIN)/accelerate launch mlm_dist/train.py
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-all: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n $(JOBS) -m ''
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m ''
 
 check: lint test
 

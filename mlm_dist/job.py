@@ -14,6 +14,7 @@ from typing import NoReturn
 from rich.console import Console, RenderableType
 
 from mlm_dist.config import Config, parse, parse_of_run
+from mlm_dist.corpus.git import without_credentials
 from mlm_dist.errors import Interrupted, PeerError, UserError
 
 EXIT_OK, EXIT_FAULT, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 75
@@ -36,7 +37,9 @@ def run(
     # A tracker's thread that cannot write raises here again when its next value comes; its own traceback says no more.
     threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else threading.__excepthook__(args)
     try:
-        main((parse_of_run if of_a_run else parse)(prog=prog, description=description))
+        config = (parse_of_run if of_a_run else parse)(prog=prog, description=description)
+        sys.argv[1:] = map(without_credentials, sys.argv[1:])  # trackers take note of the command line
+        main(config)
         code = EXIT_OK
     except UserError as error:
         if rank != 0:

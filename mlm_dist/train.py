@@ -76,7 +76,7 @@ def main(config: Config) -> None:
             job.say(f"what an earlier run left in {run} was moved to {place}")
         checkpoints.clean()
         checkpoint.preflight(run, core, config.checkpoint.keep_last)
-        (run / "config.yaml").write_text(to_yaml(config), "utf-8")
+        (run / "config.yaml").write_text(to_yaml(public(config)), "utf-8")
         report.begin(run, core.model, corpus)
 
     distributed.on_main(accelerator, take_over)
@@ -89,12 +89,13 @@ def main(config: Config) -> None:
 
     if point is not None:
         checkpoint.load_weights(point, core)
-    model, optimizer = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, peak))
-    if point is not None:
-        job.say(f"going on from {point}: {state.step:,} updates, {state.samples:,} samples")
-        set_lr(optimizer, 0.0)
-        distributed.wake(accelerator, model, batches.window(0))
-        checkpoint.load_moments(point, accelerator, core, optimizer, state)
+    with fitting.explained(plan):
+        model, optimizer = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, peak))
+        if point is not None:
+            job.say(f"going on from {point}: {state.step:,} updates, {state.samples:,} samples")
+            set_lr(optimizer, 0.0)
+            distributed.wake(accelerator, model, batches.window(0))
+            checkpoint.load_moments(point, accelerator, core, optimizer, state)
 
     metrics = Metrics(accelerator, run / "metrics.jsonl", state.step, state.tokens, state.skipped_steps)
     guard = Guard(batches.samples, job.say)

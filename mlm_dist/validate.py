@@ -35,7 +35,11 @@ def main(config: Config) -> None:
     """Load the model, evaluate it, and write down what came of it."""
     config = trackers.without(config)
     rank, world_size = job.rank_and_world_size()
-    plan = batch_plan(config, world_size)
+    # Validation has no global batch: each process takes as many rows at once as it would in training.
+    alone = batch_plan(config, 1)
+    plan = dataclasses.replace(
+        alone, global_size=alone.micro_size * world_size, accumulation=1, num_processes=world_size
+    )
     distributed.check(config, plan)
     run = Path(config.output_dir).expanduser()
     meant, weights = _meant(config, run)
@@ -116,7 +120,8 @@ def _meant(config: Config, run: Path) -> tuple[Config, Path | None]:
                     f"validation.model: {named} is neither model, checkpoint nor start, nor the folder of a checkpoint "
                     "or a model; for a model of the hub write --validation.model start --model.name_or_path NAME"
                 )
-    model = ModelConfig(name_or_path=str(folder), masked_head=config.model.masked_head)
+    padded = {name: value for name, value in config.model.overrides.items() if name == "vocab_size"}
+    model = ModelConfig(name_or_path=str(folder), overrides=padded, masked_head=config.model.masked_head)
     return dataclasses.replace(config, model=model), None
 
 

@@ -55,3 +55,12 @@ def test_norms_lower_their_precision_under_autocast_alone() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert model.norm(values).dtype == torch.bfloat16
         assert model.embeddings(values).dtype == torch.float32
+
+
+def test_gradient_of_a_confident_token_survives_bf16() -> None:
+    logits = torch.zeros(1, 300, dtype=torch.bfloat16)
+    logits[0, 7] = 16.0
+    logits.requires_grad_()
+    (ours,) = torch.autograd.grad(loss.summed_cross_entropy(logits, torch.tensor([7])), logits)
+    (theirs,) = torch.autograd.grad(F.cross_entropy(logits.float(), torch.tensor([7]), reduction="sum"), logits)
+    assert float(ours[0, 7]) == pytest.approx(float(theirs[0, 7]), rel=5e-2)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
 from mlm_dist.config import parse
+from mlm_dist.errors import ModelError
 from mlm_dist.modeling.build import architecture, build, max_positions
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 
@@ -113,3 +114,20 @@ def test_weights_from_scratch_depend_on_the_seed_alone() -> None:
 def test_positions_behind_the_padding_index_count() -> None:
     assert max_positions(CONFIG_MAPPING["bert"](max_position_embeddings=512)) == 512
     assert max_positions(CONFIG_MAPPING["roberta"](max_position_embeddings=514, pad_token_id=1)) == 512
+
+
+@pytest.mark.parametrize(("size", "fits"), [(128, True), (120, True), (121, False), (119, False), (256, False)])
+def test_vocabulary_may_be_rounded_up(size: int, fits: bool, tmp_path: Path) -> None:
+    """Some models round their vocabulary of 120 up to a multiple of 64 or 128; no other difference is taken."""
+    model_of("bert", vocab_size=size).save_pretrained(tmp_path / "model")
+    config = parse([f"--model.name_or_path={tmp_path / 'model'}", "--rows.max_length=32"])
+
+    class Tokenizer:
+        def __len__(self) -> int:
+            return 120
+
+    if fits:
+        assert build(config, architecture(config, Tokenizer())).config.vocab_size == size
+    else:
+        with pytest.raises(ModelError, match="tokenizer has 120|120 tokens"):
+            architecture(config, Tokenizer())

@@ -201,7 +201,7 @@ def test_topology_is_read_from_the_launch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("stage", "gigabytes"), [(1, 31.4), (2, 16.6), (3, 1.9)])
 def test_states_are_those_of_the_zero_paper(stage: int, gigabytes: float) -> None:
     """7.5 billion parameters on 64 GPUs: figure 1 of https://arxiv.org/abs/1910.02054."""
-    shape = Shape(7_500_000_000, 36, 4096, 16384, 32, 30_522, gated=False, dropout=False, scores=False)
+    shape = Shape(7_500_000_000, 36, 4096, 16384, 32, 30_522, gated=False, dropout=False, fused=True, on_cpu=False)
     settings = {"zero_optimization": {"reduce_bucket_size": 0}}
     launch = topology.Topology(64, 8, H100, "bf16", "zero", stage, deepspeed=settings)
     weights, gradients, moments, host = memory.states(shape, launch)
@@ -219,7 +219,7 @@ def test_plain_states_are_what_adamw_allocates() -> None:
     optimizer.step()
     tensors = [model.weight, model.weight.grad, *optimizer.state[model.weight].values()]
     allocated = sum(t.numel() * t.element_size() for t in tensors if t is not None and t.ndim)
-    shape = Shape(1_000_000, 1, 1000, 1000, 1, 1000, gated=False, dropout=False, scores=False)
+    shape = Shape(1_000_000, 1, 1000, 1000, 1, 1000, gated=False, dropout=False, fused=True, on_cpu=False)
     assert sum(memory.states(shape, topology.read({}, CPU))) == allocated
 
 
@@ -232,7 +232,7 @@ def test_activations_are_what_a_forward_pass_keeps(name: str, precision: str) ->
     config = Config()
     found = AutoConfig.for_model(
         name,
-        **{"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "vocab_size": 2000},
+        **{"hidden_size": 256, "num_hidden_layers": 12, "num_attention_heads": 4, "vocab_size": 2000},
         **{"hidden_dim" if name == "distilbert" else "intermediate_size": 384 if name == "modernbert" else 1024},
         pad_token_id=0,
     )
@@ -252,19 +252,19 @@ def test_activations_are_what_a_forward_pass_keeps(name: str, precision: str) ->
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
     ):
-        graph = model(input_ids, None, positions, input_ids.flatten()[positions])
+        graph = model(input_ids, None, positions, input_ids.flatten()[positions], None, torch.arange(8))
     measured = sum(kept.values())
     if precision == "bf16":  # autocast's copies of the weights count as weights
         measured -= 2 * sum(part.weight.numel() for part in model.modules() if isinstance(part, torch.nn.Linear))
     shape = memory.shape_of(found, on_cpu=True)
     estimated = memory.activations(config, shape, precision, 8)
-    assert measured < estimated < 1.25 * measured, (measured, estimated)
+    assert measured < estimated < 1.2 * measured, (measured, estimated)
     del graph
 
 
 def test_micro_batch_is_the_largest_that_fits() -> None:
     config = dataclasses.replace(Config(), batch=BatchConfig(96), rows=RowsConfig(max_length=512))
-    shape = Shape(110_000_000, 12, 768, 3072, 12, 30_522, gated=False, dropout=True, scores=False)
+    shape = Shape(110_000_000, 12, 768, 3072, 12, 30_522, gated=False, dropout=True, fused=True, on_cpu=False)
     for gigabytes in (3, 4, 6, 8, 16):
         launch = topology.read({}, dataclasses.replace(T4, memory=gigabytes << 30))
         plan = batch_plan(config, 1, memory.most_rows(config, shape, launch))

@@ -63,6 +63,9 @@ def attend(
     Returns:
         [rows, length, heads, size], and no attention probabilities.
     """
+    if torch.is_autocast_enabled(query.device.type):  # rotary positions leave queries and keys in fp32
+        working = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(working), key.to(working), value.to(working)
     if query.device.type == "cpu" and _is_plain(module, query, key, value, attention_mask, kwargs):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         draws: RowDraws | None = getattr(module, "row_draws", None)  # missing where another model has this one's config

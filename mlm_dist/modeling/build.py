@@ -186,6 +186,11 @@ def _checkpoint_vocab_size(config: Config) -> int:
     return int(AutoConfig.from_pretrained(path, trust_remote_code=False).vocab_size)
 
 
+def _is_padded(vocab_size: int, num_tokens: int) -> bool:
+    """Whether a vocabulary is the tokenizer's, rounded up for the sake of matrix products, as nomic-bert's is."""
+    return any(vocab_size == -(-num_tokens // multiple) * multiple for multiple in (64, 128))
+
+
 def _fit_tokenizer(config: Config, found: Any, tokenizer: Any, vocab_size: int | None, num_domain_tokens: int) -> None:
     """Give a model from scratch the tokenizer's vocabulary; refuse a checkpoint with another one."""
     name, size = config.model.name_or_path, len(tokenizer)
@@ -198,8 +203,8 @@ def _fit_tokenizer(config: Config, found: Any, tokenizer: Any, vocab_size: int |
                 setattr(found, field, getattr(tokenizer, field))
     elif vocab_size is not None:
         found.vocab_size = vocab_size
-    elif found.vocab_size == size - num_domain_tokens:
-        found.vocab_size = size
+    elif found.vocab_size == size - num_domain_tokens or _is_padded(found.vocab_size, size - num_domain_tokens):
+        found.vocab_size = max(size, found.vocab_size)
     else:
         where = config.tokenizer.path or ("the corpus" if config.tokenizer.train_vocab_size else name)
         room = size - num_domain_tokens + (config.tokenizer.add_domain_tokens or 0)

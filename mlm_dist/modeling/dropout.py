@@ -44,19 +44,18 @@ class RowDraws:
         The probability is rounded to a multiple of 2^-16.
 
         Args:
-            shape: Its first dimension holds the rows one after the other, each in one or several entries.
+            shape: Its first dimension are the rows.
             p: The chance of an element to be dropped.
 
         Returns:
             None where rows cannot be told from the shape, or none were given.
         """
-        if self._keys is None or shape[0] % len(self._keys):
+        if self._keys is None or shape[0] != len(self._keys):
             return None
         self._uses += 1
-        num_rows = len(self._keys)
-        size = math.prod(shape) // num_rows
+        size = math.prod(shape[1:])
         limit = np.uint16(min(round((1 - p) * _STEPS_OF_16_BITS), _STEPS_OF_16_BITS - 1))
-        kept = np.empty((num_rows, size), bool)
+        kept = np.empty((len(self._keys), size), bool)
         for row, key in zip(kept, self._keys.tolist(), strict=True):
             words = self._stream(key, -(-size // 4)).view(np.uint16)
             np.less(words[:size], limit, out=row)

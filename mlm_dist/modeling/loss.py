@@ -50,8 +50,10 @@ class _InBlocks(torch.autograd.Function):
         weights = (gradients[0] * counts)[:, None]  # [n, 1]
         found = torch.empty_like(logits)
         for here, scores in _blocks(logits):
-            found[here] = scores.sub_(log_sums[here]).exp2_().mul_(weights[here])
-        return found.scatter_add_(1, labels.clamp(min=0)[:, None], -weights.to(found.dtype)), None
+            probabilities = scores.sub_(log_sums[here]).exp2_()
+            ones = probabilities.new_full((len(probabilities), 1), -1.0)
+            found[here] = probabilities.scatter_add_(1, labels[here, None].clamp(min=0), ones).mul_(weights[here])
+        return found, None
 
 
 def _blocks(logits: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:

@@ -54,12 +54,9 @@ class MaskedLanguageModel(nn.Module):
             self.masked_head = _same_logits(self)
         # Which layers FSDP2 wraps one by one; it looks for this name.
         self._no_split_modules = model._no_split_modules
+        # Each tied one once; taken here, for a sharded parameter has no size of its own.
+        self.num_parameters = sum(parameter.numel() for parameter in self.parameters())
         self.train()  # a loaded checkpoint comes in evaluation mode, its dropout off
-
-    @property
-    def num_parameters(self) -> int:
-        """Parameters, each tied one counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(
         self,

@@ -13,7 +13,8 @@ def lower_norms(model: Any) -> None:
 
     Autocast leaves a norm's result in fp32, and each product that reads it then makes a copy of its own, three of them
     in front of query, key and value. The norm of the embeddings stays as it is: where layers normalise first, what it
-    returns is the sum that all layers add to.
+    returns is the sum that all layers add to. Where they normalise last, as BERT does, a norm's result is that sum,
+    which so goes from layer to layer in the lower precision, as it does under DeepSpeed.
 
     Args:
         model: A transformers model with a `base_model`.

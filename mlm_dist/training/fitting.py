@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -18,7 +20,9 @@ from mlm_dist.errors import ConfigError, TrainingError, reason
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.training import distributed
 
-SLACK = 1.02  # later micro-batches can have a few more masked tokens
+DEVIATIONS = 5  # by which a micro-batch may have more predicted tokens than most
+# What libraries below torch say instead of raising its error.
+_OUT_OF_MEMORY = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 
 
 def fit(
@@ -43,7 +47,7 @@ def fit(
     plan = plan.with_micro_size(int(_least(accelerator, plan.micro_size)))  # GPUs of different sizes meet here
     while not distributed.is_sharded(accelerator):
         samples = np.arange(plan.micro_size) % len(rows)
-        batch = assemble(rows, masker, np.zeros_like(samples), samples, plan.micro_size)
+        batch = assemble(rows, _most(masker, rows, len(samples)), np.zeros_like(samples), samples, plan.micro_size)
         if _least(accelerator, _fits(accelerator, core, batch)):
             break
         if plan.micro_size == 1:
@@ -68,7 +72,7 @@ def explained(plan: BatchPlan) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not should_reduce_batch_size(error):
+        if not _is_out_of_memory(error):
             raise
         smaller = plan.halved().micro_size if plan.micro_size > 1 else None
         remedy = "shard the model with zero3" if smaller is None else f"run again with --batch.micro_size {smaller}"
@@ -85,7 +89,7 @@ def _fits(accelerator: Accelerator, core: MaskedLanguageModel, batch: MicroBatch
         core.to(device)
         # AdamW's two moments, and the buckets in which several processes exchange gradients.
         later = core.num_parameters * (8 if accelerator.num_processes == 1 else 12)
-        reserve = torch.empty(int(SLACK * later), dtype=torch.uint8, device=device)
+        reserve = torch.empty(later, dtype=torch.uint8, device=device)
         if faults.planned("memory", len(batch.input_ids), accelerator.process_index):
             reserve = torch.empty(1 << 60, dtype=torch.uint8, device=device)
         with accelerator.autocast():
@@ -93,13 +97,24 @@ def _fits(accelerator: Accelerator, core: MaskedLanguageModel, batch: MicroBatch
         loss.backward()
         del loss, reserve
     except RuntimeError as error:
-        if not should_reduce_batch_size(error):
+        if not _is_out_of_memory(error):
             raise
         fits = False
     core.zero_grad(set_to_none=True)
     if device.type != "cpu":
         torch.accelerator.empty_cache()
     return fits
+
+
+def _most(masker: Masker, rows: Rows, num_rows: int) -> Masker:
+    """A masker whose micro-batches have as many predicted tokens as the fullest of a run."""
+    p, num_tokens = masker.config.probability, num_rows * rows.take(np.zeros(1, np.int64)).shape[1]
+    p = min(0.99, p + DEVIATIONS * math.sqrt(p * (1 - p) / num_tokens))
+    return dataclasses.replace(masker, config=dataclasses.replace(masker.config, probability=p))
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return should_reduce_batch_size(error) or any(said in str(error) for said in _OUT_OF_MEMORY)
 
 
 def _least(accelerator: Accelerator, value: float) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlm_dist.config import Config
+from mlm_dist.errors import ModelError
 from mlm_dist.training.topology import BYTES, Topology
 
 # What is left free of a device: its context, the libraries' workspaces, and gaps between allocations.
@@ -29,7 +30,8 @@ class Shape:
         vocabulary: Tokens.
         gated: Whether feed-forward layers have a gate.
         dropout: Whether there is dropout outside attention.
-        scores: Whether attention keeps its scores, because no fused kernel computes it.
+        fused: Whether attention has a fast way, which keeps little or nothing of its scores.
+        on_cpu: Whether it runs on the CPU, where attention and norms are computed in ways of our own.
     """
 
     parameters: int
@@ -40,7 +42,8 @@ class Shape:
     vocabulary: int
     gated: bool
     dropout: bool
-    scores: bool
+    fused: bool
+    on_cpu: bool
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,10 @@ def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool =
     Args:
         architecture: The configuration.
         vocab_size: Tokens, where the tokenizer is still to be trained.
-        on_cpu: Whether it runs on the CPU, whose fused attention knows no dropout.
+        on_cpu: Whether it runs on the CPU, where attention is our own.
+
+    Raises:
+        ModelError: It is no encoder with layers and heads.
     """
     import torch
     from transformers import AutoModelForMaskedLM
@@ -82,8 +88,13 @@ def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool =
     found.vocab_size = vocab_size or found.vocab_size
     with torch.device("meta"):
         model = AutoModelForMaskedLM.from_config(found)
+    missing = [name for name in ("hidden_size", "num_hidden_layers", "num_attention_heads") if not hasattr(found, name)]
+    if missing:
+        raise ModelError(
+            f"model.name_or_path: a {found.model_type} configuration has no {missing[0]}; choose an encoder such as "
+            "bert, roberta or modernbert"
+        )
     hidden = int(found.hidden_size)
-    attention_dropout = max(_number(found, "attention_probs_dropout_prob"), _number(found, "attention_dropout"))
     return Shape(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         layers=int(found.num_hidden_layers),
@@ -93,7 +104,8 @@ def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool =
         vocabulary=int(found.vocab_size),
         gated=found.model_type in _GATED,
         dropout=max(_number(found, "hidden_dropout_prob"), _number(found, "dropout")) > 0,
-        scores=not getattr(model, "_supports_sdpa", False) or (on_cpu and attention_dropout > 0),
+        fused=bool(getattr(model, "_supports_sdpa", False)),
+        on_cpu=on_cpu,
     )
 
 
@@ -138,18 +150,20 @@ def activations(config: Config, shape: Shape, precision: str, micro_size: int) -
 
     After Korthikanti et al., 2022 (https://arxiv.org/abs/2205.05198, section 4.1), per token and layer: the input of
     the query, key and value projections, these three, attention's output, the input of the feed-forward layer, its
-    inside before and after the non-linearity, all in the precision of the products; the two norms' inputs in fp32; a
-    byte for each dropout mask. Attention keeps its scores only where no fused kernel computes it: per head and pair of
-    positions 9 bytes in fp32 (the softmax's output, with and without dropout, and the mask), and 13 under autocast,
-    which computes the softmax in fp32. The head keeps logits at the predicted positions alone: as they are, in fp32,
-    their logarithms, and the gradients of both. One layer is added for what the backward pass works in.
+    inside before and after the non-linearity, all in the precision of the products; the two norms' inputs in fp32, on
+    the CPU in that of the products; a byte for each dropout mask. Attention keeps something of each score, that is per
+    head and pair of positions, only where no fused kernel computes it: 9 bytes in fp32 (the softmax's output, with and
+    without dropout, and the mask), and 13 under autocast, which computes the softmax in fp32; on the CPU our own keeps
+    the softmax's output and a byte for the mask. The head keeps logits at the predicted positions alone: as they are,
+    in fp32, their logarithms, and the gradients of both. One layer is added for what the backward pass works in.
     """
     e = BYTES[precision]
     h, inside = shape.hidden, shape.intermediate * (4 if shape.gated else 2)
     length = config.rows.max_length
     masks = 2 * h if shape.dropout else 0
-    scores = shape.heads * length * (9 if e == 4 else 13) if shape.scores else 0
-    per_layer = e * (6 * h + inside) + 4 * 2 * h + masks + scores
+    per_score = (9 if e == 4 else 13) if not shape.fused else e + shape.dropout if shape.on_cpu else 0
+    norms = (e if shape.on_cpu else 4) * 2 * h
+    per_layer = e * (6 * h + inside) + norms + masks + shape.heads * length * per_score
     embeddings = 4 * 3 * h
     predicted = config.masking.probability if config.model.masked_head else 1.0
     per_logit = 12 if e == 4 else 16
