@@ -19,7 +19,7 @@ from rich.table import Table
 from mlm_dist import job, prepare
 from mlm_dist.batching.plan import BatchPlan, batch_plan, num_updates
 from mlm_dist.config import Config
-from mlm_dist.corpus import tokens
+from mlm_dist.corpus import git, tokens
 from mlm_dist.modeling.build import architecture, starts_from_scratch, tokenizer_of
 from mlm_dist.training import checkpoint, distributed, measuring, memory, topology
 from mlm_dist.training.memory import Memory, Shape
@@ -108,7 +108,7 @@ def _corpus(config: Config, shown: Table) -> int | None:
         shown.add_row("corpus", f"{source['location']}{at}, prepared as {corpus.digest}")
         shown.add_row("epoch", f"{num_rows:,} rows, about {made['tokens']['kept'] * share:,.0f} tokens")
         return num_rows
-    shown.add_row("corpus", f"{config.corpus.source}, not prepared yet")
+    shown.add_row("corpus", f"{git.without_credentials(config.corpus.source)}, not prepared yet")
     if size is None or config.rows.mode == "truncate":
         shown.add_row("epoch", "unknown until the corpus is prepared (mlm-dist prepare)")
         return None

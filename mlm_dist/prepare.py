@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +68,11 @@ def prepare(config: Config) -> PreparedCorpus:
             f"corpus.cache_dir: cannot use {config.corpus.cache_dir} ({reason(error)}); name another folder"
         ) from None
     with Meeting(cache_dir / "meetings", *job.rank_and_world_size()) as meeting, contextlib.ExitStack() as held:
-        plan = meeting.lead("plan", lambda: _plan(config, cache_dir, held))
+        named = functools.cache(lambda: _named_tokenizer(config))  # it is loaded once, and by rank 0 alone
+        plan = meeting.lead("plan", lambda: _plan(config, cache_dir, held, named))
         store = CorpusStore(cache_dir, plan["digest"])
         if not plan["ready"]:
-            _make(config, store, plan, meeting)
+            _make(config, store, plan, meeting, named)
         corpus = PreparedCorpus(store.place)
         if config.corpus.export is not None:
             to = Path(config.corpus.export).expanduser()
@@ -85,12 +88,12 @@ def find(config: Config) -> tuple[PreparedCorpus | None, int | None]:
         here.
     """
     cache_dir = Path(config.corpus.cache_dir).expanduser().absolute()
-    name, described = config.corpus.source, _described(config)
+    name, described = config.corpus.source, _described(config, _named_tokenizer(config))
     is_here = name == "python-docs" or (Path(name).expanduser().exists() and not git.is_repository(name))
     if is_here:
         source = sources.acquire(config.corpus, cache_dir)
         place = cache_dir / _key(source.digest(), described)
-        size = sum((source.root / path).stat().st_size for path in source.files)
+        size = sum(size for size, _ in source.states.values())
         return (PreparedCorpus(place) if (place / "manifest.json").is_file() else None), size
     location = git.without_credentials(name)
     paths = sorted(cache_dir.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -103,7 +106,7 @@ def find(config: Config) -> tuple[PreparedCorpus | None, int | None]:
     return None, None
 
 
-def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Meeting) -> None:
+def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Meeting, named: Callable[[], Any]) -> None:
     """Make the rows, each process its share of the shards."""
     source = sources.Source(**plan["source"] | {"root": Path(plan["source"]["root"])})
     work = reading.shards(source)
@@ -115,20 +118,22 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
             found = documents.write(config.corpus, source, work[i].parts, store.documents(keys[i]))
             store.finish(keys[i], [store.documents(keys[i])], dataclasses.asdict(found))
 
-    def decide() -> None:
+    def decide() -> str:
         meeting.wait_for([store.mark(key) for key in keys])
         chosen = _select(config, store, keys)
-        _make_tokenizer(config, store, keys, chosen)
+        tokenizer = _make_tokenizer(config, store, keys, chosen, named)
         chosen.save(store.partial / "selection.npz")
+        return tokens.digest(tokenizer)
 
     shards: list[ShardKeys] = []
     if mine or meeting.rank == 0:  # whoever has no share waits for the end alone: all else may be gone by then
-        meeting.lead("decisions", decide)
+        tokenizer_digest = meeting.lead("decisions", decide)
         sides = _sides(store, keys)
-        tokenizer = tokens.load(str(store.partial / "tokenizer"))
+        is_named = meeting.rank == 0 and tokenizer_of(config) is not None and config.tokenizer.add_domain_tokens is None
+        tokenizer = named() if is_named else tokens.load(str(store.partial / "tokenizer"))
         encoder, special = encoding.Encoder(tokenizer), tokens.special_tokens(tokenizer)
         domain = PreparedCorpus(store.partial).domain_tokens
-        made_by = _key(tokens.digest(tokenizer), list(domain.items()))
+        made_by = _key(tokenizer_digest, list(domain.items()))
         shortens = np.zeros(len(tokenizer), np.int64)  # the documents by so many tokens, each time it stands in them
         shortens[list(domain)] = [len(pieces) - 1 for pieces in domain.values()]
         shards = [ShardKeys(key, _rows_key(config, key, made_by, side)) for key, side in zip(keys, sides, strict=True)]
@@ -143,11 +148,12 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
     meeting.lead("publish", publish)
 
 
-def _plan(config: Config, cache_dir: Path, held: contextlib.ExitStack) -> dict[str, Any]:
+def _plan(config: Config, cache_dir: Path, held: contextlib.ExitStack, named: Callable[[], Any]) -> dict[str, Any]:
     """Find the source, derive the digest, and see whether the work has been done before."""
     job.say(f"looking at {git.without_credentials(config.corpus.source)}")
     source = sources.acquire(config.corpus, cache_dir)
-    described = _described(config)
+    _check_export(config, source)
+    described = _described(config, named())
     digest = _key(source.digest(), described)
     place = cache_dir / f"{digest}.lock"
     try:
@@ -165,12 +171,27 @@ def _plan(config: Config, cache_dir: Path, held: contextlib.ExitStack) -> dict[s
     return {"digest": digest, "ready": ready, "source": plain, "config": described, "source_digest": source.digest()}
 
 
-def _described(config: Config) -> dict[str, Any]:
-    """Everything but the documents that the rows depend on."""
+def _check_export(config: Config, source: sources.Source) -> None:
+    """Refuse to write over a document."""
+    if config.corpus.export is not None:
+        to = os.path.realpath(os.path.expanduser(config.corpus.export))
+        if to.removeprefix(os.path.join(os.path.realpath(source.root), "")) in source.files:
+            raise CorpusError(
+                f"corpus.export: {config.corpus.export} is a file of corpus.source and would be lost; name another one"
+            )
+
+
+def _named_tokenizer(config: Config) -> Any:
+    """The tokenizer the config names; None where one is to be trained."""
     path = tokenizer_of(config)
+    return None if path is None else tokens.load(*path)
+
+
+def _described(config: Config, named: Any) -> dict[str, Any]:
+    """Everything but the documents that the rows depend on; `named` is the tokenizer, unless one is to be trained."""
     tokenizer: dict[str, Any]
-    if path is not None:
-        tokenizer = {"sha256": tokens.digest(tokens.load(*path))}
+    if named is not None:
+        tokenizer = {"sha256": tokens.digest(named)}
     else:
         vocab_size = config.tokenizer.train_vocab_size or tokens.DEFAULT_VOCAB_SIZE
         tokenizer = {"train_vocab_size": vocab_size, "train_kind": config.tokenizer.train_kind}
@@ -215,8 +236,10 @@ def _sides(store: CorpusStore, keys: Sequence[str]) -> list[np.ndarray]:
     return np.split(selection.load(store.partial / "selection.npz").side, np.cumsum(sizes)[:-1])
 
 
-def _make_tokenizer(config: Config, store: CorpusStore, keys: Sequence[str], chosen: selection.Selection) -> None:
-    """Load the tokenizer the config names, or train one on the training documents, and keep it with the rows."""
+def _make_tokenizer(
+    config: Config, store: CorpusStore, keys: Sequence[str], chosen: selection.Selection, named: Callable[[], Any]
+) -> Any:
+    """Take the tokenizer the config names, or train one on the training documents, and keep it with the rows."""
     num_train = chosen.count(selection.TRAIN)
     if not (num_train or chosen.count(selection.VALIDATION)):
         reasons = _dropped([store.figures(key) for key in keys], chosen)
@@ -230,15 +253,13 @@ def _make_tokenizer(config: Config, store: CorpusStore, keys: Sequence[str], cho
             "corpus.source: there is only one distinct document, so none can be held out; add documents or set "
             "corpus.validation_fraction to 0"
         )
-    path, wanted = tokenizer_of(config), config.tokenizer.add_domain_tokens
-    if path is None or wanted is not None:
+    tokenizer, wanted = named(), config.tokenizer.add_domain_tokens
+    if tokenizer is None or wanted is not None:
         sizes = [store.figures(key)["kept"] for key in keys]
         is_train = np.split(chosen.side == selection.TRAIN, np.cumsum(sizes)[:-1])
         texts = TrainingTexts(list(zip(map(store.documents, keys), is_train, strict=True)))
         learnt_from = f"on {num_train:,} documents ({texts.describe()})"
-    if path is not None:
-        tokenizer = tokens.load(*path)
-    else:
+    if tokenizer is None:
         kind, vocab_size = config.tokenizer.train_kind, config.tokenizer.train_vocab_size or tokens.DEFAULT_VOCAB_SIZE
         job.say(f"training a {tokenizer_training.NAMES[kind]} tokenizer of {vocab_size:,} tokens {learnt_from}")
         tokenizer = tokenizer_training.train(kind, texts, vocab_size, config.rows.max_length)
@@ -248,6 +269,7 @@ def _make_tokenizer(config: Config, store: CorpusStore, keys: Sequence[str], cho
         job.say(f"added {len(added):,} domain tokens, counted {learnt_from}")
     tokens.save(tokenizer, store.partial / "tokenizer")
     write_json(store.partial / "domain_tokens.json", [dataclasses.asdict(one) for one in added], indent=1)
+    return tokenizer
 
 
 def _tokenize(

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import launching
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from making import made_up_text, run_git
 
@@ -99,6 +101,33 @@ def test_line_of_200_mb_is_set_aside_within_little_memory(tmp_path: Path, name: 
         tracemalloc.stop()
     assert [type(one) for one in found] == [reading.SetAside]
     assert "over 1 MB" in found[0].reason  # type: ignore[union-attr]
+    assert peak < 20_000_000
+
+
+def test_parquet_is_decoded_within_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    cells = [chr(ord("a") + i % 26) * 1_000_000 for i in range(128)]
+    pq.write_table(pa.table({"text": cells}), path, use_dictionary=False, write_batch_size=1)  # in pages of 1 MB
+    source = sources.acquire(CorpusConfig(source=str(path)), tmp_path)
+    before = pa.total_allocated_bytes()
+    found, most = 0, 0
+    for shard in reading.shards(source):
+        for _ in reading.read(source, shard.parts, 2_000_000):
+            found, most = found + 1, max(most, pa.total_allocated_bytes() - before)
+    assert found == 128 and 0 < most < 40_000_000
+
+
+def test_parquet_cell_over_the_limit_is_no_python_object(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["x" * 50_000_000, "one"]}), path)
+    source = sources.acquire(CorpusConfig(source=str(path)), tmp_path)
+    tracemalloc.start()
+    try:
+        found = everything(source, 1_000_000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == [reading.SetAside("a.parquet#0.0", "over 1 MB"), reading.Document("a.parquet#0.1", "one")]
     assert peak < 20_000_000
 
 

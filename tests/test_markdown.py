@@ -323,7 +323,18 @@ def test_it_reads_well(source: str, expected: str) -> None:
         ("---\nx: y\n---", None, ""),
         ("+++\ntitle = 'A b'\nx = 1\n+++\nBody", "A b", "Body"),
         ("---\ntitle: A b\nx: y\nBody", None, None),  # never closed
+        ('+++\n# c\nx = """\nSome\nprose."""\n[a.b] # c\ny = [\n  1, # ]\n  "z]",\n]\n+++\nBody', None, "Body"),
+        (
+            "+++\nx = { y = 1 }\n\n[[a]]\ntitle = \"A b\"\n'q r'.s = '''\nt'''\nd = 2024-01-01 10:00:00Z\n+++\nB",
+            "A b",
+            "B",
+        ),
         ("+++\ntitle = 'A b'\nBody", None, None),
+        ("+++\nx = 1\nProse that is between rules.\n+++\nMore", None, None),
+        ("+++\nx = a word or two\n+++\nMore", None, None),
+        ("+++\n[A link][b] and prose.\n+++\nMore", None, None),
+        ("+++\nx = [\nProse.\n+++\nMore", None, None),
+        ('+++\nx = """\nProse.\n+++\nMore', None, None),
         ("---\nBody that is between rules.\n---\nMore", None, None),
         ("---\nSo: a rule.\nAnd prose.\n---\nMore", None, None),
         ("---\n---\nBody", None, None),
@@ -356,6 +367,8 @@ def test_front_matter_is_never_expanded_or_constructed() -> None:
     assert markdown.clean(f"---\ntitle: {'a' * 3000}\n---\nBody").text == "Body"
     assert markdown.clean(f"---\ntitle: {'[' * 1900}\n---\nBody").text.endswith("Body")
     assert words(clean(f"---\n{huge}Body"))[-2:] == ["value", "body"]
+    hostile = 'a = """' + '\\"""' * 200_001 + "\n" + "x.x" * 200_000 + "\n"  # both take a square of it if done badly
+    assert front_matter.split(f"+++\n{hostile}+++\nBody")[0] is None
 
 
 # --- What attackers and accidents bring. ---

@@ -96,6 +96,7 @@ def test_rank_0_makes_and_all_return_it(tmp_path: Path) -> None:
     expected = [{"name": name, "list": [1, None, "\udcff"]} for name in ("one", "two", "three")]
     assert answers(launch(tmp_path, 3, story)) == [expected] * 3
     assert (tmp_path / "made").read_text() == "0:one 0:two 0:three "
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]  # the last one out has cleared up
 
 
 def test_all_wait_for_the_files_of_all(tmp_path: Path) -> None:
@@ -133,11 +134,12 @@ with module.Meeting(folder, rank, world_size) as meeting:
 
 @pytest.mark.parametrize("late", [0, 1])
 def test_answer_of_an_earlier_launch_is_not_believed(tmp_path: Path, late: int) -> None:
-    def once(value: str) -> list[object]:
-        return answers(launch(tmp_path, 2, LEAD.format(delay=f"0.6 * (rank == {late})", value=value, more="")))
+    def once(value: str, more: str) -> list[object]:
+        return answers(launch(tmp_path, 2, LEAD.format(delay=f"0.6 * (rank == {late})", value=value, more=more)))
 
-    assert once("old") == ["old"] * 2
-    assert once("new") == ["new"] * 2
+    assert once("old", "sys.stdout.flush(); os._exit(0)") == ["old"] * 2  # before it could clear up
+    assert list(tmp_path.glob("*/plan.json"))
+    assert once("new", "") == ["new"] * 2
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,13 +22,16 @@ import launching
 import numpy as np
 import pytest
 from making import made_up_text
+from rich.console import Console
+from rich.table import Table
 
+from mlm_dist import job, plan
 from mlm_dist import prepare as prepare_module
 from mlm_dist.config import Config, CorpusConfig, parse
-from mlm_dist.corpus import documents, reading, sources
+from mlm_dist.corpus import documents, reading, sources, store, tokens
 from mlm_dist.corpus.meeting import Meeting
 from mlm_dist.corpus.store import CorpusStore, PreparedCorpus
-from mlm_dist.errors import CorpusError, ModelError
+from mlm_dist.errors import CorpusError, ModelError, PeerError
 from mlm_dist.prepare import prepare
 
 LENGTH = 32
@@ -258,6 +264,26 @@ def test_damaged_corpus_is_prepared_again(folder: Path, tmp_path: Path, damage: 
     assert again.folder == corpus.folder and tree(again.folder) == before
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_corpus_that_the_disk_cannot_give_is_not_deleted(
+    folder: Path, tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a disk cannot be had here, and to root every file is open."""
+    corpus = prepare(config(folder, tmp_path / "cache"))
+    before = times(corpus.folder)
+
+    def fail(path: Path) -> str:
+        raise OSError(code, os.strerror(code), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "sha256_of", fail)
+        with pytest.raises(CorpusError, match=rf"^corpus\.cache_dir: cannot read .*{corpus.digest} "):
+            prepare(config(folder, tmp_path / "cache"))
+    assert times(corpus.folder) == before
+    prepare(config(folder, tmp_path / "cache"))
+    assert times(corpus.folder) == before
+
+
 def shard_files(folder: Path) -> dict[str, int]:
     """{path: inode} of everything that belongs to shards; equal inodes are the same file, taken over."""
     names = ("documents", "shards", "train", "validation")
@@ -394,6 +420,23 @@ def test_export_that_cannot_be_written_is_refused(folder: Path, tmp_path: Path) 
         prepare(config(folder, tmp_path / "cache", f"--corpus.export={tmp_path}/file/a.json"))
 
 
+def test_export_never_writes_over_a_document(folder: Path, tmp_path: Path) -> None:
+    prepare(config(folder, tmp_path / "cache", f"--corpus.export={tmp_path}/texts.jsonl"))
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    (folder / "some.json").write_text('["mine"]')
+    before = tree(tmp_path)
+    for source, name in (
+        (tmp_path / "texts.jsonl", "texts.jsonl"),
+        (tmp_path / "texts.jsonl", "documents/../texts.jsonl"),
+        (folder, "link/some.json"),
+        (tmp_path / "link", "documents/some.json"),
+    ):
+        flags = ("--corpus.patterns=[some.json]", f"--corpus.export={tmp_path / name}")
+        with pytest.raises(CorpusError, match=r"^corpus\.export: .* is a file of corpus\.source and would be lost"):
+            prepare(config(source, tmp_path / "new", *flags))
+    assert {path: found for path, found in tree(tmp_path).items() if not path.startswith("new/")} == before
+
+
 def test_half_a_corpus_in_its_place_is_not_taken(folder: Path, tmp_path: Path) -> None:
     expected = prepare(config(folder, tmp_path / "expected"))
     place = tmp_path / "cache" / expected.digest
@@ -427,6 +470,56 @@ def test_digest_depends_on_what_the_rows_depend_on_and_on_nothing_else(folder: P
     (folder / "guide" / "01.rst").write_text(made_up_text(100, 100))
     others.append(digest())
     assert len({base, *others}) == 1 + len(others)
+
+
+def test_documents_depend_on_the_versions_of_the_libraries_that_make_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, cleaned = importlib.metadata.version, config(folder, tmp_path / "cache")
+    plain = config(folder, tmp_path / "cache", "--corpus.clean=none").corpus
+    first, described, as_it_is = prepare(cleaned), documents.described(cleaned.corpus), documents.described(plain)
+    for name in ("markdown-it-py", "mdit-py-plugins", "charset-normalizer"):
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.metadata, "version", lambda of, name=name: version(of) + "+1" * (of == name))
+            assert documents.described(cleaned.corpus) != described
+            assert (documents.described(plain) != as_it_is) == (name == "charset-normalizer")
+            if name == "markdown-it-py":
+                second = prepare(cleaned)
+    assert second.digest != first.digest and not {*second.manifest["shards"]} & {*first.manifest["shards"]}
+
+
+def test_named_tokenizer_is_loaded_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepare(config(folder, tmp_path / "cache"))
+    loaded: list[str] = []
+    load = tokens.load
+
+    def counted(path: str, *key: str) -> Any:
+        loaded.append(path)
+        return load(path, *key)
+
+    monkeypatch.setattr(tokens, "load", counted)
+    named = ["--tokenizer.train_vocab_size=null", f"--tokenizer.path={first.folder / 'tokenizer'}"]
+    again = prepare(config(folder, tmp_path / "other", *named))
+    assert loaded == [str(first.folder / "tokenizer")]
+    assert load_rows(again) == load_rows(first)
+    loaded.clear()
+    prepare(config(folder, tmp_path / "other", *named, "--tokenizer.add_domain_tokens=3"))
+    assert len(loaded) == 2  # and the one with more words, as it was saved
+
+
+def load_rows(corpus: PreparedCorpus) -> list[list[int]]:
+    """The training rows of a corpus."""
+    rows: list[list[int]] = load(corpus.folder / "train")["input_ids"][:]
+    return rows
+
+
+def test_plan_shows_no_credentials(tmp_path: Path) -> None:
+    shown = Table()
+    plan._corpus(config("https://me:secret@127.0.0.1:9/none.git", tmp_path), shown)
+    console = Console(width=200)
+    with console.capture() as said:
+        console.print(shown)
+    assert "127.0.0.1:9/none.git, not prepared yet" in said.get() and "secret" not in said.get()
 
 
 def test_tokenizer_counts_by_its_content_not_by_its_place(folder: Path, tmp_path: Path) -> None:
@@ -552,6 +645,58 @@ def test_four_processes_write_the_same_bytes_as_one(large: Path, tmp_path: Path)
     assert in_cache(tmp_path / "four") == {alone.digest}
     assert tree(tmp_path / "four" / alone.digest) == tree(alone.folder)
     assert PreparedCorpus(tmp_path / "four" / alone.digest).manifest["files"]
+
+
+@pytest.mark.parametrize("name", ["d/x.md", "x.jsonl"])
+def test_file_that_grows_between_two_ranks_is_cut_by_both_alike(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    texts = [made_up_text(i, 400) for i in range(20)]
+    if path.suffix == ".jsonl":
+        path.write_text("".join(f"{json.dumps(text)}\n" for text in texts))
+    else:
+        for i, text in enumerate(texts):
+            (path.parent / f"{i}.md").write_text(text)
+        path.write_text(texts[0])
+    monkeypatch.setattr(reading, "SMALL_SHARD", 10_000)
+    monkeypatch.setattr(reading, "PART", 5_000)
+    ranks, cut = threading.local(), reading.shards
+    works: dict[int, list[reading.Shard]] = {}
+    both = threading.Barrier(2, timeout=60)
+
+    def shards(source: sources.Source) -> list[reading.Shard]:
+        if ranks.rank == 0:
+            works[0] = cut(source)
+        both.wait()
+        if ranks.rank == 1:
+            with open(path, "a") as file:
+                file.write(f"{json.dumps(made_up_text(99, 30_000))}\n")
+            works[1] = cut(source)
+        both.wait()
+        assert works[0] == works[1]  # else they would wait for each other for ever
+        return works[ranks.rank]
+
+    def live(rank: int) -> PreparedCorpus | Exception:
+        ranks.rank = rank
+        try:
+            return prepare(config(path if path.suffix == ".jsonl" else path.parent, tmp_path / "cache"))
+        except Exception as error:
+            return error
+
+    monkeypatch.setattr(reading, "shards", shards)
+    monkeypatch.setattr(job, "rank_and_world_size", lambda: (ranks.rank, 2))
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(live, range(2)))
+    assert len(works[0]) > 2
+    if path.suffix == ".jsonl":
+        assert {type(one) for one in ended} <= {CorpusError, PeerError}
+        assert all("x.jsonl changed while it was read; run again" in str(one) for one in ended)
+    else:
+        assert isinstance(ended[0], PreparedCorpus) and isinstance(ended[1], PreparedCorpus), ended
+        assert ended[0].folder == ended[1].folder
+        assert ended[0].manifest["set_aside"] == {"changed while the corpus was being prepared": ["x.md"]}
 
 
 def test_killed_processes_go_on_at_the_finished_shards(large: Path, tmp_path: Path) -> None:

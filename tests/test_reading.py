@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import random
 import shutil
 from pathlib import Path
@@ -88,6 +90,63 @@ def test_byte_order_mark_before_something_else(content: bytes) -> None:
     assert isinstance(text, str) and encoding not in ("utf-16", "utf-8-sig")
 
 
+@pytest.mark.parametrize("name", ["a.md", "a.json"])
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_encoding_is_sought_where_the_text_is_no_ascii(tmp_path: Path, name: str, encoding: str) -> None:
+    head, tail = "plain words. " * 30_000, GERMAN * 20
+    texts = [head, tail, "plain end"] if name == "a.json" else [head + tail]
+    content = (json.dumps(texts, ensure_ascii=False) if name == "a.json" else texts[0]).encode(encoding)
+    found = read(tmp_path / "d" / name, content)
+    assert [one.text for one in found if isinstance(one, reading.Document)] == texts
+    said = {one.encoding for one in found if isinstance(one, reading.Document)}
+    assert said == {"utf-8"} if encoding == "utf-8" else not said & {"utf-8", "ascii", "replaced"}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["before", "amid", "after"])
+@pytest.mark.parametrize("name", ["a.md", "a.json", "a.jsonl", "a.txt"])
+def test_one_bad_byte_costs_no_other_letter_and_is_said(tmp_path: Path, name: str, place: int) -> None:
+    texts = ["plain words. " * 30_000 + "1st: " + GERMAN, "2nd: " + GERMAN, "3rd: " + FRENCH]
+    texts[place] = texts[place].replace(": ", ": bad ")
+    if name == "a.json":
+        content = json.dumps(texts, ensure_ascii=False)
+    else:
+        content = "\n".join(json.dumps(text, ensure_ascii=False) if name == "a.jsonl" else text for text in texts)
+    path = tmp_path / "d" / name
+    path.parent.mkdir()
+    path.write_bytes(content.encode().replace(b"bad", b"b\xffd"))
+    source = sources.acquire(
+        CorpusConfig(source=str(path.parent if name == "a.md" else path), patterns=["*"]), tmp_path
+    )
+    found = [one for shard in reading.shards(source) for one in reading.read(source, shard.parts, 1_000_000)]
+    texts[place] = texts[place].replace("bad", "b\N{REPLACEMENT CHARACTER}d")
+    expected = [(text, "replaced" if i == place else "utf-8") for i, text in enumerate(texts)]
+    if name == "a.md":
+        expected = [("\n".join(texts), "replaced")]
+    said = [(one.text, one.encoding) for one in found if isinstance(one, reading.Document)]
+    assert sorted(said) == sorted(expected)
+
+
+@pytest.mark.parametrize("records", [False, True])
+@pytest.mark.parametrize(
+    ("mark", "end"), [(b"\xff\xfe", b"x"), (b"\xff\xfe", b"\x00\xd8"), (b"\xff\xfe", b"\x00\xd8x"), (b"", b"x")]
+)
+def test_damaged_utf16_is_no_text_full_of_zeros(tmp_path: Path, records: bool, mark: bytes, end: bytes) -> None:
+    path = tmp_path / "d" / "a.txt"
+    path.parent.mkdir()
+    path.write_bytes(mark + (GERMAN + "!").encode("utf-16-le") + end)
+    source = sources.acquire(CorpusConfig(source=str(path if records else path.parent), patterns=["*"]), tmp_path)
+    (found,) = (one for shard in reading.shards(source) for one in reading.read(source, shard.parts, 1_000_000))
+    assert isinstance(found, reading.Document) and found.encoding == "replaced"
+    assert found.text.rstrip("\N{REPLACEMENT CHARACTER}") == GERMAN + "!"
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE])
+def test_utf32_with_byte_order_mark(tmp_path: Path, mark: bytes) -> None:
+    content = mark + GERMAN.encode("utf-32-le" if mark == codecs.BOM_UTF32_LE else "utf-32-be")
+    assert reading.decode(content) == (GERMAN, "utf-32")
+    assert read(tmp_path / "d" / "a.md", content) == [reading.Document("a.md", GERMAN, "utf-32")]
+
+
 def test_file_with_zero_bytes_is_set_aside_as_binary(tmp_path: Path) -> None:
     assert read(tmp_path / "d" / "a.md", b"text\0text") == [reading.SetAside("a.md", "binary")]
     assert read(tmp_path / "d" / "a.md", b"te\0xt\0\0xt") == [reading.SetAside("a.md", "binary")]
@@ -150,17 +209,23 @@ def test_every_byte_and_row_group_is_in_exactly_one_part(mixed: Path) -> None:
 
 
 def test_shards_are_of_similar_size(tmp_path: Path) -> None:
-    source = sources.Source("folder", "d", None, tmp_path, {"big.jsonl": "", "small.md": ""}, {}, False)
     with open(tmp_path / "big.jsonl", "wb") as file:
         file.truncate(2**30 - 5)  # takes no space on the disk
     (tmp_path / "small.md").write_text("small")
-    work = reading.shards(source)
+
+    def cut() -> list[reading.Shard]:
+        states = {name: sources.state(tmp_path / name) for name in ("big.jsonl", "small.md")}
+        return reading.shards(
+            sources.Source("folder", "d", None, tmp_path, dict.fromkeys(states, ""), states, {}, {}, False)
+        )
+
+    work = cut()
     sizes = [shard.size for shard in work]
     assert len(work) == reading.NUM_SHARDS and sum(sizes) == 2**30
     assert max(sizes) < 1.5 * reading.LARGE_SHARD and min(sizes) > 0.5 * reading.LARGE_SHARD
     with open(tmp_path / "big.jsonl", "ab") as file:
         file.truncate(2**31 - 5)
-    assert len(reading.shards(source)) == 2 * reading.NUM_SHARDS
+    assert len(cut()) == 2 * reading.NUM_SHARDS
 
 
 def test_file_that_comes_goes_or_changes_changes_its_own_shard_only(tmp_path: Path) -> None:
@@ -208,5 +273,5 @@ def test_shares_of_the_shards_give_what_the_whole_gives(mixed: Path, world_size:
 
 
 def test_source_without_files_has_no_documents(tmp_path: Path) -> None:
-    source = sources.Source("folder", "d", None, tmp_path, {}, {}, False)
+    source = sources.Source("folder", "d", None, tmp_path, {}, {}, {}, {}, False)
     assert [found for shard in reading.shards(source) for found in reading.read(source, shard.parts, 1_000_000)] == []

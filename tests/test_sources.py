@@ -10,7 +10,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -377,6 +380,25 @@ def test_python_docs_need_nothing_but_the_interpreter(tmp_path: Path) -> None:
     assert acquire("python-docs", tmp_path).digest() == source.digest() and path.stat().st_mtime_ns == before
 
 
+def test_datasets_of_the_hub_with_like_names_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub of two functions: the real one is out of reach of a test."""
+    fetched = []
+
+    def load_dataset(name: str, split: str, revision: str) -> datasets.Dataset:
+        fetched.append((name, split, revision))
+        return datasets.Dataset.from_dict({"text": [name], "other": [1]})
+
+    monkeypatch.setattr(
+        huggingface_hub.HfApi, "dataset_info", lambda self, name, timeout: SimpleNamespace(sha=f"commit of {name}")
+    )
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    names = ["user/my_data", "user/my-data", "user-my/data"]
+    for name in names + names:  # the second time from the cache
+        source = acquire(name, tmp_path)
+        assert (source.kind, source.commit, texts(source)) == ("hub", f"commit of {name}", [name])
+    assert fetched == [(name, "train", f"commit of {name}") for name in names]
+
+
 def test_digest_is_independent_of_the_place_and_of_times(folder: Path, tmp_path: Path) -> None:
     first = acquire(folder, tmp_path)
     shutil.copytree(folder, tmp_path / "else where" / "copy", copy_function=shutil.copyfile)
@@ -489,6 +511,48 @@ def test_parquet_cell_over_the_limit_is_set_aside(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["one", LONG + "y"]}), tmp_path / "a.parquet")
     found = everything(acquire(tmp_path / "a.parquet", tmp_path))
     assert found == [reading.Document("a.parquet#0.0", "one"), reading.SetAside("a.parquet#0.1", "over 1 MB")]
+
+
+def test_change_of_what_holds_many_documents_stops_the_run(tmp_path: Path) -> None:
+    lines = '"one"\n"two"\n'
+    pq.write_table(pa.table({"text": ["one", "two"]}), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.json", "a.txt", "a.parquet"):
+        path = tmp_path / name
+        if name != "a.parquet":
+            path.write_text(json.dumps(["one", "two"]) if name == "a.json" else lines)
+        said = rf"^corpus\.source: .*{name} changed while it was read; run again$"
+        # After it was listed, keeping its size; between its first document and its last; gone.
+        for begun, change in ((False, lambda path: os.utime(path, (1, 1))), (True, os.utime), (True, os.unlink)):
+            source = acquire(path, tmp_path)
+            found = reading.read(source, [part for shard in reading.shards(source) for part in shard.parts], LIMIT)
+            assert not begun or isinstance(next(found), reading.Document)
+            change(path)
+            with pytest.raises(CorpusError, match=said):
+                list(found) if begun else next(found)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
+@pytest.mark.parametrize("over", [0, 1])
+def test_line_of_exactly_the_limit_takes_none_with_it(tmp_path: Path, name: str, over: int) -> None:
+    quote = '"' if name == "a.jsonl" else ""
+    line = quote + "x" * (LIMIT - 2 * len(quote) + over) + quote
+    found = everything(acquire(write(tmp_path / name, f"{quote}one{quote}\n{line}\n{quote}two{quote}\n"), tmp_path))
+    said = sorted(one.text.strip("x") if isinstance(one, reading.Document) else one.reason for one in found)
+    assert said == sorted(["one", "over 1 MB" if over else "", "two"])
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.txt", "a.parquet"])
+def test_limit_is_in_bytes(tmp_path: Path, name: str) -> None:
+    texts = ["one", "\u00fc" * (LIMIT // 2 + 1), "two"]
+    if name == "a.parquet":
+        pq.write_table(pa.table({"text": texts}), tmp_path / name)
+    else:
+        quote = "" if name == "a.txt" else '"'
+        lines = [f"{quote}{text}{quote}" for text in texts]
+        write(tmp_path / name, f"[{','.join(lines)}]" if name == "a.json" else "\n".join(lines))
+    found = everything(acquire(tmp_path / name, tmp_path))
+    said = [one.text if isinstance(one, reading.Document) else one.reason for one in found]
+    assert sorted(said) == ["one", "over 1 MB", "two"]
 
 
 def test_json_list_of_more_than_fits_a_block(tmp_path: Path) -> None:

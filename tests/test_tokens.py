@@ -243,6 +243,19 @@ def test_memory_of_words_is_bounded(trained: Any, monkeypatch: pytest.MonkeyPatc
         assert len(by_words._numbers) <= 5
 
 
+def test_memory_of_words_is_bounded_where_a_line_is_a_word(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "MAX_CHARS", 1000)
+    by_words = encoding.ByWords.fit(trained.backend_tokenizer)
+    assert by_words is not None
+    remembered = []
+    for i in range(20):
+        texts = ["漢字" * 100 + f"{i}\nba ke", "ba di"]
+        assert by_words(texts)[0].tolist() == encoding.ByTokenizer(trained.backend_tokenizer)(texts)[0].tolist()
+        remembered.append(sum(map(len, by_words._numbers)))
+        assert len(by_words._ids) <= remembered[-1]
+    assert 500 < max(remembered) <= 1000
+
+
 def test_memory_of_words_is_not_for_tokens_that_reach_across_spaces(trained: Any) -> None:
     from tokenizers import AddedToken, Tokenizer
 

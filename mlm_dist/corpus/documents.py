@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import signal
 import threading
@@ -24,6 +25,7 @@ from mlm_dist.files import write_whole
 MARKDOWN_SUFFIXES = (".md", ".markdown")
 GROUP_CHARS = 4_000_000  # of text in a row group, which is what is in memory at a time
 SECONDS_PER_DOCUMENT = 60.0
+DECODERS, CLEANERS = ("charset-normalizer",), ("markdown-it-py", "mdit-py-plugins")
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,12 @@ class ShardFigures:
 
 
 def described(config: CorpusConfig) -> dict[str, Any]:
-    """The settings that a shard's documents depend on."""
+    """The settings that a shard's documents depend on, and the versions of the libraries that read and clean them."""
     names = ("clean", "min_chars", "max_document_mb")
     needed = {"keyed": needs_keys(config), "signed": needs_signatures(config)}
-    return {name: getattr(config, name) for name in names} | needed
+    libraries = DECODERS if config.clean == "none" else DECODERS + CLEANERS
+    versions = {name: importlib.metadata.version(name) for name in libraries}
+    return {name: getattr(config, name) for name in names} | needed | {"versions": versions}
 
 
 def needs_keys(config: CorpusConfig) -> bool:
@@ -79,7 +83,7 @@ def write(config: CorpusConfig, source: Source, parts: list[reading.Part], path:
         {"id": pa.string(), "text": pa.large_string()} | {name: pa.binary(sizes[name]) for name in measures}
     )
     # Every value is another one, and hashes cannot be packed: trying would only take time.
-    packed = {"id": "zstd", "text": "zstd"} | dict.fromkeys(measures, "none")
+    packed = {"id": "lz4", "text": "lz4"} | dict.fromkeys(measures, "none")
     set_aside: list[tuple[str, str]] = []
     encodings: Counter[str] = Counter()
     notes: Counter[str] = Counter()

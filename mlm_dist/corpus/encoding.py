@@ -10,11 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-FIRST_SAMPLE = 16  # texts of the first call that are encoded by the tokenizer as well; then one a call
+SAMPLE = 8  # texts of each call that are encoded by the tokenizer as well,
+EXCERPT = 512  # so many characters of each, but in the first call, which has them whole
 _STRIDE = 2654435761  # an odd number, large and without pattern: it leads to another place each time
-MAX_WORDS = 1 << 20  # remembered at a time
-# What separates words in the eyes of every tokenizer; others of Unicode's spaces stay inside a word, which is as good.
-_SPACES = str.maketrans("\n\t\r", "   ")
+MAX_WORDS, MAX_CHARS = 1 << 20, 1 << 24  # remembered at a time; where there are no spaces, a line is a word
 
 
 class Way(Protocol):
@@ -29,9 +28,8 @@ class Encoder:
     """Texts to ids, without special tokens.
 
     A faster way than the tokenizer's own is used where there is one: nanotoken (the `fast` extra) where it is installed
-    and knows the tokenizer, else a memory of words. Its ids are compared with those of the tokenizer itself, on many
-    texts of the first call and one of every other; at the first difference it is put aside with a warning and the call
-    is done again without it.
+    and knows the tokenizer, else a memory of words. Its ids are compared with those of the tokenizer itself on a
+    sample of every call; at the first difference it is put aside with a warning.
 
     Args:
         tokenizer: A fast tokenizer.
@@ -49,27 +47,24 @@ class Encoder:
         Returns:
             Ids of shape [num_tokens], int32, text after text; and lengths of shape [num_texts], int64.
         """
-        if self.fast is not None and texts:
-            ids, lengths = self.fast(texts)
-            sample = self._sample(len(texts))
-            expected, expected_lengths = self._exact([texts[i] for i in sample])
-            ends = np.cumsum(lengths)
-            if np.array_equal(lengths[sample], expected_lengths) and np.array_equal(
-                np.concatenate([ids[ends[i] - lengths[i] : ends[i]] for i in sample]), expected
-            ):
-                return ids, lengths
+        if self.fast is not None and not self._agrees(self.fast, self._sample(texts)):
             warnings.warn(
                 f"{self.fast} splits some text differently than the tokenizer; going on without it", stacklevel=2
             )
             self.fast = None
-        return self._exact(texts)
+        return (self.fast or self._exact)(texts)
 
-    def _sample(self, count: int) -> list[int]:
-        """Which of `count` texts to compare, every time others."""
+    def _agrees(self, fast: Way, sample: Sequence[str]) -> bool:
+        return all(map(np.array_equal, fast(sample), self._exact(sample)))
+
+    def _sample(self, texts: Sequence[str]) -> list[str]:
+        """What to compare: whole texts in the first call, later excerpts, every time from other places."""
         self._calls += 1
+        chosen = texts[:: max(1, len(texts) // SAMPLE)]
         if self._calls == 1:
-            return list(range(0, count, max(1, count // FIRST_SAMPLE)))
-        return [self._calls * _STRIDE % count]
+            return list(chosen)
+        starts = [self._calls * _STRIDE % max(1, len(text) - EXCERPT) for text in chosen]
+        return [text[start : start + EXCERPT] for text, start in zip(chosen, starts, strict=True)]
 
 
 class ByTokenizer:
@@ -122,10 +117,7 @@ class ByWords:
 
     def __init__(self, backend: Any) -> None:
         self._exact = ByTokenizer(backend)
-        self._numbers: dict[str, int] = {}
-        self._ids: np.ndarray = np.empty(0, np.int32)  # of all words, one after the other
-        self._starts: np.ndarray = np.empty(0, np.int64)
-        self._lengths: np.ndarray = np.empty(0, np.int64)
+        self._forget()
 
     @classmethod
     def fit(cls, backend: Any) -> ByWords | None:
@@ -141,13 +133,9 @@ class ByWords:
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """See `Way`."""
-        split = [text.translate(_SPACES).split(" ") for text in texts]
-        unknown = list(dict.fromkeys(word for words in split for word in words if word not in self._numbers))
-        if len(self._numbers) + len(unknown) > MAX_WORDS:
-            self._numbers.clear()
-            self._ids, self._starts, self._lengths = self._ids[:0], self._starts[:0], self._lengths[:0]
-            unknown = list(dict.fromkeys(word for words in split for word in words))
-        self._learn(unknown)
+        # What every tokenizer takes for a space; others of Unicode's spaces stay inside a word, which is as good.
+        split = [text.replace("\n", " ").replace("\t", " ").replace("\r", " ").split(" ") for text in texts]
+        self._learn(list(set().union(*split).difference(self._numbers)))
         counts = np.array([len(words) for words in split], np.int64)
         words = np.empty(int(counts.sum()), np.int64)
         end = 0
@@ -158,13 +146,23 @@ class ByWords:
         ends = np.cumsum(lengths)
         shift = self._starts[words] - (ends - lengths)  # from where a word's tokens go to where they come from
         ids = self._ids[np.arange(int(lengths.sum())) + np.repeat(shift, lengths)]
+        if len(self._numbers) > MAX_WORDS or self._chars > MAX_CHARS:
+            self._forget()
         return ids, np.diff(np.concatenate([[0], ends])[np.concatenate([[0], np.cumsum(counts)])])
 
     def __str__(self) -> str:
         return "a memory of words"
 
+    def _forget(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._chars = 0  # of all words together
+        self._ids: np.ndarray = np.empty(0, np.int32)  # of all words, one after the other
+        self._starts: np.ndarray = np.empty(0, np.int64)
+        self._lengths: np.ndarray = np.empty(0, np.int64)
+
     def _learn(self, words: list[str]) -> None:
         if words:
+            self._chars += sum(map(len, words))
             ids, lengths = self._exact(words)
             self._numbers.update(zip(words, range(len(self._numbers), len(self._numbers) + len(words)), strict=True))
             self._starts = np.concatenate([self._starts, len(self._ids) + np.cumsum(lengths) - lengths])

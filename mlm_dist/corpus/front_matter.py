@@ -18,6 +18,10 @@ _NEXT_KEY = re.compile(r"\n(?=[^\s])")
 
 _TOML = re.compile(r"\+\+\+[ \t]*\n(?:[ \t]*(?:#.*)?\n)*(?=[\w\"'.-]+[ \t]*=|\[)")
 _TOML_END = re.compile(r"^\+\+\+[ \t]*(?:\n|\Z)", re.MULTILINE)
+_TOML_TEXT = re.compile(r"(\"{3}|'{3})(?s:.*?)(?:\1|(?P<open>\Z))|\"(?:\\.|[^\"\\\n])*\"|'[^'\n]*'|#.*")
+_TOML_KEY = r"(?:[\w-]+|'')(?:[ \t]*\.[ \t]*(?:[\w-]+|''))*[ \t]*"
+_TOML_VALUE = r"(?:''|true|false|[+-]?(?:inf|nan|\d[\w.:+-]*(?: \d[\w.:+-]*)?)|[\[{].*)[ \t]*"
+_TOML_LINE = re.compile(rf"[ \t]*(?:{_TOML_KEY}=[ \t]*{_TOML_VALUE}|\[\[?[ \t]*{_TOML_KEY}\]\]?[ \t]*)?")
 _TOML_TITLE = re.compile(r"^title[ \t]*=[ \t]*([\"'])(.*)\1[ \t]*(?:#.*)?$", re.MULTILINE | re.IGNORECASE)
 
 
@@ -36,10 +40,26 @@ def split(text: str) -> tuple[str | None, str]:
             return _yaml_title(text[opening.end() : closing.start()]), text[closing.end() :]
     elif opening := _TOML.match(text):
         closing = _TOML_END.search(text, opening.end())
-        if closing:
+        if closing and _is_toml(text[opening.end() : closing.start()]):
             found = _TOML_TITLE.search(text, opening.end(), closing.start())
             return _plain(found[2]) if found else None, text[closing.end() :]
     return None, text
+
+
+def _is_toml(settings: str) -> bool:
+    """Whether each line is blank, a comment, a table, or a key with a value, which may go on over several lines."""
+
+    def shortened(text: re.Match[str]) -> str:
+        if text["open"] is not None:
+            return "a text that is never closed"  # which is no TOML
+        return "" if text[0][0] == "#" else "''"
+
+    depth = 0
+    for line in _TOML_TEXT.sub(shortened, settings).split("\n"):
+        if depth == 0 and not _TOML_LINE.fullmatch(line):
+            return False
+        depth += line.count("[") + line.count("{") - line.count("]") - line.count("}")
+    return depth == 0
 
 
 def _yaml_title(settings: str) -> str | None:

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -62,7 +63,9 @@ class Meeting:
             return
         self._ended.set()
         self._heart.join()
-        if error is not None and not isinstance(error, PeerError):
+        if error is None:
+            self._leave()
+        elif not isinstance(error, PeerError):
             self._state["failed"] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             self._write()
 
@@ -170,6 +173,14 @@ class Meeting:
         while not self._ended.wait(HEARTBEAT_SECONDS):
             self._state["beat"] += 1
             self._write()
+
+    def _leave(self) -> None:
+        """Take our file away, and with the last one the folder: each rank has read by then what it waited for."""
+        files = [self.folder / f"rank-{rank}.json" for rank in range(self.world_size)]
+        with contextlib.suppress(OSError):
+            files[self.rank].unlink()
+            if not any(file.exists() for file in files):
+                shutil.rmtree(self.folder)
 
     def _write(self) -> None:
         with contextlib.suppress(OSError):  # a full disk: the work itself will say so, with a path the user knows

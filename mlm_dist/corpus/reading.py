@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import hashlib
 import json
 import os
@@ -12,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, AnyStr
 
-from mlm_dist.corpus.sources import Source
-from mlm_dist.errors import reason
+from mlm_dist.corpus.sources import Source, state
+from mlm_dist.errors import CorpusError, reason
 
 PART = 1 << 18  # bytes of a .jsonl file that are read together
 SMALL_SHARD, LARGE_SHARD, NUM_SHARDS = 1 << 19, 16 << 20, 64
-PARQUET_ROWS = 256  # decoded at a time
+PARQUET_ROWS, PARQUET_BYTES = 256, 16 << 20  # decoded at a time, whichever is less, but one row at least
 SAMPLE = 100_000  # bytes by which an unknown encoding is recognised
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -62,8 +61,7 @@ def shards(source: Source) -> list[Shard]:
     A part's shard follows from a hash of its name, and their number is a power of two. So the work depends on the
     source alone, never on who does it, and a file that changes, comes or goes changes no shard but its own.
     """
-    root = str(source.root)
-    parts = [found for path in source.files for found in _parts(os.path.join(root, path), path)]
+    parts = [found for path in source.files for found in _parts(source, path)]
     total = sum(weight for _, weight in parts)
     count = 1
     while count * (SMALL_SHARD if count < NUM_SHARDS else LARGE_SHARD) < total:
@@ -76,49 +74,55 @@ def shards(source: Source) -> list[Shard]:
 
 
 def read(source: Source, parts: Iterable[Part], max_bytes: int) -> Iterator[Document | SetAside]:
-    """All documents of some parts, in order; those of more than `max_bytes` are set aside."""
+    """All documents of some parts, in order; those of more than `max_bytes` are set aside.
+
+    Raises:
+        CorpusError: A file of many documents is not what it was when it was listed. It cannot be set aside any more:
+            other processes may have read other parts of it.
+    """
     root = str(source.root)
     for part in parts:
         path = os.path.join(root, part.path)
-        suffix = _suffix(path)
+        reader = _READERS.get(_suffix(path), _read_lines if source.records else None)
+        if reader is not None:
+            _refuse_changed(source, part.path)
         try:
-            if suffix in _READERS:
-                yield from _READERS[suffix](path, part, max_bytes)
-            elif source.records:
-                yield from _read_lines(path, part, max_bytes)
-            else:
+            if reader is None:
                 yield _read_whole(path, part, source.files[part.path], max_bytes)
+            else:
+                yield from reader(path, part, max_bytes)
         except OSError as error:
             yield SetAside(part.path, f"unreadable ({error.strerror or reason(error)})")
+        if reader is not None:
+            _refuse_changed(source, part.path)
 
 
 def decode(data: bytes) -> tuple[str, str]:
-    """Text of unknown encoding: UTF-8, UTF-16 where a byte-order mark says so, else the likeliest, else replacement.
+    """Text of unknown encoding: what a byte-order mark says, else UTF-8, else the likeliest.
 
     Returns:
-        The text, and the name of the encoding; "replaced" where bytes had to be given up.
+        The text, and the name of the encoding; "replaced" where bytes of it had to be given up.
     """
     marked = _marked(data)
-    if marked is not None:
-        with contextlib.suppress(UnicodeDecodeError):
-            return data.decode(marked), marked
+    encoding = marked or "utf-8"
     try:
-        return data.decode("utf-8"), "utf-8"
+        return data.decode(encoding), encoding
+    except UnicodeDecodeError as error:
+        if marked is None:
+            start = _sample_start(error.start)
+            encoding = _likeliest(data[start : start + SAMPLE])
+    try:
+        return data.decode(encoding), encoding
     except UnicodeDecodeError:
-        pass
-    best = _likeliest(data[:SAMPLE])
-    if best is not None:
-        try:
-            return data.decode(best), best
-        except UnicodeDecodeError:
-            pass
-    return data.decode("utf-8", errors="replace"), "replaced"
+        return data.decode(encoding, errors="replace"), "replaced"
 
 
 def _marked(data: bytes) -> str | None:
     """The encoding that a byte-order mark tells, or the zero bytes of UTF-16 that has none."""
     if data.startswith(codecs.BOM_UTF8):
         return "utf-8-sig"
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # the former begins like that of UTF-16
+        return "utf-32"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if b"\0" not in data[:SAMPLE]:
@@ -134,62 +138,94 @@ def _is_binary(data: bytes) -> bool:
     return b"\0" in data and _marked(data) is None
 
 
-def _likeliest(sample: bytes) -> str | None:
+def _sample_start(failed: int) -> int:
+    """Where to begin looking for the encoding: bytes before the first that is no UTF-8 are mostly plain ASCII."""
+    return max(failed - SAMPLE // 10, 0)
+
+
+def _likeliest(sample: bytes) -> str:
+    """The encoding of text that is not all UTF-8; "utf-8" where it is that but for some bytes, or none is likely."""
     from charset_normalizer import from_bytes
 
+    letters = [letter for letter in sample.decode("utf-8", errors="replace") if letter > "\x7f"]
+    if 2 * letters.count("\N{REPLACEMENT CHARACTER}") < len(letters):
+        return "utf-8"
     best = from_bytes(sample).best()
-    return None if best is None else best.encoding
+    return "utf-8" if best is None or best.encoding == "ascii" else best.encoding
 
 
-def _encoding_of(path: str) -> str:
-    """The encoding of a file that may be too large to be decoded at once, by the rules of `decode`."""
+@dataclass(frozen=True)
+class _Encoding:
+    """How to open a file that may be too large to be decoded at once, and whether bytes of it will be replaced."""
+
+    name: str
+    loses: bool
+
+    def of(self, text: str) -> str:
+        """What to say of one text of the file."""
+        return "replaced" if self.loses and "\N{REPLACEMENT CHARACTER}" in text else self.name
+
+
+_PLAIN = _Encoding("utf-8", loses=False)
+
+
+def _encoding_of(path: str) -> _Encoding:
+    """By the rules of `decode`."""
     with open(path, "rb") as file:
-        sample = file.read(SAMPLE)
-        marked = _marked(sample)
-        if marked is not None:
-            return marked
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        block = sample
-        try:
-            while block:
-                decoder.decode(block)
-                block = file.read(PART)
-            decoder.decode(b"", final=True)
-            return "utf-8"
-        except UnicodeDecodeError:
-            return _likeliest(sample) or "utf-8"
+        marked = _marked(file.read(SAMPLE))
+        encoding = marked or "utf-8"
+        failed = _first_failure(file, encoding)
+        if failed is None or marked is not None:
+            return _Encoding(encoding, failed is not None)
+        file.seek(_sample_start(failed))
+        encoding = _likeliest(file.read(SAMPLE))
+        return _Encoding(encoding, _first_failure(file, encoding) is not None)
+
+
+def _first_failure(file: IO[bytes], encoding: str) -> int | None:
+    """About where a file cannot be decoded: some bytes before it where a letter lies across two blocks."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    place = 0
+    file.seek(0)
+    try:
+        while block := file.read(PART):
+            decoder.decode(block)
+            place += len(block)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        return place + error.start
+    return None
 
 
 def _suffix(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def _parts(place: str, path: str) -> Iterator[tuple[Part, int]]:
-    """The parts of the file at `place`, which the source calls `path`, and their weights."""
-    try:
-        size = os.stat(place).st_size
-    except OSError:
-        size = 0  # it has gone since it was listed; the reader says so
-    suffix = _suffix(path)
-    if suffix == ".jsonl":
+def _parts(source: Source, path: str) -> Iterator[tuple[Part, int]]:
+    """The parts of a file and their weights, by what was seen when it was listed and not by what it is like now.
+
+    A rank that asked the disk itself could see another size and wait for shards that nobody makes.
+    """
+    size, _ = source.states[path]
+    groups = source.row_groups.get(path, 0)
+    if _suffix(path) == ".jsonl":
         for start in range(0, size, PART):
             stop = min(start + PART, size)
             yield Part(path, start, stop), stop - start
-    elif suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            with pq.ParquetFile(place) as file:
-                groups = file.num_row_groups
-        except (pa.ArrowException, OSError):
-            groups = 0  # the reader says what is wrong with it
+    elif groups:
         for i in range(groups):
             yield Part(path, i, i + 1), max(size // groups, 1)
-        if not groups:
-            yield Part(path, 0, 0), size
     else:
-        yield Part(path, 0, size), size
+        yield Part(path, 0, 0 if _suffix(path) == ".parquet" else size), size
+
+
+def _refuse_changed(source: Source, path: str) -> None:
+    try:
+        is_same = state(source.root / path) == source.states[path]
+    except OSError:
+        is_same = False
+    if not is_same:
+        raise CorpusError(f"corpus.source: {source.root / path} changed while it was read; run again")
 
 
 def _over(id_: str, max_bytes: int) -> SetAside:
@@ -210,27 +246,28 @@ def _read_whole(path: str, part: Part, sha256: str, max_bytes: int) -> Document 
 
 def _read_lines(path: str, part: Part, max_bytes: int) -> Iterator[Document | SetAside]:
     """A text file that was named itself: blank lines part its documents; without any, each line is one."""
-    with open(path, "rb") as file:
-        head = file.read(SAMPLE)
+    with open(path, "rb") as raw:
+        head = raw.read(SAMPLE)
     if _is_binary(head):
         yield SetAside(part.path, "binary")
         return
     encoding = _encoding_of(path)
-    with open(path, encoding=encoding, errors="replace") as text:
-        has_blocks = _has_blank_lines(line for _, line in _lines(text, max_bytes))
-    with open(path, encoding=encoding, errors="replace") as text:
+    with open(path, encoding=encoding.name, errors="replace") as file:
+        has_blocks = _has_blank_lines(line for _, line in _lines(file, max_bytes))
+    with open(path, encoding=encoding.name, errors="replace") as file:
         count, size = 0, 0
         block: list[str] = []
 
         def ended() -> Document | SetAside:
             id_ = f"{part.path}#{count}"
-            return _over(id_, max_bytes) if size > max_bytes else Document(id_, "".join(block).strip(), encoding)
+            text = "".join(block).strip()
+            return _over(id_, max_bytes) if size > max_bytes else _record(id_, text, encoding, max_bytes)
 
-        for _, line in _lines(text, max_bytes):
+        for _, line in _lines(file, max_bytes):
             if line is None:
                 size += max_bytes + 1
             elif line.strip():
-                size += len(line)
+                size += len(line.rstrip())
                 if size <= max_bytes:
                     block.append(line)
             if size and (not has_blocks or (line is not None and not line.strip())):
@@ -254,13 +291,16 @@ def _has_blank_lines(lines: Iterable[str | None]) -> bool:
 
 
 def _lines(file: IO[AnyStr], max_size: int, stop: int | None = None) -> Iterator[tuple[int, AnyStr | None]]:
-    """The lines that begin before `stop`, with their places (where it is given); None for one that is too long."""
+    """The lines that begin before `stop`, with their places (where it is given); None for one that is too long.
+
+    What ends a line does not count towards its length.
+    """
     while stop is None or file.tell() < stop:
         place = 0 if stop is None else file.tell()
         line = file.readline(max_size + 1)
         if not line:
             return
-        whole = len(line) <= max_size
+        whole = len(line) <= max_size or line[-1:] in ("\n", b"\n")
         yield place, line if whole else None
         while not whole:
             rest = file.readline(max_size)
@@ -269,7 +309,7 @@ def _lines(file: IO[AnyStr], max_size: int, stop: int | None = None) -> Iterator
 
 def _read_json(path: str, part: Part, max_bytes: int) -> Iterator[Document | SetAside]:
     encoding = _encoding_of(path)
-    with open(path, encoding=encoding, errors="replace") as file:
+    with open(path, encoding=encoding.name, errors="replace") as file:
         try:
             for i, value in enumerate(_list_items(file, max_bytes)):
                 yield _record(f"{part.path}#{i}", value, encoding, max_bytes)
@@ -352,13 +392,13 @@ def _read_jsonl(path: str, part: Part, max_bytes: int) -> Iterator[Document | Se
             if line is None:
                 yield _over(id_, max_bytes)
             elif line.strip():
-                text, encoding = decode(line)
+                text, name = decode(line)
                 try:
                     value = json.loads(text)
                 except (ValueError, RecursionError):
                     yield SetAside(id_, "not JSON")
                     continue
-                yield _record(id_, value, encoding, max_bytes)
+                yield _record(id_, value, _Encoding(name, name == "replaced"), max_bytes)
 
 
 def _read_parquet(path: str, part: Part, max_bytes: int) -> Iterator[Document | SetAside]:
@@ -372,21 +412,33 @@ def _read_parquet(path: str, part: Part, max_bytes: int) -> Iterator[Document | 
             return
         for group in range(part.start, part.stop):
             i = 0
-            for batch in file.iter_batches(PARQUET_ROWS, row_groups=[group], columns=["text"]):
-                for value in batch.column(0).to_pylist():
-                    yield _record(f"{part.path}#{group}.{i}", value, "utf-8", max_bytes)
+            for batch in file.iter_batches(_batch_rows(file, group), row_groups=[group], columns=["text"]):
+                for cell in batch.column(0):
+                    id_ = f"{part.path}#{group}.{i}"
+                    is_over = isinstance(cell, pa.BinaryScalar) and cell.is_valid and cell.as_buffer().size > max_bytes
+                    yield _over(id_, max_bytes) if is_over else _record(id_, cell.as_py(), _PLAIN, max_bytes)
                     i += 1
     except pa.ArrowException:
         yield SetAside(part.path, "not a parquet file")
 
 
-def _record(id_: str, value: Any, encoding: str, max_bytes: int) -> Document | SetAside:
+def _batch_rows(file: Any, group: int) -> int:
+    """How many rows of a group to decode at a time, by the size of its texts on average."""
+    about = file.metadata.row_group(group)
+    columns = (about.column(i) for i in range(about.num_columns))
+    size = sum(one.total_uncompressed_size for one in columns if one.path_in_schema.split(".")[0] == "text")
+    return int(min(max(PARQUET_BYTES * about.num_rows // max(size, 1), 1), PARQUET_ROWS))
+
+
+def _record(id_: str, value: Any, encoding: _Encoding, max_bytes: int) -> Document | SetAside:
     """A string, or an object whose text is under `text`."""
     if isinstance(value, dict):
         value = value.get("text")
     if not isinstance(value, str):
         return SetAside(id_, "no text")
-    return _over(id_, max_bytes) if len(value) > max_bytes else Document(id_, value, encoding)
+    # A letter takes four bytes at most; counting them is only worth it near the limit.
+    size = len(value) if value.isascii() or 4 * len(value) <= max_bytes else len(value.encode("utf-8", "surrogatepass"))
+    return _over(id_, max_bytes) if size > max_bytes else Document(id_, value, encoding.of(value))
 
 
 _READERS = {".json": _read_json, ".jsonl": _read_jsonl, ".parquet": _read_parquet}

@@ -29,6 +29,8 @@ class Source:
         commit: The commit the files belong to, where there is one.
         root: The folder the files lie in.
         files: {path relative to root: SHA-256 of its content}, sorted by path.
+        states: {path of a file: its `state` just before it was hashed}.
+        row_groups: {path of a .parquet file: their number, 0 where it cannot be read}.
         set_aside: {reason: paths that cannot be used}.
         records: Whether a .txt file holds many documents (it was named itself) or is one (it lies in a folder).
     """
@@ -38,6 +40,8 @@ class Source:
     commit: str | None
     root: Path
     files: dict[str, str]
+    states: dict[str, list[int]]
+    row_groups: dict[str, int]
     set_aside: dict[str, list[str]]
     records: bool
 
@@ -45,6 +49,18 @@ class Source:
         """Depends on names and contents alone: not on where the folder is, nor on times or owners."""
         lines = [f"{path}\0{content}" for path, content in self.files.items()]
         return hashlib.sha256("\n".join([str(self.records), *lines]).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def state(path: Path | str) -> list[int]:
+    """By what a changed file is known without reading it: its bytes, and the time of its last change in nanoseconds.
+
+    Not its inode: some shared disks number the same file differently on each machine.
+
+    Raises:
+        OSError: It is not there.
+    """
+    found = os.stat(path)
+    return [found.st_size, found.st_mtime_ns]
 
 
 def acquire(config: CorpusConfig, cache_dir: Path) -> Source:
@@ -74,8 +90,8 @@ def acquire(config: CorpusConfig, cache_dir: Path) -> Source:
     if os.path.exists(path):
         raise CorpusError(f"corpus.source: {name} is neither a file nor a folder")
     if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) and path.suffix not in RECORD_SUFFIXES:
-        root = hub.fetch(name, cache_dir / "sources")
-        return _from_folder("hub", name, None, root, ["*.parquet"], cache_dir)
+        root, revision = hub.fetch(name, cache_dir / "sources")
+        return _from_folder("hub", name, revision, root, ["*.parquet"], cache_dir)
     raise CorpusError(f"corpus.source: {name} does not exist; give a folder, a file, a git URL or python-docs")
 
 
@@ -153,17 +169,18 @@ def _listed(
     *,
     records: bool,
 ) -> Source:
-    def contents(some: list[str]) -> list[str | OSError]:
-        found: list[str | OSError] = []
+    def contents(some: list[str]) -> list[tuple[list[int], str] | OSError]:
+        found: list[tuple[list[int], str] | OSError] = []
         for name in some:
             try:
-                found.append(sha256_of(root / name))
+                found.append((state(root / name), sha256_of(root / name)))
             except OSError as error:
                 found.append(error)
         return found
 
     names = sorted(names)
     files: dict[str, str] = {}
+    states: dict[str, list[int]] = {}
     batches = [names[i : i + HASHED_TOGETHER] for i in range(0, len(names), HASHED_TOGETHER)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for batch, hashes in zip(batches, pool.map(contents, batches), strict=True):
@@ -171,6 +188,18 @@ def _listed(
                 if isinstance(content, OSError):
                     set_aside.setdefault(f"unreadable ({content.strerror})", []).append(name)
                 else:
-                    files[name] = content
+                    states[name], files[name] = content
     kept = {reason: sorted(paths) for reason, paths in set_aside.items() if paths}
-    return Source(kind, location, commit, root, files, kept, records)
+    row_groups = {name: _row_groups(root / name) for name in files if name.lower().endswith(".parquet")}
+    return Source(kind, location, commit, root, files, states, row_groups, kept, records)
+
+
+def _row_groups(path: Path) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            return int(file.num_row_groups)
+    except (pa.ArrowException, OSError):
+        return 0  # the reader says what is wrong with it

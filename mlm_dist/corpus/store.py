@@ -15,9 +15,10 @@ import numpy as np
 
 from mlm_dist.corpus import documents, rows, selection, tokens
 from mlm_dist.corpus.rows import RowTable
+from mlm_dist.errors import CorpusError
 from mlm_dist.files import sha256_of, write_json
 
-FORMAT = 3  # of the prepared files and of how they are made; other numbers are prepared again
+FORMAT = 4  # of the prepared files and of how they are made; other numbers are prepared again
 SPLITS = ("train", "validation")
 
 
@@ -99,15 +100,25 @@ class CorpusStore:
         self._cache_dir = cache_dir
         self.place = cache_dir / digest
         self.partial = cache_dir / f"{digest}.partial"
+        self._figures: dict[str, dict[str, Any]] = {}  # of finished shards, which never change
 
     def find(self) -> PreparedCorpus | None:
-        """The corpus, if it is there and every file of it is what the manifest says; what is damaged is removed."""
+        """The corpus, if it is there and every file of it is what the manifest says; what is damaged is removed.
+
+        Raises:
+            CorpusError: The disk cannot say; nothing is removed then.
+        """
         try:
             corpus = PreparedCorpus(self.place)
             if corpus.manifest["format"] == FORMAT and _are_there(self.place, corpus.manifest["files"]):
                 return corpus
-        except (OSError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError):
             pass
+        except OSError as error:
+            raise CorpusError(
+                f"corpus.cache_dir: cannot read {self.place} ({error.strerror}); see to the disk and try again, or "
+                "delete that folder to prepare it anew"
+            ) from None
         _remove(self.place)
         return None
 
@@ -163,14 +174,15 @@ class CorpusStore:
 
     def figures(self, key: str) -> dict[str, Any]:
         """What came of a finished shard."""
-        found: dict[str, Any] = json.loads(self.mark(key).read_text("utf-8"))
-        return found
+        if key not in self._figures:
+            self._figures[key] = json.loads(self.mark(key).read_text("utf-8"))
+        return self._figures[key]
 
     def publish(
         self, manifest: dict[str, Any], shards: Sequence[ShardKeys], token_counts: np.ndarray
     ) -> PreparedCorpus:
         """Make the shards two `datasets` folders, describe every file, and put the corpus in place in one step."""
-        keys = [key for shard in shards for key in shard]
+        keys = dict.fromkeys(key for shard in shards for key in shard)
         for path in (path for name in ("documents", "shards", *SPLITS) for path in (self.partial / name).iterdir()):
             if path.stem not in keys:
                 path.unlink()  # of another source, or of other rows, that was interrupted under this digest
