@@ -129,5 +129,5 @@ def test_vocabulary_may_be_rounded_up(size: int, fits: bool, tmp_path: Path) -> 
     if fits:
         assert build(config, architecture(config, Tokenizer())).config.vocab_size == size
     else:
-        with pytest.raises(ModelError, match="tokenizer has 120|120 tokens"):
+        with pytest.raises(ModelError, match="has 120 tokens"):
             architecture(config, Tokenizer())
