@@ -58,6 +58,7 @@ def test_throughput_of_all_contenders_with_the_search(small: tuple[Path, int], t
     assert len(tried) >= 4 and all(isinstance(rate, float) for rate in tried.values()), tried
 
 
+@pytest.mark.slow
 def test_time_to_loss(small: tuple[Path, int], tmp_path: Path) -> None:
     flags = ("--model=1x32", "--epochs=2", "--", "--optim.warmup=0")
     found = bench("time_to_loss", small, tmp_path / "found.json", *TINY, *flags)

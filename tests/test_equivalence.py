@@ -17,6 +17,7 @@ TOPOLOGIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "zero3": ("zero3", ACCUMULATED),
     "zero3_offload": ("zero3_offload", ACCUMULATED),
 }
+FAST_IN_BF16 = ("two processes", "zero2")
 PRECISIONS = {"no": (1e-4, 1e-3), "bf16": (3e-2, 3e-2)}  # {precision: (loss, relative gradient norm)} may differ by
 
 
@@ -37,14 +38,22 @@ def launch(folder: Path, prepared_cache: Path, topology: str, precision: str, *a
     return launching.metrics(folder, "train"), launching.metrics(folder, "validation")
 
 
-@pytest.fixture(scope="module", params=list(PRECISIONS))
+@pytest.fixture(scope="module")
 def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Any:
     """(precision, train lines, validation lines) of one process."""
     folder = tmp_path_factory.mktemp("reference")
     return request.param, *launch(folder, prepared_cache, "cpu", request.param)
 
 
-@pytest.mark.parametrize("name", list(TOPOLOGIES))
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [
+        pytest.param(precision, name, marks=() if precision == "no" or name in FAST_IN_BF16 else pytest.mark.slow)
+        for precision in PRECISIONS
+        for name in TOPOLOGIES
+    ],
+    indirect=["reference"],
+)
 def test_topology_follows_one_process(name: str, reference: Any, tmp_path: Path, prepared_cache: Path) -> None:
     precision, *expected = reference
     topology, arguments = TOPOLOGIES[name]
