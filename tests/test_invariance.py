@@ -22,8 +22,11 @@ KINDS = ("plain", "zero1", "zero2", "zero3")
 FAST = {(3, 4, "plain"), (3, 2, "zero2")}
 
 
-def prepared(cache: Path) -> PreparedCorpus:
-    return next(PreparedCorpus(path.parent) for path in cache.glob("*/manifest.json"))
+def prepared(small: tuple[Path, int]) -> PreparedCorpus:
+    """The fixture's corpus; other tests may have put others into its cache."""
+    cache, num_rows = small
+    found = [PreparedCorpus(path.parent) for path in sorted(cache.glob("*/manifest.json"))]
+    return next(corpus for corpus in found if corpus.manifest["rows"]["train"] == num_rows)
 
 
 def digests(corpus: PreparedCorpus, processes: int, micro: int, num_samples: int) -> list[str]:
@@ -52,19 +55,19 @@ def digests(corpus: PreparedCorpus, processes: int, micro: int, num_samples: int
 
 
 def test_order_and_masks_are_the_same_on_any_shape(small: tuple[Path, int]) -> None:
-    cache, num_rows = small
+    _, num_rows = small
     num_samples = UPDATES * GLOBAL_SIZE - 5  # the last window is ragged
     assert num_samples > 2 * num_rows, "two epochs must end within the run"
-    expected = digests(prepared(cache), 1, 12, num_samples)
+    expected = digests(prepared(small), 1, 12, num_samples)
     assert len(set(expected)) == UPDATES
     for processes, micro in SHAPES:
-        assert digests(prepared(cache), processes, micro, num_samples) == expected, (processes, micro)
+        assert digests(prepared(small), processes, micro, num_samples) == expected, (processes, micro)
 
 
 def test_every_sample_comes_once_an_epoch(small: tuple[Path, int]) -> None:
-    cache, num_rows = small
+    _, num_rows = small
     plan = BatchPlan(GLOBAL_SIZE, 4, 1, 3)
-    corpus = prepared(cache)
+    corpus = prepared(small)
     special = tokens.special_tokens(corpus.tokenizer)
     masker = Masker(MaskingConfig(), 7, special.mask, special.all, len(corpus.tokenizer))
     batches = TrainingBatches(corpus.rows("train"), masker, plan, 7, 3 * num_rows, 0)

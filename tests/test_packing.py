@@ -41,6 +41,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
+FAST = ("bert", "roberta", "distilbert", "modernbert", "deberta-v2", "nomic_bert")
+
+
 def model_for(name: str, **changes: Any) -> Any:
     """A small model in evaluation mode, its weights so large that what a token sees matters."""
     model = model_of(name, **IDS | ARCHITECTURES.get(name, {}) | changes)
@@ -73,7 +76,9 @@ def windows_of(table: rows.RowTable) -> list[slice]:
     return found
 
 
-@pytest.mark.parametrize("name", list(ARCHITECTURES))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in ARCHITECTURES]
+)
 def test_windows_in_a_row_are_as_if_alone(name: str, tmp_path: Path) -> None:
     model = model_for(name)
     core = MaskedLanguageModel(model, packed=True)

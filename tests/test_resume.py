@@ -80,7 +80,7 @@ def go_on(full: Full, tmp_path: Path, saved_by: str, continued_by: str, precisio
         assert final_weights(run) == final_weights(before), "not the same to the last bit"
 
 
-FAST = {("one", "one"), ("one", "zero2"), ("zero3", "one"), ("two", "zero3"), ("zero1", "two")}
+FAST = {("one", "one"), ("one", "zero2"), ("zero3", "one")}
 
 
 @pytest.mark.parametrize(
