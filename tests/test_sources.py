@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -574,3 +576,14 @@ def test_file_that_changes_after_it_was_listed_is_set_aside(tmp_path: Path) -> N
     source = acquire(tmp_path / "d", tmp_path)
     path.write_text("after!")
     assert everything(source) == [reading.SetAside("a.md", "changed while the corpus was being prepared")]
+
+
+def test_runs_that_begin_together_write_the_embedded_documents_once(tmp_path: Path) -> None:
+    """A file that is replaced while another run reads it would be taken for a change."""
+    script = (
+        "import sys; from pathlib import Path; from mlm_dist.corpus import python_docs; "
+        "path = python_docs.write(Path(sys.argv[1])); print(path.stat().st_mtime_ns, path.stat().st_ino)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert len({run.communicate()[0] for run in runs}) == 1 and not any(run.returncode for run in runs)
