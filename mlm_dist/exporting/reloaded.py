@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from mlm_dist.errors import ModelError
+from mlm_dist.modeling.evaluating import evaluating
 
 TOLERANCE = 1e-4  # of logits, as a share of the largest, on the same weights in the same precision
 LENGTH = 8  # tokens of the fixed batch: every model's positions suffice for them
@@ -83,15 +84,10 @@ def main(folder: str, expected: str) -> None:
     print(json.dumps({"tied": tied, "difference": float(difference), "answers": [one["token_str"] for one in answers]}))
 
 
-@torch.no_grad()
 def _logits(model: Any, input_ids: torch.Tensor) -> torch.Tensor:
     """[1, length, vocabulary], without dropout."""
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         logits: torch.Tensor = model(input_ids=input_ids).logits
-    finally:
-        model.train(was_training)
     return logits.contiguous()
 
 

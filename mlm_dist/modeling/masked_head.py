@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mlm_dist.modeling import attention, dropout, packed_attention, precision
+from mlm_dist.modeling.evaluating import evaluating
 from mlm_dist.modeling.loss import summed_cross_entropy
 
 
@@ -129,23 +130,19 @@ def has_unused(model: nn.Module) -> bool:
     return unused
 
 
-@torch.no_grad()
 def _same_logits(wrapped: MaskedLanguageModel) -> bool:
     """Whether the masked head gives what the dense one gives, on a small batch of arbitrary tokens."""
     model = wrapped.model
-    was_training = model.training
-    model.eval()
     wrapped.masked_head = True
     device = next(model.parameters()).device
     size = min(model.config.vocab_size, 64)
     input_ids = (torch.arange(16, device=device).reshape(2, 8) * 7 + 5) % size
     positions = torch.tensor([1, 6, 11], device=device)
     try:
-        masked = wrapped.logits(input_ids, None, positions)
-        wrapped.masked_head = False
-        dense = wrapped.logits(input_ids, None, positions)
+        with evaluating(model):
+            masked = wrapped.logits(input_ids, None, positions)
+            wrapped.masked_head = False
+            dense = wrapped.logits(input_ids, None, positions)
         return masked.shape == dense.shape and torch.allclose(masked, dense, rtol=1e-4, atol=1e-5)
     except (RuntimeError, ValueError, IndexError, TypeError, KeyError):
         return False  # a head that needs all positions
-    finally:
-        model.train(was_training)

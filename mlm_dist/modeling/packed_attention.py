@@ -11,6 +11,7 @@ from torch import nn
 from mlm_dist.errors import ModelError
 from mlm_dist.modeling import attention
 from mlm_dist.modeling.build import first_position
+from mlm_dist.modeling.evaluating import evaluating
 
 
 class Way(NamedTuple):
@@ -90,21 +91,19 @@ def fit(model: Any) -> PackedAttention:
     Raises:
         ModelError: There is none; the architecture mixes tokens by other means than attention, say.
     """
-    for way in _WAYS:
-        packed = PackedAttention(model, way)
-        if _is_faithful(model, packed):
-            return packed
+    with evaluating(model):
+        for way in _WAYS:
+            packed = PackedAttention(model, way)
+            if _is_faithful(model, packed):
+                return packed
     raise ModelError(
         f"rows.mode: a {model.config.model_type} model cannot keep the windows of a packed row apart; use "
         "--rows.mode chunk, which gives each a row of its own"
     )
 
 
-@torch.no_grad()
 def _is_faithful(model: Any, packed: PackedAttention) -> bool:
     """Whether two packed rows of arbitrary tokens give the logits that each of their windows gives alone."""
-    was_training = model.training
-    model.eval()
     device, config = next(model.parameters()).device, model.config
     try:
         reach = _reach(config) or 0  # windows must be longer than a layer may look
@@ -123,8 +122,6 @@ def _is_faithful(model: Any, packed: PackedAttention) -> bool:
         return True
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError):
         return False  # it takes no such mask
-    finally:
-        model.train(was_training)
 
 
 def _reach(config: Any) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mlm_dist.modeling.evaluating import evaluating
 from mlm_dist.reporting.blanks import Blank
 
 NUM_FILLS = 5
@@ -39,13 +40,8 @@ def guess(model: Any, tokenizer: Any, blanks: Sequence[Blank]) -> list[Guess]:
         tokenizer: Its tokenizer.
         blanks: The blanks.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            return [_guess(model, tokenizer, blank) for blank in blanks]
-    finally:
-        model.train(was_training)
+    with evaluating(model):
+        return [_guess(model, tokenizer, blank) for blank in blanks]
 
 
 def _guess(model: Any, tokenizer: Any, blank: Blank) -> Guess:
