@@ -128,7 +128,7 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
     shards: list[ShardKeys] = []
     if mine or meeting.rank == 0:  # whoever has no share waits for the end alone: all else may be gone by then
         tokenizer_digest = meeting.lead("decisions", decide)
-        sides = _sides(store, keys)
+        sides = _sides(store, keys, selection.load(store.partial / "selection.npz"))
         is_named = meeting.rank == 0 and tokenizer_of(config) is not None and config.tokenizer.add_domain_tokens is None
         tokenizer = named() if is_named else tokens.load(str(store.partial / "tokenizer"))
         encoder, special = encoding.Encoder(tokenizer), tokens.special_tokens(tokenizer)
@@ -230,10 +230,10 @@ def _select(config: Config, store: CorpusStore, keys: Sequence[str]) -> selectio
     )
 
 
-def _sides(store: CorpusStore, keys: Sequence[str]) -> list[np.ndarray]:
+def _sides(store: CorpusStore, keys: Sequence[str], chosen: selection.Selection) -> list[np.ndarray]:
     """What was decided on the documents of each shard."""
     sizes = [store.figures(key)["kept"] for key in keys]
-    return np.split(selection.load(store.partial / "selection.npz").side, np.cumsum(sizes)[:-1])
+    return np.split(chosen.side, np.cumsum(sizes)[:-1])
 
 
 def _make_tokenizer(
@@ -255,8 +255,7 @@ def _make_tokenizer(
         )
     tokenizer, wanted = named(), config.tokenizer.add_domain_tokens
     if tokenizer is None or wanted is not None:
-        sizes = [store.figures(key)["kept"] for key in keys]
-        is_train = np.split(chosen.side == selection.TRAIN, np.cumsum(sizes)[:-1])
+        is_train = [side == selection.TRAIN for side in _sides(store, keys, chosen)]
         texts = TrainingTexts(list(zip(map(store.documents, keys), is_train, strict=True)))
         learnt_from = f"on {num_train:,} documents ({texts.describe()})"
     if tokenizer is None:
@@ -310,8 +309,8 @@ def _encoded(path: Path, encoder: encoding.Encoder, wanted: np.ndarray) -> Itera
     """The tokens of the wanted documents of a shard, some millions at a time."""
     waiting: list[tuple[np.ndarray, np.ndarray]] = []
     count = 0
-    for first, group in documents.texts(path, wanted):
-        waiting.append(encoder([text for text, is_wanted in zip(group, wanted[first:], strict=False) if is_wanted]))
+    for group in documents.texts(path, wanted):
+        waiting.append(encoder(group))
         count += len(waiting[-1][0])
         if count >= BLOCK_TOKENS:
             yield _joined(waiting)

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -130,8 +131,8 @@ def write(config: CorpusConfig, source: Source, parts: list[reading.Part], path:
     return ShardFigures(kept, set_aside, dict(encodings), dict(notes))
 
 
-def texts(path: Path, wanted: np.ndarray | None = None) -> Iterator[tuple[int, list[str]]]:
-    """The texts of a shard, some millions of characters at a time, each time with the number of the first.
+def texts(path: Path, wanted: np.ndarray) -> Iterator[list[str]]:
+    """The wanted texts of a shard in their order, of some millions of characters at a time.
 
     Args:
         path: What `write` wrote.
@@ -143,8 +144,9 @@ def texts(path: Path, wanted: np.ndarray | None = None) -> Iterator[tuple[int, l
         first = 0
         for group in range(file.num_row_groups):
             last = first + file.metadata.row_group(group).num_rows
-            if wanted is None or wanted[first:last].any():
-                yield first, file.read_row_group(group, columns=["text"])["text"].to_pylist()
+            if wanted[first:last].any():
+                found = file.read_row_group(group, columns=["text"])["text"].to_pylist()
+                yield list(compress(found, wanted[first:last]))
             first = last
 
 

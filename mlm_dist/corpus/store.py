@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,11 +72,11 @@ class PreparedCorpus:
         for key in self.manifest["shards"]:
             path = self.folder / "documents" / f"{key}.parquet"
             ids = documents.ids(path)
-            for first, texts in documents.texts(path):
-                for i, text in enumerate(texts, first):
-                    split = names.get(int(side[start + i]))
-                    if split is not None:
-                        yield ids[i], split, text
+            here = side[start : start + len(ids)]
+            stayed = here < selection.DUPLICATE
+            texts = chain.from_iterable(documents.texts(path, stayed))
+            for i, text in zip(np.flatnonzero(stayed).tolist(), texts, strict=True):
+                yield ids[i], names[int(here[i])], text
             start += len(ids)
 
     def rows(self, split: str) -> RowTable:

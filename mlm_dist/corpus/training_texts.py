@@ -41,8 +41,8 @@ class TrainingTexts:
 
     def _wanted(self) -> Iterator[str]:
         for path, wanted in self._shards:
-            for first, group in documents.texts(path):
-                yield from (text for text, is_wanted in zip(group, wanted[first:], strict=False) if is_wanted)
+            for group in documents.texts(path, wanted):
+                yield from group
 
     def describe(self) -> str:
         """How much there is to learn from."""
