@@ -34,16 +34,20 @@ def write_whole(path: Path, write: Callable[[Path], None], *, durable: bool = Tr
         raise
 
 
-def write_json(path: Path, value: Any, *, durable: bool = True, indent: int | None = None) -> None:
-    """Write a JSON-like value as a whole file."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    # Names of files can hold bytes that are no UTF-8; they stand in the text as lone surrogates and must not stop us.
-    data = text.encode("utf-8", errors="backslashreplace")
+def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write bytes as a whole file."""
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(data)
 
     write_whole(path, write, durable=durable)
+
+
+def write_json(path: Path, value: Any, *, durable: bool = True, indent: int | None = None) -> None:
+    """Write a JSON-like value as a whole file."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    # Names of files can hold bytes that are no UTF-8; they stand in the text as lone surrogates and must not stop us.
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"), durable=durable)
 
 
 def lock(path: Path, *, wait: bool) -> Any:

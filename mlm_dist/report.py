@@ -19,7 +19,7 @@ from mlm_dist.config import Config, to_yaml
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError, UserError, reason
 from mlm_dist.export import load_checkpoint, public
-from mlm_dist.files import write_json, write_whole
+from mlm_dist.files import write_bytes, write_json
 from mlm_dist.reporting.blanks import Blank, choose
 from mlm_dist.reporting.fills import Guess, guess
 from mlm_dist.reporting.page import Comparison, Content, page
@@ -105,12 +105,7 @@ def _write(config: Config) -> Path:
             warnings.append(f"The trained model cannot be loaded, so what it fills in is not shown: {reason(error)}.")
         comparison = Comparison(blanks, before, after, step)
     content = Content(run.resolve().name, record, corpus, comparison, to_yaml(public(config)), warnings)
-    data = page(content).encode("utf-8", "backslashreplace")
-
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(data)
-
-    write_whole(run / "report.html", write, durable=False)
+    write_bytes(run / "report.html", page(content).encode("utf-8", "backslashreplace"), durable=False)
     for warning in warnings:
         job.say(f"WARNING: report.html: {warning}")
     return run / "report.html"

@@ -10,7 +10,7 @@ import sysconfig
 import warnings
 from pathlib import Path
 
-from mlm_dist.files import lock, write_whole
+from mlm_dist.files import lock, write_bytes
 
 _LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__", "idle_test"}
 
@@ -19,16 +19,12 @@ def write(cache: Path) -> Path:
     """Write the documents as .jsonl once for this interpreter, and return the file. About 550 documents, 2.3 MB."""
     folder = cache / f"python-docs-{platform.python_version()}"
     path = folder / "python-docs.jsonl"
-
-    def fill(temporary: Path) -> None:
-        temporary.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents()), "utf-8")
-
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         held = lock(folder / ".lock", wait=True)  # another run may be writing it, and would take ours for a change
         try:
             if not path.is_file():
-                write_whole(path, fill)
+                write_bytes(path, "".join(json.dumps({"text": text}) + "\n" for text in documents()).encode())
         finally:
             held.release()
     return path

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from mlm_dist.errors import ConfigError
-from mlm_dist.files import write_whole
+from mlm_dist.files import write_bytes
 from mlm_dist.training.step import StepResult
 from mlm_dist.training.validation import Validation
 
@@ -42,7 +42,7 @@ class Metrics:
         if accelerator.is_main_process:
             kept = [line for line in read(path) if step and line["kind"] != "end" and line.get("step", 0) <= step]
             lines = "".join(json.dumps(line) + "\n" for line in kept)
-            write_whole(path, lambda temporary: _write_text(temporary, lines))
+            write_bytes(path, lines.encode())
             losses = ((line["step"], line["loss"]) for line in kept if line["kind"] == "validation")
             self.held_out = {at: math.nan if loss is None else loss for at, loss in losses}
         # Kept open for the run's length and flushed line by line, so that a killed run leaves whole lines.
@@ -150,10 +150,6 @@ def _telling_of_the_disk(name: str) -> Iterator[None]:
             f"output_dir: cannot write {name} ({error.strerror}); make room and run again: it goes on from the last "
             "checkpoint"
         ) from None
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
