@@ -21,7 +21,7 @@ from mlm_dist.batching.plan import BatchPlan, batch_plan, num_updates
 from mlm_dist.config import Config
 from mlm_dist.corpus import git, tokens
 from mlm_dist.modeling.build import architecture, starts_from_scratch, tokenizer_of
-from mlm_dist.training import checkpoint, distributed, measuring, memory, topology
+from mlm_dist.training import checkpoint, contradictions, distributed, measuring, memory, topology
 from mlm_dist.training.memory import Memory, Shape
 from mlm_dist.training.optim import warmup_updates
 from mlm_dist.training.topology import Topology
@@ -72,7 +72,7 @@ def foresee(config: Config) -> Foreseen:
     launch = topology.read()
     shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu")
     batch = batch_plan(config, num_processes, memory.most_rows(config, shape, launch))
-    distributed.check(config, batch)
+    contradictions.check(config, batch, launch)  # of the micro-batch that the memory allows
     return Foreseen(launch, found, shape, batch, memory.estimate(config, shape, launch, batch.micro_size))
 
 
