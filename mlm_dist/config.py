@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import os
@@ -284,6 +285,11 @@ def keys(tree: type = Config, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def value_of(config: Config, key: str) -> Any:
+    """The value of a dotted key."""
+    return functools.reduce(getattr, key.split("."), config)
+
+
 def parse(argv: Sequence[str] | None = None, *, prog: str = "train.py", description: str | None = None) -> Config:
     """Read flags and the YAML files they name into a checked `Config`.
 
@@ -423,15 +429,10 @@ def _check(config: Config) -> None:
 
     def require(key: str, ok: bool, expected: str) -> None:
         if not ok:
-            value: Any = config
-            for part in key.split("."):
-                value = getattr(value, part)
-            raise ConfigError(f"{key}: {expected}, got {value}")
+            raise ConfigError(f"{key}: {expected}, got {value_of(config, key)}")
 
     for key in keys():
-        value: Any = config
-        for part in key.split("."):
-            value = getattr(value, part)
+        value = value_of(config, key)
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             raise ConfigError(f"{key}: must be a finite number, got {value}")

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+DROPOUT = 0xD20  # a part of the keys that dropout depends on, and apart from those of order and masks
 # The constants of SplitMix64 (Steele, Lea & Flood, 2014).
 _GOLDEN, _FIRST, _SECOND, _WORD = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 2**64 - 1
 

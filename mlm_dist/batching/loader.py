@@ -20,7 +20,6 @@ IGNORED = -100
 PREDICTED_MULTIPLE = 32
 # So are the beginnings of windows.
 WINDOWS_MULTIPLE = 32
-_DROPOUT = 0xD20  # keeps these draws apart from those of order and masks
 
 
 class Rows(Protocol):
@@ -183,7 +182,7 @@ class TrainingBatches:
             start = step * plan.global_size + (i * plan.num_processes + self._rank) * plan.micro_size
             positions = np.arange(start, max(start, min(start + plan.micro_size, self._num_samples)))
             epochs, samples = self._order.at(positions)
-            row_keys = hashing.key(self._seed, positions, _DROPOUT)
+            row_keys = hashing.key(self._seed, positions, hashing.DROPOUT)
             window.append(assemble(self._rows, self._masker, epochs, samples, plan.micro_size, row_keys))
         return window
 

@@ -69,8 +69,8 @@ def attend(
     if query.device.type == "cpu" and _is_plain(module, query, key, value, attention_mask, kwargs):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         draws: RowDraws | None = getattr(module, "row_draws", None)  # missing where another model has this one's config
-        drops = draws is not None and 0 < dropout < 1
-        keep = draws.keep(torch.Size([*query.shape[:3], key.shape[2]]), dropout) if draws and drops else None
+        shape = torch.Size([*query.shape[:3], key.shape[2]])
+        keep = draws.keep(shape, dropout) if draws is not None and 0 < dropout < 1 else None
         if keep is not None or dropout == 0:
             found: torch.Tensor = _OnCpu.apply(query, key, value, attention_mask, keep, dropout, scale)  # type: ignore[no-untyped-call]
             return found, None

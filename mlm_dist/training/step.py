@@ -14,8 +14,6 @@ from mlm_dist.batching import hashing
 from mlm_dist.batching.loader import MicroBatch
 from mlm_dist.training import distributed
 
-_DROPOUT = 0xD20  # keeps these draws apart from those of order and masks
-
 
 @dataclass(frozen=True)
 class StepResult:
@@ -40,7 +38,7 @@ class StepResult:
 
 def reseed(seed: int, step: int, rank: int) -> None:
     """Make the dropout of an update a function of (seed, step, rank)."""
-    torch.manual_seed(int(hashing.key(seed, step, rank, _DROPOUT)) >> 1)
+    torch.manual_seed(int(hashing.key(seed, step, rank, hashing.DROPOUT)) >> 1)
 
 
 def optimizer_step(

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.tracking import TensorBoardTracker, get_available_trackers
 from accelerate.utils import LoggerType
 
-from mlm_dist.config import Config, keys
+from mlm_dist.config import Config, keys, value_of
 from mlm_dist.errors import ConfigError, reason
 
 PROJECT = "mlm_dist"  # what runs are filed under; each goes by the name of its directory
@@ -70,9 +70,7 @@ def flat(config: Config) -> dict[str, bool | int | float | str]:
     """{dotted key: value}, in the types that every tracker takes; lists and nothing become their JSON."""
     found: dict[str, bool | int | float | str] = {}
     for key in keys():
-        value: Any = config
-        for part in key.split("."):
-            value = getattr(value, part)
+        value = value_of(config, key)
         found[key] = value if isinstance(value, bool | int | float | str) else json.dumps(value)
     return found
 
