@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import launching
@@ -64,6 +65,18 @@ def finished(prose: Path, one_core: None) -> Path:
         if not (run / "report.html").exists():
             launching.finish(run, prose)
     return run
+
+
+@pytest.fixture
+def run(finished: Path) -> Path:
+    """A finished run; it is not changed."""
+    return finished
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    """The same run, to be changed."""
+    return Path(shutil.copytree(run, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="session")

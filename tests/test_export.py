@@ -28,18 +28,6 @@ from mlm_dist.exporting import hub, reloaded
 SECRET = "hf_verysecretindeed"
 
 
-@pytest.fixture
-def run(finished: Path) -> Path:
-    """A finished run; it is not changed."""
-    return finished
-
-
-@pytest.fixture
-def copy(run: Path, tmp_path: Path) -> Path:
-    """The same run, to be changed."""
-    return Path(shutil.copytree(run, tmp_path / "copy"))
-
-
 def config_of(run: Path, *flags: str) -> Config:
     return parse_of_run([f"--output_dir={run}", *flags], prog="export.py")
 

@@ -701,17 +701,7 @@ def test_file_that_grows_between_two_ranks_is_cut_by_both_alike(
 
 def test_killed_processes_go_on_at_the_finished_shards(large: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    port = str(launching.free_port())
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "mlm_dist/prepare.py", *flags_for(large, cache)],
-            cwd=launching.ROOT,
-            env=launching.environment(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for rank in range(2)
-    ]
+    processes = two_processes(large, cache, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     patience = time.monotonic() + 60
     while files(cache, "*.partial/shards/*.json") < 2 and time.monotonic() < patience:
         time.sleep(0.001)
@@ -733,6 +723,22 @@ def test_killed_processes_go_on_at_the_finished_shards(large: Path, tmp_path: Pa
     assert tree(cache / found) == tree(prepare(config(large, tmp_path / "alone")).folder)
 
 
+def two_processes(source: Path, cache: Path, *, stdout: int, stderr: int) -> list[subprocess.Popen[str]]:
+    """prepare.py on two ranks, which are on their way when this returns."""
+    port = str(launching.free_port())
+    return [
+        subprocess.Popen(
+            [sys.executable, "mlm_dist/prepare.py", *flags_for(source, cache)],
+            cwd=launching.ROOT,
+            env=launching.environment(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
+            stdout=stdout,
+            stderr=stderr,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+
+
 def files(folder: Path, pattern: str) -> int:
     """How many files there are by now."""
     return len(list(folder.glob(pattern)))
@@ -743,18 +749,7 @@ def test_process_that_falls_behind_is_no_fault(folder: Path, large: Path, tmp_pa
     source, cache = folder if moment == "before any work" else large, tmp_path / "cache"
     theirs = Meeting(cache, 1, 2).share([piece.size for piece in pieces(source)])
     assert bool(theirs) == (source == large)
-    port = str(launching.free_port())
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "mlm_dist/prepare.py", *flags_for(source, cache)],
-            cwd=launching.ROOT,
-            env=launching.environment(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    processes = two_processes(source, cache, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     late = processes[1]
     try:
         # Of the small corpus there is one piece of work, for rank 0; of the large one rank 1 has every other.

@@ -59,18 +59,6 @@ class Page(HTMLParser):
             self.text += f"{data} "
 
 
-@pytest.fixture
-def run(finished: Path) -> Path:
-    """A finished run; it is not changed."""
-    return finished
-
-
-@pytest.fixture
-def copy(run: Path, tmp_path: Path) -> Path:
-    """The same run, to be changed."""
-    return Path(shutil.copytree(run, tmp_path / "copy"))
-
-
 def config_of(run: Path) -> Config:
     return parse_of_run(["--output_dir", str(run)], prog="report.py")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,6 @@ from mlm_dist.config import parse, parse_of_run
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
 
 COMPARED = ("loss", "perplexity", "accuracy", "masked_tokens")
-
-
-@pytest.fixture
-def run(finished: Path) -> Path:
-    """A finished run; it is not changed."""
-    return finished
-
-
-@pytest.fixture
-def copy(run: Path, tmp_path: Path) -> Path:
-    """The same run, to be written to."""
-    return Path(shutil.copytree(run, tmp_path / "copy"))
 
 
 def of(prose: Path) -> tuple[str, ...]:
