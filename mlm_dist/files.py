@@ -68,10 +68,10 @@ def lock(path: Path, *, wait: bool) -> Any:
     return held
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Path | str) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -16,6 +16,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
     """Make the rows, each process its share of the shards."""
     source = sources.Source(**plan["source"] | {"root": Path(plan["source"]["root"])})
     work = reading.shards(source)
-    keys = [_documents_key(config, source, shard) for shard in work]
+    settings = documents.described(config.corpus)
+    keys = [_documents_key(settings, source, shard) for shard in work]
     mine = meeting.share([shard.size for shard in work])
 
     for i in mine:
@@ -137,9 +139,14 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
         shortens = np.zeros(len(tokenizer), np.int64)  # the documents by so many tokens, each time it stands in them
         shortens[list(domain)] = [len(pieces) - 1 for pieces in domain.values()]
         shards = [ShardKeys(key, _rows_key(config, key, made_by, side)) for key, side in zip(keys, sides, strict=True)]
-        for i in mine:
+
+        def tokenize(i: int) -> None:
             if not store.is_finished(shards[i].rows):
                 _tokenize(config, store, encoder, special, shortens, sides[i], shards[i])
+
+        # While the tokens of one shard are computed, those of another are made into rows and written.
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(tokenize, mine))
 
     def publish() -> None:
         meeting.wait_for([store.mark(shard.rows) for shard in shards])
@@ -201,10 +208,10 @@ def _described(config: Config, named: Any) -> dict[str, Any]:
     return {"corpus": corpus, "tokenizer": tokenizer, "rows": dataclasses.asdict(config.rows)}
 
 
-def _documents_key(config: Config, source: sources.Source, shard: reading.Shard) -> str:
+def _documents_key(settings: dict[str, Any], source: sources.Source, shard: reading.Shard) -> str:
     """The name of a shard's documents: a hash of all they depend on."""
     parts = [(part.path, part.start, part.stop, source.files[part.path]) for part in shard.parts]
-    return _key(documents.described(config.corpus), source.records, parts)
+    return _key(settings, source.records, parts)
 
 
 def _rows_key(config: Config, documents_key: str, tokenizer: str, side: np.ndarray) -> str:

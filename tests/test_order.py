@@ -118,3 +118,13 @@ def test_order_is_written_in_stone() -> None:
 def test_order_of_nothing_is_refused(num_samples: int) -> None:
     with pytest.raises(ValueError, match="at least one"):
         SampleOrder(num_samples, 0)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, 0), (0, 1), (4090, 4100), (4096, 8192), (4095, 4096), (10_000, 22_000), (HUGE, HUGE + 5)]
+)
+def test_a_stretch_of_the_stream_is_what_its_positions_are(start: int, stop: int) -> None:
+    order = SampleOrder(5000, 3)
+    for _ in range(2):  # the second time from what was kept
+        for found, expected in zip(order.between(start, stop), order.at(np.arange(start, stop)), strict=True):
+            np.testing.assert_array_equal(found, expected)

@@ -167,8 +167,7 @@ class TrainingBatches:
 
     def samples(self, step: int) -> list[int]:
         """The samples of a step's global batch, of all processes."""
-        positions = np.arange(self.samples_before(step), self.samples_before(step + 1))
-        samples: list[int] = self._order.at(positions)[1].tolist()
+        samples: list[int] = self._order.between(self.samples_before(step), self.samples_before(step + 1))[1].tolist()
         return samples
 
     def close(self) -> None:
@@ -180,9 +179,9 @@ class TrainingBatches:
         window = []
         for i in range(plan.accumulation):
             start = step * plan.global_size + (i * plan.num_processes + self._rank) * plan.micro_size
-            positions = np.arange(start, max(start, min(start + plan.micro_size, self._num_samples)))
-            epochs, samples = self._order.at(positions)
-            row_keys = hashing.key(self._seed, positions, hashing.DROPOUT)
+            stop = max(start, min(start + plan.micro_size, self._num_samples))
+            epochs, samples = self._order.between(start, stop)
+            row_keys = hashing.key(self._seed, np.arange(start, stop), hashing.DROPOUT)
             window.append(assemble(self._rows, self._masker, epochs, samples, plan.micro_size, row_keys))
         return window
 

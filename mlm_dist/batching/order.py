@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from mlm_dist.batching import hashing
 
 ROUNDS = 6
+BLOCK = 4096  # positions that cost little more than one
 
 
 class SampleOrder:
@@ -25,6 +28,7 @@ class SampleOrder:
             raise ValueError("an order needs at least one sample")
         self.num_samples, self.seed = num_samples, seed
         self._half_bits = np.uint64(max(1, -(-(num_samples - 1).bit_length() // 2)))
+        self._block = lru_cache(maxsize=4)(lambda i: self.at(np.arange(i * BLOCK, (i + 1) * BLOCK)))
 
     def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Epoch and sample at each position of the stream.
@@ -40,6 +44,13 @@ class SampleOrder:
         for epoch in np.unique(epochs):
             here = epochs == epoch
             samples[here] = self._permute(places[here].astype(np.uint64), int(epoch)).astype(np.int64)
+        return epochs, samples
+
+    def between(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `at`, of all positions in [start, stop); far cheaper where calls follow each other along the stream."""
+        blocks = [self._block(i) for i in range(start // BLOCK, max(start, stop - 1) // BLOCK + 1)]
+        here = slice(start % BLOCK, start % BLOCK + max(0, stop - start))
+        epochs, samples = (np.concatenate(parts)[here] for parts in zip(*blocks, strict=True))
         return epochs, samples
 
     def _permute(self, values: np.ndarray, epoch: int) -> np.ndarray:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import threading
 import warnings
+import zlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -12,7 +14,6 @@ import numpy as np
 
 SAMPLE = 8  # texts of each call that are encoded by the tokenizer as well,
 EXCERPT = 512  # so many characters of each, but in the first call, which has them whole
-_STRIDE = 2654435761  # an odd number, large and without pattern: it leads to another place each time
 MAX_WORDS, MAX_CHARS = 1 << 20, 1 << 24  # remembered at a time; where there are no spaces, a line is a word
 
 
@@ -29,7 +30,8 @@ class Encoder:
 
     A faster way than the tokenizer's own is used where there is one: nanotoken (the `fast` extra) where it is installed
     and knows the tokenizer, else a memory of words. Its ids are compared with those of the tokenizer itself on a
-    sample of every call; at the first difference it is put aside with a warning.
+    sample of every call; at the first difference it is put aside with a warning. Several threads may call: one of them
+    encodes at a time.
 
     Args:
         tokenizer: A fast tokenizer.
@@ -39,7 +41,8 @@ class Encoder:
         self._exact = ByTokenizer(tokenizer.backend_tokenizer)
         self.vocab_size = len(tokenizer)
         self.fast: Way | None = ByNanotoken.fit(tokenizer.backend_tokenizer) or ByWords.fit(tokenizer.backend_tokenizer)
-        self._calls = 0
+        self._is_first = True
+        self._busy = threading.Lock()
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """All tokens of all texts.
@@ -47,23 +50,25 @@ class Encoder:
         Returns:
             Ids of shape [num_tokens], int32, text after text; and lengths of shape [num_texts], int64.
         """
-        if self.fast is not None and not self._agrees(self.fast, self._sample(texts)):
-            warnings.warn(
-                f"{self.fast} splits some text differently than the tokenizer; going on without it", stacklevel=2
-            )
-            self.fast = None
-        return (self.fast or self._exact)(texts)
+        with self._busy:
+            if self.fast is not None and not self._agrees(self.fast, self._sample(texts)):
+                warnings.warn(
+                    f"{self.fast} splits some text differently than the tokenizer; going on without it", stacklevel=2
+                )
+                self.fast = None
+            return (self.fast or self._exact)(texts)
 
     def _agrees(self, fast: Way, sample: Sequence[str]) -> bool:
         return all(map(np.array_equal, fast(sample), self._exact(sample)))
 
     def _sample(self, texts: Sequence[str]) -> list[str]:
-        """What to compare: whole texts in the first call, later excerpts, every time from other places."""
-        self._calls += 1
+        """What to compare: whole texts in the first call, later excerpts, of every text from another place."""
         chosen = texts[:: max(1, len(texts) // SAMPLE)]
-        if self._calls == 1:
+        if self._is_first:
+            self._is_first = False
             return list(chosen)
-        starts = [self._calls * _STRIDE % max(1, len(text) - EXCERPT) for text in chosen]
+        hashes = [zlib.crc32(text[:EXCERPT].encode("utf-8", "replace")) for text in chosen]
+        starts = [one % max(1, len(text) - EXCERPT) for one, text in zip(hashes, chosen, strict=True)]
         return [text[start : start + EXCERPT] for text, start in zip(chosen, starts, strict=True)]
 
 

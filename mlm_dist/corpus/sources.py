@@ -172,8 +172,9 @@ def _listed(
     def contents(some: list[str]) -> list[tuple[list[int], str] | OSError]:
         found: list[tuple[list[int], str] | OSError] = []
         for name in some:
+            path = os.path.join(root, name)
             try:
-                found.append((state(root / name), sha256_of(root / name)))
+                found.append((state(path), sha256_of(path)))
             except OSError as error:
                 found.append(error)
         return found
