@@ -194,8 +194,9 @@ def test_the_run_is_kept_in_google_drive_where_it_is_connected(
 
     monkeypatch.chdir(tmp_path)
     if allowed is not None:
-        drive = types.SimpleNamespace(mount=mount)
-        monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(drive=drive))  # type: ignore[arg-type]
+        colab = types.ModuleType("google.colab")
+        vars(colab)["drive"] = types.SimpleNamespace(mount=mount)
+        monkeypatch.setitem(sys.modules, colab.__name__, colab)
     names: dict[str, Any] = {"FOLDER": str(mine / "mlm-dist"), "RUN": "azure_docs"}
     exec(python_of("place").replace("/content/drive", str(mine.parent)), names)
     assert names["folder"] == (mine / "mlm-dist" if allowed else tmp_path / "mlm-dist")
