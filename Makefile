@@ -24,6 +24,8 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck launch/*.sh launch/slurm.sbatch .ci/run
+	$(BIN)/hadolint Dockerfile
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/throughput.py

@@ -57,7 +57,7 @@ if grep -Eq "^distributed_type: *['\"]?DEEPSPEED" "$file"; then
 fi
 
 launcher=
-# shellcheck disable=SC2317 # the traps call it
+# shellcheck disable=SC2329 # the traps call it
 forward() {
     [[ -n $launcher ]] || exit 1
     # The training processes are the launcher's children, in sessions of their own: what reaches the launcher does not

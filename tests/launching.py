@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # A small corpus, quickly tokenized; every test that trains uses it, so that it is prepared once.
 # What the export proves by loading the model in a process of its own has its own tests.
 TINY = ("--tokenizer.train_vocab_size=1000", "--rows.max_length=64", "--export.verify=false")
+# A run of a few updates on a folder of documents, with a checkpoint half way.
+SHORT = (
+    *("--corpus.validation_fraction=0.2", "--optim.steps=12"),
+    *("--logging.every=2", "--validation.every=6", "--checkpoint.every=6", *TINY),
+)
 ACCELERATE = ROOT / "configs" / "accelerate"
 
 
@@ -89,13 +95,21 @@ def accelerate(topology: str, script: str, *arguments: str, launch: tuple[str, .
     )
 
 
+def copy_of_package(place: Path) -> Path:
+    """Copy what is needed to install the package, so that building it leaves nothing in this checkout."""
+    for name in ("mlm_dist", "configs"):
+        shutil.copytree(ROOT / name, place / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, place / name)
+    return place
+
+
 def finish(run_directory: Path, documents: Path) -> Path:
     """A run of a few updates on a folder of documents, to its end; the cache is beside the folder."""
     ended = python(
         "train.py",
         *(f"--corpus.source={documents}", f"--corpus.cache_dir={documents.parent / 'prose-cache'}"),
-        *("--corpus.validation_fraction=0.2", f"--output_dir={run_directory}", "--optim.steps=12"),
-        *("--logging.every=2", "--validation.every=6", "--checkpoint.every=6", *TINY),
+        *(f"--output_dir={run_directory}", *SHORT),
     )
     assert ended.returncode == 0, ended.output
     return run_directory

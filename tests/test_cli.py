@@ -174,10 +174,7 @@ def test_launched_processes_save_at_a_signal_and_the_exit_code_says_so(tmp_path:
 def test_installed_wheel_works_outside_the_checkout(tmp_path: Path, prepared_cache: Path) -> None:
     """Built from a copy, so that nothing is left in the repository; installed beside the environment's libraries."""
     source, installed, elsewhere = tmp_path / "source", tmp_path / "installed", tmp_path / "elsewhere"
-    for name in ("mlm_dist", "configs"):
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
+    launching.copy_of_package(source)
     elsewhere.mkdir()
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
     for command in (

@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import launching
 import pytest
+import yaml
+from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 from launching import ROOT
 
+from mlm_dist.cli import topologies
+from mlm_dist.config import parse
+
 SCRIPTS = sorted(path for path in (ROOT / "launch").iterdir() if path.suffix in {".sh", ".sbatch"})
+Start = Callable[[int, str], tuple[list[str], dict[str, str]]]  # node rank, port: command, environment
 # The interpreter of the tests, wherever its environment is, comes first.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
@@ -44,25 +52,54 @@ def test_unknown_topology_is_named(tmp_path: Path) -> None:
     assert "zero9" in ended.stderr
 
 
-def test_two_nodes_on_one_machine_train_together(tmp_path: Path, prepared_cache: Path) -> None:
+def short(cache: Path, run: Path) -> list[str]:
+    """The flags of a run of four updates."""
+    return [
+        *(f"--corpus.cache_dir={cache}", f"--output_dir={run}"),
+        *("--optim.steps=4", "--logging.every=1", *launching.TINY),
+    ]
+
+
+@pytest.fixture(scope="module")
+def losses(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> list[float]:
+    """The losses of that run on one process, launched by nobody."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    ended = launching.python("train.py", *short(prepared_cache, run))
+    assert ended.returncode == 0, ended.output
+    return [line["loss"] for line in launching.metrics(run, "train")]
+
+
+def by_hand(rank: int, port: str) -> tuple[list[str], dict[str, str]]:
+    """What a person starts on each of two machines."""
+    says = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NNODES": "2", "NODE_RANK": str(rank)}
+    return ["launch/multinode.sh"], says | {"NPROC_PER_NODE": "1"}
+
+
+def by_kubeflow(rank: int, port: str) -> tuple[list[str], dict[str, str]]:
+    """What Kubeflow Trainer starts in each of two pods, with what its Torch policy says of them."""
+    says = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "NNODES": "2", "NODE_RANK": str(rank)}
+    says |= {"NPROC_PER_NODE": "1"}
+    return train_job()["spec"]["trainer"]["command"], {f"PET_{name}": value for name, value in says.items()}
+
+
+@pytest.mark.parametrize(
+    ("start", "topology", "sharding"),
+    [(by_hand, "cpu_2", "DDP"), (by_kubeflow, "zero2", "ZeRO-2")],
+    ids=["by hand, DDP", "by Kubeflow, ZeRO-2"],
+)
+def test_two_nodes_train_as_one_process_does(
+    start: Start, topology: str, sharding: str, losses: list[float], tmp_path: Path, prepared_cache: Path
+) -> None:
     """Both `machines` are this one; they meet at its loopback address."""
     port = str(launching.free_port())
+    file = tmp_path / "topology.yaml"
+    file.write_text((launching.ACCELERATE / f"{topology}.yaml").read_text("utf-8").replace("bf16", "'no'"), "utf-8")
     results: dict[int, launching.Ended] = {}
 
     def node(rank: int) -> None:
-        results[rank] = launching.run(
-            [
-                *("launch/multinode.sh", f"--corpus.cache_dir={prepared_cache}", f"--output_dir={tmp_path / 'run'}"),
-                *("--optim.steps=4", "--logging.every=1", *launching.TINY),
-            ],
-            PATH=PATH,
-            TOPOLOGY="cpu_2",
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=port,
-            NNODES="2",
-            NODE_RANK=str(rank),
-            NPROC_PER_NODE="1",
-        )
+        command, says = start(rank, port)
+        flags = short(prepared_cache, tmp_path / "run")
+        results[rank] = launching.run([*command, *flags], PATH=PATH, TOPOLOGY=str(file), **says)
 
     threads = [threading.Thread(target=node, args=(rank,)) for rank in range(2)]
     for thread in threads:
@@ -70,8 +107,37 @@ def test_two_nodes_on_one_machine_train_together(tmp_path: Path, prepared_cache:
     for thread in threads:
         thread.join()
     assert [results[rank].returncode for rank in range(2)] == [0, 0], results[0].output + results[1].output
-    assert [line["step"] for line in launching.metrics(tmp_path / "run", "train")] == [1, 2, 3, 4]
-    assert "2 processes on cpu, DDP" in results[0].stdout
+    assert f"2 processes on cpu, {sharding}, precision fp32" in results[0].stdout
+    assert "2 processes on cpu" not in results[1].stdout, "the second has not joined the first"
+    found = [line["loss"] for line in launching.metrics(tmp_path / "run", "train")]
+    assert found == pytest.approx(losses, abs=1e-4)
+
+
+def train_job() -> dict[str, Any]:
+    """launch/kubernetes.yaml."""
+    job: dict[str, Any] = yaml.safe_load((ROOT / "launch" / "kubernetes.yaml").read_text("utf-8"))
+    return job
+
+
+def test_kubeflow_knows_every_field() -> None:
+    """Its own models read the job, and drop what they do not know."""
+    job = train_job()
+    assert TrainerV1alpha1TrainJob.from_dict(job).to_dict() == job
+
+
+def test_kubernetes_job_fits_the_image() -> None:
+    job = train_job()["spec"]
+    trainer, (patch,) = job["trainer"], job["runtimePatches"]
+    assert trainer["numProcPerNode"] == trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"]
+    (replica,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    pod = replica["template"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+    assert f"USER {pod['securityContext']['fsGroup']}:" in dockerfile
+    assert f"VOLUME {container['volumeMounts'][0]['mountPath']}" in dockerfile
+    assert {name["name"]: name["value"] for name in trainer["env"]}["TOPOLOGY"] in topologies()
+    assert parse(trainer["args"]).output_dir.startswith("runs/")
 
 
 def test_multinode_names_what_is_missing() -> None:

@@ -1,0 +1,224 @@
+"""launch/colab.ipynb, executed as *Run all* does, on a machine without a GPU and without Colab."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import sys
+import sysconfig
+import types
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import launching
+import nbformat
+import pytest
+import torch
+from launching import ROOT
+
+from mlm_dist.config import parse
+from mlm_dist.faults import VARIABLE as FAULT
+
+NOTEBOOK = ROOT / "launch" / "colab.ipynb"
+UPDATES = 12
+FLAGS = " ".join(launching.SHORT)
+
+
+def cells() -> dict[str, str]:
+    """{name: source} of its cells of code, in order."""
+    book = nbformat.read(NOTEBOOK, as_version=4)
+    return {cell.id: cell.source for cell in book.cells if cell.cell_type == "code"}
+
+
+def python_of(name: str) -> str:
+    """A cell's source without the lines that are no Python."""
+    return re.sub(r"^[!%].*$", "", cells()[name], flags=re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A student's machine: what its pip installs goes into an environment of its own; libraries come from this one."""
+
+    folder: Path
+    source: Path  # what is installed
+    drive: Path  # stands for Google Drive
+
+    @property
+    def environment(self) -> Path:
+        """The environment."""
+        return self.folder / "environment"
+
+    @property
+    def run(self) -> Path:
+        """The run directory."""
+        return self.drive / "mlm-dist" / "runs" / "quickstart"
+
+    def run_all(self, documents: Path, fault: str = "") -> tuple[launching.Ended, dict[str, Any]]:
+        """Execute the notebook from its first cell; what ended, and the outputs of each cell if it came to its end."""
+        session = self.folder / "session"
+        session.mkdir(exist_ok=True)
+        (session / "colab.ipynb").write_text(NOTEBOOK.read_text("utf-8"), "utf-8")
+        ended = launching.run(
+            [
+                str(self.environment / "bin" / "python"),
+                *("-c", "from nbclient.cli import main; main()"),
+                *("--timeout=240", "--output=ran", str(session / "colab.ipynb")),
+            ],
+            cwd=session,
+            PATH=f"{self.environment / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            PYTHONPATH="",
+            # Nothing comes from a network, not even what builds the package.
+            PIP_NO_INDEX="1",
+            PIP_NO_BUILD_ISOLATION="0",
+            IPYTHONDIR=str(self.folder / "ipython"),
+            JUPYTER_DATA_DIR=str(self.folder / "jupyter"),
+            MLM_DIST_INSTALL=str(self.source),
+            MLM_DIST_FOLDER=str(self.drive / "mlm-dist"),
+            MLM_DIST_RUN="quickstart",
+            MLM_DIST_SOURCE=str(documents),
+            MLM_DIST_FLAGS=FLAGS,
+            **{FAULT: fault},
+        )
+        ran = session / "ran.ipynb"
+        outputs = (
+            {cell.id: cell.get("outputs") for cell in nbformat.read(ran, as_version=4).cells} if ran.exists() else {}
+        )
+        ran.unlink(missing_ok=True)
+        return ended, outputs
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """Such a machine, on which nothing has run yet."""
+    folder = tmp_path_factory.mktemp("colab")
+    found = Machine(folder, launching.copy_of_package(folder / "source"), folder / "drive" / "MyDrive")
+    found.drive.mkdir(parents=True)
+    venv.create(found.environment, symlinks=True)
+    (site,) = found.environment.glob("lib/python*/site-packages")
+    libraries = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (site / "libraries.pth").write_text("\n".join(libraries) + "\n", "utf-8")
+    return found
+
+
+def text_of(outputs: Any) -> str:
+    """What a cell printed."""
+    return "".join(output.text for output in outputs if output.output_type == "stream")
+
+
+def check(ended: launching.Ended, outputs: dict[str, Any], machine: Machine) -> None:
+    """That all cells ran, that the run is whole, and that nothing but the package was installed."""
+    assert ended.returncode == 0, ended.output
+    assert [line["step"] for line in launching.metrics(machine.run, "train")] == list(range(2, UPDATES + 1, 2))
+    assert "no GPU" in text_of(outputs["gpu"])
+    assert "1 process on cpu, no sharding, precision fp32" in text_of(outputs["train"])
+    assert len(re.findall(r"^ +\d+\.\d%  \S", text_of(outputs["try"]), flags=re.MULTILINE)) == 9
+    (report,) = outputs["report"]
+    assert "<iframe srcdoc=" in report.data["text/html"]
+    assert "Held-out" in report.data["text/html"]
+    assert (machine.folder / "session" / "torch.txt").read_text("utf-8") == f"torch=={torch.__version__}\n"
+    (site,) = machine.environment.glob("lib/python*/site-packages")
+    installed = {path.name.split("-")[0] for path in site.iterdir()}
+    assert installed == {"libraries.pth", "mlm_dist"}, "the machine's own libraries were replaced"
+
+
+def test_all_is_run_after_a_session_was_lost(machine: Machine, prose: Path, finished: Path) -> None:
+    """The first session has left what a run leaves that is killed after half of its updates."""
+    shutil.copytree(finished, machine.run)
+    shutil.copytree(prose.parent / "prose-cache", machine.drive / "mlm-dist" / "corpus")
+    shutil.rmtree(machine.run / "checkpoints" / "step-00000012")
+    shutil.rmtree(machine.run / "model")
+    (machine.run / "report.html").unlink()
+    ended, outputs = machine.run_all(prose)
+    check(ended, outputs, machine)
+    assert [line["resumed_from"] for line in launching.metrics(machine.run, "start")] == [0, 6]
+
+
+@pytest.mark.slow
+def test_run_all_goes_on_after_a_kill_and_then_has_nothing_to_do(machine: Machine, prose: Path, tmp_path: Path) -> None:
+    """Killed when its first checkpoint is there; executed to its end; executed once more."""
+    machine = dataclasses.replace(machine, drive=tmp_path)
+    ended, _ = machine.run_all(prose, fault="after_rename@6")
+    assert ended.returncode != 0
+    assert "the training has not ended; see above" in ended.output
+    assert not (machine.run / "model").exists()
+
+    check(*machine.run_all(prose), machine)
+    assert [line["resumed_from"] for line in launching.metrics(machine.run, "start")] == [0, 6]
+
+    before = launching.metrics(machine.run, "train")
+    check(*machine.run_all(prose), machine)
+    assert launching.metrics(machine.run, "train") == before
+
+
+@pytest.mark.slow
+def test_torch_is_not_replaced(tmp_path: Path, machine: Machine, prose: Path) -> None:
+    """A package that asks for another torch is refused, and nothing after that is run."""
+    source = launching.copy_of_package(tmp_path / "source")
+    settings = (source / "setup.cfg").read_text("utf-8")
+    (source / "setup.cfg").write_text(re.sub("torch>=.*", "torch>=99", settings), "utf-8")
+    ended, _ = dataclasses.replace(machine, source=source, drive=tmp_path).run_all(prose)
+    assert ended.returncode != 0
+    assert "it could not be installed; see above" in ended.output
+    assert not (tmp_path / "mlm-dist").exists()
+
+
+@pytest.mark.parametrize(("major", "topology"), [(7, "colab"), (8, "gpu")], ids=["T4", "L4"])
+def test_precision_is_what_the_gpu_computes_in(major: int, topology: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A T4 is of compute capability 7.5 and can hold bf16 tensors, which must not count; an L4 is of 8.9."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(major=major))
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+    names: dict[str, Any] = {}
+    exec(python_of("gpu"), names)
+    assert names["topology"] == topology
+    assert names["says"] == f"a GPU: {'bf16' if topology == 'gpu' else 'fp16'}"
+
+
+@pytest.mark.parametrize("allowed", [True, False, None], ids=["connected", "refused", "not on Colab"])
+def test_the_run_is_kept_in_google_drive_where_it_is_connected(
+    allowed: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "drive" / "MyDrive"
+
+    def mount(place: str) -> None:
+        if not allowed:
+            raise ValueError("mount failed")
+        Path(place, "MyDrive").mkdir(parents=True)
+
+    monkeypatch.chdir(tmp_path)
+    if allowed is not None:
+        colab = types.ModuleType("google.colab")
+        vars(colab)["drive"] = types.SimpleNamespace(mount=mount)
+        monkeypatch.setitem(sys.modules, colab.__name__, colab)
+    names: dict[str, Any] = {"FOLDER": str(mine / "mlm-dist"), "RUN": "azure_docs"}
+    exec(python_of("place").replace("/content/drive", str(mine.parent)), names)
+    assert names["folder"] == (mine / "mlm-dist" if allowed else tmp_path / "mlm-dist")
+    assert names["run"] == names["folder"] / "runs" / "azure_docs"
+
+
+def test_by_default_it_is_the_run_of_the_old_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("MLM_DIST_")]:
+        monkeypatch.delenv(name)
+    names: dict[str, Any] = {}
+    exec(python_of("settings"), names)
+    config = parse([f"--config={ROOT}/configs/runs/{names['RUN']}.yaml"])
+    assert config.corpus.source == "https://github.com/MicrosoftDocs/azure-docs"
+    assert names["SOURCE"] == names["FLAGS"] == ""
+    choices = re.search(r"RUN = .*@param (\[.*\])", cells()["settings"])
+    assert choices is not None
+    assert all((ROOT / "configs" / "runs" / f"{name}.yaml").exists() for name in json.loads(choices[1]))
+
+
+def test_the_file_holds_no_outputs() -> None:
+    book = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(book)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None, cell.id
