@@ -1,4 +1,4 @@
-"""What is chosen to be predicted: whole words, spans like SpanBERT's, and each token with the chance that was asked for."""
+"""What is chosen to be predicted: whole words, spans like SpanBERT's, each token with the chance that was asked for."""
 
 from __future__ import annotations
 
@@ -297,14 +297,23 @@ def test_rate_that_ends_where_it_began_changes_no_mask(unit: str) -> None:
 @pytest.mark.parametrize(
     ("unit", "predicted", "shown"),
     [
-        ("word", [], []),
-        ("span", [], []),
+        (
+            "word",
+            [3, 4, 5, 27, 28, 29, 33, 34, 35, 42, 43, 44, 57, 58, 59, 63, 64, 65, 72, 73, 74],
+            [4, 43, 4, 142, 4, 4, 460, 54, 4, 62, 949, 4, 322, 4, 4, 241, 4, 297, 4, 966, 4],
+        ),
+        (
+            "span",
+            [3, 4, 5, 6, 7, 8, 27, 28, 29, 33, 34, 35, 45, 46, 47],
+            [4, 4, 4, 4, 4, 4, 142, 525, 112, 460, 328, 100, 915, 607, 700],
+        ),
     ],
 )
 def test_masks_are_written_in_stone(unit: str, predicted: list[int], shown: list[int]) -> None:
     # A run that is resumed with a newer version must go on with the same masks.
-    ids = np.arange(20, 60, dtype=np.int32)[None]
-    words = Words(np.arange(40)[None] % 3 == 0, np.zeros(1, np.int64))
-    found, chosen = masker(unit, 7, probability=0.3)(ids, np.array([1]), np.array([5]), None, words)
+    ids = np.arange(20, 100, dtype=np.int32).reshape(2, 40)
+    words = Words((np.arange(80) % 3 == 0).reshape(2, 40), np.array([0, 40, 60]))
+    by = masker(unit, 7, probability=0.3, mask=0.4, random=0.4)
+    found, chosen = by(ids, np.array([1, 1]), np.array([4, 5]), None, words)
     assert np.flatnonzero(chosen).tolist() == predicted
     assert found[chosen].tolist() == shown

@@ -19,6 +19,7 @@ from mlm_dist.prepare import prepare
 
 GLOBAL_SIZE, UPDATES = 12, 60
 SHAPES = [(processes, micro) for processes in (1, 2, 3) for micro in (1, 2, 4) if GLOBAL_SIZE // processes % micro == 0]
+DEFAULT = MaskingConfig()
 KINDS = ("plain", "zero1", "zero2", "zero3")
 FAST = {(3, 4, "plain"), (3, 2, "zero2")}
 
@@ -31,7 +32,7 @@ def prepared(small: tuple[Path, int], *arguments: str) -> PreparedCorpus:
 
 
 def digests(
-    corpus: PreparedCorpus, processes: int, micro: int, num_samples: int, masking: MaskingConfig = MaskingConfig()
+    corpus: PreparedCorpus, processes: int, micro: int, num_samples: int, masking: MaskingConfig = DEFAULT
 ) -> list[str]:
     """For each update a digest of all it sees: rows with their masks, what is predicted where, put in one order."""
     plan = BatchPlan(GLOBAL_SIZE, micro, GLOBAL_SIZE // processes // micro, processes)
@@ -85,7 +86,7 @@ def test_every_sample_comes_once_an_epoch(small: tuple[Path, int]) -> None:
     plan = BatchPlan(GLOBAL_SIZE, 4, 1, 3)
     corpus = prepared(small)
     special = tokens.special_tokens(corpus.tokenizer)
-    masker = Masker(MaskingConfig(), 7, special.mask, special.all, len(corpus.tokenizer))
+    masker = Masker(DEFAULT, 7, special.mask, special.all, len(corpus.tokenizer))
     batches = TrainingBatches(corpus.rows("train"), masker, plan, 7, 3 * num_rows, 0)
     stream = [sample for step in range(-(-3 * num_rows // GLOBAL_SIZE)) for sample in batches.samples(step)]
     batches.close()
