@@ -231,9 +231,18 @@ def test_windows_of_a_row_share_no_span_and_know_nothing_of_each_other() -> None
     assert (again[:, :50] != chosen[:, :50]).any()
 
 
+def test_word_that_a_window_cuts_is_one_in_either_window() -> None:
+    ids, words = even_rows(8000, 32)  # no special token says where the second window begins
+    begins = np.arange(32) % 8 == 0
+    words = Words(np.tile(begins, (8000, 1)), (np.arange(8000)[:, None] * 32 + [0, 12]).reshape(-1))
+    predicted = apply(masker("word"), ids, words)[1]
+    assert (predicted[:, 8:12] == predicted[:, 8:9]).all() and (predicted[:, 12:16] == predicted[:, 12:13]).all()
+    assert within_four_sigma(int((predicted[:, 11] & predicted[:, 12]).sum()), 8000, 0.15**2)
+
+
 def test_first_word_of_a_window_may_be_the_middle_of_a_span() -> None:
-    spans = spans_of(0.15, 60_000, 16)
-    lengths = (spans == (np.arange(len(spans)) * 16)[:, None]).sum(1)[spans[:, 0] >= 0]
+    spans = spans_of(0.4, 20_000, 32)
+    lengths = (spans == (np.arange(len(spans)) * 32)[:, None]).sum(1)[spans[:, 0] >= 0]
     share = np.cumsum(0.2 * 0.8 ** np.arange(10)[::-1])[::-1]
     counts = np.bincount(lengths, minlength=11)[1:11]
     expected = counts.sum() * share / share.sum()
