@@ -45,23 +45,18 @@ class ByMarkingTokenizer:
         offsets += np.repeat(np.cumsum(sizes) - sizes, lengths)[:, None]
 
         begins = np.ones(num, bool)
-        begins[1:] = np.diff(word) != 0
-        begins[1:] |= _behind_space("".join(texts), offsets)
+        begins[1:] = (np.diff(word) != 0) | (np.diff(_words_between_spaces("".join(texts), offsets[:, 0])) != 0)
         begins[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
         begins |= _places_in_words(begins) % LONGEST == 0
         return ids | np.where(begins, np.int32(BEGINS), np.int32(0)), lengths
 
 
-def _behind_space(text: str, offsets: np.ndarray) -> np.ndarray:
-    """Of each token but the first, whether it comes behind white space that the token before does not end with."""
+def _words_between_spaces(text: str, begin: np.ndarray) -> np.ndarray:
+    """Of each token the number of its word, if words were what is between white space, which belongs to the next."""
     letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    is_space = _IS_SPACE[np.minimum(letters, len(_IS_SPACE) - 1)]
-    spaces = np.append(0, np.cumsum(is_space))  # before each letter
-    begin, end = offsets.T
-    until = np.minimum(begin + 1, end)  # its first letter, which may be the space, if it has one
-    between = spaces[until[1:]] > spaces[np.minimum(end[:-1], until[1:])]
-    ends_in_word = (end > begin) & ~is_space[np.maximum(end - 1, 0)] if len(is_space) else np.zeros(len(end), bool)
-    found: np.ndarray = between & ends_in_word[:-1]
+    inside = np.flatnonzero(~_IS_SPACE[np.minimum(letters, len(_IS_SPACE) - 1)])  # places of all else
+    numbers = np.append(np.cumsum(np.diff(inside, prepend=-2) > 1), -1)
+    found: np.ndarray = numbers[np.searchsorted(inside, begin)]
     return found
 
 
