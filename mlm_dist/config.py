@@ -95,13 +95,23 @@ class MaskingConfig:
 
     Args:
         probability: Chance of each token to be predicted.
+        final_probability: The chance at the end of the run, to which it goes linearly over the run's samples; null
+            leaves it as it is.
+        unit: What is chosen as one: single tokens, whole words, or spans of one to ten whole words.
         mask: Share of the predicted tokens shown as the mask token.
         random: Share of the predicted tokens shown as a random token; the rest is shown unchanged.
     """
 
     probability: float = 0.15
+    final_probability: float | None = None
+    unit: Literal["token", "word", "span"] = "token"
     mask: float = 0.8
     random: float = 0.1
+
+    @property
+    def highest_probability(self) -> float:
+        """The largest chance of the run."""
+        return max(self.probability, self.final_probability or 0.0)
 
 
 @dataclass(frozen=True)
@@ -456,6 +466,8 @@ def _check(config: Config) -> None:
     require("tokenizer.add_domain_tokens", words is None or words >= 1, "must be at least 1, or null")
     require("rows.max_length", config.rows.max_length >= 8, "must be at least 8")
     require("masking.probability", 0 < masking.probability < 1, "must be over 0 and under 1")
+    final = masking.final_probability
+    require("masking.final_probability", final is None or 0 < final < 1, "must be over 0 and under 1, or null")
     require("masking.mask", 0 <= masking.mask <= 1, "must be from 0 to 1")
     require("masking.random", 0 <= masking.random <= 1 - masking.mask + 1e-9, "must be from 0 to 1 - masking.mask")
     require("batch.global_size", batch.global_size >= 1, "must be at least 1")

@@ -36,10 +36,11 @@ from mlm_dist.corpus import (
     summary,
     tokenizer_training,
     tokens,
+    words,
 )
 from mlm_dist.corpus.meeting import Meeting
 from mlm_dist.corpus.rows import RowBlock
-from mlm_dist.corpus.store import FORMAT, SPLITS, CorpusStore, PreparedCorpus, ShardKeys
+from mlm_dist.corpus.store import FORMAT, SPLITS, CorpusStore, PreparedCorpus, ShardKeys, words_key
 from mlm_dist.corpus.training_texts import TrainingTexts
 from mlm_dist.errors import CorpusError, reason
 from mlm_dist.files import lock, write_json
@@ -143,13 +144,19 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
         def tokenize(i: int) -> None:
             if not store.is_finished(shards[i].rows):
                 _tokenize(config, store, encoder, special, shortens, sides[i], shards[i])
+        if _needs_words(config):
+            shards = [shard._replace(words=words_key(shard.rows)) for shard in shards]
+            marking = encoding.Encoder(tokenizer, marking=True)
+            for i in mine:
+                if not store.is_finished(shards[i].words):
+                    _mark_words(config, store, marking, special, sides[i], shards[i])
 
         # While the tokens of one shard are computed, those of another are made into rows and written.
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(tokenize, mine))
 
     def publish() -> None:
-        meeting.wait_for([store.mark(shard.rows) for shard in shards])
+        meeting.wait_for([store.mark(key) for _, *made in shards for key in made if key])
         _publish(store, plan, shards)
 
     meeting.lead("publish", publish)
@@ -205,7 +212,13 @@ def _described(config: Config, named: Any) -> dict[str, Any]:
     tokenizer["add_domain_tokens"] = config.tokenizer.add_domain_tokens
     names = ("deduplicate", "near_threshold", "validation_fraction")
     corpus = documents.described(config.corpus) | {name: getattr(config.corpus, name) for name in names}
-    return {"corpus": corpus, "tokenizer": tokenizer, "rows": dataclasses.asdict(config.rows)}
+    needed = {"words": True} if _needs_words(config) else {}
+    return {"corpus": corpus, "tokenizer": tokenizer, "rows": dataclasses.asdict(config.rows)} | needed
+
+
+def _needs_words(config: Config) -> bool:
+    """Whether it must be known where words begin."""
+    return config.masking.unit != "token"
 
 
 def _documents_key(settings: dict[str, Any], source: sources.Source, shard: reading.Shard) -> str:
@@ -310,6 +323,22 @@ def _tokenize(
             np.save(path, seen, allow_pickle=False)
             paths.append(path)
     store.finish(shard.rows, paths, figures)
+
+
+def _mark_words(
+    config: Config,
+    store: CorpusStore,
+    encoder: encoding.Encoder,
+    special: tokens.SpecialTokens,
+    side: np.ndarray,
+    shard: ShardKeys,
+) -> None:
+    """Find out where words begin in the training rows of a shard, which are made."""
+    mode, max_length = config.rows.mode, config.rows.max_length
+    encoded = _encoded(store.documents(shard.documents), encoder, side == selection.TRAIN)
+    blocks = (rows.window(ids, lengths, mode, max_length, special) for ids, lengths in encoded)
+    words.write(store.words(shard.words), store.rows(shard.rows, "train"), max_length, blocks)
+    store.finish(shard.words, [store.words(shard.words)], {})
 
 
 def _encoded(path: Path, encoder: encoding.Encoder, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -39,7 +39,7 @@ from mlm_dist.training.metrics import Metrics
 from mlm_dist.training.optim import build_optimizer, lr_at, peak_lr, set_lr, warmup_updates
 from mlm_dist.training.progress import TrainingProgress
 from mlm_dist.training.step import optimizer_step, reseed
-from mlm_dist.training.validation import MASK_SEED, evaluate, unigram_loss
+from mlm_dist.training.validation import evaluate, held_out_masks, unigram_loss
 
 
 def main(config: Config) -> None:
@@ -83,7 +83,7 @@ def main(config: Config) -> None:
 
     special = tokens.special_tokens(corpus.tokenizer)
     masker = Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer))
-    fixed_masker = Masker(config.masking, MASK_SEED, special.mask, special.all, len(corpus.tokenizer))
+    fixed_masker = held_out_masks(masker)
     plan = fitting.fit(accelerator, core, plan, rows, masker, job.say)
     batches = TrainingBatches(rows, masker, plan, config.seed, samples, rank)
 
@@ -221,7 +221,7 @@ def _identity(config: Config, corpus: PreparedCorpus, found: Any) -> dict[str, o
         "batch.global_size": config.batch.global_size,
         "model.name_or_path": config.model.name_or_path,
     }
-    plain: dict[str, object] = json.loads(json.dumps(identity | masking | shape, default=str))
+    plain: dict[str, object] = json.loads(json.dumps(masking | identity | shape, default=str))
     return plain
 
 

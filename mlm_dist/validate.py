@@ -28,7 +28,7 @@ from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.prepare import prepare
 from mlm_dist.training import checkpoint, distributed, trackers
 from mlm_dist.training.optim import build_optimizer
-from mlm_dist.training.validation import MASK_SEED, evaluate, unigram_loss
+from mlm_dist.training.validation import evaluate, held_out_masks, unigram_loss
 
 
 def main(config: Config) -> None:
@@ -63,7 +63,7 @@ def main(config: Config) -> None:
     model, _ = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, peak=0.0))
 
     special = tokens.special_tokens(corpus.tokenizer)
-    masker = Masker(config.masking, MASK_SEED, special.mask, special.all, len(corpus.tokenizer))
+    masker = held_out_masks(Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer)))
     share = validation_batches(held_out, masker, plan.micro_size, world_size, rank)
     result = evaluate(accelerator, model, share)
     name = str(weights or meant.model.name_or_path)

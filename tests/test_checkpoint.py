@@ -579,6 +579,17 @@ def test_same_identity_is_let_through(tmp_path: Path) -> None:
     checkpoint.require_same(IDENTITY | {"of an older version": 1}, IDENTITY, tmp_path)
 
 
+def test_checkpoints_older_than_a_key_were_made_with_its_default(tmp_path: Path) -> None:
+    older = {"masking.probability": 0.15}
+    default = older | {"masking.unit": "token", "masking.final_probability": None}
+    checkpoint.require_same(older, default, tmp_path)
+    for key, value in (("masking.unit", "word"), ("masking.final_probability", 0.3)):
+        with pytest.raises(CheckpointError, match=rf"^{key}: .*now it is {value};"):
+            checkpoint.require_same(older, default | {key: value}, tmp_path)
+        with pytest.raises(CheckpointError, match=rf"^{key}: .*made with {value},"):
+            checkpoint.require_same(default | {key: value}, default, tmp_path)
+
+
 @pytest.mark.parametrize("key", list(IDENTITY))
 @pytest.mark.parametrize("theirs", [99, None])
 def test_other_identity_names_the_key_and_the_flag(key: str, theirs: int | None, tmp_path: Path) -> None:

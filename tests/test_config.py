@@ -189,6 +189,8 @@ def test_help_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         ("masking.probability", "0.0"),
         ("masking.probability", "1.0"),
         ("masking.probability", ".nan"),
+        ("masking.final_probability", "0.0"),
+        ("masking.final_probability", "1.0"),
         ("masking.mask", "1.1"),
         ("masking.mask", "-0.1"),
         ("masking.random", "0.21"),

@@ -12,28 +12,32 @@ import pytest
 from mlm_dist.batching.loader import TrainingBatches
 from mlm_dist.batching.masking import Masker
 from mlm_dist.batching.plan import BatchPlan
-from mlm_dist.config import MaskingConfig
+from mlm_dist.config import MaskingConfig, parse
 from mlm_dist.corpus import tokens
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.prepare import prepare
 
 GLOBAL_SIZE, UPDATES = 12, 60
 SHAPES = [(processes, micro) for processes in (1, 2, 3) for micro in (1, 2, 4) if GLOBAL_SIZE // processes % micro == 0]
+DEFAULT = MaskingConfig()
 KINDS = ("plain", "zero1", "zero2", "zero3")
 FAST = {(3, 4, "plain"), (3, 2, "zero2")}
 
 
-def prepared(small: tuple[Path, int]) -> PreparedCorpus:
-    """The fixture's corpus; other tests may have put others into its cache."""
-    cache, num_rows = small
-    found = [PreparedCorpus(path.parent) for path in sorted(cache.glob("*/manifest.json"))]
-    return next(corpus for corpus in found if corpus.manifest["rows"]["train"] == num_rows)
+def prepared(small: tuple[Path, int], *arguments: str) -> PreparedCorpus:
+    """The fixture's corpus, or one of the same documents."""
+    cache, _ = small
+    source = (f"--corpus.source={cache / 'documents'}", f"--corpus.cache_dir={cache}")
+    return prepare(parse([*source, *launching.TINY, *arguments]))
 
 
-def digests(corpus: PreparedCorpus, processes: int, micro: int, num_samples: int) -> list[str]:
+def digests(
+    corpus: PreparedCorpus, processes: int, micro: int, num_samples: int, masking: MaskingConfig = DEFAULT
+) -> list[str]:
     """For each update a digest of all it sees: rows with their masks, what is predicted where, put in one order."""
     plan = BatchPlan(GLOBAL_SIZE, micro, GLOBAL_SIZE // processes // micro, processes)
     special = tokens.special_tokens(corpus.tokenizer)
-    masker = Masker(MaskingConfig(), 7, special.mask, special.all, len(corpus.tokenizer))
+    masker = Masker(masking, 7, special.mask, special.all, len(corpus.tokenizer))
     ranks = [TrainingBatches(corpus.rows("train"), masker, plan, 7, num_samples, rank) for rank in range(processes)]
     found = []
     for step in range(UPDATES):
@@ -64,12 +68,25 @@ def test_order_and_masks_are_the_same_on_any_shape(small: tuple[Path, int]) -> N
         assert digests(prepared(small), processes, micro, num_samples) == expected, (processes, micro)
 
 
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
+@pytest.mark.parametrize("mode", ["chunk", "pack"])
+def test_masks_of_every_kind_are_the_same_on_any_shape(small: tuple[Path, int], unit: str, mode: str) -> None:
+    masking = MaskingConfig(probability=0.15, final_probability=0.5, unit=unit)  # type: ignore[arg-type]
+    corpus = prepared(small, f"--masking.unit={unit}", f"--rows.mode={mode}")
+    num_samples = UPDATES * GLOBAL_SIZE - 5
+    expected = digests(corpus, 1, 12, num_samples, masking)
+    for processes, micro in SHAPES[1::2]:
+        assert digests(corpus, processes, micro, num_samples, masking) == expected, (processes, micro)
+    constant = digests(corpus, 1, 12, num_samples, MaskingConfig(unit=unit))  # type: ignore[arg-type]
+    assert constant[-1] != expected[-1], "the rate does not change"
+
+
 def test_every_sample_comes_once_an_epoch(small: tuple[Path, int]) -> None:
     _, num_rows = small
     plan = BatchPlan(GLOBAL_SIZE, 4, 1, 3)
     corpus = prepared(small)
     special = tokens.special_tokens(corpus.tokenizer)
-    masker = Masker(MaskingConfig(), 7, special.mask, special.all, len(corpus.tokenizer))
+    masker = Masker(DEFAULT, 7, special.mask, special.all, len(corpus.tokenizer))
     batches = TrainingBatches(corpus.rows("train"), masker, plan, 7, 3 * num_rows, 0)
     stream = [sample for step in range(-(-3 * num_rows // GLOBAL_SIZE)) for sample in batches.samples(step)]
     batches.close()
@@ -77,7 +94,7 @@ def test_every_sample_comes_once_an_epoch(small: tuple[Path, int]) -> None:
         assert sorted(stream[epoch * num_rows : (epoch + 1) * num_rows]) == list(range(num_rows))
 
 
-def losses(run: Path, small: tuple[Path, int], processes: int, micro: int, kind: str) -> list[float]:
+def losses(run: Path, small: tuple[Path, int], processes: int, micro: int, kind: str, *arguments: str) -> list[float]:
     cache, num_rows = small
     topology = ("cpu" if processes == 1 else "cpu_2") if kind == "plain" else kind
     ended = launching.accelerate(
@@ -88,6 +105,7 @@ def losses(run: Path, small: tuple[Path, int], processes: int, micro: int, kind:
         *(f"--optim.epochs={(UPDATES * GLOBAL_SIZE - 5) / num_rows!r}", "--validation.every=null"),
         "--model.overrides={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}",
         *launching.TINY,
+        *arguments,
         launch=("--mixed_precision=no", f"--num_processes={processes}"),
     )
     assert ended.returncode == 0, ended.output
@@ -114,3 +132,18 @@ def test_losses_do_not_depend_on_the_topology(
     reference: list[float], tmp_path: Path, small: tuple[Path, int], processes: int, micro: int, kind: str
 ) -> None:
     assert losses(tmp_path / "run", small, processes, micro, kind) == pytest.approx(reference, rel=1e-5)
+
+
+MASKS = ("--masking.unit=span", "--masking.probability=0.3", "--masking.final_probability=0.1", "--rows.mode=pack")
+
+
+@pytest.mark.slow
+def test_losses_under_spans_and_a_changing_rate_do_not_depend_on_the_topology(
+    tmp_path: Path, small: tuple[Path, int]
+) -> None:
+    expected = losses(tmp_path / "one", small, 1, 4, "plain", *MASKS)
+    num_masked = [line["masked_tokens"] / line["tokens"] for line in launching.metrics(tmp_path / "one", "train")]
+    assert num_masked[0] > num_masked[-1]
+    for processes, micro, kind in ((2, 2, "plain"), (3, 4, "zero2")):
+        found = losses(tmp_path / f"{processes}", small, processes, micro, kind, *MASKS)
+        assert found == pytest.approx(expected, rel=1e-5)

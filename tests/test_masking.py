@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from mlm_dist.batching.loader import assemble
 from mlm_dist.batching.masking import Masker
 from mlm_dist.config import MaskingConfig
+from mlm_dist.training import fitting
+from mlm_dist.training.validation import held_out_masks
 
 VOCAB_SIZE = 1000
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -14,7 +19,7 @@ SPECIAL = (PAD, UNK, CLS, SEP, MASK, 17, 999)  # also in the middle and at the e
 ORDINARY = np.setdiff1d(np.arange(VOCAB_SIZE), SPECIAL)
 
 
-def masker(seed: int = 0, special: tuple[int, ...] = SPECIAL, **config: float) -> Masker:
+def masker(seed: int = 0, special: tuple[int, ...] = SPECIAL, **config: Any) -> Masker:
     """A masker over the made-up vocabulary."""
     return Masker(MaskingConfig(**config), seed, MASK, special, VOCAB_SIZE)
 
@@ -201,6 +206,44 @@ def test_numbers_of_predictions_per_row_are_binomial(million: tuple[np.ndarray, 
     counts = million[2].sum(1)
     variance = 128 * 0.15 * 0.85
     assert abs(counts.var() / variance - 1) < 5 * np.sqrt(2 / len(counts))
+
+
+def test_held_out_masks_are_the_same_for_all_runs() -> None:
+    plain = masker(0, probability=0.2)
+    for config in ({"unit": "word"}, {"unit": "span", "final_probability": 0.1}, {}):
+        assert held_out_masks(masker(9, probability=0.2, **config)) == plain
+    assert held_out_masks(masker(9, probability=0.3)) != plain
+
+
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
+def test_memory_is_tried_with_as_many_predictions_as_a_batch_has_at_most(unit: str) -> None:
+    made = FullRows(16)
+    by = masker(unit=unit, probability=0.1, final_probability=0.3)
+    tried = assemble(made, fitting._most(by, made, 16), np.zeros(16, np.int64), np.arange(16), 16)
+    most = 0
+    for epoch in range(150):
+        batch = assemble(made, by, np.full(16, epoch), np.arange(16), 16, progress=np.ones(16))
+        most = max(most, batch.num_masked)
+    assert most < tried.num_masked < 3 * most
+
+
+class FullRows:
+    """Rows of 128 ordinary tokens, two to a word."""
+
+    def __init__(self, num_rows: int) -> None:
+        self._ids = np.random.default_rng(0).choice(ORDINARY, (num_rows, 128)).astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        return self._ids[indices]
+
+    def windows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.full(len(indices), 128), np.ones(len(indices), np.int64)
+
+    def words(self, indices: np.ndarray) -> np.ndarray:
+        return np.tile([True, False], (len(indices), 64))
 
 
 def test_huge_numbers_are_numbers() -> None:

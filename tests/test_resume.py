@@ -153,3 +153,26 @@ def test_killed_around_an_epoch_end_it_ends_bit_equal(topology: str, tmp_path: P
     assert lines[-1]["tokens"] == launching.metrics(tmp_path / "whole", "train")[-1]["tokens"]
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
     assert final_weights(tmp_path / "killed") == final_weights(tmp_path / "whole")
+
+
+MASKS = ("--masking.unit=span", "--masking.probability=0.4", "--masking.final_probability=0.1", "--rows.mode=pack")
+
+
+@pytest.mark.parametrize("continued_by", ["one", pytest.param("zero2", marks=pytest.mark.slow)])
+def test_masks_go_on_where_they_were(continued_by: str, tmp_path: Path, prepared_cache: Path) -> None:
+    arguments = (f"--optim.steps={UPDATES}", f"--checkpoint.every={SAVED_AT}", *MASKS)
+    ended = launch(tmp_path / "whole", prepared_cache, "one", *arguments)
+    assert ended.returncode == 0, ended.output
+    masked = [line["masked_tokens"] for line in launching.metrics(tmp_path / "whole", "train")]
+    assert masked[0] > 2 * masked[-1], "the rate does not go from 0.4 to 0.1"
+    run = tmp_path / "run"
+    shutil.copytree(tmp_path / "whole", run)
+    shutil.rmtree(run / "checkpoints" / f"step-{UPDATES:08d}")
+    refused = launch(run, prepared_cache, "one", *arguments, "--masking.unit=token")
+    assert refused.returncode != 0 and "masking.unit: " in refused.stderr, refused.output
+    ended = launch(run, prepared_cache, continued_by, *arguments)
+    assert ended.returncode == 0, ended.output
+    assert f"step-{SAVED_AT:08d}" in ended.stdout
+    assert losses(run) == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+    if continued_by == "one":
+        assert final_weights(run) == final_weights(tmp_path / "whole")

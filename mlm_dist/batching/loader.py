@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mlm_dist.batching import hashing
+from mlm_dist.batching.choosing import Words
 from mlm_dist.batching.masking import Masker
 from mlm_dist.batching.order import SampleOrder
 from mlm_dist.batching.plan import BatchPlan
@@ -33,6 +34,10 @@ class Rows(Protocol):
 
     def windows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens of each window of the rows at `indices`, row after row; and how many windows each row has."""
+        ...
+
+    def words(self, indices: np.ndarray) -> np.ndarray:
+        """Which tokens of the rows at `indices` begin a word: [len(indices), length], booleans."""
         ...
 
 
@@ -92,6 +97,7 @@ def assemble(
     samples: np.ndarray,
     num_rows: int,
     row_keys: np.ndarray | None = None,
+    progress: np.ndarray | None = None,
 ) -> MicroBatch:
     """Read and mask some rows.
 
@@ -102,6 +108,7 @@ def assemble(
         samples: [n] which rows.
         num_rows: Rows the micro-batch shall have, at least n; the missing ones predict nothing and count nothing.
         row_keys: [n], uint64, what the dropout of each row depends on.
+        progress: [n] place of each row in the run, from 0 to 1, on which the masks' rate may depend.
     """
     count = len(samples)
     filled = np.concatenate([samples, np.zeros(num_rows - count, np.int64)])
@@ -112,7 +119,13 @@ def assemble(
     width = input_ids.shape[1]
     shown = input_ids.astype(np.int64)
     predicted = np.zeros(shown.shape, bool)
-    shown[:count], predicted[:count] = masker(input_ids[:count], epochs, samples)
+    words = None
+    if masker.needs_words:
+        row = np.repeat(np.arange(num_rows), num_windows)
+        within = np.cumsum(lengths) - lengths - (np.cumsum(num_tokens) - num_tokens)[row]
+        windows = (row * width + within)[: int(num_windows[:count].sum())]
+        words = Words(rows.words(samples), windows)
+    shown[:count], predicted[:count] = masker(input_ids[:count], epochs, samples, progress, words)
 
     flat = np.flatnonzero(predicted)
     size = max(PREDICTED_MULTIPLE, -(-len(flat) // PREDICTED_MULTIPLE) * PREDICTED_MULTIPLE)
@@ -180,9 +193,11 @@ class TrainingBatches:
         for i in range(plan.accumulation):
             start = step * plan.global_size + (i * plan.num_processes + self._rank) * plan.micro_size
             stop = max(start, min(start + plan.micro_size, self._num_samples))
+            positions = np.arange(start, stop)
             epochs, samples = self._order.between(start, stop)
-            row_keys = hashing.key(self._seed, np.arange(start, stop), hashing.DROPOUT)
-            window.append(assemble(self._rows, self._masker, epochs, samples, plan.micro_size, row_keys))
+            row_keys = hashing.key(self._seed, positions, hashing.DROPOUT)
+            progress = positions / self._num_samples
+            window.append(assemble(self._rows, self._masker, epochs, samples, plan.micro_size, row_keys, progress))
         return window
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from mlm_dist.batching import hashing
+from mlm_dist.batching import choosing, hashing
+from mlm_dist.batching.choosing import Words
 from mlm_dist.config import MaskingConfig
 
-_SELECT, _REPLACE, _RANDOM_TOKEN = 0x5E1EC7, 0x2E91ACE, 0x70CE4
+_REPLACE, _RANDOM_TOKEN = 0x2E91ACE, 0x70CE4
 
 
 @dataclass(frozen=True)
 class Masker:
     """BERT's masking (Devlin et al., 2019, section 3.1), with counter-based randomness.
 
+    What is shown is decided for each predicted token, with whole words too, as BERT's whole-word masking does
+    (create_pretraining_data.py); for spans it is decided for all tokens of a span together, as SpanBERT does (Joshi et
+    al., 2020, section 3.1), each of them with a random token of its own.
+
     Args:
-        config: Probability and shares.
+        config: Probability, unit and shares.
         seed: The run's seed.
         mask_id: The mask token.
         special_ids: Tokens that are never predicted and never shown in another's place.
@@ -36,13 +40,28 @@ class Masker:
         object.__setattr__(self, "_is_ordinary", is_ordinary)
         object.__setattr__(self, "_ordinary", np.flatnonzero(is_ordinary).astype(np.int32))
 
-    def __call__(self, input_ids: np.ndarray, epochs: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def needs_words(self) -> bool:
+        """Whether it must be told where words begin."""
+        return self.config.unit != "token"
+
+    def __call__(
+        self,
+        input_ids: np.ndarray,
+        epochs: np.ndarray,
+        samples: np.ndarray,
+        progress: np.ndarray | None = None,
+        words: Words | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Mask some rows.
 
         Args:
             input_ids: [rows, length] tokens; special tokens, padding among them, are left alone.
             epochs: [rows] epoch of each row.
             samples: [rows] number of each row in the corpus.
+            progress: [rows] place of each row in the run, 0 being the first sample and 1 the end, on which a rate that
+                changes depends; by default that of the first.
+            words: Where words begin, where `needs_words`.
 
         Returns:
             The rows as the model shall see them, and [rows, length] booleans that say which tokens to predict. A row
@@ -53,28 +72,32 @@ class Masker:
         row_keys = hashing.key(self.seed, epochs, samples)[:, None]
         places = hashing.key(row_keys, np.arange(input_ids.shape[1])[None, :])  # [rows, length]
 
-        draw = hashing.mix(places ^ np.uint64(_SELECT))
-        # Words below this are those whose uniform number is below the probability; both are exact.
-        predicted = draw < np.uint64(math.ceil(config.probability * 2**53) << 11)
-        predicted &= eligible
-        bare = ~predicted.any(1)
-        bare &= eligible.any(1)
-        if bare.any():
-            lowest = np.where(eligible[bare], _uniform(draw[bare]), 2.0).argmin(1)
-            predicted[bare, lowest] = True
+        rates = self._rates(progress)
+        deciding = None  # places that decide what is shown, where these are not the predicted ones
+        if config.unit == "token":
+            predicted = choosing.tokens(places, eligible, rates)
+        else:
+            assert words is not None
+            if config.unit == "word":
+                predicted = choosing.words(places, eligible, rates, words)
+            else:
+                predicted, deciding = choosing.spans(places, eligible, rates, words)
 
         shown = input_ids.copy()
         where = np.flatnonzero(predicted)
         chosen, tokens = places.reshape(-1).take(where), input_ids.reshape(-1).take(where)
-        action = _uniform(hashing.mix(chosen ^ np.uint64(_REPLACE)))
+        decisions = chosen if deciding is None else places.reshape(-1).take(deciding)
+        action = choosing.uniform(hashing.mix(decisions ^ np.uint64(_REPLACE)))
         ordinary: np.ndarray = self._ordinary  # type: ignore[attr-defined]
-        drawn = _uniform(hashing.mix(chosen ^ np.uint64(_RANDOM_TOKEN)))
+        drawn = choosing.uniform(hashing.mix(chosen ^ np.uint64(_RANDOM_TOKEN)))
         random = ordinary.take((drawn * len(ordinary)).astype(np.int64))
         tokens = np.where(action < config.mask + config.random, random, tokens)
         shown.reshape(-1)[where] = np.where(action < config.mask, self.mask_id, tokens)
         return shown, predicted
 
-
-def _uniform(words: np.ndarray) -> np.ndarray:
-    """Numbers in [0, 1), made of the first 53 bits of random words."""
-    return (words >> np.uint64(11)) * 2.0**-53
+    def _rates(self, progress: np.ndarray | None) -> float | np.ndarray:
+        """Chance of a token to be predicted, or [rows] that of each row's tokens."""
+        first, last = self.config.probability, self.config.final_probability
+        if progress is None or last is None:
+            return first
+        return first + (last - first) * progress

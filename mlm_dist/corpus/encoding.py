@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mlm_dist.corpus.words import ByMarkingTokenizer
+
 SAMPLE = 8  # texts of each call that are encoded by the tokenizer as well,
 EXCERPT = 512  # so many characters of each, but in the first call, which has them whole
 MAX_WORDS, MAX_CHARS = 1 << 20, 1 << 24  # remembered at a time; where there are no spaces, a line is a word
@@ -35,12 +37,14 @@ class Encoder:
 
     Args:
         tokenizer: A fast tokenizer.
+        marking: Whether ids carry `words.BEGINS` where a word begins; nanotoken cannot tell.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._exact = ByTokenizer(tokenizer.backend_tokenizer)
+    def __init__(self, tokenizer: Any, *, marking: bool = False) -> None:
+        backend = tokenizer.backend_tokenizer
+        self._exact: Way = ByMarkingTokenizer(backend) if marking else ByTokenizer(backend)
         self.vocab_size = len(tokenizer)
-        self.fast: Way | None = ByNanotoken.fit(tokenizer.backend_tokenizer) or ByWords.fit(tokenizer.backend_tokenizer)
+        self.fast: Way | None = (None if marking else ByNanotoken.fit(backend)) or ByWords.fit(backend, self._exact)
         self._is_first = True
         self._busy = threading.Lock()
 
@@ -117,16 +121,16 @@ class ByWords:
     """A tokenizer that takes each word for itself, and so needs to see each word but once.
 
     Args:
-        backend: A tokenizer for which `fit` holds.
+        exact: The way of a tokenizer for which `fit` holds.
     """
 
-    def __init__(self, backend: Any) -> None:
-        self._exact = ByTokenizer(backend)
+    def __init__(self, exact: Way) -> None:
+        self._exact = exact
         self._forget()
 
     @classmethod
-    def fit(cls, backend: Any) -> ByWords | None:
-        """For this tokenizer, if a space ends whatever it looks at."""
+    def fit(cls, backend: Any, exact: Way | None = None) -> ByWords | None:
+        """For this tokenizer, if a space ends whatever it looks at; `exact` is by default its own way."""
         described = json.loads(backend.to_str())
         kinds = [(described[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
         by_words = kinds[0] in (None, "BertNormalizer") and kinds[1:] == ["BertPreTokenizer", "WordPiece"]
@@ -134,7 +138,7 @@ class ByWords:
             token["lstrip"] or token["rstrip"] or len(token["content"].split()) != 1
             for token in described["added_tokens"]
         )
-        return cls(backend) if by_words and not reaching else None
+        return cls(exact or ByTokenizer(backend)) if by_words and not reaching else None
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """See `Way`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,13 @@ def write(path: Path, max_length: int, blocks: Iterable[RowBlock]) -> None:
     write_whole(path, fill, durable=False)
 
 
+def read(path: Path, max_length: int) -> RowTable:
+    """The rows of a file that `write` wrote."""
+    import pyarrow as pa
+
+    return RowTable(pa.ipc.open_stream(pa.memory_map(str(path))).read_all(), max_length)
+
+
 def features(max_length: int):  # type: ignore[no-untyped-def]  # datasets is imported late, it costs a second
     """The columns of a table of rows: input_ids, padded at the end, and the lengths of each row's windows."""
     from datasets import Features, Sequence, Value
@@ -151,28 +158,26 @@ class RowTable:
     Args:
         table: An Arrow table with the columns of `features`.
         max_length: Tokens in a row.
+        words: Where words begin in the rows, part by part, as `words.read` gives it; empty where it is not known.
     """
 
-    def __init__(self, table: Any, max_length: int) -> None:
+    def __init__(self, table: Any, max_length: int, words: Sequence[np.ndarray] = ()) -> None:
         chunks = [chunk for chunk in table.column("input_ids").chunks if len(chunk)]
         # Each chunk is a view on the mapped file: [rows of the chunk, max_length], nothing is copied.
-        self._chunks = [chunk.flatten().to_numpy().reshape(-1, max_length) for chunk in chunks]
-        self._starts = np.cumsum([0, *map(len, self._chunks)])
+        self._tokens = _Pieces([chunk.flatten().to_numpy().reshape(-1, max_length) for chunk in chunks])
+        self._words = _Pieces(words)
         lengths = table.column("lengths").combine_chunks()
         self._lengths: np.ndarray = lengths.flatten().to_numpy()
         self._ends: np.ndarray = np.cumsum(lengths.value_lengths().to_numpy(), dtype=np.int64)
         self.max_length = max_length
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return len(self._tokens)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Rows at `indices`, as an array of shape [len(indices), max_length], int32."""
         found = np.empty((len(indices), self.max_length), np.int32)
-        places = np.searchsorted(self._starts, indices, side="right") - 1
-        for chunk in np.unique(places):
-            here = places == chunk
-            found[here] = self._chunks[chunk][indices[here] - self._starts[chunk]]
+        self._tokens.fill(found, indices)
         return found
 
     def windows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -180,6 +185,35 @@ class RowTable:
         starts = np.where(indices > 0, self._ends[indices - 1], 0)
         counts = self._ends[indices] - starts
         return self._lengths[np.repeat(starts, counts) + _ranks(counts)], counts
+
+    def words(self, indices: np.ndarray) -> np.ndarray:
+        """Which tokens of the rows at `indices` begin a word: [len(indices), max_length], booleans."""
+        assert len(self._words) == len(self), "prepared without masking.unit"
+        packed = np.empty((len(indices), -(-self.max_length // 8)), np.uint8)
+        self._words.fill(packed, indices)
+        return np.unpackbits(packed, axis=1, count=self.max_length).view(bool)
+
+
+class _Pieces:
+    """Arrays that are read as if they were one.
+
+    Args:
+        pieces: Arrays of equal width.
+    """
+
+    def __init__(self, pieces: Sequence[np.ndarray]) -> None:
+        self._pieces = pieces
+        self._starts = np.cumsum([0, *map(len, pieces)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def fill(self, found: np.ndarray, indices: np.ndarray) -> None:
+        """Put what stands at `indices` into `found`."""
+        places = np.searchsorted(self._starts, indices, side="right") - 1
+        for piece in np.unique(places):
+            here = places == piece
+            found[here] = self._pieces[piece][indices[here] - self._starts[piece]]
 
 
 def _ranks(lengths: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlm_dist.corpus import documents, rows, selection, tokens
+from mlm_dist.corpus import documents, rows, selection, tokens, words
 from mlm_dist.corpus.rows import RowTable
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import sha256_of, write_json
@@ -24,10 +24,11 @@ SPLITS = ("train", "validation")
 
 
 class ShardKeys(NamedTuple):
-    """The names of a shard's documents and of its rows."""
+    """The names of a shard's documents, of its rows, and of where words begin in these; empty where nobody asks."""
 
     documents: str
     rows: str
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,18 @@ class PreparedCorpus:
         """The rows of a split."""
         from datasets import load_from_disk
 
-        return RowTable(load_from_disk(str(self.folder / split)).data, self.manifest["config"]["rows"]["max_length"])
+        folder, config = self.folder / split, self.manifest["config"]
+        begins: list[np.ndarray] = []
+        if split == "train" and config.get("words"):
+            state: dict[str, Any] = json.loads((folder / "state.json").read_text("utf-8"))
+            files = [folder / file["filename"] for file in state["_data_files"]]
+            begins = [words.read(path.with_name(f"{words_key(path.stem)}.npy")) for path in files]
+        return RowTable(load_from_disk(str(folder)).data, config["rows"]["max_length"], begins)
+
+
+def words_key(rows_key: str) -> str:
+    """The name of where words begin in the rows of that name."""
+    return f"{rows_key}.words"
 
 
 class CorpusStore:
@@ -148,6 +160,10 @@ class CorpusStore:
         """Where the rows of a shard are."""
         return self.partial / split / f"{key}.arrow"
 
+    def words(self, key: str) -> Path:
+        """Where it is kept where words begin in the training rows of a shard."""
+        return self.partial / "train" / f"{key}.npy"
+
     def mark(self, key: str) -> Path:
         """The file that says a shard is finished, and what came of it."""
         return self.partial / "shards" / f"{key}.json"
@@ -183,7 +199,7 @@ class CorpusStore:
         self, manifest: dict[str, Any], shards: Sequence[ShardKeys], token_counts: np.ndarray
     ) -> PreparedCorpus:
         """Make the shards two `datasets` folders, describe every file, and put the corpus in place in one step."""
-        keys = dict.fromkeys(key for shard in shards for key in shard)
+        keys = dict.fromkeys(key for shard in shards for key in shard if key)
         for path in (path for name in ("documents", "shards", *SPLITS) for path in (self.partial / name).iterdir()):
             if path.stem not in keys:
                 path.unlink()  # of another source, or of other rows, that was interrupted under this digest

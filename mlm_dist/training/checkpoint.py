@@ -125,12 +125,17 @@ def read_state(folder: Path) -> tuple[RunState, dict[str, Any]]:
     return RunState(**found, loss_scale=None if scale is None else (float(scale[0]), int(scale[1]))), identity
 
 
+# What checkpoints were made with that are older than a key.
+_BEFORE: Mapping[str, Any] = {"masking.unit": "token", "masking.final_probability": None}
+
+
 def require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], folder: Path) -> None:
     """Refuse to go on from a run of another identity.
 
     Raises:
         CheckpointError: Names the first key that differs, and the flag that starts anew.
     """
+    theirs = {**_BEFORE, **theirs}
     for key in ours:
         if key.startswith("model.overrides.") and key not in theirs:
             continue  # a field that a newer library has added to its configurations

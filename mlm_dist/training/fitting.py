@@ -21,6 +21,8 @@ from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.training import distributed
 
 DEVIATIONS = 5  # by which a micro-batch may have more predicted tokens than most
+# Tokens that are predicted together, each counted with the size of its group: what the number's variance grows by.
+TOGETHER = {"token": 1, "word": 4, "span": 20}
 # What libraries below torch say instead of raising its error.
 _OUT_OF_MEMORY = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 
@@ -108,9 +110,10 @@ def _fits(accelerator: Accelerator, core: MaskedLanguageModel, batch: MicroBatch
 
 def _most(masker: Masker, rows: Rows, num_rows: int) -> Masker:
     """A masker whose micro-batches have as many predicted tokens as the fullest of a run."""
-    p, num_tokens = masker.config.probability, num_rows * rows.take(np.zeros(1, np.int64)).shape[1]
-    p = min(0.99, p + DEVIATIONS * math.sqrt(p * (1 - p) / num_tokens))
-    return dataclasses.replace(masker, config=dataclasses.replace(masker.config, probability=p))
+    config, num_tokens = masker.config, num_rows * rows.take(np.zeros(1, np.int64)).shape[1]
+    p = config.highest_probability
+    p = min(0.99, p + DEVIATIONS * math.sqrt(p * (1 - p) * TOGETHER[config.unit] / num_tokens))
+    return dataclasses.replace(masker, config=dataclasses.replace(config, probability=p, unit="token"))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

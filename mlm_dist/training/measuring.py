@@ -42,7 +42,14 @@ def seconds_per_update(config: Config, architecture: Any, plan: BatchPlan) -> fl
     model, optimizer = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, 1e-5))
     vocab_size, samples = int(architecture.vocab_size), np.arange(rows)
     masker = Masker(config.masking, config.seed, 0, (0,), vocab_size)
-    batch = assemble(_RandomRows(vocab_size, config.rows.max_length), masker, np.zeros_like(samples), samples, rows)
+    batch = assemble(
+        _RandomRows(vocab_size, config.rows.max_length),
+        masker,
+        np.zeros_like(samples),
+        samples,
+        rows,
+        progress=np.full(rows, 0.5),
+    )
     times = []
     for step in range(1 + NUM_UPDATES):
         began = time.perf_counter()
@@ -73,3 +80,6 @@ class _RandomRows:
 
     def windows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(indices), self._length), np.ones(len(indices), np.int64)
+
+    def words(self, indices: np.ndarray) -> np.ndarray:
+        return np.ones((len(indices), self._length), bool)

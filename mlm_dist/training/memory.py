@@ -165,7 +165,7 @@ def activations(config: Config, shape: Shape, precision: str, micro_size: int) -
     norms = (e if shape.on_cpu else 4) * 2 * h
     per_layer = e * (6 * h + inside) + norms + masks + shape.heads * length * per_score
     embeddings = 4 * 3 * h
-    predicted = config.masking.probability if config.model.masked_head else 1.0
+    predicted = config.masking.highest_probability if config.model.masked_head else 1.0
     per_logit = 12 if e == 4 else 16
     head = predicted * (4 * e * h + per_logit * shape.vocabulary)
     return int(micro_size * length * ((shape.layers + 1) * per_layer + embeddings + head))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ import torch
 from accelerate import Accelerator
 
 from mlm_dist.batching.loader import MicroBatch
+from mlm_dist.batching.masking import Masker
 
-# Held-out masks do not depend on the run's seed, so that runs with different seeds can be compared.
 MASK_SEED = 0
 
 
@@ -35,6 +35,15 @@ class Validation:
     def perplexity(self) -> float:
         """e to the loss; infinite where that is too large for a float."""
         return math.exp(self.loss) if self.loss < 700 else math.inf
+
+
+def held_out_masks(masker: Masker) -> Masker:
+    """What masks the held-out rows of a run whose training rows this one masks: single tokens, at the same chance.
+
+    They depend neither on the run's seed nor on `masking.unit` and `masking.final_probability`, so that runs that
+    differ in these can be compared: the words of a text that is cut into spans are harder to guess.
+    """
+    return replace(masker, seed=MASK_SEED, config=replace(masker.config, unit="token", final_probability=None))
 
 
 @torch.no_grad()

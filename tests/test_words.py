@@ -1,0 +1,197 @@
+"""Where words begin: as the tokenizer says, kept beside the rows, shared between corpora."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from making import made_up_text
+from test_tokens import HOSTILE, KINDS, ODD, TEXTS, train
+
+from mlm_dist.config import parse
+from mlm_dist.corpus import encoding, rows, tokens, words
+from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.errors import CorpusError
+from mlm_dist.prepare import find, prepare
+
+HARD = [*TEXTS[:3], ODD, "don't stop.Now, e.g. 1,234 (x-y) ftp://a.b/c", "", " ", "x" * 40 + " y", "a\u3000b"]
+
+
+@pytest.fixture(scope="module")
+def of_kind() -> dict[str, Any]:
+    return {kind: train(kind) for kind in KINDS}
+
+
+def split(marked: np.ndarray) -> tuple[list[int], list[bool]]:
+    return (marked & ~words.BEGINS).tolist(), (marked >= words.BEGINS).tolist()
+
+
+def by_word_ids(tokenizer: Any, text: str) -> list[bool]:
+    """What the tokenizer's word ids say, long words cut."""
+    found, place, before = [], 0, None
+    for word in tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).word_ids:
+        place = place + 1 if word == before else 0
+        found.append(place % words.LONGEST == 0)
+        before = word
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_are_those_of_the_tokenizer(of_kind: dict[str, Any], kind: str) -> None:
+    tokenizer = of_kind[kind]
+    marked, lengths = encoding.Encoder(tokenizer, marking=True)(HARD)
+    ids, begins = split(marked)
+    plain, plain_lengths = encoding.Encoder(tokenizer)(HARD)
+    assert ids == plain.tolist() and lengths.tolist() == plain_lengths.tolist() and marked.dtype == np.int32
+    assert begins == [begin for text in HARD for begin in by_word_ids(tokenizer, text)]
+
+
+def test_vocabulary_alone_could_not_tell(of_kind: dict[str, Any]) -> None:
+    tokenizer = of_kind["bpe"]
+    ids, begins = split(encoding.Encoder(tokenizer, marking=True)(["don't xt"])[0])
+    found = list(zip(tokenizer.convert_ids_to_tokens(ids), begins, strict=True))
+    assert ("'", True) in found or ("'t", True) in found
+    assert ("t", False) in found, "of a letter that also begins words, its place must say whether it does"
+    ids, begins = split(encoding.Encoder(tokenizer, marking=True)(["t"])[0])
+    assert begins == [True]
+
+
+def test_white_space_ends_a_word_where_the_tokenizer_does_not_split() -> None:
+    from tokenizers import Tokenizer, models, normalizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE(unk_token="[UNK]"))
+    backend.normalizer = normalizers.Replace(" ", "▁")  # as Gemma's, and so mmBERT's
+    backend.train_from_iterator(
+        [f"▁{word}" for text in TEXTS[:5] for word in text.split()],  # no token reaches over a space
+        trainers.BpeTrainer(vocab_size=300, special_tokens=["[UNK]"], show_progress=False, max_token_length=6),
+    )
+    text = "ba kedi\nlo  mu\t\tsto "
+    assert set(backend.encode(text).word_ids) == {0}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
+    ids, begins = split(encoding.Encoder(tokenizer, marking=True)([text, text])[0])
+    assert ids[: len(ids) // 2] == ids[len(ids) // 2 :] and begins[: len(ids) // 2] == begins[len(ids) // 2 :]
+    found: list[str] = []
+    for token, begin in zip(tokenizer.convert_ids_to_tokens(ids[: len(ids) // 2]), begins, strict=False):
+        found = [*found, token] if begin else [*found[:-1], found[-1] + token]
+    # Line ends and tabs are unknown to it; a space that no word follows stands for itself.
+    assert found == ["ba", "▁kedi", "[UNK]lo", "▁▁mu", "[UNK][UNK]sto", "▁"]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=HOSTILE)
+def test_memory_of_words_marks_as_the_tokenizer_does(of_kind: dict[str, Any], text: str) -> None:
+    backend = of_kind["wordpiece"].backend_tokenizer
+    exact = words.ByMarkingTokenizer(backend)
+    by_words = encoding.ByWords.fit(backend, exact)
+    assert by_words is not None
+    for _ in range(2):
+        for one, other in zip(by_words([text, "ba ke", text]), exact([text, "ba ke", text]), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+COMMON = ("--tokenizer.train_vocab_size=400", "--rows.max_length=30", "--corpus.validation_fraction=0.2")
+
+
+def prepared(folder: Path, cache: Path, *arguments: str) -> PreparedCorpus:
+    return prepare(parse([f"--corpus.source={folder}", f"--corpus.cache_dir={cache}", *COMMON, *arguments]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", ["truncate", "chunk", "pack"])
+def test_rows_know_where_their_words_begin(folder: Path, tmp_path: Path, mode: str, kind: str) -> None:
+    arguments = (f"--rows.mode={mode}", f"--tokenizer.train_kind={kind}", "--masking.unit=word")
+    corpus = prepared(folder, tmp_path / "cache", *arguments)
+    tokenizer, special, table = corpus.tokenizer, tokens.special_tokens(corpus.tokenizer), corpus.rows("train")
+    room = 30 - 2
+    expected: list[tuple[list[int], list[bool]]] = []
+    for _, side, text in corpus.documents():
+        if side == "train":
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            begins = by_word_ids(tokenizer, text)
+            starts = range(0, room if mode == "truncate" else len(ids), room)
+            expected += [(ids[i : i + room], begins[i : i + room]) for i in starts]
+    found = []
+    everything = np.arange(len(table))
+    lengths, counts = table.windows(everything)
+    left = iter(lengths.tolist())
+    for ids, begins, count in zip(table.take(everything), table.words(everything), counts.tolist(), strict=True):
+        end = 0
+        for _ in range(count):
+            begin, end = end, end + next(left)
+            found.append((ids[begin + 1 : end - 1].tolist(), begins[begin + 1 : end - 1].tolist()))
+        assert not begins[np.isin(ids, special.all)].any()
+    assert sorted(found) == sorted(expected) and any(not all(begins) for _, begins in found)
+    draw = np.random.default_rng(0).integers(0, len(table), 50)
+    np.testing.assert_array_equal(table.words(draw), table.words(everything)[draw])
+
+
+def test_corpora_share_all_but_where_words_begin(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    plain = prepared(folder, cache)
+    scheduled = prepared(folder, cache, "--masking.final_probability=0.3", "--masking.probability=0.2")
+    word, span = (prepared(folder, cache, f"--masking.unit={unit}") for unit in ("word", "span"))
+    assert plain.digest == scheduled.digest != word.digest == span.digest
+    assert "words" not in plain.manifest["config"] and not list(plain.folder.rglob("*.words*"))
+    mine = {name for name in word.manifest["files"] if ".words" in name}
+    shards = [name for name in plain.manifest["files"] if name.split("/")[0] in ("documents", "train", "validation")]
+    assert len(mine) == 2 * len(word.manifest["shards"])
+    for name in (name for name in shards if name.endswith((".arrow", ".parquet"))):
+        assert (word.folder / name).samefile(plain.folder / name), name
+    kept = {name: file for name, file in plain.manifest["files"].items() if name.startswith(("train/", "shards/"))}
+    state = "train/state.json"  # it holds the digest
+    assert {name: word.manifest["files"][name] for name in kept if name != state} == {
+        name: file for name, file in kept.items() if name != state
+    }
+    # And the other way around.
+    other = tmp_path / "other"
+    first = prepared(folder, other, "--masking.unit=span")
+    again = prepared(folder, other)
+    assert again.manifest == plain.manifest
+    assert (first.folder / shards[-1]).exists()
+    found = find(parse([f"--corpus.source={folder}", f"--corpus.cache_dir={other}", *COMMON, "--masking.unit=word"]))
+    assert found[0] is not None and found[0].digest == first.digest
+
+
+def test_words_go_on_where_they_were_interrupted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlm_dist import prepare as job
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    whole = prepared(folder, tmp_path / "whole", "--masking.unit=word")
+    with monkeypatch.context() as patched:
+        patched.setattr(job.words, "write", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepared(folder, tmp_path / "cache", "--masking.unit=word")
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "_tokenize", stop)
+        assert prepared(folder, tmp_path / "cache", "--masking.unit=word").manifest == whole.manifest
+
+
+def test_rows_that_are_not_the_tokenizers_are_refused(of_kind: dict[str, Any], tmp_path: Path) -> None:
+    special = tokens.special_tokens(of_kind["bpe"])
+    texts = [made_up_text(i, 50) for i in range(5)]
+    plain, marked = (encoding.Encoder(of_kind["bpe"], marking=marking)(texts) for marking in (False, True))
+    path = tmp_path / "rows.arrow"
+
+    def write(ids: np.ndarray, lengths: np.ndarray) -> None:
+        words.write(tmp_path / "x.npy", path, 16, [rows.window(ids, lengths, "chunk", 16, special)])
+
+    rows.write(path, 16, [rows.window(*plain, "chunk", 16, special)])
+    write(*marked)
+    num_rows = len(rows.read(path, 16))
+    assert words.read(tmp_path / "x.npy").shape == (num_rows, 2)
+    other = marked[0].copy()
+    other[100] ^= 1
+    for ids, lengths in ((other, marked[1]), (marked[0][: lengths_of(marked)], marked[1][:-1])):
+        with pytest.raises(CorpusError, match=r"^masking\.unit: .*nanotoken"):
+            write(ids, lengths)
+
+
+def lengths_of(encoded: tuple[np.ndarray, np.ndarray]) -> int:
+    """Tokens of all texts but the last."""
+    return int(encoded[1][:-1].sum())
