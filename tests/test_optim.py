@@ -70,7 +70,8 @@ class Training:
     """A small model and its prepared optimizer on this very process."""
 
     def __init__(self, name: str, seed: int = 0, **changes: Any) -> None:
-        self.config = OptimConfig(**{"name": name, "lr": 1e-3, "weight_decay": 0.1} | changes)
+        settings: dict[str, Any] = {"name": name, "lr": 1e-3, "weight_decay": 0.1} | changes
+        self.config = OptimConfig(**settings)
         self.accelerator = Accelerator(cpu=True)
         self.core = MaskedLanguageModel(model_of(seed=seed))
         built = build_optimizer(self.core, self.config, 1e-3)
@@ -79,6 +80,14 @@ class Training:
 
     def update(self, number: int) -> StepResult:
         return optimizer_step(self.accelerator, self.model, self.optimizer, [batch_of(number)], 1.0, step=number)
+
+    def step_along(self, *sizes: float) -> None:
+        """One update for each size, along made-up gradients of it that every weight has."""
+        generator = torch.Generator().manual_seed(0)
+        for size in sizes:
+            for parameter in self.core.parameters():
+                parameter.grad = size * torch.randn(parameter.shape, generator=generator)
+            self.optimizer.step()
 
     def weights(self) -> dict[str, torch.Tensor]:
         return {name: parameter.detach().clone() for name, parameter in self.core.named_parameters()}
@@ -135,18 +144,18 @@ def test_plain_optimizer_is_what_it_was() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_layer_has_its_share_of_the_rate(name: str) -> None:
-    """The first step of Adam, and every step of Lion, moves each weight that has a gradient by the rate itself."""
+    """The first step of Adam, and every step of Lion, moves each weight by the rate itself."""
     run = Training(name, layer_lr_decay=0.5, weight_decay=0.0, eps=1e-12)
     set_lr(run.optimizer, 1e-3)
     before, depth = run.weights(), depths(run.core.model)
-    run.update(0)
-    for parameter, after in run.weights().items():
-        at = depth[parameter.removeprefix("model.")]
-        moved = (after - before[parameter]).abs()
-        if ".layer." in parameter and after.ndim == 2 and name == "muon":
-            assert 0.1 < moved.square().mean().sqrt() / (0.2e-3 * 0.5 ** (4 - at)) < 1.5, parameter
+    run.step_along(1.0)
+    for each, after in run.weights().items():
+        at = depth[each.removeprefix("model.")]
+        moved = (after - before[each]).abs()
+        if ".layer." in each and after.ndim == 2 and name == "muon":
+            assert 0.5 < moved.square().mean().sqrt() / (0.2e-3 * 0.5 ** (4 - at)) < 1.5, each
         else:
-            assert moved.max() == pytest.approx(1e-3 * 0.5 ** (4 - at), rel=2e-3), parameter
+            assert moved.max() == pytest.approx(1e-3 * 0.5 ** (4 - at), rel=2e-3), each
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -156,9 +165,9 @@ def test_decay_acts_on_matrices_alone(name: str) -> None:
     for parameter in run.core.parameters():
         parameter.grad = torch.zeros_like(parameter)
     run.optimizer.step()
-    for parameter, after in run.weights().items():
-        expected = before[parameter] * (1 - 1e-4 if after.ndim > 1 else 1)
-        assert torch.allclose(after, expected, rtol=1e-6, atol=0), parameter
+    for each, after in run.weights().items():
+        expected = before[each] * (1 - 1e-4 if after.ndim > 1 else 1)
+        assert torch.allclose(after, expected, rtol=1e-6, atol=0), each
 
 
 def test_muon_is_for_the_matrices_of_the_blocks() -> None:
@@ -179,22 +188,20 @@ def test_muon_is_for_the_matrices_of_the_blocks() -> None:
 def test_muon_makes_steps_orthogonal() -> None:
     run = Training("muon", weight_decay=0.0)
     before = run.weights()
-    run.update(0)
+    run.step_along(1.0)
     name = "model.bert.encoder.layer.0.attention.self.query.weight"
     sizes = torch.linalg.svdvals(run.weights()[name] - before[name])
-    assert sizes.min() > 0.3 * sizes.max(), "Newton-Schulz leaves them between a half and one and a half"
+    assert sizes.min() > 0.2 * sizes.max(), "those of a random matrix differ by a factor of a hundred"
 
 
 def test_stableadamw_shortens_steps_along_unexpected_gradients() -> None:
     moved = {}
     for name in ("adamw", "stableadamw"):
         run = Training(name, weight_decay=0.0, betas=(0.0, 0.99))
-        for size in (1e-3, 1e-3, 1.0):
-            before = run.weights()
-            for parameter in run.core.parameters():
-                parameter.grad = torch.full_like(parameter, size)
-            run.optimizer.step()
-        moved[name] = (run.weights()["model.cls.predictions.bias"] - before["model.cls.predictions.bias"]).abs().max()
+        run.step_along(*20 * [1e-3])
+        before = run.weights()
+        run.step_along(1.0)
+        moved[name] = (run.weights()["model.cls.predictions.bias"] - before["model.cls.predictions.bias"]).abs().mean()
     assert moved["stableadamw"] < 0.5 * moved["adamw"]
 
 
@@ -303,7 +310,7 @@ def test_wsd_falls_as_one_minus_the_square_root() -> None:
     config, updates = OptimConfig(schedule="wsd", warmup=10), 110
     rates = [lr_at(step, config, 2.0, updates) for step in range(updates)]
     begin = updates - round(WSD_DECAY_SHARE * 100)
-    assert rates[10 : begin + 1] == [2.0] * (begin - 9)
+    assert rates[10 : begin + 1] == pytest.approx([2.0] * (begin - 9))
     for step in range(begin, updates):
         assert rates[step] == pytest.approx(2.0 * (1 - math.sqrt((step - begin) / 20)))
     assert lr_at(updates, config, 2.0, updates) == 0.0
@@ -391,8 +398,10 @@ def test_what_cannot_be_is_refused(flags: tuple[str, ...], said: str) -> None:
 def test_run_ends_by_the_clock_at_a_rate_of_zero(tmp_path: Path, prepared_cache: Path) -> None:
     """Every rate follows from the step and what the line before recorded."""
     run = tmp_path / "run"
-    flags = (f"--corpus.cache_dir={prepared_cache}", f"--output_dir={run}", "--logging.every=1", *launching.TINY)
-    flags += ("--optim.hours=0.001", "--optim.schedule=wsd", "--batch.global_size=8", "--validation.every=null")
+    flags = (
+        *(f"--corpus.cache_dir={prepared_cache}", f"--output_dir={run}", "--logging.every=1", *launching.TINY),
+        *("--optim.hours=0.001", "--optim.schedule=wsd", "--batch.global_size=8", "--validation.every=null"),
+    )
     ended = launching.python("train.py", *flags)
     assert ended.returncode == 0, ended.output
     lines, start = launching.metrics(run, "train"), launching.metrics(run, "start")[0]
@@ -430,18 +439,17 @@ def test_processes_agree_on_the_end(tmp_path: Path, prepared_cache: Path, kind: 
 @pytest.mark.parametrize("name", ["bert", "roberta", "electra", "modernbert"])
 def test_frozen_embeddings_take_the_tied_output_along(name: str, tmp_path: Path) -> None:
     model_of(name).save_pretrained(tmp_path)
-    path = f"--model.name_or_path={tmp_path}"
-    config = parse([path, "--model.freeze_embeddings=true", "--rows.max_length=32"])
+    flags = (f"--model.name_or_path={tmp_path}", "--rows.max_length=32")
+    plain, config = parse(flags), parse([*flags, "--model.freeze_embeddings=true"])
+    assert all(parameter.requires_grad for parameter in build(plain, architecture(plain, None)).parameters())
     frozen = build(config, architecture(config, None))
     table = frozen.get_input_embeddings().weight
     assert table is frozen.get_output_embeddings().weight
     assert [parameter for parameter in frozen.parameters() if not parameter.requires_grad] == [table]
-    core = MaskedLanguageModel(frozen)
-    optimizer = build_optimizer(core, OptimConfig(weight_decay=0.5), 0.1)
-    assert not any(parameter is table for group in optimizer.param_groups for parameter in group["params"])
-    assert all(
-        parameter.requires_grad for parameter in build(parse([path]), architecture(parse([path]), None)).parameters()
-    )
+    optimizer = build_optimizer(MaskedLanguageModel(frozen), OptimConfig(), 1e-3)
+    updated = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert not any(parameter is table for parameter in updated)
+    assert len(updated) == len(list(frozen.parameters())) - 1
 
 
 # --- the loss ---
