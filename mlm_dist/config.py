@@ -124,12 +124,16 @@ class ModelConfig:
         from_scratch: Start from random weights even where name_or_path is a checkpoint; its configuration is kept.
         overrides: Fields of the model's configuration to change, such as {hidden_size: 256}.
         masked_head: Compute logits at the masked positions only: same loss, less work.
+        freeze_embeddings: Leave the table of token embeddings, and the output matrix that is tied to it, as they are:
+            for small corpora, where most tokens are too rare to learn from. Excludes tokenizer.add_domain_tokens, whose
+            embeddings have everything to learn.
     """
 
     name_or_path: str = "bert-tiny"
     from_scratch: bool = False
     overrides: dict[str, Any] = field(default_factory=dict)
     masked_head: bool = True
+    freeze_embeddings: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,27 +155,36 @@ class OptimConfig:
     """The optimizer and how far it goes.
 
     Args:
-        name: The optimizer. Weight decay applies to matrices only.
-        lr: Peak learning rate; by default 5e-5 from a checkpoint and 0.384 / hidden_size from scratch.
-        weight_decay: Decoupled weight decay.
-        betas: AdamW's two decay rates.
-        eps: AdamW's epsilon.
+        name: adamw; stableadamw, which shortens steps along unexpectedly large gradients; lion, which keeps one moment;
+            or muon, which makes the steps of the hidden layers' matrices orthogonal, and is adamw for all else.
+            stableadamw and lion need the extra `optimizers`; stableadamw and muon cannot be sharded.
+        lr: Peak learning rate; by default 5e-5 from a checkpoint and 0.384 / hidden_size from scratch, for lion a fifth
+            of that.
+        layer_lr_decay: Each layer's rate is this share of the one above it; the head has the full rate, the embeddings
+            the least. 1.0 is the same rate for all.
+        weight_decay: Decoupled weight decay, of matrices only.
+        betas: The two decay rates of adamw, stableadamw and lion.
+        eps: Epsilon of adamw and stableadamw.
         max_grad_norm: Gradients with a larger global norm are scaled down to it; null leaves them alone.
         epochs: Passes over the training rows, each with new masks; fractions are allowed.
         steps: Updates; given, it takes the place of epochs.
+        hours: Time from the first update to the last, validation and saving included, over all tries of a run that was
+            interrupted; in place of epochs and steps. The schedule ends with it, however fast the machine is.
         warmup: Updates over which the rate rises from zero; a value under 1 is a share of all updates.
         schedule: What the rate does after warm-up. linear and cosine fall to zero, constant stays, wsd stays and falls
-            to zero linearly over the last fifth.
+            to zero over the last fifth, as 1 - sqrt.
     """
 
-    name: Literal["adamw"] = "adamw"
+    name: Literal["adamw", "stableadamw", "lion", "muon"] = "adamw"
     lr: float | None = None
+    layer_lr_decay: float = 1.0
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     max_grad_norm: float | None = 1.0
     epochs: float = 8.0
     steps: int | None = None
+    hours: float | None = None
     warmup: float = 0.06
     schedule: Literal["linear", "cosine", "wsd", "constant"] = "linear"
 
@@ -464,6 +477,10 @@ def _check(config: Config) -> None:
         raise ConfigError("tokenizer.path and tokenizer.train_vocab_size exclude each other; give one of them")
     words = config.tokenizer.add_domain_tokens
     require("tokenizer.add_domain_tokens", words is None or words >= 1, "must be at least 1, or null")
+    if words is not None and config.model.freeze_embeddings:
+        raise ConfigError(
+            "tokenizer.add_domain_tokens and model.freeze_embeddings exclude each other; give one of them"
+        )
     require("rows.max_length", config.rows.max_length >= 8, "must be at least 8")
     require("masking.probability", 0 < masking.probability < 1, "must be over 0 and under 1")
     final = masking.final_probability
@@ -479,6 +496,11 @@ def _check(config: Config) -> None:
     require("optim.max_grad_norm", optim.max_grad_norm is None or optim.max_grad_norm > 0, "must be over 0, or null")
     require("optim.epochs", optim.epochs > 0, "must be over 0")
     require("optim.steps", optim.steps is None or optim.steps >= 1, "must be at least 1")
+    require("optim.hours", optim.hours is None or optim.hours > 0, "must be over 0, or null")
+    if optim.hours is not None and (optim.steps is not None or optim.epochs != OptimConfig.epochs):
+        other = "epochs" if optim.steps is None else "steps"
+        raise ConfigError(f"optim.hours and optim.{other} exclude each other; give one of them")
+    require("optim.layer_lr_decay", 0 < optim.layer_lr_decay <= 1, "must be over 0 and at most 1")
     require("optim.warmup", optim.warmup >= 0, "must not be negative")
     every = config.validation.every
     require("validation.every", every is None or every >= 1, "must be at least 1, or null")

@@ -90,7 +90,8 @@ def _table(config: Config, seen: Foreseen) -> Table:
     if num_rows is not None:
         updates, samples = num_updates(config, num_rows)
         warmup = warmup_updates(config.optim, updates)
-        shown.add_row("updates", f"{updates:,} of {samples:,} rows, {warmup:,} of them to warm up")
+        many = f"{updates:,} of {samples:,} rows, {warmup:,} of them to warm up"
+        shown.add_row("updates", many if config.optim.hours is None else f"as many as {config.optim.hours:g} h hold")
         shown.add_row("time", _time(config, seen, updates))
     _memory(seen, shown)
     _disk(config, seen, shown)
@@ -124,10 +125,10 @@ def _time(config: Config, seen: Foreseen, updates: int) -> str:
     if seen.memory.total > memory.available(seen.topology):
         return "not measured: it may not fit the memory"
     seconds = measuring.seconds_per_update(config, seen.architecture, seen.batch)
-    return (
-        f"about {_duration(seconds * updates)}: {seconds:.3g} s per update, measured on random tokens; validation and "
-        "saving come on top"
-    )
+    each = f"{seconds:.3g} s per update, measured on random tokens"
+    if config.optim.hours is not None:
+        return f"{config.optim.hours:g} h, so at most {3600 * config.optim.hours / seconds:,.0f} updates: {each}"
+    return f"about {_duration(seconds * updates)}: {each}; validation and saving come on top"
 
 
 def _memory(seen: Foreseen, shown: Table) -> None:

@@ -144,16 +144,16 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
         def tokenize(i: int) -> None:
             if not store.is_finished(shards[i].rows):
                 _tokenize(config, store, encoder, special, shortens, sides[i], shards[i])
+
+        # While the tokens of one shard are computed, those of another are made into rows and written.
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(tokenize, mine))
         if _needs_words(config):
             shards = [shard._replace(words=words_key(shard.rows)) for shard in shards]
             marking = encoding.Encoder(tokenizer, marking=True)
             for i in mine:
                 if not store.is_finished(shards[i].words):
                     _mark_words(config, store, marking, special, sides[i], shards[i])
-
-        # While the tokens of one shard are computed, those of another are made into rows and written.
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(tokenize, mine))
 
     def publish() -> None:
         meeting.wait_for([store.mark(key) for _, *made in shards for key in made if key])

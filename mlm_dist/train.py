@@ -35,6 +35,7 @@ from mlm_dist.prepare import prepare
 from mlm_dist.training import checkpoint, distributed, fitting, trackers
 from mlm_dist.training.checkpoint import Checkpoints, RunState
 from mlm_dist.training.guard import Guard, StopSignal
+from mlm_dist.training.horizon import Horizon
 from mlm_dist.training.metrics import Metrics
 from mlm_dist.training.optim import build_optimizer, lr_at, peak_lr, set_lr, warmup_updates
 from mlm_dist.training.progress import TrainingProgress
@@ -100,7 +101,8 @@ def main(config: Config) -> None:
     metrics = Metrics(accelerator, run / "metrics.jsonl", state.step, state.tokens, state.skipped_steps)
     guard = Guard(batches.samples, job.say)
     signals = StopSignal()
-    progress = TrainingProgress(updates, is_main=accelerator.is_main_process)
+    horizon = Horizon(config, updates, state, is_main=accelerator.is_main_process)
+    progress = TrainingProgress(horizon.fixed, is_main=accelerator.is_main_process)
 
     facts: dict[str, object] = {
         "version": __version__,
@@ -111,9 +113,7 @@ def main(config: Config) -> None:
         "processes": distributed.describe(accelerator),
         "batch": plan.describe(),
         "rows": len(rows),
-        "samples": samples,
-        "updates": updates,
-        "warmup_updates": warmup_updates(config.optim, updates),
+        **horizon.describe(samples, warmup_updates(config.optim, updates)),
         "peak_learning_rate": peak,
         **(_unigram(corpus, held_out, fixed_masker) if accelerator.is_main_process and len(held_out) else {}),
     }
@@ -131,7 +131,8 @@ def main(config: Config) -> None:
         with metrics.paused():
             metrics.skipped_steps += guard.check()
             scale = distributed.loss_scale_of(accelerator, optimizer)
-            reached = RunState(step, batches.samples_before(step), metrics.tokens, metrics.skipped_steps, scale)
+            counts = (step, batches.samples_before(step), metrics.tokens, metrics.skipped_steps)
+            reached = RunState(*counts, scale, horizon.seconds, horizon.estimate)
             checkpoints.save(accelerator, core, optimizer, reached)
 
     began = time.perf_counter()
@@ -139,8 +140,9 @@ def main(config: Config) -> None:
         step = state.step
         if len(held_out) and point is None:
             validate()
-        while step < updates:
-            lr = lr_at(step, config.optim, peak, updates)
+        horizon.begin()
+        while step < horizon.updates:
+            lr = lr_at(step, config.optim, peak, horizon.updates)
             set_lr(optimizer, lr)
             reseed(config.seed, step, rank)
             window = batches.window(step)
@@ -152,24 +154,28 @@ def main(config: Config) -> None:
                 config.optim.max_grad_norm,
                 step=step,
                 stop_requested=signals.requested,
+                milliseconds=horizon.milliseconds_to_tell,
             )
             guard.watch(step, result)
             step += 1
             metrics.record(result)
             progress.advance(step)
-            line_due = _due(step, config.logging.every, updates)
+            horizon.look(step, result)
+            line_due = _due(step, config.logging.every, horizon.updates)
             stopping = signals.agreed(result, line_due=line_due)
             if line_due or stopping:
                 metrics.skipped_steps += guard.check()
-                progress.train(metrics.train_line(step, batches.samples_before(step), lr, guard.is_spike))
-            if len(held_out) and _due(step, config.validation.every, updates):
+                line = metrics.train_line(step, batches.samples_before(step), lr, guard.is_spike, horizon.facts)
+                progress.train(line)
+            if len(held_out) and _due(step, config.validation.every, horizon.updates):
                 validate()
-            if stopping or _due(step, config.checkpoint.every, updates):
+            if stopping or _due(step, config.checkpoint.every, horizon.updates):
                 save()
             if stopping:
                 break
         checkpoints.finish(accelerator)
     batches.close()
+    updates = horizon.updates
 
     outcome: dict[str, float] = {}
     if accelerator.is_main_process and metrics.held_out and step == updates:
@@ -220,6 +226,8 @@ def _identity(config: Config, corpus: PreparedCorpus, found: Any) -> dict[str, o
         "corpus.source": f"digest {corpus.digest}",
         "batch.global_size": config.batch.global_size,
         "model.name_or_path": config.model.name_or_path,
+        "model.freeze_embeddings": config.model.freeze_embeddings,
+        "optim.name": config.optim.name,
     }
     plain: dict[str, object] = json.loads(json.dumps(masking | identity | shape, default=str))
     return plain

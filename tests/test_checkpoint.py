@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mlm_dist.errors import CheckpointError
-from mlm_dist.training import checkpoint, distributed
+from mlm_dist.training import checkpoint
 from mlm_dist.training.checkpoint import Checkpoints, RunState
 from mlm_dist.training.tensor_file import TensorFileWriter
 
@@ -221,9 +221,9 @@ def test_checkpoint_holds_these_files_only(run: Run, good: Path) -> None:
     for name, parameter in run.core.named_parameters():
         assert torch.equal(bits(weights[name]), bits(parameter.detach()))
     moments = load_file(good / "optimizer.safetensors")
-    assert moments.keys() == {f"{key}/{name}" for name in weights for key in distributed.MOMENTS}
+    assert moments.keys() == {f"{key}/{name}" for name in weights for key in ("exp_avg", "exp_avg_sq")}
     for name, parameter in run.core.named_parameters():
-        for key in distributed.MOMENTS:
+        for key in ("exp_avg", "exp_avg_sq"):
             assert torch.equal(moments[f"{key}/{name}"], run.optimizer.optimizer.state[parameter][key])
             assert moments[f"{key}/{name}"].any()
 

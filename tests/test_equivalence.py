@@ -68,6 +68,39 @@ def test_packed_rows_follow_one_process(tmp_path: Path, prepared_cache: Path) ->
     check_same("no", found, expected)
 
 
+# Lion takes signs and Muon computes in bfloat16: both make more of a difference in the last bit than AdamW does.
+COARSE = 2e-2
+OPTIONS: dict[str, tuple[str, tuple[str, ...], float]] = {
+    "lion, by layer, frozen": (
+        "zero2",
+        ("--optim.name=lion", "--optim.layer_lr_decay=0.7", "--model.freeze_embeddings=true"),
+        COARSE,
+    ),
+    "lion": ("zero3", ("--optim.name=lion",), COARSE),
+    "muon": ("cpu_2", ("--optim.name=muon", "--optim.layer_lr_decay=0.7"), COARSE),
+    "stableadamw": ("cpu_2", ("--optim.name=stableadamw",), 1e-4),
+    "by layer under zero1": ("zero1", ("--optim.layer_lr_decay=0.7",), 1e-4),
+    "by layer under zero3": ("zero3", ("--optim.layer_lr_decay=0.7",), 1e-4),
+    "frozen on two": ("cpu_2", ("--model.freeze_embeddings=true",), 1e-4),
+    "frozen under zero3": ("zero3", ("--model.freeze_embeddings=true",), 1e-4),
+    "wsd": ("zero1", ("--optim.schedule=wsd",), 1e-4),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if "," in name else pytest.mark.slow) for name in OPTIONS]
+)
+def test_ways_to_optimize_follow_one_process(name: str, tmp_path: Path, prepared_cache: Path) -> None:
+    topology, arguments, tolerance = OPTIONS[name]
+    expected, _ = launch(tmp_path / "one", prepared_cache, "cpu", "no", *arguments)
+    found, _ = launch(tmp_path / "two", prepared_cache, topology, "no", *arguments, "--batch.micro_size=4")
+    assert [line["learning_rate"] for line in found] == [line["learning_rate"] for line in expected]
+    losses, wanted = ([line["loss"] for line in lines] for lines in (found, expected))
+    assert losses[:2] == pytest.approx(wanted[:2], abs=1e-5)
+    assert losses == pytest.approx(wanted, abs=tolerance)
+    assert losses[-1] < losses[0]
+
+
 def check_same(precision: str, ours_of_both: Any, theirs_of_both: Any) -> None:
     """Compare (train lines, validation lines) of two runs."""
     (found, found_validation), (expected, expected_validation) = ours_of_both, theirs_of_both

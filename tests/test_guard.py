@@ -18,7 +18,8 @@ from mlm_dist.training.step import StepResult
 def result(*, skipped: bool = False, stop: int = 0, device: str = "cpu") -> StepResult:
     """What an update would report."""
     zero = torch.zeros(())
-    return StepResult(zero, zero, zero, zero, torch.tensor(float(skipped)), torch.tensor(stop, device=device))
+    stopping = torch.tensor(stop, device=device)
+    return StepResult(zero, zero, zero, zero, torch.tensor(float(skipped)), stopping, zero)
 
 
 class Watched:

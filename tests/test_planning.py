@@ -204,10 +204,10 @@ def test_states_are_those_of_the_zero_paper(stage: int, gigabytes: float) -> Non
     shape = Shape(7_500_000_000, 36, 4096, 16384, 32, 30_522, gated=False, dropout=False, fused=True, on_cpu=False)
     settings = {"zero_optimization": {"reduce_bucket_size": 0}}
     launch = topology.Topology(64, 8, H100, "bf16", "zero", stage, deepspeed=settings)
-    weights, gradients, moments, host = memory.states(shape, launch)
+    weights, gradients, moments, host = memory.states(Config(), shape, launch)
     assert (weights + gradients + moments) / 1e9 == pytest.approx(gigabytes, abs=0.06)
     assert host == 0
-    offloaded = memory.states(shape, dataclasses.replace(launch, offload=frozenset({"optimizer"})))
+    offloaded = memory.states(Config(), shape, dataclasses.replace(launch, offload=frozenset({"optimizer"})))
     assert sum(offloaded[:3]) < weights + gradients + moments
     assert sum(offloaded) == weights + gradients + moments
 
@@ -220,7 +220,7 @@ def test_plain_states_are_what_adamw_allocates() -> None:
     tensors = [model.weight, model.weight.grad, *optimizer.state[model.weight].values()]
     allocated = sum(t.numel() * t.element_size() for t in tensors if t is not None and t.ndim)
     shape = Shape(1_000_000, 1, 1000, 1000, 1, 1000, gated=False, dropout=False, fused=True, on_cpu=False)
-    assert sum(memory.states(shape, topology.read({}, CPU))) == allocated
+    assert sum(memory.states(Config(), shape, topology.read({}, CPU))) == allocated
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "modernbert"])

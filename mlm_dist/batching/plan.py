@@ -9,6 +9,7 @@ from mlm_dist.config import Config
 from mlm_dist.errors import ConfigError
 
 MAX_MICRO_TOKENS = 65_536
+UNBOUNDED = 1 << 40  # updates of a run that ends by the clock, while nobody knows how many those are
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def num_updates(config: Config, num_rows: int) -> tuple[int, int]:
     """How long a run is.
 
     Returns:
-        Updates, and samples they consume; the last update may be smaller than the others.
+        Updates, and samples they consume; the last update may be smaller than the others. With `optim.hours` both are
+        without a bound.
 
     Raises:
         ConfigError: There are fewer rows than one global batch has.
@@ -91,6 +93,8 @@ def num_updates(config: Config, num_rows: int) -> tuple[int, int]:
             f"batch.global_size: {size} rows per update, but the corpus has only {num_rows} training rows; lower it to "
             f"{num_rows} or less, add documents or lower corpus.min_chars or rows.max_length"
         )
+    if config.optim.hours is not None:
+        return UNBOUNDED, UNBOUNDED * size
     if config.optim.steps is not None:
         return config.optim.steps, config.optim.steps * size
     samples = max(1, round(config.optim.epochs * num_rows))

@@ -130,6 +130,9 @@ def first_position(found: Any) -> int:
 def build(config: Config, architecture: Any, domain_tokens: Mapping[int, Sequence[int]] | None = None) -> Any:
     """A transformers masked-language model in fp32 on the CPU; from scratch its weights depend on the seed alone.
 
+    With `model.freeze_embeddings` the table of token embeddings, and an output matrix that is tied to it, asks for no
+    gradients.
+
     Args:
         config: The run.
         architecture: The model's configuration, see `architecture`.
@@ -169,6 +172,8 @@ def build(config: Config, architecture: Any, domain_tokens: Mapping[int, Sequenc
             model.resize_token_embeddings(wanted, mean_resizing=not domain_tokens)
         start_from_pieces(model, domain_tokens or {})
     model.tie_weights()
+    if config.model.freeze_embeddings:
+        model.get_input_embeddings().weight.requires_grad_(False)
     return model
 
 

@@ -34,8 +34,10 @@ class Record:
 
     @property
     def updates(self) -> int | None:
-        """Updates the whole run was to have."""
-        return self.start.get("updates")
+        """Updates the whole run was to have; of one that ends by the clock, the newest estimate."""
+        newest = self.train[max(self.train)] if self.train else {}
+        found: int | None = newest.get("updates", self.start.get("updates"))
+        return found
 
     @property
     def is_finished(self) -> bool:

@@ -31,6 +31,13 @@ from mlm_dist.training.tensor_file import TensorFileWriter
 FORMAT = 1
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 _NAME = re.compile(r"step-(\d{8,})")
+# What runs were whose checkpoints do not say it, because they are older than the key.
+_BEFORE: dict[str, Any] = {
+    "masking.unit": "token",
+    "masking.final_probability": None,
+    "model.freeze_embeddings": False,
+    "optim.name": "adamw",
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class RunState:
         tokens: Tokens consumed.
         skipped_steps: Updates left out because a number was not finite.
         loss_scale: fp16's scale and the updates since it last changed; None in other precisions.
+        seconds: Time used, from the first update on.
+        horizon: With `optim.hours`, these and the updates they were last estimated to hold.
     """
 
     step: int = 0
@@ -50,6 +59,8 @@ class RunState:
     tokens: int = 0
     skipped_steps: int = 0
     loss_scale: tuple[float, int] | None = None
+    seconds: float = 0.0
+    horizon: tuple[float, int] | None = None
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -121,12 +132,9 @@ def read_state(folder: Path) -> tuple[RunState, dict[str, Any]]:
     """How far a verified checkpoint is, and the identity of its run."""
     found = json.loads((folder / "state.json").read_text("utf-8"))
     identity: dict[str, Any] = found.pop("identity")
-    scale = found.pop("loss_scale")
-    return RunState(**found, loss_scale=None if scale is None else (float(scale[0]), int(scale[1]))), identity
-
-
-# What checkpoints were made with that are older than a key.
-_BEFORE: Mapping[str, Any] = {"masking.unit": "token", "masking.final_probability": None}
+    pairs = {name: found.pop(name, None) for name in ("loss_scale", "horizon")}
+    read: dict[str, Any] = {name: pair and (float(pair[0]), int(pair[1])) for name, pair in pairs.items()}
+    return RunState(**found, **read), identity
 
 
 def require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], folder: Path) -> None:
@@ -340,8 +348,11 @@ def _look(resume: str, folder: Path, say: Callable[[str], None]) -> Path | None:
 
 
 def disk_needed(num_parameters: int, keep_last: int) -> int:
-    """Bytes of the checkpoints to keep, one more (a new one comes before an old one goes), and the exported model."""
-    one = 4 * num_parameters * (1 + len(distributed.MOMENTS))
+    """Bytes of the checkpoints to keep, one more (a new one comes before an old one goes), and the exported model.
+
+    Two moments of each parameter are counted, which is the most that any optimizer keeps.
+    """
+    one = 4 * num_parameters * (1 + 2)
     return (keep_last + 1) * one + 4 * num_parameters
 
 
@@ -395,7 +406,8 @@ def set_aside(run: Path, point: Path | None = None) -> Path | None:
 def _write(temporary: Path, accelerator: Accelerator, core: nn.Module, optimizer: Any) -> Iterator[Any]:
     """Gather one tensor after the other, and yield what the main process has to do to write each."""
     shapes = distributed.full_shapes(core)
-    names = [f"{key}/{name}" for name in shapes for key in distributed.MOMENTS]
+    moments = distributed.moments_of(accelerator, core, optimizer)
+    names = [f"{key}/{name}" for name, keys in moments.items() for key in keys]
     files: dict[str, TensorFileWriter] = {}
     contents = {
         "model.safetensors": (shapes, distributed.full_parameters(accelerator, core)),

@@ -14,6 +14,7 @@ from typing import Any
 from mlm_dist.batching.plan import BatchPlan
 from mlm_dist.config import Config
 from mlm_dist.errors import ConfigError
+from mlm_dist.training import optimizers
 from mlm_dist.training.topology import Topology, asked_for
 
 # Fields of an accelerate file that accelerate itself refuses beside a DeepSpeed JSON, at a late point.
@@ -76,6 +77,7 @@ def _found(config: Config, plan: BatchPlan, topology: Topology, environ: Mapping
         )
     yield from _of_precision(topology, on_cpu)
     yield from _of_window(config, plan, environ)
+    yield from _of_optimizer(config, topology)
     if topology.sharding == "fsdp2":
         yield from _of_fsdp(environ, on_cpu)
     if topology.sharding == "zero":
@@ -105,6 +107,23 @@ def _of_window(config: Config, plan: BatchPlan, environ: Mapping[str, str]) -> I
         key, ours = deepspeed_settings(config, plan)[name]
         if theirs not in ("auto", "none") and not _same(theirs, ours):
             yield f"{name}: {theirs} in the accelerate file, but {key} makes it {ours}; remove it there"
+
+
+def _of_optimizer(config: Config, topology: Topology) -> Iterator[str]:
+    name = config.optim.name
+    package = optimizers.missing_package(name)
+    if package is not None:
+        yield f"optim.name: {name} needs {package}, which is not installed; run: pip install 'mlm_dist[optimizers]'"
+    if name in optimizers.NEED_WHOLE_TENSORS and topology.sharding == "zero":
+        yield (
+            f"optim.name: {name} looks at whole tensors, but ZeRO lays them end to end and cuts them among the "
+            "processes; use adamw or lion, or an accelerate file without sharding such as configs/accelerate/ddp.yaml"
+        )
+    if name != "adamw" and topology.sharding == "fsdp2":
+        yield (
+            f"optim.name: {name} has not been shown to work on FSDP2's shards; use adamw, or an accelerate file "
+            "without sharding such as configs/accelerate/ddp.yaml"
+        )
 
 
 def _of_fsdp(environ: Mapping[str, str], on_cpu: bool) -> Iterator[str]:

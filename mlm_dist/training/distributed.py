@@ -29,9 +29,9 @@ from mlm_dist.batching.plan import BatchPlan
 from mlm_dist.config import Config
 from mlm_dist.errors import ConfigError, PeerError, UserError
 from mlm_dist.modeling.masked_head import has_unused
-from mlm_dist.training import contradictions, host, topology, trackers
+from mlm_dist.training import contradictions, host, optimizers, topology, trackers
 
-MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each parameter
+_FROZEN = "mlm_dist_frozen"  # where a parameter that is not trained keeps its fp32 values under DeepSpeed
 
 
 def check(config: Config, plan: BatchPlan) -> None:
@@ -98,6 +98,11 @@ def prepare(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.O
     if accelerator.distributed_type in (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU) and has_unused(model):
         # Else DDP waits for the gradients of parameters that never get one, such as a pooler's.
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # It keeps fp32 values of what it updates only, and rounds the others to its own precision.
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                setattr(parameter, _FROZEN, parameter.detach().to("cpu", torch.float32, copy=True))
     wrapped, prepared = accelerator.prepare(model, optimizer)
     return wrapped, prepared
 
@@ -189,8 +194,8 @@ def full_parameters(accelerator: Accelerator, core: nn.Module) -> Iterator[tuple
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         from deepspeed.utils import safe_get_full_fp32_param
     for name, parameter in core.named_parameters():
-        value: torch.Tensor | None = None
-        if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        value: torch.Tensor | None = getattr(parameter, _FROZEN, None)
+        if accelerator.distributed_type == DistributedType.DEEPSPEED and value is None:
             value = safe_get_full_fp32_param(parameter)
         elif hasattr(parameter, "full_tensor"):  # FSDP2's sharded tensors
             value = parameter.full_tensor()
@@ -202,6 +207,22 @@ def full_shapes(core: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(getattr(parameter, "ds_shape", parameter.shape)) for name, parameter in core.named_parameters()}
 
 
+def moments_of(accelerator: Accelerator, core: nn.Module, optimizer: Any) -> dict[str, tuple[str, ...]]:
+    """{parameter: names of its moments}, of what a prepared optimizer updates."""
+    inner = _inner(accelerator, optimizer)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # In its groups there are parts of all parameters, laid end to end; only optimizers that treat all alike can
+        # work on these.
+        alike = optimizers.kept_of(inner, inner.param_groups[0]).moments
+        return {name: alike for name, parameter in core.named_parameters() if parameter.requires_grad}
+    found = {
+        id(parameter): optimizers.kept_of(inner, group).moments
+        for group in inner.param_groups
+        for parameter in group["params"]
+    }
+    return {name: found[id(parameter)] for name, parameter in core.named_parameters() if id(parameter) in found}
+
+
 def full_moments(accelerator: Accelerator, core: nn.Module, optimizer: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """("key/name", fp32 values on the CPU) of every moment of every parameter; a collective, as `full_parameters`.
 
@@ -211,9 +232,10 @@ def full_moments(accelerator: Accelerator, core: nn.Module, optimizer: Any) -> I
         from deepspeed.utils import safe_get_full_optimizer_state
 
         has_moments = _link_moments(optimizer)
-    shapes = full_shapes(core)
-    for name, parameter in core.named_parameters():
-        for key in MOMENTS:
+    shapes, parameters = full_shapes(core), dict(core.named_parameters())
+    for name, keys in moments_of(accelerator, core, optimizer).items():
+        parameter = parameters[name]
+        for key in keys:
             if accelerator.distributed_type == DistributedType.DEEPSPEED:
                 value = safe_get_full_optimizer_state(parameter, key) if has_moments else None
             else:
@@ -245,34 +267,37 @@ def set_full_state(
         num_steps: Updates the moments come from.
         loss_scale: fp16's scale and the updates since it last changed.
     """
+    inner, parameters = _inner(accelerator, optimizer), dict(core.named_parameters())
+    kept = moments_of(accelerator, core, optimizer)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         device = accelerator.device
         _link_moments(optimizer)
-        for name, parameter in core.named_parameters():
-            safe_set_full_fp32_param(parameter, weights(name).to(device))
-            for key in MOMENTS:
-                safe_set_full_optimizer_state(parameter, moments(key, name).to(device), key)
-        for state in optimizer.optimizer.optimizer.state.values():
-            state["step"] = torch.full_like(torch.as_tensor(state["step"], dtype=torch.float32), num_steps)
+        for name, keys in kept.items():
+            safe_set_full_fp32_param(parameters[name], weights(name).to(device))
+            for key in keys:
+                safe_set_full_optimizer_state(parameters[name], moments(key, name).to(device), key)
+        for state in inner.state.values():
+            if "step" in state:
+                state["step"] = torch.full_like(torch.as_tensor(state["step"], dtype=torch.float32), num_steps)
         if loss_scale is not None:
             scaler = optimizer.optimizer.loss_scaler
             scaler.cur_scale = loss_scale[0]
             if hasattr(scaler, "cur_iter"):  # a fixed scale counts nothing
                 scaler.last_overflow_iter = scaler.cur_iter - loss_scale[1]
         return
-    for name, parameter in core.named_parameters():
-        state = {key: moments(key, name) for key in MOMENTS}
+    for name, keys in kept.items():
+        parameter = parameters[name]
+        state = {key: moments(key, name) for key in keys}
         if hasattr(parameter, "full_tensor"):  # FSDP2's sharded tensors
             from torch.distributed.tensor import distribute_tensor
 
             sharded: Any = parameter
             mesh, places = sharded.device_mesh, sharded.placements
             state = {key: distribute_tensor(value.to(mesh.device_type), mesh, places) for key, value in state.items()}
-        on_device = {key: value.to(parameter.device) for key, value in state.items()}
-        step = torch.tensor(float(num_steps), device=parameter.device)
-        optimizer.optimizer.state[parameter] = {"step": step, **on_device}
+        inner.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
+    optimizers.set_count(inner, num_steps)
     if loss_scale is not None and accelerator.scaler is not None:
         settings = accelerator.scaler.state_dict()
         since = loss_scale[1] % settings["growth_interval"]
@@ -318,8 +343,8 @@ def leave_out_if_not_finite(accelerator: Accelerator, optimizer: Any, grad_norm:
         return None
     flag = (~torch.isfinite(grad_norm)).float()
     if accelerator.scaler is None:
-        # The fused optimizer takes this as a scaler's verdict: it skips the update and does not count the step. In fp16
-        # there is a scaler, which comes to the same verdict and tells the optimizer itself.
+        # The optimizer takes this as a scaler's verdict: it skips the update and does not count the step. In fp16 there
+        # is a scaler, which comes to the same verdict and tells the optimizer, or does not call it.
         optimizer.optimizer.found_inf = flag
     return flag
 
@@ -327,6 +352,15 @@ def leave_out_if_not_finite(accelerator: Accelerator, optimizer: Any, grad_norm:
 def was_left_out(accelerator: Accelerator) -> torch.Tensor:
     """1.0 where DeepSpeed left the last update out."""
     return torch.tensor(float(accelerator.optimizer_step_was_skipped))
+
+
+def _inner(accelerator: Accelerator, optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer that a prepared one was made from."""
+    wrapped = optimizer.optimizer
+    inner: torch.optim.Optimizer = wrapped
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        inner = wrapped.optimizer
+    return inner
 
 
 def _link_moments(optimizer: Any) -> bool:

@@ -89,7 +89,7 @@ def _fits(accelerator: Accelerator, core: MaskedLanguageModel, batch: MicroBatch
     fits = True
     try:
         core.to(device)
-        # AdamW's two moments, and the buckets in which several processes exchange gradients.
+        # Two moments, the most that an optimizer keeps, and the buckets in which several processes exchange gradients.
         later = core.num_parameters * (8 if accelerator.num_processes == 1 else 12)
         reserve = torch.empty(later, dtype=torch.uint8, device=device)
         if faults.planned("memory", len(batch.input_ids), accelerator.process_index):

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlm_dist.config import Config
 from mlm_dist.errors import ModelError
+from mlm_dist.training import optimizers
 from mlm_dist.training.topology import BYTES, Topology
 
 # What is left free of a device: its context, the libraries' workspaces, and gaps between allocations.
@@ -53,7 +54,7 @@ class Memory:
     Args:
         weights: The weights, and their copies in other precisions.
         gradients: The gradients, and what they are exchanged through.
-        moments: AdamW's two.
+        moments: What the optimizer keeps of what it updates.
         activations: What the forward pass keeps for the backward pass, logits included.
         host: Bytes of host memory per process that DeepSpeed offloads to.
     """
@@ -111,30 +112,34 @@ def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool =
 
 def estimate(config: Config, shape: Shape, topology: Topology, micro_size: int) -> Memory:
     """Memory of an update with micro-batches of `micro_size` rows; see `states` and `activations`."""
-    weights, gradients, moments, host = states(shape, topology)
+    weights, gradients, moments, host = states(config, shape, topology)
     return Memory(weights, gradients, moments, activations(config, shape, topology.precision, micro_size), host)
 
 
-def states(shape: Shape, topology: Topology) -> tuple[int, int, int, int]:
+def states(config: Config, shape: Shape, topology: Topology) -> tuple[int, int, int, int]:
     """Bytes of weights, gradients and moments on each device, and of what is offloaded to the host.
 
-    With N parameters on P processes, after Rajbhandari et al., 2020 (ZeRO, https://arxiv.org/abs/1910.02054,
-    section 3): AdamW keeps 8 N bytes of moments in fp32. Plain and DDP runs keep weights and gradients in fp32,
-    autocast's 16-bit copies of the weights (2 N), and DDP's buckets (4 N). DeepSpeed computes on e N bytes of weights
-    and as many of gradients, e being 2 or 4, and updates fp32 copies (4 N), which it divides by P with the moments;
-    stage 2 divides the gradients too, and stage 3 the weights. Its buckets hold at most 500 million elements. FSDP2
-    divides all fp32 states by P and gathers the weights of two layers at a time.
+    With N parameters, T of them trained, on P processes, after Rajbhandari et al., 2020 (ZeRO,
+    https://arxiv.org/abs/1910.02054, section 3): AdamW keeps 8 T bytes of moments in fp32, others no more, see
+    `optimizers.moment_bytes`. Plain and DDP runs keep weights (4 N) and gradients (4 T) in fp32, autocast's 16-bit
+    copies of the weights (2 N), and DDP's buckets (4 T). DeepSpeed computes on e N bytes of weights and e T of
+    gradients, e being 2 or 4, and updates fp32 copies (4 T), which it divides by P with the moments; stage 2 divides
+    the gradients too, and stage 3 the weights. Its buckets hold at most 500 million elements. FSDP2 divides all fp32
+    states by P and gathers the weights of two layers at a time.
     """
     n, p, e = shape.parameters, topology.num_processes, BYTES[topology.precision]
+    trained = n - (shape.vocabulary * shape.hidden if config.model.freeze_embeddings else 0)
+    hidden = shape.layers * shape.hidden * (4 * shape.hidden + (3 if shape.gated else 2) * shape.intermediate)
+    moments = optimizers.moment_bytes(config.optim.name, trained, hidden)
     if topology.sharding == "fsdp2":
-        return 4 * n // p + 2 * e * n // max(shape.layers, 1), 4 * n // p, 8 * n // p, 0
+        return 4 * n // p + 2 * e * n // max(shape.layers, 1), 4 * trained // p, moments // p, 0
     if topology.sharding != "zero":
-        return 4 * n + (e if e < 4 else 0) * n, (8 if p > 1 else 4) * n, 8 * n, 0
+        return 4 * n + (e if e < 4 else 0) * n, (8 if p > 1 else 4) * trained, moments, 0
     zero = topology.deepspeed.get("zero_optimization", {})
     bucket = zero.get("reduce_bucket_size", BUCKET)
-    bucket = e * min(n, int(bucket) if isinstance(bucket, int | float) else BUCKET)
-    master, moments, weights = 4 * n // p, 8 * n // p, e * n // (p if topology.stage == 3 else 1)
-    gradients = e * n // (p if topology.stage >= 2 else 1)
+    bucket = e * min(trained, int(bucket) if isinstance(bucket, int | float) else BUCKET)
+    master, moments, weights = 4 * trained // p, moments // p, e * n // (p if topology.stage == 3 else 1)
+    gradients = e * trained // (p if topology.stage >= 2 else 1)
     host = 0
     if "optimizer" in topology.offload:
         host += master + moments + gradients

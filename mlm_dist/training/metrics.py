@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,18 @@ class Metrics:
         return int(self._tokens)
 
     def train_line(
-        self, step: int, samples: int, learning_rate: float, is_spike: Callable[[float | None], bool]
+        self,
+        step: int,
+        samples: int,
+        learning_rate: float,
+        is_spike: Callable[[float | None], bool],
+        more: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Write the `train` line of the update recorded last; a collective.
 
         `step` counts finished updates; `samples` and `tokens` are totals since the run began; `loss`, `masked_tokens`
         and `grad_norm` belong to this update; `tokens_per_second` is over the time since the last line, validation and
-        saving left out; `spike` is what `is_spike` makes of the loss.
+        saving left out; `spike` is what `is_spike` makes of the loss; `more` is recorded as it is.
         """
         assert self._last is not None
         loss_sum = float(self._accelerator.reduce(self._last.loss_sum, "sum"))
@@ -94,6 +99,7 @@ class Metrics:
             "tokens_per_second": round((tokens - self._tokens_at_last_line) / max(seconds, 1e-9), 1),
             "skipped_steps": self.skipped_steps,
             "spike": is_spike(loss),
+            **more,
         }
         self._tokens_at_last_line, self._seconds, self._since = tokens, 0.0, now
         self._write("train", line)

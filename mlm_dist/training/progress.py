@@ -14,11 +14,11 @@ class TrainingProgress:
     """A context manager around the loop.
 
     Args:
-        num_updates: Updates of the whole run.
+        num_updates: Updates of the whole run, where they are known beforehand; else the train lines say them.
         is_main: Whether this process talks to people.
     """
 
-    def __init__(self, num_updates: int, *, is_main: bool) -> None:
+    def __init__(self, num_updates: int | None, *, is_main: bool) -> None:
         self._num_updates, self._is_main = num_updates, is_main
         self._bar: Progress | None = None
         if is_main and sys.stdout.isatty():
@@ -61,10 +61,11 @@ class TrainingProgress:
         )
         if line["spike"]:
             text += "  (a loss spike)"
+        total = str(line.get("updates", self._num_updates) or "?")
         if self._bar is not None:
-            self._bar.update(self._task, description=text)
+            self._bar.update(self._task, description=text, total=line.get("updates", self._num_updates))
         else:
-            self._print(f"step {line['step']:>{len(str(self._num_updates))}}/{self._num_updates}  {text}")
+            self._print(f"step {line['step']:>{len(total)}}/{total}  {text}")
 
     def validation(self, line: dict[str, Any]) -> None:
         """Show a validation line."""

@@ -26,6 +26,7 @@ class StepResult:
         grad_norm: Norm of the global batch's mean gradient, before clipping.
         skipped: 1 if the update was left out because a number was not finite, else 0.
         stop: Over 0 if any process was asked to stop before this update.
+        milliseconds: What the main process's clock said before this update.
     """
 
     loss_sum: torch.Tensor
@@ -34,6 +35,7 @@ class StepResult:
     grad_norm: torch.Tensor
     skipped: torch.Tensor
     stop: torch.Tensor
+    milliseconds: torch.Tensor
 
 
 def reseed(seed: int, step: int, rank: int) -> None:
@@ -50,6 +52,7 @@ def optimizer_step(
     *,
     step: int,
     stop_requested: bool = False,
+    milliseconds: int = 0,
 ) -> StepResult:
     """Compute the gradients of a window of micro-batches and take one step along them.
 
@@ -66,10 +69,11 @@ def optimizer_step(
         max_grad_norm: Gradients with a larger norm are scaled down to it.
         step: Updates done before this one.
         stop_requested: Whether this process was asked to stop; told to all with the counts.
+        milliseconds: What this process's clock says, if it is the one that counts, else 0; told to all as well.
     """
     device = accelerator.device
     num_masked, num_tokens = sum(micro.num_masked for micro in window), sum(micro.num_tokens for micro in window)
-    counts = torch.tensor([num_masked, num_tokens, int(stop_requested)], dtype=torch.int64)
+    counts = torch.tensor([num_masked, num_tokens, int(stop_requested), milliseconds], dtype=torch.int64)
     counts = accelerator.reduce(counts.to(device, non_blocking=True), "sum")
     scale = accelerator.num_processes * len(window) / counts[0].clamp(min=1)
     loss_sum = torch.zeros((), device=device)
@@ -94,4 +98,4 @@ def optimizer_step(
         grad_norm = distributed.grad_norm_of_last_step(model)
     if skipped is None:
         skipped = distributed.was_left_out(accelerator)
-    return StepResult(loss_sum, counts[0], counts[1], grad_norm, skipped, counts[2])
+    return StepResult(loss_sum, counts[0], counts[1], grad_norm, skipped, counts[2], counts[3])

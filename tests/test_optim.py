@@ -1,0 +1,474 @@
+"""Optimizers, schedules, the time budget, learning rates by layer, and embeddings that stay as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import launching
+import pytest
+import torch
+from accelerate import Accelerator
+from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
+
+from mlm_dist.batching.loader import MicroBatch
+from mlm_dist.batching.plan import UNBOUNDED, batch_plan, num_updates
+from mlm_dist.config import Config, ModelConfig, OptimConfig, parse
+from mlm_dist.errors import CheckpointError, ConfigError, ModelError
+from mlm_dist.modeling.build import architecture, build
+from mlm_dist.modeling.depth import depths
+from mlm_dist.modeling.masked_head import MaskedLanguageModel
+from mlm_dist.training import checkpoint, contradictions, distributed, memory, optimizers, topology
+from mlm_dist.training.checkpoint import Checkpoints, RunState
+from mlm_dist.training.horizon import Horizon
+from mlm_dist.training.optim import LION_SHARE, WSD_DECAY_SHARE, build_optimizer, lr_at, peak_lr, set_lr
+from mlm_dist.training.step import StepResult, optimizer_step
+
+NAMES = ("adamw", "stableadamw", "lion", "muon")
+SMALL: dict[str, Any] = {
+    "vocab_size": 120,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 40,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+# {architecture: (its own fields, how many blocks it has)}
+ARCHITECTURES: dict[str, tuple[dict[str, Any], int]] = {
+    "bert": ({}, 3),
+    "roberta": ({}, 3),
+    "distilbert": ({"dim": 32, "hidden_dim": 48, "n_layers": 3, "n_heads": 2}, 3),
+    "albert": ({"embedding_size": 16}, 1),
+    "electra": ({"embedding_size": 16}, 3),
+    "modernbert": (dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id"), 0), 3),
+    "deberta-v2": ({"relative_attention": True, "pos_att_type": ["c2p"]}, 3),
+    "esm": ({"pad_token_id": 1, "mask_token_id": 4}, 3),
+    "xlm": ({"emb_dim": 32, "n_layers": 3, "n_heads": 2, "n_words": 120}, 3),
+}
+
+
+def model_of(name: str = "bert", seed: int = 0, **changes: Any) -> Any:
+    torch.manual_seed(seed)
+    return AutoModelForMaskedLM.from_config(CONFIG_MAPPING[name](**SMALL | ARCHITECTURES[name][0] | changes))
+
+
+def batch_of(number: int) -> MicroBatch:
+    """A micro-batch that follows from its number."""
+    generator = torch.Generator().manual_seed(number)
+    input_ids = torch.randint(5, 120, (4, 16), generator=generator)
+    positions = torch.tensor([1, 7, 20, 47])
+    labels = input_ids.flatten()[positions]
+    return MicroBatch(input_ids, None, positions, labels, None, None, num_masked=4, num_tokens=64)
+
+
+class Training:
+    """A small model and its prepared optimizer on this very process."""
+
+    def __init__(self, name: str, seed: int = 0, **changes: Any) -> None:
+        settings: dict[str, Any] = {"name": name, "lr": 1e-3, "weight_decay": 0.1} | changes
+        self.config = OptimConfig(**settings)
+        self.accelerator = Accelerator(cpu=True)
+        self.core = MaskedLanguageModel(model_of(seed=seed))
+        built = build_optimizer(self.core, self.config, 1e-3)
+        self.model, self.optimizer = distributed.prepare(self.accelerator, self.core, built)
+        set_lr(self.optimizer, 1e-3)
+
+    def update(self, number: int) -> StepResult:
+        return optimizer_step(self.accelerator, self.model, self.optimizer, [batch_of(number)], 1.0, step=number)
+
+    def step_along(self, *sizes: float) -> None:
+        """One update for each size, along made-up gradients of it that every weight has."""
+        generator = torch.Generator().manual_seed(0)
+        for size in sizes:
+            for parameter in self.core.parameters():
+                parameter.grad = size * torch.randn(parameter.shape, generator=generator)
+            self.optimizer.step()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self.core.named_parameters()}
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+# --- where a layer lies ---
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_depths_of_any_architecture(name: str) -> None:
+    model, num_blocks = model_of(name), ARCHITECTURES[name][1]
+    found = depths(model)
+    assert found.keys() == dict(model.named_parameters()).keys()
+    assert set(found.values()) == set(range(num_blocks + 2))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert found[names[id(model.get_input_embeddings().weight)]] == 0
+    assert found[names[id(model.get_output_embeddings().weight)]] == 0, "it is tied"
+    assert all(found[each] == 0 for each in found if "rel_embeddings" in each or "position_embeddings" in each)
+    for each, depth in found.items():
+        numbers = [int(part) for part in each.split(".") if part.isdigit()]
+        assert not numbers or depth == numbers[0] + 1, each
+    heads = [each for each in found if each.startswith(("cls.", "lm_head.", "head.", "predictions.", "vocab_"))]
+    assert all(found[each] == num_blocks + 1 for each in heads)
+
+
+def test_model_without_layers_is_named() -> None:
+    class Flat(torch.nn.Linear):
+        config = CONFIG_MAPPING["bert"]()
+
+        @property
+        def base_model(self) -> Any:
+            return self
+
+    with pytest.raises(ModelError, match=r"a bert model; set optim\.layer_lr_decay to 1\.0"):
+        depths(Flat(2, 2))
+
+
+# --- groups ---
+
+
+def test_plain_optimizer_is_what_it_was() -> None:
+    core = MaskedLanguageModel(model_of())
+    optimizer = build_optimizer(core, OptimConfig(), 1e-3)
+    assert type(optimizer) is torch.optim.AdamW and optimizer.defaults["fused"]
+    matrices, vectors = optimizer.param_groups
+    assert matrices["params"] == [parameter for parameter in core.parameters() if parameter.ndim > 1]
+    assert vectors["params"] == [parameter for parameter in core.parameters() if parameter.ndim <= 1]
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.01, 0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_layer_has_its_share_of_the_rate(name: str) -> None:
+    """The first step of Adam, and every step of Lion, moves each weight by the rate itself."""
+    run = Training(name, layer_lr_decay=0.5, weight_decay=0.0, eps=1e-12)
+    set_lr(run.optimizer, 1e-3)
+    before, depth = run.weights(), depths(run.core.model)
+    run.step_along(1.0)
+    for each, after in run.weights().items():
+        at = depth[each.removeprefix("model.")]
+        moved = (after - before[each]).abs()
+        if ".layer." in each and after.ndim == 2 and name == "muon":
+            assert 0.5 < moved.square().mean().sqrt() / (0.2e-3 * 0.5 ** (4 - at)) < 1.5, each
+        else:
+            assert moved.max() == pytest.approx(1e-3 * 0.5 ** (4 - at), rel=2e-3), each
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_decay_acts_on_matrices_alone(name: str) -> None:
+    run = Training(name)
+    before = run.weights()
+    for parameter in run.core.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    run.optimizer.step()
+    for each, after in run.weights().items():
+        expected = before[each] * (1 - 1e-4 if after.ndim > 1 else 1)
+        assert torch.allclose(after, expected, rtol=1e-6, atol=0), each
+
+
+def test_muon_is_for_the_matrices_of_the_blocks() -> None:
+    core = MaskedLanguageModel(model_of())
+    optimizer = build_optimizer(core, OptimConfig(name="muon"), 1e-3)
+    names = {id(parameter): name for name, parameter in core.named_parameters()}
+    kept = {
+        names[id(parameter)]: optimizers.kept_of(optimizer, group).moments
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert kept.keys() == set(names.values())
+    for name, parameter in core.named_parameters():
+        hidden = ".layer." in name and parameter.ndim == 2
+        assert kept[name] == (("momentum_buffer",) if hidden else ("exp_avg", "exp_avg_sq")), name
+
+
+def test_muon_makes_steps_orthogonal() -> None:
+    run = Training("muon", weight_decay=0.0)
+    before = run.weights()
+    run.step_along(1.0)
+    name = "model.bert.encoder.layer.0.attention.self.query.weight"
+    sizes = torch.linalg.svdvals(run.weights()[name] - before[name])
+    assert sizes.min() > 0.2 * sizes.max(), "those of a random matrix differ by a factor of a hundred"
+
+
+def test_stableadamw_shortens_steps_along_unexpected_gradients() -> None:
+    moved = {}
+    for name in ("adamw", "stableadamw"):
+        run = Training(name, weight_decay=0.0, betas=(0.0, 0.99))
+        run.step_along(*20 * [1e-3])
+        before = run.weights()
+        run.step_along(1.0)
+        moved[name] = (run.weights()["model.cls.predictions.bias"] - before["model.cls.predictions.bias"]).abs().mean()
+    assert moved["stableadamw"] < 0.5 * moved["adamw"]
+
+
+# --- what is left out, kept and refused ---
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_update_that_is_not_finite_is_left_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it had never been, moments and counts included."""
+    whole, broken = Training(name), Training(name)
+    for number in range(3):
+        whole.update(number)
+    broken.update(0)
+    monkeypatch.setenv("MLM_DIST_FAULT", "nan@1")
+    assert float(broken.update(1).skipped) == 1.0
+    monkeypatch.delenv("MLM_DIST_FAULT")
+    for number in (1, 2):
+        assert float(broken.update(number).skipped) == 0.0
+    assert same(broken.weights(), whole.weights())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_moments_survive_a_checkpoint(name: str, tmp_path: Path) -> None:
+    whole = Training(name)
+    for number in range(2):
+        whole.update(number)
+    checkpoints = Checkpoints(tmp_path, 1, {})
+    checkpoints.save(whole.accelerator, whole.core, whole.optimizer, RunState(step=2))
+    checkpoints.finish(whole.accelerator)
+    for number in range(2, 4):
+        whole.update(number)
+    point = tmp_path / "step-00000002"
+    resumed = Training(name, seed=1)
+    checkpoint.load_weights(point, resumed.core)
+    checkpoint.load_moments(point, resumed.accelerator, resumed.core, resumed.optimizer, RunState(step=2))
+    for number in range(2, 4):
+        resumed.update(number)
+    assert same(resumed.weights(), whole.weights())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_memory_is_what_the_optimizer_allocates(name: str) -> None:
+    run = Training(name)
+    run.update(0)
+    kept = run.optimizer.optimizer.state.items()
+    allocated = sum(
+        4 * value.numel()
+        for parameter, state in kept
+        for value in state.values()
+        if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.ndim
+    )
+    config = dataclasses.replace(Config(), optim=run.config)
+    launch = topology.read({}, topology.Device("cpu", "CPU", 1, 1 << 30, True))
+    moments = memory.states(config, memory.shape_of(run.core.model.config), launch)[2]
+    assert moments == allocated
+    frozen = dataclasses.replace(config, model=ModelConfig(freeze_embeddings=True))
+    saved = memory.states(frozen, memory.shape_of(run.core.model.config), launch)[2] - moments
+    assert saved == -4 * 120 * 32 * (1 if name == "lion" else 2)
+
+
+def test_another_optimizer_does_not_go_on() -> None:
+    old = {"seed": 0}
+    checkpoint.require_same(old, {"seed": 0, "optim.name": "adamw", "model.freeze_embeddings": False}, Path("run"))
+    for key, value in (("optim.name", "lion"), ("model.freeze_embeddings", True)):
+        with pytest.raises(CheckpointError, match=f"{key}: run was made with .* now it is {value}"):
+            checkpoint.require_same(old, old | {key: value}, Path("run"))
+
+
+CUDA = topology.Device("cuda", "H100", 8, 80 << 30, True)
+REFUSED = {
+    ("muon", "zero"): ("optim.name: muon", "ZeRO", "adamw or lion", "ddp.yaml"),
+    ("stableadamw", "zero"): ("optim.name: stableadamw", "ZeRO", "adamw or lion", "ddp.yaml"),
+    ("muon", "fsdp2"): ("optim.name: muon", "FSDP2", "ddp.yaml"),
+    ("stableadamw", "fsdp2"): ("optim.name: stableadamw", "FSDP2", "ddp.yaml"),
+    ("lion", "fsdp2"): ("optim.name: lion", "FSDP2", "ddp.yaml"),
+}
+
+
+@pytest.mark.parametrize("sharding", ["none", "ddp", "zero", "fsdp2"])
+@pytest.mark.parametrize("name", NAMES)
+def test_sharding_that_an_optimizer_cannot_bear_is_refused(name: str, sharding: str) -> None:
+    config = dataclasses.replace(Config(), optim=OptimConfig(name=name))  # type: ignore[arg-type]
+    launch = topology.Topology(8, 8, CUDA, "bf16", sharding, 2 if sharding == "zero" else 0)
+    environ = {"FSDP_VERSION": "2"}
+    expected = REFUSED.get((name, sharding))
+    if expected is None:
+        contradictions.check(config, batch_plan(config, 8), launch, environ)
+        return
+    with pytest.raises(ConfigError) as caught:
+        contradictions.check(config, batch_plan(config, 8), launch, environ)
+    assert all(words in str(caught.value) for words in expected)
+
+
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(optimizers._PACKAGES, "lion", "no_such_package")
+    config = dataclasses.replace(Config(), optim=OptimConfig(name="lion"))
+    launch = topology.Topology(1, 1, CUDA)
+    with pytest.raises(ConfigError, match=r"optim\.name: lion needs no_such_package.*'mlm_dist\[optimizers\]'"):
+        contradictions.check(config, batch_plan(config, 1), launch, {})
+
+
+# --- schedules ---
+
+
+def test_wsd_falls_as_one_minus_the_square_root() -> None:
+    config, updates = OptimConfig(schedule="wsd", warmup=10), 110
+    rates = [lr_at(step, config, 2.0, updates) for step in range(updates)]
+    begin = updates - round(WSD_DECAY_SHARE * 100)
+    assert rates[10 : begin + 1] == pytest.approx([2.0] * (begin - 9))
+    for step in range(begin, updates):
+        assert rates[step] == pytest.approx(2.0 * (1 - math.sqrt((step - begin) / 20)))
+    assert lr_at(updates, config, 2.0, updates) == 0.0
+
+
+def test_default_rate_of_lion_is_smaller() -> None:
+    for from_scratch in (False, True):
+        adamw = peak_lr(OptimConfig(), from_scratch=from_scratch, hidden_size=128)
+        lion = peak_lr(OptimConfig(name="lion"), from_scratch=from_scratch, hidden_size=128)
+        assert lion == pytest.approx(LION_SHARE * adamw)
+    assert peak_lr(OptimConfig(name="lion", lr=0.5), from_scratch=True, hidden_size=128) == 0.5
+
+
+def simulate(config: Config, state: RunState, speed: Any, until: float = math.inf) -> tuple[RunState, list[float]]:
+    """A run on a machine whose updates take `speed(seconds)` each; how far it came, and its rates."""
+    horizon = Horizon(config, num_updates(config, 1000)[0], state, is_main=False)
+    step, seconds, rates, zero = state.step, state.seconds, [], torch.zeros(())
+    while step < horizon.updates and seconds < until:
+        rates.append(lr_at(step, config.optim, 1.0, horizon.updates))
+        told = torch.tensor(round(1000 * seconds))
+        seconds += speed(seconds)
+        step += 1
+        horizon.look(step, StepResult(zero, zero, zero, zero, zero, zero, told))
+    return RunState(step, seconds=seconds, horizon=horizon.estimate), rates
+
+
+SPEEDS: dict[str, Any] = {
+    "steady": lambda seconds: 0.1,
+    "slow at first": lambda seconds: 0.1 if seconds else 40.0,
+    "twice as fast from the middle on": lambda seconds: 0.2 if seconds < 1800 else 0.1,
+    "three times slower from the middle on": lambda seconds: 0.1 if seconds < 1800 else 0.3,
+    "slow updates": lambda seconds: 4.0,
+}
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd"])
+@pytest.mark.parametrize("name", list(SPEEDS))
+def test_time_budget_is_kept_whatever_the_speed(name: str, schedule: str) -> None:
+    config = parse(["--optim.hours=1", f"--optim.schedule={schedule}"])
+    ended, rates = simulate(config, RunState(), SPEEDS[name])
+    assert ended.seconds == pytest.approx(3600, rel=0.02)
+    assert ended.horizon == (1.0, ended.step)
+    assert max(rates) == pytest.approx(1.0, rel=0.01), "warm-up was never over"
+    assert rates[-1] < 0.03 and max(rates[-20:]) < 0.3
+    assert rates.index(max(rates)) < 0.2 * len(rates)
+
+
+def test_time_budget_goes_on_where_it_was_left() -> None:
+    config = parse(["--optim.hours=1"])
+    half, rates = simulate(config, RunState(), SPEEDS["steady"], until=1800)
+    assert half.horizon is not None and half.horizon[1] == pytest.approx(36_000, rel=0.01)
+    ended, more = simulate(config, half, lambda seconds: 0.4)
+    assert ended.seconds == pytest.approx(3600, rel=0.02)
+    assert more[0] == pytest.approx(rates[-1], rel=0.01), "the recorded estimate stands until there is a newer one"
+    assert more[-1] < 0.03
+    assert simulate(config, ended, SPEEDS["steady"]) == (ended, []), "it is over"
+    longer, _ = simulate(parse(["--optim.hours=2"]), ended, SPEEDS["steady"])
+    assert longer.seconds == pytest.approx(7200, rel=0.02)
+
+
+def test_nothing_is_estimated_where_updates_are_given() -> None:
+    config = parse(["--optim.steps=50"])
+    ended, rates = simulate(config, RunState(), SPEEDS["slow updates"])
+    assert (ended.step, ended.horizon, len(rates)) == (50, None, 50)
+    assert rates == [lr_at(step, config.optim, 1.0, 50) for step in range(50)]
+    assert num_updates(parse(["--optim.hours=1"]), 1000) == (UNBOUNDED, 16 * UNBOUNDED)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--optim.hours=1", "--optim.steps=10"), "optim.hours and optim.steps"),
+        (("--optim.hours=1", "--optim.epochs=2"), "optim.hours and optim.epochs"),
+        (("--optim.hours=0",), "optim.hours"),
+        (("--optim.layer_lr_decay=0",), "optim.layer_lr_decay"),
+        (("--optim.layer_lr_decay=1.1",), "optim.layer_lr_decay"),
+        (("--model.freeze_embeddings=true", "--tokenizer.add_domain_tokens=5"), "model.freeze_embeddings"),
+    ],
+)
+def test_what_cannot_be_is_refused(flags: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse(flags)
+
+
+def test_run_ends_by_the_clock_at_a_rate_of_zero(tmp_path: Path, prepared_cache: Path) -> None:
+    """Every rate follows from the step and what the line before recorded."""
+    run = tmp_path / "run"
+    flags = (
+        *(f"--corpus.cache_dir={prepared_cache}", f"--output_dir={run}", "--logging.every=1", *launching.TINY),
+        *("--optim.hours=0.001", "--optim.schedule=wsd", "--batch.global_size=8", "--validation.every=null"),
+    )
+    ended = launching.python("train.py", *flags)
+    assert ended.returncode == 0, ended.output
+    lines, start = launching.metrics(run, "train"), launching.metrics(run, "start")[0]
+    config = parse(flags)
+    known = UNBOUNDED
+    for line in lines:
+        assert line["learning_rate"] == lr_at(line["step"] - 1, config.optim, start["peak_learning_rate"], known)
+        known = line["updates"] or UNBOUNDED
+    assert [line["step"] for line in lines] == list(range(1, known + 1))
+    assert lines[-1]["hours"] > lines[0]["hours"]
+    assert launching.metrics(run, "end")[0]["step"] == known
+    state = json.loads((run / "checkpoints" / f"step-{known:08d}" / "state.json").read_text("utf-8"))
+    assert state["horizon"] == [0.001, known]
+    assert state["seconds"] >= 3600 * lines[-1]["hours"] - 1
+    again = launching.python("train.py", *flags)
+    assert again.returncode == 0, again.output
+    assert [line["step"] for line in launching.metrics(run, "train")] == list(range(1, known + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["cpu_2", "zero2"])
+def test_processes_agree_on_the_end(tmp_path: Path, prepared_cache: Path, kind: str) -> None:
+    """Where they did not, one would wait for the other for good."""
+    flags = (f"--corpus.cache_dir={prepared_cache}", f"--output_dir={tmp_path / 'run'}", *launching.TINY)
+    ended = launching.accelerate(
+        kind, "train.py", "--optim.hours=0.002", *flags, launch=("--num_processes=2", "--mixed_precision=no")
+    )
+    assert ended.returncode == 0, ended.output
+    assert launching.metrics(tmp_path / "run", "train")[-1]["updates"] > 4
+
+
+# --- embeddings that stay ---
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "electra", "modernbert"])
+def test_frozen_embeddings_take_the_tied_output_along(name: str, tmp_path: Path) -> None:
+    model_of(name).save_pretrained(tmp_path)
+    flags = (f"--model.name_or_path={tmp_path}", "--rows.max_length=32")
+    plain, config = parse(flags), parse([*flags, "--model.freeze_embeddings=true"])
+    assert all(parameter.requires_grad for parameter in build(plain, architecture(plain, None)).parameters())
+    frozen = build(config, architecture(config, None))
+    table = frozen.get_input_embeddings().weight
+    assert table is frozen.get_output_embeddings().weight
+    assert [parameter for parameter in frozen.parameters() if not parameter.requires_grad] == [table]
+    optimizer = build_optimizer(MaskedLanguageModel(frozen), OptimConfig(), 1e-3)
+    updated = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert not any(parameter is table for parameter in updated)
+    assert len(updated) == len(list(frozen.parameters())) - 1
+
+
+# --- the loss ---
+
+
+def test_loss_and_gradients_are_those_of_the_library() -> None:
+    """The same weights and batch, and BertForMaskedLM(labels=...)."""
+    model = model_of()
+    batch = batch_of(3)
+    labels = torch.full_like(batch.input_ids, -100).flatten()
+    labels[batch.positions] = batch.labels
+    theirs = model(input_ids=batch.input_ids, labels=labels.view_as(batch.input_ids)).loss
+    theirs.backward()
+    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    core = MaskedLanguageModel(model)
+    ours = core(*batch.inputs).loss_sum / batch.num_masked
+    ours.backward()
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and expected[name] is not None, name
+        assert torch.allclose(parameter.grad, expected[name], rtol=1e-4, atol=1e-7), name
