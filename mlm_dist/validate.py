@@ -67,9 +67,8 @@ def main(config: Config) -> None:
     )
     if weights is not None:
         checkpoint.load_weights(weights, core)
-    name, step = str(weights or meant.model.name_or_path), None
-    if weights is not None:
-        step = checkpoint.read_state(weights)[0].step
+    name = str(weights or meant.model.name_or_path)
+    step = None if weights is None else checkpoint.read_state(weights)[0].step
     if probe is not None:
         is_start = config.validation.model == "start"
         probe.put_to("start" if is_start else "trained", core.model.to(accelerator.device))
@@ -102,8 +101,7 @@ def main(config: Config) -> None:
             f"frequencies alone give a loss of {figures['unigram_loss']:.4f}"
         )
         job.say(f"accuracy by how often a token stands in the training rows: {bands_in_words(figures)}")
-        if result.second is not None:
-            second = result.second
+        if second := result.second:
             job.say(
                 f"on {figures['second_source']}: loss {second.loss:.4f}, accuracy {second.accuracy:.1%} of "
                 f"{second.num_masked:,} masked tokens"
@@ -112,17 +110,9 @@ def main(config: Config) -> None:
             job.say(of_sentences.describe())
         job.say(f"written to {run / 'validation.json'}")
         if probe is not None:
-            answers = {
-                "kind": "probe",
-                "model": name,
-                "step": step,
-                "corpus": corpus.digest,
-                "questions": probe.answers,
-            }
-            write_json(run / "probe.json", answers, indent=1)
-            for line in probe.describe():
-                job.say(line)
-            job.say(f"written to {run / 'probe.json'}")
+            about = {"kind": "probe", "model": name, "step": step, "corpus": corpus.digest}
+            write_json(run / "probe.json", about | {"questions": probe.answers}, indent=1)
+            job.say("\n".join([*probe.describe(), f"written to {run / 'probe.json'}"]))
 
     distributed.on_main(accelerator, tell)
     accelerator.free_memory(model)

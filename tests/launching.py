@@ -15,6 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # A small corpus, quickly tokenized; every test that trains uses it, so that it is prepared once.
 # What the export proves by loading the model in a process of its own has its own tests.
 TINY = ("--tokenizer.train_vocab_size=1000", "--rows.max_length=64", "--export.verify=false")
+# A run that soon gets worse, and ends for it.
+PATIENT = (
+    *("--optim.steps=60", "--optim.lr=0.05", "--optim.schedule=constant", "--optim.warmup=0"),
+    *("--validation.every=2", "--validation.patience=2", "--checkpoint.every=100", "--checkpoint.keep_last=1"),
+)
 ACCELERATE = ROOT / "configs" / "accelerate"
 
 

@@ -602,7 +602,7 @@ def test_best_that_is_gone_or_damaged_is_none(tmp_path: Path) -> None:
     assert "step-00000008/model.safetensors is damaged" in passed_over[0]
     shutil.rmtree(first)
     said: list[str] = []
-    with pytest.raises(CheckpointError, match="no good checkpoint in .* is known to be the best; export newest"):
+    with pytest.raises(CheckpointError, match=r"no good checkpoint in .* is known to be the best; export newest"):
         checkpoint.require_best(run.folder, said.append)
     assert "passed over a checkpoint" in said[0]
     assert run.checkpoints.still_there(Best(2.0, 4, 5)) == Best(), "what is gone cannot be exported"
