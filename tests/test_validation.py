@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from making import made_up_prose
+from making import made_up_prose, made_up_text
 
 from mlm_dist.batching.loader import validation_batches
 from mlm_dist.batching.masking import Masker
@@ -32,6 +34,12 @@ from mlm_dist.training.pseudo_likelihood import one_by_one
 from mlm_dist.training.validation import MASK_SEED, Validation, evaluate
 
 
+def jargon(seed: int, num_sentences: int) -> str:
+    """Prose with words in it that a small tokenizer cuts into pieces."""
+    draw, words = random.Random(seed), made_up_text(0, 40).replace(".", "").split()
+    return re.sub("keys|rows|values|pages", lambda _: draw.choice(words), made_up_prose(seed, num_sentences))
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A run on titled documents with words added to the tokenizer, and a second source."""
@@ -40,9 +48,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     (root / "other").mkdir()
     for i in range(40):
         title = f"How number {i} works" if i % 4 else "What they have in common"
-        (root / "own" / f"{i:02d}.md").write_text(f"# {title}\n\n{made_up_prose(i, 30)}\n", "utf-8")
+        (root / "own" / f"{i:02d}.md").write_text(f"# {title}\n\n{jargon(i, 30)}\n", "utf-8")
     for i in range(30):
-        (root / "other" / f"{i:02d}.txt").write_text(made_up_prose(100 + i, 15), "utf-8")
+        (root / "other" / f"{i:02d}.txt").write_text(jargon(100 + i, 25), "utf-8")
     return parse(
         [
             *(f"--corpus.source={root / 'own'}", f"--corpus.cache_dir={root / 'cache'}", "--rows.max_length=32"),
@@ -375,7 +383,9 @@ def build_without_layers(model: MaskedLanguageModel, *, know_words: bool) -> tor
     from transformers import BertConfig, BertForMaskedLM
 
     torch.manual_seed(0)
-    shape = BertConfig(vocab_size=model.model.config.vocab_size, hidden_size=64, num_hidden_layers=0)
+    shape = BertConfig(
+        vocab_size=model.model.config.vocab_size, hidden_size=64, num_hidden_layers=0, num_attention_heads=2
+    )
     found = BertForMaskedLM(shape)
     with torch.no_grad():
         embeddings = found.bert.embeddings
