@@ -67,15 +67,21 @@ def title_and_body(text: str) -> tuple[str, str] | None:
 
 
 def halves(body: str) -> tuple[str, str] | None:
-    """A text cut between two paragraphs near its middle; None where it has no such place, or too little text."""
+    """A text cut between two paragraphs, where the smaller part is largest; None where that is too little text."""
     blocks = _BLANK.split(body.strip())
+    cuts = [("\n\n".join(blocks[:i]), "\n\n".join(blocks[i:])) for i in _near_middle(blocks)]
+    found = max(cuts, key=lambda parts: min(map(len, parts)), default=("", ""))
+    return found if min(map(len, found)) >= BODY_CHARS else None
+
+
+def _near_middle(blocks: list[str]) -> list[int]:
+    """The places between blocks just before and just after the middle of all."""
     length, before = sum(map(len, blocks)), 0
     for i, block in enumerate(blocks):
         before += len(block)
         if 2 * before >= length:
-            found = "\n\n".join(blocks[: i + 1]), "\n\n".join(blocks[i + 1 :])
-            return found if min(map(len, found)) >= BODY_CHARS else None
-    return None
+            return [place for place in (i, i + 1) if 0 < place < len(blocks)]
+    return []
 
 
 def _title(block: str) -> str | None:
