@@ -36,7 +36,7 @@ from mlm_dist.training.validation import MASK_SEED, Validation, evaluate
 
 def jargon(seed: int, num_sentences: int) -> str:
     """Prose with words in it that a small tokenizer cuts into pieces."""
-    draw, words = random.Random(seed), made_up_text(0, 40).replace(".", "").split()
+    draw, words = random.Random(seed), made_up_text(0, 300).replace(".", "").split()
     return re.sub("keys|rows|values|pages", lambda _: draw.choice(words), made_up_prose(seed, num_sentences))
 
 
