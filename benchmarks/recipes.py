@@ -171,7 +171,7 @@ def ours(ground: Ground, recipe: Recipe) -> list[Point]:
     curve: list[Point] = []
     calls = [0.0]  # when it would have validated
 
-    def look(accelerator: Any, model: Any, batches: Any) -> Validation:
+    def look(held_out: Any, accelerator: Any, model: Any, *rest: Any) -> Validation:
         now = clock.stop()
         calls.append(now)
         until_next = 1.5 * (now - calls[-2])
@@ -192,7 +192,11 @@ def ours(ground: Ground, recipe: Recipe) -> list[Point]:
         rows = corpus.rows("train")
         per_row = rows.windows(np.arange(len(rows)))[0].sum() / len(rows)
         keys.append(f"--optim.steps={max(1, round(recipe.tokens / (per_row * size)))}")
-    with tempfile.TemporaryDirectory() as run, patch.object(train, "evaluate", look), contextlib.suppress(Finished):
+    with (
+        tempfile.TemporaryDirectory() as run,
+        patch.object(train.HeldOut, "evaluate", look),
+        contextlib.suppress(Finished),
+    ):
         train.main(parse([*keys, f"--output_dir={run}", "--checkpoint.every=null"]))
     return curve
 

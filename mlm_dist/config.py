@@ -195,12 +195,24 @@ class ValidationConfig:
 
     Args:
         every: Updates between validations; null validates at the start and the end only.
+        patience: Training ends after so many validations in a row without a better held-out loss, and the best
+            checkpoint becomes the model; null trains to the end.
+        second_source: A second corpus (as corpus.source), such as general text, on which the model is validated at the
+            same moments, so that forgetting shows; nothing of it is trained on. null validates on the own corpus alone.
         model: What the validate job evaluates: model (what the run exported), checkpoint (its newest), start
             (model.name_or_path as it is before training), or the folder of a checkpoint or a model.
+        sentences: Held-out sentences of which the validate job takes the pseudo-log-likelihood, each token masked in
+            turn; 0 leaves it out.
+        probe: Let the validate job also measure, without labels, what the starting and the evaluated model are worth
+            for search: finding a held-out document by its title, and one half of it by the other.
     """
 
     every: int | None = 500
+    patience: int | None = None
+    second_source: str | None = None
     model: str = "model"
+    sentences: int = 64
+    probe: bool = False
 
 
 @dataclass(frozen=True)
@@ -225,13 +237,15 @@ class ExportConfig:
 
     Args:
         dtype: What its weights are written in; they are trained and kept in checkpoints as float32.
-        checkpoint: What the export job exports: newest (the newest good one of output_dir), or a checkpoint's folder.
+        checkpoint: Which checkpoint becomes the model: newest, best (of the lowest held-out loss; it is saved when
+            it is found, and kept beside the last ones) or, for the export job, a checkpoint's folder. By default best
+            where validation.patience is set, else newest.
         verify: Load it in a process of its own and compare before it takes the place of an older one.
         push_to_hub: Repository on the Hugging Face hub to upload it to; a new one is private. null uploads nothing.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    checkpoint: str = "newest"
+    checkpoint: str | None = None
     verify: bool = True
     push_to_hub: str | None = None
 
@@ -504,12 +518,30 @@ def _check(config: Config) -> None:
     require("optim.warmup", optim.warmup >= 0, "must not be negative")
     every = config.validation.every
     require("validation.every", every is None or every >= 1, "must be at least 1, or null")
+    validation = config.validation
+    require(
+        "validation.patience", validation.patience is None or validation.patience >= 1, "must be at least 1, or null"
+    )
+    require("validation.sentences", validation.sentences >= 0, "must not be negative")
+    second = validation.second_source
+    require("validation.second_source", second is None or bool(second.strip()), "must name a source, or be null")
+    point = config.export.checkpoint
+    require("export.checkpoint", point is None or bool(point.strip()), "must be newest, best or a path, or null")
+    if validation.patience is not None and validation.every is None:
+        raise ConfigError("validation.patience: there is nothing to be patient about without validation.every; set it")
+    if corpus.validation_fraction == 0:
+        for key, is_set in (
+            ("validation.patience", validation.patience is not None),
+            ("validation.second_source", second is not None),
+            ("export.checkpoint: best", point == "best"),
+        ):
+            if is_set:
+                raise ConfigError(f"{key} needs held-out documents; set corpus.validation_fraction over 0")
     every = config.checkpoint.every
     require("checkpoint.every", every is None or every >= 1, "must be at least 1, or null")
     require("checkpoint.keep_last", config.checkpoint.keep_last >= 1, "must be at least 1")
     require("checkpoint.resume", bool(config.checkpoint.resume.strip()), "must be auto, never or a path")
     require("validation.model", bool(config.validation.model.strip()), "must be model, checkpoint, start or a path")
-    require("export.checkpoint", bool(config.export.checkpoint.strip()), "must be newest or a path")
     repository = config.export.push_to_hub
     is_name = repository is None or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository) is not None
     require("export.push_to_hub", is_name, "must be a repository such as name/model, or null")

@@ -4,8 +4,8 @@
     python mlm_dist/export.py --output_dir runs/mine --export.checkpoint runs/mine/checkpoints/step-00000500
     python mlm_dist/export.py --output_dir runs/mine --export.dtype bfloat16 --export.push_to_hub me/my-model
 
-It takes the newest checkpoint of the run in output_dir, whose configuration is read before all flags, and trains
-nothing. Training does the same at its end.
+It takes the newest or the best checkpoint of the run in output_dir (see export.checkpoint), whose configuration is read
+before all flags, and trains nothing. Training does the same at its end.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mlm_dist.modeling.build import architecture
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.prepare import prepare
 from mlm_dist.reporting.record import read_record
-from mlm_dist.training import checkpoint, distributed
+from mlm_dist.training import best, checkpoint, distributed
 
 
 def main(config: Config) -> None:
@@ -54,6 +54,8 @@ def export(
 ) -> None:
     """Write weights, tokenizer and model card to `model/` of the run directory, whole or not at all; a collective.
 
+    The weights are those in memory, or where the best are wanted, those of the best checkpoint.
+
     Args:
         accelerator: The processes.
         core: The model as it was before it was prepared.
@@ -64,7 +66,17 @@ def export(
 
     Raises:
         ModelError: What was written does not load again, or is not what is in memory.
+        CheckpointError: There is no best checkpoint.
     """
+
+    def write_best() -> None:
+        point = checkpoint.require_best(run / "checkpoints", job.say)
+        model, best_step = _load(config, corpus, point)
+        _write(model, corpus, run, config, best_step)
+
+    if best.is_exported(config):
+        distributed.on_main(accelerator, write_best)
+        return
     values = {}
     for name, value in distributed.full_parameters(accelerator, core):
         if accelerator.is_main_process:
@@ -78,15 +90,21 @@ def load_checkpoint(config: Config, point: Path) -> tuple[Any, PreparedCorpus, i
     Raises:
         CheckpointError: It is of another model, or its corpus is gone and its documents have changed since.
     """
+    _, identity = checkpoint.read_state(point)
+    corpus = _corpus(config, str(identity["corpus.source"]).removeprefix("digest "), point)
+    model, step = _load(config, corpus, point)
+    return model, corpus, step
+
+
+def _load(config: Config, corpus: PreparedCorpus, point: Path) -> tuple[Any, int]:
+    """The model of a verified checkpoint, and its update."""
     from transformers import AutoModelForMaskedLM
 
-    state, identity = checkpoint.read_state(point)
-    corpus = _corpus(config, str(identity["corpus.source"]).removeprefix("digest "), point)
     found = architecture(config, corpus.tokenizer, len(corpus.domain_tokens))
     core = MaskedLanguageModel(AutoModelForMaskedLM.from_config(found, dtype=torch.float32), masked_head=False)
     checkpoint.load_weights(point, core)
     core.model.tie_weights()
-    return core.model, corpus, state.step
+    return core.model, checkpoint.read_state(point)[0].step
 
 
 def push(config: Config) -> None:
@@ -97,8 +115,12 @@ def push(config: Config) -> None:
 
 def public(config: Config) -> Config:
     """The configuration as others may see it: without the name and password of a git address."""
-    source = git.without_credentials(config.corpus.source)
-    return dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, source=source))
+    corpus = dataclasses.replace(config.corpus, source=git.without_credentials(config.corpus.source))
+    validation = config.validation
+    if validation.second_source is not None:
+        second = git.without_credentials(validation.second_source)
+        validation = dataclasses.replace(validation, second_source=second)
+    return dataclasses.replace(config, corpus=corpus, validation=validation)
 
 
 def _write(model: Any, corpus: PreparedCorpus, run: Path, config: Config, step: int) -> None:
@@ -127,7 +149,9 @@ def _write(model: Any, corpus: PreparedCorpus, run: Path, config: Config, step: 
 
 def _point(config: Config, run: Path) -> Path:
     """The checkpoint that `export.checkpoint` means, verified."""
-    if config.export.checkpoint == "newest":
+    if best.is_exported(config):
+        return checkpoint.require_best(run / "checkpoints", job.say)
+    if config.export.checkpoint in (None, "newest"):
         return checkpoint.require_newest(run / "checkpoints", job.say)
     point = Path(config.export.checkpoint).expanduser()
     if not checkpoint.is_name(point.name) or not point.is_dir():

@@ -16,12 +16,12 @@ from typing import Any
 
 from rich.table import Table
 
-from mlm_dist import job, prepare
+from mlm_dist import held_out, job, prepare
 from mlm_dist.batching.plan import BatchPlan, batch_plan, num_updates
 from mlm_dist.config import Config
 from mlm_dist.corpus import git, tokens
 from mlm_dist.modeling.build import architecture, starts_from_scratch, tokenizer_of
-from mlm_dist.training import checkpoint, contradictions, distributed, measuring, memory, topology
+from mlm_dist.training import best, checkpoint, contradictions, distributed, measuring, memory, topology
 from mlm_dist.training.memory import Memory, Shape
 from mlm_dist.training.optim import warmup_updates
 from mlm_dist.training.topology import Topology
@@ -64,6 +64,7 @@ def foresee(config: Config) -> Foreseen:
     """
     _, num_processes = job.rank_and_world_size()
     distributed.check(config, batch_plan(config, num_processes))
+    held_out.check(config)
     path = tokenizer_of(config)
     found = architecture(config, None if path is None else tokens.load(*path))
     if path is None:
@@ -143,13 +144,13 @@ def _memory(seen: Foreseen, shown: Table) -> None:
 
 
 def _disk(config: Config, seen: Foreseen, shown: Table) -> None:
-    needed = checkpoint.disk_needed(seen.shape.parameters, config.checkpoint.keep_last)
+    needed = checkpoint.disk_needed(seen.shape.parameters, best.num_kept(config))
     place = Path(config.output_dir).expanduser().absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     verdict = "fits" if needed <= free else "[red]does not fit[/red]"
-    count = config.checkpoint.keep_last + 1
+    count = best.num_kept(config) + 1
     shown.add_row("disk", f"{verdict}: {count} checkpoints and the model take {_size(needed)}, {_size(free)} are free")
 
 

@@ -69,7 +69,11 @@ def prepare(config: Config) -> PreparedCorpus:
         raise CorpusError(
             f"corpus.cache_dir: cannot use {config.corpus.cache_dir} ({reason(error)}); name another folder"
         ) from None
-    with Meeting(cache_dir / "meetings", *job.rank_and_world_size()) as meeting, contextlib.ExitStack() as held:
+    purpose = json.dumps(dataclasses.asdict(config.corpus), sort_keys=True)
+    with (
+        Meeting(cache_dir / "meetings", *job.rank_and_world_size(), purpose) as meeting,
+        contextlib.ExitStack() as held,
+    ):
         named = functools.cache(lambda: _named_tokenizer(config))  # it is loaded once, and by rank 0 alone
         plan = meeting.lead("plan", lambda: _plan(config, cache_dir, held, named))
         store = CorpusStore(cache_dir, plan["digest"])

@@ -104,11 +104,26 @@ def _write(config: Config) -> Path:
         except (UserError, OSError, ValueError) as error:
             warnings.append(f"The trained model cannot be loaded, so what it fills in is not shown: {reason(error)}.")
         comparison = Comparison(blanks, before, after, step)
-    content = Content(run.resolve().name, record, corpus, comparison, to_yaml(public(config)), warnings)
+    validated, probe = (_found(run / name, warnings) for name in ("validation.json", "probe.json"))
+    content = Content(
+        run.resolve().name, record, corpus, comparison, to_yaml(public(config)), warnings, validated, probe
+    )
     write_bytes(run / "report.html", page(content).encode("utf-8", "backslashreplace"), durable=False)
     for warning in warnings:
         job.say(f"WARNING: report.html: {warning}")
     return run / "report.html"
+
+
+def _found(path: Path, warnings: list[str]) -> dict[str, Any] | None:
+    """What the validate job left, if it was run."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        warnings.append(f"{path.name} cannot be read ({reason(error)}): what the validate job found is not shown.")
+        return None
+    return found
 
 
 def _trained(config: Config, run: Path, record: Record) -> tuple[Any, Any, int] | None:
@@ -120,7 +135,7 @@ def _trained(config: Config, run: Path, record: Record) -> tuple[Any, Any, int] 
     folder = run / "model"
     if record.is_finished and (folder / "config.json").is_file():
         model = AutoModelForMaskedLM.from_pretrained(folder, dtype="float32", trust_remote_code=False)
-        return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False), record.step
+        return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False), record.exported_step
     point, _ = checkpoint.newest(run / "checkpoints")
     if point is None:
         return None

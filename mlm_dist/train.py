@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist import __version__, job, report
-from mlm_dist.batching.loader import Rows, TrainingBatches, validation_batches
+from mlm_dist.batching.loader import TrainingBatches
 from mlm_dist.batching.masking import Masker
 from mlm_dist.batching.plan import num_updates
 from mlm_dist.config import Config, to_yaml
@@ -28,11 +28,12 @@ from mlm_dist.errors import ConfigError, Interrupted
 from mlm_dist.export import export, public, push
 from mlm_dist.exporting import hub
 from mlm_dist.files import lock
+from mlm_dist.held_out import HeldOut
 from mlm_dist.modeling.build import architecture, build, starts_from_scratch
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.plan import foresee
 from mlm_dist.prepare import prepare
-from mlm_dist.training import checkpoint, distributed, fitting, trackers
+from mlm_dist.training import best, checkpoint, distributed, fitting, trackers
 from mlm_dist.training.checkpoint import Checkpoints, RunState
 from mlm_dist.training.guard import Guard, StopSignal
 from mlm_dist.training.horizon import Horizon
@@ -40,18 +41,18 @@ from mlm_dist.training.metrics import Metrics
 from mlm_dist.training.optim import build_optimizer, lr_at, peak_lr, set_lr, warmup_updates
 from mlm_dist.training.progress import TrainingProgress
 from mlm_dist.training.step import optimizer_step, reseed
-from mlm_dist.training.validation import evaluate, held_out_masks, unigram_loss
+from mlm_dist.training.validation import held_out_masks
 
 
 def main(config: Config) -> None:
     """Prepare the corpus if need be, train, validate, and export the model."""
     # What can be refused is refused before any work is done.
-    rank, world_size = job.rank_and_world_size()
+    rank, _ = job.rank_and_world_size()
     plan = foresee(config).batch
     hub.check(config)
 
     corpus = prepare(config)
-    rows, held_out = corpus.rows("train"), corpus.rows("validation")
+    rows, held_out = corpus.rows("train"), HeldOut(config, corpus)
     updates, samples = num_updates(config, len(rows))
     found = architecture(config, corpus.tokenizer, len(corpus.domain_tokens))
     peak = peak_lr(config.optim, from_scratch=starts_from_scratch(config.model), hidden_size=found.hidden_size)
@@ -70,17 +71,20 @@ def main(config: Config) -> None:
     resume = "auto" if job.is_restarted() else config.checkpoint.resume
     point = checkpoint.resume_point(accelerator, resume, run / "checkpoints", identity, job.say)
     state = RunState() if point is None else checkpoint.read_state(point)[0]
-    checkpoints = Checkpoints(run / "checkpoints", config.checkpoint.keep_last, identity)
+    checkpoints = Checkpoints(
+        run / "checkpoints", config.checkpoint.keep_last, identity, keep_best=best.is_exported(config)
+    )
 
     def take_over() -> None:
         if place := checkpoint.set_aside(run, point):
             job.say(f"what an earlier run left in {run} was moved to {place}")
         checkpoints.clean()
-        checkpoint.preflight(run, core, config.checkpoint.keep_last)
+        checkpoint.preflight(run, core, best.num_kept(config))
         (run / "config.yaml").write_text(to_yaml(public(config)), "utf-8")
         report.begin(run, core.model, corpus)
 
     distributed.on_main(accelerator, take_over)
+    lowest = checkpoints.still_there(state.best)
 
     special = tokens.special_tokens(corpus.tokenizer)
     masker = Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer))
@@ -115,7 +119,7 @@ def main(config: Config) -> None:
         "rows": len(rows),
         **horizon.describe(samples, warmup_updates(config.optim, updates)),
         "peak_learning_rate": peak,
-        **(_unigram(corpus, held_out, fixed_masker) if accelerator.is_main_process and len(held_out) else {}),
+        **(held_out.facts(fixed_masker) if accelerator.is_main_process else {}),
     }
     job.show(summary.table(corpus.manifest, str(corpus.folder)))
     progress.introduce(facts)
@@ -123,16 +127,18 @@ def main(config: Config) -> None:
     metrics.start(**facts, resumed_from=state.step)
 
     def validate() -> None:
+        nonlocal lowest
         with metrics.paused():
-            share = validation_batches(held_out, fixed_masker, plan.micro_size, world_size, rank)
-            progress.validation(metrics.validation_line(step, evaluate(accelerator, model, share)))
+            found = held_out.evaluate(accelerator, model, fixed_masker, plan.micro_size)
+            progress.validation(metrics.validation_line(step, found))
+            lowest = lowest.after(step, found.loss)
 
     def save() -> None:
         with metrics.paused():
             metrics.skipped_steps += guard.check()
             scale = distributed.loss_scale_of(accelerator, optimizer)
             counts = (step, batches.samples_before(step), metrics.tokens, metrics.skipped_steps)
-            reached = RunState(*counts, scale, horizon.seconds, horizon.estimate)
+            reached = RunState(*counts, scale, horizon.seconds, horizon.estimate, lowest)
             checkpoints.save(accelerator, core, optimizer, reached)
 
     began = time.perf_counter()
@@ -141,7 +147,7 @@ def main(config: Config) -> None:
         if len(held_out) and point is None:
             validate()
         horizon.begin()
-        while step < horizon.updates:
+        while step < horizon.updates and not lowest.ends(config):
             lr = lr_at(step, config.optim, peak, horizon.updates)
             set_lr(optimizer, lr)
             reseed(config.seed, step, rank)
@@ -169,7 +175,7 @@ def main(config: Config) -> None:
                 progress.train(line)
             if len(held_out) and _due(step, config.validation.every, horizon.updates):
                 validate()
-            if stopping or _due(step, config.checkpoint.every, horizon.updates):
+            if stopping or lowest.saves(step, config) or _due(step, config.checkpoint.every, horizon.updates):
                 save()
             if stopping:
                 break
@@ -177,21 +183,22 @@ def main(config: Config) -> None:
     batches.close()
     updates = horizon.updates
 
+    is_finished = step == updates or lowest.ends(config)
     outcome: dict[str, float] = {}
-    if accelerator.is_main_process and metrics.held_out and step == updates:
+    if accelerator.is_main_process and metrics.held_out and is_finished:
         outcome = {
             "loss_before": metrics.held_out.get(0, math.nan),
             "loss_after": metrics.held_out[max(metrics.held_out)],
             "unigram_loss": float(str(facts["unigram_loss"])),
         }
-    if step == updates:
+    if is_finished:
         export(accelerator, core, corpus, run, config, step)
     seconds = round(time.perf_counter() - began, 1)
-    metrics.end(step=step, seconds=seconds, skipped_steps=metrics.skipped_steps, **outcome)
+    metrics.end(step=step, seconds=seconds, skipped_steps=metrics.skipped_steps, **outcome, **lowest.facts(config))
     # In this order: a process group that outlives its last user only in the model's gradient reducer can hang there.
     model, optimizer = accelerator.free_memory(model, optimizer)
     accelerator.end_training()
-    if step < updates:
+    if not is_finished:
         raise Interrupted(
             f"stopped by a signal and saved after update {step}; run it again with checkpoint.resume auto"
         )
@@ -202,18 +209,14 @@ def main(config: Config) -> None:
             f"held-out loss {before:.4f} before, {after:.4f} after; word frequencies alone give {unigram:.4f} on the "
             f"same rows, {abs(unigram - after):.4f} nats {'more' if after < unigram else 'less'}"
         )
-    job.say(f"model in {run / 'model'}, metrics in {run / 'metrics.jsonl'}, all at a glance in {run / 'report.html'}")
+    model_is = f"model{lowest.describe(config)} in {run / 'model'}"
+    job.say(f"{model_is}, metrics in {run / 'metrics.jsonl'}, all at a glance in {run / 'report.html'}")
     push(config)
 
 
 def _due(step: int, every: int | None, updates: int) -> bool:
     """Whether something that happens every so many updates, and at the end, happens after this one."""
     return step == updates or (every is not None and step % every == 0)
-
-
-def _unigram(corpus: PreparedCorpus, held_out: Rows, masker: Masker) -> dict[str, float]:
-    """What word frequencies alone would give on the held-out rows."""
-    return {"unigram_loss": unigram_loss(corpus.token_counts, validation_batches(held_out, masker, 256, 1, 0))}
 
 
 def _identity(config: Config, corpus: PreparedCorpus, found: Any) -> dict[str, object]:

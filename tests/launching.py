@@ -21,6 +21,11 @@ SHORT = (
     *("--corpus.validation_fraction=0.2", "--optim.steps=12"),
     *("--logging.every=2", "--validation.every=6", "--checkpoint.every=6", *TINY),
 )
+# A run that soon gets worse, and ends for it.
+PATIENT = (
+    *("--optim.steps=60", "--optim.lr=0.05", "--optim.schedule=constant", "--optim.warmup=0"),
+    *("--validation.every=2", "--validation.patience=2", "--checkpoint.every=100", "--checkpoint.keep_last=1"),
+)
 ACCELERATE = ROOT / "configs" / "accelerate"
 
 

@@ -25,12 +25,14 @@ from torch import nn
 
 from mlm_dist.errors import CheckpointError
 from mlm_dist.training import checkpoint
+from mlm_dist.training.best import Best
 from mlm_dist.training.checkpoint import Checkpoints, RunState
 from mlm_dist.training.tensor_file import TensorFileWriter
 
 IDENTITY = {"seed": 7, "batch.global_size": 8, "masking.probability": 0.15}
 EVERY_FILE = (*checkpoint.FILES, "manifest.json")
 NEVER = "--checkpoint.resume never"
+NOT_VALIDATED = Best()
 
 
 @contextlib.contextmanager
@@ -66,14 +68,14 @@ class Net(nn.Module):
 class Run:
     """A run of a tiny model on this very process, and its checkpoints."""
 
-    def __init__(self, folder: Path, *, keep_last: int = 2, seed: int = 0) -> None:
+    def __init__(self, folder: Path, *, keep_last: int = 2, seed: int = 0, keep_best: bool = False) -> None:
         self.folder = folder
         self.accelerator = Accelerator(cpu=True)
         self.core = Net(seed)
         self.model, self.optimizer = self.accelerator.prepare(
             self.core, torch.optim.AdamW(self.core.parameters(), lr=0.1, fused=True)
         )
-        self.checkpoints = Checkpoints(folder, keep_last, IDENTITY)
+        self.checkpoints = Checkpoints(folder, keep_last, IDENTITY, keep_best=keep_best)
         self.step = 0
 
     def train(self, num_updates: int) -> None:
@@ -85,9 +87,10 @@ class Run:
             self.optimizer.zero_grad()
             self.step += 1
 
-    def save(self, step: int) -> Path:
+    def save(self, step: int, best: Best = NOT_VALIDATED) -> Path:
         """A published checkpoint."""
-        self.checkpoints.save(self.accelerator, self.core, self.optimizer, RunState(step=step, samples=8 * step))
+        state = RunState(step=step, samples=8 * step, best=best)
+        self.checkpoints.save(self.accelerator, self.core, self.optimizer, state)
         self.checkpoints.finish(self.accelerator)
         return self.folder / f"step-{step:08d}"
 
@@ -569,6 +572,48 @@ def test_full_disk_while_saving(tmp_path: Path) -> None:
         (disk / "filler").unlink()
         again = Run(disk / "checkpoints", keep_last=1)
         checkpoint.verify(again.save(8))
+
+
+# --- the best ---
+
+
+@pytest.mark.parametrize(("keep_last", "kept"), [(1, [4, 12]), (2, [4, 10, 12]), (5, [2, 4, 8, 10, 12])])
+def test_best_is_kept_beside_the_last_ones(tmp_path: Path, keep_last: int, kept: list[int]) -> None:
+    run = Run(tmp_path / "checkpoints", keep_last=keep_last, keep_best=True)
+    best = Best()
+    for step, loss in ((2, 3.0), (4, 2.0), (8, 2.5), (10, 2.2), (12, 2.1)):
+        best = best.after(step, loss)
+        run.save(step, best)
+    assert steps(run.folder) == [f"step-{step:08d}" for step in kept]
+    assert checkpoint.best(run.folder) == (run.folder / "step-00000004", [])
+    assert checkpoint.read_state(run.folder / "step-00000012")[0].best == Best(2.0, 4, 3)
+    assert run.checkpoints.still_there(Best(2.0, 4, 3)) == Best(2.0, 4, 3)
+    run.save(14, best.after(14, 1.0))
+    assert checkpoint.best(run.folder)[0] == run.folder / "step-00000014"
+    assert keep_last == 5 or not (run.folder / "step-00000004").exists(), "it is no longer the best"
+
+
+def test_best_that_is_gone_or_damaged_is_none(tmp_path: Path) -> None:
+    run = Run(tmp_path / "checkpoints", keep_last=2, keep_best=True)
+    first, second = run.save(4, Best(2.0, 4)), run.save(8, Best(1.0, 8))
+    flip(second / "model.safetensors")
+    found, passed_over = checkpoint.best(run.folder)
+    assert found == first
+    assert "step-00000008/model.safetensors is damaged" in passed_over[0]
+    shutil.rmtree(first)
+    said: list[str] = []
+    with pytest.raises(CheckpointError, match=r"no good checkpoint in .* is known to be the best; export newest"):
+        checkpoint.require_best(run.folder, said.append)
+    assert "passed over a checkpoint" in said[0]
+    assert run.checkpoints.still_there(Best(2.0, 4, 5)) == Best(), "what is gone cannot be exported"
+    assert Run(tmp_path / "others").checkpoints.still_there(Best(2.0, 4, 5)) == Best(2.0, 4, 5), "nor is it to be"
+
+
+def test_checkpoint_of_before_there_was_a_best_still_loads(run: Run, good: Path) -> None:
+    state = json.loads((good / "state.json").read_text("utf-8"))
+    del state["best"]
+    (good / "state.json").write_text(json.dumps(state), "utf-8")
+    assert checkpoint.read_state(good)[0] == RunState(step=2, samples=16)
 
 
 # --- going on ---

@@ -209,11 +209,23 @@ def test_help_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         ("optim.steps", "0"),
         ("optim.warmup", "-0.1"),
         ("validation.every", "0"),
+        ("validation.patience", "0"),
+        ("validation.sentences", "-1"),
+        ("validation.second_source", "' '"),
+        ("export.checkpoint", "' '"),
         ("logging.every", "0"),
     ],
 )
 def test_impossible_value_is_refused_by_the_name_of_its_key(key: str, given: str) -> None:
     assert refusal(f"--{key}={given}").startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize("flag", ["validation.patience=1", "validation.second_source=docs", "export.checkpoint=best"])
+def test_what_needs_held_out_documents_is_refused_without(flag: str) -> None:
+    said = refusal(f"--{flag}", "--corpus.validation_fraction=0")
+    assert said.startswith(flag.split("=", maxsplit=1)[0])
+    assert "set corpus.validation_fraction over 0" in said
+    assert refusal("--validation.patience=1", "--validation.every=null").startswith("validation.patience: ")
 
 
 @pytest.mark.parametrize("key", ["optim.lr", "optim.epochs", "optim.warmup", "optim.weight_decay", "optim.eps"])

@@ -23,7 +23,8 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 from mlm_dist import export
 from mlm_dist.config import Config, parse, parse_of_run, to_yaml
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
-from mlm_dist.exporting import hub, reloaded
+from mlm_dist.exporting import card, hub, reloaded
+from mlm_dist.reporting.record import Record
 
 SECRET = "hf_verysecretindeed"
 
@@ -129,6 +130,24 @@ def test_card_says_what_was_trained_on_what_and_how_well(run: Path) -> None:
     assert launching.metrics(run, "start")[0]["corpus"] in card.text
     assert "accelerate launch mlm_dist/train.py --config config.yaml" in card.text
     assert f"| after update 12 | {last['loss']:.4f} |" in card.text
+
+
+def test_card_says_what_became_of_a_second_corpus() -> None:
+    def line(loss: float) -> dict[str, Any]:
+        return {"loss": 2.0, "perplexity": 7.4, "accuracy": 0.5, "masked_tokens": 9, "second_loss": loss}
+
+    record = Record({"second_source": "prose"}, [], {}, {0: line(3.25), 6: line(3.5), 9: line(9.0)}, None)
+    said = card._held_out(record, 6)
+    assert "On prose, which was not trained on: a loss of 3.2500 before training, 3.5000 after." in said
+
+
+def test_best_checkpoint_is_exported_by_the_job(copy: Path) -> None:
+    shutil.rmtree(copy / "model")
+    losses = {line["step"]: line["loss"] for line in launching.metrics(copy, "validation")}
+    best = copy / "checkpoints" / f"step-{min((6, 12), key=losses.__getitem__):08d}"
+    export.main(config_of(copy, "--export.checkpoint=best"))
+    model = AutoModelForMaskedLM.from_pretrained(copy / "model")
+    assert torch.equal(model.get_input_embeddings().weight, load_file(best / "model.safetensors")[EMBEDDINGS])
 
 
 def test_card_can_be_followed(run: Path, tmp_path: Path) -> None:

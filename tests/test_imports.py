@@ -12,7 +12,10 @@ import pytest
 from launching import ROOT, environment
 
 PACKAGE = ROOT / "mlm_dist"
-JOBS = {"cli", "plan", "train", "prepare", "validate", "export", "report", "job", "exporting", "reporting"}
+JOBS = {"cli", "plan", "train", "prepare", "validate", "export", "report", "job", "exporting", "held_out"} | {
+    "probing",
+    "reporting",
+}
 ROOMS = {"corpus", "batching", "modeling", "training"}
 LEAVES = {"config", "errors", "names", "files", "faults"}
 

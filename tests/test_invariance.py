@@ -8,6 +8,8 @@ from pathlib import Path
 import launching
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mlm_dist.batching.loader import TrainingBatches
 from mlm_dist.batching.masking import Masker
@@ -147,3 +149,34 @@ def test_losses_under_spans_and_a_changing_rate_do_not_depend_on_the_topology(
     for processes, micro, kind in ((2, 2, "plain"), (3, 4, "zero2")):
         found = losses(tmp_path / f"{processes}", small, processes, micro, kind, *MASKS)
         assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_ends_early_at_the_same_update(tmp_path: Path, small: tuple[Path, int]) -> None:
+    """At a rate that soon makes it worse; the two processes prepare the second corpus as well."""
+    cache, _ = small
+    found = []
+    for topology, processes in (("cpu_2", 2), ("cpu", 1)):
+        run = tmp_path / topology
+        ended = launching.accelerate(
+            topology,
+            "train.py",
+            *(f"--corpus.source={cache / 'documents'}", f"--corpus.cache_dir={cache}", f"--output_dir={run}"),
+            *(f"--validation.second_source={cache / 'documents'}", f"--batch.global_size={GLOBAL_SIZE}"),
+            *launching.PATIENT,
+            *launching.TINY,
+            launch=("--mixed_precision=no", f"--num_processes={processes}"),
+        )
+        assert ended.returncode == 0, ended.output
+        end, lines = launching.metrics(run, "end")[0], launching.metrics(run, "validation")
+        assert end["stopped_early"]
+        assert end["best_loss"] == min(line["loss"] for line in lines[1:])
+        assert end["best_step"] == end["step"] - 2 * 2, "two validations, of every second update"
+        best = run / "checkpoints" / f"step-{end['best_step']:08d}"
+        weights, exported = load_file(best / "model.safetensors"), load_file(run / "model" / "model.safetensors")
+        assert all(torch.equal(value, weights[f"model.{name}"]) for name, value in exported.items())
+        kept = sorted(path.name for path in best.parent.iterdir())
+        assert kept == [best.name, f"step-{end['step']:08d}"]
+        # At this rate later updates amplify how sums are rounded.
+        first = [line[name] for line in lines[:2] for name in ("loss", "second_loss", "accuracy_frequent")]
+        found.append((end["step"], first))
+    assert found[0] == (found[1][0], pytest.approx(found[1][1], rel=1e-5))

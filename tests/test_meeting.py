@@ -71,6 +71,12 @@ def test_one_process_needs_no_files(tmp_path: Path) -> None:
     assert not (tmp_path / "meetings").exists()
 
 
+def test_ranks_that_meet_twice_do_so_in_two_places(tmp_path: Path) -> None:
+    """In one, who leaves the first meeting last would clear away what the second has begun."""
+    first, again, second = (Meeting(tmp_path, 0, 2, purpose).folder for purpose in ("own", "own", "second"))
+    assert first == again != second
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("num_items", [0, 1, 3, 8, 20])
 def test_work_is_shared_out_once_and_evenly(tmp_path: Path, world_size: int, num_items: int) -> None:

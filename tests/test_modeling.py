@@ -56,7 +56,7 @@ def test_masked_head_gives_the_dense_logits_and_gradients(name: str) -> None:
     assert torch.allclose(core.logits(input_ids, None, positions), dense, atol=1e-5)
     found = core(input_ids, None, positions, labels)
     assert torch.allclose(found.loss_sum, loss, rtol=1e-5)
-    assert int(found.num_correct) == int((dense.argmax(-1) == labels).sum())
+    assert int(found.correct.sum()) == int((dense.argmax(-1) == labels).sum())
     ours = torch.autograd.grad(found.loss_sum, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
     for one, other in zip(ours, expected, strict=True):
         assert (one is None) == (other is None)

@@ -188,6 +188,9 @@ def held_out(step: int, loss: float | None) -> dict[str, Any]:
     return {"kind": "validation", "step": step, "loss": loss, "perplexity": loss, "accuracy": 0.5, "masked_tokens": 9}
 
 
+BANDS = {"accuracy_rare": 0.125, "masked_tokens_rare": 8, "accuracy_domain": None, "masked_tokens_domain": 0}
+SECOND = {"second_loss": 4.5, "second_perplexity": 90.0, "second_accuracy": 0.25, "second_masked_tokens": 7}
+EARLY = {"kind": "end", "step": 9, "seconds": 3.0, "best_step": 3, "best_loss": 2.0, "stopped_early": True}
 STATES = {
     "nothing": ([], "Nothing of this run was recorded yet"),
     "just begun": ([START], "at update 0 of 20"),
@@ -199,6 +202,13 @@ STATES = {
     "skipped": ([START, train(1, 2.0, skipped_steps=1), train(2, 2.0, skipped_steps=3)], "Skipped updates, all in all"),
     "a spike": ([START, train(1, 2.0), train(2, 90.0, spike=True)], "stood out after update 2"),
     "stopped": ([START, train(5, 2.0), {"kind": "end", "step": 5}], "stopped after update 5 of 20"),
+    "bands": ([START, held_out(0, 3.0) | BANDS, held_out(9, 2.0) | BANDS], "never saw 12.5% 12.5% 8"),
+    "second source": ([START, held_out(0, 3.0) | SECOND, held_out(9, 2.0) | SECOND], "9 2 2 50% 4.5 25%"),
+    "stopped early": (
+        [START, held_out(0, 7.0), held_out(3, 2.0), held_out(9, 5.0), EARLY],
+        "finished early, after 9 of",
+    ),
+    "best is shown": ([START, held_out(0, 7.0), held_out(3, 2.0), held_out(9, 5.0), EARLY], "7 \u2192 2"),
     "resumed": ([START, train(5, 2.0), START | {"resumed_from": 5}, train(9, 1.0)], "taken up again after update 5"),
     "long": ([START, *(train(step, 1 / step) for step in range(1, 5000))], "training"),
 }
@@ -216,6 +226,33 @@ def test_runs_in_every_state(name: str, tmp_path: Path) -> None:
     numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", drawings)]
     assert all(-1 <= number <= 400 for number in numbers), "something is drawn outside its chart"
     assert len(html) < 60_000
+
+
+def test_what_the_validate_job_found_is_shown(tmp_path: Path) -> None:
+    write_lines(tmp_path, [START, held_out(0, 3.0), held_out(9, 2.0)])
+    one = {"recall_at_1": 0.25, "recall_at_10": 0.5, "mrr": 0.375}
+    asked = {"pairs": 20, "token_overlap": one, "start": one | {"mrr": 0.125}, "trained": one | {"mrr": 0.625}}
+    probe = {"model": "m", "step": 9, "questions": {"title_to_body": asked}}
+    sentences = {"pseudo_log_likelihood": -2.5, "pseudo_perplexity": 12.18, "sentences": 64, "sentence_tokens": 900}
+    html = page(Content("run", read_record(tmp_path), None, None, "", [], {"model": "m"} | sentences, probe))
+    text = " ".join(Page(html).text.split())
+    assert "m -2.5 12.18 64 900" in text
+    assert "common tokens alone 25% 50% 0.375 starting model 25% 50% 0.125 trained model 25% 50% 0.625" in text
+    assert "among 20 held-out documents" in text
+    assert "Chance finds 5% first" in text
+    plain = page(Content("run", read_record(tmp_path), None, None, "", []))
+    assert "Search without labels" not in plain
+    assert "masked in turn" not in plain
+
+
+def test_files_of_the_validate_job_are_read_or_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    probe = {"model": "m", "step": 9, "questions": {"half_to_half": {"pairs": 4}}}
+    (copy / "probe.json").write_text(json.dumps(probe), "utf-8")
+    (copy / "validation.json").write_text("{", "utf-8")
+    report.main(config_of(copy))
+    html = (copy / "report.html").read_text("utf-8")
+    assert "among 4 held-out documents" in html
+    assert "validation.json cannot be read" in capsys.readouterr().out
 
 
 def test_later_lines_of_the_same_update_hold(tmp_path: Path) -> None:
@@ -248,7 +285,9 @@ def test_text_of_documents_cannot_become_markup(tmp_path: Path) -> None:
         "notes": {evil: 1},
         "config": {"rows": {"mode": evil, "max_length": 8}},
     }
-    html = page(Content(evil, read_record(tmp_path), corpus, comparison, evil, [evil]))
+    probe = {"model": evil, "questions": {evil: {"pairs": 2}}}
+    content = Content(evil, read_record(tmp_path), corpus, comparison, evil, [evil], None, probe)
+    html = page(content)
     found = Page(html)
     assert found.text.count(evil) > 10
     assert {"img", "script"}.isdisjoint(tag for tag, _ in found.tags)

@@ -226,3 +226,37 @@ def test_masks_go_on_where_they_were(continued_by: str, tmp_path: Path, prepared
     assert losses(run) == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
     if continued_by == "one":
         assert final_weights(run) == final_weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("topology", "back"),
+    [
+        ("one", 1),
+        *(pytest.param(name, i, marks=pytest.mark.slow) for name, i in (("one", 0), ("two", 1), ("zero2", 2))),
+    ],
+)
+def test_going_on_keeps_the_best_and_the_patience(
+    topology: str, back: int, tmp_path: Path, small: tuple[Path, int]
+) -> None:
+    """Taken up again where patience is not used up yet, it ends as it did; where it is, nothing is trained any more."""
+    cache, _ = small
+    arguments = (f"--corpus.source={cache / 'documents'}", *launching.PATIENT)
+    more = ("--checkpoint.every=1", "--checkpoint.keep_last=4")
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    ended = launch(whole, cache, topology, *arguments, *more)
+    assert ended.returncode == 0, ended.output
+    shutil.copytree(whole, run)
+    (end,) = launching.metrics(whole, "end")
+    assert end["stopped_early"]
+    for step in range(end["step"] - back + 1, end["step"] + 1):
+        shutil.rmtree(run / "checkpoints" / f"step-{step:08d}")
+    shutil.rmtree(run / "model")
+    ended = launch(run, cache, topology, *arguments, *more)
+    assert ended.returncode == 0, ended.output
+    assert f"going on from {run / 'checkpoints'}/step-{end['step'] - back:08d}" in ended.stdout
+    (again,) = launching.metrics(run, "end")
+    names = ("step", "best_step", "best_loss", "stopped_early")
+    assert [again[name] for name in names] == [end[name] for name in names]
+    assert launching.metrics(run, "validation") == launching.metrics(whole, "validation")
+    ours, theirs = ((each / "model" / "model.safetensors").read_bytes() for each in (run, whole))
+    assert ours == theirs

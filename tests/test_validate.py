@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mlm_dist import validate
 from mlm_dist.config import parse, parse_of_run
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
 
-COMPARED = ("loss", "perplexity", "accuracy", "masked_tokens")
+COMPARED = ("loss", "perplexity", "accuracy", "masked_tokens", "accuracy_common", "masked_tokens_rare")
 
 
 def of(prose: Path) -> tuple[str, ...]:
@@ -32,7 +33,14 @@ def test_exported_model_has_the_figures_of_the_last_validation(copy: Path, capsy
     assert [found[name] for name in COMPARED] == pytest.approx([last[name] for name in COMPARED], rel=1e-6)
     assert found["kind"] == "validation"
     assert found["unigram_loss"] == pytest.approx(launching.metrics(copy, "end")[0]["unigram_loss"])
-    assert f"loss {last['loss']:.4f}" in capsys.readouterr().out
+    assert found["sentences"] == 64
+    assert found["sentence_tokens"] > 64 * 5
+    assert found["pseudo_perplexity"] == pytest.approx(math.exp(-found["pseudo_log_likelihood"]))
+    said = capsys.readouterr().out
+    assert f"loss {last['loss']:.4f}" in said
+    assert f"common {last['accuracy_common']:.1%}" in said
+    assert f"{found['pseudo_log_likelihood']:.4f} nats per token" in said
+    assert not (copy / "probe.json").exists()
 
 
 def test_checkpoint_on_two_processes_has_the_same_figures(copy: Path) -> None:
@@ -47,6 +55,9 @@ def test_checkpoint_on_two_processes_has_the_same_figures(copy: Path) -> None:
     assert found["accuracy"] == line["accuracy"]
     assert found["masked_tokens"] == line["masked_tokens"]
     assert "2 processes" in found["processes"]
+    validate.main(parse_of_run([f"--output_dir={copy}", f"--validation.model={point}"], prog="validate.py"))
+    names = ("pseudo_log_likelihood", "sentence_tokens", *COMPARED)
+    assert [found[name] for name in names] == pytest.approx([figures(copy)[name] for name in names], rel=1e-5)
     assert ended.stdout.count("written to") == 1
 
 
@@ -55,6 +66,29 @@ def test_starting_model_needs_no_run(run: Path, prose: Path, tmp_path: Path) -> 
     validate.main(parse(flags))
     first, found = launching.metrics(run, "validation")[0], figures(tmp_path)
     assert [found[name] for name in COMPARED] == pytest.approx([first[name] for name in COMPARED], rel=1e-6)
+
+
+def test_probe_asks_the_starting_and_the_trained_model(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [f"--output_dir={copy}", "--validation.probe=true", "--validation.sentences=0"]
+    validate.main(parse_of_run([*flags, "--validation.model=checkpoint"], prog="validate.py"))
+    probe = json.loads((copy / "probe.json").read_text("utf-8"))
+    assert (probe["step"], probe["corpus"]) == (12, figures(copy)["corpus"])
+    asked = probe["questions"]["half_to_half"]
+    assert asked["pairs"] >= 5
+    assert set(asked) == {"pairs", "token_overlap", "start", "trained"}
+    assert "half to half of" in capsys.readouterr().out
+    assert "pseudo_log_likelihood" not in figures(copy)
+    validate.main(parse_of_run([*flags, "--validation.model=start"], prog="validate.py"))
+    again = json.loads((copy / "probe.json").read_text("utf-8"))["questions"]["half_to_half"]
+    assert set(again) == {"pairs", "token_overlap", "start"}
+    assert again["start"] == pytest.approx(asked["start"]), "the starting model is not the one a run starts with"
+
+
+def test_probe_on_several_processes_is_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = parse_of_run([f"--output_dir={copy}", "--validation.probe=true"], prog="validate.py")
+    with pytest.raises(ConfigError, match=r"validation\.probe: it needs one process"):
+        validate.main(config)
 
 
 def test_own_configuration_of_a_run_stands_before_flags(run: Path, tmp_path: Path) -> None:

@@ -40,11 +40,12 @@ class Meeting:
         folder: A folder that all ranks see; each launch gets its own below it.
         rank: This process, from 0.
         world_size: Number of processes.
+        purpose: What they meet for; ranks that meet twice do so in two places, for some come while others still leave.
     """
 
-    def __init__(self, folder: Path, rank: int, world_size: int) -> None:
+    def __init__(self, folder: Path, rank: int, world_size: int, purpose: str = "") -> None:
         self.rank, self.world_size = rank, world_size
-        self.folder = folder / _launch_name(world_size)
+        self.folder = folder / _launch_name(world_size, purpose)
         self._nonce = uuid.uuid4().hex
         self._nonces: dict[int, str] = {}  # known to all once the first `lead` is through
         self._state: dict[str, Any] = {"nonce": self._nonce, "beat": 0, "failed": None}
@@ -195,10 +196,10 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def _launch_name(world_size: int) -> str:
+def _launch_name(world_size: int, purpose: str) -> str:
     """The same on all ranks of a launch; different for launches that run at the same time on one disk."""
     address = os.environ.get("MASTER_ADDR", "")
     if address in ("", "localhost", "127.0.0.1", "::1"):
         address = socket.gethostname()
     job = [os.environ.get(name, "") for name in ("MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")]
-    return hashlib.sha256("\0".join([address, *job, str(world_size)]).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join([address, *job, str(world_size), purpose]).encode()).hexdigest()[:16]

@@ -89,10 +89,31 @@ def acquire(config: CorpusConfig, cache_dir: Path) -> Source:
         return _listed("file", name, None, path.parent, [path.name], {}, records=True)
     if os.path.exists(path):
         raise CorpusError(f"corpus.source: {name} is neither a file nor a folder")
-    if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) and path.suffix not in RECORD_SUFFIXES:
+    if _is_on_hub(name):
         root, revision = hub.fetch(name, cache_dir / "sources")
         return _from_folder("hub", name, revision, root, ["*.parquet"], cache_dir)
-    raise CorpusError(f"corpus.source: {name} does not exist; give a folder, a file, a git URL or python-docs")
+    raise _unknown(name)
+
+
+def refuse_unknown(name: str) -> None:
+    """Refuse at once what is no source; whether one that is elsewhere can be fetched is seen when it is.
+
+    Raises:
+        CorpusError: As `acquire`.
+    """
+    is_known = name == "python-docs" or git.is_repository(name) or os.path.exists(os.path.expanduser(name))
+    if not (is_known or _is_on_hub(name)):
+        raise _unknown(name)
+
+
+def _is_on_hub(name: str) -> bool:
+    """Whether what is not here may be the name of a dataset on the hub."""
+    fits = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is not None
+    return fits and Path(name).suffix not in RECORD_SUFFIXES
+
+
+def _unknown(name: str) -> CorpusError:
+    return CorpusError(f"corpus.source: {name} does not exist; give a folder, a file, a git URL or python-docs")
 
 
 def _from_folder(

@@ -65,8 +65,8 @@ class PreparedCorpus:
         found: np.ndarray = np.load(self.folder / "token_counts.npy", allow_pickle=False)
         return found
 
-    def documents(self) -> Iterator[tuple[str, str, str]]:
-        """(id, split, text) of all documents that stayed, the text as it was cleaned."""
+    def documents(self, split: str | None = None) -> Iterator[tuple[str, str, str]]:
+        """(id, split, text) of all documents that stayed, or those of one split; the text as it was cleaned."""
         side = selection.load(self.folder / "selection.npz").side
         names = {selection.TRAIN: "train", selection.VALIDATION: "validation"}
         start = 0
@@ -74,9 +74,9 @@ class PreparedCorpus:
             path = self.folder / "documents" / f"{key}.parquet"
             ids = documents.ids(path)
             here = side[start : start + len(ids)]
-            stayed = here < selection.DUPLICATE
-            texts = chain.from_iterable(documents.texts(path, stayed))
-            for i, text in zip(np.flatnonzero(stayed).tolist(), texts, strict=True):
+            wanted = np.isin(here, [code for code, name in names.items() if split in (None, name)])
+            texts = chain.from_iterable(documents.texts(path, wanted))
+            for i, text in zip(np.flatnonzero(wanted).tolist(), texts, strict=True):
                 yield ids[i], names[int(here[i])], text
             start += len(ids)
 

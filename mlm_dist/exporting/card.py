@@ -116,10 +116,11 @@ def _held_out(record: Record, step: int) -> str:
         if line is not None:
             loss, perplexity = (_shown(line[key]) for key in ("loss", "perplexity"))
             rows.append(f"| {title} | {loss} | {perplexity} | {line['accuracy']:.1%} |")
-    return (
-        "\n".join(rows)
-        + f"\n\nOver {after['masked_tokens']:,} masked tokens of documents that were held out of training."
-    )
+    said = f"Over {after['masked_tokens']:,} masked tokens of documents that were held out of training."
+    if before is not None and "second_loss" in before and "second_loss" in after:
+        losses = f"{_shown(before['second_loss'])} before training, {_shown(after['second_loss'])} after"
+        said += f"\nOn {_shown(record.start.get('second_source'))}, which was not trained on: a loss of {losses}."
+    return "\n".join(rows) + f"\n\n{said}"
 
 
 def _table(rows: dict[str, str]) -> str:

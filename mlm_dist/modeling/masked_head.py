@@ -13,15 +13,16 @@ from mlm_dist.modeling.loss import summed_cross_entropy
 
 
 class MaskedLoss(NamedTuple):
-    """What a forward pass gives; both are scalar tensors on the model's device.
+    """What a forward pass gives, on the model's device.
 
     Args:
-        loss_sum: Negative log-likelihood in nats, summed over the predicted tokens, fp32.
-        num_correct: Predicted tokens whose likeliest token is the right one.
+        loss_sum: Negative log-likelihood in nats, summed over the predicted tokens, a scalar in fp32.
+        correct: [predicted] whether the likeliest token is the right one, never so where nothing is predicted; empty in
+            training.
     """
 
     loss_sum: torch.Tensor
-    num_correct: torch.Tensor
+    correct: torch.Tensor
 
 
 class MaskedLanguageModel(nn.Module):
@@ -84,8 +85,8 @@ class MaskedLanguageModel(nn.Module):
         logits = self.logits(input_ids, attention_mask, positions, cu_seq_lens)  # [predicted, vocabulary]
         loss_sum = summed_cross_entropy(logits, labels)
         # In training nobody reads the accuracy, and an argmax over the vocabulary is not free.
-        num_correct = loss_sum.detach().new_zeros(()) if self.training else (logits.argmax(-1) == labels).sum()
-        return MaskedLoss(loss_sum, num_correct)
+        correct = labels.new_zeros(0, dtype=torch.bool) if self.training else logits.argmax(-1) == labels
+        return MaskedLoss(loss_sum, correct)
 
     def logits(
         self,

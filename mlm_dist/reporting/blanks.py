@@ -14,22 +14,20 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from mlm_dist.corpus.sentences import sentences
 
 NUM_BLANKS = 12
 MAX_PIECES = 4  # tokens of a word to guess
 MIN_COUNT = 5  # times in the training documents
 TRAIN_CHARS, HELD_OUT_CHARS, ALL_CHARS = 8_000_000, 2_000_000, 64_000_000  # read at most, from the first document on
-SENTENCE_CHARS = 240
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 # The same, standing by itself: no part of an address, a number, an identifier or a compound.
 _ALONE = re.compile(r"(?<![\w'\u2019./\\@#$%&=<>:+*~^|-])[^\W\d_]{3,}(?![\w'\u2019/\\@#$%&=<>+*~^|(\[-]|[.:]\w)")
-_END_MARKS = ".!?\u3002\uff01\uff1f"  # those of Chinese and Japanese among them
-_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")
-_PROSE = re.compile(rf"[\w\s,;:'\u2019\"“”()\uff0c\u3001{_END_MARKS}-]+")
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,9 @@ def choose(documents: Iterable[tuple[str, str, str]], tokenizer: Any, max_length
         tokenizer: The model's.
         max_length: Tokens a sentence may have, special tokens included.
     """
-    words, sentences = _read(documents)
+    words, held_out = _read(documents)
     by_word: dict[str, list[Blank]] = defaultdict(list)
-    for id_, sentence in sentences:
+    for id_, sentence in held_out:
         found: dict[str, list[re.Match[str]]] = defaultdict(list)
         for match in _WORD.finditer(sentence):
             found[match[0].casefold()].append(match)
@@ -121,7 +119,7 @@ class _Words:
 def _read(documents: Iterable[tuple[str, str, str]]) -> tuple[_Words, list[tuple[str, str]]]:
     """The words of training documents, and (id, sentence) of held-out ones; of the first of both."""
     words = _Words()
-    sentences: list[tuple[str, str]] = []
+    found: list[tuple[str, str]] = []
     room = {"train": TRAIN_CHARS, "validation": HELD_OUT_CHARS}
     total = 0
     for id_, split, text in documents:
@@ -134,26 +132,8 @@ def _read(documents: Iterable[tuple[str, str, str]]) -> tuple[_Words, list[tuple
         if split == "train":
             words.add(text)
         else:
-            sentences += ((id_, sentence) for sentence in _sentences(text))
-    return words, sentences
-
-
-def _sentences(text: str) -> Iterator[str]:
-    """What looks like whole sentences of prose, rather than headings, tables, lists and code."""
-    for paragraph in re.split(r"\n\s*\n", text):
-        if paragraph[:1].isspace():
-            continue  # indented: code, most likely
-        for sentence in _END.split(" ".join(paragraph.split())):
-            letters = sum(letter.isalpha() or letter.isspace() for letter in sentence)
-            if (
-                40 <= len(sentence) <= SENTENCE_CHARS
-                and sentence[0].isalpha()
-                and sentence[0] == sentence[0].upper()
-                and sentence[-1] in _END_MARKS
-                and letters >= 0.9 * len(sentence)
-                and _PROSE.fullmatch(sentence)
-            ):
-                yield sentence
+            found += ((id_, sentence) for sentence in sentences(text))
+    return words, found
 
 
 def _by_weight(words: _Words, tokenizer: Any) -> list[str]:

@@ -22,7 +22,7 @@ class Series:
     Args:
         name: What it shows.
         points: (step, value), by step; None where the value is not finite, which breaks the line.
-        style: The class of its colour: a, b or c. Lines of class b have a dot at each point, those of c are dashed.
+        style: The class of its colour: a, b, c or d. Lines of b and d have a dot at each point, those of c are dashed.
     """
 
     name: str
@@ -132,7 +132,7 @@ def _line(scale: _Scale, series: Series, show: Callable[[float], str]) -> str:
         x, y = scale.x(step), scale.y(value)
         path.append(f"{'L' if pen_is_down else 'M'}{x:.1f} {y:.1f}")
         after = points[i + 1][1] if i + 1 < len(points) else None
-        if series.style == "b" or (not pen_is_down and after is None):  # a point without neighbours is no line
+        if series.style in "bd" or (not pen_is_down and after is None):  # a point without neighbours is no line
             label = f"{series.name}, update {step:,.0f}: {show(value)}"
             dots.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r=3><title>{escape(label)}</title></circle>')
         pen_is_down = True

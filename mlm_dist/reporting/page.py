@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from mlm_dist.reporting import judged
 from mlm_dist.reporting.blanks import Blank
 from mlm_dist.reporting.charts import Series, chart
 from mlm_dist.reporting.fills import NUM_FILLS, Guess
+from mlm_dist.reporting.parts import finite, number, share, table
 from mlm_dist.reporting.record import Record
 from mlm_dist.reporting.style import CSS
 
-MAX_ROWS = 16  # of the table of held-out figures; the first and the last are among them
 NOTHING_FROM_ELSEWHERE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -46,6 +46,8 @@ class Content:
         comparison: Before and after; None where the starting model's guesses were not kept.
         config: The run's configuration as YAML, without credentials.
         warnings: What is missing in the page, and why.
+        validated: What the validate job found; None where it did not run.
+        probe: What its probe found; None where it did not run.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Content:
     comparison: Comparison | None
     config: str
     warnings: Sequence[str]
+    validated: dict[str, Any] | None = None
+    probe: dict[str, Any] | None = None
 
 
 def page(content: Content) -> str:
@@ -63,7 +67,13 @@ def page(content: Content) -> str:
         _tiles(content),
         _section("Before and after", _comparison(content.comparison)),
         _section("Curves", _curves(record)),
-        _section("Held-out figures", _held_out(record)),
+        _section(
+            "Held-out figures",
+            judged.over_the_run(record)
+            + judged.by_band(record)
+            + judged.by_sentences(content.validated)
+            + judged.by_probe(content.probe),
+        ),
         _section("Documents", _corpus(content.corpus)),
         _section("The run", _facts(record) + _configuration(content.config)),
     ]
@@ -91,8 +101,14 @@ def _status(record: Record) -> str:
         return "Nothing of this run was recorded yet."
     said = f"{record.start.get('model', 'A model')}: "
     if record.is_finished and record.end is not None:
-        took = f" in {_duration(record.end['seconds'])}" if "seconds" in record.end else ""
-        said += f"finished after {updates:,} updates" + ("" if record.resumed else took)
+        took = f" in {_duration(record.end['seconds'])}" if "seconds" in record.end and not record.resumed else ""
+        if record.end.get("stopped_early"):
+            said += f"finished early, after {record.end['step']:,} of {updates:,} updates{took}"
+            said += ": the held-out loss got no better"
+        else:
+            said += f"finished after {updates:,} updates{took}"
+        if record.end.get("best_step") is not None:
+            said += f"; the model is that of update {record.end['best_step']:,}, which had the lowest held-out loss"
     elif record.end is not None:
         said += f"stopped after update {record.end.get('step', record.step):,} of {updates:,}"
     else:
@@ -108,10 +124,10 @@ def _tiles(content: Content) -> str:
     lines = list(record.validation.values())
     unigram = record.start.get("unigram_loss")
     if lines:
-        first, last = lines[0], lines[-1]
-        note = "" if unigram is None else f"{_number(unigram)} by word frequencies alone"
-        found.append(("Held-out loss", _change(_number(first["loss"]), _number(last["loss"]), lines), note))
-        accuracy = _change(_share(first["accuracy"]), _share(last["accuracy"]), lines)
+        first, last = lines[0], record.exported
+        note = "" if unigram is None else f"{number(unigram)} by word frequencies alone"
+        found.append(("Held-out loss", _change(number(first["loss"]), number(last["loss"]), lines), note))
+        accuracy = _change(share(first["accuracy"]), share(last["accuracy"]), lines)
         found.append(("Held-out accuracy", accuracy, f"of {last['masked_tokens']:,} masked tokens"))
     comparison = content.comparison
     if comparison is not None and comparison.blanks:
@@ -191,7 +207,7 @@ def _fill(guess: Guess, i: int) -> str:
     name = f"{'✓ ' if is_right else ''}{text or '(space)'}"
     return (
         f'<div class="fill{" right" if is_right else ""}" style="--share:{share}"><span>{escape(name)}</span>'
-        f"<span>{escape(_share(probability))}</span></div>"
+        f"<span>{escape(share(probability))}</span></div>"
     )
 
 
@@ -199,23 +215,26 @@ def _curves(record: Record) -> str:
     train, held_out = record.train, record.validation
     last = max([record.step, 1])
     losses = [
-        Series("training", [(step, _finite(line["loss"])) for step, line in train.items()], "a"),
-        Series("held out", [(step, _finite(line["loss"])) for step, line in held_out.items()], "b"),
+        Series("training", [(step, finite(line["loss"])) for step, line in train.items()], "a"),
+        Series("held out", [(step, finite(line["loss"])) for step, line in held_out.items()], "b"),
     ]
+    if any("second_loss" in line for line in held_out.values()):
+        points = [(step, finite(line.get("second_loss"))) for step, line in held_out.items()]
+        losses.append(Series(f"second source: {record.start.get('second_source', '')}", points, "d"))
     unigram = record.start.get("unigram_loss")
     if unigram is not None:
         losses.append(Series("word frequencies alone", [(0, unigram), (last, unigram)], "c"))
-    charts = [chart("Loss", losses, _number, resumed=record.resumed)]
+    charts = [chart("Loss", losses, number, resumed=record.resumed)]
     if held_out:
-        accuracy = [(step, _finite(line["accuracy"])) for step, line in held_out.items()]
-        charts.append(chart("Held-out accuracy", [Series("accuracy", accuracy, "b")], _share, resumed=record.resumed))
+        accuracy = [(step, finite(line["accuracy"])) for step, line in held_out.items()]
+        charts.append(chart("Held-out accuracy", [Series("accuracy", accuracy, "b")], share, resumed=record.resumed))
     for title, key, show in (
         ("Learning rate", "learning_rate", _small),
-        ("Gradient norm", "grad_norm", _number),
+        ("Gradient norm", "grad_norm", number),
         ("Tokens per second", "tokens_per_second", _thousands),
         ("Skipped updates, all in all", "skipped_steps", _thousands),
     ):
-        points = [(step, _finite(line.get(key))) for step, line in train.items()]
+        points = [(step, finite(line.get(key))) for step, line in train.items()]
         if key == "skipped_steps" and train and not any(value for _, value in points):
             charts.append(_no_skips())
             continue
@@ -235,21 +254,6 @@ def _no_skips() -> str:
     return f'<figure class="chart"><figcaption><h3>Skipped updates</h3></figcaption><p class=note>{said}</p></figure>'
 
 
-def _held_out(record: Record) -> str:
-    lines = list(record.validation.values())
-    if not lines:
-        return "<p class=note>Nothing was held out, or nothing was evaluated yet.</p>"
-    step = max(1, math.ceil((len(lines) - 1) / (MAX_ROWS - 1)))
-    shown = [*lines[:-1][::step], lines[-1]]
-    rows = [
-        [f"{line['step']:,}", _number(line["loss"]), _number(line["perplexity"]), _share(line["accuracy"])]
-        for line in shown
-    ]
-    some = "" if len(shown) == len(lines) else f", {len(shown)} of {len(lines)} evaluations"
-    caption = f"On {lines[-1]['masked_tokens']:,} masked tokens of documents that were held out{some}"
-    return _table(caption, ["update", "loss", "perplexity", "accuracy"], rows, numbers=True)
-
-
 def _corpus(corpus: dict[str, Any] | None) -> str:
     if corpus is None:
         return "<p class=note>What the documents were was not recorded.</p>"
@@ -261,23 +265,23 @@ def _corpus(corpus: dict[str, Any] | None) -> str:
     found = [
         ["documents found", f"{documents['found']:,}", ""],
         *(
-            [f"dropped: {why}", f"{count:,}", _share(count / max(documents["found"], 1))]
+            [f"dropped: {why}", f"{count:,}", share(count / max(documents["found"], 1))]
             for why, count in documents["dropped"].items()
         ),
-        ["kept to train on", f"{documents['train']:,}", _share(documents["train"] / max(documents["found"], 1))],
+        ["kept to train on", f"{documents['train']:,}", share(documents["train"] / max(documents["found"], 1))],
         [
             "kept, held out",
             f"{documents['validation']:,}",
-            _share(documents["validation"] / max(documents["found"], 1)),
+            share(documents["validation"] / max(documents["found"], 1)),
         ],
-        ["tokens kept", f"{tokens['kept']:,}", _share(tokens["kept"] / all_tokens)],
-        [f"tokens dropped by rows.mode {mode}", f"{tokens['dropped']:,}", _share(tokens["dropped"] / all_tokens)],
-        ["places padded", f"{tokens['padded']:,}", _share(tokens["padded"] / places)],
+        ["tokens kept", f"{tokens['kept']:,}", share(tokens["kept"] / all_tokens)],
+        [f"tokens dropped by rows.mode {mode}", f"{tokens['dropped']:,}", share(tokens["dropped"] / all_tokens)],
+        ["places padded", f"{tokens['padded']:,}", share(tokens["padded"] / places)],
         ["rows to train on", f"{rows['train']:,}", ""],
         ["rows held out", f"{rows['validation']:,}", ""],
     ]
     notes = [[f"{name}", f"{count:,}", ""] for name, count in corpus.get("notes", {}).items()]
-    return _table(f"{source['kind']} {where}", ["", "number", "share"], found + notes, numbers=True)
+    return table(f"{source['kind']} {where}", ["", "number", "share"], found + notes, numbers=True)
 
 
 def _facts(record: Record) -> str:
@@ -287,7 +291,7 @@ def _facts(record: Record) -> str:
     if not facts:
         return "<p class=note>Nothing was recorded yet.</p>"
     rows = [[name.replace("_", " "), _plain(value)] for name, value in facts.items()]
-    return _table("What the run said of itself when it began", ["", ""], rows, numbers=False)
+    return table("What the run said of itself when it began", ["", ""], rows, numbers=False)
 
 
 def _configuration(config: str) -> str:
@@ -296,41 +300,12 @@ def _configuration(config: str) -> str:
     return f"<details><summary>Configuration</summary><pre>{escape(config)}</pre></details>"
 
 
-def _table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool) -> str:
-    number = " class=number" if numbers else ""
-    head = "".join(f"<th scope=col{number if i else ''}>{escape(title)}</th>" for i, title in enumerate(heads))
-    body = "".join(
-        f"<tr><th scope=row>{escape(row[0])}</th>{''.join(f'<td{number}>{escape(cell)}</td>' for cell in row[1:])}</tr>"
-        for row in rows
-    )
-    top = f"<thead><tr>{head}</tr></thead>" if any(heads) else ""
-    return f'<div class="table"><table><caption>{escape(caption)}</caption>{top}<tbody>{body}</tbody></table></div>'
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _number(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return "not finite"
-    if value == 0 or 0.01 <= abs(value) < 1000:
-        return f"{value:.{1 if abs(value) >= 100 else 3}f}".rstrip("0").rstrip(".")
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.2g}"
-
-
 def _small(value: float) -> str:
     return "0" if value == 0 else f"{value:.3g}"
 
 
 def _thousands(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
-
-
-def _share(value: float | None) -> str:
-    if value is None:
-        return "not finite"
-    return "<0.1%" if 0 < value < 0.001 else f"{value:.1%}".replace(".0%", "%")
 
 
 def _plain(value: Any) -> str:

@@ -41,8 +41,19 @@ class Record:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all updates are done."""
-        return self.end is not None and self.end.get("step") == self.updates
+        """Whether all updates are done, or no more were to be."""
+        return self.end is not None and (self.end.get("step") == self.updates or self.end.get("stopped_early") is True)
+
+    @property
+    def exported_step(self) -> int:
+        """The update that a finished run's model is of."""
+        best: int | None = None if self.end is None else self.end.get("best_step")
+        return self.step if best is None else best
+
+    @property
+    def exported(self) -> dict[str, Any]:
+        """The `validation` line of that model; the last one where it was not validated."""
+        return self.validation.get(self.exported_step) or self.validation[max(self.validation)]
 
 
 def read_record(run: Path) -> Record:

@@ -2,9 +2,9 @@
 
 CSS = """
 :root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--text:#1b2430;--soft:#586474;--edge:#dde2e8;--a:#2563c9;
---b:#c2410c;--c:#6b7280;--good:#15713d;--good-back:#d9f2e2;--bar:#e3eaf5;--mark:#fde9b8;--mark-text:#4a3500}
+--b:#c2410c;--c:#6b7280;--d:#7c3aed;--good:#15713d;--good-back:#d9f2e2;--bar:#e3eaf5;--mark:#fde9b8;--mark-text:#4a3500}
 @media (prefers-color-scheme:dark){:root{--page:#12161c;--card:#1a2029;--text:#e6ebf1;--soft:#9aa7b6;--edge:#2e3743;
---a:#7fb0ff;--b:#ff9d66;--c:#a3adba;--good:#7fdca3;--good-back:#173825;--bar:#263347;--mark:#4d3d12;--mark-text:#ffe2a0}}
+--a:#7fb0ff;--b:#ff9d66;--c:#a3adba;--d:#c4a7ff;--good:#7fdca3;--good-back:#173825;--bar:#263347;--mark:#4d3d12;--mark-text:#ffe2a0}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--page);color:var(--text);
@@ -31,13 +31,14 @@ p{margin:4px 0 12px;max-width:72ch}
 .chart .rule{stroke:var(--edge);stroke-width:1;fill:none}.chart .axis{stroke:var(--soft);stroke-width:1;fill:none}
 .chart .mark{stroke:var(--soft);stroke-width:1;stroke-dasharray:2 3;fill:none}
 .line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
-g.a .line{stroke:var(--a)}g.b .line{stroke:var(--b)}g.c .line{stroke:var(--c);stroke-dasharray:6 4}
-g.a circle{fill:var(--a)}g.b circle{fill:var(--b)}g.c circle{fill:var(--c)}
+g.a .line{stroke:var(--a)}g.b .line{stroke:var(--b)}g.d .line{stroke:var(--d)}
+g.c .line{stroke:var(--c);stroke-dasharray:6 4}
+g.a circle{fill:var(--a)}g.b circle{fill:var(--b)}g.d circle{fill:var(--d)}g.c circle{fill:var(--c)}
 .legend{display:flex;flex-wrap:wrap;gap:2px 16px;list-style:none;margin:2px 0 0;padding:0;font-size:.875rem;
 color:var(--soft)}
 .legend li::before{content:"";display:inline-block;width:18px;border-top:3px solid;margin-right:6px;
 vertical-align:middle}
-.legend .a::before{color:var(--a)}.legend .b::before{color:var(--b)}
+.legend .a::before{color:var(--a)}.legend .b::before{color:var(--b)}.legend .d::before{color:var(--d)}
 .legend .c::before{color:var(--c);border-top-style:dashed}
 .blanks{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,480px),1fr));gap:14px;margin-top:14px}
 .blank{padding:14px 16px;min-width:0}

@@ -14,7 +14,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from mlm_dist import __version__, faults
 from mlm_dist.errors import CheckpointError
 from mlm_dist.files import sha256_of
 from mlm_dist.training import distributed
+from mlm_dist.training.best import Best
 from mlm_dist.training.tensor_file import TensorFileWriter
 
 FORMAT = 1
@@ -52,6 +53,7 @@ class RunState:
         loss_scale: fp16's scale and the updates since it last changed; None in other precisions.
         seconds: Time used, from the first update on.
         horizon: With `optim.hours`, these and the updates they were last estimated to hold.
+        best: The validation with the lowest held-out loss so far.
     """
 
     step: int = 0
@@ -61,6 +63,7 @@ class RunState:
     loss_scale: tuple[float, int] | None = None
     seconds: float = 0.0
     horizon: tuple[float, int] | None = None
+    best: Best = field(default_factory=Best)
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -109,18 +112,52 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     return None, passed_over
 
 
+def best(folder: Path) -> tuple[Path | None, list[str]]:
+    """The good checkpoint with the lowest held-out loss below a folder, and what was wrong with those passed over.
+
+    Each says in state.json what was best when it was saved, which is itself where it was validated and better than all
+    before it.
+    """
+    passed_over, lowest = [], None
+    for path in sorted(_published(folder), key=_step_of):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            passed_over.append(str(error))
+            continue
+        seen = read_state(path)[0].best
+        if seen.step == _step_of(path) and seen.loss is not None and (lowest is None or seen.loss < lowest[0]):
+            lowest = seen.loss, path
+    return None if lowest is None else lowest[1], passed_over
+
+
 def require_newest(folder: Path, say: Callable[[str], None]) -> Path:
     """The newest checkpoint below a folder that verifies, for jobs that read it; those passed over are named.
 
     Raises:
         CheckpointError: There is none.
     """
-    found, passed_over = newest(folder)
+    otherwise = f"output_dir: there is no good checkpoint in {folder}; name the directory of a run"
+    return _require(newest(folder), otherwise, say)
+
+
+def require_best(folder: Path, say: Callable[[str], None]) -> Path:
+    """The good checkpoint with the lowest held-out loss below a folder; those passed over are named.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    otherwise = f"export.checkpoint: no good checkpoint in {folder} is known to be the best; export newest, or name one"
+    return _require(best(folder), otherwise, say)
+
+
+def _require(found: tuple[Path | None, list[str]], otherwise: str, say: Callable[[str], None]) -> Path:
+    path, passed_over = found
     for reason in passed_over:
         say(f"WARNING: passed over a checkpoint: {reason}")
-    if found is None:
-        raise CheckpointError(f"output_dir: there is no good checkpoint in {folder}; name the directory of a run")
-    return found
+    if path is None:
+        raise CheckpointError(otherwise)
+    return path
 
 
 def is_name(name: str) -> bool:
@@ -134,7 +171,8 @@ def read_state(folder: Path) -> tuple[RunState, dict[str, Any]]:
     identity: dict[str, Any] = found.pop("identity")
     pairs = {name: found.pop(name, None) for name in ("loss_scale", "horizon")}
     read: dict[str, Any] = {name: pair and (float(pair[0]), int(pair[1])) for name, pair in pairs.items()}
-    return RunState(**found, **read), identity
+    seen = Best(**found.pop("best", {}))  # older checkpoints do not know
+    return RunState(**found, **read, best=seen), identity
 
 
 def require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], folder: Path) -> None:
@@ -199,10 +237,12 @@ class Checkpoints:
         folder: `checkpoints/` of the run directory.
         keep_last: Checkpoints to keep.
         identity: {config key: value} of what a run must have in common with one that goes on from it.
+        keep_best: Whether that of the best validation is kept in addition.
     """
 
-    def __init__(self, folder: Path, keep_last: int, identity: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, keep_last: int, identity: Mapping[str, Any], *, keep_best: bool = False) -> None:
         self._folder, self._keep_last, self._identity = folder, keep_last, dict(identity)
+        self._keep_best = keep_best
         self._publishing: threading.Thread | None = None
         self._failure: BaseException | None = None
         self.last_step = -1
@@ -211,6 +251,12 @@ class Checkpoints:
         """Remove what interrupted saves and exports left."""
         for path in (*self._folder.glob(".step-*"), *self._folder.parent.glob(".model-*")):
             shutil.rmtree(path, ignore_errors=True)
+
+    def still_there(self, seen: Best) -> Best:
+        """What a checkpoint says is best, if that is in the folder; else a run that goes on has no best one yet."""
+        if not self._keep_best or (seen.step is not None and (self._folder / _name(seen.step)).is_dir()):
+            return seen
+        return Best()
 
     def save(self, accelerator: Accelerator, core: nn.Module, optimizer: Any, state: RunState) -> None:
         """Write a checkpoint; a collective.
@@ -286,7 +332,10 @@ class Checkpoints:
             _fsync(self._folder)
             faults.kill_here("after_rename", step)
             others = sorted((path for path in _published(self._folder) if path != place), key=_step_of)
+            best_step = facts["best"]["step"] if self._keep_best else None
             for old in others[: max(0, len(others) - (self._keep_last - 1))]:
+                if _step_of(old) == best_step:
+                    continue
                 shutil.rmtree(old, ignore_errors=True)  # what cannot go now goes after the next save
         except BaseException as error:  # the main thread raises it on every process
             self._failure = error
@@ -388,7 +437,7 @@ def set_aside(run: Path, point: Path | None = None) -> Path | None:
     else:
         names = (
             *("checkpoints", "metrics.jsonl", "tensorboard", "model", "config.yaml"),
-            *("report.json", "report.html", "validation.json"),
+            *("report.json", "report.html", "validation.json", "probe.json"),
         )
         there = [path for name in names if (path := run / name).exists()]
     if not there:

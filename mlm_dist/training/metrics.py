@@ -108,13 +108,7 @@ class Metrics:
 
     def validation_line(self, step: int, found: Validation) -> dict[str, Any]:
         """Write a `validation` line."""
-        line = {
-            "step": step,
-            "loss": _finite(found.loss),
-            "perplexity": _finite(found.perplexity),
-            "accuracy": found.accuracy,
-            "masked_tokens": found.num_masked,
-        }
+        line = {"step": step, **found.figures()}
         self.held_out[step] = found.loss
         self._write("validation", line)
         self._track("validation", line, step)

@@ -69,16 +69,27 @@ class TrainingProgress:
 
     def validation(self, line: dict[str, Any]) -> None:
         """Show a validation line."""
-        self._print(
+        text = (
             f"held out after {line['step']} updates: loss {_number(line['loss'])}, perplexity "
             f"{_number(line['perplexity'])}, accuracy {line['accuracy']:.1%} of {line['masked_tokens']:,} masked tokens"
         )
+        if bands := bands_in_words(line):
+            text += f" ({bands})"
+        if "second_loss" in line:
+            text += f"; second source: loss {_number(line['second_loss'])}, accuracy {line['second_accuracy']:.1%}"
+        self._print(text)
 
     def _print(self, text: str) -> None:
         if self._bar is not None:
             self._bar.console.print(text, highlight=False)
         elif self._is_main:
             print(text, flush=True)
+
+
+def bands_in_words(line: Mapping[str, Any]) -> str:
+    """The accuracies of a validation line by band, such as "frequent 40.0%, rare 2.5%"."""
+    bands = {name.removeprefix("accuracy_"): value for name, value in line.items() if name.startswith("accuracy_")}
+    return ", ".join(f"{name} {value:.1%}" for name, value in bands.items() if value is not None)
 
 
 def _number(value: float | None) -> str:

@@ -1,0 +1,148 @@
+"""What a model is validated on: the rows its corpus holds out, and some of a second corpus, by the same masks."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+
+from mlm_dist.batching.loader import Rows, validation_batches
+from mlm_dist.batching.masking import Masker
+from mlm_dist.config import Config
+from mlm_dist.corpus import sentences, sources, tokens
+from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.errors import ConfigError, CorpusError
+from mlm_dist.prepare import prepare
+from mlm_dist.training.bands import by_frequency
+from mlm_dist.training.pseudo_likelihood import PseudoLikelihood, one_by_one
+from mlm_dist.training.validation import Validation, evaluate, unigram_loss
+
+
+def check(config: Config) -> None:
+    """Refuse a second source that cannot be one, before any work is done.
+
+    Raises:
+        ConfigError: It is neither here nor a name that can be elsewhere.
+    """
+    if config.validation.second_source is not None:
+        with _by_its_name():
+            sources.refuse_unknown(config.validation.second_source)
+
+
+class HeldOut:
+    """The held-out rows of a corpus; made on every process, where no process group is needed.
+
+    Args:
+        config: The run. What `validation.second_source` names is prepared with the tokenizer of the corpus.
+        corpus: The run's corpus.
+
+    Raises:
+        ConfigError: The second source cannot be used.
+    """
+
+    def __init__(self, config: Config, corpus: PreparedCorpus) -> None:
+        self._corpus = corpus
+        self._rows = corpus.rows("validation")
+        self._bands = by_frequency(corpus.token_counts, corpus.domain_tokens)
+        self._second: PreparedCorpus | None = None
+        if config.validation.second_source is not None:
+            self._second = _prepare_second(config, config.validation.second_source, corpus)
+            # No more than of the own corpus, so that it takes no more time; as many give a figure of the same weight.
+            self._second_rows = Spread(self._second.rows("train"), len(self._rows))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def facts(self, masker: Masker) -> dict[str, Any]:
+        """What a run says of it when it begins; on one process."""
+        if not len(self):
+            return {}
+        batches = validation_batches(self._rows, masker, 256, 1, 0)
+        found: dict[str, Any] = {"unigram_loss": unigram_loss(self._corpus.token_counts, batches)}
+        if self._second is not None:
+            found["second_source"] = self._second.manifest["source"]["location"]
+            found["second_corpus"] = self._second.digest
+        return found
+
+    def evaluate(self, accelerator: Accelerator, model: Any, masker: Masker, micro_size: int) -> Validation:
+        """Evaluate a prepared model on both corpora; a collective."""
+        share = accelerator.num_processes, accelerator.process_index
+        batches = validation_batches(self._rows, masker, micro_size, *share)
+        found = evaluate(accelerator, model, batches, self._bands)
+        if self._second is None:
+            return found
+        batches = validation_batches(self._second_rows, masker, micro_size, *share)
+        return dataclasses.replace(found, second=evaluate(accelerator, model, batches))
+
+    def pseudo_likelihood(
+        self, accelerator: Accelerator, model: Any, count: int, micro_size: int
+    ) -> PseudoLikelihood | None:
+        """Evaluate a prepared model on so many held-out sentences, each token masked in turn; a collective.
+
+        Returns:
+            None where no sentence is wanted, or the held-out documents have none that fits into a row.
+        """
+        if not count:
+            return None
+        tokenizer, max_length = self._corpus.tokenizer, self._rows.max_length
+        special = tokens.special_tokens(tokenizer)
+        texts = (text for _, _, text in self._corpus.documents("validation"))
+        found = [tokenizer.backend_tokenizer.encode(sentence).ids for sentence in sentences.sample(texts, count)]
+        found = [ids for ids in found if len(ids) <= max_length and set(ids) - set(special.all)]
+        if not found:
+            return None
+        share = micro_size, accelerator.num_processes, accelerator.process_index
+        batches = one_by_one(found, special.all, special.mask, special.pad, *share)
+        result = evaluate(accelerator, model, batches)
+        return PseudoLikelihood(len(found), result.num_masked, -result.loss)
+
+
+class Spread:
+    """Some rows of a split, evenly spread over it.
+
+    Args:
+        rows: The split.
+        most: How many at most.
+    """
+
+    def __init__(self, rows: Rows, most: int) -> None:
+        count = min(len(rows), most)
+        self._rows, self._chosen = rows, np.arange(count) * len(rows) // max(count, 1)
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """See `Rows`."""
+        return self._rows.take(self._chosen[indices])
+
+    def windows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Rows`."""
+        return self._rows.windows(self._chosen[indices])
+
+
+def _prepare_second(config: Config, source: str, corpus: PreparedCorpus) -> PreparedCorpus:
+    """All documents of another source as rows of the same tokenizer; for all are held out, none is in a split."""
+    tokenizer = dataclasses.replace(
+        config.tokenizer, path=str(corpus.folder / "tokenizer"), train_vocab_size=None, add_domain_tokens=None
+    )
+    documents = dataclasses.replace(config.corpus, source=source, validation_fraction=0.0, export=None)
+    with _by_its_name():
+        found = prepare(dataclasses.replace(config, corpus=documents, tokenizer=tokenizer))
+    if not len(found.rows("train")):
+        raise ConfigError(f"validation.second_source: the documents of {Path(source).name} hold no token; name another")
+    return found
+
+
+@contextlib.contextmanager
+def _by_its_name() -> Iterator[None]:
+    """What is said of a source inside is said of the second one."""
+    try:
+        yield
+    except CorpusError as error:
+        raise ConfigError(str(error).replace("corpus.source", "validation.second_source")) from None

@@ -1,0 +1,396 @@
+"""What a model is judged by: each figure against a plain computation of it, on real rows and a real tiny model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from making import made_up_prose, made_up_text
+
+from mlm_dist.batching.loader import validation_batches
+from mlm_dist.batching.masking import Masker
+from mlm_dist.config import Config, parse
+from mlm_dist.corpus import sentences, tokens
+from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.errors import ConfigError
+from mlm_dist.held_out import HeldOut, Spread, check
+from mlm_dist.modeling.build import architecture, build
+from mlm_dist.modeling.masked_head import MaskedLanguageModel
+from mlm_dist.prepare import prepare
+from mlm_dist.probing import questions, retrieval
+from mlm_dist.probing.probe import Probe
+from mlm_dist.probing.states import mean_states
+from mlm_dist.training.bands import by_frequency
+from mlm_dist.training.best import Best, is_exported, num_kept
+from mlm_dist.training.pseudo_likelihood import one_by_one
+from mlm_dist.training.validation import MASK_SEED, Validation, evaluate
+
+
+def jargon(seed: int, num_sentences: int) -> str:
+    """Prose with words in it that a small tokenizer cuts into pieces."""
+    draw, words = random.Random(seed), made_up_text(0, 300).replace(".", "").split()
+    return re.sub("keys|rows|values|pages", lambda _: draw.choice(words), made_up_prose(seed, num_sentences))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run on titled documents with words added to the tokenizer, and a second source."""
+    root = tmp_path_factory.mktemp("validation")
+    (root / "own").mkdir()
+    (root / "other").mkdir()
+    for i in range(40):
+        title = f"How number {i} works" if i % 4 else "What they have in common"
+        (root / "own" / f"{i:02d}.md").write_text(f"# {title}\n\n{jargon(i, 30)}\n", "utf-8")
+    for i in range(30):
+        (root / "other" / f"{i:02d}.txt").write_text(jargon(100 + i, 25), "utf-8")
+    return parse(
+        [
+            *(f"--corpus.source={root / 'own'}", f"--corpus.cache_dir={root / 'cache'}", "--rows.max_length=32"),
+            *("--corpus.validation_fraction=0.3", f"--validation.second_source={root / 'other'}"),
+            *("--tokenizer.train_vocab_size=300", "--tokenizer.add_domain_tokens=12"),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(config: Config) -> PreparedCorpus:
+    return prepare(config)
+
+
+@pytest.fixture(scope="module")
+def held_out(config: Config, corpus: PreparedCorpus) -> HeldOut:
+    return HeldOut(config, corpus)
+
+
+@pytest.fixture(scope="module")
+def model(config: Config, corpus: PreparedCorpus) -> MaskedLanguageModel:
+    """Random weights, large enough that the likeliest token differs from place to place."""
+    found = build(config, architecture(config, corpus.tokenizer, len(corpus.domain_tokens)))
+    with torch.no_grad():
+        for parameter in found.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    return MaskedLanguageModel(found).eval()
+
+
+@pytest.fixture
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+def masker_of(config: Config, corpus: PreparedCorpus) -> Masker:
+    special = tokens.special_tokens(corpus.tokenizer)
+    return Masker(config.masking, MASK_SEED, special.mask, special.all, len(corpus.tokenizer))
+
+
+# --- bands ---
+
+
+def plain_bands(corpus: PreparedCorpus) -> dict[int, str]:
+    """The band of each token that training saw, from its rows and without arrays."""
+    rows, special = corpus.rows("train"), set(corpus.tokenizer.all_special_ids)
+    counts = Counter(int(i) for i in rows.take(np.arange(len(rows))).reshape(-1) if int(i) not in special)
+    total, before, found = sum(counts.values()), 0, {}
+    for token, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        found[token] = ("frequent", "common", "uncommon", "rare")[min(3, math.floor(4 * (before + count / 2) / total))]
+        before += count
+    return found
+
+
+def test_bands_hold_a_quarter_of_the_text_each(corpus: PreparedCorpus) -> None:
+    bands, expected = by_frequency(corpus.token_counts, corpus.domain_tokens), plain_bands(corpus)
+    assert bands.names == ("frequent", "common", "uncommon", "rare", "domain")
+    for token in range(len(corpus.tokenizer)):
+        inside = [name for name, member in zip(bands.names, bands.membership[token], strict=True) if member]
+        added = ["domain"] if token in corpus.domain_tokens else []
+        assert inside == [expected.get(token, "rare"), *added]
+    shares = (corpus.token_counts @ bands.membership[:, :4]) / corpus.token_counts.sum()
+    assert shares == pytest.approx([0.25] * 4, abs=0.1)
+    assert by_frequency(corpus.token_counts).names == bands.names[:4], "no words were added"
+
+
+def test_figures_are_those_of_a_loop_over_the_tokens(
+    config: Config, corpus: PreparedCorpus, held_out: HeldOut, model: MaskedLanguageModel, accelerator: Accelerator
+) -> None:
+    masker = masker_of(config, corpus)
+    found = held_out.evaluate(accelerator, model, masker, 8)
+    rows = corpus.rows("validation")
+    numbers = np.arange(len(rows))
+    true = rows.take(numbers)
+    shown, predicted = masker(true, np.zeros_like(numbers), numbers)
+    lengths = rows.windows(numbers)[0]
+    band_of, losses = plain_bands(corpus), []
+    right, count = Counter[str](), Counter[str]()
+    model.eval()
+    for ids, labels, wanted, length in zip(shown, true, predicted, lengths, strict=True):
+        with torch.no_grad():
+            logits = model.model(input_ids=torch.tensor(ids[:length][None].astype(np.int64))).logits[0]
+        for place in np.flatnonzero(wanted).tolist():
+            label = int(labels[place])
+            losses.append(-float(logits[place].log_softmax(-1)[label]))
+            for name in ("all", band_of.get(label, "rare"), *(["domain"] if label in corpus.domain_tokens else [])):
+                count[name] += 1
+                right[name] += int(logits[place].argmax()) == label
+    assert found.loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert (found.num_masked, found.accuracy) == (count["all"], right["all"] / count["all"])
+    assert {band.name: (band.num_correct, band.num_masked) for band in found.bands} == {
+        name: (right[name], count[name]) for name in ("frequent", "common", "uncommon", "rare", "domain")
+    }
+    assert min(count.values()) > 0 and right["all"] > 0, "nothing was compared"
+    line = found.figures()
+    assert line["accuracy_rare"] == right["rare"] / count["rare"]
+    assert line["masked_tokens_domain"] == count["domain"]
+    assert line["perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
+
+
+def test_what_has_no_tokens_or_is_not_finite_is_null(held_out: HeldOut) -> None:
+    found = Validation(math.nan, 0.0, 0, second=Validation(math.inf, 0.0, 0)).figures()
+    assert found["loss"] is None and found["second_loss"] is None and found["second_perplexity"] is None
+    assert list(found)[:4] == ["loss", "perplexity", "accuracy", "masked_tokens"]
+
+
+# --- the second source ---
+
+
+def test_second_source_is_measured_in_the_same_tokens(
+    config: Config, corpus: PreparedCorpus, held_out: HeldOut, model: MaskedLanguageModel, accelerator: Accelerator
+) -> None:
+    masker = masker_of(config, corpus)
+    found = held_out.evaluate(accelerator, model, masker, 8)
+    facts = held_out.facts(masker)
+    second = PreparedCorpus(corpus.folder.parent / facts["second_corpus"])
+    assert facts["second_source"] == config.validation.second_source
+    assert tokens.digest(second.tokenizer) == tokens.digest(corpus.tokenizer)
+    assert set(corpus.domain_tokens) & set(second.rows("train").take(np.arange(8)).reshape(-1).tolist())
+    rows = second.rows("train")
+    assert second.manifest["documents"]["validation"] == 0
+    assert len(rows) > len(corpus.rows("validation")), "so that some are left out"
+    chosen = [i * len(rows) // len(held_out) for i in range(len(held_out))]
+    expected = evaluate(accelerator, model, validation_batches(Spread(rows, len(held_out)), masker, 5, 1, 0))
+    assert found.second is not None
+    assert (found.second.loss, found.second.num_masked) == (pytest.approx(expected.loss, rel=1e-6), expected.num_masked)
+    assert found.second.loss != pytest.approx(found.loss, rel=1e-3)
+    some = Spread(rows, len(held_out))
+    assert np.array_equal(some.take(np.arange(len(some))), rows.take(np.array(chosen)))
+    assert np.array_equal(some.windows(np.array([1]))[0], rows.windows(np.array([chosen[1]]))[0])
+    assert len(Spread(rows, 10**6)) == len(rows)
+
+
+def test_second_source_that_is_none_is_refused_by_its_name(config: Config, corpus: PreparedCorpus) -> None:
+    def named(source: str) -> Config:
+        return dataclasses.replace(config, validation=dataclasses.replace(config.validation, second_source=source))
+
+    with pytest.raises(ConfigError, match=r"validation\.second_source: \./nowhere does not exist"):
+        check(named("./nowhere"))
+    check(named("someone/dataset"))
+    Path(config.corpus.cache_dir, "short.txt").write_text("short", "utf-8")
+    with pytest.raises(ConfigError, match=r"validation\.second_source: .* has no document left"):
+        HeldOut(named(str(Path(config.corpus.cache_dir, "short.txt"))), corpus)
+
+
+# --- sentences ---
+
+
+def test_pseudo_likelihood_is_that_of_one_token_at_a_time(
+    corpus: PreparedCorpus, held_out: HeldOut, model: MaskedLanguageModel, accelerator: Accelerator
+) -> None:
+    found = held_out.pseudo_likelihood(accelerator, model, 5, 7)
+    assert found is not None
+    texts = [text for _, split, text in corpus.documents() if split == "validation"]
+    chosen = sentences.sample(texts, 5)
+    assert chosen == sentences.sample(reversed(texts), 5)
+    total, count = 0.0, 0
+    model.eval()
+    for sentence in chosen:
+        ids = corpus.tokenizer(sentence)["input_ids"]
+        for place in range(1, len(ids) - 1):
+            masked = torch.tensor([ids])
+            masked[0, place] = corpus.tokenizer.mask_token_id
+            with torch.no_grad():
+                logits = model.model(input_ids=masked).logits[0, place]
+            total += float(logits.log_softmax(-1)[ids[place]])
+            count += 1
+    assert (found.num_sentences, found.num_tokens) == (5, count)
+    assert found.per_token == pytest.approx(total / count, rel=1e-5)
+    assert found.perplexity == pytest.approx(math.exp(-total / count), rel=1e-4)
+    assert held_out.pseudo_likelihood(accelerator, model, 0, 7) is None
+
+
+def test_processes_share_the_masked_sentences() -> None:
+    texts = [[1, 5, 6, 7, 2], [1, 8, 2], [1, 9, 9, 9, 9, 2]]
+    seen = []
+    for rank in range(2):
+        batches = list(one_by_one(texts, (0, 1, 2, 3), 3, 0, 3, 2, rank))
+        assert len(batches) == 2, "a process waits for another"
+        for batch in batches:
+            assert batch.input_ids.shape[0] == 3
+            for position, label in zip(batch.positions.tolist(), batch.labels.tolist(), strict=True):
+                if label >= 0:
+                    row, place = divmod(position, batch.input_ids.shape[1])
+                    ids = batch.input_ids[row].tolist()
+                    assert ids[place] == 3 and ids.count(3) == 1
+                    ids[place] = label
+                    seen.append(([i for i in ids if i], place))
+    assert sorted(seen) == sorted((ids, place) for ids in texts for place in range(1, len(ids) - 1))
+
+
+# --- the best ---
+
+
+def test_best_is_the_lowest_loss_and_patience_counts_from_it() -> None:
+    patient, plain = parse(["--validation.patience=2"]), parse([])
+    losses = {0: 1.0, 5: 4.0, 10: 3.0, 15: math.nan, 20: 2.5, 25: 2.5, 30: math.inf}
+    seen, told = Best(), []
+    for step, loss in losses.items():
+        seen = seen.after(step, loss)
+        told.append((seen.step, seen.since, seen.ends(patient), seen.saves(step, patient)))
+    assert told == [
+        (None, 0, False, False),  # the starting model is no result of training
+        (5, 0, False, True),
+        (10, 0, False, True),
+        (10, 1, False, False),
+        (20, 0, False, True),
+        (20, 1, False, False),
+        (20, 2, True, True),
+    ]
+    assert not seen.ends(plain) and not seen.saves(20, plain) and seen.facts(plain) == {}
+    assert seen.facts(patient) == {"best_step": 20, "best_loss": 2.5, "stopped_early": True}
+
+
+@pytest.mark.parametrize(
+    ("flags", "exported"),
+    [
+        ([], False),
+        (["--validation.patience=1"], True),
+        (["--validation.patience=1", "--export.checkpoint=newest"], False),
+        (["--export.checkpoint=best"], True),
+        (["--export.checkpoint=runs/mine/checkpoints/step-00000500"], False),
+    ],
+)
+def test_best_is_exported_where_that_is_asked(flags: list[str], exported: bool) -> None:
+    config = parse(flags)
+    assert is_exported(config) == exported
+    assert num_kept(config) == config.checkpoint.keep_last + exported
+
+
+# --- the probe ---
+
+PARAGRAPH = (
+    "It is a long paragraph that says what there is to say of the matter at hand, and then some more of it. " * 3
+)
+DOCUMENTS = {
+    "front matter and heading": f"Vaults of the world\n\nAll about vaults\n\n{PARAGRAPH}\n\n{PARAGRAPH}",
+    "underlined": f"The assert statement\n********************\n\n{PARAGRAPH}\n\n{PARAGRAPH}",
+    "no title": f"{PARAGRAPH}\n\n{PARAGRAPH}",
+    "one word": f"Vaults\n\n{PARAGRAPH}",
+    "a sentence": f"This is the first.\n\n{PARAGRAPH}",
+    "too little": "A fine title\n\nand no text",
+}
+
+
+def test_titles_are_first_lines_that_are_no_sentences() -> None:
+    found = {name: questions.title_and_body(text) for name, text in DOCUMENTS.items()}
+    body = f"{PARAGRAPH}\n\n{PARAGRAPH}".strip()
+    assert found.pop("front matter and heading") == ("Vaults of the world", body)
+    assert found.pop("underlined") == ("The assert statement", body)
+    assert set(found.values()) == {None}
+
+
+def test_questions_have_one_right_answer() -> None:
+    texts = [(f"{i}.md", f"Title number {i % 3}\n\n{PARAGRAPH}\n\nThe end of {i}. {PARAGRAPH}") for i in range(4)]
+    asked = {one.name: one for one in questions.ask(texts)}
+    assert sorted(asked["title_to_body"].queries) == ["Title number 1", "Title number 2"], "0 is of two documents"
+    assert len(asked["half_to_half"].targets) == 4
+    assert all(target.startswith("The end of") for target in asked["half_to_half"].targets)
+    assert questions.ask(reversed(texts)) == questions.ask(texts)
+    assert questions.ask(texts[:1]) == []
+    assert questions.halves(PARAGRAPH) is None
+
+
+def test_ranks_are_counted() -> None:
+    likeness = np.zeros((12, 12))
+    for query, better in enumerate([0, 1, 2, 9, 10, 11, 0, 0, 0, 0, 0, 0]):
+        others = [i for i in range(12) if i != query]
+        likeness[query, query] = 0.5
+        likeness[query, others[:better]] = 0.9
+    likeness[6, 7] = 0.5  # a tie counts against the right one
+    ranks = [1, 2, 3, 10, 11, 12, 2, 1, 1, 1, 1, 1]
+    found = retrieval.figures(likeness)
+    assert found["recall_at_1"] == pytest.approx(6 / 12)
+    assert found["recall_at_10"] == pytest.approx(10 / 12)
+    assert found["mrr"] == pytest.approx(sum(1 / rank for rank in ranks) / 12)
+
+
+def test_token_overlap_is_tf_idf() -> None:
+    targets, queries = [[1, 1, 2], [2, 3], [4]], [[1, 3], [2, 9], [4, 4]]
+
+    def weight(token: int) -> float:
+        return math.log(4 / (1 + sum(token in one for one in targets))) + 1
+
+    def vector(ids: list[int]) -> dict[int, float]:
+        found = {token: count * weight(token) for token, count in Counter(ids).items()}
+        norm = math.sqrt(sum(value**2 for value in found.values()))
+        return {token: value / norm for token, value in found.items()}
+
+    expected = [
+        [sum(value * vector(target).get(token, 0.0) for token, value in vector(query).items()) for target in targets]
+        for query in queries
+    ]
+    found = retrieval.token_overlap([np.array(one) for one in queries], [np.array(one) for one in targets])
+    assert found == pytest.approx(np.array(expected))
+
+
+def test_states_are_the_means_over_each_text_alone(corpus: PreparedCorpus, model: MaskedLanguageModel) -> None:
+    special = tokens.special_tokens(corpus.tokenizer)
+    texts = [np.array(ids) for ids in ([9, 10, 11, 12, 13], [14], [15, 16, 17])]
+    found = mean_states(model.model, texts, special)
+    for ids, vector in zip(texts, found, strict=True):
+        row = torch.tensor([[*special.prefix, *ids.tolist(), *special.suffix]])
+        with torch.no_grad():
+            hidden = model.model.base_model(input_ids=row).last_hidden_state[0, 1:-1]
+        np.testing.assert_allclose(vector, hidden.mean(0).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_probe_tells_a_model_that_knows_words_from_one_that_does_not(
+    corpus: PreparedCorpus, model: MaskedLanguageModel
+) -> None:
+    """The means of word vectors, which is all a model without layers has, are worth more than random ones."""
+    probe = Probe(corpus)
+    words, blind = build_without_layers(model, know_words=True), build_without_layers(model, know_words=False)
+    probe.put_to("trained", words)
+    probe.put_to("start", blind)
+    halves = probe.answers["half_to_half"]
+    assert 5 < halves["pairs"] <= 40
+    assert set(probe.answers) == {"title_to_body", "half_to_half"}
+    assert halves["trained"]["mrr"] > 1.5 * halves["start"]["mrr"]
+    assert halves["token_overlap"]["mrr"] > 1.5 * halves["start"]["mrr"]
+    assert len(probe.describe()) == 6
+    again = Probe(corpus)
+    again.put_to("trained", words)
+    assert again.answers["half_to_half"]["trained"] == halves["trained"]
+
+
+def build_without_layers(model: MaskedLanguageModel, *, know_words: bool) -> torch.nn.Module:
+    """A model whose states are its word vectors, or the same for all words."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    shape = BertConfig(
+        vocab_size=model.model.config.vocab_size, hidden_size=64, num_hidden_layers=0, num_attention_heads=2
+    )
+    found = BertForMaskedLM(shape)
+    with torch.no_grad():
+        embeddings = found.bert.embeddings
+        embeddings.position_embeddings.weight.zero_()
+        embeddings.token_type_embeddings.weight.zero_()
+        if not know_words:
+            embeddings.word_embeddings.weight[:] = embeddings.word_embeddings.weight[5]
+    return found
