@@ -125,6 +125,10 @@ class Spread:
         """See `Rows`."""
         return self._rows.windows(self._chosen[indices])
 
+    def words(self, indices: np.ndarray) -> np.ndarray:
+        """See `Rows`."""
+        return self._rows.words(self._chosen[indices])
+
 
 def _prepare_second(config: Config, source: str, corpus: PreparedCorpus) -> PreparedCorpus:
     """All documents of another source as rows of the same tokenizer; for all are held out, none is in a split."""
