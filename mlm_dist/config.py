@@ -514,6 +514,11 @@ def _check(config: Config) -> None:
     if optim.hours is not None and (optim.steps is not None or optim.epochs != OptimConfig.epochs):
         other = "epochs" if optim.steps is None else "steps"
         raise ConfigError(f"optim.hours and optim.{other} exclude each other; give one of them")
+    if optim.hours is not None and final is not None:
+        raise ConfigError(
+            "optim.hours and masking.final_probability exclude each other, as the rate of masks follows from the number "
+            "of samples; give one of them"
+        )
     require("optim.layer_lr_decay", 0 < optim.layer_lr_decay <= 1, "must be over 0 and at most 1")
     require("optim.warmup", optim.warmup >= 0, "must not be negative")
     every = config.validation.every

@@ -256,9 +256,19 @@ def test_values_at_the_edge_are_taken(argv: list[str]) -> None:
         assert value_of(config, key) == yaml.safe_load(given)
 
 
-def test_two_ways_to_a_tokenizer_exclude_each_other() -> None:
-    message = refusal("--tokenizer.path=here", "--tokenizer.train_vocab_size=500")
-    assert "tokenizer.path" in message and "tokenizer.train_vocab_size" in message
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("tokenizer.path=here", "tokenizer.train_vocab_size=500"),
+        ("optim.hours=1", "optim.steps=5"),
+        ("optim.hours=1", "optim.epochs=3"),
+        ("optim.hours=1", "masking.final_probability=0.1"),
+        ("tokenizer.add_domain_tokens=5", "model.freeze_embeddings=true"),
+    ],
+)
+def test_keys_that_exclude_each_other(one: str, other: str) -> None:
+    message = refusal(f"--{one}", f"--{other}")
+    assert all(given.split("=")[0] in message for given in (one, other))
 
 
 def test_config_is_frozen() -> None:
