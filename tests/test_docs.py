@@ -11,6 +11,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import launching
 import pyarrow as pa
@@ -84,11 +85,9 @@ LONG = Tried(not_run="takes minutes to hours; test_benchmarks.py runs the same w
 COMMANDS = {
     "make docs": Tried(is_quick=True),
     "mlm-dist plan --corpus.source path/to/your/docs": Tried(SHORT, is_quick=True),
-    "accelerate launch mlm_dist/train.py --corpus.source path/to/your/docs --output_dir runs/mine": Tried(
-        SHORT, is_quick=True
-    ),
     "mlm-dist train --corpus.source path/to/your/docs --output_dir runs/mine": Tried(SHORT, is_quick=True),
     'eval "$(mlm-dist --print_completion bash)"': Tried(is_quick=True),
+    "accelerate launch mlm_dist/train.py --corpus.source path/to/your/docs --output_dir runs/mine": Tried(SHORT),
     "pip install -e .": Tried(),
     "make quickstart": Tried(),
     "mlm-dist validate --output_dir runs/mine": Tried(),
@@ -266,7 +265,7 @@ def try_all(names: list[str], folder: Path, programs: Path, package: Path) -> No
     """Run commands in a folder, one after the other, with the package that lies in another."""
     # Nothing is left in, or taken from, what this machine's user has in his home; but the operators DeepSpeed compiled.
     extensions = os.environ.get("TORCH_EXTENSIONS_DIR", os.path.expanduser("~/.cache/torch_extensions"))
-    environment = {
+    environment: dict[str, Any] = {
         "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(package),
         "HOME": str(folder / "home"),
