@@ -1,13 +1,14 @@
 # quickstart  train on this interpreter's own documentation, from a bare machine
 # test        the suite; test-all adds the tests marked slow
 # check       style, types and the suite
+# docs        docs/configuration.md, written from the dataclasses it is about
 # bench       the benchmarks, each against a peer in the same run
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: quickstart test test-all check lint bench clean
+.PHONY: quickstart test test-all check lint docs bench clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/accelerate launch mlm_dist/train.py
@@ -26,6 +27,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/shellcheck launch/*.sh launch/slurm.sbatch .ci/run
 	$(BIN)/hadolint Dockerfile
+
+docs: $(VENV)/installed
+	$(BIN)/python docs/make_configuration.py
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/throughput.py

@@ -84,12 +84,6 @@ def test_no_key_of_the_topology_is_in_the_run_config() -> None:
     }
 
 
-def test_config_table_of_the_readme_names_every_key() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    missing = [key for key in keys() if f"`{key}`" not in text]
-    assert not missing
-
-
 def test_yaml_comments_name_real_keys() -> None:
     for path in RUN_FILES:
         assert isinstance(yaml.safe_load(path.read_text("utf-8")), dict)

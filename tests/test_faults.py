@@ -22,7 +22,7 @@ from test_checkpoint import small_disk
 
 from mlm_dist import job
 from mlm_dist.faults import VARIABLE as FAULT
-from mlm_dist.files import sha256_of
+from mlm_dist.files import lock, sha256_of
 from mlm_dist.training import checkpoint
 
 UPDATES = 12
@@ -525,6 +525,17 @@ def test_another_run_is_refused(name: str, finished: Path, prepared_cache: Path,
     assert len(ended.stderr.strip().splitlines()) == 1
     assert "--checkpoint.resume never" in ended.stderr
     assert contents(finished) == before
+
+
+def test_two_runs_never_write_to_one_directory(tmp_path: Path, prepared_cache: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    held = lock(run / ".lock", wait=False)
+    ended = train(run, prepared_cache)
+    held.release()
+    assert ended.returncode == job.EXIT_USER_ERROR, ended.output
+    assert f"error: output_dir: another run is writing to {run};" in ended.stderr
+    assert [path.name for path in run.iterdir()] == [".lock"]
 
 
 def test_new_run_sets_the_old_one_aside(finished: Path, tmp_path: Path, prepared_cache: Path) -> None:
