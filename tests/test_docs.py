@@ -129,6 +129,12 @@ COMMANDS = {
     "prepare.py --corpus.source /shared/docs --corpus.cache_dir /shared/cache": Tried(),
     "python mlm_dist/prepare.py --corpus.source /shared/filtered --corpus.patterns '**/*.parquet' "
     "--corpus.deduplicate none --corpus.validation_fraction 0": Tried(PREPARE),
+    "mlm-dist train --masking.unit word": Tried(OURS),
+    "mlm-dist train --masking.unit span --masking.probability 0.2": Tried(OURS),
+    "mlm-dist train --masking.probability 0.3 --masking.final_probability 0.15": Tried(OURS),
+    "mlm-dist prepare --masking.unit word --corpus.source path/to/your/docs": Tried(PREPARE),
+    "pip install 'mlm_dist[optimizers]'": Tried(not_run="takes the package from an index, where it is not yet"),
+    "sbatch --nodes=2 --gpus-per-node=8 launch/slurm.sbatch --config ...": Tried(not_run="needs Slurm"),
     "sbatch --nodes=2 --gpus-per-node=8 --cpus-per-task=64 launch/slurm.sbatch "
     "--config configs/runs/azure_docs.yaml": Tried(not_run="needs Slurm"),
     "make test": SUITE,
