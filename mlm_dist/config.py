@@ -114,12 +114,16 @@ class ModelConfig:
         from_scratch: Start from random weights even where name_or_path is a checkpoint; its configuration is kept.
         overrides: Fields of the model's configuration to change, such as {hidden_size: 256}.
         masked_head: Compute logits at the masked positions only: same loss, less work.
+        compile: Turn the forward and the backward pass into fused kernels by torch.compile, which takes some time
+            before the first update. regional compiles a layer and uses it for all layers; whole compiles everything
+            from tokens to loss, which takes longer and may save more. The loss stays the same.
     """
 
     name_or_path: str = "bert-tiny"
     from_scratch: bool = False
     overrides: dict[str, Any] = field(default_factory=dict)
     masked_head: bool = True
+    compile: Literal["none", "regional", "whole"] = "none"
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,8 @@ def _time(config: Config, seen: Foreseen, updates: int) -> str:
         return "not measured: it may not fit the memory"
     seconds = measuring.seconds_per_update(config, seen.architecture, seen.batch)
     return (
-        f"about {_duration(seconds * updates)}: {seconds:.3g} s per update, measured on random tokens; validation and "
-        "saving come on top"
+        f"about {_duration(seconds * updates)}: {seconds:.3g} s per update, measured on random tokens"
+        f"{'' if config.model.compile == 'none' else ' and not compiled'}; validation and saving come on top"
     )
 
 

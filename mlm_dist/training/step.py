@@ -69,7 +69,8 @@ def optimizer_step(
     """
     device = accelerator.device
     num_masked, num_tokens = sum(micro.num_masked for micro in window), sum(micro.num_tokens for micro in window)
-    counts = torch.tensor([num_masked, num_tokens, int(stop_requested)], dtype=torch.int64)
+    pinned = device.type == "cuda"
+    counts = torch.tensor([num_masked, num_tokens, int(stop_requested)], dtype=torch.int64, pin_memory=pinned)
     counts = accelerator.reduce(counts.to(device, non_blocking=True), "sum")
     scale = accelerator.num_processes * len(window) / counts[0].clamp(min=1)
     loss_sum = torch.zeros((), device=device)
