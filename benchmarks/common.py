@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import resource
+import socket
 import statistics
 import sys
 import time
@@ -50,6 +51,13 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
 class Spread(NamedTuple):
     """The median of some rounds, with the least and the greatest."""
 
@@ -85,10 +93,18 @@ def reset_peak() -> int:
 
 
 def peak_memory() -> int:
-    """The most resident memory this process had since it began, or since the reset, in bytes."""
+    """The most memory this process had on its GPU, or resident where it has none, since it began or since the reset."""
+    if gpu := _gpu():
+        return int(gpu.max_memory_reserved())
     if Path("/proc/self/status").exists():
         return _status("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes; a parent's peak is in it
+
+
+def wait_for_gpu() -> None:
+    """Wait until a GPU has done what this process gave it to do, if it did."""
+    if gpu := _gpu():
+        gpu.synchronize()
 
 
 def gemm_peak(seconds: float = 3.0) -> dict[str, float]:
@@ -125,6 +141,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _gpu() -> Any:
+    """torch.cuda, if this process uses it."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
 
 
 def _cpu_name() -> str:

@@ -29,6 +29,7 @@ class Task:
         shape: The model.
         batch: Rows per update.
         keys: Further flags for `train.py`, to compare settings of this project.
+        on_gpu: Whether Trainer may use a GPU.
     """
 
     flags: list[str]
@@ -36,10 +37,19 @@ class Task:
     shape: Shape
     batch: int
     keys: list[str] = field(default_factory=list)
+    on_gpu: bool = False
 
 
-def train_with(boundary: Callable[[], None], flags: list[str]) -> None:
-    """`train.py` itself, with a call between updates, where it asks for the next batch; an exception there ends it."""
+def train_with(
+    boundary: Callable[[], None], flags: list[str], change: Callable[[Any], Any] = lambda micro: micro
+) -> None:
+    """`train.py` itself, with a call between updates, where it asks for the next batch; an exception there ends it.
+
+    Args:
+        boundary: The call.
+        flags: Of `train.py`.
+        change: Makes of each micro-batch what is trained on.
+    """
     from mlm_dist import train
     from mlm_dist.batching.loader import TrainingBatches
     from mlm_dist.config import parse
@@ -47,7 +57,7 @@ def train_with(boundary: Callable[[], None], flags: list[str]) -> None:
     class WatchedBatches(TrainingBatches):
         def window(self, step: int) -> Any:
             boundary()
-            return super().window(step)
+            return [change(micro) for micro in super().window(step)]
 
     with patch.object(train, "TrainingBatches", WatchedBatches):
         train.main(parse(flags))
@@ -74,6 +84,7 @@ class Tuning:
 
     Args:
         bf16: Autocast.
+        fp16: Autocast with a loss scale, for GPUs without bf16.
         micro_size: Rows per forward pass; None for the whole batch.
         num_workers: Of the DataLoader.
         compile: torch.compile.
@@ -81,13 +92,14 @@ class Tuning:
     """
 
     bf16: bool = False
+    fp16: bool = False
     micro_size: int | None = None
     num_workers: int = 0
     compile: bool = False
     lean: bool = False
 
     def __str__(self) -> str:
-        parts = ["bf16" if self.bf16 else "fp32"]
+        parts = ["bf16" if self.bf16 else "fp16" if self.fp16 else "fp32"]
         parts += ["no attention mask"] if self.lean else []
         parts += [f"micro-batch {self.micro_size}"] if self.micro_size else []
         parts += [f"{self.num_workers} worker{'s' if self.num_workers > 1 else ''}"] if self.num_workers else []
@@ -123,13 +135,14 @@ def trainer(pace: Pace, task: Task, tuning: Tuning) -> None:
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=task.batch // micro,
             bf16=tuning.bf16,
+            fp16=tuning.fp16,
             optim="adamw_torch_fused",
             dataloader_num_workers=tuning.num_workers,
             dataloader_persistent_workers=tuning.num_workers > 0,
             torch_compile=tuning.compile,
             save_strategy="no",
             report_to="none",
-            use_cpu=True,
+            use_cpu=not task.on_gpu,
         )
         collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED)
         rows = rows_of(task.corpus, tokenizer, lean=tuning.lean)

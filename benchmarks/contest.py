@@ -49,6 +49,7 @@ class Pace:
         """
         if self._left == 0:
             if self._began is not None:
+                common.wait_for_gpu()
                 self._connection.send(Lap(time.perf_counter() - self._began, common.peak_memory()))
             try:
                 self._left = self._connection.recv()

@@ -17,7 +17,6 @@ import argparse
 import itertools
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -46,7 +45,7 @@ def run(topology: str, processes: int, batch: int, flags: list[str], steps: int)
             *(sys.executable, "-m", "accelerate.commands.launch"),
             f"--config_file={ROOT / 'configs' / 'accelerate' / topology}.yaml",
             f"--num_processes={processes}",
-            f"--main_process_port={_free_port()}",
+            f"--main_process_port={common.free_port()}",
             *(["--mixed_precision=bf16"] if topology.startswith("cpu") else []),  # DeepSpeed's file has its own
             *(str(Path(__file__).resolve()), AS_RANK, str(steps), *flags),
             *(f"--output_dir={folder}/run", f"--batch.global_size={batch}", f"--logging.every={EVERY}"),
@@ -126,7 +125,7 @@ def measure(arguments: argparse.Namespace) -> None:
     for _ in range(arguments.rounds):
         for name, (topology, processes, size) in runs.items():
             speeds[name].append(run(topology, processes, size, flags, steps))
-    port = str(_free_port())
+    port = str(common.free_port())
     meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     environments = [meeting | {"RANK": str(rank)} for rank in range(2)]
     alone = max(together(all_reduce_seconds, 4 * shape.num_parameters, environments=environments))
@@ -155,12 +154,6 @@ def measure(arguments: argparse.Namespace) -> None:
 def _pin(rank: int) -> None:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[rank % len(cores)]})
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def main() -> None:

@@ -124,6 +124,9 @@ class ModelConfig:
         from_scratch: Start from random weights even where name_or_path is a checkpoint; its configuration is kept.
         overrides: Fields of the model's configuration to change, such as {hidden_size: 256}.
         masked_head: Compute logits at the masked positions only: same loss, less work.
+        compile: Turn the forward and the backward pass into fused kernels by torch.compile, which takes some time
+            before the first update. regional compiles a layer and uses it for all layers; whole compiles everything
+            from tokens to loss, which takes longer and may save more. The loss stays the same.
         freeze_embeddings: Leave the table of token embeddings, and the output matrix that is tied to it, as they are:
             for small corpora, where most tokens are too rare to learn from. Excludes tokenizer.add_domain_tokens, whose
             embeddings have everything to learn.
@@ -133,6 +136,7 @@ class ModelConfig:
     from_scratch: bool = False
     overrides: dict[str, Any] = field(default_factory=dict)
     masked_head: bool = True
+    compile: Literal["none", "regional", "whole"] = "none"
     freeze_embeddings: bool = False
 
 
@@ -516,8 +520,8 @@ def _check(config: Config) -> None:
         raise ConfigError(f"optim.hours and optim.{other} exclude each other; give one of them")
     if optim.hours is not None and final is not None:
         raise ConfigError(
-            "optim.hours and masking.final_probability exclude each other, as the rate of masks follows from the number "
-            "of samples; give one of them"
+            "optim.hours and masking.final_probability exclude each other, as masks follow from the number of samples; "
+            "give one of them"
         )
     require("optim.layer_lr_decay", 0 < optim.layer_lr_decay <= 1, "must be over 0 and at most 1")
     require("optim.warmup", optim.warmup >= 0, "must not be negative")

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from mlm_dist.batching.loader import Rows, validation_batches
+from mlm_dist.batching.loader import validation_batches
 from mlm_dist.batching.masking import Masker
+from mlm_dist.batching.shapes import Rows
 from mlm_dist.config import Config
 from mlm_dist.corpus import sentences, sources, tokens
 from mlm_dist.corpus.store import PreparedCorpus
@@ -69,14 +70,16 @@ class HeldOut:
             found["second_corpus"] = self._second.digest
         return found
 
-    def evaluate(self, accelerator: Accelerator, model: Any, masker: Masker, micro_size: int) -> Validation:
-        """Evaluate a prepared model on both corpora; a collective."""
+    def evaluate(
+        self, accelerator: Accelerator, model: Any, masker: Masker, micro_size: int, *, static: bool = False
+    ) -> Validation:
+        """Evaluate a prepared model on both corpora; with `static` all micro-batches have one shape; a collective."""
         share = accelerator.num_processes, accelerator.process_index
-        batches = validation_batches(self._rows, masker, micro_size, *share)
+        batches = validation_batches(self._rows, masker, micro_size, *share, static=static)
         found = evaluate(accelerator, model, batches, self._bands)
         if self._second is None:
             return found
-        batches = validation_batches(self._second_rows, masker, micro_size, *share)
+        batches = validation_batches(self._second_rows, masker, micro_size, *share, static=static)
         return dataclasses.replace(found, second=evaluate(accelerator, model, batches))
 
     def pseudo_likelihood(

@@ -127,6 +127,8 @@ def _time(config: Config, seen: Foreseen, updates: int) -> str:
         return "not measured: it may not fit the memory"
     seconds = measuring.seconds_per_update(config, seen.architecture, seen.batch)
     each = f"{seconds:.3g} s per update, measured on random tokens"
+    if config.model.compile != "none":
+        each += " and not compiled"
     if config.optim.hours is not None:
         return f"{config.optim.hours:g} h, so at most {3600 * config.optim.hours / seconds:,.0f} updates: {each}"
     return f"about {_duration(seconds * updates)}: {each}; validation and saving come on top"

@@ -30,6 +30,7 @@ from mlm_dist.exporting import hub
 from mlm_dist.files import lock
 from mlm_dist.held_out import HeldOut
 from mlm_dist.modeling.build import architecture, build, starts_from_scratch
+from mlm_dist.modeling.compiling import compile_forward
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.plan import foresee
 from mlm_dist.prepare import prepare
@@ -90,12 +91,14 @@ def main(config: Config) -> None:
     masker = Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer))
     fixed_masker = held_out_masks(masker)
     plan = fitting.fit(accelerator, core, plan, rows, masker, job.say)
-    batches = TrainingBatches(rows, masker, plan, config.seed, samples, rank)
+    static = config.model.compile != "none"  # one shape for all micro-batches, so that nothing is compiled twice
+    batches = TrainingBatches(rows, masker, plan, config.seed, samples, rank, static=static, device=accelerator.device)
 
     if point is not None:
         checkpoint.load_weights(point, core)
     with fitting.explained(plan):
         model, optimizer = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, peak))
+        compiled = compile_forward(core, config.model.compile)
         if point is not None:
             job.say(f"going on from {point}: {state.step:,} updates, {state.samples:,} samples")
             set_lr(optimizer, 0.0)
@@ -103,6 +106,7 @@ def main(config: Config) -> None:
             checkpoint.load_moments(point, accelerator, core, optimizer, state)
 
     metrics = Metrics(accelerator, run / "metrics.jsonl", state.step, state.tokens, state.skipped_steps)
+    compiled.pause(metrics.paused)
     guard = Guard(batches.samples, job.say)
     signals = StopSignal()
     horizon = Horizon(config, updates, state, is_main=accelerator.is_main_process)
@@ -114,6 +118,7 @@ def main(config: Config) -> None:
         "model": f"{config.model.name_or_path}{' from random weights' if starts_from_scratch(config.model) else ''}",
         "parameters": core.num_parameters,
         "logits": "at masked positions only" if core.masked_head else "at all positions",
+        "compile": config.model.compile,
         "processes": distributed.describe(accelerator),
         "batch": plan.describe(),
         "rows": len(rows),
@@ -129,7 +134,7 @@ def main(config: Config) -> None:
     def validate() -> None:
         nonlocal lowest
         with metrics.paused():
-            found = held_out.evaluate(accelerator, model, fixed_masker, plan.micro_size)
+            found = held_out.evaluate(accelerator, model, fixed_masker, plan.micro_size, static=static)
             progress.validation(metrics.validation_line(step, found))
             lowest = lowest.after(step, found.loss)
 
@@ -171,6 +176,7 @@ def main(config: Config) -> None:
             stopping = signals.agreed(result, line_due=line_due)
             if line_due or stopping:
                 metrics.skipped_steps += guard.check()
+                compiled.tell(job.say)
                 line = metrics.train_line(step, batches.samples_before(step), lr, guard.is_spike, horizon.facts)
                 progress.train(line)
             if len(held_out) and _due(step, config.validation.every, horizon.updates):
@@ -194,7 +200,14 @@ def main(config: Config) -> None:
     if is_finished:
         export(accelerator, core, corpus, run, config, step)
     seconds = round(time.perf_counter() - began, 1)
-    metrics.end(step=step, seconds=seconds, skipped_steps=metrics.skipped_steps, **outcome, **lowest.facts(config))
+    metrics.end(
+        step=step,
+        seconds=seconds,
+        compile_seconds=round(compiled.seconds, 1),
+        skipped_steps=metrics.skipped_steps,
+        **outcome,
+        **lowest.facts(config),
+    )
     # In this order: a process group that outlives its last user only in the model's gradient reducer can hang there.
     model, optimizer = accelerator.free_memory(model, optimizer)
     accelerator.end_training()

@@ -14,8 +14,8 @@ import pytest
 from launching import ROOT, Ended
 
 sys.path.append(str(ROOT / "benchmarks"))
-common, contest, recipes, step_time, time_to_loss, workload = map(
-    importlib.import_module, ("common", "contest", "recipes", "step_time", "time_to_loss", "workload")
+cards, common, contest, recipes, step_time, time_to_loss, workload = map(
+    importlib.import_module, ("cards", "common", "contest", "recipes", "step_time", "time_to_loss", "workload")
 )
 # Small enough to end soon.
 TINY = ("--vocabulary=1000", "--rounds=1")
@@ -92,6 +92,52 @@ def test_scaling(small: tuple[Path, int], tmp_path: Path) -> None:
     found = bench("scaling", small, tmp_path / "found.json", *TINY, *flags)
     assert set(found["tokens_per_second"]) == {"1 process", "cpu_2, weak", "cpu_2, strong"}
     assert found["all_reduce_seconds"] > 0 and found["fitted"]["bandwidth"] > 0
+
+
+def gpu(small: tuple[Path, int], output: Path, *arguments: str) -> dict[str, Any]:
+    parts: dict[str, Any] = bench("gpu", small, output, "--dry-run", "--lengths=64", *arguments)["parts"]
+    for cases in parts.values():
+        assert all("error" not in found for found in cases.values()), cases
+    return parts
+
+
+def test_gpu_goes_on_where_it_was_cut_short(small: tuple[Path, int], tmp_path: Path) -> None:
+    """Two parts, one after the other, in one file; a case that is there is not measured again."""
+    output = tmp_path / "gpu.json"
+    first = gpu(small, output, "--parts=peak")
+    there = json.loads(output.read_text("utf-8"))
+    there["parts"]["throughput"] = {
+        f"1x32, 64 tokens, {name}": {"tokens_per_second": {"median": speed}, "flops_per_token": 10.0}
+        for name, speed in {
+            **{f"mlm-dist, compile {how}": 100.0 for how in ("none", "regional", "whole")},
+            "Trainer tuned": 25.0,
+        }.items()
+    }
+    output.write_text(json.dumps(there), "utf-8")
+    parts = gpu(small, output, "--parts=throughput")
+    assert parts["peak"] == first["peak"]
+    found = parts["throughput"]
+    notebook = found["1x32, 64 tokens, Trainer as the notebook has it"]
+    assert notebook["tokens_per_second"]["median"] > 0 and notebook["rows"] == 2
+    whole = found["1x32, 64 tokens, mlm-dist, compile whole"]
+    assert whole["times_faster_than"]["Trainer tuned"] == 4
+    assert whole["model_flop_utilisation"] == pytest.approx(100 * 10 / max(parts["peak"]["gemm"].values()))
+
+
+@pytest.mark.slow
+def test_gpu_in_all_its_parts(small: tuple[Path, int], tmp_path: Path) -> None:
+    parts = gpu(small, tmp_path / "gpu.json")
+    assert set(parts) == {"peak", "throughput", "ablation", "packed", "sharding", "losses"}
+    assert len(parts["throughput"]) == 5 and len(parts["ablation"]) == 4 and len(parts["packed"]) == 3
+    assert all(found["agrees"] for found in parts["losses"].values())
+    speeds = [found["tokens_per_second"]["median"] for found in parts["sharding"].values()]
+    assert len(speeds) == 2 and min(speeds) > 0
+
+
+def test_cards_are_known_by_their_names() -> None:
+    known = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA A100-SXM4-40GB": 312e12, "Tesla T4": 65e12, "NVIDIA L4": 121e12}
+    assert {name: cards.vendor_peak(name) for name in known} == known
+    assert cards.vendor_peak("NVIDIA L40S") is None and cards.vendor_peak("NVIDIA H100 PCIe") is None
 
 
 def test_the_model_of_larger_machines_is_printed() -> None:

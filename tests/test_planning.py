@@ -64,7 +64,7 @@ PLANTED: dict[str, tuple[dict[str, str], Device, tuple[str, ...]]] = {
         dataclasses.replace(H100, count=4),
         ("num_processes: 8", "--num_processes 4"),
     ),
-    "dynamo": (EIGHT | {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, H100, ("dynamo_backend: INDUCTOR", "remove")),
+    "dynamo": (EIGHT | {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, H100, ("dynamo_backend: INDUCTOR", "model.compile")),
     "megatron": (EIGHT | {"ACCELERATE_USE_MEGATRON_LM": "true"}, H100, ("distributed_type", "Megatron")),
     "FSDP on the CPU": (FSDP, CPU, ("FSDP", "needs GPUs", "cpu_2")),
     "FSDP 1": (FSDP | {"FSDP_VERSION": "1"}, H100, ("fsdp_version", "2")),

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
 
-from mlm_dist.batching import hashing
+from mlm_dist.batching import hashing, shapes
 from mlm_dist.batching.choosing import Words
 from mlm_dist.batching.masking import Masker
 from mlm_dist.batching.order import SampleOrder
 from mlm_dist.batching.plan import BatchPlan
+from mlm_dist.batching.shapes import VARYING, Rows, Shapes
 
 IGNORED = -100
-# Predicted positions are filled up to a multiple of this, so that few different shapes occur.
-PREDICTED_MULTIPLE = 32
-# So are the beginnings of windows.
-WINDOWS_MULTIPLE = 32
-
-
-class Rows(Protocol):
-    """Rows of tokens that can be read at random."""
-
-    def __len__(self) -> int: ...
-
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """Rows at `indices`: [len(indices), length], int32."""
-        ...
-
-    def windows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of each window of the rows at `indices`, row after row; and how many windows each row has."""
-        ...
-
-    def words(self, indices: np.ndarray) -> np.ndarray:
-        """Which tokens of the rows at `indices` begin a word: [len(indices), length], booleans."""
-        ...
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -72,22 +51,16 @@ class MicroBatch:
         return self.input_ids, self.attention_mask, self.positions, self.labels, self.cu_seq_lens, self.row_keys
 
     def to(self, device: torch.device) -> MicroBatch:
-        """The same on another device; pinned memory is copied without waiting."""
+        """The same on another device; what is pinned is copied without waiting."""
         if device.type == "cpu":
             return self
+        # A GPU draws its dropout from a generator of its own.
+        return replace(self.each(lambda tensor: tensor.to(device, non_blocking=True)), row_keys=None)
 
-        def move(tensor: torch.Tensor) -> torch.Tensor:
-            return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
-
-        return replace(
-            self,
-            input_ids=move(self.input_ids),
-            attention_mask=None if self.attention_mask is None else move(self.attention_mask),
-            positions=move(self.positions),
-            labels=move(self.labels),
-            cu_seq_lens=None if self.cu_seq_lens is None else move(self.cu_seq_lens),
-            row_keys=None,  # a GPU draws its dropout from a generator of its own
-        )
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> MicroBatch:
+        """The same with all its tensors changed."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return replace(self, **{name: change(value) for name, value in tensors.items()})
 
 
 def assemble(
@@ -98,6 +71,7 @@ def assemble(
     num_rows: int,
     row_keys: np.ndarray | None = None,
     progress: np.ndarray | None = None,
+    filled_to: Shapes = VARYING,
 ) -> MicroBatch:
     """Read and mask some rows.
 
@@ -109,6 +83,7 @@ def assemble(
         num_rows: Rows the micro-batch shall have, at least n; the missing ones predict nothing and count nothing.
         row_keys: [n], uint64, what the dropout of each row depends on.
         progress: [n] place of each row in the run, from 0 to 1, on which the masks' rate may depend.
+        filled_to: How far the lists of predicted tokens and of windows are filled up.
     """
     count = len(samples)
     filled = np.concatenate([samples, np.zeros(num_rows - count, np.int64)])
@@ -128,13 +103,15 @@ def assemble(
     shown[:count], predicted[:count] = masker(input_ids[:count], epochs, samples, progress, words)
 
     flat = np.flatnonzero(predicted)
-    size = max(PREDICTED_MULTIPLE, -(-len(flat) // PREDICTED_MULTIPLE) * PREDICTED_MULTIPLE)
+    size = filled_to.num_predicted(len(flat))
     positions, labels = np.zeros(size, np.int64), np.full(size, IGNORED, np.int64)
     positions[: len(flat)], labels[: len(flat)] = flat, input_ids.reshape(-1)[flat]
     attention_mask = cu_seq_lens = None
-    if (num_windows > 1).any():
+    if filled_to.windows or (num_windows > 1).any():
         starts = np.cumsum(np.concatenate([[0], np.insert(lengths, ends, width - num_tokens)]), dtype=np.int32)
-        cu_seq_lens = torch.from_numpy(np.pad(starts, (0, -len(starts) % WINDOWS_MULTIPLE), mode="edge"))
+        cu_seq_lens = torch.from_numpy(
+            np.pad(starts, (0, filled_to.num_starts(len(starts)) - len(starts)), mode="edge")
+        )
     elif (num_tokens < width).any():
         attention_mask = torch.from_numpy((np.arange(width) < num_tokens[:, None]).astype(np.int64))
     return MicroBatch(
@@ -159,9 +136,24 @@ class TrainingBatches:
         seed: The run's seed.
         num_samples: Samples the whole run consumes; the last batch ends there.
         rank: This process.
+        static: Whether all micro-batches shall have one shape, see `shapes.fixed`.
+        device: Where they are going. On the way to a GPU the thread leaves them in pinned memory.
     """
 
-    def __init__(self, rows: Rows, masker: Masker, plan: BatchPlan, seed: int, num_samples: int, rank: int) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        masker: Masker,
+        plan: BatchPlan,
+        seed: int,
+        num_samples: int,
+        rank: int,
+        *,
+        static: bool = False,
+        device: torch.device = _CPU,
+    ) -> None:
+        self._filled_to = shapes.fixed(masker.config, rows, plan.micro_size) if static else VARYING
+        self._pinned = device.type == "cuda"
         self._rows, self._masker, self._plan, self._rank = rows, masker, plan, rank
         self._order = SampleOrder(len(rows), seed)
         self._seed, self._num_samples = seed, num_samples
@@ -197,20 +189,24 @@ class TrainingBatches:
             epochs, samples = self._order.between(start, stop)
             row_keys = hashing.key(self._seed, positions, hashing.DROPOUT)
             progress = positions / self._num_samples
-            window.append(assemble(self._rows, self._masker, epochs, samples, plan.micro_size, row_keys, progress))
+            micro = assemble(
+                self._rows, self._masker, epochs, samples, plan.micro_size, row_keys, progress, self._filled_to
+            )
+            window.append(micro.each(torch.Tensor.pin_memory) if self._pinned else micro)
         return window
 
 
 def validation_batches(
-    rows: Rows, masker: Masker, micro_size: int, num_processes: int, rank: int
+    rows: Rows, masker: Masker, micro_size: int, num_processes: int, rank: int, *, static: bool = False
 ) -> Iterator[MicroBatch]:
     """This process's share of the held-out rows, in order, always with the same masks.
 
     Every process gets the same number of micro-batches, because sharded models compute together; missing rows predict
-    nothing.
+    nothing. With `static` all have one shape, see `shapes.fixed`.
     """
+    filled_to = shapes.fixed(masker.config, rows, micro_size) if static else VARYING
     per_round = micro_size * num_processes
     for first in range(0, len(rows), per_round):
         start = first + rank * micro_size
         samples = np.arange(start, max(start, min(start + micro_size, len(rows))))
-        yield assemble(rows, masker, np.zeros_like(samples), samples, micro_size)
+        yield assemble(rows, masker, np.zeros_like(samples), samples, micro_size, filled_to=filled_to)

@@ -24,10 +24,9 @@ def install(model: Any, draws: RowDraws) -> None:
     if not (model._supports_attention_backend and model.config._attn_implementation == "sdpa"):
         return
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionMaskInterface.register(NAME, _mask)
     model.set_attn_implementation(NAME)
     for module in model.modules():
         module.row_draws = draws
@@ -72,8 +71,8 @@ def attend(
         shape = torch.Size([*query.shape[:3], key.shape[2]])
         keep = draws.keep(shape, dropout) if draws is not None and 0 < dropout < 1 else None
         if keep is not None or dropout == 0:
-            found: torch.Tensor = _OnCpu.apply(query, key, value, attention_mask, keep, dropout, scale)  # type: ignore[no-untyped-call]
-            return found, None
+            products = _by_products if torch.compiler.is_compiling() else _OnCpu.apply
+            return products(query, key, value, attention_mask, keep, dropout, scale), None
     if cu_seq_lens_q is not None and query.is_cuda:
         found_by_kernel = _variable_length(query, key, value, dropout, scaling, sliding_window, cu_seq_lens_q)
         if found_by_kernel is not None:
@@ -83,6 +82,18 @@ def attend(
     return sdpa_attention_forward(  # type: ignore[no-any-return]
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
     )
+
+
+def _mask(*, attention_mask: torch.Tensor | None = None, **given: Any) -> torch.Tensor | None:
+    """transformers' mask for scaled dot-product attention, without its look at whether there is any padding at all.
+
+    That look waits for the device in each forward pass, and micro-batches only come with a mask where there is some.
+    """
+    from transformers.masking_utils import sdpa_mask
+
+    may_skip = given.pop("allow_is_bidirectional_skip", False) and attention_mask is None
+    found: torch.Tensor | None = sdpa_mask(attention_mask=attention_mask, allow_is_bidirectional_skip=may_skip, **given)
+    return found
 
 
 def _is_plain(
@@ -133,6 +144,26 @@ def _variable_length(
     )
     found: torch.Tensor = attended.view(rows, length, heads, size)
     return found
+
+
+def _by_products(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    keep: torch.Tensor | None,
+    dropout: float,
+    scale: float,
+) -> torch.Tensor:
+    """What `_OnCpu` computes, written down plainly for the compiler, which fuses it and derives its backward pass."""
+    scores = query * scale @ key.transpose(2, 3)  # [rows, heads, length, length]
+    if mask is not None:
+        smallest = torch.finfo(scores.dtype).min
+        scores = scores.masked_fill(~mask, smallest) if mask.dtype == torch.bool else scores + mask
+    probabilities = torch.softmax(scores, -1)
+    if keep is not None:
+        probabilities = torch.where(keep != 0, probabilities * (1 / (1 - dropout)), 0.0)
+    return (probabilities.to(value.dtype) @ value).transpose(1, 2)
 
 
 class _OnCpu(torch.autograd.Function):

@@ -6,6 +6,7 @@ On the CPU it is also some ten times faster than torch's own, which draws one nu
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -25,9 +26,9 @@ class RowDraws:
     """
 
     def __init__(self) -> None:
-        self._generator = np.random.SFC64(0)
-        self._keys: np.ndarray | None = None
-        self._uses = 0
+        self._keys: torch.Tensor | None = None
+        # A tensor, for a compiled forward pass would take a number for a constant, and compile anew when it changes.
+        self._uses = torch.zeros(1, dtype=torch.int64)
 
     def begin(self, keys: torch.Tensor | None) -> None:
         """Take the rows of a forward pass.
@@ -35,8 +36,8 @@ class RowDraws:
         Args:
             keys: [rows], int64, a random number for each row; None draws as torch does, from its global generator.
         """
-        self._keys = None if keys is None else keys.numpy().view(np.uint64)
-        self._uses = 0
+        self._keys = keys
+        self._uses.zero_()
 
     def keep(self, shape: torch.Size, p: float) -> torch.Tensor | None:
         """Which elements of a tensor stay: int8 of this shape, -1 (all bits set) with probability 1 - p, else 0.
@@ -50,29 +51,41 @@ class RowDraws:
         Returns:
             None where rows cannot be told from the shape, or none were given.
         """
-        if self._keys is None or shape[0] != len(self._keys):
+        if self._keys is None or shape[0] != self._keys.shape[0]:
             return None
-        self._uses += 1
-        size = math.prod(shape[1:])
-        limit = np.uint16(min(round((1 - p) * _STEPS_OF_16_BITS), _STEPS_OF_16_BITS - 1))
-        kept = np.empty((len(self._keys), size), bool)
-        for row, key in zip(kept, self._keys.tolist(), strict=True):
-            words = self._stream(key, -(-size // 4)).view(np.uint16)
-            np.less(words[:size], limit, out=row)
-        return torch.from_numpy(np.negative(kept.view(np.int8))).view(shape)
+        # What is compiled sees one operator, which it neither looks into nor leaves out nor puts into another order.
+        draw = _drawn if torch.compiler.is_compiling() else _draw
+        found: torch.Tensor = draw(self._keys, self._uses, shape, p)
+        return found
 
-    def _stream(self, key: int, count: int) -> np.ndarray:
-        """`count` 64-bit words of the generator of (key, number of this use)."""
-        state = np.array([key, self._uses, 0, 1], np.uint64)  # the last is its counter
-        self._generator.state = {
-            "bit_generator": "SFC64",
-            "state": {"state": state},
-            "has_uint32": 0,
-            "uinteger": 0,
-        }
-        self._generator.random_raw(_WARM_UP, output=False)
-        words: np.ndarray = self._generator.random_raw(count)
-        return words
+
+def _draw(keys: torch.Tensor, uses: torch.Tensor, shape: Sequence[int], p: float) -> torch.Tensor:
+    """See `RowDraws.keep`; `uses`, [1], counts the calls since `begin`."""
+    uses += 1
+    (number,), generator = uses.numpy(), np.random.SFC64(0)
+    size = math.prod(shape[1:])
+    limit = np.uint16(min(round((1 - p) * _STEPS_OF_16_BITS), _STEPS_OF_16_BITS - 1))
+    kept = np.empty((len(keys), size), bool)
+    for row, key in zip(kept, keys.numpy().view(np.uint64), strict=True):
+        words = _stream(generator, np.array([key, number, 0, 1], np.uint64), -(-size // 4)).view(np.uint16)
+        np.less(words[:size], limit, out=row)
+    return torch.from_numpy(np.negative(kept.view(np.int8))).view(*shape)
+
+
+_drawn = torch.library.custom_op("mlm_dist::draw", _draw, mutates_args=("uses",), device_types="cpu")
+
+
+@_drawn.register_fake
+def _(keys: torch.Tensor, uses: torch.Tensor, shape: Sequence[int], p: float) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.int8, device=keys.device)
+
+
+def _stream(generator: np.random.SFC64, state: np.ndarray, count: int) -> np.ndarray:
+    """`count` 64-bit words of the generator of (key, number of this use); the last of the state is its counter."""
+    generator.state = {"bit_generator": "SFC64", "state": {"state": state}, "has_uint32": 0, "uinteger": 0}
+    generator.random_raw(_WARM_UP, output=False)
+    words: np.ndarray = generator.random_raw(count)
+    return words
 
 
 class RowDropout(nn.Dropout):
@@ -94,6 +107,8 @@ class RowDropout(nn.Dropout):
         keep = self._draws.keep(input.shape, self.p) if input.device.type == "cpu" and self.p < 1.0 else None
         if keep is None:
             return F.dropout(input, self.p, training=True)
+        if torch.compiler.is_compiling():
+            return torch.where(keep != 0, input * (1 / (1 - self.p)), 0.0)
         dropped: torch.Tensor = _Dropped.apply(input, keep, 1 / (1 - self.p))  # type: ignore[no-untyped-call]
         return dropped
 

@@ -82,6 +82,17 @@ class MaskedLanguageModel(nn.Module):
             row_keys: [rows], int64, what each row's dropout depends on; None draws from torch's global generator.
         """
         self._draws.begin(row_keys)
+        return self.loss(input_ids, attention_mask, positions, labels, cu_seq_lens)
+
+    def loss(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        labels: torch.Tensor,
+        cu_seq_lens: torch.Tensor | None,
+    ) -> MaskedLoss:
+        """As `forward`, dropout begun: what can be compiled as a whole."""
         logits = self.logits(input_ids, attention_mask, positions, cu_seq_lens)  # [predicted, vocabulary]
         loss_sum = summed_cross_entropy(logits, labels)
         # In training nobody reads the accuracy, and an argmax over the vocabulary is not free.

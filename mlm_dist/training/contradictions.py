@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -72,9 +74,11 @@ def _found(config: Config, plan: BatchPlan, topology: Topology, environ: Mapping
         yield "distributed_type: Megatron-LM and parallelism_config are not supported; use DDP, ZeRO or FSDP2"
     if environ.get("ACCELERATE_DYNAMO_BACKEND", "NO").upper() != "NO":
         yield (
-            f"dynamo_backend: {environ['ACCELERATE_DYNAMO_BACKEND']} in the accelerate file would compile anew for "
-            "each new number of masked tokens; remove it there"
+            f"dynamo_backend: {environ['ACCELERATE_DYNAMO_BACKEND']} in the accelerate file, but model.compile is the "
+            "home of that; remove it there and use --model.compile regional"
         )
+    if config.model.compile != "none":
+        yield from _of_compiler(config.model.compile, device.kind, environ)
     yield from _of_precision(topology, on_cpu)
     yield from _of_window(config, plan, environ)
     yield from _of_optimizer(config, topology)
@@ -82,6 +86,15 @@ def _found(config: Config, plan: BatchPlan, topology: Topology, environ: Mapping
         yield from _of_fsdp(environ, on_cpu)
     if topology.sharding == "zero":
         yield from _of_deepspeed(config, plan, topology, environ)
+
+
+def _of_compiler(how: str, kind: str, environ: Mapping[str, str]) -> Iterator[str]:
+    """What torch.compile needs beside torch."""
+    compiler = environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if kind == "cpu" and shutil.which(compiler, path=environ.get("PATH")) is None:
+        yield f"model.compile: {how} needs a C++ compiler, and there is no {compiler}; install it or write none"
+    if kind == "cuda" and importlib.util.find_spec("triton") is None:
+        yield f"model.compile: {how} needs triton on a GPU; run: pip install triton, or write none"
 
 
 def _of_precision(topology: Topology, on_cpu: bool) -> Iterator[str]:

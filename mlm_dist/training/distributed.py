@@ -29,7 +29,17 @@ from mlm_dist.batching.plan import BatchPlan
 from mlm_dist.config import Config
 from mlm_dist.errors import ConfigError, PeerError, UserError
 from mlm_dist.modeling.masked_head import has_unused
-from mlm_dist.training import contradictions, host, optimizers, topology, trackers
+from mlm_dist.training import contradictions, host, memory, optimizers, topology, trackers
+
+# How ZeRO exchanges gradients and weights. In buckets of DeepSpeed's own 500 million elements a model of BERT's size is
+# one bucket, sent when the backward pass has ended; in these it is several, sent while it goes on.
+_EXCHANGE = {
+    "overlap_comm": True,
+    "contiguous_gradients": True,
+    "reduce_bucket_size": memory.BUCKET,
+    "allgather_bucket_size": memory.BUCKET,
+    "stage3_prefetch_bucket_size": memory.BUCKET,
+}
 
 _FROZEN = "mlm_dist_frozen"  # where a parameter that is not trained keeps its fp32 values under DeepSpeed
 
@@ -95,9 +105,13 @@ def start(config: Config, plan: BatchPlan) -> Accelerator:
 
 def prepare(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
     """Place, wrap and shard an ordinary model and its optimizer as the accelerate file says."""
-    if accelerator.distributed_type in (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU) and has_unused(model):
-        # Else DDP waits for the gradients of parameters that never get one, such as a pooler's.
-        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+    if accelerator.distributed_type in (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
+        accelerator.ddp_handler = DistributedDataParallelKwargs(
+            # Else DDP waits for the gradients of parameters that never get one, such as a pooler's.
+            find_unused_parameters=has_unused(model),
+            # Gradients live in the buckets they are exchanged in, rather than being copied there and back.
+            gradient_as_bucket_view=True,
+        )
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         # It keeps fp32 values of what it updates only, and rounds the others to its own precision.
         for parameter in model.parameters():
@@ -389,6 +403,11 @@ def _deepspeed_plugin(config: Config, plan: BatchPlan) -> DeepSpeedPlugin:
     plugin.deepspeed_config.update(
         {name: ours for name, (_, ours) in contradictions.deepspeed_settings(config, plan).items()}
     )
+    # What a DeepSpeed JSON says stays. So does bf16's check_grad_overflow, on by default: without it ZeRO takes in
+    # gradients that are not finite.
+    zero = plugin.deepspeed_config.setdefault("zero_optimization", {})
+    for name, value in _EXCHANGE.items():
+        zero.setdefault(name, value)
     plugin.deepspeed_config.setdefault("zero_allow_untested_optimizer", True)
     plugin.deepspeed_config.setdefault("zero_force_ds_cpu_optimizer", False)
     plugin.zero3_init_flag = False  # the seed makes the weights on every process; they are sharded afterwards

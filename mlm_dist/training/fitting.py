@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -13,16 +11,15 @@ from accelerate import Accelerator
 from accelerate.utils.memory import should_reduce_batch_size
 
 from mlm_dist import faults
-from mlm_dist.batching.loader import MicroBatch, Rows, assemble
+from mlm_dist.batching import shapes
+from mlm_dist.batching.loader import MicroBatch, assemble
 from mlm_dist.batching.masking import Masker
 from mlm_dist.batching.plan import BatchPlan
+from mlm_dist.batching.shapes import Rows
 from mlm_dist.errors import ConfigError, TrainingError, reason
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.training import distributed
 
-DEVIATIONS = 5  # by which a micro-batch may have more predicted tokens than most
-# Tokens that are predicted together, each counted with the size of its group: what the number's variance grows by.
-TOGETHER = {"token": 1, "word": 4, "span": 20}
 # What libraries below torch say instead of raising its error.
 _OUT_OF_MEMORY = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 
@@ -49,7 +46,9 @@ def fit(
     plan = plan.with_micro_size(int(_least(accelerator, plan.micro_size)))  # GPUs of different sizes meet here
     while not distributed.is_sharded(accelerator):
         samples = np.arange(plan.micro_size) % len(rows)
-        batch = assemble(rows, _most(masker, rows, len(samples)), np.zeros_like(samples), samples, plan.micro_size)
+        # As many positions go through the head as in the fullest micro-batch of a run.
+        fullest = shapes.fixed(masker.config, rows, plan.micro_size)
+        batch = assemble(rows, masker, np.zeros_like(samples), samples, plan.micro_size, filled_to=fullest)
         if _least(accelerator, _fits(accelerator, core, batch)):
             break
         if plan.micro_size == 1:
@@ -89,8 +88,7 @@ def _fits(accelerator: Accelerator, core: MaskedLanguageModel, batch: MicroBatch
     fits = True
     try:
         core.to(device)
-        # Two moments, the most that an optimizer keeps, and the buckets in which several processes exchange gradients.
-        later = core.num_parameters * (8 if accelerator.num_processes == 1 else 12)
+        later = core.num_parameters * 8  # two moments, the most that an optimizer keeps
         reserve = torch.empty(later, dtype=torch.uint8, device=device)
         if faults.planned("memory", len(batch.input_ids), accelerator.process_index):
             reserve = torch.empty(1 << 60, dtype=torch.uint8, device=device)
@@ -106,14 +104,6 @@ def _fits(accelerator: Accelerator, core: MaskedLanguageModel, batch: MicroBatch
     if device.type != "cpu":
         torch.accelerator.empty_cache()
     return fits
-
-
-def _most(masker: Masker, rows: Rows, num_rows: int) -> Masker:
-    """A masker whose micro-batches have as many predicted tokens as the fullest of a run."""
-    config, num_tokens = masker.config, num_rows * rows.take(np.zeros(1, np.int64)).shape[1]
-    p = config.highest_probability
-    p = min(0.99, p + DEVIATIONS * math.sqrt(p * (1 - p) * TOGETHER[config.unit] / num_tokens))
-    return dataclasses.replace(masker, config=dataclasses.replace(config, probability=p, unit="token"))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

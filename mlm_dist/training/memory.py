@@ -14,7 +14,7 @@ from mlm_dist.training.topology import BYTES, Topology
 # What is left free of a device: its context, the libraries' workspaces, and gaps between allocations.
 GPU_SHARE, GPU_CONTEXT = 0.9, 512 << 20
 HOST_SHARE = 0.75
-BUCKET = 500_000_000  # elements DeepSpeed gathers before it reduces them, by default
+BUCKET = 25_000_000  # elements DeepSpeed gathers before it reduces them, where no JSON says otherwise
 _GATED = {"modernbert", "nomic_bert", "eurobert"}  # their feed-forward layers have a gate
 
 
@@ -121,11 +121,11 @@ def states(config: Config, shape: Shape, topology: Topology) -> tuple[int, int, 
 
     With N parameters, T of them trained, on P processes, after Rajbhandari et al., 2020 (ZeRO,
     https://arxiv.org/abs/1910.02054, section 3): AdamW keeps 8 T bytes of moments in fp32, others no more, see
-    `optimizers.moment_bytes`. Plain and DDP runs keep weights (4 N) and gradients (4 T) in fp32, autocast's 16-bit
-    copies of the weights (2 N), and DDP's buckets (4 T). DeepSpeed computes on e N bytes of weights and e T of
+    `optimizers.moment_bytes`. Plain and DDP runs keep weights (4 N) and gradients (4 T) in fp32, and autocast's 16-bit
+    copies of the weights (2 N); DDP's buckets are the gradients. DeepSpeed computes on e N bytes of weights and e T of
     gradients, e being 2 or 4, and updates fp32 copies (4 T), which it divides by P with the moments; stage 2 divides
-    the gradients too, and stage 3 the weights. Its buckets hold at most 500 million elements. FSDP2 divides all fp32
-    states by P and gathers the weights of two layers at a time.
+    the gradients too, and stage 3 the weights. Two of its buckets are there at once. FSDP2 divides all fp32 states by P
+    and gathers the weights of two layers at a time.
     """
     n, p, e = shape.parameters, topology.num_processes, BYTES[topology.precision]
     trained = n - (shape.vocabulary * shape.hidden if config.model.freeze_embeddings else 0)
@@ -134,10 +134,10 @@ def states(config: Config, shape: Shape, topology: Topology) -> tuple[int, int, 
     if topology.sharding == "fsdp2":
         return 4 * n // p + 2 * e * n // max(shape.layers, 1), 4 * trained // p, moments // p, 0
     if topology.sharding != "zero":
-        return 4 * n + (e if e < 4 else 0) * n, (8 if p > 1 else 4) * trained, moments, 0
+        return 4 * n + (e if e < 4 else 0) * n, 4 * trained, moments, 0
     zero = topology.deepspeed.get("zero_optimization", {})
     bucket = zero.get("reduce_bucket_size", BUCKET)
-    bucket = e * min(trained, int(bucket) if isinstance(bucket, int | float) else BUCKET)
+    bucket = 2 * e * min(trained, int(bucket) if isinstance(bucket, int | float) else BUCKET)
     master, moments, weights = 4 * trained // p, moments // p, e * n // (p if topology.stage == 3 else 1)
     gradients = e * trained // (p if topology.stage >= 2 else 1)
     host = 0

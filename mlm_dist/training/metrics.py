@@ -51,6 +51,7 @@ class Metrics:
         self._tokens_at_last_line = tokens
         self._seconds = 0.0
         self._since = time.perf_counter()
+        self._pauses = 0  # that are going on, one inside the other
         self._last: StepResult | None = None
         self.skipped_steps = skipped_steps
 
@@ -123,9 +124,13 @@ class Metrics:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """What happens inside does not count in tokens_per_second."""
-        self._seconds += time.perf_counter() - self._since
+        if not self._pauses:
+            self._seconds += time.perf_counter() - self._since
+        self._pauses += 1
         yield
-        self._since = time.perf_counter()
+        self._pauses -= 1
+        if not self._pauses:
+            self._since = time.perf_counter()
 
     def _write(self, kind: str, facts: dict[str, Any]) -> None:
         if self._file is None:

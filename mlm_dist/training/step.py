@@ -73,7 +73,8 @@ def optimizer_step(
     """
     device = accelerator.device
     num_masked, num_tokens = sum(micro.num_masked for micro in window), sum(micro.num_tokens for micro in window)
-    counts = torch.tensor([num_masked, num_tokens, int(stop_requested), milliseconds], dtype=torch.int64)
+    told = [num_masked, num_tokens, int(stop_requested), milliseconds]
+    counts = torch.tensor(told, dtype=torch.int64, pin_memory=device.type == "cuda")
     counts = accelerator.reduce(counts.to(device, non_blocking=True), "sum")
     scale = accelerator.num_processes * len(window) / counts[0].clamp(min=1)
     loss_sum = torch.zeros((), device=device)

@@ -1,0 +1,63 @@
+"""What a GPU can do at most: by its vendor's data sheet, and in matrix products measured on it."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import common
+
+# Dense FLOP/s in bf16 (fp16 on a T4) by what the driver calls the card, from the vendor's data sheets.
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "T4": 65e12}
+
+
+def device_here() -> dict[str, Any]:
+    """The GPU's name, memory and dense peak in 16 bit as its vendor gives it; null for a card that is not listed."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RuntimeError("torch finds no CUDA device; --dry-run needs none")
+    name, properties = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0)
+    return {
+        "name": name,
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "capability": list(torch.cuda.get_device_capability()),
+        "has_bf16": torch.cuda.is_bf16_supported(including_emulation=False),
+        "driver": torch.version.cuda,
+        "peak_flops": vendor_peak(name),
+    }
+
+
+def vendor_peak(name: str) -> float | None:
+    """The dense 16-bit FLOP/s of a card, by its name; None where it is not listed."""
+    words = re.split(r"[^A-Za-z0-9]+", name)
+    if "PCIe" in words and "H100" in words:
+        return None  # it has fewer units, and a lower clock
+    return next((peak for card, peak in PEAKS.items() if card in words), None)
+
+
+def measured_peak(seconds: float, precision: str, on_gpu: bool) -> dict[str, Any]:
+    """The most FLOP/s that matrix products of some shapes reach, {precision: rate}."""
+    if not on_gpu:
+        return dict(common.gemm_peak(seconds))
+    import torch
+
+    best = {}
+    half = torch.bfloat16 if precision == "bf16" else torch.float16
+    for name, dtype in (("fp32", torch.float32), (precision, half)):
+        rate = 0.0
+        for m, k, n in ((65536, 768, 3072), (65536, 3072, 768), (8192, 8192, 8192), (16384, 4096, 4096)):
+            left, right = (torch.randn(shape, dtype=dtype, device="cuda") for shape in ((m, k), (k, n)))
+            output = torch.mm(left, right)  # the first call plans the kernel
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            until = time.perf_counter() + seconds / 4
+            while time.perf_counter() < until:
+                begin.record()
+                for _ in range(5):
+                    torch.mm(left, right, out=output)
+                end.record()
+                end.synchronize()
+                rate = max(rate, 5 * 2 * m * k * n / (begin.elapsed_time(end) / 1000))
+        best[name] = rate
+    return best

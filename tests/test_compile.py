@@ -1,0 +1,269 @@
+"""Compiled and eager runs are the same run: losses, names, shapes; and nothing is compiled twice."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import launching
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from mlm_dist.batching import shapes
+from mlm_dist.batching.loader import MicroBatch, assemble
+from mlm_dist.batching.masking import Masker
+from mlm_dist.batching.shapes import VARYING, Shapes
+from mlm_dist.config import MaskingConfig
+from mlm_dist.modeling.compiling import Compiling, compile_forward, layers
+from mlm_dist.modeling.masked_head import MaskedLanguageModel
+from mlm_dist.training.metrics import Metrics
+
+ROWS, LENGTH, VOCABULARY, UPDATES = 8, 32, 200, 10
+DROPOUT = '--model.overrides={"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}'
+
+
+class SomeRows:
+    """64 rows of random tokens, in one window each that fills its row, or in one to three short ones."""
+
+    def __init__(self, *, packed: bool = False) -> None:
+        self._packed = packed
+        self._ids = np.random.default_rng(0).integers(5, VOCABULARY, size=(64, LENGTH), dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        found: np.ndarray = self._ids[indices]
+        return found
+
+    def windows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not self._packed:
+            return np.full(len(indices), LENGTH), np.ones(len(indices), np.int64)
+        counts = 1 + indices % 3
+        return np.full(int(counts.sum()), 9), counts
+
+
+MASKER = Masker(MaskingConfig(), 1, 4, (0, 1, 2, 3, 4), VOCABULARY)
+
+
+def batch(step: int, rows: SomeRows, filled_to: Shapes) -> MicroBatch:
+    samples = np.arange(step * ROWS, (step + 1) * ROWS) % len(rows)
+    keys = np.arange(ROWS).astype(np.uint64) + np.uint64(step * 1000)
+    return assemble(rows, MASKER, np.full(ROWS, step), samples, ROWS, keys, filled_to)
+
+
+def model_of(*, packed: bool = False) -> MaskedLanguageModel:
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64
+    )
+    return MaskedLanguageModel(BertForMaskedLM(config), packed=packed)
+
+
+def train(
+    how: str, pause: Any = contextlib.nullcontext, *, packed: bool = False
+) -> tuple[list[float], list[int], MaskedLanguageModel]:
+    """Losses of some updates and of an evaluation behind them, and graphs compiled after each."""
+    rows = SomeRows(packed=packed)
+    filled_to = VARYING if how == "none" else shapes.fixed(MASKER.config, rows, ROWS)
+    core = model_of(packed=packed)
+    compiled = compile_forward(core, how)
+    compiled.pause(pause)
+    optimizer = torch.optim.SGD(core.parameters(), lr=0.1)
+    losses, graphs = [], []
+    for step in range(UPDATES):
+        micro = batch(step, rows, filled_to)
+        loss = core(*micro.inputs).loss_sum / micro.num_masked
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss))
+        graphs.append(compiled.num_graphs)
+    core.eval()
+    with torch.no_grad():
+        losses.append(float(core(*batch(0, rows, filled_to).inputs).loss_sum) / 100)
+    core.train()
+    assert (compiled.seconds > 0) == (how != "none")
+    return losses, graphs, core
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """A compiler that has compiled nothing yet, its settings put back behind."""
+    import torch._dynamo as dynamo
+
+    settings = dynamo.config.recompile_limit, dynamo.config.optimize_ddp
+    dynamo.reset()
+    dynamo.utils.counters.clear()
+    yield
+    dynamo.reset()
+    dynamo.config.recompile_limit, dynamo.config.optimize_ddp = settings
+    dynamo.callback.callback_handler.clear()
+
+
+@pytest.mark.parametrize(("how", "packed"), [("regional", False), ("whole", True)])
+def test_nothing_is_compiled_twice_and_losses_stay(how: str, packed: bool, fresh: None) -> None:
+    """With dropout by row, the masked head's hook and packed rows; predicted tokens vary from update to update."""
+    rows = SomeRows(packed=packed)
+    assert len({batch(step, rows, VARYING).num_masked for step in range(UPDATES)}) > 3
+    expected, _, plain = train("none", packed=packed)
+    pauses: list[float] = []
+
+    @contextlib.contextmanager
+    def pause() -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        pauses.append(time.perf_counter() - began)
+
+    found, graphs, core = train(how, pause, packed=packed)
+    assert len(pauses) >= 2, "training and evaluation were compiled outside of a pause"
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert graphs == [1] * UPDATES, "one graph for all layers and updates"
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert list(core.state_dict()) == list(plain.state_dict())
+    for (name, ours), theirs in zip(core.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_layers_are_the_encoders() -> None:
+    core = model_of()
+    assert layers(core) == list(core.model.bert.encoder.layer)
+
+
+def test_fixed_shapes_have_room_for_practically_all() -> None:
+    rows = SomeRows(packed=True)
+    fixed = shapes.fixed(MASKER.config, rows, ROWS)
+    found = [batch(step, rows, fixed) for step in range(60)]
+    assert {micro.positions.shape for micro in found} == {(fixed.predicted,)}
+    assert fixed.predicted < 2.2 * ROWS * LENGTH * MASKER.config.probability
+    starts = [micro.cu_seq_lens for micro in found]
+    assert {None if one is None else one.shape for one in starts} == {(fixed.windows,)}
+    assert all(one is not None and int(one[-1]) == ROWS * LENGTH for one in starts)
+
+
+def test_packed_rows_of_one_window_each_keep_the_shape() -> None:
+    """Else a micro-batch of such rows would come with a mask, and be compiled by itself."""
+    rows = SomeRows(packed=True)
+    fixed = shapes.fixed(MASKER.config, rows, 2)
+    micro = assemble(rows, MASKER, np.zeros(2, np.int64), np.array([0, 3]), 2, None, fixed)
+    assert micro.cu_seq_lens is not None and micro.attention_mask is None
+
+
+def test_too_many_predicted_tokens_take_the_next_shape() -> None:
+    rows = SomeRows()
+    loose, tight = batch(3, rows, VARYING), batch(3, rows, Shapes(predicted=32))
+    assert loose.num_masked > 32
+    assert tight.positions[: loose.num_masked].tolist() == loose.positions[: loose.num_masked].tolist()
+    assert len(tight.positions) % 32 == 0 and int((tight.labels >= 0).sum()) == loose.num_masked
+    large = Shapes(predicted=1024)
+    assert [large.num_predicted(count) for count in (1, 1024, 1025, 1152, 1153)] == [1024, 1024, 1152, 1152, 1280]
+    assert [VARYING.num_predicted(count) for count in (0, 1, 32, 33)] == [32, 32, 32, 64]
+
+
+@pytest.mark.parametrize("probability", [0.01, 0.15, 0.4])
+def test_the_fullest_of_a_run_is_foreseen(probability: float) -> None:
+    counts = np.random.default_rng(0).binomial(4096, probability, 100_000)
+
+    class Many(SomeRows):
+        def take(self, indices: np.ndarray) -> np.ndarray:
+            return np.zeros((len(indices), 512), np.int32)
+
+    room = shapes.fixed(MaskingConfig(probability=probability), Many(), 8).predicted
+    assert counts.max() <= room < counts.mean() * 1.2 + 96
+
+
+def test_compiling_is_told_once() -> None:
+    said: list[str] = []
+    compiled = Compiling(enabled=False)
+    compiled.tell(said.append)
+    assert not said
+    compiled._graphs = lambda: 2
+    compiled.tell(said.append)
+    compiled.tell(said.append)
+    assert len(said) == 1 and "compiled 2 graphs; 0.0 s" in said[0]
+    compiled._graphs = lambda: 3
+    compiled.tell(said.append)
+    assert "1 graph more, for shapes that had not come before" in said[1]
+
+
+def test_pauses_may_lie_inside_one_another(tmp_path: Path) -> None:
+    """A validation is paused, and what is compiled in it again."""
+    from accelerate import Accelerator
+
+    metrics = Metrics(Accelerator(cpu=True), tmp_path / "metrics.jsonl")
+    before = metrics._seconds
+    with metrics.paused():
+        time.sleep(0.2)
+        with metrics.paused():
+            time.sleep(0.2)
+        time.sleep(0.2)
+    assert metrics._seconds - before < 0.15, "what is inside was counted"
+    assert time.perf_counter() - metrics._since < 0.15
+
+
+def launch(run: Path, cache: Path, topology: str, *arguments: str) -> Any:
+    processes = () if topology == "cpu" else ("--num_processes=2",)
+    ended = launching.accelerate(
+        topology,
+        "train.py",
+        *(f"--corpus.cache_dir={cache}", f"--output_dir={run}", "--optim.steps=12", "--logging.every=1"),
+        *("--batch.global_size=16", "--batch.micro_size=4", "--validation.every=6", DROPOUT, *launching.TINY),
+        *arguments,
+        launch=("--mixed_precision=no", *processes),
+    )
+    assert ended.returncode == 0, ended.output
+    return ended.stdout
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for kind in ("train", "validation") for line in launching.metrics(run, kind)]
+
+
+@pytest.fixture(scope="module")
+def eager(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> list[float]:
+    run = tmp_path_factory.mktemp("eager") / "run"
+    launch(run, prepared_cache, "cpu", "--rows.mode=pack")
+    return losses(run)
+
+
+@pytest.mark.parametrize(
+    ("topology", "how"),
+    [
+        pytest.param(topology, how, marks=() if (topology, how) == ("cpu", "regional") else pytest.mark.slow)
+        for topology in ("cpu", "cpu_2", "zero1", "zero2", "zero3")
+        for how in ("regional", "whole")
+    ],
+)
+def test_compiled_runs_follow_eager_ones(
+    topology: str, how: str, eager: list[float], tmp_path: Path, prepared_cache: Path
+) -> None:
+    run = tmp_path / "run"
+    packed = (f"--model.compile={how}", "--rows.mode=pack")
+    printed = launch(run, prepared_cache, topology, *packed)
+    assert losses(run) == pytest.approx(eager, abs=1e-4)
+    assert "compiled" in printed and "shapes that had not come before" not in printed
+    (end,) = launching.metrics(run, "end")
+    assert end["compile_seconds"] > 0
+    for path in (next(run.glob("checkpoints/step-*/model.safetensors")), run / "model" / "model.safetensors"):
+        with safe_open(path, "pt") as file:
+            assert all("_orig_mod" not in name for name in file.keys())  # noqa: SIM118
+
+
+@pytest.mark.slow
+def test_a_compiled_run_goes_on_uncompiled_and_back(tmp_path: Path, eager: list[float], prepared_cache: Path) -> None:
+    run = tmp_path / "run"
+    packed, kept = "--rows.mode=pack", ("--checkpoint.every=4", "--checkpoint.keep_last=9")
+    launch(run, prepared_cache, "cpu", packed, "--model.compile=whole", *kept)
+    for how, step in (("none", 4), ("regional", 8)):
+        other = tmp_path / how
+        point = run / "checkpoints" / f"step-{step:08}"
+        launch(other, prepared_cache, "cpu", packed, f"--model.compile={how}", f"--checkpoint.resume={point}")
+        found = [line["loss"] for line in launching.metrics(other, "train")]
+        assert found == pytest.approx(eager[step:12], abs=1e-4)
