@@ -47,6 +47,9 @@ class SomeRows:
         counts = 1 + indices % 3
         return np.full(int(counts.sum()), 9), counts
 
+    def words(self, indices: np.ndarray) -> np.ndarray:
+        return np.ones((len(indices), LENGTH), bool)
+
 
 MASKER = Masker(MaskingConfig(), 1, 4, (0, 1, 2, 3, 4), VOCABULARY)
 
@@ -54,7 +57,7 @@ MASKER = Masker(MaskingConfig(), 1, 4, (0, 1, 2, 3, 4), VOCABULARY)
 def batch(step: int, rows: SomeRows, filled_to: Shapes) -> MicroBatch:
     samples = np.arange(step * ROWS, (step + 1) * ROWS) % len(rows)
     keys = np.arange(ROWS).astype(np.uint64) + np.uint64(step * 1000)
-    return assemble(rows, MASKER, np.full(ROWS, step), samples, ROWS, keys, filled_to)
+    return assemble(rows, MASKER, np.full(ROWS, step), samples, ROWS, keys, filled_to=filled_to)
 
 
 def model_of(*, packed: bool = False) -> MaskedLanguageModel:
@@ -152,7 +155,7 @@ def test_packed_rows_of_one_window_each_keep_the_shape() -> None:
     """Else a micro-batch of such rows would come with a mask, and be compiled by itself."""
     rows = SomeRows(packed=True)
     fixed = shapes.fixed(MASKER.config, rows, 2)
-    micro = assemble(rows, MASKER, np.zeros(2, np.int64), np.array([0, 3]), 2, None, fixed)
+    micro = assemble(rows, MASKER, np.zeros(2, np.int64), np.array([0, 3]), 2, filled_to=fixed)
     assert micro.cu_seq_lens is not None and micro.attention_mask is None
 
 
