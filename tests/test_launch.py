@@ -98,8 +98,9 @@ def test_two_nodes_train_as_one_process_does(
 
     def node(rank: int) -> None:
         command, says = start(rank, port)
+        more: dict[str, Any] = {"PATH": PATH, "TOPOLOGY": str(file), **says}
         flags = short(prepared_cache, tmp_path / "run")
-        results[rank] = launching.run([*command, *flags], PATH=PATH, TOPOLOGY=str(file), **says)
+        results[rank] = launching.run([*command, *flags], **more)
 
     threads = [threading.Thread(target=node, args=(rank,)) for rank in range(2)]
     for thread in threads:

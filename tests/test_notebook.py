@@ -63,6 +63,7 @@ class Machine:
         session = self.folder / "session"
         session.mkdir(exist_ok=True)
         (session / "colab.ipynb").write_text(NOTEBOOK.read_text("utf-8"), "utf-8")
+        more: dict[str, Any] = {FAULT: fault}
         ended = launching.run(
             [
                 str(self.environment / "bin" / "python"),
@@ -82,7 +83,7 @@ class Machine:
             MLM_DIST_RUN="quickstart",
             MLM_DIST_SOURCE=str(documents),
             MLM_DIST_FLAGS=FLAGS,
-            **{FAULT: fault},
+            **more,
         )
         ran = session / "ran.ipynb"
         outputs = (

@@ -8,6 +8,7 @@ import random
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -379,7 +380,7 @@ def test_probe_tells_a_model_that_knows_words_from_one_that_does_not(
     assert again.answers["half_to_half"]["trained"] == halves["trained"]
 
 
-def build_without_layers(model: MaskedLanguageModel, *, know_words: bool) -> torch.nn.Module:
+def build_without_layers(model: MaskedLanguageModel, *, know_words: bool) -> Any:
     """A model whose states are its word vectors, or the same for all words."""
     from transformers import BertConfig, BertForMaskedLM
 
@@ -387,7 +388,7 @@ def build_without_layers(model: MaskedLanguageModel, *, know_words: bool) -> tor
     shape = BertConfig(
         vocab_size=model.model.config.vocab_size, hidden_size=64, num_hidden_layers=0, num_attention_heads=2
     )
-    found: torch.nn.Module = BertForMaskedLM(shape)
+    found = BertForMaskedLM(shape)
     with torch.no_grad():
         embeddings = found.bert.embeddings
         embeddings.position_embeddings.weight.zero_()

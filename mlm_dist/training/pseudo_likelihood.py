@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlm_dist.batching.loader import IGNORED, PREDICTED_MULTIPLE, MicroBatch
+from mlm_dist.batching.loader import IGNORED, MicroBatch
+from mlm_dist.batching.shapes import MULTIPLE
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _batch(
     input_ids = np.full((micro_size, width), pad_id, np.int64)
     for row, ids in zip(input_ids, shown, strict=True):
         row[: len(ids)] = ids
-    size = -(-micro_size // PREDICTED_MULTIPLE) * PREDICTED_MULTIPLE
+    size = -(-micro_size // MULTIPLE) * MULTIPLE
     positions, labels = np.zeros(size, np.int64), np.full(size, IGNORED, np.int64)
     places = np.array([row * width + place for row, (_, place) in enumerate(rows)], np.int64)
     positions[: len(rows)], labels[: len(rows)] = places, input_ids.reshape(-1)[places]
