@@ -19,7 +19,7 @@ from mlm_dist.cli import topologies
 from mlm_dist.config import parse
 
 SCRIPTS = sorted(path for path in (ROOT / "launch").iterdir() if path.suffix in {".sh", ".sbatch"})
-Start = Callable[[int, str], tuple[list[str], dict[str, str]]]  # node rank, port: command, environment
+Start = Callable[[int, str], tuple[list[str], dict[str, Any]]]  # node rank, port: command, environment
 # The interpreter of the tests, wherever its environment is, comes first.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
@@ -69,13 +69,13 @@ def losses(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> li
     return [line["loss"] for line in launching.metrics(run, "train")]
 
 
-def by_hand(rank: int, port: str) -> tuple[list[str], dict[str, str]]:
+def by_hand(rank: int, port: str) -> tuple[list[str], dict[str, Any]]:
     """What a person starts on each of two machines."""
     says = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NNODES": "2", "NODE_RANK": str(rank)}
     return ["launch/multinode.sh"], says | {"NPROC_PER_NODE": "1"}
 
 
-def by_kubeflow(rank: int, port: str) -> tuple[list[str], dict[str, str]]:
+def by_kubeflow(rank: int, port: str) -> tuple[list[str], dict[str, Any]]:
     """What Kubeflow Trainer starts in each of two pods, with what its Torch policy says of them."""
     says = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "NNODES": "2", "NODE_RANK": str(rank)}
     says |= {"NPROC_PER_NODE": "1"}

@@ -62,8 +62,8 @@ class Machine:
         """Execute the notebook from its first cell; what ended, and the outputs of each cell if it came to its end."""
         session = self.folder / "session"
         session.mkdir(exist_ok=True)
+        planned: dict[str, Any] = {FAULT: fault}
         (session / "colab.ipynb").write_text(NOTEBOOK.read_text("utf-8"), "utf-8")
-        more: dict[str, Any] = {FAULT: fault}
         ended = launching.run(
             [
                 str(self.environment / "bin" / "python"),
@@ -83,7 +83,7 @@ class Machine:
             MLM_DIST_RUN="quickstart",
             MLM_DIST_SOURCE=str(documents),
             MLM_DIST_FLAGS=FLAGS,
-            **more,
+            **planned,
         )
         ran = session / "ran.ipynb"
         outputs = (
