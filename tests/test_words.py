@@ -164,7 +164,7 @@ def test_words_go_on_where_they_were_interrupted(folder: Path, tmp_path: Path, m
 
     whole = prepared(folder, tmp_path / "whole", "--masking.unit=word")
     with monkeypatch.context() as patched:
-        patched.setattr(job.words, "write", stop)
+        patched.setattr(words, "write", stop)
         with pytest.raises(KeyboardInterrupt):
             prepared(folder, tmp_path / "cache", "--masking.unit=word")
     with monkeypatch.context() as patched:
