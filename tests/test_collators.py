@@ -24,7 +24,7 @@ class Rows:
     """Full rows of made-up words in several pieces, as both masks take them."""
 
     def __init__(self) -> None:
-        texts = [made_up_text(i, 800).replace(".", "") for i in range(130)]
+        texts = [made_up_text(i, 800).replace(".", "") for i in range(150)]
         self.tokenizer: Any = tokenizer_training.train("wordpiece", lambda: texts, 600, LENGTH)
         self.special = tokens.special_tokens(self.tokenizer)
         marked, lengths = encoding.Encoder(self.tokenizer, marking=True)(texts)

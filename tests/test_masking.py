@@ -237,8 +237,7 @@ class FullRows:
         return len(self._ids)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        found: np.ndarray = self._ids[indices]
-        return found
+        return self._ids.take(indices, 0)
 
     def windows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(indices), 128), np.ones(len(indices), np.int64)

@@ -158,14 +158,13 @@ def test_corpora_share_all_but_where_words_begin(folder: Path, tmp_path: Path) -
 
 def test_words_go_on_where_they_were_interrupted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlm_dist import prepare as job
-    from mlm_dist.corpus import words as kept
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
     whole = prepared(folder, tmp_path / "whole", "--masking.unit=word")
     with monkeypatch.context() as patched:
-        patched.setattr(kept, "write", stop)
+        patched.setattr(words, "write", stop)
         with pytest.raises(KeyboardInterrupt):
             prepared(folder, tmp_path / "cache", "--masking.unit=word")
     with monkeypatch.context() as patched:
