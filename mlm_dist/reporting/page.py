@@ -203,10 +203,10 @@ def _fill(guess: Guess, i: int) -> str:
         return ""
     text, probability = guess.fills[i]
     is_right = guess.place == i + 1
-    share = f"{min(max(probability, 0.0), 1.0):.1%}"
+    width = f"{min(max(probability, 0.0), 1.0):.1%}"
     name = f"{'✓ ' if is_right else ''}{text or '(space)'}"
     return (
-        f'<div class="fill{" right" if is_right else ""}" style="--share:{share}"><span>{escape(name)}</span>'
+        f'<div class="fill{" right" if is_right else ""}" style="--share:{width}"><span>{escape(name)}</span>'
         f"<span>{escape(share(probability))}</span></div>"
     )
 
