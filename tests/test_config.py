@@ -211,8 +211,6 @@ def test_help_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         ("validation.every", "0"),
         ("validation.patience", "0"),
         ("validation.sentences", "-1"),
-        ("validation.second_source", " "),
-        ("export.checkpoint", " "),
         ("logging.every", "0"),
     ],
 )
