@@ -201,7 +201,7 @@ def _ours(
 ) -> dict[str, Any]:
     """A run of `train.py`, really launched: its speed between lines of metrics.jsonl, or its losses."""
     topology = topology or ("gpu" if scale.on_gpu else "cpu")
-    flags = _documents(scale, length) if documents else apart(_rows, scale, length)[0]
+    flags = _documents(scale, length) if documents else _full_rows(scale, length)[0]
     every = 1 if losses else scale.every
     steps = losses or every * (WARMUP + scale.lines)
     with tempfile.TemporaryDirectory() as folder:
@@ -267,9 +267,11 @@ def as_rank(steps: int, with_mask: bool, memory: str, flags: list[str]) -> None:
 
 def _trainer(scale: Scale, shape: workload.Shape, length: int, rows: int, tuning: Tuning, logs: Path) -> dict[str, Any]:
     """A Trainer in a process of its own: its speed, turn by turn."""
-    flags, corpus, _ = apart(_rows, scale, length)
+    flags, corpus, _ = _full_rows(scale, length)
     task = Task(flags, corpus, shape, rows, on_gpu=scale.on_gpu)
-    environment = {"HF_HUB_OFFLINE": "1"} if scale.on_gpu else ON_CPU
+    # Trainer would spread its batch over all GPUs it sees.
+    one = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    environment = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": one} if scale.on_gpu else ON_CPU
     with Contender(contenders.trainer, task, tuning, environment=environment, log=logs / "trainer.log") as contender:
         first = contender.run(1)
         contender.run(scale.updates)
@@ -313,6 +315,12 @@ def _tuned(scale: Scale, shape: workload.Shape, length: int, rows: int, logs: Pa
         if found and found["tokens_per_second"].median > best["tokens_per_second"].median:
             best, tuning = found, candidate
     return best | {"tried": tried}
+
+
+@functools.cache
+def _full_rows(scale: Scale, length: int) -> tuple[list[str], Path, int]:
+    found: tuple[list[str], Path, int] = apart(_rows, scale, length)
+    return found
 
 
 def _rows(scale: Scale, length: int) -> tuple[list[str], Path, int]:

@@ -87,7 +87,7 @@ def train(
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         graphs.append(compiled.num_graphs)
     core.eval()
     with torch.no_grad():
@@ -111,7 +111,8 @@ def fresh() -> Iterator[None]:
     dynamo.callback.callback_handler.clear()
 
 
-@pytest.mark.parametrize(("how", "packed"), [("regional", False), ("whole", True)])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing its compiler warns of its own parts
+@pytest.mark.parametrize(("how", "packed"), [("regional", False), pytest.param("whole", True, marks=pytest.mark.slow)])
 def test_nothing_is_compiled_twice_and_losses_stay(how: str, packed: bool, fresh: None) -> None:
     """With dropout by row, the masked head's hook and packed rows; predicted tokens vary from update to update."""
     rows = SomeRows(packed=packed)
@@ -145,7 +146,7 @@ def test_fixed_shapes_have_room_for_practically_all() -> None:
     fixed = shapes.fixed(MASKER.config, rows, ROWS)
     found = [batch(step, rows, fixed) for step in range(60)]
     assert {micro.positions.shape for micro in found} == {(fixed.predicted,)}
-    assert fixed.predicted < 2.2 * ROWS * LENGTH * MASKER.config.probability
+    assert fixed.predicted == 96, "a mean of 38, five deviations of 6, and up to a multiple of 32"
     starts = [micro.cu_seq_lens for micro in found]
     assert {None if one is None else one.shape for one in starts} == {(fixed.windows,)}
     assert all(one is not None and int(one[-1]) == ROWS * LENGTH for one in starts)
@@ -209,6 +210,7 @@ def test_pauses_may_lie_inside_one_another(tmp_path: Path) -> None:
         time.sleep(0.2)
     assert metrics._seconds - before < 0.15, "what is inside was counted"
     assert time.perf_counter() - metrics._since < 0.15
+    metrics.end()
 
 
 def launch(run: Path, cache: Path, topology: str, *arguments: str) -> Any:

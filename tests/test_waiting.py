@@ -61,7 +61,7 @@ print(json.dumps(asked))
 """
 
 
-@pytest.mark.parametrize("mode", ["chunk", "pack"])
+@pytest.mark.parametrize("mode", ["chunk", pytest.param("pack", marks=pytest.mark.slow)])
 def test_nothing_waits_off_the_logging_path(mode: str, tmp_path: Path, prepared_cache: Path) -> None:
     ended = launching.run(
         [

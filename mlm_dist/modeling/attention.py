@@ -125,14 +125,18 @@ def _variable_length(
     sliding_window: int | None,
     cu_seq_lens: torch.Tensor,
 ) -> torch.Tensor | None:
-    """Attention inside windows by flash attention of variable length; None where it cannot be had."""
+    """Attention inside windows by flash attention of variable length; None where it cannot be had.
+
+    torch's kernel drops nothing (2.13 fixes its dropout at 0), so that with a dropout a mask does its work instead.
+    """
     parameters = torch.backends.cuda.SDPAParams(query, key, value, None, dropout, False, False)
     if dropout > 0.0 or not torch.backends.cuda.can_use_flash_attention(parameters):
-        warnings.warn(
-            "packed rows: this GPU, precision or an attention dropout over 0 leaves only attention with a mask, which "
-            "is slower; see rows.mode",
-            stacklevel=2,
-        )
+        if not torch.compiler.is_compiling():  # a warning would cut what is compiled in two
+            warnings.warn(
+                "packed rows: this GPU, precision or an attention dropout over 0 leaves only attention with a mask, "
+                "which is slower; see rows.mode",
+                stacklevel=2,
+            )
         return None
     from torch.nn.attention.varlen import varlen_attn
 
