@@ -400,7 +400,7 @@ def test_run_ends_by_the_clock_at_a_rate_of_zero(tmp_path: Path, prepared_cache:
     run = tmp_path / "run"
     flags = (
         *(f"--corpus.cache_dir={prepared_cache}", f"--output_dir={run}", "--logging.every=1", *launching.TINY),
-        *("--optim.hours=0.001", "--optim.schedule=wsd", "--batch.global_size=8", "--validation.every=null"),
+        *("--optim.hours=0.0006", "--optim.schedule=wsd", "--batch.global_size=8", "--validation.every=null"),
     )
     ended = launching.python("train.py", *flags)
     assert ended.returncode == 0, ended.output
@@ -414,7 +414,7 @@ def test_run_ends_by_the_clock_at_a_rate_of_zero(tmp_path: Path, prepared_cache:
     assert lines[-1]["hours"] > lines[0]["hours"]
     assert launching.metrics(run, "end")[0]["step"] == known
     state = json.loads((run / "checkpoints" / f"step-{known:08d}" / "state.json").read_text("utf-8"))
-    assert state["horizon"] == [0.001, known]
+    assert state["horizon"] == [0.0006, known]
     assert state["seconds"] >= 3600 * lines[-1]["hours"] - 1
     again = launching.python("train.py", *flags)
     assert again.returncode == 0, again.output
