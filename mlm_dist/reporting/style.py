@@ -49,7 +49,7 @@ caption{text-align:left;color:var(--soft);font-size:.875rem;padding:0 0 6px}
 th,td{text-align:left;vertical-align:top;padding:6px 8px 6px 0;border-top:1px solid var(--edge)}
 thead th{border-top:0;color:var(--soft);font-weight:600;font-size:.875rem}
 th[scope=row]{font-weight:600}
-td.number,th.number{text-align:right;white-space:nowrap}
+td.number,th.number{text-align:right}td.number{white-space:nowrap}
 .table{padding:14px 16px;margin-top:14px}
 .fills{table-layout:fixed}
 .fills caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
