@@ -32,9 +32,11 @@ docs: $(VENV)/installed
 	$(BIN)/python docs/make_configuration.py
 
 bench: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/prepare.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/time_to_loss.py
 	$(BIN)/python benchmarks/time_to_loss.py --quality
+	$(BIN)/python benchmarks/recipes.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/checkpoint.py

@@ -348,7 +348,7 @@ def main() -> None:
             measured = {"race": race, "scale": scale, "tiny files": tiny}[name](arguments, scratch)
             source = "python-docs" if arguments.source is None else arguments.source.resolve().name
             results[f"{name}, {source}"] = {
-                "command": shlex.join(["python", "benchmarks/prepare.py", *sys.argv[1:]]),
+                "command": shlex.join(["python", "benchmarks/prepare.py", *_without_folders(sys.argv[1:])]),
                 "date": time.strftime("%Y-%m-%d"),
                 "machine": machine,
                 "versions": common.versions() | {name: version(name) for name in LIBRARIES},
@@ -357,6 +357,11 @@ def main() -> None:
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     finally:
         shutil.rmtree(scratch)
+
+
+def _without_folders(argv: Sequence[str]) -> list[str]:
+    """Arguments in which a path stands by its last part alone."""
+    return [os.path.basename(word) if os.sep in word else word for word in argv]
 
 
 if __name__ == "__main__":

@@ -1,252 +1,258 @@
-"""Two recipes on the same documents: the notebook's and this project's, and one measure of what they lead to."""
+"""What each part of a recipe brings, at equal compute: held-out loss per character, three seeds.
+
+    python benchmarks/recipes.py --source path/to/docs          # all recipes: hours; each core trains one at a time
+    python benchmarks/recipes.py --recipes truncate,chunk,pack  # some of them
+
+A recipe differs from the base (chunk, masks of 15% of the tokens, AdamW) in one thing, and trains until it has done the
+same work: 6L(12H^2) + 12LHs + 6p(HV + H^2) FLOPs per place of a row, padding included, p being its masking rate. What a
+recipe has learnt is measured by one rule for all: the held-out documents are cut into windows by the recipe's own
+tokenizer, 15% of the tokens are masked, always the same, and the loss of these is divided by the characters they stand
+for. So longer tokens, which are fewer and harder to guess, compare with shorter ones. Work is counted, so it does not
+matter how busy the machine is. Prints a table and writes results/recipes.json.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import argparse
+import json
 import os
+import queue
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-from unittest.mock import patch
+from typing import Any
 
+import common
 import workload
-from contest import Finished
+from common import say
+from rich.table import Table
 
-LENGTH = 128
-MASK_DRAWS = 2  # times the first windows are measured, each with other masks
-WHOLE_ROWS = 128  # windows from all over the held-out documents
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What both recipes stand on.
-
-    Args:
-        start: Folder of the weights and the tokenizer both begin with.
-        is_checkpoint: Whether these weights were trained.
-        flags: Make `prepare.py` and `train.py` find the documents, and the split of them.
-        num_rows: Of training and held-out rows, {mode: (training, held out)}.
-    """
-
-    start: Path
-    is_checkpoint: bool
-    flags: list[str]
-    num_rows: dict[str, tuple[int, int]]
+ROOT = Path(__file__).resolve().parent.parent
+BASE = "chunk"
+MEASURED = workload.MASKED  # of the held-out tokens are masked
+BATCH = 16
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How this project is run.
+    """One way to train.
 
     Args:
-        keys: Flags of `train.py`.
-        every: Seconds between two looks at the held-out loss; None for the start and the end only.
-        seconds: When to stop.
-        tokens: Or after how many tokens.
+        flags: Of `train.py`, beyond those of the base.
+        masked: Its masking rate, on average over the run.
+        of: What it is compared with.
+        lr: Its peak rate as a multiple of the base's.
     """
 
-    keys: list[str]
-    every: float | None = None
-    seconds: float | None = None
-    tokens: int | None = None
+    flags: list[str] = field(default_factory=list)
+    masked: float = workload.MASKED
+    of: str = BASE
+    lr: float = 1.0
 
 
-class Point(NamedTuple):
-    """Held-out losses after some seconds of training."""
-
-    seconds: float
-    losses: dict[str, float]
-
-
-class Clock:
-    """Seconds of training; it stands still while something else is done."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-        self._since: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """What has passed."""
-        return self._seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
-
-    def stop(self) -> float:
-        """Stand still, and say what has passed."""
-        self._seconds, self._since = self.seconds, None
-        return self._seconds
-
-    def go(self) -> None:
-        """Run."""
-        self._since = time.perf_counter()
+RECIPES = {
+    BASE: Recipe(),
+    "truncate": Recipe(["--rows.mode=truncate"]),
+    "pack": Recipe(["--rows.mode=pack"]),
+    "mask 30%": Recipe(["--masking.probability=0.3"], masked=0.3),
+    "mask 30% to 15%": Recipe(["--masking.probability=0.3", "--masking.final_probability=0.15"], masked=0.225),
+    "whole words": Recipe(["--masking.unit=word"]),
+    "spans": Recipe(["--masking.unit=span"]),
+    "StableAdamW": Recipe(["--optim.name=stableadamw"]),
+    "Muon": Recipe(["--optim.name=muon"]),
+    "Lion": Recipe(["--optim.name=lion"], lr=0.3),
+    "wsd": Recipe(["--optim.schedule=wsd"]),
+    "200 domain tokens": Recipe(["--tokenizer.add_domain_tokens=200"]),
+}
 
 
-def ground(model: str, source: str, vocab_size: int, cache: str, start: Path) -> Ground:
-    """Prepare the documents both ways and save the weights to begin with."""
-    import torch
-    from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
+def main() -> None:
+    """Train all, two things at a time on two cores, and say what came of each."""
+    arguments = _arguments()
+    wanted = [(name, seed) for seed in range(arguments.seeds) for name in arguments.recipes]
+    cores: queue.Queue[int] = queue.Queue()
+    for core in sorted(os.sched_getaffinity(0)):
+        cores.put(core)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in arguments.recipes}
+    with tempfile.TemporaryDirectory() as folder:
 
-    is_checkpoint = os.path.isdir(model)
-    # A fifth is held out, so that the loss on the first windows is one over thousands of tokens.
-    flags = [
-        *(f"--corpus.source={source}", f"--corpus.cache_dir={cache}", "--corpus.min_chars=201"),
-        *("--corpus.validation_fraction=0.2", f"--rows.max_length={LENGTH}"),
+        def one(what: tuple[str, int]) -> tuple[str, int, dict[str, float]]:
+            core = cores.get()
+            try:
+                return *what, trained(*what, arguments, Path(folder), core)
+            finally:
+                cores.put(core)
+
+        prepared(arguments.recipes, arguments)  # else the first of each would wait for the other
+        with ThreadPoolExecutor(cores.qsize()) as pool:
+            for name, seed, result in pool.map(one, wanted):
+                found[name].append(result)
+                say(f"{name}, seed {seed}: {result['per_character']:.4f} nats per character")
+                write(found, arguments)
+    show(found, arguments)
+
+
+def flags_of(name: str, arguments: argparse.Namespace) -> list[str]:
+    """The flags of `train.py` for a recipe."""
+    recipe, shape = RECIPES[name], workload.shape(arguments.model, arguments.vocabulary)
+    return [
+        *(f"--corpus.source={arguments.source}", f"--corpus.cache_dir={arguments.cache}"),
+        *("--corpus.validation_fraction=0.2", f"--rows.max_length={arguments.length}"),
+        *(f"--tokenizer.train_vocab_size={arguments.vocabulary}", "--model.name_or_path=bert"),
+        f"--model.overrides={json.dumps({k: v for k, v in shape.overrides.items() if k != 'vocab_size'})}",
+        *(f"--batch.global_size={BATCH}", f"--optim.lr={arguments.lr * recipe.lr}"),
+        *recipe.flags,
     ]
-    torch.manual_seed(0)
-    if is_checkpoint:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        network = AutoModelForMaskedLM.from_pretrained(model, dtype=torch.float32)
-    else:
-        tokenizer = _prepared([*flags, f"--tokenizer.train_vocab_size={vocab_size}"]).tokenizer
-        network = BertForMaskedLM(BertConfig(**workload.shape(model, len(tokenizer)).overrides))
-    network.save_pretrained(start)
-    tokenizer.save_pretrained(start)
-    flags.append(f"--model.name_or_path={start}")
-    rows = {}
-    for mode in ("truncate", "chunk"):
-        found = _prepared([*flags, f"--rows.mode={mode}"]).manifest["rows"]
-        rows[mode] = (found["train"], found["validation"])
-    return Ground(start, is_checkpoint, flags, rows)
 
 
-def notebook(ground: Ground, epochs: float, seed: int) -> Point:
-    """The notebook's recipe to its end."""
-    from datasets import load_from_disk
-    from transformers import (
-        AutoModelForMaskedLM,
-        AutoTokenizer,
-        DataCollatorForLanguageModeling,
-        Trainer,
-        TrainerCallback,
-        TrainingArguments,
+def prepared(names: list[str], arguments: argparse.Namespace) -> None:
+    """Prepare the rows of all recipes, and those that each is measured on."""
+    for name in names:
+        for more in ([], ["--rows.mode=chunk"]):
+            _run("prepare.py", [*_only(flags_of(name, arguments), "corpus", "rows", "tokenizer"), *more])
+
+
+def trained(name: str, seed: int, arguments: argparse.Namespace, folder: Path, core: int) -> dict[str, float]:
+    """Train a recipe on one core and measure what it has learnt."""
+    recipe, shape = RECIPES[name], workload.shape(arguments.model, arguments.vocabulary)
+    per_place = shape.flops_per_token(arguments.length, recipe.masked)
+    updates = round(arguments.work / (per_place * BATCH * arguments.length))
+    run = folder / f"{name}-{seed}".replace(" ", "_").replace("%", "")
+    began = time.perf_counter()
+    _run(
+        "train.py",
+        [
+            *flags_of(name, arguments),
+            *(f"--seed={seed}", f"--optim.steps={updates}", f"--output_dir={run}", "--tracking.trackers=[]"),
+            *("--validation.every=null", "--checkpoint.every=null", "--export.verify=false"),
+        ],
+        core,
     )
-
-    clock = Clock()
-
-    class Clocked(TrainerCallback):  # type: ignore[misc]
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            clock.go()
-
-        def on_train_end(self, *_: Any, **__: Any) -> None:
-            clock.stop()
-
-    def as_tokenized(batch: dict[str, Any]) -> dict[str, Any]:
-        sizes = [sum(lengths) for lengths in batch["lengths"]]
-        masks = [[1] * size + [0] * (LENGTH - size) for size in sizes]
-        return {"attention_mask": masks, "token_type_ids": [[0] * LENGTH for _ in sizes]}
-
-    measure = _measure(ground)
-    rows = load_from_disk(str(_prepared([*ground.flags, "--rows.mode=truncate"]).folder / "train"))
-    rows = rows.map(as_tokenized, batched=True, remove_columns="lengths", keep_in_memory=True)
-    model = AutoModelForMaskedLM.from_pretrained(ground.start)
-    with tempfile.TemporaryDirectory() as run:
-        arguments = TrainingArguments(
-            output_dir=run,
-            num_train_epochs=epochs,
-            per_device_train_batch_size=16,
-            save_strategy="no",
-            report_to="none",
-            use_cpu=True,
-            seed=seed,
-        )
-        collator = DataCollatorForLanguageModeling(AutoTokenizer.from_pretrained(ground.start), mlm_probability=0.15)
-        Trainer(model, arguments, data_collator=collator, train_dataset=rows, callbacks=[Clocked()]).train()
-    weights = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
-    return Point(clock.seconds, measure(weights))
+    seconds = time.perf_counter() - began
+    command = [
+        sys.executable,
+        __file__,
+        "--measure",
+        str(run),
+        *(f"--flags={flag}" for flag in flags_of(name, arguments)),
+    ]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=_on(core)).stdout
+    measured: dict[str, float] = json.loads(said.splitlines()[-1])
+    return measured | {"updates": updates, "seconds": seconds}
 
 
-def ours(ground: Ground, recipe: Recipe) -> list[Point]:
-    """`train.py` as it is, but where it validates, the measure of both recipes takes the place of its own."""
+def measure(run: Path, flags: list[str]) -> dict[str, float]:
+    """The held-out loss of an exported model, per character and per token."""
     import numpy as np
-
-    from mlm_dist import train
-    from mlm_dist.config import parse
-    from mlm_dist.training import distributed
-    from mlm_dist.training.validation import Validation
-
-    measure = _measure(ground)
-    clock = Clock()
-    curve: list[Point] = []
-    calls = [0.0]  # when it would have validated
-
-    def look(held_out: Any, accelerator: Any, model: Any, *rest: Any) -> Validation:
-        now = clock.stop()
-        calls.append(now)
-        until_next = 1.5 * (now - calls[-2])
-        # Without a time, the first call is before the first update and the second after the last.
-        is_last = bool(curve) and (recipe.seconds is None or now + until_next > recipe.seconds)
-        if not curve or is_last or recipe.every is None or now >= curve[-1].seconds + recipe.every:
-            found = distributed.full_parameters(accelerator, accelerator.unwrap_model(model))
-            # torch.compile renames what it wraps.
-            curve.append(Point(now, measure({name.replace("_orig_mod.", ""): value for name, value in found})))
-        if is_last:
-            raise Finished
-        clock.go()
-        return Validation(curve[-1].losses["whole"], 0.0, 0)
-
-    keys = [*ground.flags, *recipe.keys]
-    if recipe.tokens is not None:
-        corpus, size = _prepared(keys), parse(keys).batch.global_size
-        rows = corpus.rows("train")
-        per_row = rows.windows(np.arange(len(rows)))[0].sum() / len(rows)
-        keys.append(f"--optim.steps={max(1, round(recipe.tokens / (per_row * size)))}")
-    with (
-        tempfile.TemporaryDirectory() as run,
-        patch.object(train.HeldOut, "evaluate", look),
-        contextlib.suppress(Finished),
-    ):
-        train.main(parse([*keys, f"--output_dir={run}", "--checkpoint.every=null"]))
-    return curve
-
-
-def _prepared(flags: list[str]) -> Any:
-    from mlm_dist.config import parse
-    from mlm_dist.prepare import prepare
-
-    return prepare(parse(flags))
-
-
-def _measure(ground: Ground) -> Callable[[dict[str, Any]], dict[str, float]]:
-    """{weights by name: held-out losses}: the one measure, in fp32, with masks that are always the same."""
     import torch
     from accelerate import Accelerator
     from transformers import AutoModelForMaskedLM
 
     from mlm_dist.batching.loader import validation_batches
     from mlm_dist.batching.masking import Masker
-    from mlm_dist.config import MaskingConfig
+    from mlm_dist.config import MaskingConfig, parse
     from mlm_dist.corpus import tokens
     from mlm_dist.modeling.masked_head import MaskedLanguageModel
-    from mlm_dist.training.validation import evaluate
+    from mlm_dist.prepare import prepare
+    from mlm_dist.training.validation import MASK_SEED, evaluate
 
-    first = _prepared([*ground.flags, "--rows.mode=truncate"])
-    whole = _prepared([*ground.flags, "--rows.mode=chunk"]).rows("validation")
-    special = tokens.special_tokens(first.tokenizer)
-
-    def masker(seed: int) -> Masker:
-        return Masker(MaskingConfig(), seed, special.mask, special.all, len(first.tokenizer))
-
-    windows = list(validation_batches(whole, masker(0), 16, 1, 0))
-    stride = max(1, len(windows) * 16 // WHOLE_ROWS)
-    sets = {
-        "first": [
-            batch
-            for draw in range(MASK_DRAWS)
-            for batch in validation_batches(first.rows("validation"), masker(draw), 16, 1, 0)
-        ],
-        "whole": windows[::stride],
+    corpus = prepare(parse([*_only(flags, "corpus", "rows", "tokenizer"), "--rows.mode=chunk"]))
+    special = tokens.special_tokens(corpus.tokenizer)
+    masker = Masker(MaskingConfig(probability=MEASURED), MASK_SEED, special.mask, special.all, len(corpus.tokenizer))
+    batches = list(validation_batches(corpus.rows("validation"), masker, 32, 1, 0))
+    lengths = np.array(
+        [len(word.removeprefix("##")) for word in corpus.tokenizer.convert_ids_to_tokens(range(len(corpus.tokenizer)))]
+    )
+    num_characters = sum(int(lengths[labels[labels >= 0]].sum()) for labels in (one.labels.numpy() for one in batches))
+    model = MaskedLanguageModel(AutoModelForMaskedLM.from_pretrained(run / "model", dtype=torch.float32))
+    found = evaluate(Accelerator(cpu=True), model, batches)
+    return {
+        "per_character": found.loss * found.num_masked / num_characters,
+        "per_token": found.loss,
+        "accuracy": found.accuracy,
     }
-    core = MaskedLanguageModel(AutoModelForMaskedLM.from_pretrained(ground.start, dtype=torch.float32))
-    names = dict(core.named_parameters())
 
-    def measure(weights: dict[str, Any]) -> dict[str, float]:
-        assert weights.keys() == names.keys(), weights.keys() ^ names.keys()
-        with torch.no_grad():
-            for name, value in weights.items():
-                names[name].copy_(value)
-        accelerator = Accelerator()  # shares the state of the one that trains, if there is one
-        return {name: evaluate(accelerator, core, batches).loss for name, batches in sets.items()}
 
-    return measure
+def write(found: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> None:
+    """Keep what there is so far, beside what other sources gave."""
+    path: Path = arguments.output
+    earlier = json.loads(path.read_text("utf-8"))["sources"] if path.is_file() else {}
+    about = {name: getattr(arguments, name) for name in ("model", "length", "vocabulary", "work", "lr")}
+    name = Path(arguments.source).name
+    results = {recipe: {"flags": RECIPES[recipe].flags, "seeds": runs} for recipe, runs in found.items() if runs}
+    common.write(path, sources=earlier | {name: about | {"recipes": results}})
+
+
+def show(found: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> None:
+    """Print the table; differences are taken seed by seed."""
+    table = Table(
+        *("recipe", "nats per character", "difference", "updates", "seconds"),
+        title=f"{arguments.model}, {arguments.work:.3g} FLOPs each, {arguments.seeds} seeds, {arguments.source}",
+    )
+    for name, runs in found.items():
+        values = [run["per_character"] for run in runs]
+        against = [run["per_character"] for run in found.get(RECIPES[name].of, [])]
+        pairs = [one - other for one, other in zip(values, against, strict=False)]
+        table.add_row(
+            name,
+            _spread(values),
+            _spread(pairs, sign="+") if pairs and name != RECIPES[name].of else "",
+            f"{runs[0]['updates']:,.0f}",
+            f"{statistics.fmean(run['seconds'] for run in runs):.0f}",
+        )
+    say(table)
+
+
+def _spread(values: list[float], sign: str = "") -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.fmean(values):{sign}.4f} ± {deviation:.4f}"
+
+
+def _only(flags: list[str], *groups: str) -> list[str]:
+    return [flag for flag in flags if flag.removeprefix("--").split(".")[0] in groups]
+
+
+def _on(core: int) -> Any:
+    return lambda: os.sched_setaffinity(0, {core})
+
+
+def _run(job: str, flags: list[str], core: int | None = None) -> None:
+    command = [sys.executable, str(ROOT / "mlm_dist" / job), *flags]
+    environment = os.environ | {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_CPU": "true"}
+    affinity = None if core is None else _on(core)
+    ended = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, preexec_fn=affinity)
+    if ended.returncode:
+        raise SystemExit(f"error: {job} {' '.join(flags)} failed: {ended.stderr.strip().splitlines()[-1:]}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--recipes", type=lambda text: text.split(","), default=list(RECIPES), help=", ".join(RECIPES))
+    add("--source", default="python-docs", help="documents, as corpus.source")
+    add("--model", default="2x128", help="LAYERSxHIDDEN, from random weights")
+    add("--length", type=int, default=128, help="tokens in a row")
+    add("--vocabulary", type=int, default=8192, help="tokens of the tokenizer that is trained")
+    add("--work", type=float, default=2e13, help="FLOPs of each run")
+    add("--lr", type=float, default=3e-3, help="peak rate of the base")
+    add("--seeds", type=int, default=3)
+    add("--cache", default="~/.cache/mlm_dist", help="where prepared rows are kept")
+    add("--output", type=Path, default=common.RESULTS / "recipes.json")
+    add("--measure", help=argparse.SUPPRESS)
+    add("--flags", action="append", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(Path(arguments.measure), arguments.flags)))
+        raise SystemExit
+    for name in set(arguments.recipes) - set(RECIPES):
+        parser.error(f"--recipes: {name} is none of {', '.join(RECIPES)}")
+    return arguments
+
+
+if __name__ == "__main__":
+    main()

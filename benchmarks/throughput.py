@@ -63,7 +63,7 @@ def main() -> None:
                 cases[-1] |= {"contenders": judge(laps, task, length, updates, peak, tuning)}
                 show(cases[-1])
                 # After every case, so that a run that is cut short leaves what it has.
-                common.write(arguments.output, source=arguments.source, gemm_peak_flops=peak, cases=cases)
+                common.write(arguments.output, source=Path(arguments.source).name, gemm_peak_flops=peak, cases=cases)
 
 
 def start(name: str, task: Task, tuning: Tuning, logs: Path) -> Contender:

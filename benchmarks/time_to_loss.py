@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import common
-import recipes
+import rivals
 import workload
 from common import say
 from contenders import BF16, ON_CPU
 from contest import apart
-from recipes import Ground, Recipe
 from rich.table import Table
+from rivals import Ground, Recipe
 
 # What this project's run is told, beyond its defaults. The rate stays, because the run ends by the clock.
 FAST = ["--batch.global_size=16", "--optim.schedule=constant", "--optim.warmup=20"]
@@ -47,8 +47,8 @@ class Round:
         ours: This project's curve, until the notebook's time was over.
     """
 
-    notebook: recipes.Point
-    ours: list[recipes.Point]
+    notebook: rivals.Point
+    ours: list[rivals.Point]
 
     def share_of_time(self, held_out: str) -> float:
         """When the notebook's loss was reached, as a share of the time the notebook took; infinite if it was not."""
@@ -64,8 +64,13 @@ def main() -> None:
         logs = Path(arguments.logs or folder)
         logs.mkdir(parents=True, exist_ok=True)
         start = Path(folder) / "start"
-        ground = apart(recipes.ground, arguments.model, arguments.source, arguments.vocabulary, arguments.cache, start)
-        facts = {"model": arguments.model, "source": arguments.source, "rows": ground.num_rows, "keys": arguments.keys}
+        ground = apart(rivals.ground, arguments.model, arguments.source, arguments.vocabulary, arguments.cache, start)
+        facts = {
+            "model": arguments.model,
+            "source": Path(arguments.source).name,
+            "rows": ground.num_rows,
+            "keys": arguments.keys,
+        }
         (quality if arguments.quality else time_to_loss)(arguments, ground, facts, logs)
 
 
@@ -75,9 +80,9 @@ def time_to_loss(arguments: argparse.Namespace, ground: Ground, facts: dict[str,
     keys = [*FAST, f"--optim.lr={lr}", "--validation.every=4", "--optim.steps=1000000", *arguments.keys]
     rounds: list[Round] = []
     for i in range(arguments.rounds):
-        notebook = apart(recipes.notebook, ground, arguments.epochs, i, environment=ON_CPU, log=logs / "notebook.log")
+        notebook = apart(rivals.notebook, ground, arguments.epochs, i, environment=ON_CPU, log=logs / "notebook.log")
         recipe = Recipe([*keys, f"--seed={i}"], notebook.seconds / LOOKS, notebook.seconds)
-        ours = apart(recipes.ours, ground, recipe, environment=ON_CPU | BF16, log=logs / "mlm-dist.log")
+        ours = apart(rivals.ours, ground, recipe, environment=ON_CPU | BF16, log=logs / "mlm-dist.log")
         rounds.append(Round(notebook, ours))
         say(
             f"round {i + 1}: the notebook's recipe took {notebook.seconds:.0f} s to a held-out loss of "
@@ -123,7 +128,7 @@ def quality(arguments: argparse.Namespace, ground: Ground, facts: dict[str, Any]
         for name, (environment, flags) in paths.items():
             keys = [*flags, f"--seed={seed}", f"--optim.lr={lr}", "--batch.global_size=16", "--validation.every=null"]
             recipe = Recipe([*keys, *arguments.keys], tokens=arguments.tokens)
-            curve = apart(recipes.ours, ground, recipe, environment=ON_CPU | environment, log=logs / f"{name}.log")
+            curve = apart(rivals.ours, ground, recipe, environment=ON_CPU | environment, log=logs / f"{name}.log")
             losses[name].append(curve[-1].losses)
             say(f"seed {seed}, {name}: held-out loss {curve[-1].losses['whole']:.4f}")
     table = Table(

@@ -42,14 +42,14 @@ class Shape:
         embeddings = (self.vocab_size + 512 + 2) * hidden + 2 * hidden
         return embeddings + self.num_layers * layer + hidden**2 + 3 * hidden + self.vocab_size
 
-    def flops_per_token(self, length: int) -> float:
+    def flops_per_token(self, length: int, masked: float = MASKED) -> float:
         """The work a token needs, forward and backward: 6L(12H^2) + 12LHs + 6p(HV + H^2), head at masked places only.
 
         It is the same for all contenders, whatever they compute beyond it.
         """
         layers, hidden = self.num_layers, self.hidden_size
         head = hidden * self.vocab_size + hidden**2
-        return 6 * layers * 12 * hidden**2 + 12 * layers * hidden * length + 6 * MASKED * head
+        return 6 * layers * 12 * hidden**2 + 12 * layers * hidden * length + 6 * masked * head
 
 
 def shape(name: str, vocab_size: int = VOCABULARY) -> Shape:

@@ -14,8 +14,8 @@ import pytest
 from launching import ROOT, Ended
 
 sys.path.append(str(ROOT / "benchmarks"))
-cards, common, contest, recipes, step_time, time_to_loss, workload = map(
-    importlib.import_module, ("cards", "common", "contest", "recipes", "step_time", "time_to_loss", "workload")
+cards, common, contest, rivals, step_time, time_to_loss, workload = map(
+    importlib.import_module, ("cards", "common", "contest", "rivals", "step_time", "time_to_loss", "workload")
 )
 # Small enough to end soon.
 TINY = ("--vocabulary=1000", "--rounds=1")
@@ -78,6 +78,22 @@ def test_quality(small: tuple[Path, int], tmp_path: Path) -> None:
     whole = found["held_out"]["whole"]
     assert len(whole["fast"]) == len(whole["slow"]) == 2
     assert whole["difference"][0] == pytest.approx((sum(whole["fast"]) - sum(whole["slow"])) / 2)
+
+
+@pytest.mark.slow
+def test_recipes(small: tuple[Path, int], tmp_path: Path) -> None:
+    """More work teaches more, and a recipe that is refused is named."""
+    flags = ("--model=1x32", "--length=64", "--vocabulary=1000", "--seeds=2", "--recipes=chunk,pack,whole words")
+    found = {
+        work: bench("recipes", small, tmp_path / f"{work}.json", *flags, f"--work={work}")["sources"]
+        for work in ("2e8", "2e9")
+    }
+    for source, more in zip(found["2e8"].values(), found["2e9"].values(), strict=True):
+        assert set(source["recipes"]) == {"chunk", "pack", "whole words"}
+        for name, one in source["recipes"].items():
+            assert len(one["seeds"]) == 2
+            longer = more["recipes"][name]["seeds"]
+            assert all(b["per_character"] < a["per_character"] for a, b in zip(one["seeds"], longer, strict=True))
 
 
 def test_loader(small: tuple[Path, int], tmp_path: Path) -> None:
@@ -175,7 +191,7 @@ def test_ratios_are_taken_round_by_round() -> None:
 
 def test_when_a_loss_was_reached() -> None:
     def point(seconds: float, loss: float) -> Any:
-        return recipes.Point(seconds, {"first": loss})
+        return rivals.Point(seconds, {"first": loss})
 
     curve = [point(0.0, 9.0), point(10.0, 7.0), point(20.0, 6.0), point(30.0, 6.5)]
     assert time_to_loss.Round(point(80.0, 6.0), curve).share_of_time("first") == 0.25

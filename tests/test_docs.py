@@ -147,6 +147,13 @@ COMMANDS = {
     "python benchmarks/throughput.py --models 6x384 --lengths 128": LONG,
     "python benchmarks/time_to_loss.py --source path/to/docs": LONG,
     "python benchmarks/time_to_loss.py --source path/to/docs --quality": LONG,
+    "python benchmarks/prepare.py --source path/to/docs": LONG,
+    "python benchmarks/prepare.py --source path/to/docs --scale-gb 2": LONG,
+    "python benchmarks/recipes.py": LONG,
+    "python benchmarks/recipes.py --source path/to/docs": LONG,
+    "python benchmarks/throughput.py --models 2x128,6x384,bert-base --lengths 128 --no-search "
+    "--source path/to/docs": LONG,
+    "python benchmarks/gpu.py": LONG,
     "python benchmarks/loader.py": LONG,
     "python benchmarks/scaling.py": LONG,
     "python benchmarks/checkpoint.py": LONG,
