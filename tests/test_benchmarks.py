@@ -117,6 +117,7 @@ def gpu(small: tuple[Path, int], output: Path, *arguments: str) -> dict[str, Any
     return parts
 
 
+@pytest.mark.slow
 def test_gpu_goes_on_where_it_was_cut_short(small: tuple[Path, int], tmp_path: Path) -> None:
     """Two parts, one after the other, in one file; a case that is there is not measured again."""
     output = tmp_path / "gpu.json"

@@ -151,6 +151,7 @@ def test_losses_under_spans_and_a_changing_rate_do_not_depend_on_the_topology(
         assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_training_ends_early_at_the_same_update(tmp_path: Path, small: tuple[Path, int]) -> None:
     """At a rate that soon makes it worse; the two processes prepare the second corpus as well."""
     cache, _ = small

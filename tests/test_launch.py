@@ -84,8 +84,10 @@ def by_kubeflow(rank: int, port: str) -> tuple[list[str], dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("start", "topology", "sharding"),
-    [(by_hand, "cpu_2", "DDP"), (by_kubeflow, "zero2", "ZeRO-2")],
-    ids=["by hand, DDP", "by Kubeflow, ZeRO-2"],
+    [
+        pytest.param(by_hand, "cpu_2", "DDP", id="by hand, DDP"),
+        pytest.param(by_kubeflow, "zero2", "ZeRO-2", id="by Kubeflow, ZeRO-2", marks=pytest.mark.slow),
+    ],
 )
 def test_two_nodes_train_as_one_process_does(
     start: Start, topology: str, sharding: str, losses: list[float], tmp_path: Path, prepared_cache: Path

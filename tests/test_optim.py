@@ -194,6 +194,7 @@ def test_muon_makes_steps_orthogonal() -> None:
     assert sizes.min() > 0.2 * sizes.max(), "those of a random matrix differ by a factor of a hundred"
 
 
+@pytest.mark.slow
 def test_stableadamw_shortens_steps_along_unexpected_gradients() -> None:
     moved = {}
     for name in ("adamw", "stableadamw"):
@@ -208,7 +209,7 @@ def test_stableadamw_shortens_steps_along_unexpected_gradients() -> None:
 # --- what is left out, kept and refused ---
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES[:1], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])])
 def test_update_that_is_not_finite_is_left_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it had never been, moments and counts included."""
     whole, broken = Training(name), Training(name)
@@ -223,7 +224,7 @@ def test_update_that_is_not_finite_is_left_out(name: str, monkeypatch: pytest.Mo
     assert same(broken.weights(), whole.weights())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES[:1], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])])
 def test_moments_survive_a_checkpoint(name: str, tmp_path: Path) -> None:
     whole = Training(name)
     for number in range(2):

@@ -208,7 +208,8 @@ def test_killed_around_an_epoch_end_it_ends_bit_equal(topology: str, tmp_path: P
 MASKS = ("--masking.unit=span", "--masking.probability=0.4", "--masking.final_probability=0.1", "--rows.mode=pack")
 
 
-@pytest.mark.parametrize("continued_by", ["one", pytest.param("zero2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("continued_by", ["one", "zero2"])
 def test_masks_go_on_where_they_were(continued_by: str, tmp_path: Path, prepared_cache: Path) -> None:
     arguments = (f"--optim.steps={UPDATES}", f"--checkpoint.every={SAVED_AT}", *MASKS)
     ended = launch(tmp_path / "whole", prepared_cache, "one", *arguments)

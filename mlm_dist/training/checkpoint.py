@@ -51,7 +51,7 @@ class RunState:
         tokens: Tokens consumed.
         skipped_steps: Updates left out because a number was not finite.
         loss_scale: fp16's scale and the updates since it last changed; None in other precisions.
-        seconds: Time used, from the first update on.
+        seconds: With `optim.hours`, time used from the first update on, else 0.
         horizon: With `optim.hours`, these and the updates they were last estimated to hold.
         best: The validation with the lowest held-out loss so far.
     """

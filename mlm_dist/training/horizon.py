@@ -64,8 +64,11 @@ class Horizon:
 
     @property
     def seconds(self) -> float:
-        """Seconds used since the run began, those before it was interrupted included; of this process's clock."""
-        return self._used + time.perf_counter() - self._began
+        """Seconds used since the run began, those before it was interrupted included; of this process's clock.
+
+        0 where the run does not end by the clock: what it leaves behind shall not depend on how fast it was.
+        """
+        return 0.0 if self._hours is None else self._used + time.perf_counter() - self._began
 
     @property
     def milliseconds_to_tell(self) -> int:
