@@ -36,6 +36,7 @@ def run(program: str, *arguments: str) -> Ended:
     return launching.run([sys.executable, f"benchmarks/{program}.py", *arguments], timeout=900)
 
 
+@pytest.mark.slow
 def test_throughput(small: tuple[Path, int], tmp_path: Path) -> None:
     flags = ("--models=1x32", "--contenders=mlm-dist,trainer", "--batch=256", "--steps=1", "--peak-seconds=0.05")
     found = bench("throughput", small, tmp_path / "found.json", *SHORT, *flags)

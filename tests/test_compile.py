@@ -240,14 +240,9 @@ def eager(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> lis
     return losses(run)
 
 
-@pytest.mark.parametrize(
-    ("topology", "how"),
-    [
-        pytest.param(topology, how, marks=pytest.mark.slow)
-        for topology in ("cpu", "cpu_2", "zero1", "zero2", "zero3")
-        for how in ("regional", "whole")
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["regional", "whole"])
+@pytest.mark.parametrize("topology", ["cpu", "cpu_2", "zero1", "zero2", "zero3"])
 def test_compiled_runs_follow_eager_ones(
     topology: str, how: str, eager: list[float], tmp_path: Path, prepared_cache: Path
 ) -> None:

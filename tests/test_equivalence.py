@@ -60,6 +60,7 @@ def test_topology_follows_one_process(name: str, reference: Any, tmp_path: Path,
     check_same(precision, launch(tmp_path / "run", prepared_cache, topology, precision, *arguments), expected)
 
 
+@pytest.mark.slow
 def test_packed_rows_follow_one_process(tmp_path: Path, prepared_cache: Path) -> None:
     """Micro-batches differ in size, so that rows meet others with and without several windows."""
     arguments = ("--rows.mode=pack", "--rows.max_length=128")
@@ -87,9 +88,8 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...], float]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if "," in name else pytest.mark.slow) for name in OPTIONS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIONS)
 def test_ways_to_optimize_follow_one_process(name: str, tmp_path: Path, prepared_cache: Path) -> None:
     topology, arguments, tolerance = OPTIONS[name]
     expected, _ = launch(tmp_path / "one", prepared_cache, "cpu", "no", *arguments)

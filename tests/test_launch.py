@@ -82,11 +82,12 @@ def by_kubeflow(rank: int, port: str) -> tuple[list[str], dict[str, Any]]:
     return train_job()["spec"]["trainer"]["command"], {f"PET_{name}": value for name, value in says.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "topology", "sharding"),
     [
         pytest.param(by_hand, "cpu_2", "DDP", id="by hand, DDP"),
-        pytest.param(by_kubeflow, "zero2", "ZeRO-2", id="by Kubeflow, ZeRO-2", marks=pytest.mark.slow),
+        pytest.param(by_kubeflow, "zero2", "ZeRO-2", id="by Kubeflow, ZeRO-2"),
     ],
 )
 def test_two_nodes_train_as_one_process_does(

@@ -41,7 +41,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
-FAST = ("bert", "roberta", "distilbert", "modernbert", "deberta-v2", "nomic_bert")
+FAST = ("bert", "modernbert")
 
 
 def model_for(name: str, **changes: Any) -> Any:

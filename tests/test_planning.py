@@ -223,7 +223,7 @@ def test_plain_states_are_what_adamw_allocates() -> None:
     assert sum(memory.states(Config(), shape, topology.read({}, CPU))) == allocated
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "modernbert"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", pytest.param("modernbert", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_activations_are_what_a_forward_pass_keeps(name: str, precision: str) -> None:
     """Every storage that autograd keeps is counted once; the formula adds a layer and the head's gradients."""
