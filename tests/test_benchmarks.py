@@ -97,6 +97,7 @@ def test_recipes(small: tuple[Path, int], tmp_path: Path) -> None:
             assert all(b["per_character"] < a["per_character"] for a, b in zip(one["seeds"], longer, strict=True))
 
 
+@pytest.mark.slow
 def test_loader(small: tuple[Path, int], tmp_path: Path) -> None:
     found = bench("loader", small, tmp_path / "found.json", *SHORT, "--batch=8", "--tokens=2000")
     contenders = found["cases"][0]["contenders"]

@@ -143,6 +143,7 @@ def test_flags_go_where_they_belong() -> None:
     assert for_launcher == ["--num_processes", "4", "--mixed_precision=bf16"]
 
 
+@pytest.mark.slow
 def test_launched_processes_save_at_a_signal_and_the_exit_code_says_so(tmp_path: Path, prepared_cache: Path) -> None:
     """SIGTERM reaches the program alone, as a container's does: its processes save, and it leaves with their code."""
     words = ("train", "--topology", "cpu_2", "--main_process_port", str(launching.free_port()))

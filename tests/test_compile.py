@@ -111,10 +111,11 @@ def fresh() -> Iterator[None]:
     dynamo.callback.callback_handler.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing its compiler warns of its own parts
 # torch's own, raised where it looks at what a compiled layer is given.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-@pytest.mark.parametrize(("how", "packed"), [("regional", False), pytest.param("whole", True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("how", "packed"), [("regional", False), ("whole", True)])
 def test_nothing_is_compiled_twice_and_losses_stay(how: str, packed: bool, fresh: None) -> None:
     """With dropout by row, the masked head's hook and packed rows; predicted tokens vary from update to update."""
     rows = SomeRows(packed=packed)

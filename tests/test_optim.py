@@ -209,7 +209,8 @@ def test_stableadamw_shortens_steps_along_unexpected_gradients() -> None:
 # --- what is left out, kept and refused ---
 
 
-@pytest.mark.parametrize("name", [*NAMES[:1], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_update_that_is_not_finite_is_left_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it had never been, moments and counts included."""
     whole, broken = Training(name), Training(name)
@@ -396,6 +397,7 @@ def test_what_cannot_be_is_refused(flags: tuple[str, ...], said: str) -> None:
         parse(flags)
 
 
+@pytest.mark.slow
 def test_run_ends_by_the_clock_at_a_rate_of_zero(tmp_path: Path, prepared_cache: Path) -> None:
     """Every rate follows from the step and what the line before recorded."""
     run = tmp_path / "run"
