@@ -171,7 +171,7 @@ def ours(ground: Ground, recipe: Recipe) -> list[Point]:
     curve: list[Point] = []
     calls = [0.0]  # when it would have validated
 
-    def look(held_out: Any, accelerator: Any, model: Any, *rest: Any) -> Validation:
+    def look(held_out: Any, accelerator: Any, model: Any, *_: Any, **__: Any) -> Validation:
         now = clock.stop()
         calls.append(now)
         until_next = 1.5 * (now - calls[-2])
@@ -179,8 +179,7 @@ def ours(ground: Ground, recipe: Recipe) -> list[Point]:
         is_last = bool(curve) and (recipe.seconds is None or now + until_next > recipe.seconds)
         if not curve or is_last or recipe.every is None or now >= curve[-1].seconds + recipe.every:
             found = distributed.full_parameters(accelerator, accelerator.unwrap_model(model))
-            # torch.compile renames what it wraps.
-            curve.append(Point(now, measure({name.replace("_orig_mod.", ""): value for name, value in found})))
+            curve.append(Point(now, measure(dict(found))))
         if is_last:
             raise Finished
         clock.go()
