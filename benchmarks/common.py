@@ -74,6 +74,11 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values))
 
 
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation, which of a single value is not a number."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+
+
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     """Round by round, ours over theirs: what slows the machine down for a while slows down both."""
     return spread([one / other for one, other in zip(ours, theirs, strict=True)])

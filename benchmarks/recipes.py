@@ -25,11 +25,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import common
 import workload
 from common import say
+from contenders import BF16, ON_CPU
+from contest import apart
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,13 +46,11 @@ class Recipe:
     Args:
         flags: Of `train.py`, beyond those of the base.
         masked: Its masking rate, on average over the run.
-        of: What it is compared with.
         lr: Its peak rate as a multiple of the base's.
     """
 
     flags: list[str] = field(default_factory=list)
     masked: float = workload.MASKED
-    of: str = BASE
     lr: float = 1.0
 
 
@@ -134,20 +133,13 @@ def trained(name: str, seed: int, arguments: argparse.Namespace, folder: Path, c
         core,
     )
     seconds = time.perf_counter() - began
-    command = [
-        sys.executable,
-        __file__,
-        "--measure",
-        str(run),
-        *(f"--flags={flag}" for flag in flags_of(name, arguments)),
-    ]
-    said = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=_on(core)).stdout
-    measured: dict[str, float] = json.loads(said.splitlines()[-1])
+    measured: dict[str, float] = apart(measure, run, flags_of(name, arguments), core, environment=ON_CPU)
     return measured | {"updates": updates, "seconds": seconds}
 
 
-def measure(run: Path, flags: list[str]) -> dict[str, float]:
-    """The held-out loss of an exported model, per character and per token."""
+def measure(run: Path, flags: list[str], core: int) -> dict[str, float]:
+    """The held-out loss of an exported model, per character and per token; in a process of its own, on one core."""
+    os.sched_setaffinity(0, {core})
     import numpy as np
     import torch
     from accelerate import Accelerator
@@ -196,12 +188,12 @@ def show(found: dict[str, list[dict[str, float]]], arguments: argparse.Namespace
     )
     for name, runs in found.items():
         values = [run["per_character"] for run in runs]
-        against = [run["per_character"] for run in found.get(RECIPES[name].of, [])]
+        against = [run["per_character"] for run in found.get(BASE, [])]
         pairs = [one - other for one, other in zip(values, against, strict=False)]
         table.add_row(
             name,
             _spread(values),
-            _spread(pairs, sign="+") if pairs and name != RECIPES[name].of else "",
+            _spread(pairs, sign="+") if pairs and name != BASE else "",
             f"{runs[0]['updates']:,.0f}",
             f"{statistics.fmean(run['seconds'] for run in runs):.0f}",
         )
@@ -209,23 +201,20 @@ def show(found: dict[str, list[dict[str, float]]], arguments: argparse.Namespace
 
 
 def _spread(values: list[float], sign: str = "") -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):{sign}.4f} ± {deviation:.4f}"
+    mean, deviation = common.mean_and_deviation(values)
+    return f"{mean:{sign}.4f} ± {deviation:.4f}"
 
 
 def _only(flags: list[str], *groups: str) -> list[str]:
     return [flag for flag in flags if flag.removeprefix("--").split(".")[0] in groups]
 
 
-def _on(core: int) -> Any:
-    return lambda: os.sched_setaffinity(0, {core})
-
-
 def _run(job: str, flags: list[str], core: int | None = None) -> None:
     command = [sys.executable, str(ROOT / "mlm_dist" / job), *flags]
-    environment = os.environ | {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_CPU": "true"}
-    affinity = None if core is None else _on(core)
-    ended = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, preexec_fn=affinity)
+    affinity = None if core is None else lambda: os.sched_setaffinity(0, {core})
+    ended = subprocess.run(
+        command, check=False, env=os.environ | ON_CPU | BF16, capture_output=True, text=True, preexec_fn=affinity
+    )
     if ended.returncode:
         raise SystemExit(f"error: {job} {' '.join(flags)} failed: {ended.stderr.strip().splitlines()[-1:]}")
 
@@ -243,12 +232,7 @@ def _arguments() -> argparse.Namespace:
     add("--seeds", type=int, default=3)
     add("--cache", default="~/.cache/mlm_dist", help="where prepared rows are kept")
     add("--output", type=Path, default=common.RESULTS / "recipes.json")
-    add("--measure", help=argparse.SUPPRESS)
-    add("--flags", action="append", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.measure:
-        print(json.dumps(measure(Path(arguments.measure), arguments.flags)))
-        raise SystemExit
     for name in set(arguments.recipes) - set(RECIPES):
         parser.error(f"--recipes: {name} is none of {', '.join(RECIPES)}")
     return arguments

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,9 +137,9 @@ def quality(arguments: argparse.Namespace, ground: Ground, facts: dict[str, Any]
     result: dict[str, Any] = {}
     for held_out in ("first", "whole"):
         values = {name: [one[held_out] for one in those] for name, those in losses.items()}
-        fast, slow = (_mean_and_deviation(values[name]) for name in paths)
+        fast, slow = (common.mean_and_deviation(values[name]) for name in paths)
         pairs = [one - other for one, other in zip(values["fast"], values["slow"], strict=True)]
-        result[held_out] = {**values, "difference": _mean_and_deviation(pairs)}
+        result[held_out] = {**values, "difference": common.mean_and_deviation(pairs)}
         both = (f"{mean:.4f} ± {deviation:.4f}" for mean, deviation in (fast, slow))
         table.add_row(held_out, *both, f"{fast[0] - slow[0]:+.4f}")
     say(table)
@@ -151,10 +150,6 @@ def quality(arguments: argparse.Namespace, ground: Ground, facts: dict[str, Any]
 
 def _share(value: float) -> str:
     return f"{value:.1%}" if math.isfinite(value) else "never"
-
-
-def _mean_and_deviation(values: list[float]) -> tuple[float, float]:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def _arguments() -> argparse.Namespace:
