@@ -27,8 +27,10 @@ def ours(corpus: Path, batch: int, num_batches: int) -> Callable[[], None]:
     """A turn of this project: assemble so many batches, one ahead of the other, as in training."""
     from mlm_dist.batching.loader import TrainingBatches
     from mlm_dist.batching.masking import Masker
+    from mlm_dist.batching.order import SampleOrder
     from mlm_dist.batching.plan import BatchPlan
-    from mlm_dist.config import MaskingConfig
+    from mlm_dist.batching.ramp import Ramp
+    from mlm_dist.config import MaskingConfig, parse
     from mlm_dist.corpus import tokens
     from mlm_dist.corpus.store import PreparedCorpus
 
@@ -36,7 +38,8 @@ def ours(corpus: Path, batch: int, num_batches: int) -> Callable[[], None]:
     special = tokens.special_tokens(prepared.tokenizer)
     masker = Masker(MaskingConfig(), 0, special.mask, special.all, len(prepared.tokenizer))
     plan = BatchPlan(batch, batch, 1, 1)
-    batches = TrainingBatches(prepared.rows("train"), masker, plan, 0, 10**12, 0)
+    rows, ramp = prepared.rows("train"), Ramp(parse([f"--batch.global_size={batch}"]))
+    batches = TrainingBatches(rows, masker, plan, ramp, SampleOrder(len(rows), 0), 10**12, 0)
     step = 0
 
     def turn() -> None:

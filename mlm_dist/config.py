@@ -39,6 +39,9 @@ class CorpusConfig:
         near_threshold: Two documents are near-copies where this share of their five-word phrases is common to both.
         validation_fraction: Share of the documents held out for validation, chosen by a hash of their text; near-copies
             are always on the same side.
+        replay_source: A second corpus (as source), such as general text, to train on as well, so that a checkpoint does
+            not forget what it knows. Epochs are of the own corpus; what is held out of it is not trained on.
+        replay_share: Share of the rows trained on that come from replay_source, evenly spread.
         export: A .json, .jsonl or .parquet file to write the documents to that stayed, for other tools.
         cache_dir: Where fetched sources and prepared rows are kept between runs; shared by all nodes.
     """
@@ -51,6 +54,8 @@ class CorpusConfig:
     deduplicate: Literal["none", "exact", "near"] = "near"
     near_threshold: float = 0.8
     validation_fraction: float = 0.05
+    replay_source: str | None = None
+    replay_share: float = 0.1
     export: str | None = None
     cache_dir: str = "~/.cache/mlm_dist"
 
@@ -148,10 +153,17 @@ class BatchConfig:
         global_size: Rows per update, over all processes.
         micro_size: Rows per process and forward pass; by default the largest that divides and fits the memory, of at
             most 65,536 tokens. Where it does not fit, it is halved before the first update.
+        initial_size: Rows of the first updates, from which they grow to global_size in 16 steps of equally many tokens.
+        initial_length: Tokens of the first rows: each row is cut into pieces of that length, which double until they
+            are whole rows again, rows.max_length being a multiple of it by a power of two. Early updates cost less.
+        ramp_tokens: Tokens over which both grow, counted as places in rows of rows.max_length.
     """
 
     global_size: int = 16
     micro_size: int | None = None
+    initial_size: int | None = None
+    initial_length: int | None = None
+    ramp_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -486,6 +498,9 @@ def _check(config: Config) -> None:
     require("corpus.validation_fraction", 0 <= corpus.validation_fraction < 1, "must be at least 0 and under 1")
     require("corpus.max_document_mb", 0 < corpus.max_document_mb <= 1000, "must be over 0 and at most 1000")
     require("corpus.near_threshold", 0 < corpus.near_threshold <= 1, "must be over 0 and at most 1")
+    replayed = corpus.replay_source
+    require("corpus.replay_source", replayed is None or bool(replayed.strip()), "must name a source, or be null")
+    require("corpus.replay_share", 0 < corpus.replay_share < 1, "must be over 0 and under 1")
     suffixes = (".json", ".jsonl", ".parquet")
     exports = corpus.export is None or corpus.export.lower().endswith(suffixes)
     require("corpus.export", exports, f"must end in {', '.join(suffixes)}")
@@ -507,6 +522,19 @@ def _check(config: Config) -> None:
     require("masking.random", 0 <= masking.random <= 1 - masking.mask + 1e-9, "must be from 0 to 1 - masking.mask")
     require("batch.global_size", batch.global_size >= 1, "must be at least 1")
     require("batch.micro_size", batch.micro_size is None or batch.micro_size >= 1, "must be at least 1")
+    grows = batch.initial_size is not None or batch.initial_length is not None
+    is_smaller = batch.initial_size is None or 1 <= batch.initial_size <= batch.global_size
+    require("batch.initial_size", is_smaller, f"must be from 1 to batch.global_size, which is {batch.global_size}")
+    length = config.rows.max_length
+    halves = [length >> k for k in range(length.bit_length()) if length % (1 << k) == 0 and length >> k >= 8]
+    fits = batch.initial_length is None or batch.initial_length in halves
+    require("batch.initial_length", fits, f"must be one of {', '.join(map(str, halves))}, given rows.max_length")
+    require("batch.ramp_tokens", batch.ramp_tokens is None or batch.ramp_tokens >= 1, "must be at least 1, or null")
+    if grows and batch.ramp_tokens is None:
+        which = "initial_size" if batch.initial_size is not None else "initial_length"
+        raise ConfigError(f"batch.{which}: it is not said over how many tokens it grows; set batch.ramp_tokens")
+    if batch.ramp_tokens is not None and not grows:
+        raise ConfigError("batch.ramp_tokens: nothing grows; set batch.initial_size or batch.initial_length as well")
     require("optim.lr", optim.lr is None or optim.lr > 0, "must be over 0")
     require("optim.weight_decay", optim.weight_decay >= 0, "must not be negative")
     require("optim.betas", all(0 <= beta < 1 for beta in optim.betas), "must both be at least 0 and under 1")

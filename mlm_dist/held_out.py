@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
 
+from mlm_dist import second_corpus
 from mlm_dist.batching.loader import validation_batches
 from mlm_dist.batching.masking import Masker
 from mlm_dist.batching.shapes import Rows
 from mlm_dist.config import Config
-from mlm_dist.corpus import sentences, sources, tokens
+from mlm_dist.corpus import sentences, tokens
 from mlm_dist.corpus.store import PreparedCorpus
-from mlm_dist.errors import ConfigError, CorpusError
-from mlm_dist.prepare import prepare
 from mlm_dist.training.bands import by_frequency
 from mlm_dist.training.pseudo_likelihood import PseudoLikelihood, one_by_one
 from mlm_dist.training.validation import Validation, evaluate, unigram_loss
-
-
-def check(config: Config) -> None:
-    """Refuse a second source that cannot be one, before any work is done.
-
-    Raises:
-        ConfigError: It is neither here nor a name that can be elsewhere.
-    """
-    if config.validation.second_source is not None:
-        with _by_its_name():
-            sources.refuse_unknown(config.validation.second_source)
 
 
 class HeldOut:
@@ -52,9 +37,9 @@ class HeldOut:
         self._bands = by_frequency(corpus.token_counts, corpus.domain_tokens)
         self._second: PreparedCorpus | None = None
         if config.validation.second_source is not None:
-            self._second = _prepare_second(config, config.validation.second_source, corpus)
+            self._second, rows = second_corpus.to_validate(config, corpus)
             # No more than of the own corpus, so that it takes no more time; as many give a figure of the same weight.
-            self._second_rows = Spread(self._second.rows("train"), len(self._rows))
+            self._second_rows = Spread(rows, len(self._rows))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -131,25 +116,3 @@ class Spread:
     def words(self, indices: np.ndarray) -> np.ndarray:
         """See `Rows`."""
         return self._rows.words(self._chosen[indices])
-
-
-def _prepare_second(config: Config, source: str, corpus: PreparedCorpus) -> PreparedCorpus:
-    """All documents of another source as rows of the same tokenizer; for all are held out, none is in a split."""
-    tokenizer = dataclasses.replace(
-        config.tokenizer, path=str(corpus.folder / "tokenizer"), train_vocab_size=None, add_domain_tokens=None
-    )
-    documents = dataclasses.replace(config.corpus, source=source, validation_fraction=0.0, export=None)
-    with _by_its_name():
-        found = prepare(dataclasses.replace(config, corpus=documents, tokenizer=tokenizer))
-    if not len(found.rows("train")):
-        raise ConfigError(f"validation.second_source: the documents of {Path(source).name} hold no token; name another")
-    return found
-
-
-@contextlib.contextmanager
-def _by_its_name() -> Iterator[None]:
-    """What is said of a source inside is said of the second one."""
-    try:
-        yield
-    except CorpusError as error:
-        raise ConfigError(str(error).replace("corpus.source", "validation.second_source")) from None

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.table import Table
 
-from mlm_dist import held_out, job, prepare
+from mlm_dist import job, prepare, second_corpus
 from mlm_dist.batching.plan import BatchPlan, batch_plan, num_updates
 from mlm_dist.config import Config
 from mlm_dist.corpus import git, tokens
@@ -64,7 +64,7 @@ def foresee(config: Config) -> Foreseen:
     """
     _, num_processes = job.rank_and_world_size()
     distributed.check(config, batch_plan(config, num_processes))
-    held_out.check(config)
+    second_corpus.check(config)
     path = tokenizer_of(config)
     found = architecture(config, None if path is None else tokens.load(*path))
     if path is None:
@@ -93,7 +93,7 @@ def _table(config: Config, seen: Foreseen) -> Table:
         warmup = warmup_updates(config.optim, updates)
         many = f"{updates:,} of {samples:,} rows, {warmup:,} of them to warm up"
         shown.add_row("updates", many if config.optim.hours is None else f"as many as {config.optim.hours:g} h hold")
-        shown.add_row("time", _time(config, seen, updates))
+        shown.add_row("time", _time(config, seen, samples / config.batch.global_size))
     _memory(seen, shown)
     _disk(config, seen, shown)
     return shown
@@ -120,7 +120,7 @@ def _corpus(config: Config, shown: Table) -> int | None:
     return num_rows
 
 
-def _time(config: Config, seen: Foreseen, updates: int) -> str:
+def _time(config: Config, seen: Foreseen, updates: float) -> str:
     if seen.topology.num_processes > 1 or seen.topology.sharding != "none":
         return "not measured: several processes, or a sharded model"
     if seen.memory.total > memory.available(seen.topology):

@@ -21,6 +21,7 @@ from mlm_dist import __version__, job, report
 from mlm_dist.batching.loader import TrainingBatches
 from mlm_dist.batching.masking import Masker
 from mlm_dist.batching.plan import num_updates
+from mlm_dist.batching.ramp import Ramp
 from mlm_dist.config import Config, to_yaml
 from mlm_dist.corpus import summary, tokens
 from mlm_dist.corpus.store import PreparedCorpus
@@ -34,6 +35,7 @@ from mlm_dist.modeling.compiling import compile_forward
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.plan import foresee
 from mlm_dist.prepare import prepare
+from mlm_dist.second_corpus import to_train_on
 from mlm_dist.training import best, checkpoint, distributed, fitting, trackers
 from mlm_dist.training.checkpoint import Checkpoints, RunState
 from mlm_dist.training.guard import Guard, StopSignal
@@ -53,8 +55,9 @@ def main(config: Config) -> None:
     hub.check(config)
 
     corpus = prepare(config)
-    rows, held_out = corpus.rows("train"), HeldOut(config, corpus)
-    updates, samples = num_updates(config, len(rows))
+    rows, order, replayed = to_train_on(config, corpus)
+    held_out = HeldOut(config, corpus)
+    updates, samples = num_updates(config, len(corpus.rows("train")))
     found = architecture(config, corpus.tokenizer, len(corpus.domain_tokens))
     peak = peak_lr(config.optim, from_scratch=starts_from_scratch(config.model), hidden_size=found.hidden_size)
 
@@ -68,7 +71,7 @@ def main(config: Config) -> None:
         masked_head=config.model.masked_head,
         packed=config.rows.mode == "pack",
     )
-    identity = _identity(config, corpus, found)
+    identity = _identity(config, corpus, found, replayed)
     resume = "auto" if job.is_restarted() else config.checkpoint.resume
     point = checkpoint.resume_point(accelerator, resume, run / "checkpoints", identity, job.say)
     state = RunState() if point is None else checkpoint.read_state(point)[0]
@@ -92,7 +95,8 @@ def main(config: Config) -> None:
     fixed_masker = held_out_masks(masker)
     plan = fitting.fit(accelerator, core, plan, rows, masker, job.say)
     static = config.model.compile != "none"  # one shape for all micro-batches, so that nothing is compiled twice
-    batches = TrainingBatches(rows, masker, plan, config.seed, samples, rank, static=static, device=accelerator.device)
+    stream = Ramp(config), order, samples, rank
+    batches = TrainingBatches(rows, masker, plan, *stream, static=static, device=accelerator.device)
 
     if point is not None:
         checkpoint.load_weights(point, core)
@@ -232,7 +236,7 @@ def _due(step: int, every: int | None, updates: int) -> bool:
     return step == updates or (every is not None and step % every == 0)
 
 
-def _identity(config: Config, corpus: PreparedCorpus, found: Any) -> dict[str, object]:
+def _identity(config: Config, corpus: PreparedCorpus, found: Any, replayed: str | None) -> dict[str, object]:
     """What a run must have in common with a checkpoint to go on from it; all else may change."""
     names = ("transformers_version", "dtype", "_name_or_path", "architectures")
     shape = {f"model.overrides.{name}": value for name, value in found.to_dict().items() if name not in names}
@@ -240,7 +244,9 @@ def _identity(config: Config, corpus: PreparedCorpus, found: Any) -> dict[str, o
     identity = {
         "seed": config.seed,
         "corpus.source": f"digest {corpus.digest}",
+        "corpus.replay_source": replayed and f"digest {replayed}, share {config.corpus.replay_share}",
         "batch.global_size": config.batch.global_size,
+        "batch.ramp_tokens": [config.batch.initial_size, config.batch.initial_length, config.batch.ramp_tokens],
         "model.name_or_path": config.model.name_or_path,
         "model.freeze_embeddings": config.model.freeze_embeddings,
         "optim.name": config.optim.name,

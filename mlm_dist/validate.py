@@ -16,7 +16,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import held_out, job
+from mlm_dist import job, second_corpus
 from mlm_dist.batching.masking import Masker
 from mlm_dist.batching.plan import batch_plan
 from mlm_dist.config import Config, ModelConfig
@@ -45,7 +45,7 @@ def main(config: Config) -> None:
         alone, global_size=alone.micro_size * world_size, accumulation=1, num_processes=world_size
     )
     distributed.check(config, plan)
-    held_out.check(config)
+    second_corpus.check(config)
     if config.validation.probe and world_size > 1:
         raise ConfigError("validation.probe: it needs one process; start it as python mlm_dist/validate.py")
     run = Path(config.output_dir).expanduser()

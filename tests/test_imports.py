@@ -12,7 +12,19 @@ import pytest
 from launching import ROOT, environment
 
 PACKAGE = ROOT / "mlm_dist"
-JOBS = {"cli", "plan", "train", "prepare", "validate", "export", "report", "job", "exporting", "held_out"} | {
+JOBS = {
+    "cli",
+    "plan",
+    "train",
+    "prepare",
+    "validate",
+    "export",
+    "report",
+    "job",
+    "exporting",
+    "held_out",
+    "second_corpus",
+} | {
     "probing",
     "reporting",
 }

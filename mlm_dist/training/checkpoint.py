@@ -38,6 +38,7 @@ _BEFORE: dict[str, Any] = {
     "masking.final_probability": None,
     "model.freeze_embeddings": False,
     "optim.name": "adamw",
+    "batch.ramp_tokens": [None, None, None],
 }
 
 

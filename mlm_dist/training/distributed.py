@@ -127,11 +127,20 @@ def is_sharded(accelerator: Accelerator) -> bool:
 
 
 def set_window(accelerator: Accelerator, plan: BatchPlan) -> None:
-    """Make an update as many micro-batches, of as many rows, as a plan says; before `prepare`."""
+    """Make an update at most as many micro-batches, of as many rows, as a plan says; before `prepare`."""
     accelerator.gradient_accumulation_steps = plan.accumulation
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         settings = {"train_micro_batch_size_per_gpu": plan.micro_size, "gradient_accumulation_steps": plan.accumulation}
         accelerator.state.deepspeed_plugin.deepspeed_config.update(settings)
+
+
+def begin_window(accelerator: Accelerator, num_micro_batches: int) -> int:
+    """Make the next update so many micro-batches; returns by what the loss of each will be divided."""
+    accelerator.step = 0
+    accelerator.gradient_accumulation_steps = num_micro_batches
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:  # which divides by what it was told in the beginning
+        return int(accelerator.state.deepspeed_plugin.deepspeed_config["gradient_accumulation_steps"])
+    return num_micro_batches
 
 
 def describe(accelerator: Accelerator) -> str:
@@ -325,6 +334,7 @@ def wake(accelerator: Accelerator, model: Any, window: Sequence[MicroBatch]) -> 
     """
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
         return
+    begin_window(accelerator, len(window))
     for micro in window:
         batch = micro.to(accelerator.device)
         with accelerator.accumulate(model):

@@ -57,7 +57,7 @@ def optimizer_step(
     """Compute the gradients of a window of micro-batches and take one step along them.
 
     Every predicted token of the global batch weighs the same, whichever process and micro-batch it is in. Accelerate
-    divides each loss by the number of micro-batches and averages over processes, so the sums are scaled by processes x
+    divides each loss by a number of micro-batches and averages over processes, so the sums are scaled by processes x
     micro-batches / predicted tokens. The tokens are counted before the first backward pass, because DeepSpeed updates
     inside the last.
 
@@ -76,7 +76,8 @@ def optimizer_step(
     told = [num_masked, num_tokens, int(stop_requested), milliseconds]
     counts = torch.tensor(told, dtype=torch.int64, pin_memory=device.type == "cuda")
     counts = accelerator.reduce(counts.to(device, non_blocking=True), "sum")
-    scale = accelerator.num_processes * len(window) / counts[0].clamp(min=1)
+    divisor = distributed.begin_window(accelerator, len(window))
+    scale = accelerator.num_processes * divisor / counts[0].clamp(min=1)
     loss_sum = torch.zeros((), device=device)
     grad_norm: torch.Tensor | None = None
     skipped: torch.Tensor | None = None

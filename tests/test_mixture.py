@@ -1,0 +1,161 @@
+"""A share of another corpus: where its rows stand in the stream, that they are its own, and what is not trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import launching
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from making import made_up_prose
+from test_invariance import losses
+from test_resume import SAVED_AT, UPDATES, final_weights, launch
+
+from mlm_dist.batching.mixture import MixedOrder
+from mlm_dist.batching.order import SampleOrder
+from mlm_dist.batching.plan import num_updates
+from mlm_dist.config import Config, parse
+from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.errors import ConfigError
+from mlm_dist.prepare import prepare
+from mlm_dist.second_corpus import check, to_train_on, to_validate
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Two corpora; rows hold several windows, and it is known where words begin."""
+    root = tmp_path_factory.mktemp("mixture")
+    for name, first, count in (("own", 0, 40), ("other", 100, 15)):
+        (root / name).mkdir()
+        for i in range(first, first + count):
+            (root / name / f"{i}.txt").write_text(made_up_prose(i, 6 + i % 7), "utf-8")
+    return parse(
+        [
+            *(f"--corpus.source={root / 'own'}", f"--corpus.cache_dir={root / 'cache'}", "--rows.max_length=48"),
+            *("--rows.mode=pack", "--masking.unit=word", "--tokenizer.train_vocab_size=300"),
+            *(f"--corpus.replay_source={root / 'other'}", "--corpus.replay_share=0.25"),
+            *("--corpus.validation_fraction=0.3", "--corpus.deduplicate=none"),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(config: Config) -> PreparedCorpus:
+    return prepare(config)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(100, 600), st.integers(100, 600), st.floats(0.01, 0.99), st.integers(0, 10**9), st.integers(1, 300))
+def test_stream_is_both_orders_in_the_share_asked_for(
+    own: int, other: int, share: float, start: int, count: int
+) -> None:
+    orders = SampleOrder(own, 3), SampleOrder(other, 3)
+    order = MixedOrder(*orders, share)
+    epochs, samples = order.between(start, start + count)
+    is_replayed = samples >= own
+    assert abs(int(is_replayed.sum()) - count * share) <= 1, "not evenly spread"
+    replayed = int(np.floor(start * share))
+    for where, one, first, offset in (
+        (is_replayed, orders[1], replayed, own),
+        (~is_replayed, orders[0], start - replayed, 0),
+    ):
+        expected = one.at(np.arange(first, first + int(where.sum())))
+        np.testing.assert_array_equal([epochs[where], samples[where] - offset], expected)
+    apart = [order.between(p, p + 1) for p in range(start, start + count)]
+    np.testing.assert_array_equal(np.concatenate(apart, axis=1), [epochs, samples])
+
+
+def test_rows_are_those_of_both_tables(config: Config, corpus: PreparedCorpus) -> None:
+    rows, _, digest = to_train_on(config, corpus)
+    own = corpus.rows("train")
+    other = PreparedCorpus(corpus.folder.parent / str(digest)).rows("train")
+    assert len(rows) == len(own) + len(other) and digest != corpus.digest
+    # In any order, and from one table alone as well.
+    for indices in (np.arange(len(rows))[::-1], np.arange(3), np.arange(len(own), len(rows)), np.array([len(own), 0])):
+        tables = [(own, int(i)) if i < len(own) else (other, int(i) - len(own)) for i in indices]
+        taken = [table.take(np.array([i])) for table, i in tables]
+        np.testing.assert_array_equal(rows.take(indices), np.concatenate(taken))
+        np.testing.assert_array_equal(
+            rows.words(indices), np.concatenate([table.words(np.array([i])) for table, i in tables])
+        )
+        lengths, counts = rows.windows(indices)
+        apart = [table.windows(np.array([i])) for table, i in tables]
+        np.testing.assert_array_equal(lengths, np.concatenate([one for one, _ in apart]))
+        np.testing.assert_array_equal(counts, np.concatenate([one for _, one in apart]))
+    assert int(counts.max()) > 1 or int(rows.windows(np.arange(len(rows)))[1].max()) > 1, "no row holds several windows"
+
+
+def test_epochs_are_of_the_own_corpus(config: Config, corpus: PreparedCorpus) -> None:
+    own = len(corpus.rows("train"))
+    updates, samples = num_updates(config, own)
+    assert samples == round(8 * own / 0.75) and updates == -(-samples // 16)
+    _, order, _ = to_train_on(config, corpus)
+    _, stream = order.between(0, samples)
+    seen = np.bincount(stream, minlength=own)
+    assert abs(seen[:own].sum() - 8 * own) <= 1 and abs(seen[:own] - 8).max() <= 1
+
+
+def test_what_is_validated_is_not_replayed(config: Config, corpus: PreparedCorpus) -> None:
+    source = config.corpus.replay_source
+    same = dataclasses.replace(config, validation=dataclasses.replace(config.validation, second_source=source))
+    _, held_out = to_validate(same, corpus)
+    trained_on = to_train_on(same, corpus)[0]
+    seen = {row.tobytes() for row in trained_on.take(np.arange(len(trained_on)))}
+    assert len(held_out)
+    assert not seen & {row.tobytes() for row in held_out.take(np.arange(len(held_out)))}
+
+
+def test_bad_replays_are_refused(config: Config, corpus: PreparedCorpus, tmp_path: Path) -> None:
+    def of(source: str) -> Config:
+        return dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, replay_source=source))
+
+    with pytest.raises(ConfigError, match=r"corpus\.replay_source: \./nowhere does not exist"):
+        check(of("./nowhere"))
+    with pytest.raises(ConfigError, match=r"corpus\.replay_source: no file in .*"):
+        to_train_on(of(str(tmp_path)), corpus)
+    with pytest.raises(ConfigError, match=r"corpus\.replay_share"):
+        parse(["--corpus.replay_share=1.0"])
+
+
+def replaying(cache: Path) -> tuple[str, ...]:
+    """Flags of a run that replays some documents of its own kind."""
+    other = cache / "replayed"
+    other.mkdir(exist_ok=True)
+    for i in range(12):
+        (other / f"{i}.txt").write_text(made_up_prose(500 + i, 30), "utf-8")
+    return (f"--corpus.replay_source={other}", "--corpus.replay_share=0.3", "--optim.steps=60")
+
+
+@pytest.mark.slow
+def test_losses_with_a_replay_do_not_depend_on_the_topology(tmp_path: Path, small: tuple[Path, int]) -> None:
+    flags = replaying(tmp_path)
+    expected = losses(tmp_path / "one", small, 1, 4, "plain", *flags)
+    assert expected != losses(tmp_path / "without", small, 1, 4, "plain", flags[-1])
+    for processes, micro, kind in ((2, 2, "plain"), (3, 4, "zero2")):
+        found = losses(tmp_path / f"{processes}", small, processes, micro, kind, *flags)
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_replay_goes_on_where_it_was(tmp_path: Path, prepared_cache: Path) -> None:
+    flags = replaying(tmp_path)[:2]
+    arguments = (f"--optim.steps={UPDATES}", f"--checkpoint.every={SAVED_AT}", *flags)
+    ended = launch(tmp_path / "whole", prepared_cache, "one", *arguments)
+    assert ended.returncode == 0, ended.output
+    run = tmp_path / "run"
+    shutil.copytree(tmp_path / "whole", run)
+    shutil.rmtree(run / "checkpoints" / f"step-{UPDATES:08d}")
+    refused = launch(run, prepared_cache, "one", *arguments[:-1], "--corpus.replay_share=0.2")
+    assert refused.returncode != 0 and "corpus.replay_source: " in refused.stderr, refused.output
+    for topology in ("two", "one"):
+        again = tmp_path / topology
+        shutil.copytree(run, again)
+        ended = launch(again, prepared_cache, topology, *arguments)
+        assert ended.returncode == 0, ended.output
+        found, expected = (launching.metrics(one, "train") for one in (again, tmp_path / "whole"))
+        assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in expected], rel=1e-5)
+    assert final_weights(tmp_path / "one") == final_weights(tmp_path / "whole")

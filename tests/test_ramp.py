@@ -1,0 +1,195 @@
+"""Updates that grow: which samples each consumes, how rows are cut, on any topology and after a stop."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+
+import launching
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_invariance import losses, prepared
+from test_packing import SPECIAL, batch_of, model_for
+from test_resume import SAVED_AT, UPDATES, final_weights, launch
+from torch.nn import functional as F
+
+from mlm_dist.batching.loader import TrainingBatches, assemble
+from mlm_dist.batching.masking import Masker
+from mlm_dist.batching.order import SampleOrder
+from mlm_dist.batching.plan import BatchPlan, num_updates
+from mlm_dist.batching.ramp import Ramp
+from mlm_dist.config import Config, MaskingConfig, parse
+from mlm_dist.corpus import tokens
+from mlm_dist.errors import ConfigError
+from mlm_dist.modeling.masked_head import MaskedLanguageModel
+
+
+def growing(*, size: int = 8, first: int = 2, length: int = 16, last: int = 64, ramp: int = 10_000) -> Config:
+    flags = (f"--batch.global_size={size}", f"--batch.initial_size={first}", f"--batch.initial_length={length}")
+    return parse([*flags, f"--rows.max_length={last}", f"--batch.ramp_tokens={ramp}"])
+
+
+def test_sizes_and_lengths_grow_over_the_tokens_asked_for() -> None:
+    ramp = Ramp(growing(size=40, first=4, ramp=64 * 1000))
+    end = ramp.updates(1000)
+    sizes, pieces = [ramp.size(step) for step in range(end + 5)], [ramp.pieces(step) for step in range(end + 5)]
+    assert sizes[0] == 4 and sizes == sorted(sizes) and set(sizes[end:]) == {40}
+    assert len(set(sizes)) == 17, "sixteen sizes before the last"
+    assert sizes[end - 1] < 40, "the ramp ends early"
+    assert pieces[0] == 4 and pieces == sorted(pieces, reverse=True) and set(pieces[end:]) == {1}
+    half = ramp.updates(500)
+    assert pieces[half - 1] == 4 and pieces[half + 1] == 2
+    # Each stage takes as many tokens as the others, to a whole update.
+    samples = {size: size * sizes[:end].count(size) for size in set(sizes[:end])}
+    assert all(abs(count - 1000 / 16) <= 2 * 40 for count in samples.values())
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 10**6), st.integers(1, 10**5))
+def test_every_sample_belongs_to_one_update(first: int, more: int, ramp_tokens: int, num_samples: int) -> None:
+    ramp = Ramp(growing(size=first + more, first=first, ramp=ramp_tokens))
+    last = ramp.updates(num_samples)
+    assert ramp.samples_before(last - 1) < num_samples <= ramp.samples_before(last)
+    for step in {0, 1, last // 2, last - 1, last, last + 7}:
+        assert ramp.samples_before(step + 1) - ramp.samples_before(step) == ramp.size(step)
+        assert ramp.updates(ramp.samples_before(step) + 1) == step + 1
+
+
+def test_without_a_ramp_all_updates_are_alike() -> None:
+    ramp = Ramp(parse(["--batch.global_size=24"]))
+    assert [(ramp.size(k), ramp.pieces(k), ramp.samples_before(k)) for k in (0, 9)] == [(24, 1, 0), (24, 1, 216)]
+    assert num_updates(parse(["--batch.global_size=24", "--optim.epochs=2"]), 100) == (9, 200)
+
+
+def test_a_run_takes_more_updates_for_the_same_samples() -> None:
+    config = growing(size=40, first=4, ramp=64 * 1000)
+    updates, samples = num_updates(config, 500)
+    assert samples == 4000 and updates > 100
+    assert Ramp(config).samples_before(updates) >= samples > Ramp(config).samples_before(updates - 1)
+
+
+def test_the_samples_are_those_of_the_order_on_any_shape(small: tuple[Path, int]) -> None:
+    corpus = prepared(small)
+    rows, special = corpus.rows("train"), tokens.special_tokens(corpus.tokenizer)
+    masker = Masker(MaskingConfig(), 7, special.mask, special.all, len(corpus.tokenizer))
+    config, order = growing(size=12, first=3, ramp=64 * 150), SampleOrder(len(rows), 7)
+    updates, num_samples = Ramp(config).updates(300), 300
+    found = []
+    for processes, micro in ((1, 12), (2, 3), (3, 4)):
+        plan = BatchPlan(12, micro, 12 // processes // micro, processes)
+        ranks = [
+            TrainingBatches(rows, masker, plan, Ramp(config), order, num_samples, rank) for rank in range(processes)
+        ]
+        seen = []
+        for step in range(updates):
+            windows = [batches.window(step) for batches in ranks]
+            assert len({len(window) for window in windows}) == 1, "processes would wait for each other"
+            assert len(windows[0]) <= plan.accumulation
+            batches = [batch for window in windows for batch in window]
+            assert {batch.input_ids.shape[1] for batch in batches} == {64 // Ramp(config).pieces(step)}
+            seen.append((sum(batch.num_masked for batch in batches), sum(batch.num_tokens for batch in batches)))
+        stream = [sample for step in range(updates) for sample in ranks[0].samples(step)]
+        assert stream == order.between(0, num_samples)[1].tolist()
+        assert len(ranks[0].samples(0)) == 3
+        found.append(seen)
+        for one in ranks:
+            one.close()
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert"])
+@pytest.mark.parametrize("mode", ["chunk", "pack"])
+def test_pieces_are_rows_of_their_own(name: str, mode: str, tmp_path: Path) -> None:
+    """The loss of cut rows is that of each piece alone, computed by the library's own model."""
+    whole, table = batch_of(tmp_path, mode)
+    masker = Masker(MaskingConfig(), 0, SPECIAL.mask, SPECIAL.all, 120)
+    samples = np.arange(len(table))
+    cut = assemble(table, masker, np.zeros_like(samples), samples, len(table), pieces=3)
+    assert torch.equal(cut.input_ids.reshape(-1), whole.input_ids.reshape(-1)), "the masks are others"
+    assert torch.equal(cut.positions, whole.positions) and cut.num_tokens == whole.num_tokens
+    model = model_for(name)
+    wrapped = MaskedLanguageModel(model, masked_head=True, packed=mode == "pack").eval()
+    found = wrapped(*cut.inputs).loss_sum.item()
+
+    lengths, counts = table.windows(samples)
+    labels = torch.full((whole.input_ids.numel(),), -100)
+    real = whole.labels >= 0
+    labels[whole.positions[real]] = whole.labels[real]
+    expected, left = 0.0, iter(lengths.tolist())
+    for row, count in enumerate(counts.tolist()):
+        begin = row * 24
+        for _ in range(count):
+            end = begin + next(left)
+            edges = [begin, *(edge for edge in range(row * 24, row * 24 + 24, 8) if begin < edge < end), end]
+            for start, stop in itertools.pairwise(edges):
+                logits = model(input_ids=whole.input_ids.reshape(1, -1)[:, start:stop]).logits[0]
+                expected += F.cross_entropy(logits, labels[start:stop], ignore_index=-100, reduction="sum").item()
+            begin = end
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_pieces_have_dropouts_of_their_own(tmp_path: Path) -> None:
+    _, table = batch_of(tmp_path, "chunk")
+    masker, samples = Masker(MaskingConfig(), 0, SPECIAL.mask, SPECIAL.all, 120), np.arange(2)
+    keys = np.array([5, 6], np.uint64)
+    batch = assemble(table, masker, np.zeros(2, np.int64), samples, 2, keys, pieces=3)
+    assert batch.row_keys is not None and len(set(batch.row_keys.tolist())) == 6
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch.initial_size=4"], "batch.initial_size: it is not said over how many tokens"),
+        (["--batch.ramp_tokens=4"], "batch.ramp_tokens: nothing grows"),
+        (["--batch.initial_size=17", "--batch.ramp_tokens=9"], "batch.initial_size: .*from 1 to batch.global_size"),
+        (["--batch.initial_length=48", "--batch.ramp_tokens=9"], "batch.initial_length: .*one of 128, 64, 32, 16, 8"),
+        (["--batch.initial_length=32", "--batch.ramp_tokens=0"], "batch.ramp_tokens: .*at least 1"),
+    ],
+)
+def test_a_ramp_that_cannot_be_is_refused(flags: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(flags)
+
+
+GROWS = ("--batch.initial_size=3", "--batch.initial_length=16", "--batch.ramp_tokens=20000")
+KINDS = [(2, 2, "plain"), (2, 3, "zero2"), (2, 3, "zero3"), (3, 4, "zero1")]
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), pytest.param(("--rows.mode=pack",), marks=pytest.mark.slow)], ids=["chunk", "pack"]
+)
+@pytest.mark.slow
+def test_losses_of_a_growing_run_do_not_depend_on_the_topology(
+    arguments: tuple[str, ...], tmp_path: Path, small: tuple[Path, int]
+) -> None:
+    updates = ("--optim.steps=60", *GROWS, *arguments)
+    expected = losses(tmp_path / "one", small, 1, 4, "plain", *updates)
+    rows = [line["samples"] for line in launching.metrics(tmp_path / "one", "train")]
+    assert rows[0] == 3 and rows[-1] - rows[-2] == 12
+    for processes, micro, kind in KINDS if not arguments else KINDS[:2]:
+        found = losses(tmp_path / f"{processes}-{kind}", small, processes, micro, kind, *updates)
+        assert found == pytest.approx(expected, rel=1e-5), (processes, micro, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("continued_by", ["one", "zero2"])
+def test_a_growing_run_goes_on_where_it_was(continued_by: str, tmp_path: Path, prepared_cache: Path) -> None:
+    grows = ("--batch.initial_size=2", "--batch.initial_length=32", "--batch.ramp_tokens=2000")
+    arguments = (f"--optim.steps={UPDATES}", f"--checkpoint.every={SAVED_AT}", *grows)
+    ended = launch(tmp_path / "whole", prepared_cache, "one", *arguments)
+    assert ended.returncode == 0, ended.output
+    run = tmp_path / "run"
+    shutil.copytree(tmp_path / "whole", run)
+    shutil.rmtree(run / "checkpoints" / f"step-{UPDATES:08d}")
+    refused = launch(run, prepared_cache, "one", *arguments[:-1], "--batch.ramp_tokens=4000")
+    assert refused.returncode != 0 and "batch.ramp_tokens: " in refused.stderr, refused.output
+    ended = launch(run, prepared_cache, continued_by, *arguments)
+    assert ended.returncode == 0, ended.output
+    found, expected = (launching.metrics(one, "train") for one in (run, tmp_path / "whole"))
+    assert [line["samples"] for line in found] == [line["samples"] for line in expected]
+    assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in expected], rel=1e-5)
+    if continued_by == "one":
+        assert final_weights(run) == final_weights(tmp_path / "whole")
