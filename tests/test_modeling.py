@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
 from mlm_dist.config import parse
 from mlm_dist.errors import ModelError
-from mlm_dist.modeling.build import architecture, build, max_positions
+from mlm_dist.modeling.build import architecture, build
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 
 SMALL: dict[str, Any] = {
@@ -109,11 +109,6 @@ def test_weights_from_scratch_depend_on_the_seed_alone() -> None:
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
-
-
-def test_positions_behind_the_padding_index_count() -> None:
-    assert max_positions(CONFIG_MAPPING["bert"](max_position_embeddings=512)) == 512
-    assert max_positions(CONFIG_MAPPING["roberta"](max_position_embeddings=514, pad_token_id=1)) == 512
 
 
 @pytest.mark.parametrize(("size", "fits"), [(128, True), (120, True), (121, False), (119, False), (256, False)])
