@@ -13,7 +13,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForMaskedLM, AutoT
 from mlm_dist.config import parse
 from mlm_dist.errors import ModelError
 from mlm_dist.modeling.build import architecture, build
-from mlm_dist.modeling.positions import first_position, max_positions
+from mlm_dist.modeling.positions import first_position, max_positions, stretched
 from mlm_dist.plan import foresee
 
 HAD = 40  # positions in the configuration
@@ -171,6 +171,17 @@ def test_distances_that_were_seen_mean_what_they_meant(name: str, tmp_path: Path
     input_ids = torch.randint(5, 120, (2, HAD))
     torch.testing.assert_close(logits_of(made.model, input_ids), logits_of(made.before, input_ids))
     assert logits_of(made.model, torch.randint(5, 120, (2, 2 * HAD))).isfinite().all()
+
+
+def test_what_is_measured_rather_than_learned_is_kept() -> None:
+    """I-BERT holds the ranges of its activations in buffers."""
+    model = AutoModelForMaskedLM.from_config(CONFIG_MAPPING["ibert"](**SMALL))
+    ranges = {name: buffer for name, buffer in model.named_buffers() if name.endswith(("x_min", "x_max"))}
+    for buffer in ranges.values():
+        buffer.add_(torch.rand(()))
+    found = dict(stretched(model, 2 * HAD).named_buffers())
+    assert ranges and all(torch.equal(found[name], buffer) for name, buffer in ranges.items())
+    assert found["ibert.embeddings.position_ids"].shape == (1, 2 * HAD)
 
 
 def test_more_positions_than_rows_need(tmp_path: Path) -> None:
