@@ -213,6 +213,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str]] = {
         (),
         r"rows.max_length: 80 is more than the 40 positions of .*cannot be interpolated; lower it to 40",
     ),
+    "a shape that cannot be": (
+        "bert",
+        {},
+        ("--model.overrides.num_attention_heads=3",),
+        r"model.overrides: bert cannot be built with them",
+    ),
     "the user's own number": (
         "roberta",
         {},

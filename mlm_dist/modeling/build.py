@@ -103,7 +103,6 @@ def architecture(
             raise ModelError(f"model.overrides.{key}: {reason(error.__cause__ or error)}") from None
     if tokenizer is not None:
         _fit_tokenizer(config, found, tokenizer, vocab_size, num_domain_tokens)
-    _fit_positions(config, found, trained, say)
     if overrides:
         import torch
 
@@ -114,6 +113,7 @@ def architecture(
             raise ModelError(
                 f"model.overrides: {found.model_type} cannot be built with them ({reason(error)})"
             ) from None
+    _fit_positions(config, found, trained, say)
     return found
 
 
