@@ -87,7 +87,8 @@ class RowsConfig:
     Args:
         mode: truncate keeps a document's first window of max_length tokens; chunk keeps all its windows, each in a row
             of its own; pack puts several into a row where they fit, each seen by the model as if it were alone.
-        max_length: Tokens in a row, special tokens included.
+        max_length: Tokens in a row, special tokens included. Where a checkpoint has positions for fewer, they are
+            interpolated linearly, and the log says so.
     """
 
     mode: Literal["truncate", "chunk", "pack"] = "chunk"

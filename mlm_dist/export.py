@@ -133,6 +133,8 @@ def _write(model: Any, corpus: PreparedCorpus, run: Path, config: Config, step: 
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=run))
     try:
         model.to(getattr(torch, config.export.dtype)).save_pretrained(str(temporary))
+        # A checkpoint's tokenizer may say less than the model has positions for by now.
+        corpus.tokenizer.model_max_length = max(corpus.tokenizer.model_max_length, config.rows.max_length)
         corpus.tokenizer.save_pretrained(str(temporary))
         about = card(name, public(config), model, mask, corpus.manifest, read_record(run), step)
         about.save(temporary / "README.md")

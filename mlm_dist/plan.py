@@ -66,7 +66,7 @@ def foresee(config: Config) -> Foreseen:
     distributed.check(config, batch_plan(config, num_processes))
     second_corpus.check(config)
     path = tokenizer_of(config)
-    found = architecture(config, None if path is None else tokens.load(*path))
+    found = architecture(config, None if path is None else tokens.load(*path), say=job.say)
     if path is None:
         sizes = config.model.overrides.get("vocab_size"), config.tokenizer.train_vocab_size, tokens.DEFAULT_VOCAB_SIZE
         found.vocab_size = next(size for size in sizes if size is not None)

@@ -60,7 +60,7 @@ def main(config: Config) -> None:
     probe = Probe(corpus) if config.validation.probe else None
     # A model of a folder has the tokens that were added for the documents; the starting one gets them when it is built.
     added = corpus.domain_tokens if meant is config else {}
-    found = architecture(meant, corpus.tokenizer, len(added))
+    found = architecture(meant, corpus.tokenizer, len(added), job.say)
     accelerator = distributed.start(config, plan)
     core = MaskedLanguageModel(
         build(meant, found, added), masked_head=config.model.masked_head, packed=config.rows.mode == "pack"

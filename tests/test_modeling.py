@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
 from mlm_dist.config import parse
 from mlm_dist.errors import ModelError
-from mlm_dist.modeling.build import architecture, build, max_positions
+from mlm_dist.modeling.build import architecture, build
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 
 SMALL: dict[str, Any] = {
@@ -34,6 +34,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "mpnet": {},
     "esm": {"pad_token_id": 1, "mask_token_id": 4},
 }
+# Whatever an architecture calls them.
+DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "hidden_dropout")
 
 
 def model_of(name: str, **changes: Any) -> Any:
@@ -61,6 +63,32 @@ def test_masked_head_gives_the_dense_logits_and_gradients(name: str) -> None:
     for one, other in zip(ours, expected, strict=True):
         assert (one is None) == (other is None)
         assert one is None or torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_loss_and_gradients_are_those_of_the_library(name: str) -> None:
+    """The same weights and batch, some of it padding, and BertForMaskedLM(labels=...) or its like."""
+    model = model_of(name, **dict.fromkeys(DROPOUT, 0.0))
+    pad = 1 if name in ("roberta", "mpnet", "esm") else 0
+    lengths = torch.tensor([16, 9, 12])
+    attention_mask = (torch.arange(16) < lengths[:, None]).long()
+    input_ids = torch.randint(5, 120, (3, 16)).where(attention_mask.bool(), pad)
+    positions = torch.tensor([1, 7, 20, 22, 33, 43])
+    truth = torch.tensor([9, 8, 7, 6, 9, 31])
+    labels = torch.full_like(input_ids.flatten(), -100).index_put((positions,), truth).view_as(input_ids)
+    theirs = model(input_ids=input_ids, attention_mask=attention_mask, labels=labels).loss
+    theirs.backward()
+    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    core = MaskedLanguageModel(model)
+    ours = core(input_ids, attention_mask, positions, truth).loss_sum / len(truth)
+    ours.backward()
+    assert core.training and ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+    assert any(gradient is not None and gradient.abs().max() > 1e-2 for gradient in expected.values())
+    for each, parameter in model.named_parameters():
+        found, wanted = parameter.grad, expected[each]
+        assert (found is None) == (wanted is None), each
+        assert found is None or wanted is None or torch.allclose(found, wanted, rtol=1e-4, atol=1e-6), each
 
 
 def test_head_that_needs_all_positions_stays_dense() -> None:
@@ -109,11 +137,6 @@ def test_weights_from_scratch_depend_on_the_seed_alone() -> None:
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
-
-
-def test_positions_behind_the_padding_index_count() -> None:
-    assert max_positions(CONFIG_MAPPING["bert"](max_position_embeddings=512)) == 512
-    assert max_positions(CONFIG_MAPPING["roberta"](max_position_embeddings=514, pad_token_id=1)) == 512
 
 
 @pytest.mark.parametrize(("size", "fits"), [(128, True), (120, True), (121, False), (119, False), (256, False)])

@@ -453,25 +453,3 @@ def test_frozen_embeddings_take_the_tied_output_along(name: str, tmp_path: Path)
     updated = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     assert not any(parameter is table for parameter in updated)
     assert len(updated) == len(list(frozen.parameters())) - 1
-
-
-# --- the loss ---
-
-
-def test_loss_and_gradients_are_those_of_the_library() -> None:
-    """The same weights and batch, and BertForMaskedLM(labels=...)."""
-    model = model_of()
-    batch = batch_of(3)
-    labels = torch.full_like(batch.input_ids, -100).flatten()
-    labels[batch.positions] = batch.labels
-    theirs = model(input_ids=batch.input_ids, labels=labels.view_as(batch.input_ids)).loss
-    theirs.backward()
-    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
-    model.zero_grad(set_to_none=True)
-    core = MaskedLanguageModel(model)
-    ours = core(*batch.inputs).loss_sum / batch.num_masked
-    ours.backward()
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and expected[name] is not None, name
-        assert torch.allclose(parameter.grad, expected[name], rtol=1e-4, atol=1e-7), name

@@ -140,7 +140,11 @@ BAD_INPUT = {
         "tokenizer.path",
         "--model.overrides.vocab_size",
     ),
-    "too long": (["--model.name_or_path={checkpoints}/small", "--rows.max_length=65"], "rows.max_length", "64"),
+    "too few positions": (
+        ["--model.name_or_path={checkpoints}/small", "--model.overrides.max_position_embeddings=100"],
+        "model.overrides.max_position_embeddings",
+        "128",
+    ),
     "batch does not divide": (["--batch.global_size=16", "--batch.micro_size=5"], "batch.global_size", "15 or 20"),
     "corpus under a batch": (["--batch.global_size=1000000"], "batch.global_size", "training rows"),
     "no such field": (["--model.overrides.hidden_sizes=8"], "model.overrides.hidden_sizes", "bert"),

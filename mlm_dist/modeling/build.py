@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlm_dist.config import Config, ModelConfig
 from mlm_dist.errors import ModelError, reason
+from mlm_dist.modeling import positions
 from mlm_dist.modeling.new_tokens import start_from_pieces
 from mlm_dist.names import require
 
@@ -48,18 +49,27 @@ def tokenizer_of(config: Config) -> tuple[str, str] | None:
     return config.model.name_or_path, "model.name_or_path"
 
 
-def architecture(config: Config, tokenizer: Any | None, num_domain_tokens: int = 0) -> Any:
+def architecture(
+    config: Config,
+    tokenizer: Any | None,
+    num_domain_tokens: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+) -> Any:
     """The model's transformers configuration, checked against the tokenizer and the rows; builds no weights.
+
+    Where rows are longer than the model has positions for, it gets as many as they need, see `positions`.
 
     Args:
         config: The run.
         tokenizer: The rows' tokenizer; None while it is still to be trained, which leaves its checks for later.
         num_domain_tokens: How many of its tokens, the last ones, were added to it for these documents. The vocabulary
             of a checkpoint grows by as many.
+        say: Told of positions that are more than the model had.
 
     Raises:
         ModelError: There is no such model, it is no masked-language model, it lacks a field of model.overrides, its
-            vocabulary is not the tokenizer's, or it cannot hold rows of rows.max_length tokens.
+            vocabulary is not the tokenizer's, or its positions cannot be made to suffice for rows of
+            rows.max_length tokens.
     """
     from transformers import CONFIG_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMaskedLM
 
@@ -82,6 +92,7 @@ def architecture(config: Config, tokenizer: Any | None, num_domain_tokens: int =
             f"model.name_or_path: {name} is a {found.model_type} model, which has no masked-language-model head; "
             "choose one such as bert, roberta or modernbert"
         )
+    trained = None if starts_from_scratch(config.model) else positions.max_positions(found)
     vocab_size = overrides.pop("vocab_size", None)
     for key, value in overrides.items():
         if not hasattr(found, key):
@@ -92,12 +103,6 @@ def architecture(config: Config, tokenizer: Any | None, num_domain_tokens: int =
             raise ModelError(f"model.overrides.{key}: {reason(error.__cause__ or error)}") from None
     if tokenizer is not None:
         _fit_tokenizer(config, found, tokenizer, vocab_size, num_domain_tokens)
-    room = max_positions(found)
-    if room is not None and config.rows.max_length > room:
-        raise ModelError(
-            f"rows.max_length: {config.rows.max_length} is more than the {room} positions of {name}; lower it to "
-            f"{room} or choose a model with more positions"
-        )
     if overrides:
         import torch
 
@@ -108,23 +113,8 @@ def architecture(config: Config, tokenizer: Any | None, num_domain_tokens: int =
             raise ModelError(
                 f"model.overrides: {found.model_type} cannot be built with them ({reason(error)})"
             ) from None
+    _fit_positions(config, found, trained, say)
     return found
-
-
-def max_positions(found: Any) -> int | None:
-    """Tokens a row may have, or None where positions are relative and nothing bounds them.
-
-    Models after RoBERTa give the first token the position padding index + 1, and so hold fewer than the field says.
-    """
-    positions = getattr(found, "max_position_embeddings", None)
-    if positions is None or positions < 0 or getattr(found, "position_embedding_type", "absolute") == "rotary":
-        return None
-    return int(positions) - first_position(found)
-
-
-def first_position(found: Any) -> int:
-    """The position id of a row's first token: 0, or the one behind the padding index in models after RoBERTa."""
-    return int(found.pad_token_id) + 1 if found.model_type in _POSITIONS_AFTER_PADDING else 0
 
 
 def build(config: Config, architecture: Any, domain_tokens: Mapping[int, Sequence[int]] | None = None) -> Any:
@@ -152,12 +142,15 @@ def build(config: Config, architecture: Any, domain_tokens: Mapping[int, Sequenc
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        wanted, architecture = architecture.vocab_size, copy.deepcopy(architecture)
-        architecture.vocab_size = _checkpoint_vocab_size(config)
+        own, as_saved = _checkpoint_configuration(config), copy.deepcopy(architecture)
+        as_saved.vocab_size = own.vocab_size
+        is_stretched = positions.is_stretched(own, architecture)
+        if is_stretched:
+            as_saved.max_position_embeddings = own.max_position_embeddings
         try:
             model = AutoModelForMaskedLM.from_pretrained(
                 os.path.expanduser(config.model.name_or_path),
-                config=architecture,
+                config=as_saved,
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -168,8 +161,10 @@ def build(config: Config, architecture: Any, domain_tokens: Mapping[int, Sequenc
             ) from None
         finally:
             logging.set_verbosity(verbosity)
-        if wanted != model.config.vocab_size:
-            model.resize_token_embeddings(wanted, mean_resizing=not domain_tokens)
+        if is_stretched:
+            model = positions.stretched(model, architecture.max_position_embeddings)
+        if architecture.vocab_size != model.config.vocab_size:
+            model.resize_token_embeddings(architecture.vocab_size, mean_resizing=not domain_tokens)
         start_from_pieces(model, domain_tokens or {})
     model.tie_weights()
     if config.model.freeze_embeddings:
@@ -177,18 +172,10 @@ def build(config: Config, architecture: Any, domain_tokens: Mapping[int, Sequenc
     return model
 
 
-# Position ids of these start behind the padding index, as in fairseq's RoBERTa.
-_POSITIONS_AFTER_PADDING = {
-    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
-    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
-}
-
-
-def _checkpoint_vocab_size(config: Config) -> int:
+def _checkpoint_configuration(config: Config) -> Any:
     from transformers import AutoConfig
 
-    path = os.path.expanduser(config.model.name_or_path)
-    return int(AutoConfig.from_pretrained(path, trust_remote_code=False).vocab_size)
+    return AutoConfig.from_pretrained(os.path.expanduser(config.model.name_or_path), trust_remote_code=False)
 
 
 def _is_padded(vocab_size: int, num_tokens: int) -> bool:
@@ -218,3 +205,30 @@ def _fit_tokenizer(config: Config, found: Any, tokenizer: Any, vocab_size: int |
             f"{name} has {found.vocab_size}; name the model's own tokenizer, or resize its embeddings with "
             f"--model.overrides.vocab_size {room}"
         )
+
+
+def _fit_positions(config: Config, found: Any, trained: int | None, say: Callable[[str], None]) -> None:
+    """Give a model positions for all tokens of a row; a checkpoint was trained with so many."""
+    name, length, overrides = config.model.name_or_path, config.rows.max_length, config.model.overrides
+    room = positions.max_positions(found)
+    if room is None:
+        return
+    if length > room:
+        needed = length + positions.first_position(found)
+        if "max_position_embeddings" in overrides:
+            raise ModelError(
+                f"model.overrides.max_position_embeddings: {overrides['max_position_embeddings']} is too small for "
+                f"rows.max_length {length}; raise it to {needed} or leave it out"
+            )
+        if trained is None:
+            say(f"rows.max_length: {name} gets {length:,} positions instead of {room:,}, learned from scratch")
+        found.max_position_embeddings, room = needed, length
+    if trained is None or room <= trained or "rope_parameters" in overrides:
+        return
+    how = positions.interpolate(found, trained)
+    if how is None:
+        raise ModelError(
+            f"rows.max_length: {length} is more than the {trained} positions of {name}, which cannot be interpolated; "
+            f"lower it to {trained} or choose a model with more positions"
+        )
+    say(f"rows.max_length: the {trained:,} positions of {name} become {room:,}, {how}")

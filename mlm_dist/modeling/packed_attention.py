@@ -10,8 +10,8 @@ from torch import nn
 
 from mlm_dist.errors import ModelError
 from mlm_dist.modeling import attention
-from mlm_dist.modeling.build import first_position
 from mlm_dist.modeling.evaluating import evaluating
+from mlm_dist.modeling.positions import first_position
 
 
 class Way(NamedTuple):

@@ -1,0 +1,147 @@
+"""transformers.Trainer with the notebook's recipe, in a process of its own: what the suite holds this project against.
+
+    python tests/trainer_run.py OUT.json SEEDS FLAGS...
+
+FLAGS are those of `train.py`: the rows, the weights to begin with, the batch, the rate and the length are taken from
+them. SEEDS, with commas between them, decide on order, masks and dropout, all of which Trainer makes; where they are
+`ours`, the rows come in the order and with the masks of `train.py`. OUT.json gets, for each seed, the loss of every
+update and the held-out loss of every `validation.every` updates.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from transformers import (
+    AutoModelForMaskedLM,
+    DataCollatorForLanguageModeling,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    default_data_collator,
+)
+
+from mlm_dist.batching.loader import MicroBatch, TrainingBatches, validation_batches
+from mlm_dist.batching.masking import Masker
+from mlm_dist.batching.plan import BatchPlan
+from mlm_dist.config import Config, parse
+from mlm_dist.corpus import tokens
+from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.prepare import prepare
+from mlm_dist.training.validation import held_out_masks
+
+
+class InOrder(Trainer):  # type: ignore[misc]
+    """A Trainer that takes its rows as they come."""
+
+    def _get_train_sampler(self, *_: Any) -> torch.utils.data.Sampler[int]:
+        assert self.train_dataset is not None
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+
+class Notes(TrainerCallback):  # type: ignore[misc]
+    """Takes note of the losses."""
+
+    def __init__(self, held_out: Sequence[MicroBatch], every: int | None) -> None:
+        self._held_out, self._every = held_out, every
+        self.losses: list[float] = []
+        self.held_out_losses: list[float] = []
+
+    def on_log(self, arguments: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **_: Any) -> None:
+        if "loss" in logs:
+            self.losses.append(logs["loss"])
+            if self._every is not None and state.global_step % self._every == 0:
+                self.held_out_losses.append(held_out_loss(model, self._held_out))
+
+
+@torch.no_grad()
+def held_out_loss(model: Any, batches: Sequence[MicroBatch]) -> float:
+    """By all logits of the plain model."""
+    model.eval()
+    loss_sum = torch.zeros(())
+    for batch in batches:
+        scores = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits.flatten(0, 1)
+        loss_sum += F.cross_entropy(scores[batch.positions], batch.labels, reduction="sum")
+    model.train()
+    return float(loss_sum) / sum(batch.num_masked for batch in batches)
+
+
+def examples(config: Config, corpus: PreparedCorpus, masker: Masker, steps: int) -> list[dict[str, torch.Tensor]]:
+    """The rows that `train.py` takes, one update after the other, masked."""
+    size = config.batch.global_size
+    batches = TrainingBatches(
+        corpus.rows("train"), masker, BatchPlan(size, size, 1, 1), config.seed, steps * size, rank=0
+    )
+    found = []
+    for step in range(steps):
+        (micro,) = batches.window(step)
+        labels = torch.full_like(micro.input_ids, -100).flatten()
+        labels[micro.positions] = micro.labels
+        mask = torch.ones_like(micro.input_ids) if micro.attention_mask is None else micro.attention_mask
+        columns = {"input_ids": micro.input_ids, "attention_mask": mask, "labels": labels.view_as(micro.input_ids)}
+        found += [{name: column[i] for name, column in columns.items()} for i in range(size)]
+    batches.close()
+    return found
+
+
+def rows(corpus: PreparedCorpus) -> Any:
+    """The training rows as the notebook's tokenizer returns them."""
+    from datasets import load_from_disk
+
+    def as_tokenized(batch: dict[str, Any]) -> dict[str, Any]:
+        width = len(batch["input_ids"][0])
+        masks = [[1] * sum(lengths) + [0] * (width - sum(lengths)) for lengths in batch["lengths"]]
+        return {"attention_mask": masks, "token_type_ids": [[0] * width for _ in masks]}
+
+    found = load_from_disk(str(corpus.folder / "train"))
+    return found.map(as_tokenized, batched=True, remove_columns="lengths", keep_in_memory=True)
+
+
+def trained(config: Config, corpus: PreparedCorpus, seed: str) -> dict[str, list[float]]:
+    """The losses of one run."""
+    steps, size = config.optim.steps, config.batch.global_size
+    assert steps is not None and config.optim.lr is not None
+    special = tokens.special_tokens(corpus.tokenizer)
+    masker = Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer))
+    fixed = list(validation_batches(corpus.rows("validation"), held_out_masks(masker), size, 1, 0))
+    notes = Notes(fixed, config.validation.every)
+    with tempfile.TemporaryDirectory() as folder:
+        # All else is Trainer's default, as in the notebook.
+        arguments = TrainingArguments(
+            output_dir=folder,
+            max_steps=steps,
+            per_device_train_batch_size=size,
+            learning_rate=config.optim.lr,
+            seed=0 if seed == "ours" else int(seed),
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        model = AutoModelForMaskedLM.from_pretrained(config.model.name_or_path, **config.model.overrides)
+        if seed == "ours":
+            kind, table, collator = InOrder, examples(config, corpus, masker, steps), default_data_collator
+        else:
+            kind, table = Trainer, rows(corpus)
+            collator = DataCollatorForLanguageModeling(corpus.tokenizer, mlm_probability=config.masking.probability)
+        kind(model, arguments, data_collator=collator, train_dataset=table, callbacks=[notes]).train()
+    return {"losses": notes.losses, "held_out_losses": notes.held_out_losses}
+
+
+def main(out: str, seeds: str, *flags: str) -> None:
+    """Train with every seed."""
+    config = parse(list(flags))
+    corpus = prepare(config)
+    Path(out).write_text(json.dumps([trained(config, corpus, seed) for seed in seeds.split(",")]), "utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
