@@ -215,7 +215,8 @@ class ValidationConfig:
         patience: Training ends after so many validations in a row without a better held-out loss, and the best
             checkpoint becomes the model; null trains to the end.
         second_source: A second corpus (as corpus.source), such as general text, on which the model is validated at the
-            same moments, so that forgetting shows; nothing of it is trained on. null validates on the own corpus alone.
+            same moments, so that forgetting shows; nothing of it is trained on, and where it is corpus.replay_source
+            too, only what is held out of it is used. null validates on the own corpus alone.
         model: What the validate job evaluates: model (what the run exported), checkpoint (its newest), start
             (model.name_or_path as it is before training), or the folder of a checkpoint or a model.
         sentences: Held-out sentences of which the validate job takes the pseudo-log-likelihood, each token masked in

@@ -30,7 +30,9 @@ from transformers import (
 
 from mlm_dist.batching.loader import MicroBatch, TrainingBatches, validation_batches
 from mlm_dist.batching.masking import Masker
+from mlm_dist.batching.order import SampleOrder
 from mlm_dist.batching.plan import BatchPlan
+from mlm_dist.batching.ramp import Ramp
 from mlm_dist.config import Config, parse
 from mlm_dist.corpus import tokens
 from mlm_dist.corpus.store import PreparedCorpus
@@ -76,9 +78,9 @@ def held_out_loss(model: Any, batches: Sequence[MicroBatch]) -> float:
 def examples(config: Config, corpus: PreparedCorpus, masker: Masker, steps: int) -> list[dict[str, torch.Tensor]]:
     """The rows that `train.py` takes, one update after the other, masked."""
     size = config.batch.global_size
-    batches = TrainingBatches(
-        corpus.rows("train"), masker, BatchPlan(size, size, 1, 1), config.seed, steps * size, rank=0
-    )
+    rows = corpus.rows("train")
+    stream = BatchPlan(size, size, 1, 1), Ramp(config), SampleOrder(len(rows), config.seed), steps * size
+    batches = TrainingBatches(rows, masker, *stream, rank=0)
     found = []
     for step in range(steps):
         (micro,) = batches.window(step)
