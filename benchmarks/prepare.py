@@ -126,6 +126,9 @@ def write_parquet(texts: Iterator[str], path: Path) -> int:
     return size
 
 
+FORMS = {"documents": write_files, "documents.jsonl": write_jsonl, "documents.parquet": write_parquet}
+
+
 def by_notebook(folder: Path, tokenizer: Path, out: Path) -> dict[str, Any]:
     """The peer: what most notebooks do, written to the disk at the end."""
     from datasets import Dataset
@@ -284,13 +287,12 @@ def trained(source: Path, scratch: Path) -> Path:
 
 
 def scale(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Much text in three forms, prepared as by default: how long it takes and how much memory."""
+    """Much text in several forms, prepared as by default: how long it takes and how much memory."""
     texts = documents(arguments.source)
     size = int(arguments.scale_gb * 1e9)
     measured = {}
-    forms = {"documents": write_files, "documents.jsonl": write_jsonl, "documents.parquet": write_parquet}
-    for name, write in forms.items():
-        write(varied(texts, size), scratch / name)
+    for name in arguments.forms:
+        FORMS[name](varied(texts, size), scratch / name)
         task = {"who": "ours", "source": str(scratch / name), "flags": [], "scratch": str(scratch)}
         found = {f"{count} process{'es' * (count > 1)}": [run(task, processes=count)] for count in arguments.processes}
         title = f"{size / 1e9:g} GB as {name}, all steps as by default, tokenizer trained"
@@ -327,7 +329,8 @@ def main() -> None:
     parser.add_argument("--mb", type=float, default=64, help="megabytes the documents are varied to")
     parser.add_argument("--runs", type=int, default=5, help="counted turns of the race")
     parser.add_argument("--quick", action="store_true", help="8 MB, 3 turns")
-    parser.add_argument("--scale-gb", type=float, help="prepare so much text in three forms instead of the race")
+    parser.add_argument("--scale-gb", type=float, help="prepare so much text, in each of --forms, instead of the race")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), help="of --scale-gb")
     parser.add_argument("--tiny-files", type=int, help="prepare so many files of 60 words instead of the race")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="of the parts on scale")
     parser.add_argument("--folder", type=Path, help="where to write; by default a temporary folder")

@@ -33,7 +33,7 @@ class CorpusConfig:
             files named .md or .markdown are cleaned.
         min_chars: Documents with fewer characters than this are dropped.
         max_document_mb: Documents larger than this are set aside; the memory that preparing takes grows with it, and
-            by less than 1 KB for each document.
+            by a little over 1 KB for each document.
         deduplicate: exact drops every document whose text, white space aside, was seen before; near also drops those
             that are almost the same; none keeps all.
         near_threshold: Two documents are near-copies where this share of their five-word phrases is common to both.

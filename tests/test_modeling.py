@@ -128,6 +128,22 @@ def test_embeddings_are_resized_when_asked(tmp_path: Path) -> None:
     assert model.get_input_embeddings().weight.shape[0] == 128
 
 
+@pytest.mark.parametrize("overrides", ["{}", "{hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 2}"])
+def test_what_a_configuration_leaves_open_comes_from_the_tokenizer(overrides: str) -> None:
+    """ESM's has neither vocabulary nor special tokens; its positions and dropout count by them."""
+    config = parse(["--model.name_or_path=esm", f"--model.overrides={overrides}"])
+    assert architecture(config, None).vocab_size > 0, "a plan is made before there is a tokenizer"
+
+    class Tokenizer:
+        pad_token_id, bos_token_id, eos_token_id, cls_token_id, sep_token_id, mask_token_id = 0, 2, 3, 2, 3, 4
+
+        def __len__(self) -> int:
+            return 300
+
+    found = architecture(config, Tokenizer())
+    assert (found.vocab_size, found.pad_token_id, found.mask_token_id) == (300, 0, 4)
+
+
 def test_weights_from_scratch_depend_on_the_seed_alone() -> None:
     def weights(seed: int) -> torch.Tensor:
         config = parse([f"--seed={seed}"])

@@ -103,6 +103,8 @@ def architecture(
             raise ModelError(f"model.overrides.{key}: {reason(error.__cause__ or error)}") from None
     if tokenizer is not None:
         _fit_tokenizer(config, found, tokenizer, vocab_size, num_domain_tokens)
+    elif found.vocab_size is None:  # left open by some, such as esm's; any size will do until there is a tokenizer
+        found.vocab_size = vocab_size or 1024
     if overrides:
         import torch
 
@@ -190,9 +192,9 @@ def _fit_tokenizer(config: Config, found: Any, tokenizer: Any, vocab_size: int |
         raise ModelError(f"model.overrides.vocab_size: {vocab_size} is less than the {size} tokens of the tokenizer")
     if starts_from_scratch(config.model):
         found.vocab_size = vocab_size or size
-        for field in ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"):
-            if hasattr(found, field):
-                setattr(found, field, getattr(tokenizer, field))
+        for field in ("pad", "bos", "eos", "cls", "sep", "mask"):
+            if hasattr(found, f"{field}_token_id"):
+                setattr(found, f"{field}_token_id", getattr(tokenizer, f"{field}_token_id"))
     elif vocab_size is not None:
         found.vocab_size = vocab_size
     elif found.vocab_size == size - num_domain_tokens or _is_padded(found.vocab_size, size - num_domain_tokens):

@@ -21,7 +21,8 @@ def max_positions(found: Any) -> int | None:
 
 def first_position(found: Any) -> int:
     """The position id of a row's first token: 0, or the one behind the padding index in models after RoBERTa."""
-    return int(found.pad_token_id) + 1 if found.model_type in _POSITIONS_AFTER_PADDING else 0
+    # Some configurations leave the padding index open until there is a tokenizer; ours pad with 0.
+    return int(found.pad_token_id or 0) + 1 if found.model_type in _POSITIONS_AFTER_PADDING else 0
 
 
 def interpolate(found: Any, before: int) -> str | None:
