@@ -7,17 +7,16 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlm_dist.batching.mixture import JoinedRows, MixedOrder
+from mlm_dist.batching.mixture import MixedOrder
 from mlm_dist.batching.order import SampleOrder
-from mlm_dist.batching.plan import replayed_share
-from mlm_dist.batching.shapes import Rows
 from mlm_dist.config import Config, value_of
 from mlm_dist.corpus import sources
+from mlm_dist.corpus.rows import RowTable
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError, CorpusError
 from mlm_dist.prepare import prepare
 
-KEYS = ("validation.second_source", "corpus.replay_source")
+VALIDATED, REPLAYED = "validation.second_source", "corpus.replay_source"
 
 
 def check(config: Config) -> None:
@@ -26,25 +25,27 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: It is neither here nor a name that can be elsewhere.
     """
-    for key in KEYS:
+    for key in (VALIDATED, REPLAYED):
         if value_of(config, key) is not None:
             with _by_its_name(key):
                 sources.refuse_unknown(value_of(config, key))
 
 
-def to_validate(config: Config, corpus: PreparedCorpus) -> tuple[PreparedCorpus, Rows]:
+def to_validate(config: Config, corpus: PreparedCorpus) -> tuple[PreparedCorpus, RowTable]:
     """What `validation.second_source` names, and its rows: all of them, unless they are replayed as well.
 
     Raises:
         ConfigError: It cannot be used.
     """
     is_trained_on = config.validation.second_source == config.corpus.replay_source
-    found = _prepare(config, KEYS[0], corpus, config.corpus.validation_fraction if is_trained_on else 0.0)
-    return found, _not_empty(KEYS[0], found, "validation" if is_trained_on else "train")
+    found = _prepare(config, VALIDATED, corpus, config.corpus.validation_fraction if is_trained_on else 0.0)
+    return found, _not_empty(VALIDATED, found, "validation" if is_trained_on else "train")
 
 
-def to_train_on(config: Config, corpus: PreparedCorpus) -> tuple[Rows, SampleOrder | MixedOrder, str | None]:
-    """The training rows and their order; with `corpus.replay_source` those of that corpus are mixed in.
+def to_train_on(
+    config: Config, corpus: PreparedCorpus, own: RowTable
+) -> tuple[RowTable, SampleOrder | MixedOrder, str | None]:
+    """The training rows and their order: the own ones, and with `corpus.replay_source` those of that corpus mixed in.
 
     Returns:
         Also the digest of the other corpus, None without one.
@@ -52,14 +53,13 @@ def to_train_on(config: Config, corpus: PreparedCorpus) -> tuple[Rows, SampleOrd
     Raises:
         ConfigError: It cannot be used.
     """
-    own = corpus.rows("train")
-    order = SampleOrder(max(len(own), 1), config.seed)
+    order = SampleOrder(len(own), config.seed)
     if config.corpus.replay_source is None:
         return own, order, None
-    found = _prepare(config, KEYS[1], corpus, config.corpus.validation_fraction)
-    rows = _not_empty(KEYS[1], found, "train")
-    mixed = MixedOrder(order, SampleOrder(len(rows), config.seed), replayed_share(config))
-    return JoinedRows(own, rows), mixed, found.digest
+    found = _prepare(config, REPLAYED, corpus, config.corpus.validation_fraction)
+    rows = _not_empty(REPLAYED, found, "train")
+    mixed = MixedOrder(order, SampleOrder(len(rows), config.seed), config.corpus.replay_share)
+    return own.followed_by(rows), mixed, found.digest
 
 
 def _prepare(config: Config, key: str, corpus: PreparedCorpus, validation_fraction: float) -> PreparedCorpus:
@@ -73,7 +73,7 @@ def _prepare(config: Config, key: str, corpus: PreparedCorpus, validation_fracti
         return prepare(dataclasses.replace(config, corpus=documents, tokenizer=tokenizer))
 
 
-def _not_empty(key: str, corpus: PreparedCorpus, split: str) -> Rows:
+def _not_empty(key: str, corpus: PreparedCorpus, split: str) -> RowTable:
     rows = corpus.rows(split)
     if not len(rows):
         name = Path(corpus.manifest["source"]["location"]).name

@@ -55,9 +55,9 @@ def main(config: Config) -> None:
     hub.check(config)
 
     corpus = prepare(config)
-    rows, order, replayed = to_train_on(config, corpus)
-    held_out = HeldOut(config, corpus)
-    updates, samples = num_updates(config, len(corpus.rows("train")))
+    own, held_out = corpus.rows("train"), HeldOut(config, corpus)
+    updates, samples = num_updates(config, len(own))
+    rows, order, replayed = to_train_on(config, corpus, own)
     found = architecture(config, corpus.tokenizer, len(corpus.domain_tokens))
     peak = peak_lr(config.optim, from_scratch=starts_from_scratch(config.model), hidden_size=found.hidden_size)
 
@@ -95,8 +95,9 @@ def main(config: Config) -> None:
     fixed_masker = held_out_masks(masker)
     plan = fitting.fit(accelerator, core, plan, rows, masker, job.say)
     static = config.model.compile != "none"  # one shape for all micro-batches, so that nothing is compiled twice
-    stream = Ramp(config), order, samples, rank
-    batches = TrainingBatches(rows, masker, plan, *stream, static=static, device=accelerator.device)
+    batches = TrainingBatches(
+        rows, masker, plan, Ramp(config), order, samples, rank, static=static, device=accelerator.device
+    )
 
     if point is not None:
         checkpoint.load_weights(point, core)

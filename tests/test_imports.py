@@ -12,21 +12,8 @@ import pytest
 from launching import ROOT, environment
 
 PACKAGE = ROOT / "mlm_dist"
-JOBS = {
-    "cli",
-    "plan",
-    "train",
-    "prepare",
-    "validate",
-    "export",
-    "report",
-    "job",
-    "exporting",
-    "held_out",
-    "second_corpus",
-} | {
-    "probing",
-    "reporting",
+JOBS = {"cli", "plan", "train", "prepare", "validate", "export", "report", "job", "exporting", "held_out"} | {
+    *("probing", "reporting", "second_corpus"),
 }
 ROOMS = {"corpus", "batching", "modeling", "training"}
 LEAVES = {"config", "errors", "names", "files", "faults"}

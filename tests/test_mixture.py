@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 
-import launching
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import made_up_prose
-from test_invariance import losses
-from test_resume import SAVED_AT, UPDATES, final_weights, launch
+from test_invariance import GLOBAL_SIZE, UPDATES, losses
+from test_resume import goes_on_where_it_was
 
 from mlm_dist.batching.mixture import MixedOrder
 from mlm_dist.batching.order import SampleOrder
@@ -70,7 +68,7 @@ def test_stream_is_both_orders_in_the_share_asked_for(
 
 
 def test_rows_are_those_of_both_tables(config: Config, corpus: PreparedCorpus) -> None:
-    rows, _, digest = to_train_on(config, corpus)
+    rows, _, digest = to_train_on(config, corpus, corpus.rows("train"))
     own = corpus.rows("train")
     other = PreparedCorpus(corpus.folder.parent / str(digest)).rows("train")
     assert len(rows) == len(own) + len(other) and digest != corpus.digest
@@ -93,7 +91,7 @@ def test_epochs_are_of_the_own_corpus(config: Config, corpus: PreparedCorpus) ->
     own = len(corpus.rows("train"))
     updates, samples = num_updates(config, own)
     assert samples == round(8 * own / 0.75) and updates == -(-samples // 16)
-    _, order, _ = to_train_on(config, corpus)
+    _, order, _ = to_train_on(config, corpus, corpus.rows("train"))
     _, stream = order.between(0, samples)
     seen = np.bincount(stream, minlength=own)
     assert abs(seen[:own].sum() - 8 * own) <= 1 and abs(seen[:own] - 8).max() <= 1
@@ -103,7 +101,7 @@ def test_what_is_validated_is_not_replayed(config: Config, corpus: PreparedCorpu
     source = config.corpus.replay_source
     same = dataclasses.replace(config, validation=dataclasses.replace(config.validation, second_source=source))
     _, held_out = to_validate(same, corpus)
-    trained_on = to_train_on(same, corpus)[0]
+    trained_on = to_train_on(same, corpus, corpus.rows("train"))[0]
     seen = {row.tobytes() for row in trained_on.take(np.arange(len(trained_on)))}
     assert len(held_out)
     assert not seen & {row.tobytes() for row in held_out.take(np.arange(len(held_out)))}
@@ -116,7 +114,7 @@ def test_bad_replays_are_refused(config: Config, corpus: PreparedCorpus, tmp_pat
     with pytest.raises(ConfigError, match=r"corpus\.replay_source: \./nowhere does not exist"):
         check(of("./nowhere"))
     with pytest.raises(ConfigError, match=r"corpus\.replay_source: no file in .*"):
-        to_train_on(of(str(tmp_path)), corpus)
+        to_train_on(of(str(tmp_path)), corpus, corpus.rows("train"))
     with pytest.raises(ConfigError, match=r"corpus\.replay_share"):
         parse(["--corpus.replay_share=1.0"])
 
@@ -127,35 +125,20 @@ def replaying(cache: Path) -> tuple[str, ...]:
     other.mkdir(exist_ok=True)
     for i in range(12):
         (other / f"{i}.txt").write_text(made_up_prose(500 + i, 30), "utf-8")
-    return (f"--corpus.replay_source={other}", "--corpus.replay_share=0.3", "--optim.steps=60")
+    return (f"--corpus.replay_source={other}", "--corpus.replay_share=0.3")
 
 
 @pytest.mark.slow
 def test_losses_with_a_replay_do_not_depend_on_the_topology(tmp_path: Path, small: tuple[Path, int]) -> None:
-    flags = replaying(tmp_path)
-    expected = losses(tmp_path / "one", small, 1, 4, "plain", *flags)
-    assert expected != losses(tmp_path / "without", small, 1, 4, "plain", flags[-1])
+    flags, samples = (*replaying(tmp_path), f"--optim.steps={UPDATES}"), UPDATES * GLOBAL_SIZE
+    expected = losses(tmp_path / "one", small, 1, 4, "plain", *flags, samples=samples)
+    assert expected != losses(tmp_path / "without", small, 1, 4, "plain", flags[-1], samples=samples)
     for processes, micro, kind in ((2, 2, "plain"), (3, 4, "zero2")):
-        found = losses(tmp_path / f"{processes}", small, processes, micro, kind, *flags)
+        found = losses(tmp_path / f"{processes}", small, processes, micro, kind, *flags, samples=samples)
         assert found == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.slow
 def test_a_replay_goes_on_where_it_was(tmp_path: Path, prepared_cache: Path) -> None:
-    flags = replaying(tmp_path)[:2]
-    arguments = (f"--optim.steps={UPDATES}", f"--checkpoint.every={SAVED_AT}", *flags)
-    ended = launch(tmp_path / "whole", prepared_cache, "one", *arguments)
-    assert ended.returncode == 0, ended.output
-    run = tmp_path / "run"
-    shutil.copytree(tmp_path / "whole", run)
-    shutil.rmtree(run / "checkpoints" / f"step-{UPDATES:08d}")
-    refused = launch(run, prepared_cache, "one", *arguments[:-1], "--corpus.replay_share=0.2")
-    assert refused.returncode != 0 and "corpus.replay_source: " in refused.stderr, refused.output
-    for topology in ("two", "one"):
-        again = tmp_path / topology
-        shutil.copytree(run, again)
-        ended = launch(again, prepared_cache, topology, *arguments)
-        assert ended.returncode == 0, ended.output
-        found, expected = (launching.metrics(one, "train") for one in (again, tmp_path / "whole"))
-        assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in expected], rel=1e-5)
-    assert final_weights(tmp_path / "one") == final_weights(tmp_path / "whole")
+    change, named = "--corpus.replay_share=0.2", "corpus.replay_source"
+    goes_on_where_it_was(tmp_path, prepared_cache, replaying(tmp_path), change, named, "two", "one")

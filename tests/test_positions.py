@@ -7,6 +7,7 @@ from typing import Any
 
 import launching
 import pytest
+import test_modeling
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
@@ -17,28 +18,14 @@ from mlm_dist.modeling.positions import first_position, max_positions, stretched
 from mlm_dist.plan import foresee
 
 HAD = 40  # positions in the configuration
-SMALL: dict[str, Any] = {
-    "vocab_size": 120,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
+SMALL = test_modeling.SMALL | {
     "max_position_embeddings": HAD,
     "initializer_range": 0.5,  # else attention hardly looks at positions
 }
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
 RELATIVE = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
-TABLES: dict[str, dict[str, Any]] = {
-    "bert": {},
-    "roberta": {},
-    "distilbert": {"dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 2},
-    "albert": {"embedding_size": 16},
-    "electra": {"embedding_size": 16},
-    "mpnet": {},
-    "esm": {"pad_token_id": 1, "mask_token_id": 4},
-    "deberta": {},
-    "deberta-v2": RELATIVE,
-}
+LEARNED = ("bert", "roberta", "distilbert", "albert", "electra", "mpnet", "esm")
+TABLES = {name: test_modeling.SHAPES[name] for name in LEARNED} | {"deberta": {}, "deberta-v2": RELATIVE}
 ROTARY: dict[str, dict[str, Any]] = {"nomic_bert": {}, "eurobert": SPECIAL | {"mask_token_id": 4}}
 
 

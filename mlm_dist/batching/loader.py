@@ -205,8 +205,9 @@ class TrainingBatches:
             epochs, samples = self._order.between(start, stop)
             row_keys = hashing.key(self._order.seed, positions, hashing.DROPOUT)
             progress = positions / self._num_samples
-            shape = plan.micro_size, row_keys, progress, self._filled_to, pieces
-            micro = assemble(self._rows, self._masker, epochs, samples, *shape)
+            micro = assemble(
+                self._rows, self._masker, epochs, samples, plan.micro_size, row_keys, progress, self._filled_to, pieces
+            )
             window.append(micro.each(torch.Tensor.pin_memory) if self._pinned else micro)
         return window
 

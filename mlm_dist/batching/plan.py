@@ -102,13 +102,9 @@ def num_updates(config: Config, num_rows: int) -> tuple[int, int]:
     ramp = Ramp(config)
     if config.optim.steps is not None:
         return config.optim.steps, ramp.samples_before(config.optim.steps)
-    samples = max(1, round(config.optim.epochs * num_rows / (1 - replayed_share(config))))
+    replayed = config.corpus.replay_share if config.corpus.replay_source is not None else 0.0
+    samples = max(1, round(config.optim.epochs * num_rows / (1 - replayed)))
     return ramp.updates(samples), samples
-
-
-def replayed_share(config: Config) -> float:
-    """Of the samples of a run, how many are of `corpus.replay_source`."""
-    return config.corpus.replay_share if config.corpus.replay_source is not None else 0.0
 
 
 def _largest_divisor(number: int, limit: int) -> int:

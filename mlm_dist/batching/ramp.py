@@ -28,7 +28,7 @@ class Ramp:
         batch, length = config.batch, config.rows.max_length
         self._samples = (batch.ramp_tokens or 0) / length  # over which both grow
         first, last = batch.initial_size or batch.global_size, batch.global_size
-        stages = min(abs(last - first), MOST_SIZES)
+        stages = min(last - first, MOST_SIZES)
         sizes = [round(first + (last - first) * i / stages) for i in range(stages)]
         steps, samples = [0], [0]  # done when each stage begins
         for i, size in enumerate(sizes):

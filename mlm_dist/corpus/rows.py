@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +175,14 @@ class RowTable:
     def __len__(self) -> int:
         return len(self._tokens)
 
+    def followed_by(self, other: RowTable) -> RowTable:
+        """The rows of both, of the same length; those of the other are numbered behind these."""
+        found = copy.copy(self)
+        found._tokens, found._words = self._tokens + other._tokens, self._words + other._words
+        found._lengths = np.concatenate([self._lengths, other._lengths])
+        found._ends = np.concatenate([self._ends, len(self._lengths) + other._ends])
+        return found
+
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Rows at `indices`, as an array of shape [len(indices), max_length], int32."""
         found = np.empty((len(indices), self.max_length), np.int32)
@@ -207,6 +216,9 @@ class _Pieces:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    def __add__(self, other: _Pieces) -> _Pieces:
+        return _Pieces([*self._pieces, *other._pieces])
 
     def fill(self, found: np.ndarray, indices: np.ndarray) -> None:
         """Put what stands at `indices` into `found`."""

@@ -35,7 +35,6 @@ def seconds_per_update(config: Config, architecture: Any, plan: BatchPlan) -> fl
     accelerator = distributed.start(dataclasses.replace(config, tracking=TrackingConfig([])), plan)
     on_cpu = accelerator.device.type == "cpu"
     rows = min(plan.micro_size, max(1, CPU_TOKENS // config.rows.max_length)) if on_cpu else plan.micro_size
-    accelerator.gradient_accumulation_steps = 1
     core = MaskedLanguageModel(
         AutoModelForMaskedLM.from_config(architecture, dtype=torch.float32), masked_head=config.model.masked_head
     )
