@@ -331,8 +331,9 @@ def _rows(scale: Scale, length: int) -> tuple[list[str], Path, int]:
 
 
 def _documents(scale: Scale, length: int) -> list[str]:
-    """Flags for rows of whole documents: each window in a row of its own, or with --rows.mode=pack packed."""
+    """Flags for rows of whole documents, each window in a row of its own."""
     return [
+        "--rows.mode=chunk",
         *(f"--corpus.source={scale.source}", f"--corpus.cache_dir={scale.cache}", "--corpus.validation_fraction=0"),
         *(f"--tokenizer.train_vocab_size={scale.vocabulary}", f"--rows.max_length={length}"),
     ]

@@ -43,7 +43,7 @@ RESULTS = common.RESULTS / "prepare.json"
 LENGTH = 128
 FILES_PER_FOLDER = 1000
 LIBRARIES = ("tokenizers", "pyarrow", "datasketch", "markdown-it-py", "nanotoken")
-OFF = ("--corpus.clean=none", "--corpus.deduplicate=none", "--corpus.validation_fraction=0.0")
+OFF = ("--corpus.clean=none", "--corpus.deduplicate=none", "--corpus.validation_fraction=0.0", "--rows.mode=chunk")
 # Each step of preparing, added to what is off in the race.
 STEPS = {
     "nothing": (),

@@ -37,6 +37,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BASE = "chunk"
 MEASURED = workload.MASKED  # of the held-out tokens are masked
 BATCH = 16
+# With dropout a model this small stays with the frequencies of words for longer than these runs last.
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,9 @@ def flags_of(name: str, arguments: argparse.Namespace) -> list[str]:
     recipe, shape = RECIPES[name], workload.shape(arguments.model, arguments.vocabulary)
     return [
         *(f"--corpus.source={arguments.source}", f"--corpus.cache_dir={arguments.cache}"),
-        *("--corpus.validation_fraction=0.2", f"--rows.max_length={arguments.length}"),
+        *("--corpus.validation_fraction=0.2", f"--rows.max_length={arguments.length}", "--rows.mode=chunk"),
         *(f"--tokenizer.train_vocab_size={arguments.vocabulary}", "--model.name_or_path=bert"),
-        f"--model.overrides={json.dumps({k: v for k, v in shape.overrides.items() if k != 'vocab_size'})}",
+        f"--model.overrides={json.dumps({k: v for k, v in shape.overrides.items() if k != 'vocab_size'} | NO_DROPOUT)}",
         *(f"--batch.global_size={BATCH}", f"--optim.lr={arguments.lr * recipe.lr}"),
         *recipe.flags,
     ]
@@ -226,7 +228,7 @@ def _arguments() -> argparse.Namespace:
     add("--source", default="python-docs", help="documents, as corpus.source")
     add("--model", default="2x128", help="LAYERSxHIDDEN, from random weights")
     add("--length", type=int, default=128, help="tokens in a row")
-    add("--vocabulary", type=int, default=8192, help="tokens of the tokenizer that is trained")
+    add("--vocabulary", type=int, default=4096, help="tokens of the tokenizer that is trained")
     add("--work", type=float, default=2e13, help="FLOPs of each run")
     add("--lr", type=float, default=3e-3, help="peak rate of the base")
     add("--seeds", type=int, default=3)

@@ -105,7 +105,7 @@ def ground(model: str, source: str, vocab_size: int, cache: str, start: Path) ->
     tokenizer.save_pretrained(start)
     flags.append(f"--model.name_or_path={start}")
     rows = {}
-    for mode in ("truncate", "chunk"):
+    for mode in ("truncate", "pack"):
         found = _prepared([*flags, f"--rows.mode={mode}"]).manifest["rows"]
         rows[mode] = (found["train"], found["validation"])
     return Ground(start, is_checkpoint, flags, rows)

@@ -86,12 +86,13 @@ class RowsConfig:
 
     Args:
         mode: truncate keeps a document's first window of max_length tokens; chunk keeps all its windows, each in a row
-            of its own; pack puts several into a row where they fit, each seen by the model as if it were alone.
+            of its own; pack puts several into a row where they fit, each seen by the model as if it were alone. null is
+            pack with an architecture that is known to keep them apart, else chunk.
         max_length: Tokens in a row, special tokens included. Where a checkpoint has positions for fewer, they are
             interpolated linearly, and the log says so.
     """
 
-    mode: Literal["truncate", "chunk", "pack"] = "chunk"
+    mode: Literal["truncate", "chunk", "pack"] | None = None
     max_length: int = 128
 
 

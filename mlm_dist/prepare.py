@@ -44,7 +44,7 @@ from mlm_dist.corpus.store import FORMAT, SPLITS, CorpusStore, PreparedCorpus, S
 from mlm_dist.corpus.training_texts import TrainingTexts
 from mlm_dist.errors import CorpusError, reason
 from mlm_dist.files import lock, write_json
-from mlm_dist.modeling.build import tokenizer_of
+from mlm_dist.modeling.build import rows_mode, tokenizer_of
 
 BLOCK_TOKENS = 1 << 22  # made into rows together
 
@@ -60,8 +60,10 @@ def prepare(config: Config) -> PreparedCorpus:
 
     Raises:
         CorpusError: The source cannot be used, or nothing of it can be trained on.
+        ModelError: `rows.mode` is left open, and there is no such model.
         PeerError: Another process failed.
     """
+    config = _settled(config)
     try:
         cache_dir = Path(config.corpus.cache_dir).expanduser().absolute()
         cache_dir.mkdir(parents=True, exist_ok=True)
@@ -94,6 +96,7 @@ def find(config: Config) -> tuple[PreparedCorpus | None, int | None]:
         here.
     """
     cache_dir = Path(config.corpus.cache_dir).expanduser().absolute()
+    config = _settled(config)
     name, described = config.corpus.source, _described(config, _named_tokenizer(config))
     is_here = name == "python-docs" or (Path(name).expanduser().exists() and not git.is_repository(name))
     if is_here:
@@ -110,6 +113,11 @@ def find(config: Config) -> tuple[PreparedCorpus | None, int | None]:
             if manifest["format"] == FORMAT and made_from == (location, json.loads(json.dumps(described))):
                 return corpus, None
     return None, None
+
+
+def _settled(config: Config) -> Config:
+    """The config with what it leaves open about rows decided."""
+    return dataclasses.replace(config, rows=dataclasses.replace(config.rows, mode=rows_mode(config)))
 
 
 def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Meeting, named: Callable[[], Any]) -> None:
@@ -313,7 +321,7 @@ def _tokenize(
 
         def blocks(wanted: int = wanted, seen: np.ndarray = seen, totals: Counter[str] = totals) -> Iterator[RowBlock]:
             for ids, lengths in _encoded(store.documents(shard.documents), encoder, side == wanted):
-                block = rows.window(ids, lengths, config.rows.mode, config.rows.max_length, special)
+                block = _windowed(config, ids, lengths, special)
                 totals.update(block.figures(len(ids)) | {"saved": int(shortens[ids].sum())})
                 seen += np.bincount(block.input_ids.reshape(-1), minlength=len(seen))
                 yield block
@@ -338,11 +346,15 @@ def _mark_words(
     shard: ShardKeys,
 ) -> None:
     """Find out where words begin in the training rows of a shard, which are made."""
-    mode, max_length = config.rows.mode, config.rows.max_length
     encoded = _encoded(store.documents(shard.documents), encoder, side == selection.TRAIN)
-    blocks = (rows.window(ids, lengths, mode, max_length, special) for ids, lengths in encoded)
-    words.write(store.words(shard.words), store.rows(shard.rows, "train"), max_length, blocks)
+    blocks = (_windowed(config, ids, lengths, special) for ids, lengths in encoded)
+    words.write(store.words(shard.words), store.rows(shard.rows, "train"), config.rows.max_length, blocks)
     store.finish(shard.words, [store.words(shard.words)], {})
+
+
+def _windowed(config: Config, ids: np.ndarray, lengths: np.ndarray, special: tokens.SpecialTokens) -> RowBlock:
+    assert config.rows.mode is not None, "not settled"
+    return rows.window(ids, lengths, config.rows.mode, config.rows.max_length, special)
 
 
 def _encoded(path: Path, encoder: encoding.Encoder, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -69,7 +69,7 @@ def main(config: Config) -> None:
     core = MaskedLanguageModel(
         build(config, found, corpus.domain_tokens),
         masked_head=config.model.masked_head,
-        packed=config.rows.mode == "pack",
+        packed=corpus.is_packed,
     )
     identity = _identity(config, corpus, found, replayed)
     resume = "auto" if job.is_restarted() else config.checkpoint.resume

@@ -63,7 +63,7 @@ def main(config: Config) -> None:
     found = architecture(meant, corpus.tokenizer, len(added), job.say)
     accelerator = distributed.start(config, plan)
     core = MaskedLanguageModel(
-        build(meant, found, added), masked_head=config.model.masked_head, packed=config.rows.mode == "pack"
+        build(meant, found, added), masked_head=config.model.masked_head, packed=corpus.is_packed
     )
     if weights is not None:
         checkpoint.load_weights(weights, core)

@@ -65,6 +65,11 @@ class PreparedCorpus:
         found: np.ndarray = np.load(self.folder / "token_counts.npy", allow_pickle=False)
         return found
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether its rows hold several windows, which must not see each other."""
+        return bool(self.manifest["config"]["rows"]["mode"] == "pack")
+
     def documents(self, split: str | None = None) -> Iterator[tuple[str, str, str]]:
         """(id, split, text) of all documents that stayed, or those of one split; the text as it was cleaned."""
         side = selection.load(self.folder / "selection.npz").side

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from mlm_dist.config import Config, ModelConfig
 from mlm_dist.errors import ModelError, reason
-from mlm_dist.modeling import positions
+from mlm_dist.modeling import packed_attention, positions
 from mlm_dist.modeling.new_tokens import start_from_pieces
 from mlm_dist.names import require
 
@@ -49,6 +49,20 @@ def tokenizer_of(config: Config) -> tuple[str, str] | None:
     return config.model.name_or_path, "model.name_or_path"
 
 
+def rows_mode(config: Config) -> Literal["truncate", "chunk", "pack"]:
+    """How documents become rows, which a config may leave open; builds no weights.
+
+    Raises:
+        ModelError: It is left open, and there is no such model, or the model lacks a field of model.overrides.
+    """
+    if config.rows.mode is not None:
+        return config.rows.mode
+    found, overrides = _named(config.model)
+    overrides.pop("vocab_size", None)
+    _override(found, overrides)
+    return "pack" if packed_attention.is_known_to_fit(found) else "chunk"
+
+
 def architecture(
     config: Config,
     tokenizer: Any | None,
@@ -71,36 +85,17 @@ def architecture(
             vocabulary is not the tokenizer's, or its positions cannot be made to suffice for rows of
             rows.max_length tokens.
     """
-    from transformers import CONFIG_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForMaskedLM
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM
 
-    name = config.model.name_or_path
-    overrides = dict(config.model.overrides)
-    if is_architecture(name):
-        found = CONFIG_MAPPING["bert" if name in SHAPES else name]()
-        overrides = SHAPES.get(name, {}) | overrides
-    else:
-        path = require(name, "model.name_or_path")
-        try:
-            found = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        except Exception as error:  # the library raises a dozen kinds for: no such name, no network, a broken file
-            raise ModelError(
-                f"model.name_or_path: {name} is neither an architecture nor a checkpoint that can be loaded "
-                f"({reason(error)})"
-            ) from None
+    found, overrides = _named(config.model)
     if type(found) not in MODEL_FOR_MASKED_LM_MAPPING:
         raise ModelError(
-            f"model.name_or_path: {name} is a {found.model_type} model, which has no masked-language-model head; "
-            "choose one such as bert, roberta or modernbert"
+            f"model.name_or_path: {config.model.name_or_path} is a {found.model_type} model, which has no "
+            "masked-language-model head; choose one such as bert, roberta or modernbert"
         )
     trained = None if starts_from_scratch(config.model) else positions.max_positions(found)
     vocab_size = overrides.pop("vocab_size", None)
-    for key, value in overrides.items():
-        if not hasattr(found, key):
-            raise ModelError(f"model.overrides.{key}: a {found.model_type} configuration has no such field")
-        try:
-            setattr(found, key, value)
-        except Exception as error:  # the library checks types in its own way
-            raise ModelError(f"model.overrides.{key}: {reason(error.__cause__ or error)}") from None
+    _override(found, overrides)
     if tokenizer is not None:
         _fit_tokenizer(config, found, tokenizer, vocab_size, num_domain_tokens)
     elif found.vocab_size is None:  # left open by some, such as esm's; any size will do until there is a tokenizer
@@ -117,6 +112,33 @@ def architecture(
             ) from None
     _fit_positions(config, found, trained, say)
     return found
+
+
+def _named(config: ModelConfig) -> tuple[Any, dict[str, Any]]:
+    """The transformers configuration that a name stands for, and what is to be overridden in it."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    name = config.name_or_path
+    if is_architecture(name):
+        return CONFIG_MAPPING["bert" if name in SHAPES else name](), SHAPES.get(name, {}) | dict(config.overrides)
+    path = require(name, "model.name_or_path")
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False), dict(config.overrides)
+    except Exception as error:  # the library raises a dozen kinds for: no such name, no network, a broken file
+        raise ModelError(
+            f"model.name_or_path: {name} is neither an architecture nor a checkpoint that can be loaded "
+            f"({reason(error)})"
+        ) from None
+
+
+def _override(found: Any, overrides: Mapping[str, Any]) -> None:
+    for key, value in overrides.items():
+        if not hasattr(found, key):
+            raise ModelError(f"model.overrides.{key}: a {found.model_type} configuration has no such field")
+        try:
+            setattr(found, key, value)
+        except Exception as error:  # the library checks types in its own way
+            raise ModelError(f"model.overrides.{key}: {reason(error.__cause__ or error)}") from None
 
 
 def build(config: Config, architecture: Any, domain_tokens: Mapping[int, Sequence[int]] | None = None) -> Any:

@@ -26,6 +26,17 @@ class Way(NamedTuple):
     additive: bool
 
 
+# Architectures that the suite sees keep windows apart, and fields of a configuration by which some of them do not:
+# tokens are mixed by a convolution, or scaled by how many of a row are masked.
+KEEP_APART = frozenset(
+    {
+        *("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert"),
+        *("electra", "ernie", "esm", "eurobert", "megatron-bert", "modernbert"),
+        *("mpnet", "nomic_bert", "roberta", "roberta-prelayernorm", "xlm-roberta"),
+    }
+)
+_MIX = ("conv_kernel_size", "token_dropout")
+
 _WAYS = (Way(False, False), Way(False, True), Way(True, False))
 
 
@@ -83,6 +94,11 @@ class PackedAttention:
         if "attention_mask" in kwargs:
             return args, kwargs | {"attention_mask": mask}
         return (args[0], mask, *args[2:]), kwargs
+
+
+def is_known_to_fit(config: Any) -> bool:
+    """Whether a model of this transformers configuration takes packed rows, as far as is known without building it."""
+    return config.model_type in KEEP_APART and not any(getattr(config, name, None) for name in _MIX)
 
 
 def fit(model: Any) -> PackedAttention:
