@@ -1,7 +1,7 @@
 """What each part of a recipe brings, at equal compute: held-out loss per character, three seeds.
 
-    python benchmarks/recipes.py --source path/to/docs          # all recipes: hours; each core trains one at a time
-    python benchmarks/recipes.py --recipes truncate,chunk,pack  # some of them
+    python benchmarks/recipes.py --source path/to/docs --start python-docs  # all recipes; each core trains one
+    python benchmarks/recipes.py --recipes truncate,chunk,pack              # some, from random weights
 
 A recipe differs from the base (chunk, masks of 15% of the tokens, AdamW) in one thing, and trains until it has done the
 same work: 6L(12H^2) + 12LHs + 6p(HV + H^2) FLOPs per place of a row, padding included, p being its masking rate. What a
@@ -9,6 +9,10 @@ recipe has learnt is measured by one rule for all: the held-out documents are cu
 tokenizer, 15% of the tokens are masked, always the same, and the loss of these is divided by the characters they stand
 for. So longer tokens, which are fewer and harder to guess, compare with shorter ones. Work is counted, so it does not
 matter how busy the machine is. Prints a table and writes results/recipes.json.
+
+With --start all recipes go on from one model, which was trained on other documents first: as most people train, from a
+general model to their own documents. From random weights a small model stays with the frequencies of words for some
+hundred updates, for how many is mostly luck, and short runs measure little but that.
 """
 
 from __future__ import annotations
@@ -89,6 +93,9 @@ def main() -> None:
             finally:
                 cores.put(core)
 
+        if arguments.start is not None:
+            say(f"training the model to begin with on {arguments.start}")
+            arguments.model_folder = start(arguments, Path(folder))
         prepared(arguments.recipes, arguments)  # else the first of each would wait for the other
         with ThreadPoolExecutor(cores.qsize()) as pool:
             for name, seed, result in pool.map(one, wanted):
@@ -98,44 +105,57 @@ def main() -> None:
     show(found, arguments)
 
 
+def start(arguments: argparse.Namespace, folder: Path) -> Path:
+    """Train the model that all recipes begin with, on documents of its own, by the base recipe; on all cores."""
+    scratch = argparse.Namespace(**vars(arguments) | {"source": arguments.start, "lr": arguments.start_lr})
+    _train(flags_of(BASE, scratch), updates_of(BASE, arguments, arguments.start_work), folder / "start")
+    return folder / "start" / "model"
+
+
 def flags_of(name: str, arguments: argparse.Namespace) -> list[str]:
     """The flags of `train.py` for a recipe."""
-    recipe, shape = RECIPES[name], workload.shape(arguments.model, arguments.vocabulary)
+    recipe = RECIPES[name]
     return [
         *(f"--corpus.source={arguments.source}", f"--corpus.cache_dir={arguments.cache}"),
         *("--corpus.validation_fraction=0.2", f"--rows.max_length={arguments.length}", "--rows.mode=chunk"),
-        *(f"--tokenizer.train_vocab_size={arguments.vocabulary}", "--model.name_or_path=bert"),
-        f"--model.overrides={json.dumps({k: v for k, v in shape.overrides.items() if k != 'vocab_size'} | NO_DROPOUT)}",
+        *_model(arguments),
         *(f"--batch.global_size={BATCH}", f"--optim.lr={arguments.lr * recipe.lr}"),
         *recipe.flags,
     ]
+
+
+def _model(arguments: argparse.Namespace) -> list[str]:
+    if arguments.model_folder is not None:
+        return [f"--model.name_or_path={arguments.model_folder}"]
+    shape = workload.shape(arguments.model, arguments.vocabulary).overrides | NO_DROPOUT
+    return [
+        *(f"--tokenizer.train_vocab_size={shape.pop('vocab_size')}", "--model.name_or_path=bert"),
+        f"--model.overrides={json.dumps(shape)}",
+    ]
+
+
+def updates_of(name: str, arguments: argparse.Namespace, work: float) -> int:
+    """How many updates of a recipe take as much work."""
+    shape = workload.shape(arguments.model, arguments.vocabulary)
+    per_place = shape.flops_per_token(arguments.length, RECIPES[name].masked)
+    return round(work / (per_place * BATCH * arguments.length))
 
 
 def prepared(names: list[str], arguments: argparse.Namespace) -> None:
     """Prepare the rows of all recipes, and those that each is measured on."""
     for name in names:
         for more in ([], ["--rows.mode=chunk"]):
-            _run("prepare.py", [*_only(flags_of(name, arguments), "corpus", "rows", "tokenizer"), *more])
+            _run("prepare.py", [*_of_rows(flags_of(name, arguments)), *more])
 
 
 def trained(name: str, seed: int, arguments: argparse.Namespace, folder: Path, core: int) -> dict[str, float]:
     """Train a recipe on one core and measure what it has learnt."""
-    recipe, shape = RECIPES[name], workload.shape(arguments.model, arguments.vocabulary)
-    per_place = shape.flops_per_token(arguments.length, recipe.masked)
-    updates = round(arguments.work / (per_place * BATCH * arguments.length))
+    updates, flags = updates_of(name, arguments, arguments.work), flags_of(name, arguments)
     run = folder / f"{name}-{seed}".replace(" ", "_").replace("%", "")
     began = time.perf_counter()
-    _run(
-        "train.py",
-        [
-            *flags_of(name, arguments),
-            *(f"--seed={seed}", f"--optim.steps={updates}", f"--output_dir={run}", "--tracking.trackers=[]"),
-            *("--validation.every=null", "--checkpoint.every=null", "--export.verify=false"),
-        ],
-        core,
-    )
+    _train([*flags, f"--seed={seed}"], updates, run, core)
     seconds = time.perf_counter() - began
-    measured: dict[str, float] = apart(measure, run, flags_of(name, arguments), core, environment=ON_CPU)
+    measured: dict[str, float] = apart(measure, run, flags, core, environment=ON_CPU)
     return measured | {"updates": updates, "seconds": seconds}
 
 
@@ -155,7 +175,7 @@ def measure(run: Path, flags: list[str], core: int) -> dict[str, float]:
     from mlm_dist.prepare import prepare
     from mlm_dist.training.validation import MASK_SEED, evaluate
 
-    corpus = prepare(parse([*_only(flags, "corpus", "rows", "tokenizer"), "--rows.mode=chunk"]))
+    corpus = prepare(parse([*_of_rows(flags), "--rows.mode=chunk"]))
     special = tokens.special_tokens(corpus.tokenizer)
     masker = Masker(MaskingConfig(probability=MEASURED), MASK_SEED, special.mask, special.all, len(corpus.tokenizer))
     batches = list(validation_batches(corpus.rows("validation"), masker, 32, 1, 0))
@@ -176,7 +196,7 @@ def write(found: dict[str, list[dict[str, float]]], arguments: argparse.Namespac
     """Keep what there is so far, beside what other sources gave."""
     path: Path = arguments.output
     earlier = json.loads(path.read_text("utf-8"))["sources"] if path.is_file() else {}
-    about = {name: getattr(arguments, name) for name in ("model", "length", "vocabulary", "work", "lr")}
+    about = {name: getattr(arguments, name) for name in ("model", "length", "vocabulary", "start", "work", "lr")}
     name = Path(arguments.source).name
     results = {recipe: {"flags": RECIPES[recipe].flags, "seeds": runs} for recipe, runs in found.items() if runs}
     common.write(path, sources=earlier | {name: about | {"recipes": results}})
@@ -207,8 +227,15 @@ def _spread(values: list[float], sign: str = "") -> str:
     return f"{mean:{sign}.4f} ± {deviation:.4f}"
 
 
-def _only(flags: list[str], *groups: str) -> list[str]:
+def _of_rows(flags: list[str]) -> list[str]:
+    """The flags that rows depend on."""
+    groups = ("corpus", "rows", "tokenizer", "model")
     return [flag for flag in flags if flag.removeprefix("--").split(".")[0] in groups]
+
+
+def _train(flags: list[str], updates: int, run: Path, core: int | None = None) -> None:
+    quiet = ["--tracking.trackers=[]", "--validation.every=null", "--checkpoint.every=null", "--export.verify=false"]
+    _run("train.py", [*flags, f"--optim.steps={updates}", f"--output_dir={run}", *quiet], core)
 
 
 def _run(job: str, flags: list[str], core: int | None = None) -> None:
@@ -230,11 +257,16 @@ def _arguments() -> argparse.Namespace:
     add("--length", type=int, default=128, help="tokens in a row")
     add("--vocabulary", type=int, default=4096, help="tokens of the tokenizer that is trained")
     add("--work", type=float, default=2e13, help="FLOPs of each run")
-    add("--lr", type=float, default=3e-3, help="peak rate of the base")
+    add("--lr", type=float, help="peak rate of the base: 1e-3 with --start, else 3e-3")
+    add("--start", help="documents that the model to begin with is trained on first; else weights are random")
+    add("--start-work", type=float, default=2e13, help="FLOPs of that training")
+    add("--start-lr", type=float, default=3e-3, help="its peak rate")
     add("--seeds", type=int, default=3)
     add("--cache", default="~/.cache/mlm_dist", help="where prepared rows are kept")
     add("--output", type=Path, default=common.RESULTS / "recipes.json")
+    parser.set_defaults(model_folder=None)
     arguments = parser.parse_args()
+    arguments.lr = arguments.lr or (1e-3 if arguments.start else 3e-3)
     for name in set(arguments.recipes) - set(RECIPES):
         parser.error(f"--recipes: {name} is none of {', '.join(RECIPES)}")
     return arguments
