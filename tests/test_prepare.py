@@ -200,6 +200,26 @@ def test_pack_keeps_what_chunk_keeps_in_fewer_rows(folder: Path, tmp_path: Path)
     assert pack.manifest["tokens"]["padded"] < chunk.manifest["tokens"]["padded"] / 2
 
 
+@pytest.mark.parametrize(
+    ("flags", "mode"),
+    [
+        ((), "pack"),
+        (("--model.name_or_path=modernbert",), "pack"),
+        (("--model.name_or_path=fnet",), "chunk"),
+        (("--model.name_or_path=esm", '--model.overrides={"token_dropout": true}'), "chunk"),
+        (("--model.name_or_path=fnet", "--rows.mode=pack"), "pack"),
+        (("--rows.mode=chunk",), "chunk"),
+    ],
+)
+def test_rows_are_packed_where_the_architecture_is_known_to_keep_windows_apart(
+    flags: tuple[str, ...], mode: str, folder: Path, tmp_path: Path
+) -> None:
+    corpus = prepare(config(folder, tmp_path / "cache", *flags))
+    assert corpus.manifest["config"]["rows"]["mode"] == mode and corpus.is_packed == (mode == "pack")
+    num_windows = [len(row) for row in load(corpus.folder / "train")["lengths"][:]]
+    assert (max(num_windows) > 1) == (mode == "pack")
+
+
 def test_duplicates_stay_where_they_are_wanted(mixed: Path, tmp_path: Path) -> None:
     documents = prepare(config(mixed, tmp_path / "cache", "--corpus.deduplicate=none")).manifest["documents"]
     assert documents["kept"] == 31 and "duplicate" not in documents["dropped"]
