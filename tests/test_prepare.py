@@ -114,8 +114,9 @@ def test_figures_add_up(mixed: Path, tmp_path: Path) -> None:
     splits = {split: load(corpus.folder / split) for split in ("train", "validation")}
     assert manifest["rows"] == {split: len(rows) for split, rows in splits.items()}
     num_rows = sum(manifest["rows"].values())
-    lengths = sum(sum(map(sum, rows["lengths"][:])) for rows in splits.values())
-    assert manifest["tokens"] == {"kept": lengths - 2 * num_rows, "dropped": 0, "padded": num_rows * LENGTH - lengths}
+    lengths = [length for rows in splits.values() for row in rows["lengths"][:] for length in row]
+    kept, used = sum(lengths) - 2 * len(lengths), sum(lengths)
+    assert manifest["tokens"] == {"kept": kept, "dropped": 0, "padded": num_rows * LENGTH - used}
 
 
 def test_manifest_says_where_it_is_from(folder: Path, tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_manifest_describes_every_file(folder: Path, tmp_path: Path) -> None:
 def test_rows_hold_every_token_of_every_document_once(folder: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    corpus = prepare(config(folder, tmp_path / "cache"))
+    corpus = prepare(config(folder, tmp_path / "cache", "--rows.mode=chunk"))
     tokenizer = AutoTokenizer.from_pretrained(str(corpus.folder / "tokenizer"))
     expected = {
         path.name: tokenizer(path.read_text().strip(), add_special_tokens=False)["input_ids"]
@@ -177,7 +178,7 @@ def test_prepared_corpus_gives_its_rows_at_random(folder: Path, tmp_path: Path) 
 
 
 def test_truncate_drops_what_chunk_keeps(folder: Path, tmp_path: Path) -> None:
-    chunk = prepare(config(folder, tmp_path / "cache")).manifest
+    chunk = prepare(config(folder, tmp_path / "cache", "--rows.mode=chunk")).manifest
     truncate = prepare(config(folder, tmp_path / "cache", "--rows.mode=truncate")).manifest
     assert truncate["tokens"]["dropped"] > 0
     assert truncate["tokens"]["kept"] + truncate["tokens"]["dropped"] == chunk["tokens"]["kept"]

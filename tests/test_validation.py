@@ -55,7 +55,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
         (root / "other" / f"{i:02d}.txt").write_text(jargon(100 + i, 20), "utf-8")
     return parse(
         [
-            *(f"--corpus.source={root / 'own'}", f"--corpus.cache_dir={root / 'cache'}", "--rows.max_length=32"),
+            *(
+                f"--corpus.source={root / 'own'}",
+                f"--corpus.cache_dir={root / 'cache'}",
+                "--rows.max_length=32",
+                "--rows.mode=chunk",
+            ),
             *("--corpus.validation_fraction=0.3", f"--validation.second_source={root / 'other'}"),
             *("--tokenizer.train_vocab_size=300", "--tokenizer.add_domain_tokens=40"),
         ]
