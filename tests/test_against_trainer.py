@@ -18,6 +18,7 @@ SIGMAS = 4.5
 NOTEBOOK = (
     *("--optim.lr=1e-3", "--optim.weight_decay=0", "--optim.betas=[0.9,0.999]", "--optim.eps=1e-8"),
     *("--optim.max_grad_norm=1", "--optim.warmup=0", "--optim.schedule=linear", f"--batch.global_size={BATCH}"),
+    "--rows.mode=chunk",
 )
 NO_DROPOUT = '--model.overrides={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}'
 
