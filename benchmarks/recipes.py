@@ -72,6 +72,8 @@ RECIPES = {
     "Muon": Recipe(["--optim.name=muon"]),
     "Lion": Recipe(["--optim.name=lion"], lr=0.3),
     "wsd": Recipe(["--optim.schedule=wsd"]),
+    "double rate": Recipe(lr=2.0),
+    "double rate and wsd": Recipe(["--optim.schedule=wsd"], lr=2.0),
     "200 domain tokens": Recipe(["--tokenizer.add_domain_tokens=200"]),
 }
 
@@ -193,13 +195,16 @@ def measure(run: Path, flags: list[str], core: int) -> dict[str, float]:
 
 
 def write(found: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> None:
-    """Keep what there is so far, beside what other sources gave."""
+    """Keep what there is so far, beside what other sources gave, and other recipes under the same conditions."""
     path: Path = arguments.output
-    earlier = json.loads(path.read_text("utf-8"))["sources"] if path.is_file() else {}
-    about = {name: getattr(arguments, name) for name in ("model", "length", "vocabulary", "start", "work", "lr")}
+    sources = json.loads(path.read_text("utf-8"))["sources"] if path.is_file() else {}
+    conditions = ("model", "length", "vocabulary", "start", "start_work", "work", "lr")
+    about = {name: getattr(arguments, name) for name in conditions}
     name = Path(arguments.source).name
-    results = {recipe: {"flags": RECIPES[recipe].flags, "seeds": runs} for recipe, runs in found.items() if runs}
-    common.write(path, sources=earlier | {name: about | {"recipes": results}})
+    earlier = sources.get(name, {})
+    recipes = earlier["recipes"] if {key: earlier.get(key) for key in about} == about else {}
+    found_now = {recipe: {"flags": RECIPES[recipe].flags, "seeds": runs} for recipe, runs in found.items() if runs}
+    common.write(path, sources=sources | {name: about | {"recipes": recipes | found_now}})
 
 
 def show(found: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> None:
@@ -259,7 +264,7 @@ def _arguments() -> argparse.Namespace:
     add("--work", type=float, default=2e13, help="FLOPs of each run")
     add("--lr", type=float, help="peak rate of the base: 1e-3 with --start, else 3e-3")
     add("--start", help="documents that the model to begin with is trained on first; else weights are random")
-    add("--start-work", type=float, default=2e13, help="FLOPs of that training")
+    add("--start-work", type=float, default=1e13, help="FLOPs of that training")
     add("--start-lr", type=float, default=3e-3, help="its peak rate")
     add("--seeds", type=int, default=3)
     add("--cache", default="~/.cache/mlm_dist", help="where prepared rows are kept")
@@ -267,6 +272,7 @@ def _arguments() -> argparse.Namespace:
     parser.set_defaults(model_folder=None)
     arguments = parser.parse_args()
     arguments.lr = arguments.lr or (1e-3 if arguments.start else 3e-3)
+    arguments.start_work = arguments.start_work if arguments.start else None
     for name in set(arguments.recipes) - set(RECIPES):
         parser.error(f"--recipes: {name} is none of {', '.join(RECIPES)}")
     return arguments

@@ -259,11 +259,15 @@ def start(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Pat
     return folder
 
 
-def train(run: Path, start: Path, folder: Path, *flags: str) -> launching.Ended:
-    """A run from that checkpoint on rows of 64."""
+def train(run: Path, start: Path, folder: Path, *flags: str, topology: str = "") -> launching.Ended:
+    """A run from that checkpoint on rows of 64; on one process, or on two of a topology."""
     source = (f"--corpus.source={folder}", f"--corpus.cache_dir={run.parent / 'cache'}", f"--output_dir={run}")
     model = (f"--model.name_or_path={start}", "--rows.max_length=64", "--export.verify=false")
-    ended = launching.python("train.py", *source, *model, *flags)
+    if topology:
+        two = ("--num_processes=2", "--mixed_precision=no")
+        ended = launching.accelerate(topology, "train.py", *source, *model, *flags, launch=two)
+    else:
+        ended = launching.python("train.py", *source, *model, *flags)
     assert ended.returncode == 0, ended.output
     return ended
 
@@ -308,3 +312,14 @@ def test_run_on_longer_rows_goes_on(tmp_path: Path, start: Path, folder: Path) -
     ended = launching.python("validate.py", f"--output_dir={tmp_path / 'parts'}")
     assert ended.returncode == 0, ended.output
     assert "become 64" not in ended.output, "what the run exported has 64"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["cpu_2", "zero3"])
+def test_two_processes_stretch_as_one_does(topology: str, tmp_path: Path, start: Path, folder: Path) -> None:
+    one, two = (tmp_path / name for name in ("one", "two"))
+    for run, on in ((one, ""), (two, topology)):
+        ended = train(run, start, folder, "--optim.steps=4", "--batch.global_size=4", "--logging.every=1", topology=on)
+        assert "become 64" in ended.output
+    expected, found = ([line["loss"] for line in launching.metrics(run, "train")] for run in (one, two))
+    assert found == pytest.approx(expected, rel=1e-5)
