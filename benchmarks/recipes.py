@@ -72,8 +72,7 @@ RECIPES = {
     "Muon": Recipe(["--optim.name=muon"]),
     "Lion": Recipe(["--optim.name=lion"], lr=0.3),
     "wsd": Recipe(["--optim.schedule=wsd"]),
-    "double rate": Recipe(lr=2.0),
-    "double rate and wsd": Recipe(["--optim.schedule=wsd"], lr=2.0),
+    "wsd at half the rate": Recipe(["--optim.schedule=wsd"], lr=0.5),
     "200 domain tokens": Recipe(["--tokenizer.add_domain_tokens=200"]),
 }
 
@@ -262,7 +261,7 @@ def _arguments() -> argparse.Namespace:
     add("--length", type=int, default=128, help="tokens in a row")
     add("--vocabulary", type=int, default=4096, help="tokens of the tokenizer that is trained")
     add("--work", type=float, default=2e13, help="FLOPs of each run")
-    add("--lr", type=float, help="peak rate of the base: 1e-3 with --start, else 3e-3")
+    add("--lr", type=float, help="peak rate of the base: 4e-3 with --start, else 3e-3")
     add("--start", help="documents that the model to begin with is trained on first; else weights are random")
     add("--start-work", type=float, default=1e13, help="FLOPs of that training")
     add("--start-lr", type=float, default=3e-3, help="its peak rate")
@@ -271,7 +270,7 @@ def _arguments() -> argparse.Namespace:
     add("--output", type=Path, default=common.RESULTS / "recipes.json")
     parser.set_defaults(model_folder=None)
     arguments = parser.parse_args()
-    arguments.lr = arguments.lr or (1e-3 if arguments.start else 3e-3)
+    arguments.lr = arguments.lr or (4e-3 if arguments.start else 3e-3)
     arguments.start_work = arguments.start_work if arguments.start else None
     for name in set(arguments.recipes) - set(RECIPES):
         parser.error(f"--recipes: {name} is none of {', '.join(RECIPES)}")
