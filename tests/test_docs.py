@@ -150,8 +150,7 @@ COMMANDS = {
     "python benchmarks/prepare.py --source path/to/docs": LONG,
     "python benchmarks/prepare.py --source path/to/docs --scale-gb 2": LONG,
     "python benchmarks/recipes.py": LONG,
-    "python benchmarks/recipes.py --recipes truncate,chunk,pack --work 3e12 --source path/to/docs": LONG,
-    "python benchmarks/recipes.py --source path/to/docs": LONG,
+    "python benchmarks/recipes.py --source path/to/docs --start python-docs --work 3e12": LONG,
     "python benchmarks/throughput.py --models 2x128,6x384,bert-base --lengths 128 --no-search "
     "--source path/to/docs": LONG,
     "python benchmarks/gpu.py": LONG,
