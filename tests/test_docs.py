@@ -149,7 +149,6 @@ COMMANDS = {
     "python benchmarks/time_to_loss.py --source path/to/docs --quality": LONG,
     "python benchmarks/prepare.py --source path/to/docs": LONG,
     "python benchmarks/prepare.py --source path/to/docs --scale-gb 2": LONG,
-    "python benchmarks/recipes.py": LONG,
     "python benchmarks/recipes.py --source path/to/docs --start python-docs --work 3e12": LONG,
     "python benchmarks/throughput.py --models 2x128,6x384,bert-base --lengths 128 --no-search "
     "--source path/to/docs": LONG,
