@@ -154,7 +154,9 @@ COMMANDS = {
     "--source path/to/docs": LONG,
     "python benchmarks/gpu.py": LONG,
     "python benchmarks/loader.py": LONG,
+    "python benchmarks/loader.py --source path/to/docs": LONG,
     "python benchmarks/scaling.py": LONG,
+    "python benchmarks/scaling.py --source path/to/docs": LONG,
     "python benchmarks/checkpoint.py": LONG,
     "python benchmarks/scaling.py --predict": Tried(),
 }
