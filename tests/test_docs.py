@@ -147,6 +147,8 @@ COMMANDS = {
     "python benchmarks/throughput.py --models 6x384 --lengths 128": LONG,
     "python benchmarks/time_to_loss.py --source path/to/docs": LONG,
     "python benchmarks/time_to_loss.py --source path/to/docs --quality": LONG,
+    "python benchmarks/time_to_loss.py --source path/to/docs --quality --model runs/quickstart/model --lr 1e-3 "
+    "--tokens 500000": LONG,
     "python benchmarks/prepare.py --source path/to/docs": LONG,
     "python benchmarks/prepare.py --source path/to/docs --scale-gb 2": LONG,
     "python benchmarks/recipes.py --source path/to/docs --start python-docs --work 3e12": LONG,
