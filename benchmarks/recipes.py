@@ -144,9 +144,10 @@ def updates_of(name: str, arguments: argparse.Namespace, work: float) -> int:
 
 def prepared(names: list[str], arguments: argparse.Namespace) -> None:
     """Prepare the rows of all recipes, and those that each is measured on."""
-    for name in names:
+    wanted = [tuple(_of_rows(flags_of(name, arguments))) for name in names]
+    for flags in dict.fromkeys(wanted):  # most recipes have the same rows
         for more in ([], ["--rows.mode=chunk"]):
-            _run("prepare.py", [*_of_rows(flags_of(name, arguments)), *more])
+            _run("prepare.py", [*flags, *more])
 
 
 def trained(name: str, seed: int, arguments: argparse.Namespace, folder: Path, core: int) -> dict[str, float]:
