@@ -200,6 +200,7 @@ def write(found: dict[str, list[dict[str, float]]], arguments: argparse.Namespac
     sources = json.loads(path.read_text("utf-8"))["sources"] if path.is_file() else {}
     conditions = ("model", "length", "vocabulary", "start", "start_work", "work", "lr")
     about = {name: getattr(arguments, name) for name in conditions}
+    about["start"] = arguments.start and Path(arguments.start).name
     name = Path(arguments.source).name
     earlier = sources.get(name, {})
     recipes = earlier["recipes"] if {key: earlier.get(key) for key in about} == about else {}
