@@ -24,7 +24,8 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch import nn
 
-from mlm_dist.training.checkpoint import Checkpoints, RunState
+from mlm_dist.training.checkpoint import RunState
+from mlm_dist.training.saving import Checkpoints
 
 
 def model_of(millions: int) -> nn.Module:

@@ -18,7 +18,6 @@ and nothing is held out. Every run is a process of its own, and contenders take 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import random
@@ -30,18 +29,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import common
+import corpora
 from rich.console import Console
 from rich.table import Table
 
 RESULTS = common.RESULTS / "prepare.json"
 LENGTH = 128
-FILES_PER_FOLDER = 1000
 LIBRARIES = ("tokenizers", "pyarrow", "datasketch", "markdown-it-py", "nanotoken")
 OFF = ("--corpus.clean=none", "--corpus.deduplicate=none", "--corpus.validation_fraction=0.0", "--rows.mode=chunk")
 # Each step of preparing, added to what is off in the race.
@@ -52,81 +51,6 @@ STEPS = {
     "deduplicate near": ("--corpus.deduplicate=near",),
     "all, as by default": ("--corpus.clean=markdown", "--corpus.deduplicate=near", "--corpus.validation_fraction=0.05"),
 }
-
-
-def documents(source: Path | None) -> list[str]:
-    """The texts that are repeated with changes: those of a folder, or the interpreter's own."""
-    if source is None:
-        from mlm_dist.corpus import python_docs
-
-        return [text for text in python_docs.documents() if len(text) >= 200]
-    paths = [path for path in sorted(source.rglob("*")) if path.suffix in (".md", ".rst", ".txt") and path.is_file()]
-    texts = [path.read_text("utf-8", "replace") for path in paths]
-    if not texts:
-        raise SystemExit(f"error: --source: no .md, .rst or .txt file in {source}; name another folder")
-    return texts
-
-
-def varied(texts: Sequence[str], size: int) -> Iterator[str]:
-    """So many bytes of documents: first all as they are, then copies in which every fourth word is another of its own.
-
-    So no copy is a near-copy: of any five words in a row at least one has changed.
-    """
-    written = 0
-    for copy in itertools.count():
-        for i, text in enumerate(texts):
-            words = text.split(" ")
-            places = [k for k in range(copy % 4, len(words), 4) if words[k].isalpha()]
-            mixed = [words[k] for k in places]
-            if copy:
-                random.Random(f"{copy} {i}").shuffle(mixed)
-            for k, word in zip(places, mixed, strict=True):
-                words[k] = word
-            changed = " ".join(words)
-            yield changed
-            written += len(changed.encode())
-            if written >= size:
-                return
-
-
-def write_files(texts: Iterator[str], folder: Path) -> int:
-    """One .md file a document, a thousand in a folder; returns their bytes."""
-    size = 0
-    for i, text in enumerate(texts):
-        path = folder / f"{i // FILES_PER_FOLDER:04d}" / f"{i % FILES_PER_FOLDER:03d}.md"
-        if i % FILES_PER_FOLDER == 0:
-            path.parent.mkdir(parents=True)
-        size += path.write_bytes(text.encode())
-    return size
-
-
-def write_jsonl(texts: Iterator[str], path: Path) -> int:
-    """One object a line."""
-    with open(path, "w", encoding="utf-8") as file:
-        for text in texts:
-            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-    return path.stat().st_size
-
-
-def write_parquet(texts: Iterator[str], path: Path) -> int:
-    """A column of texts, in row groups as large as pyarrow makes them by default; returns their bytes of text."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    size, group = 0, []
-    with pq.ParquetWriter(path, pa.schema({"text": pa.large_string()})) as writer:
-        for text in texts:
-            group.append(text)
-            size += len(text.encode())
-            if len(group) == 5000:
-                writer.write_table(pa.table([group], schema=writer.schema))
-                group.clear()
-        if group:
-            writer.write_table(pa.table([group], schema=writer.schema))
-    return size
-
-
-FORMS = {"documents": write_files, "documents.jsonl": write_jsonl, "documents.parquet": write_parquet}
 
 
 def by_notebook(folder: Path, tokenizer: Path, out: Path) -> dict[str, Any]:
@@ -245,8 +169,8 @@ def shown(title: str, found: dict[str, list[dict[str, Any]]], size: int, against
 
 def race(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Against the notebook, step by step, and one process against two."""
-    texts = documents(arguments.source)
-    size = write_files(varied(texts, int(arguments.mb * 1e6)), scratch / "documents")
+    texts = corpora.documents(arguments.source)
+    size = corpora.write_files(corpora.varied(texts, int(arguments.mb * 1e6)), scratch / "documents")
     tokenizer = trained(scratch / "documents", scratch)
     base = {"source": str(scratch / "documents"), "scratch": str(scratch)}
     with_it = f"--tokenizer.path={tokenizer}"
@@ -288,11 +212,11 @@ def trained(source: Path, scratch: Path) -> Path:
 
 def scale(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Much text in several forms, prepared as by default: how long it takes and how much memory."""
-    texts = documents(arguments.source)
+    texts = corpora.documents(arguments.source)
     size = int(arguments.scale_gb * 1e9)
     measured = {}
     for name in arguments.forms:
-        FORMS[name](varied(texts, size), scratch / name)
+        corpora.FORMS[name](corpora.varied(texts, size), scratch / name)
         task = {"who": "ours", "source": str(scratch / name), "flags": [], "scratch": str(scratch)}
         found = {f"{count} process{'es' * (count > 1)}": [run(task, processes=count)] for count in arguments.processes}
         title = f"{size / 1e9:g} GB as {name}, all steps as by default, tokenizer trained"
@@ -304,10 +228,10 @@ def scale(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 def tiny(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Very many very small files."""
     count = arguments.tiny_files
-    words = " ".join(documents(arguments.source)).split()
+    words = " ".join(corpora.documents(arguments.source)).split()
     draw = random.Random(0)
     starts = (draw.randrange(len(words) - 60) for _ in range(count))
-    size = write_files((" ".join(words[k : k + 60]) for k in starts), scratch / "tiny")
+    size = corpora.write_files((" ".join(words[k : k + 60]) for k in starts), scratch / "tiny")
     task = {"who": "ours", "source": str(scratch / "tiny"), "flags": [], "scratch": str(scratch)}
     found = {f"{number} process{'es' * (number > 1)}": [run(task, processes=number)] for number in arguments.processes}
     measured = shown(f"{count:,} files of 60 words, all steps as by default", found, size, next(iter(found)))
@@ -330,7 +254,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="counted turns of the race")
     parser.add_argument("--quick", action="store_true", help="8 MB, 3 turns")
     parser.add_argument("--scale-gb", type=float, help="prepare so much text, in each of --forms, instead of the race")
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), help="of --scale-gb")
+    parser.add_argument("--forms", nargs="+", choices=corpora.FORMS, default=list(corpora.FORMS), help="of --scale-gb")
     parser.add_argument("--tiny-files", type=int, help="prepare so many files of 60 words instead of the race")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="of the parts on scale")
     parser.add_argument("--folder", type=Path, help="where to write; by default a temporary folder")

@@ -30,7 +30,7 @@ from mlm_dist.modeling.build import architecture
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.prepare import prepare
 from mlm_dist.reporting.record import read_record
-from mlm_dist.training import best, checkpoint, distributed
+from mlm_dist.training import best, checkpoint, distributed, finding
 
 
 def main(config: Config) -> None:
@@ -70,7 +70,7 @@ def export(
     """
 
     def write_best() -> None:
-        point = checkpoint.require_best(run / "checkpoints", job.say)
+        point = finding.require_best(run / "checkpoints", job.say)
         model, best_step = _load(config, corpus, point)
         _write(model, corpus, run, config, best_step)
 
@@ -152,9 +152,9 @@ def _write(model: Any, corpus: PreparedCorpus, run: Path, config: Config, step: 
 def _point(config: Config, run: Path) -> Path:
     """The checkpoint that `export.checkpoint` means, verified."""
     if best.is_exported(config):
-        return checkpoint.require_best(run / "checkpoints", job.say)
+        return finding.require_best(run / "checkpoints", job.say)
     if config.export.checkpoint in (None, "newest"):
-        return checkpoint.require_newest(run / "checkpoints", job.say)
+        return finding.require_newest(run / "checkpoints", job.say)
     point = Path(config.export.checkpoint).expanduser()
     if not checkpoint.is_name(point.name) or not point.is_dir():
         raise CheckpointError(f"export.checkpoint: {point} is no checkpoint; name a folder such as step-00000500")

@@ -21,7 +21,7 @@ from mlm_dist.batching.plan import BatchPlan, batch_plan, num_updates
 from mlm_dist.config import Config
 from mlm_dist.corpus import git, tokens
 from mlm_dist.modeling.build import architecture, starts_from_scratch, tokenizer_of
-from mlm_dist.training import best, checkpoint, contradictions, distributed, measuring, memory, topology
+from mlm_dist.training import best, contradictions, distributed, measuring, memory, saving, topology
 from mlm_dist.training.memory import Memory, Shape
 from mlm_dist.training.optim import warmup_updates
 from mlm_dist.training.topology import Topology
@@ -146,7 +146,7 @@ def _memory(seen: Foreseen, shown: Table) -> None:
 
 
 def _disk(config: Config, seen: Foreseen, shown: Table) -> None:
-    needed = checkpoint.disk_needed(seen.shape.parameters, best.num_kept(config))
+    needed = saving.disk_needed(seen.shape.parameters, best.num_kept(config))
     place = Path(config.output_dir).expanduser().absolute()
     while not place.exists():
         place = place.parent

@@ -14,8 +14,7 @@ import functools
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,24 +28,21 @@ from mlm_dist.corpus import (
     domain_tokens,
     encoding,
     git,
+    manifest,
     reading,
-    rows,
+    row_making,
     selection,
     sources,
     summary,
     tokenizer_training,
     tokens,
-    words,
 )
 from mlm_dist.corpus.meeting import Meeting
-from mlm_dist.corpus.rows import RowBlock
-from mlm_dist.corpus.store import FORMAT, SPLITS, CorpusStore, PreparedCorpus, ShardKeys, words_key
+from mlm_dist.corpus.store import FORMAT, CorpusStore, PreparedCorpus, ShardKeys, words_key
 from mlm_dist.corpus.training_texts import TrainingTexts
 from mlm_dist.errors import CorpusError, reason
 from mlm_dist.files import lock, write_json
 from mlm_dist.modeling.build import rows_mode, tokenizer_of
-
-BLOCK_TOKENS = 1 << 22  # made into rows together
 
 
 def main(config: Config) -> None:
@@ -108,9 +104,9 @@ def find(config: Config) -> tuple[PreparedCorpus | None, int | None]:
     paths = sorted(cache_dir.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for corpus in (PreparedCorpus(path.parent) for path in paths if path.parent.suffix != ".partial"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            manifest = corpus.manifest
-            made_from = manifest["source"]["location"], manifest["config"]
-            if manifest["format"] == FORMAT and made_from == (location, json.loads(json.dumps(described))):
+            found = corpus.manifest
+            made_from = found["source"]["location"], found["config"]
+            if found["format"] == FORMAT and made_from == (location, json.loads(json.dumps(described))):
                 return corpus, None
     return None, None
 
@@ -155,7 +151,7 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
 
         def tokenize(i: int) -> None:
             if not store.is_finished(shards[i].rows):
-                _tokenize(config, store, encoder, special, shortens, sides[i], shards[i])
+                row_making.make(config.rows, store, encoder, special, shortens, sides[i], shards[i])
 
         # While the tokens of one shard are computed, those of another are made into rows and written.
         with ThreadPoolExecutor(2) as pool:
@@ -165,11 +161,12 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
             marking = encoding.Encoder(tokenizer, marking=True)
             for i in mine:
                 if not store.is_finished(shards[i].words):
-                    _mark_words(config, store, marking, special, sides[i], shards[i])
+                    row_making.mark_words(config.rows, store, marking, special, sides[i], shards[i])
 
     def publish() -> None:
         meeting.wait_for([store.mark(key) for _, *made in shards for key in made if key])
-        _publish(store, plan, shards)
+        seen = (np.load(store.partial / "shards" / f"{shard.rows}.npy", allow_pickle=False) for shard in shards)
+        store.publish(manifest.describe(store, plan, shards), shards, sum(seen))
 
     meeting.lead("publish", publish)
 
@@ -274,7 +271,7 @@ def _make_tokenizer(
     """Take the tokenizer the config names, or train one on the training documents, and keep it with the rows."""
     num_train = chosen.count(selection.TRAIN)
     if not (num_train or chosen.count(selection.VALIDATION)):
-        reasons = _dropped([store.figures(key) for key in keys], chosen)
+        reasons = manifest.dropped([store.figures(key) for key in keys], chosen)
         said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items()) or "no documents in it"
         raise CorpusError(
             f"corpus.source: {git.without_credentials(config.corpus.source)} has no document left to train on "
@@ -301,169 +298,6 @@ def _make_tokenizer(
     tokens.save(tokenizer, store.partial / "tokenizer")
     write_json(store.partial / "domain_tokens.json", [dataclasses.asdict(one) for one in added], indent=1)
     return tokenizer
-
-
-def _tokenize(
-    config: Config,
-    store: CorpusStore,
-    encoder: encoding.Encoder,
-    special: tokens.SpecialTokens,
-    shortens: np.ndarray,
-    side: np.ndarray,
-    shard: ShardKeys,
-) -> None:
-    """Turn the documents of a shard into rows of both splits."""
-    figures: dict[str, Any] = {}
-    paths = []
-    for split, wanted in zip(SPLITS, (selection.TRAIN, selection.VALIDATION), strict=True):
-        seen = np.zeros(encoder.vocab_size, np.int64)
-        totals = Counter(dict.fromkeys(("rows", "kept", "dropped", "padded", "saved"), 0))
-
-        def blocks(wanted: int = wanted, seen: np.ndarray = seen, totals: Counter[str] = totals) -> Iterator[RowBlock]:
-            for ids, lengths in _encoded(store.documents(shard.documents), encoder, side == wanted):
-                block = _windowed(config, ids, lengths, special)
-                totals.update(block.figures(len(ids)) | {"saved": int(shortens[ids].sum())})
-                seen += np.bincount(block.input_ids.reshape(-1), minlength=len(seen))
-                yield block
-
-        rows.write(store.rows(shard.rows, split), config.rows.max_length, blocks())
-        paths.append(store.rows(shard.rows, split))
-        figures[split] = dict(totals)
-        if split == "train":
-            seen[list(special.all)] = 0
-            path = store.partial / "shards" / f"{shard.rows}.npy"
-            np.save(path, seen, allow_pickle=False)
-            paths.append(path)
-    store.finish(shard.rows, paths, figures)
-
-
-def _mark_words(
-    config: Config,
-    store: CorpusStore,
-    encoder: encoding.Encoder,
-    special: tokens.SpecialTokens,
-    side: np.ndarray,
-    shard: ShardKeys,
-) -> None:
-    """Find out where words begin in the training rows of a shard, which are made."""
-    encoded = _encoded(store.documents(shard.documents), encoder, side == selection.TRAIN)
-    blocks = (_windowed(config, ids, lengths, special) for ids, lengths in encoded)
-    words.write(store.words(shard.words), store.rows(shard.rows, "train"), config.rows.max_length, blocks)
-    store.finish(shard.words, [store.words(shard.words)], {})
-
-
-def _windowed(config: Config, ids: np.ndarray, lengths: np.ndarray, special: tokens.SpecialTokens) -> RowBlock:
-    assert config.rows.mode is not None, "not settled"
-    return rows.window(ids, lengths, config.rows.mode, config.rows.max_length, special)
-
-
-def _encoded(path: Path, encoder: encoding.Encoder, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The tokens of the wanted documents of a shard, some millions at a time."""
-    waiting: list[tuple[np.ndarray, np.ndarray]] = []
-    count = 0
-    for group in documents.texts(path, wanted):
-        waiting.append(encoder(group))
-        count += len(waiting[-1][0])
-        if count >= BLOCK_TOKENS:
-            yield _joined(waiting)
-            waiting, count = [], 0
-    if waiting:
-        yield _joined(waiting)
-
-
-def _joined(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([ids for ids, _ in pairs]), np.concatenate([lengths for _, lengths in pairs])
-
-
-def _publish(store: CorpusStore, plan: dict[str, Any], shards: Sequence[ShardKeys]) -> None:
-    """Add up the shards' figures, write the manifest, and put the corpus in place."""
-    read = [store.figures(shard.documents) for shard in shards]
-    made = [store.figures(shard.rows) for shard in shards]
-    chosen = selection.load(store.partial / "selection.npz")
-    set_aside: dict[str, list[str]] = {reason: list(paths) for reason, paths in plan["source"]["set_aside"].items()}
-    for id_, why in (pair for one in read for pair in one["set_aside"]):
-        set_aside.setdefault(why, []).append(id_)
-    copies: dict[str, list[str]] = {}
-    ids = _ids(store, [shard.documents for shard in shards], chosen)
-    for i in np.flatnonzero(chosen.is_dropped).tolist():
-        set_aside.setdefault(selection.REASONS[int(chosen.side[i])], []).append(ids[i])
-        copies.setdefault(ids[int(chosen.stayed[i])], []).append(ids[i])
-    dropped = _dropped(read, chosen)
-    kept = chosen.count(selection.TRAIN) + chosen.count(selection.VALIDATION)
-    source = plan["source"]
-
-    def added(name: str) -> dict[str, int]:
-        return dict(sorted(sum((Counter(one[name]) for one in read), Counter()).items()))
-
-    manifest = {
-        "format": FORMAT,
-        "digest": plan["digest"],
-        "source": {
-            "kind": source["kind"],
-            "location": source["location"],
-            "commit": source["commit"],
-            "sha256": plan["source_digest"],
-            "files": len(source["files"]),
-            "set_aside": sum(map(len, source["set_aside"].values())),
-        },
-        "config": plan["config"],
-        "config_digest": hashlib.sha256(json.dumps(plan["config"], sort_keys=True).encode()).hexdigest(),
-        "documents": {
-            "found": kept + sum(dropped.values()),
-            "kept": kept,
-            "dropped": dropped,
-            "train": chosen.count(selection.TRAIN),
-            "validation": chosen.count(selection.VALIDATION),
-        },
-        "tokens": {
-            name: sum(one[split][name] for one in made for split in SPLITS) for name in ("kept", "dropped", "padded")
-        },
-        "domain_tokens": _domain_tokens(plan, store, made),
-        "rows": {split: sum(one[split]["rows"] for one in made) for split in SPLITS},
-        "encodings": added("encodings"),
-        "notes": added("notes"),
-        "set_aside": dict(sorted(set_aside.items())),
-        "copies": dict(sorted(copies.items())),
-        "shards": [shard.documents for shard in shards],
-    }
-    counts: np.ndarray = sum(
-        np.load(store.partial / "shards" / f"{shard.rows}.npy", allow_pickle=False) for shard in shards
-    )
-    store.publish(manifest, shards, counts)
-
-
-def _domain_tokens(plan: dict[str, Any], store: CorpusStore, made: Sequence[dict[str, Any]]) -> dict[str, float] | None:
-    """How many words were added, and the tokens of all documents before (each word in its pieces) and after."""
-    if plan["config"]["tokenizer"]["add_domain_tokens"] is None:
-        return None
-    after = sum(one[split][name] for one in made for split in SPLITS for name in ("kept", "dropped"))
-    before = after + sum(one[split]["saved"] for one in made for split in SPLITS)
-    return {
-        "added": len(PreparedCorpus(store.partial).domain_tokens),
-        "tokens_before": before,
-        "tokens_after": after,
-        "percent_saved": round(100 * (before - after) / max(before, 1), 2),
-    }
-
-
-def _ids(store: CorpusStore, keys: Sequence[str], chosen: selection.Selection) -> dict[int, str]:
-    """The ids of the documents that were dropped and of those that stayed in their place, by their numbers."""
-    wanted = {*np.flatnonzero(chosen.is_dropped).tolist(), *chosen.stayed[chosen.is_dropped].tolist()}
-    found: dict[int, str] = {}
-    if wanted:
-        start = 0
-        for key in keys:
-            names = documents.ids(store.documents(key))
-            found |= {i: names[i - start] for i in range(start, start + len(names)) if i in wanted}
-            start += len(names)
-    return found
-
-
-def _dropped(read: Sequence[dict[str, Any]], chosen: selection.Selection) -> dict[str, int]:
-    """{reason: documents dropped}."""
-    dropped = Counter(why for one in read for _, why in one["set_aside"])
-    dropped.update({why: chosen.count(code) for code, why in selection.REASONS.items()})
-    return {why: count for why, count in sorted(dropped.items()) if count}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from mlm_dist.reporting.blanks import Blank, choose
 from mlm_dist.reporting.fills import Guess, guess
 from mlm_dist.reporting.page import Comparison, Content, page
 from mlm_dist.reporting.record import Record, read_record
-from mlm_dist.training import checkpoint
+from mlm_dist.training import finding
 
 ABOUT_THE_CORPUS = ("source", "documents", "tokens", "rows", "notes", "config")
 
@@ -136,7 +136,7 @@ def _trained(config: Config, run: Path, record: Record) -> tuple[Any, Any, int] 
     if record.is_finished and (folder / "config.json").is_file():
         model = AutoModelForMaskedLM.from_pretrained(folder, dtype="float32", trust_remote_code=False)
         return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False), record.exported_step
-    point, _ = checkpoint.newest(run / "checkpoints")
+    point, _ = finding.newest(run / "checkpoints")
     if point is None:
         return None
     model, corpus, step = load_checkpoint(config, point)

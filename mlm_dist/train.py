@@ -36,13 +36,14 @@ from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.plan import foresee
 from mlm_dist.prepare import prepare
 from mlm_dist.second_corpus import to_train_on
-from mlm_dist.training import best, checkpoint, distributed, fitting, trackers
-from mlm_dist.training.checkpoint import Checkpoints, RunState
+from mlm_dist.training import best, checkpoint, distributed, finding, fitting, saving, trackers
+from mlm_dist.training.checkpoint import RunState
 from mlm_dist.training.guard import Guard, StopSignal
 from mlm_dist.training.horizon import Horizon
 from mlm_dist.training.metrics import Metrics
 from mlm_dist.training.optim import build_optimizer, lr_at, peak_lr, set_lr, warmup_updates
 from mlm_dist.training.progress import TrainingProgress
+from mlm_dist.training.saving import Checkpoints
 from mlm_dist.training.step import optimizer_step, reseed
 from mlm_dist.training.validation import held_out_masks
 
@@ -73,17 +74,17 @@ def main(config: Config) -> None:
     )
     identity = _identity(config, corpus, found, replayed)
     resume = "auto" if job.is_restarted() else config.checkpoint.resume
-    point = checkpoint.resume_point(accelerator, resume, run / "checkpoints", identity, job.say)
+    point = finding.resume_point(accelerator, resume, run / "checkpoints", identity, job.say)
     state = RunState() if point is None else checkpoint.read_state(point)[0]
     checkpoints = Checkpoints(
         run / "checkpoints", config.checkpoint.keep_last, identity, keep_best=best.is_exported(config)
     )
 
     def take_over() -> None:
-        if place := checkpoint.set_aside(run, point):
+        if place := finding.set_aside(run, point):
             job.say(f"what an earlier run left in {run} was moved to {place}")
         checkpoints.clean()
-        checkpoint.preflight(run, core, best.num_kept(config))
+        saving.preflight(run, core, best.num_kept(config))
         (run / "config.yaml").write_text(to_yaml(public(config)), "utf-8")
         report.begin(run, core.model, corpus)
 

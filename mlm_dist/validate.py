@@ -29,7 +29,7 @@ from mlm_dist.modeling.build import architecture, build
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.prepare import prepare
 from mlm_dist.probing.probe import Probe
-from mlm_dist.training import checkpoint, distributed, trackers
+from mlm_dist.training import checkpoint, distributed, finding, trackers
 from mlm_dist.training.optim import build_optimizer
 from mlm_dist.training.progress import bands_in_words
 from mlm_dist.training.validation import held_out_masks
@@ -131,7 +131,7 @@ def _meant(config: Config, run: Path) -> tuple[Config, Path | None]:
         case "start":
             return config, None
         case "checkpoint":
-            return config, checkpoint.require_newest(run / "checkpoints", job.say)
+            return config, finding.require_newest(run / "checkpoints", job.say)
         case "model":
             folder = run / "model"
             if not (folder / "config.json").is_file():

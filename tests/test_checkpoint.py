@@ -24,9 +24,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mlm_dist.errors import CheckpointError
-from mlm_dist.training import checkpoint
+from mlm_dist.training import checkpoint, finding, saving
 from mlm_dist.training.best import Best
-from mlm_dist.training.checkpoint import Checkpoints, RunState
+from mlm_dist.training.checkpoint import RunState
+from mlm_dist.training.saving import Checkpoints
 from mlm_dist.training.tensor_file import TensorFileWriter
 
 IDENTITY = {"seed": 7, "batch.global_size": 8, "masking.probability": 0.15}
@@ -97,7 +98,7 @@ class Run:
     def resume_point(self, resume: str, *, identity: dict[str, Any] = IDENTITY) -> tuple[Path | None, list[str]]:
         """Where a run would go on, and what it would say."""
         said: list[str] = []
-        return checkpoint.resume_point(self.accelerator, resume, self.folder, identity, said.append), said
+        return finding.resume_point(self.accelerator, resume, self.folder, identity, said.append), said
 
 
 @pytest.fixture
@@ -378,7 +379,7 @@ def test_pickle_is_refused_and_never_loaded(run: Run, good: Path, tmp_path: Path
     with pytest.raises(CheckpointError) as caught:
         checkpoint.verify(good)
     assert str(good / name) in str(caught.value)
-    assert checkpoint.newest(run.folder)[0] is None
+    assert finding.newest(run.folder)[0] is None
     for resume in ("auto", str(good)):
         with pytest.raises(CheckpointError):
             run.resume_point(resume)
@@ -450,10 +451,10 @@ def test_newest_passes_over_what_is_damaged(run: Run) -> None:
     run.checkpoints = Checkpoints(run.folder, 4, IDENTITY)
     for step in (2, 4, 6, 100_000_000):
         run.save(step)
-    assert checkpoint.newest(run.folder) == (run.folder / "step-100000000", [])
+    assert finding.newest(run.folder) == (run.folder / "step-100000000", [])
     flip(run.folder / "step-100000000" / "model.safetensors")
     (run.folder / "step-00000006" / "state.json").unlink()
-    found, passed_over = checkpoint.newest(run.folder)
+    found, passed_over = finding.newest(run.folder)
     assert found == run.folder / "step-00000004"
     assert len(passed_over) == 2
     assert "step-100000000/model.safetensors" in passed_over[0]
@@ -466,13 +467,13 @@ def test_newest_takes_published_checkpoints_only(run: Run, good: Path) -> None:
         shutil.copytree(good, run.folder / name)
         checkpoint.verify(run.folder / name)
     (run.folder / "step-00000098").write_text("a file, not a folder")
-    assert checkpoint.newest(run.folder) == (good, [])
+    assert finding.newest(run.folder) == (good, [])
     shutil.rmtree(good)
-    assert checkpoint.newest(run.folder) == (None, [])
+    assert finding.newest(run.folder) == (None, [])
 
 
 def test_newest_of_nothing(tmp_path: Path) -> None:
-    assert checkpoint.newest(tmp_path / "nowhere") == (None, [])
+    assert finding.newest(tmp_path / "nowhere") == (None, [])
 
 
 # --- saving ---
@@ -509,7 +510,7 @@ def test_failure_while_publishing_is_raised_by_the_next_save(tmp_path: Path) -> 
     run.checkpoints.save(run.accelerator, run.core, run.optimizer, RunState(8))
     with pytest.raises(CheckpointError, match="step 8 cannot be written"):
         run.checkpoints.save(run.accelerator, run.core, run.optimizer, RunState(12))
-    assert checkpoint.newest(run.folder) == (run.folder / "step-00000004", [])
+    assert finding.newest(run.folder) == (run.folder / "step-00000004", [])
 
 
 def test_saving_over_a_damaged_checkpoint(run: Run, good: Path) -> None:
@@ -531,7 +532,7 @@ def test_damaged_newer_checkpoint_pushes_no_good_one_out(tmp_path: Path, keep_la
     assert run.resume_point("auto")[0] == run.folder / "step-00000004"
     again = Run(run.folder, keep_last=keep_last)
     again.save(6)
-    assert checkpoint.newest(run.folder)[0] == run.folder / "step-00000006"
+    assert finding.newest(run.folder)[0] == run.folder / "step-00000006"
 
 
 def test_abandoned_newer_checkpoint_does_not_win(tmp_path: Path) -> None:
@@ -541,7 +542,7 @@ def test_abandoned_newer_checkpoint_does_not_win(tmp_path: Path) -> None:
     run.save(8)
     again = Run(run.folder, keep_last=2)
     assert again.resume_point(str(older))[0] == older
-    assert checkpoint.set_aside(tmp_path, older) == tmp_path / "previous-1"
+    assert finding.set_aside(tmp_path, older) == tmp_path / "previous-1"
     again.save(6)
     assert again.resume_point("auto")[0] == run.folder / "step-00000006"
 
@@ -585,11 +586,11 @@ def test_best_is_kept_beside_the_last_ones(tmp_path: Path, keep_last: int, kept:
         best = best.after(step, loss)
         run.save(step, best)
     assert steps(run.folder) == [f"step-{step:08d}" for step in kept]
-    assert checkpoint.best(run.folder) == (run.folder / "step-00000004", [])
+    assert finding.best(run.folder) == (run.folder / "step-00000004", [])
     assert checkpoint.read_state(run.folder / "step-00000012")[0].best == Best(2.0, 4, 3)
     assert run.checkpoints.still_there(Best(2.0, 4, 3)) == Best(2.0, 4, 3)
     run.save(14, best.after(14, 1.0))
-    assert checkpoint.best(run.folder)[0] == run.folder / "step-00000014"
+    assert finding.best(run.folder)[0] == run.folder / "step-00000014"
     assert keep_last == 5 or not (run.folder / "step-00000004").exists(), "it is no longer the best"
 
 
@@ -597,13 +598,13 @@ def test_best_that_is_gone_or_damaged_is_none(tmp_path: Path) -> None:
     run = Run(tmp_path / "checkpoints", keep_last=2, keep_best=True)
     first, second = run.save(4, Best(2.0, 4)), run.save(8, Best(1.0, 8))
     flip(second / "model.safetensors")
-    found, passed_over = checkpoint.best(run.folder)
+    found, passed_over = finding.best(run.folder)
     assert found == first
     assert "step-00000008/model.safetensors is damaged" in passed_over[0]
     shutil.rmtree(first)
     said: list[str] = []
     with pytest.raises(CheckpointError, match=r"no good checkpoint in .* is known to be the best; export newest"):
-        checkpoint.require_best(run.folder, said.append)
+        finding.require_best(run.folder, said.append)
     assert "passed over a checkpoint" in said[0]
     assert run.checkpoints.still_there(Best(2.0, 4, 5)) == Best(), "what is gone cannot be exported"
     assert Run(tmp_path / "others").checkpoints.still_there(Best(2.0, 4, 5)) == Best(2.0, 4, 5), "nor is it to be"
@@ -720,7 +721,7 @@ def old_run(folder: Path, text: str) -> None:
 def test_set_aside_moves_and_never_overwrites(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         old_run(tmp_path, f"run {number}")
-        assert checkpoint.set_aside(tmp_path) == tmp_path / f"previous-{number}"
+        assert finding.set_aside(tmp_path) == tmp_path / f"previous-{number}"
         for name in ("checkpoints", "metrics.jsonl", "tensorboard"):
             assert not (tmp_path / name).exists()
     for number in (1, 2, 3):
@@ -731,14 +732,14 @@ def test_set_aside_moves_and_never_overwrites(tmp_path: Path) -> None:
 def test_set_aside_takes_all_that_a_new_run_would_replace(tmp_path: Path) -> None:
     """The trained model and the config it was trained with are part of a run too."""
     old_run(tmp_path, "old")
-    place = checkpoint.set_aside(tmp_path)
+    place = finding.set_aside(tmp_path)
     assert place is not None
     assert (place / "config.yaml").exists()
     assert (place / "model" / "config.json").exists()
 
 
 def test_nothing_to_set_aside(tmp_path: Path) -> None:
-    assert checkpoint.set_aside(tmp_path) is None
+    assert finding.set_aside(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -753,21 +754,21 @@ class Wide(nn.Module):
 def test_preflight_refuses_a_small_disk(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "6m") as disk:
         with pytest.raises(CheckpointError) as caught:
-            checkpoint.preflight(disk, Wide())
+            saving.preflight(disk, Wide())
         message = str(caught.value)
         assert message.startswith("output_dir: ")
         assert "7 MiB" in message
         assert "6 MiB" in message
         assert str(disk) in message
-        checkpoint.preflight(disk, Net())
+        saving.preflight(disk, Net())
 
 
 def test_preflight_counts_what_the_run_itself_will_replace(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "8m") as disk:
-        checkpoint.preflight(disk, Wide())
+        saving.preflight(disk, Wide())
         (disk / "checkpoints" / "step-00000004").mkdir(parents=True)
         (disk / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"\0" * 3 * 2**20)
-        checkpoint.preflight(disk, Wide())
+        saving.preflight(disk, Wide())
 
 
 def test_preflight_does_not_count_on_what_stays(tmp_path: Path) -> None:
@@ -776,4 +777,4 @@ def test_preflight_does_not_count_on_what_stays(tmp_path: Path) -> None:
         (disk / "previous-1").mkdir()
         (disk / "previous-1" / "model.safetensors").write_bytes(b"\0" * 3 * 2**20)
         with pytest.raises(CheckpointError, match="5 MiB free"):
-            checkpoint.preflight(disk, Wide())
+            saving.preflight(disk, Wide())

@@ -18,9 +18,8 @@ import torch
 from making import made_up_text
 from transformers import CONFIG_MAPPING, AutoModelForMaskedLM, BertForMaskedLM, RemBertForMaskedLM
 
-from mlm_dist import prepare as prepare_module
 from mlm_dist.config import Config, parse
-from mlm_dist.corpus import domain_tokens, encoding, summary, tokenizer_training, tokens
+from mlm_dist.corpus import domain_tokens, encoding, row_making, summary, tokenizer_training, tokens
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ModelError
 from mlm_dist.modeling.build import architecture, build
@@ -420,7 +419,7 @@ def test_processes_and_interruptions_change_nothing(
     assert hashes(PreparedCorpus(tmp_path / "two" / prepared.digest)) == hashes(prepared)
 
     begun, finished = itertools.count(), itertools.count()  # two threads count at once
-    original = prepare_module._tokenize
+    original = row_making.make
 
     def halting(*arguments: Any) -> None:
         if next(begun) == 2:
@@ -429,7 +428,7 @@ def test_processes_and_interruptions_change_nothing(
         next(finished)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "_tokenize", halting)
+        patch.setattr(row_making, "make", halting)
         with pytest.raises(KeyboardInterrupt):
             prepare(config(source, tmp_path / "cache", tokenizer_folder))
         num_begun, num_finished = next(begun), next(finished)

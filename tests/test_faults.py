@@ -23,7 +23,7 @@ from test_checkpoint import small_disk
 from mlm_dist import job
 from mlm_dist.faults import VARIABLE as FAULT
 from mlm_dist.files import lock, sha256_of
-from mlm_dist.training import checkpoint
+from mlm_dist.training import checkpoint, finding
 
 UPDATES = 12
 FLAGS = ("--optim.steps=12", "--batch.global_size=8", "--checkpoint.every=4", "--checkpoint.keep_last=1")
@@ -146,7 +146,7 @@ def names(run: Path) -> list[str]:
 
 def newest(run: Path) -> Path:
     """The newest checkpoint that verifies; nothing may have been passed over."""
-    found, passed_over = checkpoint.newest(run / "checkpoints")
+    found, passed_over = finding.newest(run / "checkpoints")
     assert found is not None
     assert passed_over == []
     return found

@@ -22,9 +22,10 @@ from mlm_dist.modeling.build import architecture, build
 from mlm_dist.modeling.depth import depths
 from mlm_dist.modeling.masked_head import MaskedLanguageModel
 from mlm_dist.training import checkpoint, contradictions, distributed, memory, optimizers, topology
-from mlm_dist.training.checkpoint import Checkpoints, RunState
+from mlm_dist.training.checkpoint import RunState
 from mlm_dist.training.horizon import Horizon
 from mlm_dist.training.optim import LION_SHARE, WSD_DECAY_SHARE, build_optimizer, lr_at, peak_lr, set_lr
+from mlm_dist.training.saving import Checkpoints
 from mlm_dist.training.step import StepResult, optimizer_step
 
 NAMES = ("adamw", "stableadamw", "lion", "muon")

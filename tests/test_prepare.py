@@ -26,9 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mlm_dist import job, plan
-from mlm_dist import prepare as prepare_module
 from mlm_dist.config import Config, CorpusConfig, parse
-from mlm_dist.corpus import documents, reading, sources, store, tokens
+from mlm_dist.corpus import documents, reading, row_making, sources, store, tokens
 from mlm_dist.corpus.meeting import Meeting
 from mlm_dist.corpus.store import CorpusStore, PreparedCorpus
 from mlm_dist.errors import CorpusError, ModelError, PeerError
@@ -315,7 +314,7 @@ def shard_files(folder: Path) -> dict[str, int]:
 def halt(monkeypatch: pytest.MonkeyPatch, name: str, after: int) -> list[int]:
     """Make preparing fail at the given number of shards of a stage; the list counts the shards that were begun."""
     begun: list[int] = []
-    module, function = {"documents": (documents, "write"), "rows": (prepare_module, "_tokenize")}[name]
+    module, function = {"documents": (documents, "write"), "rows": (row_making, "make")}[name]
     original = getattr(module, function)
 
     def counted(*arguments: Any) -> Any:

@@ -14,7 +14,7 @@ import pytest
 from making import made_up_text
 
 from mlm_dist.config import CorpusConfig
-from mlm_dist.corpus import reading, sources
+from mlm_dist.corpus import charset, reading, sources
 
 GERMAN = (
     "Über die Straße läuft ein Fuchs, während die Gäste draußen Äpfel und Nüsse essen. Später hören sie, daß der "
@@ -42,17 +42,17 @@ def read(path: Path, content: bytes) -> list[reading.Document | reading.SetAside
 
 @pytest.mark.parametrize("text", ["plain", "", "Größe \U0001f600 日本語", "a\r\nb\tc\n", "\u200bzero width", "e\u0301"])
 def test_utf8_is_kept_to_the_letter(text: str) -> None:
-    assert reading.decode(text.encode()) == (text, "utf-8")
+    assert charset.decode(text.encode()) == (text, "utf-8")
 
 
 def test_utf8_with_byte_order_mark() -> None:
-    assert reading.decode(b"\xef\xbb\xbf" + "Größe".encode()) == ("Größe", "utf-8-sig")
-    assert reading.decode(b"\xef\xbb\xbf") == ("", "utf-8-sig")
+    assert charset.decode(b"\xef\xbb\xbf" + "Größe".encode()) == ("Größe", "utf-8-sig")
+    assert charset.decode(b"\xef\xbb\xbf") == ("", "utf-8-sig")
 
 
 @pytest.mark.parametrize(("mark", "encoding"), [(b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")])
 def test_utf16_with_byte_order_mark(mark: bytes, encoding: str) -> None:
-    assert reading.decode(mark + "Größe 日本語 \U0001f600\n".encode(encoding)) == (
+    assert charset.decode(mark + "Größe 日本語 \U0001f600\n".encode(encoding)) == (
         "Größe 日本語 \U0001f600\n",
         "utf-16",
     )
@@ -61,32 +61,32 @@ def test_utf16_with_byte_order_mark(mark: bytes, encoding: str) -> None:
 @pytest.mark.parametrize("text", [GERMAN, FRENCH])
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
 def test_western_text_of_one_byte_a_letter(text: str, encoding: str) -> None:
-    assert reading.decode(text.encode(encoding))[0] == text
+    assert charset.decode(text.encode(encoding))[0] == text
 
 
 def test_text_is_recognised_by_its_beginning_and_decoded_to_its_end() -> None:
     text = (GERMAN + "\n") * 1000
-    found, encoding = reading.decode(text.encode("latin-1"))
+    found, encoding = charset.decode(text.encode("latin-1"))
     assert found == text and encoding not in ("utf-8", "replaced")
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_garbage_becomes_some_text(seed: int) -> None:
     data = random.Random(seed).randbytes(500)
-    text, encoding = reading.decode(data)
+    text, encoding = charset.decode(data)
     assert text and encoding
-    assert reading.decode(data) == (text, encoding)
+    assert charset.decode(data) == (text, encoding)
     text.encode("utf-8")
 
 
 def test_lost_bytes_are_replaced_and_said() -> None:
-    found, encoding = reading.decode(random.Random(1).randbytes(500))
+    found, encoding = charset.decode(random.Random(1).randbytes(500))
     assert encoding == "replaced" and "\N{REPLACEMENT CHARACTER}" in found
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfea", b"\xfe\xff\xd8\x00", b"\xef\xbb\xbf\xff"])
 def test_byte_order_mark_before_something_else(content: bytes) -> None:
-    text, encoding = reading.decode(content)
+    text, encoding = charset.decode(content)
     assert isinstance(text, str) and encoding not in ("utf-16", "utf-8-sig")
 
 
@@ -143,7 +143,7 @@ def test_damaged_utf16_is_no_text_full_of_zeros(tmp_path: Path, records: bool, m
 @pytest.mark.parametrize("mark", [codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE])
 def test_utf32_with_byte_order_mark(tmp_path: Path, mark: bytes) -> None:
     content = mark + GERMAN.encode("utf-32-le" if mark == codecs.BOM_UTF32_LE else "utf-32-be")
-    assert reading.decode(content) == (GERMAN, "utf-32")
+    assert charset.decode(content) == (GERMAN, "utf-32")
     assert read(tmp_path / "d" / "a.md", content) == [reading.Document("a.md", GERMAN, "utf-32")]
 
 

@@ -11,7 +11,7 @@ import launching
 import pytest
 import torch
 
-from mlm_dist.training.checkpoint import newest
+from mlm_dist.training.finding import newest
 
 TOPOLOGIES = {"one": "cpu", "two": "cpu_2", "zero1": "zero1", "zero2": "zero2", "zero3": "zero3"}
 UPDATES, SAVED_AT = 8, 4

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, AnyStr
 
+from mlm_dist.corpus import charset, json_list
 from mlm_dist.corpus.sources import Source, state
 from mlm_dist.errors import CorpusError, reason
 
 PART = 1 << 18  # bytes of a .jsonl file that are read together
 SMALL_SHARD, LARGE_SHARD, NUM_SHARDS = 1 << 19, 16 << 20, 64
 PARQUET_ROWS, PARQUET_BYTES = 256, 16 << 20  # decoded at a time, whichever is less, but one row at least
-SAMPLE = 100_000  # bytes by which an unknown encoding is recognised
-_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass(frozen=True, slots=True)  # there may be a million of them
@@ -97,106 +94,6 @@ def read(source: Source, parts: Iterable[Part], max_bytes: int) -> Iterator[Docu
             _refuse_changed(source, part.path)
 
 
-def decode(data: bytes) -> tuple[str, str]:
-    """Text of unknown encoding: what a byte-order mark says, else UTF-8, else the likeliest.
-
-    Returns:
-        The text, and the name of the encoding; "replaced" where bytes of it had to be given up.
-    """
-    marked = _marked(data)
-    encoding = marked or "utf-8"
-    try:
-        return data.decode(encoding), encoding
-    except UnicodeDecodeError as error:
-        if marked is None:
-            start = _sample_start(error.start)
-            encoding = _likeliest(data[start : start + SAMPLE])
-    try:
-        return data.decode(encoding), encoding
-    except UnicodeDecodeError:
-        return data.decode(encoding, errors="replace"), "replaced"
-
-
-def _marked(data: bytes) -> str | None:
-    """The encoding that a byte-order mark tells, or the zero bytes of UTF-16 that has none."""
-    if data.startswith(codecs.BOM_UTF8):
-        return "utf-8-sig"
-    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # the former begins like that of UTF-16
-        return "utf-32"
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    if b"\0" not in data[:SAMPLE]:
-        return None
-    # Every other byte of Western text in UTF-16 is zero, and none of the rest.
-    zeros = [data[i:SAMPLE:2].count(0) for i in (0, 1)]
-    if min(zeros) == 0 and max(zeros) * 4 > min(len(data), SAMPLE):
-        return "utf-16-be" if zeros[0] else "utf-16-le"
-    return None
-
-
-def _is_binary(data: bytes) -> bool:
-    return b"\0" in data and _marked(data) is None
-
-
-def _sample_start(failed: int) -> int:
-    """Where to begin looking for the encoding: bytes before the first that is no UTF-8 are mostly plain ASCII."""
-    return max(failed - SAMPLE // 10, 0)
-
-
-def _likeliest(sample: bytes) -> str:
-    """The encoding of text that is not all UTF-8; "utf-8" where it is that but for some bytes, or none is likely."""
-    from charset_normalizer import from_bytes
-
-    letters = [letter for letter in sample.decode("utf-8", errors="replace") if letter > "\x7f"]
-    if 2 * letters.count("\N{REPLACEMENT CHARACTER}") < len(letters):
-        return "utf-8"
-    best = from_bytes(sample).best()
-    return "utf-8" if best is None or best.encoding == "ascii" else best.encoding
-
-
-@dataclass(frozen=True)
-class _Encoding:
-    """How to open a file that may be too large to be decoded at once, and whether bytes of it will be replaced."""
-
-    name: str
-    loses: bool
-
-    def of(self, text: str) -> str:
-        """What to say of one text of the file."""
-        return "replaced" if self.loses and "\N{REPLACEMENT CHARACTER}" in text else self.name
-
-
-_PLAIN = _Encoding("utf-8", loses=False)
-
-
-def _encoding_of(path: str) -> _Encoding:
-    """By the rules of `decode`."""
-    with open(path, "rb") as file:
-        marked = _marked(file.read(SAMPLE))
-        encoding = marked or "utf-8"
-        failed = _first_failure(file, encoding)
-        if failed is None or marked is not None:
-            return _Encoding(encoding, failed is not None)
-        file.seek(_sample_start(failed))
-        encoding = _likeliest(file.read(SAMPLE))
-        return _Encoding(encoding, _first_failure(file, encoding) is not None)
-
-
-def _first_failure(file: IO[bytes], encoding: str) -> int | None:
-    """About where a file cannot be decoded: some bytes before it where a letter lies across two blocks."""
-    decoder = codecs.getincrementaldecoder(encoding)()
-    place = 0
-    file.seek(0)
-    try:
-        while block := file.read(PART):
-            decoder.decode(block)
-            place += len(block)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        return place + error.start
-    return None
-
-
 def _suffix(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
@@ -239,19 +136,19 @@ def _read_whole(path: str, part: Part, sha256: str, max_bytes: int) -> Document 
         return _over(part.path, max_bytes)
     if hashlib.sha256(data).hexdigest() != sha256:
         return SetAside(part.path, "changed while the corpus was being prepared")
-    if _is_binary(data):
+    if charset.is_binary(data):
         return SetAside(part.path, "binary")
-    return Document(part.path, *decode(data))
+    return Document(part.path, *charset.decode(data))
 
 
 def _read_lines(path: str, part: Part, max_bytes: int) -> Iterator[Document | SetAside]:
     """A text file that was named itself: blank lines part its documents; without any, each line is one."""
     with open(path, "rb") as raw:
-        head = raw.read(SAMPLE)
-    if _is_binary(head):
+        head = raw.read(charset.SAMPLE)
+    if charset.is_binary(head):
         yield SetAside(part.path, "binary")
         return
-    encoding = _encoding_of(path)
+    encoding = charset.encoding_of(path)
     with open(path, encoding=encoding.name, errors="replace") as file:
         has_blocks = _has_blank_lines(line for _, line in _lines(file, max_bytes))
     with open(path, encoding=encoding.name, errors="replace") as file:
@@ -308,10 +205,10 @@ def _lines(file: IO[AnyStr], max_size: int, stop: int | None = None) -> Iterator
 
 
 def _read_json(path: str, part: Part, max_bytes: int) -> Iterator[Document | SetAside]:
-    encoding = _encoding_of(path)
+    encoding = charset.encoding_of(path)
     with open(path, encoding=encoding.name, errors="replace") as file:
         try:
-            for i, value in enumerate(_list_items(file, max_bytes)):
+            for i, value in enumerate(json_list.items(file, max_bytes)):
                 yield _record(f"{part.path}#{i}", value, encoding, max_bytes)
         except OverflowError:
             yield SetAside(part.path, f"not JSON to its end, or with a value over {max_bytes / 1e6:g} MB")
@@ -319,66 +216,6 @@ def _read_json(path: str, part: Part, max_bytes: int) -> Iterator[Document | Set
             yield SetAside(part.path, "not JSON")
         except TypeError:
             yield SetAside(part.path, "not a JSON list")
-
-
-def _list_items(file: IO[str], max_size: int) -> Iterator[Any]:
-    """The values of a JSON list one by one, so that the list need not be in memory.
-
-    Raises:
-        TypeError: It is JSON, but no list.
-        OverflowError: A value is longer than `max_size`, or never ends.
-        ValueError: It is no JSON.
-    """
-    decoder = json.JSONDecoder()
-    text, at, ended = "", 0, False
-
-    def more() -> None:
-        # Doubling what is looked at keeps the cost of trying again linear.
-        nonlocal text, at, ended
-        block = file.read(max(PART, len(text) - at))
-        ended = not block
-        text, at = text[at:] + block, 0
-
-    def skip_space() -> str:
-        nonlocal at
-        while True:
-            found = _SPACE.match(text, at)
-            at = found.end() if found else at
-            if at < len(text) or ended:
-                return text[at : at + 1]
-            more()
-
-    def value() -> Any:
-        nonlocal at
-        while True:
-            try:
-                found, end = decoder.raw_decode(text, at)
-                if end < len(text) or ended:
-                    at = end
-                    return found
-            except json.JSONDecodeError:
-                if ended:
-                    raise
-            if len(text) - at > 2 * max_size:
-                raise OverflowError
-            more()
-
-    if skip_space() != "[":
-        value()
-        raise TypeError
-    at += 1
-    first = True
-    while (mark := skip_space()) != "]":
-        if not first:
-            if mark != ",":
-                raise ValueError
-            at += 1
-            skip_space()
-        yield value()
-        first = False
-    at += 1
-    if skip_space():
-        raise ValueError
 
 
 def _read_jsonl(path: str, part: Part, max_bytes: int) -> Iterator[Document | SetAside]:
@@ -392,13 +229,13 @@ def _read_jsonl(path: str, part: Part, max_bytes: int) -> Iterator[Document | Se
             if line is None:
                 yield _over(id_, max_bytes)
             elif line.strip():
-                text, name = decode(line)
+                text, name = charset.decode(line)
                 try:
                     value = json.loads(text)
                 except (ValueError, RecursionError):
                     yield SetAside(id_, "not JSON")
                     continue
-                yield _record(id_, value, _Encoding(name, name == "replaced"), max_bytes)
+                yield _record(id_, value, charset.Encoding(name, name == "replaced"), max_bytes)
 
 
 def _read_parquet(path: str, part: Part, max_bytes: int) -> Iterator[Document | SetAside]:
@@ -416,7 +253,7 @@ def _read_parquet(path: str, part: Part, max_bytes: int) -> Iterator[Document | 
                 for cell in batch.column(0):
                     id_ = f"{part.path}#{group}.{i}"
                     is_over = isinstance(cell, pa.BinaryScalar) and cell.is_valid and cell.as_buffer().size > max_bytes
-                    yield _over(id_, max_bytes) if is_over else _record(id_, cell.as_py(), _PLAIN, max_bytes)
+                    yield _over(id_, max_bytes) if is_over else _record(id_, cell.as_py(), charset.PLAIN, max_bytes)
                     i += 1
     except pa.ArrowException:
         yield SetAside(part.path, "not a parquet file")
@@ -430,7 +267,7 @@ def _batch_rows(file: Any, group: int) -> int:
     return int(min(max(PARQUET_BYTES * about.num_rows // max(size, 1), 1), PARQUET_ROWS))
 
 
-def _record(id_: str, value: Any, encoding: _Encoding, max_bytes: int) -> Document | SetAside:
+def _record(id_: str, value: Any, encoding: charset.Encoding, max_bytes: int) -> Document | SetAside:
     """A string, or an object whose text is under `text`."""
     if isinstance(value, dict):
         value = value.get("text")

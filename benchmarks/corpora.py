@@ -1,0 +1,86 @@
+"""Corpora of any size, made of real documents, in the forms that people keep theirs in."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+FILES_PER_FOLDER = 1000
+
+
+def documents(source: Path | None) -> list[str]:
+    """The texts that are repeated with changes: those of a folder, or the interpreter's own."""
+    if source is None:
+        from mlm_dist.corpus import python_docs
+
+        return [text for text in python_docs.documents() if len(text) >= 200]
+    paths = [path for path in sorted(source.rglob("*")) if path.suffix in (".md", ".rst", ".txt") and path.is_file()]
+    texts = [path.read_text("utf-8", "replace") for path in paths]
+    if not texts:
+        raise SystemExit(f"error: --source: no .md, .rst or .txt file in {source}; name another folder")
+    return texts
+
+
+def varied(texts: Sequence[str], size: int) -> Iterator[str]:
+    """So many bytes of documents: first all as they are, then copies in which every fourth word is another of its own.
+
+    So no copy is a near-copy: of any five words in a row at least one has changed.
+    """
+    written = 0
+    for copy in itertools.count():
+        for i, text in enumerate(texts):
+            words = text.split(" ")
+            places = [k for k in range(copy % 4, len(words), 4) if words[k].isalpha()]
+            mixed = [words[k] for k in places]
+            if copy:
+                random.Random(f"{copy} {i}").shuffle(mixed)
+            for k, word in zip(places, mixed, strict=True):
+                words[k] = word
+            changed = " ".join(words)
+            yield changed
+            written += len(changed.encode())
+            if written >= size:
+                return
+
+
+def write_files(texts: Iterator[str], folder: Path) -> int:
+    """One .md file a document, a thousand in a folder; returns their bytes."""
+    size = 0
+    for i, text in enumerate(texts):
+        path = folder / f"{i // FILES_PER_FOLDER:04d}" / f"{i % FILES_PER_FOLDER:03d}.md"
+        if i % FILES_PER_FOLDER == 0:
+            path.parent.mkdir(parents=True)
+        size += path.write_bytes(text.encode())
+    return size
+
+
+def write_jsonl(texts: Iterator[str], path: Path) -> int:
+    """One object a line."""
+    with open(path, "w", encoding="utf-8") as file:
+        for text in texts:
+            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+    return path.stat().st_size
+
+
+def write_parquet(texts: Iterator[str], path: Path) -> int:
+    """A column of texts, in row groups as large as pyarrow makes them by default; returns their bytes of text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    size, group = 0, []
+    with pq.ParquetWriter(path, pa.schema({"text": pa.large_string()})) as writer:
+        for text in texts:
+            group.append(text)
+            size += len(text.encode())
+            if len(group) == 5000:
+                writer.write_table(pa.table([group], schema=writer.schema))
+                group.clear()
+        if group:
+            writer.write_table(pa.table([group], schema=writer.schema))
+    return size
+
+
+FORMS = {"documents": write_files, "documents.jsonl": write_jsonl, "documents.parquet": write_parquet}
