@@ -1,7 +1,7 @@
 """Tokens per second of a training step, against Trainer and a plain Accelerate loop, taking turns in one run.
 
-    python benchmarks/throughput.py                                 # three models, 128 and 512 tokens: over an hour
-    python benchmarks/throughput.py --models 6x384 --lengths 128    # one case: ~15 minutes
+    python benchmarks/throughput.py                                 # three models, 128 and 512 tokens: ~45 minutes
+    python benchmarks/throughput.py --models 6x384 --lengths 128    # one case: ~10 minutes
     python benchmarks/throughput.py --contenders mlm-dist -- --model.masked_head=false    # this project alone
 
 Contenders: mlm-dist is `train.py` itself in bf16, unchanged; trainer is `transformers.Trainer` as the notebook sets it
