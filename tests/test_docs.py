@@ -152,6 +152,7 @@ COMMANDS = {
     "python benchmarks/prepare.py --source path/to/docs": LONG,
     "python benchmarks/prepare.py --source path/to/docs --scale-gb 2": LONG,
     "python benchmarks/recipes.py --source path/to/docs --start python-docs --work 3e12": LONG,
+    "python benchmarks/recipes.py --start path/to/docs --work 3e12": LONG,
     "python benchmarks/throughput.py --source path/to/docs": LONG,
     "python benchmarks/gpu.py": LONG,
     "python benchmarks/loader.py": LONG,
