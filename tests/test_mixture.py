@@ -130,9 +130,11 @@ def replaying(cache: Path) -> tuple[str, ...]:
 
 @pytest.mark.slow
 def test_losses_with_a_replay_do_not_depend_on_the_topology(tmp_path: Path, small: tuple[Path, int]) -> None:
-    flags, samples = (*replaying(tmp_path), f"--optim.steps={UPDATES}"), UPDATES * GLOBAL_SIZE
+    # At the default rate, ten times as high, AdamW amplifies how sums are rounded to just over 1e-5 here.
+    plain = (f"--optim.steps={UPDATES}", "--optim.lr=3e-4")
+    flags, samples = (*replaying(tmp_path), *plain), UPDATES * GLOBAL_SIZE
     expected = losses(tmp_path / "one", small, 1, 4, "plain", *flags, samples=samples)
-    assert expected != losses(tmp_path / "without", small, 1, 4, "plain", flags[-1], samples=samples)
+    assert expected != losses(tmp_path / "without", small, 1, 4, "plain", *plain, samples=samples)
     for processes, micro, kind in ((2, 2, "plain"), (3, 4, "zero2")):
         found = losses(tmp_path / f"{processes}", small, processes, micro, kind, *flags, samples=samples)
         assert found == pytest.approx(expected, rel=1e-5)

@@ -104,6 +104,8 @@ OPTIONS = {
     "--optim.name=stableadamw": 1e-5,
     "--optim.name=lion": 1e-3,
     "--optim.name=muon": 1e-3,
+    "--optim.schedule=cosine": 1e-5,
+    "--optim.schedule=wsd": 1e-5,
     "--optim.layer_lr_decay=0.7": 1e-5,
     "--model.freeze_embeddings=true": 1e-5,
 }
