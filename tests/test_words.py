@@ -12,7 +12,7 @@ from making import made_up_text
 from test_tokens import HOSTILE, KINDS, ODD, TEXTS, train
 
 from mlm_dist.config import parse
-from mlm_dist.corpus import encoding, rows, tokens, words
+from mlm_dist.corpus import encoding, row_making, rows, tokens, words
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import CorpusError
 from mlm_dist.prepare import find, prepare
@@ -157,8 +157,6 @@ def test_corpora_share_all_but_where_words_begin(folder: Path, tmp_path: Path) -
 
 
 def test_words_go_on_where_they_were_interrupted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlm_dist import prepare as job
-
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -168,7 +166,7 @@ def test_words_go_on_where_they_were_interrupted(folder: Path, tmp_path: Path, m
         with pytest.raises(KeyboardInterrupt):
             prepared(folder, tmp_path / "cache", "--masking.unit=word")
     with monkeypatch.context() as patched:
-        patched.setattr(job, "_tokenize", stop)
+        patched.setattr(row_making, "make", stop)
         assert prepared(folder, tmp_path / "cache", "--masking.unit=word").manifest == whole.manifest
 
 
