@@ -165,8 +165,7 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
 
     def publish() -> None:
         meeting.wait_for([store.mark(key) for _, *made in shards for key in made if key])
-        seen = (np.load(store.partial / "shards" / f"{shard.rows}.npy", allow_pickle=False) for shard in shards)
-        store.publish(manifest.describe(store, plan, shards), shards, sum(seen))
+        store.publish(manifest.describe(store, plan, shards), shards, row_making.token_counts(store, shards))
 
     meeting.lead("publish", publish)
 

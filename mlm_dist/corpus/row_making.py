@@ -45,10 +45,16 @@ def make(
         figures[split] = dict(totals)
         if split == "train":
             seen[list(special.all)] = 0
-            path = store.partial / "shards" / f"{shard.rows}.npy"
+            path = _counts_file(store, shard)
             np.save(path, seen, allow_pickle=False)
             paths.append(path)
     store.finish(shard.rows, paths, figures)
+
+
+def token_counts(store: CorpusStore, shards: Sequence[ShardKeys]) -> np.ndarray:
+    """[vocabulary] how often each token but the special ones stands in the training rows of all shards."""
+    found: np.ndarray = sum(np.load(_counts_file(store, shard), allow_pickle=False) for shard in shards)
+    return found
 
 
 def mark_words(
@@ -64,6 +70,10 @@ def mark_words(
     blocks = (_windowed(config, ids, lengths, special) for ids, lengths in encoded)
     words.write(store.words(shard.words), store.rows(shard.rows, "train"), config.max_length, blocks)
     store.finish(shard.words, [store.words(shard.words)], {})
+
+
+def _counts_file(store: CorpusStore, shard: ShardKeys) -> Path:
+    return store.partial / "shards" / f"{shard.rows}.npy"
 
 
 def _windowed(config: RowsConfig, ids: np.ndarray, lengths: np.ndarray, special: tokens.SpecialTokens) -> RowBlock:

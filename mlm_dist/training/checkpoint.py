@@ -174,7 +174,7 @@ def step_of(path: Path) -> int:
 
 def published(folder: Path) -> list[Path]:
     """What stands below a folder under a checkpoint's name, good or damaged."""
-    return [path for path in folder.glob("step-*") if path.is_dir() and _NAME.fullmatch(path.name)]
+    return [path for path in folder.glob("step-*") if path.is_dir() and is_name(path.name)]
 
 
 def digest(manifest: Mapping[str, Any]) -> str:

@@ -178,7 +178,7 @@ def _write(temporary: Path, accelerator: Accelerator, core: nn.Module, optimizer
             distributed.full_moments(accelerator, core, optimizer),
         ),
     }
-    step = int(temporary.name.rsplit("-", 1)[1])
+    step = checkpoint.step_of(temporary)
     try:
         for file, (expected, values) in contents.items():
 
