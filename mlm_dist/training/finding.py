@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,8 @@ from mlm_dist.training import checkpoint
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint below a folder that verifies, and what was wrong with those that were passed over."""
-    passed_over = []
-    for path in sorted(checkpoint.published(folder), key=checkpoint.step_of, reverse=True):
-        try:
-            checkpoint.verify(path)
-        except CheckpointError as error:
-            passed_over.append(str(error))
-            continue
-        return path, passed_over
-    return None, passed_over
+    passed_over: list[str] = []
+    return next(_good(folder, passed_over, newest_first=True), None), passed_over
 
 
 def best(folder: Path) -> tuple[Path | None, list[str]]:
@@ -32,18 +25,25 @@ def best(folder: Path) -> tuple[Path | None, list[str]]:
     Each says in state.json what was best when it was saved, which is itself where it was validated and better than all
     before it.
     """
-    passed_over, lowest = [], None
-    for path in sorted(checkpoint.published(folder), key=checkpoint.step_of):
-        try:
-            checkpoint.verify(path)
-        except CheckpointError as error:
-            passed_over.append(str(error))
-            continue
+    passed_over: list[str] = []
+    lowest: tuple[float, Path] | None = None
+    for path in _good(folder, passed_over):
         seen = checkpoint.read_state(path)[0].best
         loss = seen.loss if seen.step == checkpoint.step_of(path) else None
         if loss is not None and (lowest is None or loss < lowest[0]):
             lowest = loss, path
     return None if lowest is None else lowest[1], passed_over
+
+
+def _good(folder: Path, passed_over: list[str], *, newest_first: bool = False) -> Iterator[Path]:
+    """The checkpoints below a folder that verify, by their updates; what is wrong with others joins `passed_over`."""
+    for path in sorted(checkpoint.published(folder), key=checkpoint.step_of, reverse=newest_first):
+        try:
+            checkpoint.verify(path)
+        except CheckpointError as error:
+            passed_over.append(str(error))
+        else:
+            yield path
 
 
 def require_newest(folder: Path, say: Callable[[str], None]) -> Path:
