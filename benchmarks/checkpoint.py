@@ -24,8 +24,8 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch import nn
 
-from mlm_dist.training.checkpoint import RunState
-from mlm_dist.training.saving import Checkpoints
+from mlm_dist.checkpoint.format import RunState
+from mlm_dist.checkpoint.save import Checkpoints
 
 
 def model_of(millions: int) -> nn.Module:

@@ -51,7 +51,7 @@ def train_with(
         change: Makes of each micro-batch what is trained on.
     """
     from mlm_dist import train
-    from mlm_dist.batching.loader import TrainingBatches
+    from mlm_dist.batches.loader import TrainingBatches
     from mlm_dist.config import parse
 
     class WatchedBatches(TrainingBatches):
@@ -71,7 +71,7 @@ def mlm_dist(pace: Pace, task: Task) -> None:
             "--model.name_or_path=bert",
             f"--model.overrides={json.dumps(task.shape.overrides)}",
             f"--batch.global_size={task.batch}",
-            "--optim.steps=1000000",
+            "--optim.duration=1000000 steps",
             "--validation.every=null",
             "--checkpoint.every=null",
         ]

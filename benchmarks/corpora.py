@@ -14,7 +14,7 @@ FILES_PER_FOLDER = 1000
 def documents(source: Path | None) -> list[str]:
     """The texts that are repeated with changes: those of a folder, or the interpreter's own."""
     if source is None:
-        from mlm_dist.corpus import python_docs
+        from mlm_dist.corpus.sources import python_docs
 
         return [text for text in python_docs.documents() if len(text) >= 200]
     paths = [path for path in sorted(source.rglob("*")) if path.suffix in (".md", ".rst", ".txt") and path.is_file()]

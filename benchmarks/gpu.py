@@ -215,7 +215,7 @@ def _ours(
             *(f"--output_dir={folder}/run", f"--batch.global_size={rows}", f"--batch.micro_size={rows}"),
             "--model.name_or_path=bert",
             f"--model.overrides={json.dumps(shape.overrides | (overrides or {}))}",
-            *(f"--logging.every={every}", "--tracking.trackers=[]", "--optim.steps=1000000"),
+            *(f"--logging.every={every}", "--tracking.trackers=[]", "--optim.duration=1000000 steps"),
             *("--validation.every=null", "--checkpoint.every=null", *keys),
         ]
         environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "RANK")}

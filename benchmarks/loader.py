@@ -25,17 +25,17 @@ from rich.table import Table
 
 def ours(corpus: Path, batch: int, num_batches: int) -> Callable[[], None]:
     """A turn of this project: assemble so many batches, one ahead of the other, as in training."""
-    from mlm_dist.batching.loader import TrainingBatches
-    from mlm_dist.batching.masking import Masker
-    from mlm_dist.batching.order import SampleOrder
-    from mlm_dist.batching.plan import BatchPlan
-    from mlm_dist.batching.ramp import Ramp
+    from mlm_dist.batches.global_batch import BatchPlan
+    from mlm_dist.batches.loader import TrainingBatches
+    from mlm_dist.batches.masking import Masker
+    from mlm_dist.batches.order import SampleOrder
+    from mlm_dist.batches.ramp import Ramp
     from mlm_dist.config import MaskingConfig, parse
-    from mlm_dist.corpus import tokens
     from mlm_dist.corpus.store import PreparedCorpus
+    from mlm_dist.corpus.tokenizer import loading
 
     prepared = PreparedCorpus(corpus)
-    special = tokens.special_tokens(prepared.tokenizer)
+    special = loading.special_tokens(prepared.tokenizer)
     masker = Masker(MaskingConfig(), 0, special.mask, special.all, len(prepared.tokenizer))
     plan = BatchPlan(batch, batch, 1, 1)
     rows, ramp = prepared.rows("train"), Ramp(parse([f"--batch.global_size={batch}"]))

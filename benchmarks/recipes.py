@@ -5,7 +5,7 @@
 
 A recipe differs from the base (chunk, masks of 15% of the tokens, AdamW) in one thing, and trains until it has done the
 same work: 6L(12H^2) + 12LHs + 6p(HV + H^2) FLOPs per place of a row, padding included, p being its masking rate. What a
-recipe has learnt is measured by one rule for all: the held-out documents are cut into windows by the recipe's own
+recipe has learnt is measured by one rule for all: the held-out documents are cut into chunks by the recipe's own
 tokenizer, 15% of the tokens are masked, always the same, and the loss of these is divided by the characters they stand
 for. So longer tokens, which are fewer and harder to guess, compare with shorter ones. Work is counted, so it does not
 matter how busy the machine is. Prints a table and writes results/recipes.json.
@@ -169,16 +169,16 @@ def measure(run: Path, flags: list[str], core: int) -> dict[str, float]:
     from accelerate import Accelerator
     from transformers import AutoModelForMaskedLM
 
-    from mlm_dist.batching.loader import validation_batches
-    from mlm_dist.batching.masking import Masker
+    from mlm_dist.batches.loader import validation_batches
+    from mlm_dist.batches.masking import Masker
     from mlm_dist.config import MaskingConfig, parse
-    from mlm_dist.corpus import tokens
-    from mlm_dist.modeling.masked_head import MaskedLanguageModel
+    from mlm_dist.corpus.tokenizer import loading
+    from mlm_dist.evaluation.validation import MASK_SEED, evaluate
+    from mlm_dist.model.masked_lm import MaskedLanguageModel
     from mlm_dist.prepare import prepare
-    from mlm_dist.training.validation import MASK_SEED, evaluate
 
     corpus = prepare(parse([*_of_rows(flags), "--rows.mode=chunk"]))
-    special = tokens.special_tokens(corpus.tokenizer)
+    special = loading.special_tokens(corpus.tokenizer)
     masker = Masker(MaskingConfig(probability=MEASURED), MASK_SEED, special.mask, special.all, len(corpus.tokenizer))
     batches = list(validation_batches(corpus.rows("validation"), masker, 32, 1, 0))
     lengths = np.array(
@@ -241,7 +241,7 @@ def _of_rows(flags: list[str]) -> list[str]:
 
 def _train(flags: list[str], updates: int, run: Path, core: int | None = None) -> None:
     quiet = ["--tracking.trackers=[]", "--validation.every=null", "--checkpoint.every=null", "--export.verify=false"]
-    _run("train.py", [*flags, f"--optim.steps={updates}", f"--output_dir={run}", *quiet], core)
+    _run("train.py", [*flags, f"--optim.duration={updates} steps", f"--output_dir={run}", *quiet], core)
 
 
 def _run(job: str, flags: list[str], core: int | None = None) -> None:

@@ -16,8 +16,8 @@ import workload
 from contest import Finished
 
 LENGTH = 128
-MASK_DRAWS = 2  # times the first windows are measured, each with other masks
-WHOLE_ROWS = 128  # windows from all over the held-out documents
+MASK_DRAWS = 2  # times the first chunks are measured, each with other masks
+WHOLE_ROWS = 128  # chunks from all over the held-out documents
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def ground(model: str, source: str, vocab_size: int, cache: str, start: Path) ->
     from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
     is_checkpoint = os.path.isdir(model)
-    # A fifth is held out, so that the loss on the first windows is one over thousands of tokens.
+    # A fifth is held out, so that the loss on the first chunks is one over thousands of tokens.
     flags = [
         *(f"--corpus.source={source}", f"--corpus.cache_dir={cache}", "--corpus.min_chars=201"),
         *("--corpus.validation_fraction=0.2", f"--rows.max_length={LENGTH}"),
@@ -163,8 +163,8 @@ def ours(ground: Ground, recipe: Recipe) -> list[Point]:
 
     from mlm_dist import train
     from mlm_dist.config import parse
-    from mlm_dist.training import distributed
-    from mlm_dist.training.validation import Validation
+    from mlm_dist.engine import distributed
+    from mlm_dist.evaluation.validation import Validation
 
     measure = _measure(ground)
     clock = Clock()
@@ -189,8 +189,8 @@ def ours(ground: Ground, recipe: Recipe) -> list[Point]:
     if recipe.tokens is not None:
         corpus, size = _prepared(keys), parse(keys).batch.global_size
         rows = corpus.rows("train")
-        per_row = rows.windows(np.arange(len(rows)))[0].sum() / len(rows)
-        keys.append(f"--optim.steps={max(1, round(recipe.tokens / (per_row * size)))}")
+        per_row = rows.chunks(np.arange(len(rows)))[0].sum() / len(rows)
+        keys.append(f"--optim.duration={max(1, round(recipe.tokens / (per_row * size)))} steps")
     with (
         tempfile.TemporaryDirectory() as run,
         patch.object(train.HeldOut, "evaluate", look),
@@ -213,29 +213,29 @@ def _measure(ground: Ground) -> Callable[[dict[str, Any]], dict[str, float]]:
     from accelerate import Accelerator
     from transformers import AutoModelForMaskedLM
 
-    from mlm_dist.batching.loader import validation_batches
-    from mlm_dist.batching.masking import Masker
+    from mlm_dist.batches.loader import validation_batches
+    from mlm_dist.batches.masking import Masker
     from mlm_dist.config import MaskingConfig
-    from mlm_dist.corpus import tokens
-    from mlm_dist.modeling.masked_head import MaskedLanguageModel
-    from mlm_dist.training.validation import evaluate
+    from mlm_dist.corpus.tokenizer import loading
+    from mlm_dist.evaluation.validation import evaluate
+    from mlm_dist.model.masked_lm import MaskedLanguageModel
 
     first = _prepared([*ground.flags, "--rows.mode=truncate"])
     whole = _prepared([*ground.flags, "--rows.mode=chunk"]).rows("validation")
-    special = tokens.special_tokens(first.tokenizer)
+    special = loading.special_tokens(first.tokenizer)
 
     def masker(seed: int) -> Masker:
         return Masker(MaskingConfig(), seed, special.mask, special.all, len(first.tokenizer))
 
-    windows = list(validation_batches(whole, masker(0), 16, 1, 0))
-    stride = max(1, len(windows) * 16 // WHOLE_ROWS)
+    chunks = list(validation_batches(whole, masker(0), 16, 1, 0))
+    stride = max(1, len(chunks) * 16 // WHOLE_ROWS)
     sets = {
         "first": [
             batch
             for draw in range(MASK_DRAWS)
             for batch in validation_batches(first.rows("validation"), masker(draw), 16, 1, 0)
         ],
-        "whole": windows[::stride],
+        "whole": chunks[::stride],
     }
     core = MaskedLanguageModel(AutoModelForMaskedLM.from_pretrained(ground.start, dtype=torch.float32))
     names = dict(core.named_parameters())

@@ -49,7 +49,7 @@ def run(topology: str, processes: int, batch: int, flags: list[str], steps: int)
             *(["--mixed_precision=bf16"] if topology.startswith("cpu") else []),  # DeepSpeed's file has its own
             *(str(Path(__file__).resolve()), AS_RANK, str(steps), *flags),
             *(f"--output_dir={folder}/run", f"--batch.global_size={batch}", f"--logging.every={EVERY}"),
-            *("--optim.steps=1000000", "--validation.every=null", "--checkpoint.every=null"),
+            *("--optim.duration=1000000 steps", "--validation.every=null", "--checkpoint.every=null"),
         ]
         environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "RANK")}
         ended = subprocess.run(

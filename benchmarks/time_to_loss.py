@@ -8,7 +8,7 @@ The notebook's recipe (the first 128 tokens of each document, `Trainer` in fp32,
 epochs) runs to its end. Then this project trains on whole documents until it has taken as long; on the way its held-out
 loss is looked at. Both clocks start with the first update and stand still while a loss is measured, by one function for
 both, in fp32, with the same masks. `first` is the loss on the first 128 tokens of the held-out documents, what the
-notebook's recipe is made for; `whole` that on windows from all over them.
+notebook's recipe is made for; `whole` that on chunks from all over them.
 
 --quality: this project's fast path (masked head, bf16, packed rows) against its slow one (dense head, fp32, one window
 a row) after the same number of tokens, three seeds. Prints a table, writes results/time_to_loss.json or quality.json.
@@ -76,7 +76,7 @@ def main() -> None:
 def time_to_loss(arguments: argparse.Namespace, ground: Ground, facts: dict[str, Any], logs: Path) -> None:
     """The notebook's recipe and this project's, alternating."""
     lr = arguments.lr or (2e-4 if ground.is_checkpoint else 1e-3)
-    keys = [*FAST, f"--optim.lr={lr}", "--validation.every=4", "--optim.steps=1000000", *arguments.keys]
+    keys = [*FAST, f"--optim.lr={lr}", "--validation.every=4", "--optim.duration=1000000 steps", *arguments.keys]
     rounds: list[Round] = []
     for i in range(arguments.rounds):
         notebook = apart(rivals.notebook, ground, arguments.epochs, i, environment=ON_CPU, log=logs / "notebook.log")

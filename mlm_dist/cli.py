@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
-from mlm_dist import __version__, job
+from mlm_dist import __version__, runtime
 from mlm_dist.config import Config, keys, parse, parse_of_run
 from mlm_dist.errors import ConfigError, UserError, reason
 
@@ -64,11 +64,11 @@ def main() -> NoReturn:
     try:
         _run(sys.argv[1:])
     except UserError as error:
-        if os.environ.get(job.DEBUG):
+        if os.environ.get(runtime.DEBUG):
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(job.EXIT_USER_ERROR) from None
-    raise SystemExit(job.EXIT_OK)
+        raise SystemExit(runtime.EXIT_USER_ERROR) from None
+    raise SystemExit(runtime.EXIT_OK)
 
 
 def topologies() -> dict[str, Path]:
@@ -86,7 +86,7 @@ def _run(words: Sequence[str]) -> None:
         raise ConfigError(f"there is no job '{name}'; {_nearest(name, JOBS)}")
     own, for_job, for_launcher = _sorted(words[1:])
     if "debug" in own:
-        os.environ[job.DEBUG] = "1"
+        os.environ[runtime.DEBUG] = "1"
     if own.get("topology") is not None:
         _launch(name, own["topology"], for_job, for_launcher)
     elif for_launcher:
@@ -95,7 +95,7 @@ def _run(words: Sequence[str]) -> None:
         raise ConfigError(f"unknown key '{flag}'; {near}; flags of the launcher need --topology")
     else:
         sys.argv = [f"mlm-dist {name}", *for_job]
-        job.run(_lazily(name), prog=sys.argv[0], description=_description(name), of_a_run=JOBS[name].of_a_run)
+        runtime.run(_lazily(name), prog=sys.argv[0], description=_description(name), of_a_run=JOBS[name].of_a_run)
 
 
 def _lazily(name: str) -> typing.Callable[[Config], None]:
@@ -119,7 +119,7 @@ def _launch(name: str, topology: str, for_job: Sequence[str], for_launcher: Sequ
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    from mlm_dist.training import contradictions
+    from mlm_dist.engine import conflicts
 
     launcher = launch_command_parser()
     known = [flag.lstrip("-") for action in launcher._actions for flag in action.option_strings]
@@ -133,7 +133,7 @@ def _launch(name: str, topology: str, for_job: Sequence[str], for_launcher: Sequ
         flags = launcher.parse_args(
             [*for_launcher, "--config_file", str(file), "--module", f"mlm_dist.{name}", *for_job]
         )
-        contradictions.check_file(str(file), settings, vars(flags))
+        conflicts.check_file(str(file), settings, vars(flags))
     except (argparse.ArgumentError, OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(f"--topology: cannot launch with {file} ({reason(error)})") from error
     if settings.get("use_cpu"):

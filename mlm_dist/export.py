@@ -19,25 +19,26 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from mlm_dist import job
+from mlm_dist import runtime
+from mlm_dist.checkpoint import best, find, format
 from mlm_dist.config import Config
-from mlm_dist.corpus import git
+from mlm_dist.corpus.sources import git
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.engine import distributed
 from mlm_dist.errors import CheckpointError, ConfigError
-from mlm_dist.exporting import hub, reloaded
-from mlm_dist.exporting.card import card
-from mlm_dist.modeling.build import architecture
-from mlm_dist.modeling.masked_head import MaskedLanguageModel
+from mlm_dist.hf_model import reload_check, upload
+from mlm_dist.hf_model.model_card import card
+from mlm_dist.model.build import architecture
+from mlm_dist.model.masked_lm import MaskedLanguageModel
+from mlm_dist.pages.record import read_record
 from mlm_dist.prepare import prepare
-from mlm_dist.reporting.record import read_record
-from mlm_dist.training import best, checkpoint, distributed, finding
 
 
 def main(config: Config) -> None:
     """Export a checkpoint of a run."""
-    if job.rank_and_world_size()[1] > 1:
+    if runtime.rank_and_world_size()[1] > 1:
         raise ConfigError("the export job needs one process; start it as python mlm_dist/export.py")
-    hub.check(config)
+    upload.check(config)
     run = Path(config.output_dir).expanduser()
     point = _point(config, run)
     model, corpus, step = load_checkpoint(config, point)
@@ -45,7 +46,7 @@ def main(config: Config) -> None:
         _write(model, corpus, run, config, step)
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write the model to {run} ({error.strerror}); make room") from None
-    job.say(f"{point} as {config.export.dtype} in {run / 'model'}")
+    runtime.say(f"{point} as {config.export.dtype} in {run / 'model'}")
     push(config)
 
 
@@ -70,7 +71,7 @@ def export(
     """
 
     def write_best() -> None:
-        point = finding.require_best(run / "checkpoints", job.say)
+        point = find.require_best(run / "checkpoints", runtime.say)
         model, best_step = _load(config, corpus, point)
         _write(model, corpus, run, config, best_step)
 
@@ -90,7 +91,7 @@ def load_checkpoint(config: Config, point: Path) -> tuple[Any, PreparedCorpus, i
     Raises:
         CheckpointError: It is of another model, or its corpus is gone and its documents have changed since.
     """
-    _, identity = checkpoint.read_state(point)
+    _, identity = format.read_state(point)
     corpus = _corpus(config, str(identity["corpus.source"]).removeprefix("digest "), point)
     model, step = _load(config, corpus, point)
     return model, corpus, step
@@ -102,15 +103,15 @@ def _load(config: Config, corpus: PreparedCorpus, point: Path) -> tuple[Any, int
 
     found = architecture(config, corpus.tokenizer, len(corpus.domain_tokens))
     core = MaskedLanguageModel(AutoModelForMaskedLM.from_config(found, dtype=torch.float32), masked_head=False)
-    checkpoint.load_weights(point, core)
+    format.load_weights(point, core)
     core.model.tie_weights()
-    return core.model, checkpoint.read_state(point)[0].step
+    return core.model, format.read_state(point)[0].step
 
 
 def push(config: Config) -> None:
     """Upload the exported model from the main process, if `export.push_to_hub` says where to."""
-    if config.export.push_to_hub is not None and job.is_main_process():
-        hub.push(Path(config.output_dir).expanduser() / "model", config.export.push_to_hub, job.say)
+    if config.export.push_to_hub is not None and runtime.is_main_process():
+        upload.push(Path(config.output_dir).expanduser() / "model", config.export.push_to_hub, runtime.say)
 
 
 def public(config: Config) -> Config:
@@ -142,7 +143,7 @@ def _write(model: Any, corpus: PreparedCorpus, run: Path, config: Config, step: 
         for path in temporary.iterdir():
             path.chmod(0o644)
         if config.export.verify:
-            reloaded.check(temporary, model.float(), corpus.tokenizer)
+            reload_check.check(temporary, model.float(), corpus.tokenizer)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     finally:
@@ -152,13 +153,13 @@ def _write(model: Any, corpus: PreparedCorpus, run: Path, config: Config, step: 
 def _point(config: Config, run: Path) -> Path:
     """The checkpoint that `export.checkpoint` means, verified."""
     if best.is_exported(config):
-        return finding.require_best(run / "checkpoints", job.say)
+        return find.require_best(run / "checkpoints", runtime.say)
     if config.export.checkpoint in (None, "newest"):
-        return finding.require_newest(run / "checkpoints", job.say)
+        return find.require_newest(run / "checkpoints", runtime.say)
     point = Path(config.export.checkpoint).expanduser()
-    if not checkpoint.is_name(point.name) or not point.is_dir():
+    if not format.is_name(point.name) or not point.is_dir():
         raise CheckpointError(f"export.checkpoint: {point} is no checkpoint; name a folder such as step-00000500")
-    checkpoint.verify(point)
+    format.verify(point)
     return point
 
 
@@ -189,4 +190,4 @@ def _assembled(trained: Any, values: dict[str, torch.Tensor]) -> Any:
 
 
 if __name__ == "__main__":
-    job.run(main, prog="export.py", description=__doc__, of_a_run=True)
+    runtime.run(main, prog="export.py", description=__doc__, of_a_run=True)

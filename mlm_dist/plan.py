@@ -16,15 +16,18 @@ from typing import Any
 
 from rich.table import Table
 
-from mlm_dist import job, prepare, second_corpus
-from mlm_dist.batching.plan import BatchPlan, batch_plan, num_updates
-from mlm_dist.config import Config
-from mlm_dist.corpus import git, tokens
-from mlm_dist.modeling.build import architecture, starts_from_scratch, tokenizer_of
-from mlm_dist.training import best, contradictions, distributed, measuring, memory, saving, topology
-from mlm_dist.training.memory import Memory, Shape
-from mlm_dist.training.optim import warmup_updates
-from mlm_dist.training.topology import Topology
+from mlm_dist import prepare, runtime, second_corpus
+from mlm_dist.batches.global_batch import BatchPlan, batch_plan, num_updates
+from mlm_dist.checkpoint import best, save
+from mlm_dist.config import Config, Duration
+from mlm_dist.corpus.sources import git
+from mlm_dist.corpus.tokenizer import loading
+from mlm_dist.engine import conflicts, distributed, memory, topology
+from mlm_dist.engine.memory import Memory, Shape
+from mlm_dist.engine.topology import Topology
+from mlm_dist.model.build import architecture, starts_from_scratch, tokenizer_of
+from mlm_dist.optim.parameter_groups import warmup_updates
+from mlm_dist.training import step_time
 
 BYTES_PER_TOKEN = 4.2  # of English text under a WordPiece vocabulary of 30,000
 
@@ -50,8 +53,8 @@ class Foreseen:
 
 def main(config: Config) -> None:
     """Show the plan of a run on one screen."""
-    if job.is_main_process():
-        job.show(_table(config, foresee(config)))
+    if runtime.is_main_process():
+        runtime.show(_table(config, foresee(config)))
 
 
 def foresee(config: Config) -> Foreseen:
@@ -62,19 +65,24 @@ def foresee(config: Config) -> Foreseen:
             each other.
         ModelError: There is no such model or tokenizer, or they do not fit each other.
     """
-    _, num_processes = job.rank_and_world_size()
+    _, num_processes = runtime.rank_and_world_size()
     distributed.check(config, batch_plan(config, num_processes))
     second_corpus.check(config)
     path = tokenizer_of(config)
-    found = architecture(config, None if path is None else tokens.load(*path), say=job.say)
+    found = architecture(config, None if path is None else loading.load(*path), say=runtime.say)
     if path is None:
-        sizes = config.model.overrides.get("vocab_size"), config.tokenizer.train_vocab_size, tokens.DEFAULT_VOCAB_SIZE
+        sizes = config.model.overrides.get("vocab_size"), config.tokenizer.train_vocab_size, loading.DEFAULT_VOCAB_SIZE
         found.vocab_size = next(size for size in sizes if size is not None)
     launch = topology.read()
     shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu")
     batch = batch_plan(config, num_processes, memory.most_rows(config, shape, launch))
-    contradictions.check(config, batch, launch)  # of the micro-batch that the memory allows
+    conflicts.check(config, batch, launch)  # of the micro-batch that the memory allows
     return Foreseen(launch, found, shape, batch, memory.estimate(config, shape, launch, batch.micro_size))
+
+
+def _hours(config: Config) -> float:
+    duration = Duration.parse(config.optim.duration)
+    return duration.value if duration.unit == "hours" else None  # type: ignore[return-value]
 
 
 def _table(config: Config, seen: Foreseen) -> Table:
@@ -92,7 +100,7 @@ def _table(config: Config, seen: Foreseen) -> Table:
         updates, samples = num_updates(config, num_rows)
         warmup = warmup_updates(config.optim, updates)
         many = f"{updates:,} of {samples:,} rows, {warmup:,} of them to warm up"
-        shown.add_row("updates", many if config.optim.hours is None else f"as many as {config.optim.hours:g} h hold")
+        shown.add_row("updates", many if _hours(config) is None else f"as many as {_hours(config):g} h hold")
         shown.add_row("time", _time(config, seen, samples / config.batch.global_size))
     _memory(seen, shown)
     _disk(config, seen, shown)
@@ -125,12 +133,12 @@ def _time(config: Config, seen: Foreseen, updates: float) -> str:
         return "not measured: several processes, or a sharded model"
     if seen.memory.total > memory.available(seen.topology):
         return "not measured: it may not fit the memory"
-    seconds = measuring.seconds_per_update(config, seen.architecture, seen.batch)
+    seconds = step_time.seconds_per_update(config, seen.architecture, seen.batch)
     each = f"{seconds:.3g} s per update, measured on random tokens"
     if config.model.compile != "none":
         each += " and not compiled"
-    if config.optim.hours is not None:
-        return f"{config.optim.hours:g} h, so at most {3600 * config.optim.hours / seconds:,.0f} updates: {each}"
+    if _hours(config) is not None:
+        return f"{_hours(config):g} h, so at most {3600 * _hours(config) / seconds:,.0f} updates: {each}"
     return f"about {_duration(seconds * updates)}: {each}; validation and saving come on top"
 
 
@@ -146,7 +154,7 @@ def _memory(seen: Foreseen, shown: Table) -> None:
 
 
 def _disk(config: Config, seen: Foreseen, shown: Table) -> None:
-    needed = saving.disk_needed(seen.shape.parameters, best.num_kept(config))
+    needed = save.disk_needed(seen.shape.parameters, best.num_kept(config))
     place = Path(config.output_dir).expanduser().absolute()
     while not place.exists():
         place = place.parent
@@ -172,4 +180,4 @@ def _duration(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    job.run(main, prog="plan.py", description=__doc__)
+    runtime.run(main, prog="plan.py", description=__doc__)

@@ -21,34 +21,24 @@ from typing import Any
 
 import numpy as np
 
-from mlm_dist import job
+from mlm_dist import runtime
 from mlm_dist.config import Config
-from mlm_dist.corpus import (
-    documents,
-    domain_tokens,
-    encoding,
-    git,
-    manifest,
-    reading,
-    row_making,
-    selection,
-    sources,
-    summary,
-    tokenizer_training,
-    tokens,
-)
-from mlm_dist.corpus.meeting import Meeting
+from mlm_dist.corpus import documents, manifest, row_shards, selection, summary
+from mlm_dist.corpus.readers import reader
+from mlm_dist.corpus.rendezvous import Meeting
+from mlm_dist.corpus.sources import git, source_files
 from mlm_dist.corpus.store import FORMAT, CorpusStore, PreparedCorpus, ShardKeys, words_key
-from mlm_dist.corpus.training_texts import TrainingTexts
+from mlm_dist.corpus.tokenizer import domain_tokens, encoding, loading, training
+from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts
 from mlm_dist.errors import CorpusError, reason
 from mlm_dist.files import lock, write_json
-from mlm_dist.modeling.build import rows_mode, tokenizer_of
+from mlm_dist.model.build import rows_mode, tokenizer_of
 
 
 def main(config: Config) -> None:
     """Prepare the corpus that a config describes, or find it prepared, and show what is in it."""
     corpus = prepare(config)
-    job.show(summary.table(corpus.manifest, str(corpus.folder)))
+    runtime.show(summary.table(corpus.manifest, str(corpus.folder)))
 
 
 def prepare(config: Config) -> PreparedCorpus:
@@ -69,7 +59,7 @@ def prepare(config: Config) -> PreparedCorpus:
         ) from None
     purpose = json.dumps(dataclasses.asdict(config.corpus), sort_keys=True)
     with (
-        Meeting(cache_dir / "meetings", *job.rank_and_world_size(), purpose) as meeting,
+        Meeting(cache_dir / "meetings", *runtime.rank_and_world_size(), purpose) as meeting,
         contextlib.ExitStack() as held,
     ):
         named = functools.cache(lambda: _named_tokenizer(config))  # it is loaded once, and by rank 0 alone
@@ -96,7 +86,7 @@ def find(config: Config) -> tuple[PreparedCorpus | None, int | None]:
     name, described = config.corpus.source, _described(config, _named_tokenizer(config))
     is_here = name == "python-docs" or (Path(name).expanduser().exists() and not git.is_repository(name))
     if is_here:
-        source = sources.acquire(config.corpus, cache_dir)
+        source = source_files.acquire(config.corpus, cache_dir)
         place = cache_dir / _key(source.digest(), described)
         size = sum(size for size, _ in source.states.values())
         return (PreparedCorpus(place) if (place / "manifest.json").is_file() else None), size
@@ -118,8 +108,8 @@ def _settled(config: Config) -> Config:
 
 def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Meeting, named: Callable[[], Any]) -> None:
     """Make the rows, each process its share of the shards."""
-    source = sources.Source(**plan["source"] | {"root": Path(plan["source"]["root"])})
-    work = reading.shards(source)
+    source = source_files.Source(**plan["source"] | {"root": Path(plan["source"]["root"])})
+    work = reader.shards(source)
     settings = documents.described(config.corpus)
     keys = [_documents_key(settings, source, shard) for shard in work]
     mine = meeting.share([shard.size for shard in work])
@@ -134,15 +124,15 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
         chosen = _select(config, store, keys)
         tokenizer = _make_tokenizer(config, store, keys, chosen, named)
         chosen.save(store.partial / "selection.npz")
-        return tokens.digest(tokenizer)
+        return loading.digest(tokenizer)
 
     shards: list[ShardKeys] = []
     if mine or meeting.rank == 0:  # whoever has no share waits for the end alone: all else may be gone by then
         tokenizer_digest = meeting.lead("decisions", decide)
         sides = _sides(store, keys, selection.load(store.partial / "selection.npz"))
         is_named = meeting.rank == 0 and tokenizer_of(config) is not None and config.tokenizer.add_domain_tokens is None
-        tokenizer = named() if is_named else tokens.load(str(store.partial / "tokenizer"))
-        encoder, special = encoding.Encoder(tokenizer), tokens.special_tokens(tokenizer)
+        tokenizer = named() if is_named else loading.load(str(store.partial / "tokenizer"))
+        encoder, special = encoding.Encoder(tokenizer), loading.special_tokens(tokenizer)
         domain = PreparedCorpus(store.partial).domain_tokens
         made_by = _key(tokenizer_digest, list(domain.items()))
         shortens = np.zeros(len(tokenizer), np.int64)  # the documents by so many tokens, each time it stands in them
@@ -151,7 +141,7 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
 
         def tokenize(i: int) -> None:
             if not store.is_finished(shards[i].rows):
-                row_making.make(config.rows, store, encoder, special, shortens, sides[i], shards[i])
+                row_shards.make(config.rows, store, encoder, special, shortens, sides[i], shards[i])
 
         # While the tokens of one shard are computed, those of another are made into rows and written.
         with ThreadPoolExecutor(2) as pool:
@@ -161,19 +151,19 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
             marking = encoding.Encoder(tokenizer, marking=True)
             for i in mine:
                 if not store.is_finished(shards[i].words):
-                    row_making.mark_words(config.rows, store, marking, special, sides[i], shards[i])
+                    row_shards.mark_words(config.rows, store, marking, special, sides[i], shards[i])
 
     def publish() -> None:
         meeting.wait_for([store.mark(key) for _, *made in shards for key in made if key])
-        store.publish(manifest.describe(store, plan, shards), shards, row_making.token_counts(store, shards))
+        store.publish(manifest.describe(store, plan, shards), shards, row_shards.token_counts(store, shards))
 
     meeting.lead("publish", publish)
 
 
 def _plan(config: Config, cache_dir: Path, held: contextlib.ExitStack, named: Callable[[], Any]) -> dict[str, Any]:
     """Find the source, derive the digest, and see whether the work has been done before."""
-    job.say(f"looking at {git.without_credentials(config.corpus.source)}")
-    source = sources.acquire(config.corpus, cache_dir)
+    runtime.say(f"looking at {git.without_credentials(config.corpus.source)}")
+    source = source_files.acquire(config.corpus, cache_dir)
     _check_export(config, source)
     described = _described(config, named())
     digest = _key(source.digest(), described)
@@ -181,19 +171,19 @@ def _plan(config: Config, cache_dir: Path, held: contextlib.ExitStack, named: Ca
     try:
         locked = lock(place, wait=False)
     except BlockingIOError:
-        job.say("another run is preparing the same rows; waiting for it")
+        runtime.say("another run is preparing the same rows; waiting for it")
         locked = lock(place, wait=True)
     held.callback(locked.release)
     store = CorpusStore(cache_dir, digest)
     ready = store.find() is not None
     if not ready:
         store.begin()
-        job.say(f"preparing {len(source.files):,} files into {store.place}")
+        runtime.say(f"preparing {len(source.files):,} files into {store.place}")
     plain = vars(source) | {"root": str(source.root)}
     return {"digest": digest, "ready": ready, "source": plain, "config": described, "source_digest": source.digest()}
 
 
-def _check_export(config: Config, source: sources.Source) -> None:
+def _check_export(config: Config, source: source_files.Source) -> None:
     """Refuse to write over a document."""
     if config.corpus.export is not None:
         to = os.path.realpath(os.path.expanduser(config.corpus.export))
@@ -206,16 +196,16 @@ def _check_export(config: Config, source: sources.Source) -> None:
 def _named_tokenizer(config: Config) -> Any:
     """The tokenizer the config names; None where one is to be trained."""
     path = tokenizer_of(config)
-    return None if path is None else tokens.load(*path)
+    return None if path is None else loading.load(*path)
 
 
 def _described(config: Config, named: Any) -> dict[str, Any]:
     """Everything but the documents that the rows depend on; `named` is the tokenizer, unless one is to be trained."""
     tokenizer: dict[str, Any]
     if named is not None:
-        tokenizer = {"sha256": tokens.digest(named)}
+        tokenizer = {"sha256": loading.digest(named)}
     else:
-        vocab_size = config.tokenizer.train_vocab_size or tokens.DEFAULT_VOCAB_SIZE
+        vocab_size = config.tokenizer.train_vocab_size or loading.DEFAULT_VOCAB_SIZE
         tokenizer = {"train_vocab_size": vocab_size, "train_kind": config.tokenizer.train_kind}
     tokenizer["add_domain_tokens"] = config.tokenizer.add_domain_tokens
     names = ("deduplicate", "near_threshold", "validation_fraction")
@@ -229,7 +219,7 @@ def _needs_words(config: Config) -> bool:
     return config.masking.unit != "token"
 
 
-def _documents_key(settings: dict[str, Any], source: sources.Source, shard: reading.Shard) -> str:
+def _documents_key(settings: dict[str, Any], source: source_files.Source, shard: reader.Shard) -> str:
     """The name of a shard's documents: a hash of all they depend on."""
     parts = [(part.path, part.start, part.stop, source.files[part.path]) for part in shard.parts]
     return _key(settings, source.records, parts)
@@ -287,17 +277,17 @@ def _make_tokenizer(
         texts = TrainingTexts(list(zip(map(store.documents, keys), is_train, strict=True)))
         learnt_from = f"on {num_train:,} documents ({texts.describe()})"
     if tokenizer is None:
-        kind, vocab_size = config.tokenizer.train_kind, config.tokenizer.train_vocab_size or tokens.DEFAULT_VOCAB_SIZE
-        job.say(f"training a {tokenizer_training.NAMES[kind]} tokenizer of {vocab_size:,} tokens {learnt_from}")
-        tokenizer = tokenizer_training.train(kind, texts, vocab_size, config.rows.max_length)
+        kind, vocab_size = config.tokenizer.train_kind, config.tokenizer.train_vocab_size or loading.DEFAULT_VOCAB_SIZE
+        runtime.say(f"training a {training.NAMES[kind]} tokenizer of {vocab_size:,} tokens {learnt_from}")
+        tokenizer = training.train(kind, texts, vocab_size, config.rows.max_length)
     added: list[domain_tokens.DomainToken] = []
     if wanted is not None:
         tokenizer, added = domain_tokens.add(tokenizer, texts(), wanted)
-        job.say(f"added {len(added):,} domain tokens, counted {learnt_from}")
-    tokens.save(tokenizer, store.partial / "tokenizer")
+        runtime.say(f"added {len(added):,} domain tokens, counted {learnt_from}")
+    loading.save(tokenizer, store.partial / "tokenizer")
     write_json(store.partial / "domain_tokens.json", [dataclasses.asdict(one) for one in added], indent=1)
     return tokenizer
 
 
 if __name__ == "__main__":
-    job.run(main, prog="prepare.py", description=__doc__)
+    runtime.run(main, prog="prepare.py", description=__doc__)

@@ -14,25 +14,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import job
+from mlm_dist import runtime
+from mlm_dist.checkpoint import find
 from mlm_dist.config import Config, to_yaml
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError, UserError, reason
+from mlm_dist.evaluation.fill_mask import Guess, guess
 from mlm_dist.export import load_checkpoint, public
 from mlm_dist.files import write_bytes, write_json
-from mlm_dist.reporting.blanks import Blank, choose
-from mlm_dist.reporting.fills import Guess, guess
-from mlm_dist.reporting.page import Comparison, Content, page
-from mlm_dist.reporting.record import Record, read_record
-from mlm_dist.training import finding
+from mlm_dist.pages.blanks import Blank, choose
+from mlm_dist.pages.page import Comparison, Content, page
+from mlm_dist.pages.record import Record, read_record
 
 ABOUT_THE_CORPUS = ("source", "documents", "tokens", "rows", "notes", "config")
 
 
 def main(config: Config) -> None:
     """Write the report of the run in output_dir."""
-    if job.is_main_process():
-        job.say(f"written to {_write(config)}")
+    if runtime.is_main_process():
+        runtime.say(f"written to {_write(config)}")
 
 
 def begin(run: Path, model: Any, corpus: PreparedCorpus) -> None:
@@ -53,7 +53,7 @@ def begin(run: Path, model: Any, corpus: PreparedCorpus) -> None:
 
 def end(config: Config) -> None:
     """Write the page at the end of training, on the main process; what goes wrong is said, and does not end the run."""
-    if job.is_main_process():
+    if runtime.is_main_process():
         _or_say_why("the report was not written", lambda: _write(config))
 
 
@@ -73,7 +73,7 @@ def _or_say_why(what: str, work: Callable[[], object]) -> None:
         work()
     except Exception as error:  # a page is no reason to lose a run
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        job.say(f"WARNING: {what} ({kind}{reason(error)})")
+        runtime.say(f"WARNING: {what} ({kind}{reason(error)})")
 
 
 def _write(config: Config) -> Path:
@@ -110,7 +110,7 @@ def _write(config: Config) -> Path:
     )
     write_bytes(run / "report.html", page(content).encode("utf-8", "backslashreplace"), durable=False)
     for warning in warnings:
-        job.say(f"WARNING: report.html: {warning}")
+        runtime.say(f"WARNING: report.html: {warning}")
     return run / "report.html"
 
 
@@ -136,7 +136,7 @@ def _trained(config: Config, run: Path, record: Record) -> tuple[Any, Any, int] 
     if record.is_finished and (folder / "config.json").is_file():
         model = AutoModelForMaskedLM.from_pretrained(folder, dtype="float32", trust_remote_code=False)
         return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False), record.exported_step
-    point, _ = finding.newest(run / "checkpoints")
+    point, _ = find.newest(run / "checkpoints")
     if point is None:
         return None
     model, corpus, step = load_checkpoint(config, point)
@@ -144,4 +144,4 @@ def _trained(config: Config, run: Path, record: Record) -> tuple[Any, Any, int] 
 
 
 if __name__ == "__main__":
-    job.run(main, prog="report.py", description=__doc__, of_a_run=True)
+    runtime.run(main, prog="report.py", description=__doc__, of_a_run=True)

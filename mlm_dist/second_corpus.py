@@ -7,11 +7,11 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlm_dist.batching.mixture import MixedOrder
-from mlm_dist.batching.order import SampleOrder
+from mlm_dist.batches.mixture import MixedOrder
+from mlm_dist.batches.order import SampleOrder
 from mlm_dist.config import Config, value_of
-from mlm_dist.corpus import sources
 from mlm_dist.corpus.rows import RowTable
+from mlm_dist.corpus.sources import source_files
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError, CorpusError
 from mlm_dist.prepare import prepare
@@ -28,7 +28,7 @@ def check(config: Config) -> None:
     for key in (VALIDATED, REPLAYED):
         if value_of(config, key) is not None:
             with _by_its_name(key):
-                sources.refuse_unknown(value_of(config, key))
+                source_files.refuse_unknown(value_of(config, key))
 
 
 def to_validate(config: Config, corpus: PreparedCorpus) -> tuple[PreparedCorpus, RowTable]:

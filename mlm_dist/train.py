@@ -17,43 +17,47 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import __version__, job, report
-from mlm_dist.batching.loader import TrainingBatches
-from mlm_dist.batching.masking import Masker
-from mlm_dist.batching.plan import num_updates
-from mlm_dist.batching.ramp import Ramp
+from mlm_dist import __version__, report, runtime
+from mlm_dist.batches.global_batch import num_updates
+from mlm_dist.batches.loader import TrainingBatches
+from mlm_dist.batches.masking import Masker
+from mlm_dist.batches.ramp import Ramp
+from mlm_dist.checkpoint import best, find, format
+from mlm_dist.checkpoint import save as saving
+from mlm_dist.checkpoint.format import RunState
+from mlm_dist.checkpoint.save import Checkpoints
 from mlm_dist.config import Config, to_yaml
-from mlm_dist.corpus import summary, tokens
+from mlm_dist.corpus import summary
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.tokenizer import loading
+from mlm_dist.engine import distributed
 from mlm_dist.errors import ConfigError, Interrupted
+from mlm_dist.evaluation.validation import held_out_masks
+from mlm_dist.evaluation.validation_set import HeldOut
 from mlm_dist.export import export, public, push
-from mlm_dist.exporting import hub
 from mlm_dist.files import lock
-from mlm_dist.held_out import HeldOut
-from mlm_dist.modeling.build import architecture, build, starts_from_scratch
-from mlm_dist.modeling.compiling import compile_forward
-from mlm_dist.modeling.masked_head import MaskedLanguageModel
+from mlm_dist.hf_model import upload
+from mlm_dist.model.build import architecture, build, starts_from_scratch
+from mlm_dist.model.compilation import compile_forward
+from mlm_dist.model.masked_lm import MaskedLanguageModel
+from mlm_dist.optim.parameter_groups import build_optimizer, lr_at, peak_lr, set_lr, warmup_updates
 from mlm_dist.plan import foresee
 from mlm_dist.prepare import prepare
 from mlm_dist.second_corpus import to_train_on
-from mlm_dist.training import best, checkpoint, distributed, finding, fitting, saving, trackers
-from mlm_dist.training.checkpoint import RunState
+from mlm_dist.training import fit_memory, trackers
 from mlm_dist.training.guard import Guard, StopSignal
 from mlm_dist.training.horizon import Horizon
 from mlm_dist.training.metrics import Metrics
-from mlm_dist.training.optim import build_optimizer, lr_at, peak_lr, set_lr, warmup_updates
 from mlm_dist.training.progress import TrainingProgress
-from mlm_dist.training.saving import Checkpoints
 from mlm_dist.training.step import optimizer_step, reseed
-from mlm_dist.training.validation import held_out_masks
 
 
 def main(config: Config) -> None:
     """Prepare the corpus if need be, train, validate, and export the model."""
     # What can be refused is refused before any work is done.
-    rank, _ = job.rank_and_world_size()
+    rank, _ = runtime.rank_and_world_size()
     plan = foresee(config).batch
-    hub.check(config)
+    upload.check(config)
 
     corpus = prepare(config)
     own, held_out = corpus.rows("train"), HeldOut(config, corpus)
@@ -73,16 +77,16 @@ def main(config: Config) -> None:
         packed=corpus.is_packed,
     )
     identity = _identity(config, corpus, found, replayed)
-    resume = "auto" if job.is_restarted() else config.checkpoint.resume
-    point = finding.resume_point(accelerator, resume, run / "checkpoints", identity, job.say)
-    state = RunState() if point is None else checkpoint.read_state(point)[0]
+    resume = "auto" if runtime.is_restarted() else config.checkpoint.resume
+    point = find.resume_point(accelerator, resume, run / "checkpoints", identity, runtime.say)
+    state = RunState() if point is None else format.read_state(point)[0]
     checkpoints = Checkpoints(
         run / "checkpoints", config.checkpoint.keep_last, identity, keep_best=best.is_exported(config)
     )
 
     def take_over() -> None:
-        if place := finding.set_aside(run, point):
-            job.say(f"what an earlier run left in {run} was moved to {place}")
+        if place := find.set_aside(run, point):
+            runtime.say(f"what an earlier run left in {run} was moved to {place}")
         checkpoints.clean()
         saving.preflight(run, core, best.num_kept(config))
         (run / "config.yaml").write_text(to_yaml(public(config)), "utf-8")
@@ -91,29 +95,29 @@ def main(config: Config) -> None:
     distributed.on_main(accelerator, take_over)
     lowest = checkpoints.still_there(state.best)
 
-    special = tokens.special_tokens(corpus.tokenizer)
+    special = loading.special_tokens(corpus.tokenizer)
     masker = Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer))
     fixed_masker = held_out_masks(masker)
-    plan = fitting.fit(accelerator, core, plan, rows, masker, job.say)
+    plan = fit_memory.fit(accelerator, core, plan, rows, masker, runtime.say)
     static = config.model.compile != "none"  # one shape for all micro-batches, so that nothing is compiled twice
     batches = TrainingBatches(
         rows, masker, plan, Ramp(config), order, samples, rank, static=static, device=accelerator.device
     )
 
     if point is not None:
-        checkpoint.load_weights(point, core)
-    with fitting.explained(plan):
+        format.load_weights(point, core)
+    with fit_memory.explained(plan):
         model, optimizer = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, peak))
         compiled = compile_forward(core, config.model.compile)
         if point is not None:
-            job.say(f"going on from {point}: {state.step:,} updates, {state.samples:,} samples")
+            runtime.say(f"going on from {point}: {state.step:,} updates, {state.samples:,} samples")
             set_lr(optimizer, 0.0)
             distributed.wake(accelerator, model, batches.window(0))
-            checkpoint.load_moments(point, accelerator, core, optimizer, state)
+            format.load_moments(point, accelerator, core, optimizer, state)
 
     metrics = Metrics(accelerator, run / "metrics.jsonl", state.step, state.tokens, state.skipped_steps)
     compiled.pause(metrics.paused)
-    guard = Guard(batches.samples, job.say)
+    guard = Guard(batches.samples, runtime.say)
     signals = StopSignal()
     horizon = Horizon(config, updates, state, is_main=accelerator.is_main_process)
     progress = TrainingProgress(horizon.fixed, is_main=accelerator.is_main_process)
@@ -132,7 +136,7 @@ def main(config: Config) -> None:
         "peak_learning_rate": peak,
         **(held_out.facts(fixed_masker) if accelerator.is_main_process else {}),
     }
-    job.show(summary.table(corpus.manifest, str(corpus.folder)))
+    runtime.show(summary.table(corpus.manifest, str(corpus.folder)))
     progress.introduce(facts)
     distributed.on_main(accelerator, lambda: trackers.start(accelerator, public(config), run))
     metrics.start(**facts, resumed_from=state.step)
@@ -153,7 +157,7 @@ def main(config: Config) -> None:
             checkpoints.save(accelerator, core, optimizer, reached)
 
     began = time.perf_counter()
-    with progress, fitting.explained(plan):
+    with progress, fit_memory.explained(plan):
         step = state.step
         if len(held_out) and point is None:
             validate()
@@ -182,7 +186,7 @@ def main(config: Config) -> None:
             stopping = signals.agreed(result, line_due=line_due)
             if line_due or stopping:
                 metrics.skipped_steps += guard.check()
-                compiled.tell(job.say)
+                compiled.tell(runtime.say)
                 line = metrics.train_line(step, batches.samples_before(step), lr, guard.is_spike, horizon.facts)
                 progress.train(line)
             if len(held_out) and _due(step, config.validation.every, horizon.updates):
@@ -224,12 +228,12 @@ def main(config: Config) -> None:
     report.end(config)
     if outcome:
         before, after, unigram = outcome.values()
-        job.say(
+        runtime.say(
             f"held-out loss {before:.4f} before, {after:.4f} after; word frequencies alone give {unigram:.4f} on the "
             f"same rows, {abs(unigram - after):.4f} nats {'more' if after < unigram else 'less'}"
         )
     model_is = f"model{lowest.describe(config)} in {run / 'model'}"
-    job.say(f"{model_is}, metrics in {run / 'metrics.jsonl'}, all at a glance in {run / 'report.html'}")
+    runtime.say(f"{model_is}, metrics in {run / 'metrics.jsonl'}, all at a glance in {run / 'report.html'}")
     push(config)
 
 
@@ -278,4 +282,4 @@ def _claim(run: Path) -> object:
 
 
 if __name__ == "__main__":
-    job.run(main, prog="train.py", description=__doc__)
+    runtime.run(main, prog="train.py", description=__doc__)

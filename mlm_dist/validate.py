@@ -16,29 +16,31 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import job, second_corpus
-from mlm_dist.batching.masking import Masker
-from mlm_dist.batching.plan import batch_plan
+from mlm_dist import runtime, second_corpus
+from mlm_dist.batches.global_batch import batch_plan
+from mlm_dist.batches.masking import Masker
+from mlm_dist.checkpoint import find, format
 from mlm_dist.config import Config, ModelConfig
-from mlm_dist.corpus import tokens
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.tokenizer import loading
+from mlm_dist.engine import distributed
 from mlm_dist.errors import ConfigError, ModelError
+from mlm_dist.evaluation.search_probe import Probe
+from mlm_dist.evaluation.validation import held_out_masks
+from mlm_dist.evaluation.validation_set import HeldOut
 from mlm_dist.files import write_json
-from mlm_dist.held_out import HeldOut
-from mlm_dist.modeling.build import architecture, build
-from mlm_dist.modeling.masked_head import MaskedLanguageModel
+from mlm_dist.model.build import architecture, build
+from mlm_dist.model.masked_lm import MaskedLanguageModel
+from mlm_dist.optim.parameter_groups import build_optimizer
 from mlm_dist.prepare import prepare
-from mlm_dist.probing.probe import Probe
-from mlm_dist.training import checkpoint, distributed, finding, trackers
-from mlm_dist.training.optim import build_optimizer
+from mlm_dist.training import trackers
 from mlm_dist.training.progress import bands_in_words
-from mlm_dist.training.validation import held_out_masks
 
 
 def main(config: Config) -> None:
     """Load the model, evaluate it, and write down what came of it."""
     config = trackers.without(config)
-    _, world_size = job.rank_and_world_size()
+    _, world_size = runtime.rank_and_world_size()
     # Validation has no global batch: each process takes as many rows at once as it would in training.
     alone = batch_plan(config, 1)
     plan = dataclasses.replace(
@@ -60,15 +62,15 @@ def main(config: Config) -> None:
     probe = Probe(corpus) if config.validation.probe else None
     # A model of a folder has the tokens that were added for the documents; the starting one gets them when it is built.
     added = corpus.domain_tokens if meant is config else {}
-    found = architecture(meant, corpus.tokenizer, len(added), job.say)
+    found = architecture(meant, corpus.tokenizer, len(added), runtime.say)
     accelerator = distributed.start(config, plan)
     core = MaskedLanguageModel(
         build(meant, found, added), masked_head=config.model.masked_head, packed=corpus.is_packed
     )
     if weights is not None:
-        checkpoint.load_weights(weights, core)
+        format.load_weights(weights, core)
     name = str(weights or meant.model.name_or_path)
-    step = None if weights is None else checkpoint.read_state(weights)[0].step
+    step = None if weights is None else format.read_state(weights)[0].step
     if probe is not None:
         is_start = config.validation.model == "start"
         probe.put_to("start" if is_start else "trained", core.model.to(accelerator.device))
@@ -77,7 +79,7 @@ def main(config: Config) -> None:
     # The optimizer updates nothing; with it the model is placed and sharded just as in training.
     model, _ = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, peak=0.0))
 
-    special = tokens.special_tokens(corpus.tokenizer)
+    special = loading.special_tokens(corpus.tokenizer)
     masker = held_out_masks(Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer)))
     result = rows.evaluate(accelerator, model, masker, plan.micro_size)
     of_sentences = rows.pseudo_likelihood(accelerator, model, config.validation.sentences, plan.micro_size)
@@ -95,24 +97,24 @@ def main(config: Config) -> None:
         }
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / "validation.json", figures, indent=1)
-        job.say(
+        runtime.say(
             f"{name} on {len(rows):,} held-out rows of {corpus.digest}: loss {result.loss:.4f}, perplexity "
             f"{result.perplexity:.4f}, accuracy {result.accuracy:.1%} of {result.num_masked:,} masked tokens; word "
             f"frequencies alone give a loss of {figures['unigram_loss']:.4f}"
         )
-        job.say(f"accuracy by how often a token stands in the training rows: {bands_in_words(figures)}")
+        runtime.say(f"accuracy by how often a token stands in the training rows: {bands_in_words(figures)}")
         if second := result.second:
-            job.say(
+            runtime.say(
                 f"on {figures['second_source']}: loss {second.loss:.4f}, accuracy {second.accuracy:.1%} of "
                 f"{second.num_masked:,} masked tokens"
             )
         if of_sentences is not None:
-            job.say(of_sentences.describe())
-        job.say(f"written to {run / 'validation.json'}")
+            runtime.say(of_sentences.describe())
+        runtime.say(f"written to {run / 'validation.json'}")
         if probe is not None:
             about = {"kind": "probe", "model": name, "step": step, "corpus": corpus.digest}
             write_json(run / "probe.json", about | {"questions": probe.answers}, indent=1)
-            job.say("\n".join([*probe.describe(), f"written to {run / 'probe.json'}"]))
+            runtime.say("\n".join([*probe.describe(), f"written to {run / 'probe.json'}"]))
 
     distributed.on_main(accelerator, tell)
     accelerator.free_memory(model)
@@ -131,7 +133,7 @@ def _meant(config: Config, run: Path) -> tuple[Config, Path | None]:
         case "start":
             return config, None
         case "checkpoint":
-            return config, finding.require_newest(run / "checkpoints", job.say)
+            return config, find.require_newest(run / "checkpoints", runtime.say)
         case "model":
             folder = run / "model"
             if not (folder / "config.json").is_file():
@@ -141,8 +143,8 @@ def _meant(config: Config, run: Path) -> tuple[Config, Path | None]:
                 )
         case named:
             folder = Path(named).expanduser()
-            if checkpoint.is_name(folder.name) and folder.is_dir():
-                checkpoint.verify(folder)
+            if format.is_name(folder.name) and folder.is_dir():
+                format.verify(folder)
                 return config, folder
             if not (folder / "config.json").is_file():
                 raise ModelError(
@@ -155,4 +157,4 @@ def _meant(config: Config, run: Path) -> tuple[Config, Path | None]:
 
 
 if __name__ == "__main__":
-    job.run(main, prog="validate.py", description=__doc__, of_a_run=True)
+    runtime.run(main, prog="validate.py", description=__doc__, of_a_run=True)

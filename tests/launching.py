@@ -18,12 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY = ("--tokenizer.train_vocab_size=1000", "--rows.max_length=64", "--export.verify=false")
 # A run of a few updates on a folder of documents, with a checkpoint half way.
 SHORT = (
-    *("--corpus.validation_fraction=0.2", "--optim.steps=12"),
+    *("--corpus.validation_fraction=0.2", "--optim.duration=12 steps"),
     *("--logging.every=2", "--validation.every=6", "--checkpoint.every=6", *TINY),
 )
 # A run that soon gets worse, and ends for it.
 PATIENT = (
-    *("--optim.steps=60", "--optim.lr=0.05", "--optim.schedule=constant", "--optim.warmup=0"),
+    *("--optim.duration=60 steps", "--optim.lr=0.05", "--optim.schedule=constant", "--optim.warmup=0"),
     *("--validation.every=2", "--validation.patience=2", "--checkpoint.every=100", "--checkpoint.keep_last=1"),
 )
 ACCELERATE = ROOT / "configs" / "accelerate"

@@ -58,7 +58,7 @@ def theirs(out: Path, seeds: str, *flags: str) -> Any:
 @pytest.mark.slow
 def test_the_same_batches_give_the_same_curve(tmp_path: Path, flags: tuple[str, ...]) -> None:
     """Four micro-batches an update, weighted by what each predicts, and Trainer with all rows at once; no dropout."""
-    flags += (NO_DROPOUT, "--optim.steps=60", "--validation.every=20")
+    flags += (NO_DROPOUT, "--optim.duration=60 steps", "--validation.every=20")
     found = ours(tmp_path / "run", *flags, "--batch.micro_size=4")
     (expected,) = theirs(tmp_path / "theirs.json", "ours", *flags)
     assert len(expected["losses"]) == 60 and len(expected["held_out_losses"]) == 3
@@ -74,13 +74,13 @@ def test_curves_agree_within_the_noise_of_seeds(tmp_path: Path, flags: tuple[str
     The noise is how much Trainer's seeds differ, on average along the curve; a mean of three has 1 / sqrt(3) of it, and
     the difference of two such means sqrt(2 / 3).
     """
-    flags += (f"--optim.steps={STEPS}", f"--validation.every={EVERY}")
+    flags += (f"--optim.duration={STEPS} steps", f"--validation.every={EVERY}")
     mine = [ours(tmp_path / str(seed), *flags, f"--seed={seed}") for seed in SEEDS]
     other = theirs(tmp_path / "theirs.json", ",".join(map(str, SEEDS)), *flags)
     for curve, sharpness in (("losses", 0.05), ("held_out_losses", 0.01)):
         found, expected = (
             np.array([np.reshape(run[curve], (STEPS // EVERY, -1)).mean(1) for run in runs]) for runs in (mine, other)
-        )  # [seeds, windows of EVERY updates]
+        )  # [seeds, chunks of EVERY updates]
         noise = np.sqrt(expected.var(0, ddof=1).mean() * 2 / len(SEEDS))
         assert noise < sharpness, "too much of it to see a difference"
         assert np.abs(found.mean(0) - expected.mean(0)).max() < SIGMAS * noise, curve

@@ -23,15 +23,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from mlm_dist.checkpoint import find, format, save
+from mlm_dist.checkpoint.best import Best
+from mlm_dist.checkpoint.format import RunState
+from mlm_dist.checkpoint.save import Checkpoints
+from mlm_dist.checkpoint.tensor_file import TensorFileWriter
 from mlm_dist.errors import CheckpointError
-from mlm_dist.training import checkpoint, finding, saving
-from mlm_dist.training.best import Best
-from mlm_dist.training.checkpoint import RunState
-from mlm_dist.training.saving import Checkpoints
-from mlm_dist.training.tensor_file import TensorFileWriter
 
 IDENTITY = {"seed": 7, "batch.global_size": 8, "masking.probability": 0.15}
-EVERY_FILE = (*checkpoint.FILES, "manifest.json")
+EVERY_FILE = (*format.FILES, "manifest.json")
 NEVER = "--checkpoint.resume never"
 NOT_VALIDATED = Best()
 
@@ -98,7 +98,7 @@ class Run:
     def resume_point(self, resume: str, *, identity: dict[str, Any] = IDENTITY) -> tuple[Path | None, list[str]]:
         """Where a run would go on, and what it would say."""
         said: list[str] = []
-        return finding.resume_point(self.accelerator, resume, self.folder, identity, said.append), said
+        return find.resume_point(self.accelerator, resume, self.folder, identity, said.append), said
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_tensor_file_never_replaces_a_file(tmp_path: Path) -> None:
 def test_checkpoint_holds_these_files_only(run: Run, good: Path) -> None:
     assert steps(run.folder) == ["step-00000002"]
     assert sorted(path.name for path in good.iterdir()) == sorted(EVERY_FILE)
-    checkpoint.verify(good)
+    format.verify(good)
     weights = load_file(good / "model.safetensors")
     assert weights.keys() == dict(run.core.named_parameters()).keys()
     for name, parameter in run.core.named_parameters():
@@ -237,7 +237,7 @@ def test_state_comes_back(run: Run, scale: tuple[float, int] | None) -> None:
     state = RunState(step=12, samples=96, tokens=2**40 + 1, skipped_steps=3, loss_scale=scale)
     run.checkpoints.save(run.accelerator, run.core, run.optimizer, state)
     run.checkpoints.finish(run.accelerator)
-    assert checkpoint.read_state(run.folder / "step-00000012") == (state, IDENTITY)
+    assert format.read_state(run.folder / "step-00000012") == (state, IDENTITY)
     assert run.checkpoints.last_step == 12
 
 
@@ -246,9 +246,9 @@ def test_run_goes_on_to_the_same_bits(run: Run, tmp_path: Path) -> None:
     point = run.save(5)
     run.train(4)
     other = Run(tmp_path / "other", seed=1)
-    state, _ = checkpoint.read_state(point)
-    checkpoint.load_weights(point, other.core)
-    checkpoint.load_moments(point, other.accelerator, other.core, other.optimizer, state)
+    state, _ = format.read_state(point)
+    format.load_weights(point, other.core)
+    format.load_moments(point, other.accelerator, other.core, other.optimizer, state)
     other.step = state.step
     other.train(4)
     for ours, theirs in zip(other.core.parameters(), run.core.parameters(), strict=True):
@@ -259,13 +259,13 @@ def test_run_goes_on_to_the_same_bits(run: Run, tmp_path: Path) -> None:
 def test_checkpoint_before_the_first_update(tmp_path: Path) -> None:
     run = Run(tmp_path / "checkpoints")
     point = run.save(0)
-    checkpoint.verify(point)
+    format.verify(point)
     assert not any(moment.any() for moment in load_file(point / "optimizer.safetensors").values())
 
 
 def test_weights_of_another_model_are_refused(good: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.safetensors has no weight"):
-        checkpoint.load_weights(good, nn.Linear(5, 3))
+        format.load_weights(good, nn.Linear(5, 3))
 
 
 # --- verify ---
@@ -307,10 +307,10 @@ DAMAGES = (flip, truncate, empty, append, Path.unlink, link, turn_into_folder)
 @pytest.mark.parametrize("name", EVERY_FILE)
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_damaged_file_is_named(good: Path, name: str, damage: Callable[[Path], None]) -> None:
-    checkpoint.verify(good)
+    format.verify(good)
     damage(good / name)
     with pytest.raises(CheckpointError) as caught:
-        checkpoint.verify(good)
+        format.verify(good)
     assert str(good / name) in str(caught.value)
 
 
@@ -319,9 +319,9 @@ def test_every_byte_of_a_tensor_file_counts(good: Path) -> None:
     for i in range(len(content)):
         (good / "model.safetensors").write_bytes(content[:i] + bytes([content[i] ^ 0x80]) + content[i + 1 :])
         with pytest.raises(CheckpointError, match=r"model\.safetensors"):
-            checkpoint.verify(good)
+            format.verify(good)
     (good / "model.safetensors").write_bytes(content)
-    checkpoint.verify(good)
+    format.verify(good)
 
 
 def test_every_byte_of_the_manifest_counts(good: Path) -> None:
@@ -329,27 +329,27 @@ def test_every_byte_of_the_manifest_counts(good: Path) -> None:
     for i in range(len(content)):
         (good / "manifest.json").write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
         with pytest.raises(CheckpointError, match=r"manifest\.json"):
-            checkpoint.verify(good)
+            format.verify(good)
 
 
 @pytest.mark.parametrize("content", ["", "null", "3", "[]", "{}", '{"sha256": 1}', '{"sha256": 1, "files": []}', "\0"])
 def test_manifest_that_is_none(good: Path, content: str) -> None:
     (good / "manifest.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"manifest\.json is missing or not a manifest"):
-        checkpoint.verify(good)
+        format.verify(good)
 
 
 def test_other_format_is_refused(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    monkeypatch.setattr(format, "FORMAT", format.FORMAT + 1)
     with pytest.raises(CheckpointError, match=r"has format 1; this version reads format 2"):
-        checkpoint.verify(good)
+        format.verify(good)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", ".hidden", "model.safetensors.tmp"])
 def test_extra_file_is_named(good: Path, name: str) -> None:
     (good / name).write_bytes(b"")
     with pytest.raises(CheckpointError) as caught:
-        checkpoint.verify(good)
+        format.verify(good)
     assert str(good / name) in str(caught.value)
     assert "not part of the checkpoint" in str(caught.value)
 
@@ -377,17 +377,17 @@ def test_pickle_is_refused_and_never_loaded(run: Run, good: Path, tmp_path: Path
 
     (good / name).write_bytes(trap)
     with pytest.raises(CheckpointError) as caught:
-        checkpoint.verify(good)
+        format.verify(good)
     assert str(good / name) in str(caught.value)
-    assert finding.newest(run.folder)[0] is None
+    assert find.newest(run.folder)[0] is None
     for resume in ("auto", str(good)):
         with pytest.raises(CheckpointError):
             run.resume_point(resume)
     # Even those that do not verify first load no pickle.
     with contextlib.suppress(SafetensorError):
-        checkpoint.load_weights(good, run.core)
+        format.load_weights(good, run.core)
     with contextlib.suppress(SafetensorError):
-        checkpoint.load_moments(good, run.accelerator, run.core, run.optimizer, RunState(2))
+        format.load_moments(good, run.accelerator, run.core, run.optimizer, RunState(2))
     assert not mark.exists()
 
 
@@ -451,10 +451,10 @@ def test_newest_passes_over_what_is_damaged(run: Run) -> None:
     run.checkpoints = Checkpoints(run.folder, 4, IDENTITY)
     for step in (2, 4, 6, 100_000_000):
         run.save(step)
-    assert finding.newest(run.folder) == (run.folder / "step-100000000", [])
+    assert find.newest(run.folder) == (run.folder / "step-100000000", [])
     flip(run.folder / "step-100000000" / "model.safetensors")
     (run.folder / "step-00000006" / "state.json").unlink()
-    found, passed_over = finding.newest(run.folder)
+    found, passed_over = find.newest(run.folder)
     assert found == run.folder / "step-00000004"
     assert len(passed_over) == 2
     assert "step-100000000/model.safetensors" in passed_over[0]
@@ -465,15 +465,15 @@ def test_newest_takes_published_checkpoints_only(run: Run, good: Path) -> None:
     """Each of the others holds a whole checkpoint; only its name is wrong."""
     for name in (".step-00000099", "step-1", "step-xyz", "step-00000099x", "xstep-00000099", "step-00000099.old"):
         shutil.copytree(good, run.folder / name)
-        checkpoint.verify(run.folder / name)
+        format.verify(run.folder / name)
     (run.folder / "step-00000098").write_text("a file, not a folder")
-    assert finding.newest(run.folder) == (good, [])
+    assert find.newest(run.folder) == (good, [])
     shutil.rmtree(good)
-    assert finding.newest(run.folder) == (None, [])
+    assert find.newest(run.folder) == (None, [])
 
 
 def test_newest_of_nothing(tmp_path: Path) -> None:
-    assert finding.newest(tmp_path / "nowhere") == (None, [])
+    assert find.newest(tmp_path / "nowhere") == (None, [])
 
 
 # --- saving ---
@@ -487,7 +487,7 @@ def test_keep_last_is_honoured(tmp_path: Path, keep_last: int) -> None:
         kept = range(max(1, step - keep_last + 1), step + 1)
         assert steps(run.folder) == [f"step-{i:08d}" for i in kept]
         for path in run.folder.iterdir():
-            checkpoint.verify(path)
+            format.verify(path)
 
 
 def test_old_checkpoint_stays_until_the_new_one_is_there(tmp_path: Path) -> None:
@@ -499,7 +499,7 @@ def test_old_checkpoint_stays_until_the_new_one_is_there(tmp_path: Path) -> None
         run.save(8)
     assert str(run.folder) in str(caught.value)
     assert "the last good one is intact" in str(caught.value)
-    checkpoint.verify(old)
+    format.verify(old)
     assert steps(run.folder) == ["step-00000004", "step-00000008"], "the temporary folder was left"
 
 
@@ -510,13 +510,13 @@ def test_failure_while_publishing_is_raised_by_the_next_save(tmp_path: Path) -> 
     run.checkpoints.save(run.accelerator, run.core, run.optimizer, RunState(8))
     with pytest.raises(CheckpointError, match="step 8 cannot be written"):
         run.checkpoints.save(run.accelerator, run.core, run.optimizer, RunState(12))
-    assert finding.newest(run.folder) == (run.folder / "step-00000004", [])
+    assert find.newest(run.folder) == (run.folder / "step-00000004", [])
 
 
 def test_saving_over_a_damaged_checkpoint(run: Run, good: Path) -> None:
     flip(good / "model.safetensors")
     run.save(2)
-    checkpoint.verify(good)
+    format.verify(good)
 
 
 @pytest.mark.parametrize("keep_last", [1, 2])
@@ -532,7 +532,7 @@ def test_damaged_newer_checkpoint_pushes_no_good_one_out(tmp_path: Path, keep_la
     assert run.resume_point("auto")[0] == run.folder / "step-00000004"
     again = Run(run.folder, keep_last=keep_last)
     again.save(6)
-    assert finding.newest(run.folder)[0] == run.folder / "step-00000006"
+    assert find.newest(run.folder)[0] == run.folder / "step-00000006"
 
 
 def test_abandoned_newer_checkpoint_does_not_win(tmp_path: Path) -> None:
@@ -542,7 +542,7 @@ def test_abandoned_newer_checkpoint_does_not_win(tmp_path: Path) -> None:
     run.save(8)
     again = Run(run.folder, keep_last=2)
     assert again.resume_point(str(older))[0] == older
-    assert finding.set_aside(tmp_path, older) == tmp_path / "previous-1"
+    assert find.set_aside(tmp_path, older) == tmp_path / "previous-1"
     again.save(6)
     assert again.resume_point("auto")[0] == run.folder / "step-00000006"
 
@@ -568,11 +568,11 @@ def test_full_disk_while_saving(tmp_path: Path) -> None:
         assert "\n" not in message
         del caught
         gc.collect()  # a file that was left open speaks up here
-        checkpoint.verify(old)
+        format.verify(old)
         assert steps(disk / "checkpoints") == ["step-00000004"]
         (disk / "filler").unlink()
         again = Run(disk / "checkpoints", keep_last=1)
-        checkpoint.verify(again.save(8))
+        format.verify(again.save(8))
 
 
 # --- the best ---
@@ -586,11 +586,11 @@ def test_best_is_kept_beside_the_last_ones(tmp_path: Path, keep_last: int, kept:
         best = best.after(step, loss)
         run.save(step, best)
     assert steps(run.folder) == [f"step-{step:08d}" for step in kept]
-    assert finding.best(run.folder) == (run.folder / "step-00000004", [])
-    assert checkpoint.read_state(run.folder / "step-00000012")[0].best == Best(2.0, 4, 3)
+    assert find.best(run.folder) == (run.folder / "step-00000004", [])
+    assert format.read_state(run.folder / "step-00000012")[0].best == Best(2.0, 4, 3)
     assert run.checkpoints.still_there(Best(2.0, 4, 3)) == Best(2.0, 4, 3)
     run.save(14, best.after(14, 1.0))
-    assert finding.best(run.folder)[0] == run.folder / "step-00000014"
+    assert find.best(run.folder)[0] == run.folder / "step-00000014"
     assert keep_last == 5 or not (run.folder / "step-00000004").exists(), "it is no longer the best"
 
 
@@ -598,13 +598,13 @@ def test_best_that_is_gone_or_damaged_is_none(tmp_path: Path) -> None:
     run = Run(tmp_path / "checkpoints", keep_last=2, keep_best=True)
     first, second = run.save(4, Best(2.0, 4)), run.save(8, Best(1.0, 8))
     flip(second / "model.safetensors")
-    found, passed_over = finding.best(run.folder)
+    found, passed_over = find.best(run.folder)
     assert found == first
     assert "step-00000008/model.safetensors is damaged" in passed_over[0]
     shutil.rmtree(first)
     said: list[str] = []
     with pytest.raises(CheckpointError, match=r"no good checkpoint in .* is known to be the best; export newest"):
-        finding.require_best(run.folder, said.append)
+        find.require_best(run.folder, said.append)
     assert "passed over a checkpoint" in said[0]
     assert run.checkpoints.still_there(Best(2.0, 4, 5)) == Best(), "what is gone cannot be exported"
     assert Run(tmp_path / "others").checkpoints.still_there(Best(2.0, 4, 5)) == Best(2.0, 4, 5), "nor is it to be"
@@ -614,33 +614,33 @@ def test_checkpoint_of_before_there_was_a_best_still_loads(run: Run, good: Path)
     state = json.loads((good / "state.json").read_text("utf-8"))
     del state["best"]
     (good / "state.json").write_text(json.dumps(state), "utf-8")
-    assert checkpoint.read_state(good)[0] == RunState(step=2, samples=16)
+    assert format.read_state(good)[0] == RunState(step=2, samples=16)
 
 
 # --- going on ---
 
 
 def test_same_identity_is_let_through(tmp_path: Path) -> None:
-    checkpoint.require_same(IDENTITY, dict(IDENTITY), tmp_path)
-    checkpoint.require_same(IDENTITY | {"of an older version": 1}, IDENTITY, tmp_path)
+    format.require_same(IDENTITY, dict(IDENTITY), tmp_path)
+    format.require_same(IDENTITY | {"of an older version": 1}, IDENTITY, tmp_path)
 
 
 def test_checkpoints_older_than_a_key_were_made_with_its_default(tmp_path: Path) -> None:
     older = {"masking.probability": 0.15}
     default = older | {"masking.unit": "token", "masking.final_probability": None}
-    checkpoint.require_same(older, default, tmp_path)
+    format.require_same(older, default, tmp_path)
     for key, value in (("masking.unit", "word"), ("masking.final_probability", 0.3)):
         with pytest.raises(CheckpointError, match=rf"^{key}: .*now it is {value};"):
-            checkpoint.require_same(older, default | {key: value}, tmp_path)
+            format.require_same(older, default | {key: value}, tmp_path)
         with pytest.raises(CheckpointError, match=rf"^{key}: .*made with {value},"):
-            checkpoint.require_same(default | {key: value}, default, tmp_path)
+            format.require_same(default | {key: value}, default, tmp_path)
 
 
 @pytest.mark.parametrize("key", list(IDENTITY))
 @pytest.mark.parametrize("theirs", [99, None])
 def test_other_identity_names_the_key_and_the_flag(key: str, theirs: int | None, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
-        checkpoint.require_same(IDENTITY | {key: theirs}, IDENTITY, tmp_path)
+        format.require_same(IDENTITY | {key: theirs}, IDENTITY, tmp_path)
     message = str(caught.value)
     assert message.startswith(f"{key}: ")
     assert f"made with {theirs}, now it is {IDENTITY[key]};" in message
@@ -721,7 +721,7 @@ def old_run(folder: Path, text: str) -> None:
 def test_set_aside_moves_and_never_overwrites(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         old_run(tmp_path, f"run {number}")
-        assert finding.set_aside(tmp_path) == tmp_path / f"previous-{number}"
+        assert find.set_aside(tmp_path) == tmp_path / f"previous-{number}"
         for name in ("checkpoints", "metrics.jsonl", "tensorboard"):
             assert not (tmp_path / name).exists()
     for number in (1, 2, 3):
@@ -732,14 +732,14 @@ def test_set_aside_moves_and_never_overwrites(tmp_path: Path) -> None:
 def test_set_aside_takes_all_that_a_new_run_would_replace(tmp_path: Path) -> None:
     """The trained model and the config it was trained with are part of a run too."""
     old_run(tmp_path, "old")
-    place = finding.set_aside(tmp_path)
+    place = find.set_aside(tmp_path)
     assert place is not None
     assert (place / "config.yaml").exists()
     assert (place / "model" / "config.json").exists()
 
 
 def test_nothing_to_set_aside(tmp_path: Path) -> None:
-    assert finding.set_aside(tmp_path) is None
+    assert find.set_aside(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -754,21 +754,21 @@ class Wide(nn.Module):
 def test_preflight_refuses_a_small_disk(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "6m") as disk:
         with pytest.raises(CheckpointError) as caught:
-            saving.preflight(disk, Wide())
+            save.preflight(disk, Wide())
         message = str(caught.value)
         assert message.startswith("output_dir: ")
         assert "7 MiB" in message
         assert "6 MiB" in message
         assert str(disk) in message
-        saving.preflight(disk, Net())
+        save.preflight(disk, Net())
 
 
 def test_preflight_counts_what_the_run_itself_will_replace(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "8m") as disk:
-        saving.preflight(disk, Wide())
+        save.preflight(disk, Wide())
         (disk / "checkpoints" / "step-00000004").mkdir(parents=True)
         (disk / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"\0" * 3 * 2**20)
-        saving.preflight(disk, Wide())
+        save.preflight(disk, Wide())
 
 
 def test_preflight_does_not_count_on_what_stays(tmp_path: Path) -> None:
@@ -777,4 +777,4 @@ def test_preflight_does_not_count_on_what_stays(tmp_path: Path) -> None:
         (disk / "previous-1").mkdir()
         (disk / "previous-1" / "model.safetensors").write_bytes(b"\0" * 3 * 2**20)
         with pytest.raises(CheckpointError, match="5 MiB free"):
-            saving.preflight(disk, Wide())
+            save.preflight(disk, Wide())

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from test_masking import CLS, MASK, ORDINARY, PAD, SEP, SPECIAL, VOCAB_SIZE, within_four_sigma
 
-from mlm_dist.batching import choosing, hashing
-from mlm_dist.batching.choosing import Words
-from mlm_dist.batching.masking import Masker
+from mlm_dist import hashing
+from mlm_dist.batches import token_selection
+from mlm_dist.batches.masking import Masker
+from mlm_dist.batches.token_selection import Words
 from mlm_dist.config import MaskingConfig
 
 UNITS = ("word", "span")
@@ -23,23 +24,23 @@ def masker(unit: str, seed: int = 0, **config: Any) -> Masker:
 
 
 def rows(num_rows: int, length: int = LENGTH, seed: int = 1) -> tuple[np.ndarray, Words]:
-    """Rows of words of one to four tokens; some hold two windows, some special tokens within a window, some padding."""
+    """Rows of words of one to four tokens; some hold two chunks, some special tokens within a window, some padding."""
     draw = np.random.default_rng(seed)
     ids = draw.choice(ORDINARY, (num_rows, length)).astype(np.int32)
     begins = draw.random((num_rows, length)) < 0.5
     ids[draw.random(ids.shape) < 0.02] = 17
     ids[:, 0] = CLS
     lengths = np.where(draw.random(num_rows) < 1 / 3, draw.integers(3, length + 1, num_rows), length)
-    windows = []
+    chunks = []
     for i in range(num_rows):
-        windows.append(i * length)
+        chunks.append(i * length)
         if i % 4 == 0 and lengths[i] > 20:
             middle = int(draw.integers(8, lengths[i] - 8))
             ids[i, middle : middle + 2] = SEP, CLS
-            windows.append(i * length + middle + 1)
+            chunks.append(i * length + middle + 1)
         ids[i, lengths[i] - 1] = SEP
         ids[i, lengths[i] :] = PAD
-    return ids, Words(begins, np.array(windows))
+    return ids, Words(begins, np.array(chunks))
 
 
 def apply(
@@ -52,15 +53,15 @@ def apply(
 def some(words: Words, wanted: np.ndarray) -> Words:
     """Of these rows only."""
     length = words.begins.shape[1]
-    row = words.windows // length
-    windows = [words.windows[row == i] - i * length + place * length for place, i in enumerate(wanted.tolist())]
-    return Words(words.begins[wanted], np.concatenate(windows) if windows else np.zeros(0, np.int64))
+    row = words.chunks // length
+    chunks = [words.chunks[row == i] - i * length + place * length for place, i in enumerate(wanted.tolist())]
+    return Words(words.begins[wanted], np.concatenate(chunks) if chunks else np.zeros(0, np.int64))
 
 
 def words_of(ids: np.ndarray, words: Words) -> list[list[list[int]]]:
     """Each window's words, one by one: the places of their ordinary tokens in the flattened rows."""
     flat, begins = ids.reshape(-1), words.begins.reshape(-1)
-    edges = set(words.windows.tolist())
+    edges = set(words.chunks.tolist())
     found: list[list[list[int]]] = []
     for place, token in enumerate(flat.tolist()):
         if place in edges:
@@ -83,7 +84,7 @@ def spans_of(rate: float, num_rows: int, length: int, seed: int = 0) -> np.ndarr
     """[rows, length] to which span each of so many words belongs, known by the place where it begins; -1 for none."""
     ids, words = even_rows(num_rows, length)
     places = np.random.default_rng(seed).integers(0, 2**64, ids.shape, np.uint64)
-    chosen, owners = choosing.spans(places, np.ones(ids.shape, bool), rate, words)
+    chosen, owners = token_selection.spans(places, np.ones(ids.shape, bool), rate, words)
     found = np.full(ids.shape, -1)
     found[chosen] = owners
     return found
@@ -120,7 +121,7 @@ def test_batch_does_not_matter(unit: str) -> None:
 def test_width_of_the_batch_does_not_matter(unit: str) -> None:
     ids, words = rows(60)
     wide_ids = np.pad(ids, ((0, 0), (0, 30)), constant_values=PAD)
-    row, place = np.divmod(words.windows, LENGTH)
+    row, place = np.divmod(words.chunks, LENGTH)
     wide_words = Words(np.pad(words.begins, ((0, 0), (0, 30))), row * (LENGTH + 30) + place)
     for narrow, wide in zip(apply(masker(unit), ids, words), apply(masker(unit), wide_ids, wide_words), strict=True):
         np.testing.assert_array_equal(wide[:, :LENGTH], narrow)
@@ -215,18 +216,18 @@ def test_words_between_spans_are_left_to_chance(rate: float) -> None:
 
 
 def test_windows_of_a_row_share_no_span_and_know_nothing_of_each_other() -> None:
-    ids, words = even_rows(500, 120)  # nothing but `windows` says where they begin
+    ids, words = even_rows(500, 120)  # nothing but `chunks` says where they begin
     words = Words(words.begins, (np.arange(500)[:, None] * 120 + [0, 50, 52]).reshape(-1))
     places = np.random.default_rng(0).integers(0, 2**64, ids.shape, np.uint64)
     eligible = np.ones(ids.shape, bool)
-    chosen, owners = choosing.spans(places, eligible, 0.4, words)
-    mine = np.searchsorted(words.windows, np.flatnonzero(chosen), side="right")
-    np.testing.assert_array_equal(mine, np.searchsorted(words.windows, owners, side="right"))
+    chosen, owners = token_selection.spans(places, eligible, 0.4, words)
+    mine = np.searchsorted(words.chunks, np.flatnonzero(chosen), side="right")
+    np.testing.assert_array_equal(mine, np.searchsorted(words.chunks, owners, side="right"))
     crossing = chosen[:, 49] & chosen[:, 50]
     assert within_four_sigma(int(crossing.sum()), 500, 0.4**2)
     other = places.copy()
     other[:, :50] += np.uint64(12345)
-    again = choosing.spans(other, eligible, 0.4, words)[0]
+    again = token_selection.spans(other, eligible, 0.4, words)[0]
     np.testing.assert_array_equal(again[:, 50:], chosen[:, 50:])
     assert (again[:, :50] != chosen[:, :50]).any()
 
@@ -264,7 +265,7 @@ def test_what_is_shown_is_decided_for_a_span_as_a_whole() -> None:
     shown, predicted = apply(by, ids, words)
     samples = np.arange(len(ids))
     places = hashing.key(hashing.key(0, np.zeros_like(samples), samples)[:, None], np.arange(128)[None])
-    chosen, owners = choosing.spans(places, np.ones(ids.shape, bool), 0.15, words)
+    chosen, owners = token_selection.spans(places, np.ones(ids.shape, bool), 0.15, words)
     np.testing.assert_array_equal(chosen, predicted)
     kinds = np.where(shown == MASK, 0, np.where(shown == ids, 1, 2))[predicted]
     names, first, count = np.unique(owners, return_index=True, return_counts=True)

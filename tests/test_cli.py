@@ -20,7 +20,7 @@ from launching import ROOT
 from mlm_dist import __version__, cli
 from mlm_dist.config import keys
 
-QUICK = ("--optim.steps=2", "--validation.every=null", "--checkpoint.every=null", "--export.verify=false")
+QUICK = ("--optim.duration=2 steps", "--validation.every=null", "--checkpoint.every=null", "--export.verify=false")
 
 
 def mlm_dist(*words: str, **options: object) -> launching.Ended:
@@ -150,7 +150,7 @@ def test_launched_processes_save_at_a_signal_and_the_exit_code_says_so(tmp_path:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "mlm_dist.cli", *words, f"--corpus.cache_dir={prepared_cache}"),
-            *(f"--output_dir={tmp_path / 'run'}", "--optim.steps=2000", "--logging.every=1", *launching.TINY),
+            *(f"--output_dir={tmp_path / 'run'}", "--optim.duration=2000 steps", "--logging.every=1", *launching.TINY),
         ],
         env=launching.environment(),
         stdout=subprocess.PIPE,

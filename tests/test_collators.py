@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from making import made_up_text
 
-from mlm_dist.batching.choosing import Words
-from mlm_dist.batching.masking import Masker
+from mlm_dist.batches.masking import Masker
+from mlm_dist.batches.token_selection import Words
 from mlm_dist.config import MaskingConfig
-from mlm_dist.corpus import encoding, rows, tokenizer_training, tokens, words
+from mlm_dist.corpus import rows
+from mlm_dist.corpus.tokenizer import encoding, loading, training, word_starts
 
 LENGTH = 128
 # Two of the collator's habits are not ours: a random token may be a special one, and a row may predict nothing. With
@@ -25,13 +26,13 @@ class Rows:
 
     def __init__(self) -> None:
         texts = [made_up_text(i, 800).replace(".", "") for i in range(150)]
-        self.tokenizer: Any = tokenizer_training.train("wordpiece", lambda: texts, 600, LENGTH)
-        self.special = tokens.special_tokens(self.tokenizer)
+        self.tokenizer: Any = training.train("wordpiece", lambda: texts, 600, LENGTH)
+        self.special = loading.special_tokens(self.tokenizer)
         marked, lengths = encoding.Encoder(self.tokenizer, marking=True)(texts)
         block = rows.window(marked, lengths, "chunk", LENGTH, self.special)
         full = (block.input_ids != self.special.pad).all(1)
-        self.begins = block.input_ids[full] >= words.BEGINS
-        self.ids = block.input_ids[full] & ~np.int32(words.BEGINS)
+        self.begins = block.input_ids[full] >= word_starts.BEGINS
+        self.ids = block.input_ids[full] & ~np.int32(word_starts.BEGINS)
         self.begins[:, 1] = True  # a word that is cut counts as one
 
     def ours(self, unit: str, **config: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -14,13 +14,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mlm_dist.batching import shapes
-from mlm_dist.batching.loader import MicroBatch, assemble
-from mlm_dist.batching.masking import Masker
-from mlm_dist.batching.shapes import VARYING, Shapes
+from mlm_dist.batches import shapes
+from mlm_dist.batches.loader import MicroBatch, assemble
+from mlm_dist.batches.masking import Masker
+from mlm_dist.batches.shapes import VARYING, Shapes
 from mlm_dist.config import MaskingConfig
-from mlm_dist.modeling.compiling import Compiling, compile_forward, layers
-from mlm_dist.modeling.masked_head import MaskedLanguageModel
+from mlm_dist.model.compilation import Compiling, compile_forward, layers
+from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.training.metrics import Metrics
 
 ROWS, LENGTH, VOCABULARY, UPDATES = 8, 32, 200, 10
@@ -41,7 +41,7 @@ class SomeRows:
         found: np.ndarray = self._ids[indices]
         return found
 
-    def windows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def chunks(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not self._packed:
             return np.full(len(indices), LENGTH), np.ones(len(indices), np.int64)
         counts = 1 + indices % 3
@@ -151,7 +151,7 @@ def test_fixed_shapes_have_room_for_practically_all() -> None:
     assert {micro.positions.shape for micro in found} == {(fixed.predicted,)}
     assert fixed.predicted == 96, "a mean of 38, five deviations of 6, and up to a multiple of 32"
     starts = [micro.cu_seq_lens for micro in found]
-    assert {None if one is None else one.shape for one in starts} == {(fixed.windows,)}
+    assert {None if one is None else one.shape for one in starts} == {(fixed.chunks,)}
     assert all(one is not None and int(one[-1]) == ROWS * LENGTH for one in starts)
 
 
@@ -221,7 +221,7 @@ def launch(run: Path, cache: Path, topology: str, *arguments: str) -> Any:
     ended = launching.accelerate(
         topology,
         "train.py",
-        *(f"--corpus.cache_dir={cache}", f"--output_dir={run}", "--optim.steps=12", "--logging.every=1"),
+        *(f"--corpus.cache_dir={cache}", f"--output_dir={run}", "--optim.duration=12 steps", "--logging.every=1"),
         *("--batch.global_size=16", "--batch.micro_size=4", "--validation.every=6", DROPOUT, *launching.TINY),
         *arguments,
         launch=("--mixed_precision=no", *processes),

@@ -289,7 +289,7 @@ def test_parsed_configs_share_no_list_with_the_defaults() -> None:
     "argv",
     [
         [],
-        ["--optim.lr=3e-5", "--optim.betas=[0.8, 0.95]", "--optim.steps=10", "--seed=12"],
+        ["--optim.lr=3e-5", "--optim.betas=[0.8, 0.95]", "--optim.duration=10 steps", "--seed=12"],
         ["--corpus.source=Ähre: #1/docs", "--corpus.patterns=['*.md', \"it's\"]", "--output_dir=no"],
         ["--model.overrides={hidden_size: 64, hidden_act: gelu, nested: {a: [1, 2]}}", "--tracking.trackers=[]"],
         ["--optim.eps=1e-10", "--masking.probability=0.3", "--validation.every=null", "--output_dir='007'"],

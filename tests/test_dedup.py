@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import made_up_text
 
-from mlm_dist.corpus import dedup
-from mlm_dist.corpus.dedup import NUM_PERM, groups, shingles, signatures
+from mlm_dist.corpus import near_duplicates
+from mlm_dist.corpus.near_duplicates import NUM_PERM, groups, shingles, signatures
 
 
 def jaccard(one: str, other: str) -> float:
@@ -62,13 +62,13 @@ def test_letters_of_scripts_without_spaces_are_words() -> None:
 @given(st.text(max_size=200), st.text(max_size=20))
 def test_any_text_has_a_signature(text: str, more: str) -> None:
     found = signatures([text, more, text])
-    assert (found[0] == found[2]).all() and found.dtype == dedup.SIGNATURE_TYPE
+    assert (found[0] == found[2]).all() and found.dtype == near_duplicates.SIGNATURE_TYPE
 
 
 def test_a_text_of_many_blocks_is_the_smallest_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     text = made_up_text(3, 3000)
     whole = signatures([text])
-    monkeypatch.setattr(dedup, "BLOCK", 97)
+    monkeypatch.setattr(near_duplicates, "BLOCK", 97)
     assert (signatures([text]) == whole).all()
 
 

@@ -77,7 +77,7 @@ STANDS_FOR = {
     " ...": "",
 }
 PREPARE = " --corpus.cache_dir=cache --tokenizer.train_vocab_size=1000 --rows.max_length=64"
-SHORT = f"{PREPARE} --corpus.validation_fraction=0.2 --optim.steps=2 --export.verify=false"
+SHORT = f"{PREPARE} --corpus.validation_fraction=0.2 --optim.duration='2 steps' --export.verify=false"
 # Instead of what is on a network; into a directory that an earlier command may have used.
 OURS = f" --corpus.source=documents --model.name_or_path=bert-tiny --checkpoint.resume=never{SHORT}"
 SUITE = Tried(not_run="is the suite, or holds it")

@@ -19,10 +19,11 @@ from making import made_up_text
 from transformers import CONFIG_MAPPING, AutoModelForMaskedLM, BertForMaskedLM, RemBertForMaskedLM
 
 from mlm_dist.config import Config, parse
-from mlm_dist.corpus import domain_tokens, encoding, row_making, summary, tokenizer_training, tokens
+from mlm_dist.corpus import row_shards, summary
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.tokenizer import domain_tokens, encoding, loading, training
 from mlm_dist.errors import ModelError
-from mlm_dist.modeling.build import architecture, build
+from mlm_dist.model.build import architecture, build
 from mlm_dist.prepare import prepare
 
 KINDS = ("wordpiece", "bpe", "unigram")
@@ -48,7 +49,7 @@ DOMAIN = [domain_text(i) for i in range(12)]
 
 @pytest.fixture(scope="module")
 def bases() -> dict[str, Any]:
-    return {kind: tokenizer_training.train(kind, lambda: GENERAL, 700, 64) for kind in KINDS}
+    return {kind: training.train(kind, lambda: GENERAL, 700, 64) for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +95,9 @@ def test_words_are_those_that_shorten_the_documents_most(bases: dict[str, Any], 
 @pytest.mark.parametrize("kind", KINDS)
 def test_added_word_is_found_wherever_it_stands(extended: Any, kind: str, tmp_path: Path) -> None:
     new, added = extended[kind]
-    tokens.save(new, tmp_path)
+    loading.save(new, tmp_path)
     ids = {one.id for one in added}
-    for tokenizer in (new, tokens.load(str(tmp_path))):
+    for tokenizer in (new, loading.load(str(tmp_path))):
         for text in (
             "ba kubernetes di",
             "ba kubernetes, di",
@@ -175,7 +176,7 @@ def test_words_are_added_again_on_top(extended: Any, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_to_add(bases: dict[str, Any], kind: str) -> None:
     same, added = domain_tokens.add(bases[kind], ["12345 678 -- ||| == kubernetes"], 5)
-    assert added == [] and tokens.digest(same) == tokens.digest(bases[kind])
+    assert added == [] and loading.digest(same) == loading.digest(bases[kind])
 
 
 def test_ids_beyond_the_model_stay_where_they_are(bases: dict[str, Any]) -> None:
@@ -186,7 +187,7 @@ def test_ids_beyond_the_model_stay_where_they_are(bases: dict[str, Any]) -> None
     for kind in ("bpe", "unigram"):
         backend = Tokenizer.from_str(bases[kind].backend_tokenizer.to_str())
         backend.add_tokens([AddedToken("<<one>>", special=True), AddedToken("<<two>>", normalized=False)])
-        named = {f"{name}_token": token for name, token in tokenizer_training.SPECIAL.items()}
+        named = {f"{name}_token": token for name, token in training.SPECIAL.items()}
         base = PreTrainedTokenizerFast(tokenizer_object=backend, **named)
         new, added = domain_tokens.add(base, DOMAIN, 3)
         assert [one.id for one in added] == [702, 703, 704] and len(new) == 705
@@ -249,7 +250,7 @@ def checkpoint(folder: Path, name: str, tokenizer: Any, **changes: Any) -> Path:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(folder / name)
-    tokens.save(tokenizer, folder / name)
+    loading.save(tokenizer, folder / name)
     return folder / name
 
 
@@ -343,7 +344,7 @@ def hashes(corpus: PreparedCorpus) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def tokenizer_folder(bases: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
-    tokens.save(bases["wordpiece"], folder)
+    loading.save(bases["wordpiece"], folder)
     return folder
 
 
@@ -371,7 +372,7 @@ def test_manifest_says_what_was_gained(
 
     listed = json.loads((prepared.folder / "domain_tokens.json").read_text("utf-8"))
     texts = [text for _, split, text in prepared.documents() if split == "train"]
-    _, expected = domain_tokens.add(tokens.load(str(tokenizer_folder)), texts, 25)
+    _, expected = domain_tokens.add(loading.load(str(tokenizer_folder)), texts, 25)
     assert [(one["token"], one["occurrences"]) for one in listed] == [(one.token, one.occurrences) for one in expected]
 
 
@@ -419,7 +420,7 @@ def test_processes_and_interruptions_change_nothing(
     assert hashes(PreparedCorpus(tmp_path / "two" / prepared.digest)) == hashes(prepared)
 
     begun, finished = itertools.count(), itertools.count()  # two threads count at once
-    original = row_making.make
+    original = row_shards.make
 
     def halting(*arguments: Any) -> None:
         if next(begun) == 2:
@@ -428,7 +429,7 @@ def test_processes_and_interruptions_change_nothing(
         next(finished)
 
     with monkeypatch.context() as patch:
-        patch.setattr(row_making, "make", halting)
+        patch.setattr(row_shards, "make", halting)
         with pytest.raises(KeyboardInterrupt):
             prepare(config(source, tmp_path / "cache", tokenizer_folder))
         num_begun, num_finished = next(begun), next(finished)
@@ -444,7 +445,7 @@ def test_saved_model_answers_with_a_new_word(bases: Any, extended: Any, tmp_path
     kind = CHECKPOINTS[name][0]
     new, added = extended[kind]
     grown(checkpoint(tmp_path, name, bases[kind]), new, added).save_pretrained(tmp_path / "model")
-    tokens.save(new, tmp_path / "model")
+    loading.save(new, tmp_path / "model")
     check_answers(tmp_path / "model")
 
 
@@ -462,7 +463,7 @@ def test_exported_model_answers_with_a_new_word(bases: Any, tmp_path: Path) -> N
         f"--model.name_or_path={path}",
         "--tokenizer.add_domain_tokens=20",
         "--rows.max_length=32",
-        "--optim.steps=2",
+        "--optim.duration=2 steps",
         "--tracking.trackers=[]",
     )
     assert ended.returncode == 0, ended.output

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mlm_dist.modeling import attention
-from mlm_dist.modeling.dropout import RowDraws, RowDropout, by_row, only
+from mlm_dist.model import attention
+from mlm_dist.model.dropout import RowDraws, RowDropout, by_row, only
 
 KEYS = torch.from_numpy(np.random.default_rng(0).integers(0, 2**63, 8))
 

@@ -29,7 +29,16 @@ def launch(folder: Path, prepared_cache: Path, topology: str, precision: str, *a
         "train.py",
         f"--corpus.cache_dir={prepared_cache}",
         f"--output_dir={folder}",
-        *("--optim.steps", "20", "--batch.global_size", "16", "--logging.every", "1", "--validation.every", "10"),
+        *(
+            "--optim.duration",
+            "20 steps",
+            "--batch.global_size",
+            "16",
+            "--logging.every",
+            "1",
+            "--validation.every",
+            "10",
+        ),
         *launching.TINY,
         *arguments,
         launch=(f"--mixed_precision={precision}", *processes),
@@ -62,7 +71,7 @@ def test_topology_follows_one_process(name: str, reference: Any, tmp_path: Path,
 
 @pytest.mark.slow
 def test_packed_rows_follow_one_process(tmp_path: Path, prepared_cache: Path) -> None:
-    """Micro-batches differ in size, so that rows meet others with and without several windows."""
+    """Micro-batches differ in size, so that rows meet others with and without several chunks."""
     arguments = ("--rows.mode=pack", "--rows.max_length=128")
     expected = launch(tmp_path / "one", prepared_cache, "cpu", "no", *arguments)
     found = launch(tmp_path / "two", prepared_cache, "zero2", "no", *arguments, "--batch.micro_size=2")

@@ -23,8 +23,8 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 from mlm_dist import export
 from mlm_dist.config import Config, parse, parse_of_run, to_yaml
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
-from mlm_dist.exporting import card, hub, reloaded
-from mlm_dist.reporting.record import Record
+from mlm_dist.hf_model import model_card, reload_check, upload
+from mlm_dist.pages.record import Record
 
 SECRET = "hf_verysecretindeed"
 
@@ -113,10 +113,10 @@ def test_check_notices_untied_weights_and_broken_files(copy: Path) -> None:
     decoder = {"cls.predictions.decoder.weight": weights[EMBEDDINGS.removeprefix("model.")].clone()}
     save_file(weights | decoder, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match="not the ones of its embeddings"):
-        reloaded.check(folder, model, tokenizer)
+        reload_check.check(folder, model, tokenizer)
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match="the exported model is not what was trained"):
-        reloaded.check(folder, model, tokenizer)
+        reload_check.check(folder, model, tokenizer)
 
 
 def test_card_says_what_was_trained_on_what_and_how_well(run: Path) -> None:
@@ -137,7 +137,7 @@ def test_card_says_what_became_of_a_second_corpus() -> None:
         return {"loss": 2.0, "perplexity": 7.4, "accuracy": 0.5, "masked_tokens": 9, "second_loss": loss}
 
     record = Record({"second_source": "prose"}, [], {}, {0: line(3.25), 6: line(3.5), 9: line(9.0)}, None)
-    said = card._held_out(record, 6)
+    said = model_card._held_out(record, 6)
     assert "On prose, which was not trained on: a loss of 3.2500 before training, 3.5000 after." in said
 
 
@@ -268,7 +268,7 @@ def test_upload_without_a_network_is_one_clear_line(run: Path, monkeypatch: pyte
     with pytest.raises(
         ConfigError, match=r"export\.push_to_hub: cannot upload to me/model \(.*try again with"
     ) as caught:
-        hub.push(run / "model", "me/model", print)
+        upload.push(run / "model", "me/model", print)
     assert "\n" not in str(caught.value)
     assert SECRET not in str(caught.value)
 

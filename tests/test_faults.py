@@ -20,16 +20,16 @@ import psutil
 import pytest
 from test_checkpoint import small_disk
 
-from mlm_dist import job
+from mlm_dist import runtime
+from mlm_dist.checkpoint import find, format
 from mlm_dist.faults import VARIABLE as FAULT
 from mlm_dist.files import lock, sha256_of
-from mlm_dist.training import checkpoint, finding
 
 UPDATES = 12
-FLAGS = ("--optim.steps=12", "--batch.global_size=8", "--checkpoint.every=4", "--checkpoint.keep_last=1")
+FLAGS = ("--optim.duration=12 steps", "--batch.global_size=8", "--checkpoint.every=4", "--checkpoint.keep_last=1")
 # A run whose end is far off and whose first updates do not depend on where it is, so that it can be cut anywhere.
 CONSTANT = ("--optim.schedule=constant", "--optim.warmup=0")
-ENDLESS = (*CONSTANT, "--optim.steps=100000")
+ENDLESS = (*CONSTANT, "--optim.duration=100000 steps")
 COMPARED = 60
 
 
@@ -146,7 +146,7 @@ def names(run: Path) -> list[str]:
 
 def newest(run: Path) -> Path:
     """The newest checkpoint that verifies; nothing may have been passed over."""
-    found, passed_over = finding.newest(run / "checkpoints")
+    found, passed_over = find.newest(run / "checkpoints")
     assert found is not None
     assert passed_over == []
     return found
@@ -157,8 +157,8 @@ def assert_same(run: Path, other: Path) -> None:
     for each in (run, other):
         assert [line["step"] for line in launching.metrics(each, "train")] == list(range(1, UPDATES + 1))
         assert names(each) == [f"step-{UPDATES:08d}"]
-        checkpoint.verify(each / "checkpoints" / f"step-{UPDATES:08d}")
-    for name in checkpoint.FILES:
+        format.verify(each / "checkpoints" / f"step-{UPDATES:08d}")
+    for name in format.FILES:
         ours, theirs = (each / "checkpoints" / f"step-{UPDATES:08d}" / name for each in (run, other))
         assert sha256_of(ours) == sha256_of(theirs), name
     assert sha256_of(run / "model" / "model.safetensors") == sha256_of(other / "model" / "model.safetensors")
@@ -217,7 +217,7 @@ def test_killed_at_any_moment_it_ends_bit_equal(
         assert len(launching.metrics(run, "train")) == 9
     elif moment == "after_rename@8":
         assert names(run) == ["step-00000004", "step-00000008"], "the old one went before the new one was there"
-        checkpoint.verify(run / "checkpoints" / "step-00000004")
+        format.verify(run / "checkpoints" / "step-00000004")
     else:
         assert names(run) == [".step-00000008", "step-00000004"]
 
@@ -255,7 +255,7 @@ def test_one_of_two_processes_killed(whole: Whole, tmp_path: Path, prepared_cach
 @pytest.mark.slow
 def test_launcher_restarts_after_a_lost_process(whole: Whole, tmp_path: Path, prepared_cache: Path) -> None:
     run = tmp_path / "run"
-    more = (*CONSTANT, f"--optim.steps={COMPARED}", "--checkpoint.every=2")
+    more = (*CONSTANT, f"--optim.duration={COMPARED} steps", "--checkpoint.every=2")
     with Running(run, prepared_cache, *more, topology="cpu_2", launch=("--max_restarts=1",)) as running:
         running.wait_until(lambda: len(running.lines) >= 6)
         killed = running.processes()[1]
@@ -267,7 +267,7 @@ def test_launcher_restarts_after_a_lost_process(whole: Whole, tmp_path: Path, pr
     expected = launching.metrics(whole("cpu_2", *more), "train")
     assert comparable(launching.metrics(run, "train")) == comparable(expected)
     assert names(run) == [f"step-{COMPARED:08d}"]
-    for name in checkpoint.FILES:
+    for name in format.FILES:
         ours, theirs = (newest(each) / name for each in (run, whole("cpu_2", *more)))
         assert sha256_of(ours) == sha256_of(theirs), name
 
@@ -293,11 +293,11 @@ def stop(run: Path, cache: Path, topology: str, number: signal.Signals) -> int:
         assert running.processes() == []
     step = int(launching.metrics(run, "train")[-1]["step"])
     assert names(run) == [f"step-{step:08d}"], output
-    assert checkpoint.read_state(newest(run))[0].step == step
+    assert format.read_state(newest(run))[0].step == step
     assert output.count(f"stopped by a signal and saved after update {step};") == 1, output
     assert not (run / "model").exists()
     if topology == "one":
-        assert code == job.EXIT_INTERRUPTED == 75, output
+        assert code == runtime.EXIT_INTERRUPTED == 75, output
         assert "Traceback" not in output
     else:
         assert code != 0
@@ -323,10 +323,10 @@ def test_stopped_run_goes_on(
     run = tmp_path / "run"
     step = stop(run, prepared_cache, topology, number)
     more = (*CONSTANT, "--checkpoint.every=null")
-    ended = train(run, prepared_cache, *more, f"--optim.steps={max(COMPARED, step + 2)}", topology=topology)
+    ended = train(run, prepared_cache, *more, f"--optim.duration={max(COMPARED, step + 2)} steps", topology=topology)
     assert ended.returncode == 0, ended.output
     assert f"going on from {run}/checkpoints/step-{step:08d}: {step:,} updates" in ended.stdout
-    expected = launching.metrics(whole(topology, *more, f"--optim.steps={COMPARED}"), "train")
+    expected = launching.metrics(whole(topology, *more, f"--optim.duration={COMPARED} steps"), "train")
     assert comparable(launching.metrics(run, "train")[:COMPARED]) == comparable(expected)
 
 
@@ -375,9 +375,9 @@ def test_update_that_was_left_out_stays_left_out(
 ) -> None:
     """Going on, the optimizer's own count of updates does not include it."""
     run = tmp_path / "run"
-    ended = train(run, prepared_cache, *CONSTANT, "--optim.steps=8", topology=topology, fault="nan@3")
+    ended = train(run, prepared_cache, *CONSTANT, "--optim.duration=8 steps", topology=topology, fault="nan@3")
     assert ended.returncode == 0, ended.output
-    assert checkpoint.read_state(newest(run))[0].skipped_steps == 1
+    assert format.read_state(newest(run))[0].skipped_steps == 1
     ended = train(run, prepared_cache, *CONSTANT, topology=topology)
     assert ended.returncode == 0, ended.output
     expected = whole(topology, *CONSTANT, fault="nan@3")
@@ -431,7 +431,7 @@ def test_disk_filled_while_training(topology: str, but_for: int, tmp_path: Path,
             with filled(disk, but_for=but_for):
                 code = running.end(timeout=30)
             output = running.output
-        assert code == (job.EXIT_USER_ERROR if topology == "one" else 1), output
+        assert code == (runtime.EXIT_USER_ERROR if topology == "one" else 1), output
         if not but_for:
             # Only the main process writes metrics; the other one finds it gone, and may say so.
             output = re.sub(r"(?m)^\[rank1\]: .*\n", "", output)
@@ -439,7 +439,7 @@ def test_disk_filled_while_training(topology: str, but_for: int, tmp_path: Path,
         assert_one_clear_line(output, what, "No space left", str(run))
         assert names(run) == ["step-00000100"]
         assert newest(run).name == "step-00000100"
-        ended = train(run, prepared_cache, *more, "--optim.steps=104", topology=topology)
+        ended = train(run, prepared_cache, *more, "--optim.duration=104 steps", topology=topology)
         assert ended.returncode == 0, ended.output
         assert [line["step"] for line in launching.metrics(run, "train")] == list(range(1, 105))
 
@@ -449,7 +449,7 @@ def test_disk_that_is_read_only_from_the_start(tmp_path: Path, prepared_cache: P
         (disk / "run").mkdir()
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         ended = train(disk / "run", prepared_cache)
-        assert ended.returncode == job.EXIT_USER_ERROR, ended.output
+        assert ended.returncode == runtime.EXIT_USER_ERROR, ended.output
         assert ended.stderr.strip() == (
             f"error: output_dir: cannot write to {disk / 'run'} (Read-only file system); name another folder"
         )
@@ -474,7 +474,7 @@ def test_disk_turned_read_only_while_training(tmp_path: Path, prepared_cache: Pa
             with read_only(run / "checkpoints"):
                 code = running.end(timeout=30)
             output = running.output
-        assert code == job.EXIT_USER_ERROR, output
+        assert code == runtime.EXIT_USER_ERROR, output
         assert_one_clear_line(output, "cannot be written", "Read-only file system", str(run))
         assert newest(run)
 
@@ -484,7 +484,7 @@ def test_disk_turned_read_only_while_training(tmp_path: Path, prepared_cache: Pa
 def test_disk_that_can_never_hold_it_is_refused_at_once(topology: str, tmp_path: Path, prepared_cache: Path) -> None:
     with small_disk(tmp_path / "disk", "12m") as disk:
         ended = train(disk / "run", prepared_cache, topology=topology)
-        assert ended.returncode == (job.EXIT_USER_ERROR if topology == "one" else 1), ended.output
+        assert ended.returncode == (runtime.EXIT_USER_ERROR if topology == "one" else 1), ended.output
         assert_one_clear_line(ended.output, "output_dir: ", "16 MiB", "12 MiB free", str(disk))
         assert not (disk / "run" / "metrics.jsonl").exists()
 
@@ -520,7 +520,7 @@ def test_another_run_is_refused(name: str, finished: Path, prepared_cache: Path,
     flag, key = CHANGES[name]
     before = contents(finished)
     ended = train(finished, prepared_cache, flag.format(folder=folder))
-    assert ended.returncode == job.EXIT_USER_ERROR, ended.output
+    assert ended.returncode == runtime.EXIT_USER_ERROR, ended.output
     assert ended.stderr.startswith(f"error: {key}"), ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert "--checkpoint.resume never" in ended.stderr
@@ -533,7 +533,7 @@ def test_two_runs_never_write_to_one_directory(tmp_path: Path, prepared_cache: P
     held = lock(run / ".lock", wait=False)
     ended = train(run, prepared_cache)
     held.release()
-    assert ended.returncode == job.EXIT_USER_ERROR, ended.output
+    assert ended.returncode == runtime.EXIT_USER_ERROR, ended.output
     assert f"error: output_dir: another run is writing to {run};" in ended.stderr
     assert not {"config.yaml", "metrics.jsonl", "checkpoints", "model"} & set(os.listdir(run))
 
@@ -549,8 +549,8 @@ def test_new_run_sets_the_old_one_aside(finished: Path, tmp_path: Path, prepared
     assert f"in {run} was moved to {run / 'previous-1'}" in ended.stdout
     assert "going on" not in ended.stdout
     assert contents(run / "previous-1") == before
-    checkpoint.verify(run / "previous-1" / "checkpoints" / f"step-{UPDATES:08d}")
-    assert checkpoint.read_state(newest(run))[1]["seed"] == 1
+    format.verify(run / "previous-1" / "checkpoints" / f"step-{UPDATES:08d}")
+    assert format.read_state(newest(run))[1]["seed"] == 1
     assert [line["step"] for line in launching.metrics(run, "train")] == list(range(1, UPDATES + 1))
     lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["kind"] for line in lines].count("start") == 1

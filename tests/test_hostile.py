@@ -18,7 +18,10 @@ import pytest
 from making import made_up_text, run_git
 
 from mlm_dist.config import Config, CorpusConfig, parse
-from mlm_dist.corpus import documents, git, markdown, reading, sources
+from mlm_dist.corpus import documents
+from mlm_dist.corpus.markdown import cleaner
+from mlm_dist.corpus.readers import reader
+from mlm_dist.corpus.sources import git, source_files
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import CorpusError
 from mlm_dist.prepare import prepare
@@ -49,9 +52,9 @@ def tree(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def everything(source: sources.Source, limit: int) -> list[reading.Document | reading.SetAside]:
+def everything(source: source_files.Source, limit: int) -> list[reader.Document | reader.SetAside]:
     """All a source has, of at most `limit` bytes each."""
-    return [found for shard in reading.shards(source) for found in reading.read(source, shard.parts, limit)]
+    return [found for shard in reader.shards(source) for found in reader.read(source, shard.parts, limit)]
 
 
 def test_only_front_matter_is_no_document(folder: Path, tmp_path: Path) -> None:
@@ -91,15 +94,15 @@ def test_line_of_200_mb_is_set_aside_within_little_memory(tmp_path: Path, name: 
         for _ in range(LINE // 1_000_000):
             file.write(b"words " * 166_667)
     named = name.startswith("named")
-    source = sources.acquire(CorpusConfig(source=str(path if named else path.parent), patterns=["*"]), tmp_path)
-    work = reading.shards(source)
+    source = source_files.acquire(CorpusConfig(source=str(path if named else path.parent), patterns=["*"]), tmp_path)
+    work = reader.shards(source)
     tracemalloc.start()
     try:
-        found = [one for shard in work for one in reading.read(source, shard.parts, 1_000_000)]
+        found = [one for shard in work for one in reader.read(source, shard.parts, 1_000_000)]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert [type(one) for one in found] == [reading.SetAside]
+    assert [type(one) for one in found] == [reader.SetAside]
     assert "over 1 MB" in found[0].reason  # type: ignore[union-attr]
     assert peak < 20_000_000
 
@@ -108,11 +111,11 @@ def test_parquet_is_decoded_within_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     cells = [chr(ord("a") + i % 26) * 1_000_000 for i in range(128)]
     pq.write_table(pa.table({"text": cells}), path, use_dictionary=False, write_batch_size=1)  # in pages of 1 MB
-    source = sources.acquire(CorpusConfig(source=str(path)), tmp_path)
+    source = source_files.acquire(CorpusConfig(source=str(path)), tmp_path)
     before = pa.total_allocated_bytes()
     found, most = 0, 0
-    for shard in reading.shards(source):
-        for _ in reading.read(source, shard.parts, 2_000_000):
+    for shard in reader.shards(source):
+        for _ in reader.read(source, shard.parts, 2_000_000):
             found, most = found + 1, max(most, pa.total_allocated_bytes() - before)
     assert found == 128 and 0 < most < 40_000_000
 
@@ -120,22 +123,22 @@ def test_parquet_is_decoded_within_little_memory(tmp_path: Path) -> None:
 def test_parquet_cell_over_the_limit_is_no_python_object(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["x" * 50_000_000, "one"]}), path)
-    source = sources.acquire(CorpusConfig(source=str(path)), tmp_path)
+    source = source_files.acquire(CorpusConfig(source=str(path)), tmp_path)
     tracemalloc.start()
     try:
         found = everything(source, 1_000_000)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert found == [reading.SetAside("a.parquet#0.0", "over 1 MB"), reading.Document("a.parquet#0.1", "one")]
+    assert found == [reader.SetAside("a.parquet#0.0", "over 1 MB"), reader.Document("a.parquet#0.1", "one")]
     assert peak < 20_000_000
 
 
 def test_line_over_many_parts_is_not_searched_through_by_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "PART", 1000)
+    monkeypatch.setattr(reader, "PART", 1000)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'"one"\n"' + b"x" * 1_000_000 + b'"\n"two"\n')
-    source = sources.acquire(CorpusConfig(source=str(path)), tmp_path)
+    source = source_files.acquire(CorpusConfig(source=str(path)), tmp_path)
     read = 0
 
     class Counted:
@@ -159,9 +162,9 @@ def test_line_over_many_parts_is_not_searched_through_by_each(tmp_path: Path, mo
             read += len(line)
             return line
 
-    monkeypatch.setattr(reading, "open", Counted, raising=False)
+    monkeypatch.setattr(reader, "open", Counted, raising=False)
     found = everything(source, 10_000)
-    said = [one.text if isinstance(one, reading.Document) else one.reason for one in found]
+    said = [one.text if isinstance(one, reader.Document) else one.reason for one in found]
     assert sorted(said) == ["one", "over 0.01 MB", "two"]
     assert read < 5_000_000  # once by the part it begins in, and a part's length by each of the others
 
@@ -194,7 +197,7 @@ def test_files_that_vanish_while_the_folder_is_listed(tmp_path: Path, monkeypatc
             yield found
 
     monkeypatch.setattr(os, "walk", vanishing)
-    found = sources.acquire(CorpusConfig(source=str(root)), tmp_path)
+    found = source_files.acquire(CorpusConfig(source=str(root)), tmp_path)
     assert list(found.files) == ["b.md"]
     assert found.set_aside == {
         "unreadable (No such file or directory)": ["a.md"],
@@ -205,15 +208,15 @@ def test_files_that_vanish_while_the_folder_is_listed(tmp_path: Path, monkeypatc
 def test_vanishing_and_changing_files_are_in_the_manifest(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shards = reading.shards
+    shards = reader.shards
 
-    def later(source: sources.Source) -> list[reading.Shard]:
+    def later(source: source_files.Source) -> list[reader.Shard]:
         work = shards(source)
         (folder / "guide" / "01.rst").unlink()
         (folder / "guide" / "03.md").write_text("changed")
         return work
 
-    monkeypatch.setattr(reading, "shards", later)
+    monkeypatch.setattr(reader, "shards", later)
     manifest = prepare(config(folder, tmp_path / "cache")).manifest
     assert manifest["documents"]["kept"] == 28 and manifest["documents"]["found"] == 30
     assert manifest["set_aside"] == {
@@ -225,15 +228,15 @@ def test_vanishing_and_changing_files_are_in_the_manifest(
 def test_document_that_takes_too_long_to_clean_is_set_aside(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clean = markdown.clean
+    clean = cleaner.clean
 
-    def slow(text: str) -> markdown.Cleaned:
+    def slow(text: str) -> cleaner.Cleaned:
         until = time.monotonic() + 30
         while "forever" in text and time.monotonic() < until:
             pass
         return clean(text)
 
-    monkeypatch.setattr(markdown, "clean", slow)
+    monkeypatch.setattr(cleaner, "clean", slow)
     monkeypatch.setattr(documents, "SECONDS_PER_DOCUMENT", 0.3)
     (folder / "guide" / "slow.md").write_text("forever " * 100)
     manifest = prepare(config(folder, tmp_path / "cache")).manifest

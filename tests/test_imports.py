@@ -12,11 +12,9 @@ import pytest
 from launching import ROOT, environment
 
 PACKAGE = ROOT / "mlm_dist"
-JOBS = {"cli", "plan", "train", "prepare", "validate", "export", "report", "job", "exporting", "held_out"} | {
-    *("probing", "reporting", "second_corpus"),
-}
-ROOMS = {"corpus", "batching", "modeling", "training"}
-LEAVES = {"config", "errors", "names", "files", "faults"}
+JOBS = {"cli", "plan", "train", "prepare", "validate", "export", "report", "runtime", "second_corpus"}
+ROOMS = {"corpus", "batches", "model", "optim", "engine", "checkpoint", "training", "evaluation", "hf_model", "pages"}
+LEAVES = {"config", "errors", "files", "faults", "hashing", "hub", "registry", "spec"}
 
 
 def imports(path: Path) -> set[str]:

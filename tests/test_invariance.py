@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mlm_dist.batching.loader import TrainingBatches
-from mlm_dist.batching.masking import Masker
-from mlm_dist.batching.order import SampleOrder
-from mlm_dist.batching.plan import BatchPlan
-from mlm_dist.batching.ramp import Ramp
+from mlm_dist.batches.global_batch import BatchPlan
+from mlm_dist.batches.loader import TrainingBatches
+from mlm_dist.batches.masking import Masker
+from mlm_dist.batches.order import SampleOrder
+from mlm_dist.batches.ramp import Ramp
 from mlm_dist.config import MaskingConfig, parse
-from mlm_dist.corpus import tokens
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.prepare import prepare
 
 GLOBAL_SIZE, UPDATES = 12, 60
@@ -41,7 +41,7 @@ def digests(
 ) -> list[str]:
     """For each update a digest of all it sees: rows with their masks, what is predicted where, put in one order."""
     plan = BatchPlan(GLOBAL_SIZE, micro, GLOBAL_SIZE // processes // micro, processes)
-    special = tokens.special_tokens(corpus.tokenizer)
+    special = loading.special_tokens(corpus.tokenizer)
     masker = Masker(masking, 7, special.mask, special.all, len(corpus.tokenizer))
     order = SampleOrder(len(corpus.rows("train")), 7)
     stream = plan, Ramp(CONFIG), order, num_samples
@@ -92,7 +92,7 @@ def test_every_sample_comes_once_an_epoch(small: tuple[Path, int]) -> None:
     _, num_rows = small
     plan = BatchPlan(GLOBAL_SIZE, 4, 1, 3)
     corpus = prepared(small)
-    special = tokens.special_tokens(corpus.tokenizer)
+    special = loading.special_tokens(corpus.tokenizer)
     masker = Masker(DEFAULT, 7, special.mask, special.all, len(corpus.tokenizer))
     order = SampleOrder(num_rows, 7)
     batches = TrainingBatches(corpus.rows("train"), masker, plan, Ramp(CONFIG), order, 3 * num_rows, 0)
@@ -119,7 +119,7 @@ def losses(
         "train.py",
         *(f"--corpus.source={cache / 'documents'}", f"--corpus.cache_dir={cache}", f"--output_dir={run}"),
         *(f"--batch.global_size={GLOBAL_SIZE}", f"--batch.micro_size={micro}", "--logging.every=1"),
-        *(f"--optim.epochs={(UPDATES * GLOBAL_SIZE - 5) / num_rows!r}", "--validation.every=null"),
+        *(f"--optim.duration={(UPDATES * GLOBAL_SIZE - 5) / num_rows!r} epochs", "--validation.every=null"),
         "--model.overrides={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}",
         *launching.TINY,
         *arguments,

@@ -36,7 +36,7 @@ def test_local_trains_here(tmp_path: Path, prepared_cache: Path) -> None:
     ended = launching.run(
         [
             *("launch/local.sh", f"--corpus.cache_dir={prepared_cache}", f"--output_dir={tmp_path / 'run'}"),
-            *("--optim.steps=2", *launching.TINY),
+            *("--optim.duration=2 steps", *launching.TINY),
         ],
         PATH=PATH,
         TOPOLOGY="cpu_2",
@@ -56,7 +56,7 @@ def short(cache: Path, run: Path) -> list[str]:
     """The flags of a run of four updates."""
     return [
         *(f"--corpus.cache_dir={cache}", f"--output_dir={run}"),
-        *("--optim.steps=4", "--logging.every=1", *launching.TINY),
+        *("--optim.duration=4 steps", "--logging.every=1", *launching.TINY),
     ]
 
 

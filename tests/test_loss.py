@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mlm_dist.modeling import loss
-from mlm_dist.modeling.precision import lower_norms
+from mlm_dist.model import loss
+from mlm_dist.model.norms import lower_norms
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])

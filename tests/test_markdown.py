@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlm_dist.corpus import block_rules, front_matter, markdown, markdown_writer
+from mlm_dist.corpus.markdown import block_rules, cleaner, front_matter, writer
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
 
 
 def clean(text: str) -> str:
-    return markdown.clean(text).text
+    return cleaner.clean(text).text
 
 
 def words(text: str) -> list[str]:
@@ -101,7 +101,7 @@ def test_no_word_of_the_real_corpus_is_lost() -> None:
         pytest.skip(f"no documents in {CORPUS}: the corpus of real documents is not beside this checkout")
     for path in paths:
         source = path.read_text("utf-8")
-        cleaned = markdown.clean(source)
+        cleaned = cleaner.clean(source)
         title, expected = expected_words(source)
         assert words(cleaned.text) in (expected, title + expected), path  # in order, and nothing is made up
         assert cleaned.notes == (), path
@@ -222,10 +222,10 @@ documents = st.lists(blocks, min_size=1, max_size=4).map("\n\n".join).flatmap(fi
 @settings(max_examples=400, deadline=None)
 @given(documents)
 def test_what_shall_stay_stays_in_order_and_what_shall_go_goes(text: str) -> None:
-    cleaned = markdown.clean(text)
+    cleaned = cleaner.clean(text)
     assert re.findall(r"keep\d+", cleaned.text) == re.findall(r"keep\d+", text)
     assert "gone" not in cleaned.text
-    assert cleaned == markdown.clean(text)
+    assert cleaned == cleaner.clean(text)
     assert cleaned.notes == ()
 
 
@@ -242,8 +242,8 @@ def test_soup_without_links_tags_and_directives_loses_no_letter(text: str) -> No
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=200) | st.text(alphabet="-+:\"'{}[]!&*\n #\ttitleab|>\0\ud800\ufeff\r", max_size=80))
 def test_any_text_is_cleaned(text: str) -> None:
-    cleaned = markdown.clean(text)
-    assert cleaned == markdown.clean(text)
+    cleaned = cleaner.clean(text)
+    assert cleaned == cleaner.clean(text)
     assert "\0" not in cleaned.text
 
 
@@ -345,7 +345,7 @@ def test_it_reads_well(source: str, expected: str) -> None:
 def test_front_matter(source: str, title: str | None, body: str | None) -> None:
     text = source.removeprefix("\ufeff").replace("\r\n", "\n")
     assert front_matter.split(text) == (title, text if body is None else body)
-    cleaned = markdown.clean(source)
+    cleaned = cleaner.clean(source)
     assert cleaned.title == title
     if body is None:
         assert set(words(source)) <= set(words(cleaned.text))
@@ -360,12 +360,12 @@ def test_title_is_not_said_twice() -> None:
 
 def test_front_matter_is_never_expanded_or_constructed() -> None:
     bomb = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 60))
-    cleaned = markdown.clean(f"---\na0: &a0 [lol]\n{bomb}title: *a59\n---\nBody")
-    assert cleaned == markdown.Cleaned("Body")
+    cleaned = cleaner.clean(f"---\na0: &a0 [lol]\n{bomb}title: *a59\n---\nBody")
+    assert cleaned == cleaner.Cleaned("Body")
     huge = "".join(f"key{i}: value\n" for i in range(20_000))
-    assert markdown.clean(f"---\n{huge}title: A\n---\nBody").text == "A\n\nBody"
-    assert markdown.clean(f"---\ntitle: {'a' * 3000}\n---\nBody").text == "Body"
-    assert markdown.clean(f"---\ntitle: {'[' * 1900}\n---\nBody").text.endswith("Body")
+    assert cleaner.clean(f"---\n{huge}title: A\n---\nBody").text == "A\n\nBody"
+    assert cleaner.clean(f"---\ntitle: {'a' * 3000}\n---\nBody").text == "Body"
+    assert cleaner.clean(f"---\ntitle: {'[' * 1900}\n---\nBody").text.endswith("Body")
     assert words(clean(f"---\n{huge}Body"))[-2:] == ["value", "body"]
     hostile = 'a = """' + '\\"""' * 200_001 + "\n" + "x.x" * 200_000 + "\n"  # both take a square of it if done badly
     assert front_matter.split(f"+++\n{hostile}+++\nBody")[0] is None
@@ -407,7 +407,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_is_kept(name: str) -> None:
     text = HOSTILE[name]
-    cleaned = markdown.clean(text)
+    cleaned = cleaner.clean(text)
     assert re.findall(r"keep\d*", cleaned.text) == re.findall(r"keep\d*", text)
     assert len(cleaned.text) < len(text) + 100_000
 
@@ -415,13 +415,13 @@ def test_hostile_text_is_kept(name: str) -> None:
 @pytest.mark.parametrize("name", ["quotes", "lists", "list markers", "footnotes", "admonitions"])
 def test_what_is_nested_too_deeply_is_left_as_it_was(name: str) -> None:
     text = "---\ntitle: T\n---\n" + HOSTILE[name]
-    assert markdown.clean(text) == markdown.Cleaned("T\n\n" + HOSTILE[name].strip(), "T", (markdown.TOO_DEEP,))
+    assert cleaner.clean(text) == cleaner.Cleaned("T\n\n" + HOSTILE[name].strip(), "T", (cleaner.TOO_DEEP,))
 
 
 @pytest.mark.parametrize("text", [HOSTILE["lazy quotes"], "a *b*\n" * 300 + "c\n\nd\n" * 400], ids=["tries", "lines"])
 def test_what_takes_too_much_is_left_as_it_was(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(markdown_writer, "MAX_LINES", 1000 if "*" in text else 1_000_000)
-    assert markdown.clean(text) == markdown.Cleaned(text.strip(), None, (markdown.TOO_LONG,))
+    monkeypatch.setattr(writer, "MAX_LINES", 1000 if "*" in text else 1_000_000)
+    assert cleaner.clean(text) == cleaner.Cleaned(text.strip(), None, (cleaner.TOO_LONG,))
 
 
 @pytest.mark.parametrize(
@@ -432,23 +432,23 @@ def test_what_takes_too_much_is_left_as_it_was(text: str, monkeypatch: pytest.Mo
 def test_tokens_and_columns_are_bounded(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_rules, "MAX_TOKENS", 200)
     monkeypatch.setattr(block_rules, "MAX_COLUMNS", 10)
-    cleaned = markdown.clean(text)
+    cleaned = cleaner.clean(text)
     if text.startswith("|"):  # no table, so a paragraph
-        assert cleaned == markdown.Cleaned(text.replace("\n", " "))
+        assert cleaned == cleaner.Cleaned(text.replace("\n", " "))
     else:
-        assert cleaned == markdown.Cleaned(text.strip(), None, (markdown.TOO_LONG,))
+        assert cleaned == cleaner.Cleaned(text.strip(), None, (cleaner.TOO_LONG,))
 
 
 def test_a_paragraph_too_dense_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(markdown_writer, "MAX_MARKUP", 5)
-    cleaned = markdown.clean("*a* *b* *c*\n\n*d*")
-    assert cleaned == markdown.Cleaned("*a* *b* *c*\n\nd", notes=(markdown_writer.TOO_DENSE,))
+    monkeypatch.setattr(writer, "MAX_MARKUP", 5)
+    cleaned = cleaner.clean("*a* *b* *c*\n\n*d*")
+    assert cleaned == cleaner.Cleaned("*a* *b* *c*\n\nd", notes=(writer.TOO_DENSE,))
 
 
 @pytest.mark.parametrize("depth", [1, 30, 45, 47, 48, 49, 50, 51, 99, 100, 101, 150])
 @pytest.mark.parametrize("marker", [">", "- ", "1. ", "> - "])
 def test_depth_loses_nothing(depth: int, marker: str) -> None:
-    cleaned = markdown.clean(f"before\n\n{marker * depth}keep\n\nafter *x*")
+    cleaned = cleaner.clean(f"before\n\n{marker * depth}keep\n\nafter *x*")
     assert [word for word in words(cleaned.text) if word != "1"] == ["before", "keep", "after", "x"]
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlm_dist.batching import shapes
-from mlm_dist.batching.loader import assemble
-from mlm_dist.batching.masking import Masker
+from mlm_dist.batches import shapes
+from mlm_dist.batches.loader import assemble
+from mlm_dist.batches.masking import Masker
 from mlm_dist.config import MaskingConfig
-from mlm_dist.training.validation import held_out_masks
+from mlm_dist.evaluation.validation import held_out_masks
 
 VOCAB_SIZE = 1000
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -239,7 +239,7 @@ class FullRows:
     def take(self, indices: np.ndarray) -> np.ndarray:
         return self._ids.take(indices, 0)
 
-    def windows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def chunks(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(indices), 128), np.ones(len(indices), np.int64)
 
     def words(self, indices: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import launching
 import numpy as np
 import pytest
 
-from mlm_dist.corpus.meeting import Meeting
+from mlm_dist.corpus.rendezvous import Meeting
 from mlm_dist.errors import CorpusError
 
 # What every process does first. Where a test waits for GRACE or SILENCE to pass, its story makes them shorter.

@@ -13,9 +13,9 @@ from making import made_up_prose
 from test_invariance import GLOBAL_SIZE, UPDATES, losses
 from test_resume import goes_on_where_it_was
 
-from mlm_dist.batching.mixture import MixedOrder
-from mlm_dist.batching.order import SampleOrder
-from mlm_dist.batching.plan import num_updates
+from mlm_dist.batches.global_batch import num_updates
+from mlm_dist.batches.mixture import MixedOrder
+from mlm_dist.batches.order import SampleOrder
 from mlm_dist.config import Config, parse
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
@@ -25,7 +25,7 @@ from mlm_dist.second_corpus import check, to_train_on, to_validate
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Two corpora; rows hold several windows, and it is known where words begin."""
+    """Two corpora; rows hold several chunks, and it is known where words begin."""
     root = tmp_path_factory.mktemp("mixture")
     for name, first, count in (("own", 0, 40), ("other", 100, 15)):
         (root / name).mkdir()
@@ -80,11 +80,11 @@ def test_rows_are_those_of_both_tables(config: Config, corpus: PreparedCorpus) -
         np.testing.assert_array_equal(
             rows.words(indices), np.concatenate([table.words(np.array([i])) for table, i in tables])
         )
-        lengths, counts = rows.windows(indices)
-        apart = [table.windows(np.array([i])) for table, i in tables]
+        lengths, counts = rows.chunks(indices)
+        apart = [table.chunks(np.array([i])) for table, i in tables]
         np.testing.assert_array_equal(lengths, np.concatenate([one for one, _ in apart]))
         np.testing.assert_array_equal(counts, np.concatenate([one for _, one in apart]))
-    assert int(counts.max()) > 1 or int(rows.windows(np.arange(len(rows)))[1].max()) > 1, "no row holds several windows"
+    assert int(counts.max()) > 1 or int(rows.chunks(np.arange(len(rows)))[1].max()) > 1, "no row holds several chunks"
 
 
 def test_epochs_are_of_the_own_corpus(config: Config, corpus: PreparedCorpus) -> None:
@@ -131,7 +131,7 @@ def replaying(cache: Path) -> tuple[str, ...]:
 @pytest.mark.slow
 def test_losses_with_a_replay_do_not_depend_on_the_topology(tmp_path: Path, small: tuple[Path, int]) -> None:
     # At the default rate, ten times as high, AdamW amplifies how sums are rounded to just over 1e-5 here.
-    plain = (f"--optim.steps={UPDATES}", "--optim.lr=3e-4")
+    plain = (f"--optim.duration={UPDATES} steps", "--optim.lr=3e-4")
     flags, samples = (*replaying(tmp_path), *plain), UPDATES * GLOBAL_SIZE
     expected = losses(tmp_path / "one", small, 1, 4, "plain", *flags, samples=samples)
     assert expected != losses(tmp_path / "without", small, 1, 4, "plain", *plain, samples=samples)

@@ -12,8 +12,8 @@ from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
 from mlm_dist.config import parse
 from mlm_dist.errors import ModelError
-from mlm_dist.modeling.build import architecture, build
-from mlm_dist.modeling.masked_head import MaskedLanguageModel
+from mlm_dist.model.build import architecture, build
+from mlm_dist.model.masked_lm import MaskedLanguageModel
 
 SMALL: dict[str, Any] = {
     "vocab_size": 120,

@@ -14,18 +14,20 @@ import torch
 from accelerate import Accelerator
 from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
-from mlm_dist.batching.loader import MicroBatch
-from mlm_dist.batching.plan import UNBOUNDED, batch_plan, num_updates
+from mlm_dist.batches.global_batch import UNBOUNDED, batch_plan, num_updates
+from mlm_dist.batches.loader import MicroBatch
+from mlm_dist.checkpoint import format
+from mlm_dist.checkpoint.format import RunState
+from mlm_dist.checkpoint.save import Checkpoints
 from mlm_dist.config import Config, ModelConfig, OptimConfig, parse
+from mlm_dist.engine import conflicts, distributed, memory, topology
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
-from mlm_dist.modeling.build import architecture, build
-from mlm_dist.modeling.depth import depths
-from mlm_dist.modeling.masked_head import MaskedLanguageModel
-from mlm_dist.training import checkpoint, contradictions, distributed, memory, optimizers, topology
-from mlm_dist.training.checkpoint import RunState
+from mlm_dist.model.build import architecture, build
+from mlm_dist.model.layers import depths
+from mlm_dist.model.masked_lm import MaskedLanguageModel
+from mlm_dist.optim import optimizers
+from mlm_dist.optim.parameter_groups import LION_SHARE, WSD_DECAY_SHARE, build_optimizer, lr_at, peak_lr, set_lr
 from mlm_dist.training.horizon import Horizon
-from mlm_dist.training.optim import LION_SHARE, WSD_DECAY_SHARE, build_optimizer, lr_at, peak_lr, set_lr
-from mlm_dist.training.saving import Checkpoints
 from mlm_dist.training.step import StepResult, optimizer_step
 
 NAMES = ("adamw", "stableadamw", "lion", "muon")
@@ -238,8 +240,8 @@ def test_moments_survive_a_checkpoint(name: str, tmp_path: Path) -> None:
         whole.update(number)
     point = tmp_path / "step-00000002"
     resumed = Training(name, seed=1)
-    checkpoint.load_weights(point, resumed.core)
-    checkpoint.load_moments(point, resumed.accelerator, resumed.core, resumed.optimizer, RunState(step=2))
+    format.load_weights(point, resumed.core)
+    format.load_moments(point, resumed.accelerator, resumed.core, resumed.optimizer, RunState(step=2))
     for number in range(2, 4):
         resumed.update(number)
     assert same(resumed.weights(), whole.weights())
@@ -267,10 +269,10 @@ def test_memory_is_what_the_optimizer_allocates(name: str) -> None:
 
 def test_another_optimizer_does_not_go_on() -> None:
     old = {"seed": 0}
-    checkpoint.require_same(old, {"seed": 0, "optim.name": "adamw", "model.freeze_embeddings": False}, Path("run"))
+    format.require_same(old, {"seed": 0, "optim.name": "adamw", "model.freeze_embeddings": False}, Path("run"))
     for key, value in (("optim.name", "lion"), ("model.freeze_embeddings", True)):
         with pytest.raises(CheckpointError, match=f"{key}: run was made with .* now it is {value}"):
-            checkpoint.require_same(old, old | {key: value}, Path("run"))
+            format.require_same(old, old | {key: value}, Path("run"))
 
 
 CUDA = topology.Device("cuda", "H100", 8, 80 << 30, True)
@@ -291,10 +293,10 @@ def test_sharding_that_an_optimizer_cannot_bear_is_refused(name: str, sharding: 
     environ = {"FSDP_VERSION": "2"}
     expected = REFUSED.get((name, sharding))
     if expected is None:
-        contradictions.check(config, batch_plan(config, 8), launch, environ)
+        conflicts.check(config, batch_plan(config, 8), launch, environ)
         return
     with pytest.raises(ConfigError) as caught:
-        contradictions.check(config, batch_plan(config, 8), launch, environ)
+        conflicts.check(config, batch_plan(config, 8), launch, environ)
     assert all(words in str(caught.value) for words in expected)
 
 
@@ -303,7 +305,7 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     config = dataclasses.replace(Config(), optim=OptimConfig(name="lion"))
     launch = topology.Topology(1, 1, CUDA)
     with pytest.raises(ConfigError, match=r"optim\.name: lion needs no_such_package.*'mlm_dist\[optimizers\]'"):
-        contradictions.check(config, batch_plan(config, 1), launch, {})
+        conflicts.check(config, batch_plan(config, 1), launch, {})
 
 
 # --- schedules ---
@@ -352,7 +354,7 @@ SPEEDS: dict[str, Any] = {
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd"])
 @pytest.mark.parametrize("name", list(SPEEDS))
 def test_time_budget_is_kept_whatever_the_speed(name: str, schedule: str) -> None:
-    config = parse(["--optim.hours=1", f"--optim.schedule={schedule}"])
+    config = parse(["--optim.duration=1 hours", f"--optim.schedule={schedule}"])
     ended, rates = simulate(config, RunState(), SPEEDS[name])
     assert ended.seconds == pytest.approx(3600, rel=0.02)
     assert ended.horizon == (1.0, ended.step)
@@ -362,7 +364,7 @@ def test_time_budget_is_kept_whatever_the_speed(name: str, schedule: str) -> Non
 
 
 def test_time_budget_goes_on_where_it_was_left() -> None:
-    config = parse(["--optim.hours=1"])
+    config = parse(["--optim.duration=1 hours"])
     half, rates = simulate(config, RunState(), SPEEDS["steady"], until=1800)
     assert half.horizon is not None and half.horizon[1] == pytest.approx(36_000, rel=0.01)
     ended, more = simulate(config, half, lambda seconds: 0.4)
@@ -370,24 +372,24 @@ def test_time_budget_goes_on_where_it_was_left() -> None:
     assert more[0] == pytest.approx(rates[-1], rel=0.01), "the recorded estimate stands until there is a newer one"
     assert more[-1] < 0.03
     assert simulate(config, ended, SPEEDS["steady"]) == (ended, []), "it is over"
-    longer, _ = simulate(parse(["--optim.hours=2"]), ended, SPEEDS["steady"])
+    longer, _ = simulate(parse(["--optim.duration=2 hours"]), ended, SPEEDS["steady"])
     assert longer.seconds == pytest.approx(7200, rel=0.02)
 
 
 def test_nothing_is_estimated_where_updates_are_given() -> None:
-    config = parse(["--optim.steps=50"])
+    config = parse(["--optim.duration=50 steps"])
     ended, rates = simulate(config, RunState(), SPEEDS["slow updates"])
     assert (ended.step, ended.horizon, len(rates)) == (50, None, 50)
     assert rates == [lr_at(step, config.optim, 1.0, 50) for step in range(50)]
-    assert num_updates(parse(["--optim.hours=1"]), 1000) == (UNBOUNDED, 16 * UNBOUNDED)
+    assert num_updates(parse(["--optim.duration=1 hours"]), 1000) == (UNBOUNDED, 16 * UNBOUNDED)
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--optim.hours=1", "--optim.steps=10"), "optim.hours and optim.steps"),
-        (("--optim.hours=1", "--optim.epochs=2"), "optim.hours and optim.epochs"),
-        (("--optim.hours=0",), "optim.hours"),
+        (("--optim.duration=1 hours", "--optim.duration=10 steps"), "optim.hours and optim.steps"),
+        (("--optim.duration=1 hours", "--optim.duration=2 epochs"), "optim.hours and optim.epochs"),
+        (("--optim.duration=0 hours",), "optim.hours"),
         (("--optim.layer_lr_decay=0",), "optim.layer_lr_decay"),
         (("--optim.layer_lr_decay=1.1",), "optim.layer_lr_decay"),
         (("--model.freeze_embeddings=true", "--tokenizer.add_domain_tokens=5"), "model.freeze_embeddings"),
@@ -404,7 +406,7 @@ def test_run_ends_by_the_clock_at_a_rate_of_zero(tmp_path: Path, prepared_cache:
     run = tmp_path / "run"
     flags = (
         *(f"--corpus.cache_dir={prepared_cache}", f"--output_dir={run}", "--logging.every=1", *launching.TINY),
-        *("--optim.hours=0.0006", "--optim.schedule=wsd", "--batch.global_size=8", "--validation.every=null"),
+        *("--optim.duration=0.0006 hours", "--optim.schedule=wsd", "--batch.global_size=8", "--validation.every=null"),
     )
     ended = launching.python("train.py", *flags)
     assert ended.returncode == 0, ended.output
@@ -431,7 +433,7 @@ def test_processes_agree_on_the_end(tmp_path: Path, prepared_cache: Path, kind: 
     """Where they did not, one would wait for the other for good."""
     flags = (f"--corpus.cache_dir={prepared_cache}", f"--output_dir={tmp_path / 'run'}", *launching.TINY)
     ended = launching.accelerate(
-        kind, "train.py", "--optim.hours=0.002", *flags, launch=("--num_processes=2", "--mixed_precision=no")
+        kind, "train.py", "--optim.duration=0.002 hours", *flags, launch=("--num_processes=2", "--mixed_precision=no")
     )
     assert ended.returncode == 0, ended.output
     assert launching.metrics(tmp_path / "run", "train")[-1]["updates"] > 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlm_dist.batching.order import SampleOrder
+from mlm_dist.batches.order import SampleOrder
 
 HUGE = 10**12
 

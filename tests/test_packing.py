@@ -12,14 +12,14 @@ import torch
 from test_modeling import model_of
 from torch.nn import functional as F
 
-from mlm_dist.batching.loader import MicroBatch, assemble
-from mlm_dist.batching.masking import Masker
+from mlm_dist.batches.loader import MicroBatch, assemble
+from mlm_dist.batches.masking import Masker
 from mlm_dist.config import MaskingConfig
 from mlm_dist.corpus import rows
-from mlm_dist.corpus.tokens import SpecialTokens
+from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 from mlm_dist.errors import ModelError
-from mlm_dist.modeling.masked_head import MaskedLanguageModel
-from mlm_dist.modeling.packed_attention import KEEP_APART, is_known_to_fit
+from mlm_dist.model.masked_lm import MaskedLanguageModel
+from mlm_dist.model.packed_attention import KEEP_APART, is_known_to_fit
 
 LENGTH = 24
 SPECIAL = SpecialTokens(prefix=(2,), suffix=(3,), pad=1, mask=4, all=(0, 1, 2, 3, 4))
@@ -28,7 +28,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "bert": {},
     "roberta": {},
     "distilbert": {"max_position_embeddings": 40},
-    # Its local layers look 3 tokens to either side, and windows are longer than that.
+    # Its local layers look 3 tokens to either side, and chunks are longer than that.
     "modernbert": {"local_attention": 6, "num_hidden_layers": 4, "cls_token_id": 2, "sep_token_id": 3},
     "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
     "deberta": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
@@ -68,7 +68,7 @@ def batch_of(folder: Path, mode: str, num_rows: int | None = None) -> tuple[Micr
 
 def windows_of(table: rows.RowTable) -> list[slice]:
     """Where each window stands in the flattened rows."""
-    lengths, counts = table.windows(np.arange(len(table)))
+    lengths, counts = table.chunks(np.arange(len(table)))
     found, left = [], iter(lengths.tolist())
     for row, count in enumerate(counts.tolist()):
         begin = row * LENGTH
@@ -86,14 +86,14 @@ def test_windows_in_a_row_are_as_if_alone(name: str, tmp_path: Path) -> None:
     core = MaskedLanguageModel(model, packed=True)
     core.eval()
     batch, table = batch_of(tmp_path, "pack")
-    windows = windows_of(table)
-    assert batch.attention_mask is None and len(windows) > len(table)
+    chunks = windows_of(table)
+    assert batch.attention_mask is None and len(chunks) > len(table)
     everywhere = torch.arange(batch.input_ids.numel())
     found = core.logits(batch.input_ids, None, everywhere, batch.cu_seq_lens)
     assert torch.isfinite(found).all(), "padding is not a number"
     shown = batch.input_ids.flatten()
     alone = torch.zeros_like(found)
-    for window in windows:
+    for window in chunks:
         alone[window] = model(input_ids=shown[None, window]).logits[0]
         torch.testing.assert_close(found[window], alone[window], rtol=1e-5, atol=1e-5)
 
@@ -151,13 +151,13 @@ def test_batches_say_where_windows_begin(tmp_path: Path) -> None:
     batch, table = batch_of(tmp_path, "pack")
     assert batch.cu_seq_lens is not None
     begins = set(batch.cu_seq_lens.tolist())
-    windows = windows_of(table)
-    assert begins == {window.start for window in windows} | {window.stop for window in windows} | {len(table) * LENGTH}
+    chunks = windows_of(table)
+    assert begins == {window.start for window in chunks} | {window.stop for window in chunks} | {len(table) * LENGTH}
     assert batch.cu_seq_lens.dtype == torch.int32 and len(batch.cu_seq_lens) % 32 == 0
     assert (batch.cu_seq_lens.diff() >= 0).all() and batch.cu_seq_lens[0] == 0
-    assert batch.num_tokens == sum(window.stop - window.start for window in windows)
+    assert batch.num_tokens == sum(window.stop - window.start for window in chunks)
     special = torch.isin(batch.input_ids.flatten(), torch.tensor(SPECIAL.all))
-    edges = [place for window in windows for place in (window.start, window.stop - 1)]
+    edges = [place for window in chunks for place in (window.start, window.stop - 1)]
     assert special[edges].all() and not set(edges) & set(batch.positions[batch.labels >= 0].tolist())
 
 
@@ -165,7 +165,7 @@ def test_missing_rows_count_nothing(tmp_path: Path) -> None:
     whole, table = batch_of(tmp_path, "pack")
     part, _ = batch_of(tmp_path, "pack", num_rows=3)
     assert part.input_ids.shape == whole.input_ids.shape and part.cu_seq_lens is not None
-    lengths, _ = table.windows(np.arange(3))
+    lengths, _ = table.chunks(np.arange(3))
     assert part.num_tokens == lengths.sum()
     assert part.positions.max() < 3 * LENGTH and part.cu_seq_lens[-1] == whole.input_ids.numel()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlm_dist.batching.plan import MAX_MICRO_TOKENS, BatchPlan, batch_plan, num_updates
+from mlm_dist.batches.global_batch import MAX_MICRO_TOKENS, BatchPlan, batch_plan, num_updates
 from mlm_dist.config import BatchConfig, Config, OptimConfig, RowsConfig
 from mlm_dist.errors import ConfigError
 

@@ -14,14 +14,15 @@ import torch
 import yaml
 from launching import ROOT
 
-from mlm_dist.batching.plan import BatchPlan, batch_plan
+from mlm_dist.batches.global_batch import BatchPlan, batch_plan
 from mlm_dist.config import BatchConfig, Config, RowsConfig
+from mlm_dist.engine import conflicts, memory, topology
+from mlm_dist.engine.memory import Shape
+from mlm_dist.engine.topology import Device
 from mlm_dist.errors import ConfigError, TrainingError
 from mlm_dist.faults import VARIABLE as FAULT
-from mlm_dist.modeling.masked_head import MaskedLanguageModel
-from mlm_dist.training import contradictions, fitting, memory, topology
-from mlm_dist.training.memory import Shape
-from mlm_dist.training.topology import Device
+from mlm_dist.model.masked_lm import MaskedLanguageModel
+from mlm_dist.training import fit_memory
 
 CONFIG = dataclasses.replace(Config(), batch=BatchConfig(64, 4))
 H100 = Device("cuda", "H100", 8, 80 << 30, has_bf16=True)
@@ -42,7 +43,7 @@ def check(
         environ = {key: value for key, value in environ.items() if key != "ACCELERATE_DEEPSPEED_ZERO_STAGE"}
         environ = environ | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}
     launch = topology.read(environ, device)
-    contradictions.check(CONFIG, batch_plan(CONFIG, launch.num_processes), launch, environ)
+    conflicts.check(CONFIG, batch_plan(CONFIG, launch.num_processes), launch, environ)
 
 
 PLANTED: dict[str, tuple[dict[str, str], Device, tuple[str, ...]]] = {
@@ -159,13 +160,13 @@ PLANTED_IN_FILE: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]
 def test_accelerate_file_that_contradicts_itself_is_refused_by_name(name: str) -> None:
     settings, flags, said = PLANTED_IN_FILE[name]
     with pytest.raises(ConfigError) as caught:
-        contradictions.check_file("mine.yaml", settings, flags)
+        conflicts.check_file("mine.yaml", settings, flags)
     assert all(words in str(caught.value) for words in ("mine.yaml", *said)), str(caught.value)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
 def test_packaged_accelerate_files_contradict_nothing(path: Path) -> None:
-    contradictions.check_file(path.stem, yaml.safe_load(path.read_text("utf-8")), {})
+    conflicts.check_file(path.stem, yaml.safe_load(path.read_text("utf-8")), {})
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "deepspeed").glob("*.json")), ids=lambda path: path.stem)
@@ -286,14 +287,14 @@ def test_micro_batch_is_the_largest_that_fits() -> None:
 
 def test_memory_that_runs_out_later_comes_with_its_remedy() -> None:
     def run_out(plan: BatchPlan) -> None:
-        with fitting.explained(plan):
+        with fit_memory.explained(plan):
             torch.empty(1 << 60, dtype=torch.uint8)
 
     with pytest.raises(TrainingError, match=r"batch\.micro_size: out of memory with 8 rows.*--batch\.micro_size 4"):
         run_out(BatchPlan(16, 8, 2, 1))
     with pytest.raises(TrainingError, match="zero3"):
         run_out(BatchPlan(16, 1, 16, 1))
-    with pytest.raises(RuntimeError, match="something else"), fitting.explained(BatchPlan(16, 8, 2, 1)):
+    with pytest.raises(RuntimeError, match="something else"), fit_memory.explained(BatchPlan(16, 8, 2, 1)):
         raise RuntimeError("something else")
 
 
@@ -303,7 +304,7 @@ def train(folder: Path, cache: Path, launch: Callable[..., launching.Ended], **e
         "train.py",
         f"--corpus.cache_dir={cache}",
         f"--output_dir={folder}",
-        *("--optim.steps=6", "--logging.every=1", "--checkpoint.every=null", "--export.verify=false"),
+        *("--optim.duration=6 steps", "--logging.every=1", "--checkpoint.every=null", "--export.verify=false"),
         *launching.TINY,
         **environ,
     )

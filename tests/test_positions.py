@@ -13,8 +13,8 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForMaskedLM, AutoT
 
 from mlm_dist.config import parse
 from mlm_dist.errors import ModelError
-from mlm_dist.modeling.build import architecture, build
-from mlm_dist.modeling.positions import first_position, max_positions, stretched
+from mlm_dist.model.build import architecture, build
+from mlm_dist.model.positions import first_position, max_positions, stretched
 from mlm_dist.plan import foresee
 
 HAD = 40  # positions in the configuration
@@ -275,7 +275,7 @@ def train(run: Path, start: Path, folder: Path, *flags: str, topology: str = "")
 @pytest.mark.slow
 def test_run_exports_what_loads_at_the_new_length(tmp_path: Path, start: Path, folder: Path) -> None:
     run = tmp_path / "run"
-    ended = train(run, start, folder, "--optim.steps=2")
+    ended = train(run, start, folder, "--optim.duration=2 steps")
     line = f"rows.max_length: the 24 positions of {start} become 64, linearly interpolated"
     assert ended.stdout.splitlines().count(line) == 1, ended.output
 
@@ -303,7 +303,7 @@ def test_run_on_longer_rows_goes_on(tmp_path: Path, start: Path, folder: Path) -
     every = ("--optim.schedule=constant", "--logging.every=1")
     for name, parts in (("whole", (4,)), ("parts", (2, 4))):
         for steps in parts:
-            ended = train(tmp_path / name, start, folder, *every, f"--optim.steps={steps}")
+            ended = train(tmp_path / name, start, folder, *every, f"--optim.duration={steps} steps")
     assert "going on from" in ended.output
     whole, continued = (
         [line["loss"] for line in launching.metrics(tmp_path / name, "train")] for name in ("whole", "parts")
@@ -319,7 +319,9 @@ def test_run_on_longer_rows_goes_on(tmp_path: Path, start: Path, folder: Path) -
 def test_two_processes_stretch_as_one_does(topology: str, tmp_path: Path, start: Path, folder: Path) -> None:
     one, two = (tmp_path / name for name in ("one", "two"))
     for run, on in ((one, ""), (two, topology)):
-        ended = train(run, start, folder, "--optim.steps=4", "--batch.global_size=4", "--logging.every=1", topology=on)
+        ended = train(
+            run, start, folder, "--optim.duration=4 steps", "--batch.global_size=4", "--logging.every=1", topology=on
+        )
         assert "become 64" in ended.output
     expected, found = ([line["loss"] for line in launching.metrics(run, "train")] for run in (one, two))
     assert found == pytest.approx(expected, rel=1e-5)

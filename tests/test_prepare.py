@@ -25,11 +25,14 @@ from making import made_up_text
 from rich.console import Console
 from rich.table import Table
 
-from mlm_dist import job, plan
+from mlm_dist import plan, runtime
 from mlm_dist.config import Config, CorpusConfig, parse
-from mlm_dist.corpus import documents, reading, row_making, sources, store, tokens
-from mlm_dist.corpus.meeting import Meeting
+from mlm_dist.corpus import documents, row_shards, store
+from mlm_dist.corpus.readers import reader
+from mlm_dist.corpus.rendezvous import Meeting
+from mlm_dist.corpus.sources import source_files
 from mlm_dist.corpus.store import CorpusStore, PreparedCorpus
+from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.errors import CorpusError, ModelError, PeerError
 from mlm_dist.prepare import prepare
 
@@ -195,8 +198,8 @@ def test_pack_keeps_what_chunk_keeps_in_fewer_rows(folder: Path, tmp_path: Path)
         assert sorted(lengths) == sorted(length for (length,) in load(chunk.folder / split)["lengths"][:])
         assert len(rows) == pack.manifest["rows"][split]
     places = LENGTH * sum(pack.manifest["rows"].values())
-    num_windows = sum(chunk.manifest["rows"].values())
-    assert pack.manifest["tokens"]["padded"] == places - pack.manifest["tokens"]["kept"] - 2 * num_windows
+    num_chunks = sum(chunk.manifest["rows"].values())
+    assert pack.manifest["tokens"]["padded"] == places - pack.manifest["tokens"]["kept"] - 2 * num_chunks
     assert pack.manifest["tokens"]["padded"] < chunk.manifest["tokens"]["padded"] / 2
 
 
@@ -216,8 +219,8 @@ def test_rows_are_packed_where_the_architecture_is_known_to_keep_windows_apart(
 ) -> None:
     corpus = prepare(config(folder, tmp_path / "cache", *flags))
     assert corpus.manifest["config"]["rows"]["mode"] == mode and corpus.is_packed == (mode == "pack")
-    num_windows = [len(row) for row in load(corpus.folder / "train")["lengths"][:]]
-    assert (max(num_windows) > 1) == (mode == "pack")
+    num_chunks = [len(row) for row in load(corpus.folder / "train")["lengths"][:]]
+    assert (max(num_chunks) > 1) == (mode == "pack")
 
 
 def test_duplicates_stay_where_they_are_wanted(mixed: Path, tmp_path: Path) -> None:
@@ -314,7 +317,7 @@ def shard_files(folder: Path) -> dict[str, int]:
 def halt(monkeypatch: pytest.MonkeyPatch, name: str, after: int) -> list[int]:
     """Make preparing fail at the given number of shards of a stage; the list counts the shards that were begun."""
     begun: list[int] = []
-    module, function = {"documents": (documents, "write"), "rows": (row_making, "make")}[name]
+    module, function = {"documents": (documents, "write"), "rows": (row_shards, "make")}[name]
     original = getattr(module, function)
 
     def counted(*arguments: Any) -> Any:
@@ -511,13 +514,13 @@ def test_documents_depend_on_the_versions_of_the_libraries_that_make_them(
 def test_named_tokenizer_is_loaded_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(config(folder, tmp_path / "cache"))
     loaded: list[str] = []
-    load = tokens.load
+    load = loading.load
 
     def counted(path: str, *key: str) -> Any:
         loaded.append(path)
         return load(path, *key)
 
-    monkeypatch.setattr(tokens, "load", counted)
+    monkeypatch.setattr(loading, "load", counted)
     named = ["--tokenizer.train_vocab_size=null", f"--tokenizer.path={first.folder / 'tokenizer'}"]
     again = prepare(config(folder, tmp_path / "other", *named))
     assert loaded == [str(first.folder / "tokenizer")]
@@ -612,9 +615,9 @@ def test_cache_that_cannot_be_is_refused(folder: Path, tmp_path: Path, cache: st
         )
 
 
-def pieces(source: Path) -> list[reading.Shard]:
+def pieces(source: Path) -> list[reader.Shard]:
     """The pieces of work that the ranks share out."""
-    return reading.shards(sources.acquire(CorpusConfig(source=str(source)), source.parent))
+    return reader.shards(source_files.acquire(CorpusConfig(source=str(source)), source.parent))
 
 
 @pytest.fixture(scope="module")
@@ -680,13 +683,13 @@ def test_file_that_grows_between_two_ranks_is_cut_by_both_alike(
         for i, text in enumerate(texts):
             (path.parent / f"{i}.md").write_text(text)
         path.write_text(texts[0])
-    monkeypatch.setattr(reading, "SMALL_SHARD", 10_000)
-    monkeypatch.setattr(reading, "PART", 5_000)
-    ranks, cut = threading.local(), reading.shards
-    works: dict[int, list[reading.Shard]] = {}
+    monkeypatch.setattr(reader, "SMALL_SHARD", 10_000)
+    monkeypatch.setattr(reader, "PART", 5_000)
+    ranks, cut = threading.local(), reader.shards
+    works: dict[int, list[reader.Shard]] = {}
     both = threading.Barrier(2, timeout=60)
 
-    def shards(source: sources.Source) -> list[reading.Shard]:
+    def shards(source: source_files.Source) -> list[reader.Shard]:
         if ranks.rank == 0:
             works[0] = cut(source)
         both.wait()
@@ -705,8 +708,8 @@ def test_file_that_grows_between_two_ranks_is_cut_by_both_alike(
         except Exception as error:
             return error
 
-    monkeypatch.setattr(reading, "shards", shards)
-    monkeypatch.setattr(job, "rank_and_world_size", lambda: (ranks.rank, 2))
+    monkeypatch.setattr(reader, "shards", shards)
+    monkeypatch.setattr(runtime, "rank_and_world_size", lambda: (ranks.rank, 2))
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(live, range(2)))
     assert len(works[0]) > 2

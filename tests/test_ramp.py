@@ -16,15 +16,15 @@ from test_packing import SPECIAL, batch_of, model_for
 from test_resume import goes_on_where_it_was
 from torch.nn import functional as F
 
-from mlm_dist.batching.loader import TrainingBatches, assemble
-from mlm_dist.batching.masking import Masker
-from mlm_dist.batching.order import SampleOrder
-from mlm_dist.batching.plan import BatchPlan, num_updates
-from mlm_dist.batching.ramp import Ramp
+from mlm_dist.batches.global_batch import BatchPlan, num_updates
+from mlm_dist.batches.loader import TrainingBatches, assemble
+from mlm_dist.batches.masking import Masker
+from mlm_dist.batches.order import SampleOrder
+from mlm_dist.batches.ramp import Ramp
 from mlm_dist.config import Config, MaskingConfig, parse
-from mlm_dist.corpus import tokens
+from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.errors import ConfigError
-from mlm_dist.modeling.masked_head import MaskedLanguageModel
+from mlm_dist.model.masked_lm import MaskedLanguageModel
 
 
 def growing(*, size: int = 8, first: int = 2, length: int = 16, last: int = 64, ramp: int = 10_000) -> Config:
@@ -60,7 +60,7 @@ def test_every_sample_belongs_to_one_update(first: int, more: int, ramp_tokens: 
 def test_without_a_ramp_all_updates_are_alike() -> None:
     ramp = Ramp(parse(["--batch.global_size=24"]))
     assert [(ramp.size(k), ramp.pieces(k), ramp.samples_before(k)) for k in (0, 9)] == [(24, 1, 0), (24, 1, 216)]
-    assert num_updates(parse(["--batch.global_size=24", "--optim.epochs=2"]), 100) == (9, 200)
+    assert num_updates(parse(["--batch.global_size=24", "--optim.duration=2 epochs"]), 100) == (9, 200)
 
 
 def test_a_run_takes_more_updates_for_the_same_samples() -> None:
@@ -72,7 +72,7 @@ def test_a_run_takes_more_updates_for_the_same_samples() -> None:
 
 def test_the_samples_are_those_of_the_order_on_any_shape(small: tuple[Path, int]) -> None:
     corpus = prepared(small)
-    rows, special = corpus.rows("train"), tokens.special_tokens(corpus.tokenizer)
+    rows, special = corpus.rows("train"), loading.special_tokens(corpus.tokenizer)
     masker = Masker(MaskingConfig(), 7, special.mask, special.all, len(corpus.tokenizer))
     config, order = growing(size=12, first=3, ramp=64 * 150), SampleOrder(len(rows), 7)
     updates, num_samples = Ramp(config).updates(300), 300
@@ -84,10 +84,10 @@ def test_the_samples_are_those_of_the_order_on_any_shape(small: tuple[Path, int]
         ]
         seen = []
         for step in range(updates):
-            windows = [batches.window(step) for batches in ranks]
-            assert len({len(window) for window in windows}) == 1, "processes would wait for each other"
-            assert len(windows[0]) <= plan.accumulation
-            batches = [batch for window in windows for batch in window]
+            chunks = [batches.window(step) for batches in ranks]
+            assert len({len(window) for window in chunks}) == 1, "processes would wait for each other"
+            assert len(chunks[0]) <= plan.accumulation
+            batches = [batch for window in chunks for batch in window]
             assert {batch.input_ids.shape[1] for batch in batches} == {64 // Ramp(config).pieces(step)}
             seen.append((sum(batch.num_masked for batch in batches), sum(batch.num_tokens for batch in batches)))
         stream = [sample for step in range(updates) for sample in ranks[0].samples(step)]
@@ -113,7 +113,7 @@ def test_pieces_are_rows_of_their_own(name: str, mode: str, tmp_path: Path) -> N
     wrapped = MaskedLanguageModel(model, masked_head=True, packed=mode == "pack").eval()
     found = wrapped(*cut.inputs).loss_sum.item()
 
-    lengths, counts = table.windows(samples)
+    lengths, counts = table.chunks(samples)
     labels = torch.full((whole.input_ids.numel(),), -100)
     real = whole.labels >= 0
     labels[whole.positions[real]] = whole.labels[real]
@@ -162,7 +162,7 @@ KINDS = [(2, 2, "plain"), (2, 3, "zero2"), (2, 3, "zero3"), (3, 4, "zero1")]
 def test_losses_of_a_growing_run_do_not_depend_on_the_topology(
     arguments: tuple[str, ...], tmp_path: Path, small: tuple[Path, int]
 ) -> None:
-    updates = ("--optim.steps=60", *GROWS, *arguments)
+    updates = ("--optim.duration=60 steps", *GROWS, *arguments)
     samples = Ramp(growing(size=12, first=3, length=16, last=64, ramp=20_000)).samples_before(60)
     expected = losses(tmp_path / "one", small, 1, 4, "plain", *updates, samples=samples)
     rows = [line["samples"] for line in launching.metrics(tmp_path / "one", "train")]

@@ -20,12 +20,12 @@ from mlm_dist import report
 from mlm_dist.config import Config, parse_of_run
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
-from mlm_dist.modeling.build import architecture, build
-from mlm_dist.reporting.blanks import Blank, choose
-from mlm_dist.reporting.charts import Series, chart
-from mlm_dist.reporting.fills import Guess, guess
-from mlm_dist.reporting.page import Comparison, Content, page
-from mlm_dist.reporting.record import read_record
+from mlm_dist.evaluation.fill_mask import Guess, guess
+from mlm_dist.model.build import architecture, build
+from mlm_dist.pages.blanks import Blank, choose
+from mlm_dist.pages.charts import Series, chart
+from mlm_dist.pages.page import Comparison, Content, page
+from mlm_dist.pages.record import read_record
 
 EMPTY = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source"}
 OPTIONAL_END = {"path", "circle"}  # self-closing in SVG

@@ -11,7 +11,7 @@ import launching
 import pytest
 import torch
 
-from mlm_dist.training.finding import newest
+from mlm_dist.checkpoint.find import newest
 
 TOPOLOGIES = {"one": "cpu", "two": "cpu_2", "zero1": "zero1", "zero2": "zero2", "zero3": "zero3"}
 UPDATES, SAVED_AT = 8, 4
@@ -54,7 +54,7 @@ class Full:
     def __call__(self, topology: str, precision: str = "no", more: tuple[str, ...] = ()) -> Path:
         run = self.folder / f"{topology}-{precision}{''.join(more)}"
         if not run.exists():
-            arguments = (f"--optim.steps={UPDATES}", f"--checkpoint.every={SAVED_AT}", *more)
+            arguments = (f"--optim.duration={UPDATES} steps", f"--checkpoint.every={SAVED_AT}", *more)
             ended = launch(run, self.cache, topology, *arguments, precision=precision)
             assert ended.returncode == 0, ended.output
         return run
@@ -78,7 +78,7 @@ def go_on(
     run = tmp_path / "run"
     shutil.copytree(before, run)
     shutil.rmtree(run / "checkpoints" / f"step-{UPDATES:08d}")
-    ended = launch(run, full.cache, continued_by, f"--optim.steps={UPDATES}", *more, precision=precision)
+    ended = launch(run, full.cache, continued_by, f"--optim.duration={UPDATES} steps", *more, precision=precision)
     assert ended.returncode == 0, ended.output
     assert f"going on from {run / 'checkpoints'}/step-{SAVED_AT:08d}" in ended.stdout
     assert [line["step"] for line in launching.metrics(run, "train")] == list(range(1, UPDATES + 1))
@@ -169,7 +169,7 @@ def test_micro_batch_may_change(full: Full, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(before, run)
     shutil.rmtree(run / "checkpoints" / f"step-{UPDATES:08d}")
-    ended = launch(run, full.cache, "two", f"--optim.steps={UPDATES}", "--batch.micro_size=2")
+    ended = launch(run, full.cache, "two", f"--optim.duration={UPDATES} steps", "--batch.micro_size=2")
     assert ended.returncode == 0, ended.output
     assert losses(run) == pytest.approx(losses(before), rel=1e-5)
 
@@ -177,7 +177,9 @@ def test_micro_batch_may_change(full: Full, tmp_path: Path) -> None:
 def test_going_on_from_a_named_checkpoint(full: Full, tmp_path: Path) -> None:
     before = full("one")
     point = before / "checkpoints" / f"step-{SAVED_AT:08d}"
-    ended = launch(tmp_path / "run", full.cache, "one", f"--optim.steps={UPDATES}", f"--checkpoint.resume={point}")
+    ended = launch(
+        tmp_path / "run", full.cache, "one", f"--optim.duration={UPDATES} steps", f"--checkpoint.resume={point}"
+    )
     assert ended.returncode == 0, ended.output
     assert losses(tmp_path / "run") == pytest.approx(losses(before)[SAVED_AT:], rel=1e-6)
 
@@ -189,7 +191,7 @@ def test_killed_around_an_epoch_end_it_ends_bit_equal(topology: str, tmp_path: P
     cache, num_rows = small
     epoch_end = num_rows // 8  # the update in which the first epoch ends
     updates = epoch_end + 8
-    arguments = ("--optim.epochs=1000", f"--optim.steps={updates}", "--checkpoint.every=1", DROPOUT)
+    arguments = ("--optim.duration=1000 epochs", f"--optim.duration={updates} steps", "--checkpoint.every=1", DROPOUT)
     source = f"--corpus.source={cache / 'documents'}"
     ended = launch(tmp_path / "whole", cache, topology, source, *arguments)
     assert ended.returncode == 0, ended.output
@@ -217,7 +219,7 @@ def goes_on_where_it_was(
     Returns:
         The train lines of the run that was not interrupted.
     """
-    arguments = (f"--optim.steps={UPDATES}", f"--checkpoint.every={SAVED_AT}", *arguments)
+    arguments = (f"--optim.duration={UPDATES} steps", f"--checkpoint.every={SAVED_AT}", *arguments)
     whole, half = tmp_path / "whole", tmp_path / "half"
     ended = launch(whole, cache, "one", *arguments)
     assert ended.returncode == 0, ended.output

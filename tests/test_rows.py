@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from mlm_dist.corpus import rows
-from mlm_dist.corpus.tokens import SpecialTokens
+from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 
 PAD, MASK = 0, 4
 SPECIALS = {
@@ -30,11 +30,11 @@ def corpus(seed: int, num_documents: int) -> tuple[np.ndarray, np.ndarray, list[
     return ids, lengths.astype(np.int64), documents
 
 
-def windows(block: rows.RowBlock) -> list[list[list[int]]]:
-    """Each row's windows, which must fill it from its beginning; behind them is only padding."""
+def chunks(block: rows.RowBlock) -> list[list[list[int]]]:
+    """Each row's chunks, which must fill it from its beginning; behind them is only padding."""
     found, lengths = [], iter(block.lengths.tolist())
-    assert len(block.lengths) == block.num_windows.sum() and (block.num_windows > 0).all()
-    for row, count in zip(block.input_ids.tolist(), block.num_windows.tolist(), strict=True):
+    assert len(block.lengths) == block.num_chunks.sum() and (block.num_chunks > 0).all()
+    for row, count in zip(block.input_ids.tolist(), block.num_chunks.tolist(), strict=True):
         ends = np.cumsum([0, *(next(lengths) for _ in range(count))]).tolist()
         assert set(row[ends[-1] :]) <= {PAD}
         found.append([row[begin:end] for begin, end in pairwise(ends)])
@@ -44,7 +44,7 @@ def windows(block: rows.RowBlock) -> list[list[list[int]]]:
 def contents(block: rows.RowBlock, special: SpecialTokens) -> list[list[int]]:
     """What stands between the special tokens of each window, which must be where they belong."""
     found = []
-    for window in (window for row in windows(block) for window in row):
+    for window in (window for row in chunks(block) for window in row):
         start, end = len(special.prefix), len(window) - len(special.suffix)
         assert tuple(window[:start]) == special.prefix and tuple(window[end:]) == special.suffix
         found.append(window[start:end])
@@ -72,7 +72,7 @@ def test_chunk_loses_no_token(seed: int, name: str, max_length: int) -> None:
     expected = [document[i : i + room] for document in documents for i in range(0, len(document), room)]
     parts = contents(block, special)
     assert parts == expected and block.num_dropped == 0
-    assert block.input_ids.shape == (len(expected), max_length) and (block.num_windows == 1).all()
+    assert block.input_ids.shape == (len(expected), max_length) and (block.num_chunks == 1).all()
     assert [token for part in parts for token in part] == ids.tolist()
 
 
@@ -87,10 +87,10 @@ def test_pack_holds_the_windows_of_chunk(seed: int, name: str, max_length: int) 
     pack = rows.window(ids, lengths, "pack", max_length, special)
     assert pack.num_dropped == 0 and pack.input_ids.shape[1] == max_length
     assert sorted(contents(pack, special)) == contents(chunk, special)
-    used = [sum(map(len, row)) for row in windows(pack)]
+    used = [sum(map(len, row)) for row in chunks(pack)]
     assert max(used) <= max_length and (len(used) < len(chunk.input_ids) or max_length == 8)
     assert sum(tokens <= max_length // 2 for tokens in used) <= 1, "two rows would have fitted in one"
-    order = [[window[len(special.prefix)] for window in row] for row in windows(pack)]
+    order = [[window[len(special.prefix)] for window in row] for row in chunks(pack)]
     assert all(row == sorted(row) for row in order) and order == sorted(order)
 
 
@@ -174,7 +174,7 @@ def test_lengths_around_a_full_row(mode: str, length: int) -> None:
 def test_documents_without_tokens_get_no_row(mode: str, lengths: list[int]) -> None:
     block = rows.window(np.empty(0, np.int32), np.array(lengths, np.int64), mode, 16, SPECIALS["bert"])
     assert block.input_ids.shape == (0, 16) and block.num_dropped == 0
-    assert len(block.lengths) == 0 and len(block.num_windows) == 0
+    assert len(block.lengths) == 0 and len(block.num_chunks) == 0
 
 
 @pytest.mark.parametrize("mode", ["chunk", "truncate", "pack"])
@@ -184,7 +184,7 @@ def test_empty_documents_between_others_change_nothing(mode: str) -> None:
     without = rows.window(ids, np.array([20, 5, 15]), mode, 16, SPECIALS["bert"])
     np.testing.assert_array_equal(with_empty.input_ids, without.input_ids)
     np.testing.assert_array_equal(with_empty.lengths, without.lengths)
-    np.testing.assert_array_equal(with_empty.num_windows, without.num_windows)
+    np.testing.assert_array_equal(with_empty.num_chunks, without.num_chunks)
 
 
 @pytest.mark.parametrize("mode", ["chunk", "truncate", "pack"])
@@ -192,13 +192,13 @@ def test_types_and_inputs_are_left_alone(mode: str) -> None:
     ids, lengths, _ = corpus(1, 20)
     before = ids.copy(), lengths.copy()
     block = rows.window(ids, lengths, mode, 16, SPECIALS["bert"])
-    assert block.input_ids.dtype == block.lengths.dtype == block.num_windows.dtype == np.int32
+    assert block.input_ids.dtype == block.lengths.dtype == block.num_chunks.dtype == np.int32
     np.testing.assert_array_equal(ids, before[0])
     np.testing.assert_array_equal(lengths, before[1])
 
 
 def lengths_by_row(block: rows.RowBlock) -> list[list[int]]:
-    return [[len(window) for window in row] for row in windows(block)]
+    return [[len(window) for window in row] for row in chunks(block)]
 
 
 @pytest.mark.parametrize("num_documents", [0, 30])
@@ -236,7 +236,7 @@ def test_written_rows_can_be_joined_loaded_and_read_at_random(tmp_path: Path, mo
     assert len(table) == len(expected)
     wanted = np.random.default_rng(0).integers(0, len(table), 100)
     assert table.take(wanted).tolist() == [expected[i] for i in wanted]
-    flat, counts = table.windows(wanted)
+    flat, counts = table.chunks(wanted)
     assert counts.tolist() == [len(expected_lengths[i]) for i in wanted]
     assert flat.tolist() == [length for i in wanted for length in expected_lengths[i]]
 

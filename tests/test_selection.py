@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from making import made_up_text
 
-from mlm_dist.corpus import dedup, selection
+from mlm_dist.corpus import near_duplicates, selection
 from mlm_dist.corpus.selection import DUPLICATE, NEAR_DUPLICATE, TRAIN, VALIDATION, Selection, select, text_key
 
 MODES = ("none", "exact", "near")
@@ -25,8 +25,10 @@ def keys_of(start: int, stop: int) -> list[bytes]:
 def selected(keys: Sequence[bytes], fraction: float = 0.1, deduplicate: str = "exact") -> Selection:
     """The selection among documents that are alike only where their keys are equal."""
     found = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
-    signatures = np.array([np.random.default_rng(list(key)).integers(0, 2**32, dedup.NUM_PERM) for key in keys])
-    blocks = [signatures.reshape(-1, dedup.NUM_PERM).astype(dedup.SIGNATURE_TYPE)]
+    signatures = np.array(
+        [np.random.default_rng(list(key)).integers(0, 2**32, near_duplicates.NUM_PERM) for key in keys]
+    )
+    blocks = [signatures.reshape(-1, near_duplicates.NUM_PERM).astype(near_duplicates.SIGNATURE_TYPE)]
     return select(found, blocks, deduplicate=deduplicate, near_threshold=0.8, validation_fraction=fraction)
 
 
@@ -39,7 +41,11 @@ def select_texts(texts: Sequence[str], deduplicate: str, fraction: float = 0.3) 
     """The selection among real texts."""
     keys = np.frombuffer(b"".join(map(text_key, texts)), np.uint8).reshape(-1, 16)
     return select(
-        keys, [dedup.signatures(texts)], deduplicate=deduplicate, near_threshold=0.8, validation_fraction=fraction
+        keys,
+        [near_duplicates.signatures(texts)],
+        deduplicate=deduplicate,
+        near_threshold=0.8,
+        validation_fraction=fraction,
     )
 
 
@@ -93,7 +99,7 @@ def near_copies(number: int, copies: int) -> list[str]:
 def test_no_near_copy_of_a_held_out_document_is_trained_on(deduplicate: str) -> None:
     texts = near_copies(60, 4)
     found = select_texts(texts, deduplicate)
-    group = dedup.groups([dedup.signatures(texts)], 0.8)
+    group = near_duplicates.groups([near_duplicates.signatures(texts)], 0.8)
     assert len(set(group.tolist())) == 60
     sides = {g: {int(s) for s in found.side[group == g] if s in (TRAIN, VALIDATION)} for g in set(group.tolist())}
     assert all(len(side) == 1 for side in sides.values())
@@ -106,7 +112,7 @@ def test_no_near_copy_of_a_held_out_document_is_trained_on(deduplicate: str) -> 
 
 def test_every_mode_holds_out_the_same_groups() -> None:
     texts = near_copies(60, 4)
-    group = dedup.groups([dedup.signatures(texts)], 0.8)
+    group = near_duplicates.groups([near_duplicates.signatures(texts)], 0.8)
     held_out = [set(group[select_texts(texts, mode).side == VALIDATION].tolist()) for mode in MODES]
     assert held_out[0] == held_out[1] == held_out[2] and held_out[0]
 

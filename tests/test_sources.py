@@ -22,18 +22,19 @@ import pytest
 from making import run_git
 
 from mlm_dist.config import CorpusConfig
-from mlm_dist.corpus import git, reading, sources
+from mlm_dist.corpus.readers import reader
+from mlm_dist.corpus.sources import git, source_files
 from mlm_dist.errors import CorpusError
 
 LIMIT = 1_000_000
 
 
-def acquire(source: Path | str, cache: Path, *patterns: str) -> sources.Source:
+def acquire(source: Path | str, cache: Path, *patterns: str) -> source_files.Source:
     """The source of that name."""
     config = CorpusConfig(source=str(source), cache_dir=str(cache))
     if patterns:
         config = CorpusConfig(source=str(source), cache_dir=str(cache), patterns=list(patterns))
-    return sources.acquire(config, cache)
+    return source_files.acquire(config, cache)
 
 
 def write(path: Path, content: str | bytes = "text") -> Path:
@@ -43,16 +44,16 @@ def write(path: Path, content: str | bytes = "text") -> Path:
     return path
 
 
-def everything(source: sources.Source) -> list[reading.Document | reading.SetAside]:
+def everything(source: source_files.Source) -> list[reader.Document | reader.SetAside]:
     """All that can be read from it."""
-    return [found for shard in reading.shards(source) for found in reading.read(source, shard.parts, LIMIT)]
+    return [found for shard in reader.shards(source) for found in reader.read(source, shard.parts, LIMIT)]
 
 
-def texts(source: sources.Source) -> list[str]:
+def texts(source: source_files.Source) -> list[str]:
     """All documents; fails where something is set aside."""
     found = everything(source)
-    assert all(isinstance(one, reading.Document) for one in found), found
-    return [one.text for one in found if isinstance(one, reading.Document)]
+    assert all(isinstance(one, reader.Document) for one in found), found
+    return [one.text for one in found if isinstance(one, reader.Document)]
 
 
 @contextmanager
@@ -155,11 +156,11 @@ def test_file_that_vanishes_while_reading_is_set_aside(tmp_path: Path) -> None:
     write(tmp_path / "d" / "a.md")
     write(tmp_path / "d" / "b.md")
     found = acquire(tmp_path / "d", tmp_path)
-    work = reading.shards(found)
+    work = reader.shards(found)
     (tmp_path / "d" / "a.md").unlink()
-    gone, there = (one for shard in work for one in reading.read(found, shard.parts, LIMIT))
-    assert isinstance(gone, reading.SetAside) and gone.id == "a.md" and "unreadable" in gone.reason
-    assert isinstance(there, reading.Document) and there.id == "b.md"
+    gone, there = (one for shard in work for one in reader.read(found, shard.parts, LIMIT))
+    assert isinstance(gone, reader.SetAside) and gone.id == "a.md" and "unreadable" in gone.reason
+    assert isinstance(there, reader.Document) and there.id == "b.md"
 
 
 @pytest.mark.parametrize(
@@ -239,12 +240,12 @@ def test_json_list(tmp_path: Path) -> None:
     found = acquire(path, tmp_path)
     assert (found.kind, found.records, list(found.files)) == ("file", True, ["docs_texts.json"])
     assert everything(found) == [
-        reading.Document("docs_texts.json#0", "one"),
-        reading.Document("docs_texts.json#1", "two"),
-        reading.SetAside("docs_texts.json#2", "no text"),
-        reading.SetAside("docs_texts.json#3", "no text"),
-        reading.SetAside("docs_texts.json#4", "no text"),
-        reading.Document("docs_texts.json#5", "Zwölf \U0001f600"),
+        reader.Document("docs_texts.json#0", "one"),
+        reader.Document("docs_texts.json#1", "two"),
+        reader.SetAside("docs_texts.json#2", "no text"),
+        reader.SetAside("docs_texts.json#3", "no text"),
+        reader.SetAside("docs_texts.json#4", "no text"),
+        reader.Document("docs_texts.json#5", "Zwölf \U0001f600"),
     ]
 
 
@@ -260,7 +261,7 @@ def test_json_list(tmp_path: Path) -> None:
 )
 def test_json_that_is_no_list_is_set_aside(tmp_path: Path, content: str, reason: str) -> None:
     found = acquire(write(tmp_path / "a.json", content), tmp_path)
-    assert everything(found) == [reading.SetAside("a.json", reason)]
+    assert everything(found) == [reader.SetAside("a.json", reason)]
 
 
 def test_jsonl_with_bad_lines(tmp_path: Path) -> None:
@@ -275,7 +276,7 @@ def test_jsonl_with_bad_lines(tmp_path: Path) -> None:
         b"   ",
     ]
     found = everything(acquire(write(tmp_path / "a.jsonl", b"\n".join(lines)), tmp_path))
-    assert [one.text if isinstance(one, reading.Document) else one.reason for one in found] == [
+    assert [one.text if isinstance(one, reader.Document) else one.reason for one in found] == [
         "one",
         "not JSON",
         "two",
@@ -296,9 +297,9 @@ def test_jsonl_cut_anywhere_gives_each_line_once(tmp_path: Path, newline: bytes,
     source = acquire(path, tmp_path)
     size = path.stat().st_size
     for step in range(1, size + 2):
-        parts = [reading.Part("a.jsonl", start, min(start + step, size)) for start in range(0, size, step)]
-        found = list(reading.read(source, parts, LIMIT))
-        assert [one.text for one in found if isinstance(one, reading.Document)] == expected, step
+        parts = [reader.Part("a.jsonl", start, min(start + step, size)) for start in range(0, size, step)]
+        found = list(reader.read(source, parts, LIMIT))
+        assert [one.text for one in found if isinstance(one, reader.Document)] == expected, step
         assert len(found) == len(expected)
 
 
@@ -312,7 +313,7 @@ def test_parquet_by_row_groups(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": range(10), "text": expected}), tmp_path / "a.parquet", row_group_size=3)
     source = acquire(tmp_path / "a.parquet", tmp_path)
     assert texts(source) == expected
-    assert [(part.start, part.stop) for shard in reading.shards(source) for part in shard.parts] == [
+    assert [(part.start, part.stop) for shard in reader.shards(source) for part in shard.parts] == [
         (0, 1),
         (1, 2),
         (2, 3),
@@ -324,24 +325,20 @@ def test_parquet_by_row_groups(tmp_path: Path) -> None:
 def test_parquet_with_gaps_and_other_types(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["one", None, ""]}), tmp_path / "a.parquet")
     found = everything(acquire(tmp_path / "a.parquet", tmp_path))
-    assert [one.text if isinstance(one, reading.Document) else one.reason for one in found] == ["one", "no text", ""]
+    assert [one.text if isinstance(one, reader.Document) else one.reason for one in found] == ["one", "no text", ""]
     pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "b.parquet")
-    assert {type(one) for one in everything(acquire(tmp_path / "b.parquet", tmp_path))} == {reading.SetAside}
+    assert {type(one) for one in everything(acquire(tmp_path / "b.parquet", tmp_path))} == {reader.SetAside}
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "c.parquet")
     assert everything(acquire(tmp_path / "c.parquet", tmp_path)) == []
 
 
 def test_parquet_that_is_none_is_set_aside(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": ["x"]}), tmp_path / "a.parquet")
-    assert everything(acquire(tmp_path / "a.parquet", tmp_path)) == [reading.SetAside("a.parquet", "no 'text' column")]
+    assert everything(acquire(tmp_path / "a.parquet", tmp_path)) == [reader.SetAside("a.parquet", "no 'text' column")]
     write(tmp_path / "b.parquet", b"no parquet at all")
-    assert everything(acquire(tmp_path / "b.parquet", tmp_path)) == [
-        reading.SetAside("b.parquet", "not a parquet file")
-    ]
+    assert everything(acquire(tmp_path / "b.parquet", tmp_path)) == [reader.SetAside("b.parquet", "not a parquet file")]
     write(tmp_path / "c.parquet", b"")
-    assert everything(acquire(tmp_path / "c.parquet", tmp_path)) == [
-        reading.SetAside("c.parquet", "not a parquet file")
-    ]
+    assert everything(acquire(tmp_path / "c.parquet", tmp_path)) == [reader.SetAside("c.parquet", "not a parquet file")]
 
 
 def test_parquet_with_damaged_pages_is_set_aside_with_a_reason(tmp_path: Path) -> None:
@@ -351,7 +348,7 @@ def test_parquet_with_damaged_pages_is_set_aside_with_a_reason(tmp_path: Path) -
     data[4:200] = b"\xff" * 196
     path.write_bytes(data)
     (found,) = everything(acquire(path, tmp_path))
-    assert isinstance(found, reading.SetAside) and found.id == "a.parquet"
+    assert isinstance(found, reader.SetAside) and found.id == "a.parquet"
     assert found.reason and "None" not in found.reason
 
 
@@ -465,7 +462,7 @@ def test_folders_without_documents_of_the_users_are_set_aside_whole(tmp_path: Pa
             write(root / run / "model" / "README.md"),
         )
     write(root / "cache" / "abc" / "x.md")
-    found = sources.acquire(CorpusConfig(source=str(root), patterns=["*.md"]), root / "cache")
+    found = source_files.acquire(CorpusConfig(source=str(root), patterns=["*.md"]), root / "cache")
     assert list(found.files) == expected
     assert found.set_aside == {
         "corpus.cache_dir": ["cache"],
@@ -476,7 +473,7 @@ def test_folders_without_documents_of_the_users_are_set_aside_whole(tmp_path: Pa
     }
     # What the user names is read, whatever it is called.
     shutil.move(root, tmp_path / ".project")
-    assert list(sources.acquire(CorpusConfig(source=str(tmp_path / ".project")), tmp_path).files)
+    assert list(source_files.acquire(CorpusConfig(source=str(tmp_path / ".project")), tmp_path).files)
 
 
 LONG = "x" * LIMIT
@@ -496,7 +493,7 @@ LONG = "x" * LIMIT
 )
 def test_document_over_the_limit_is_set_aside_and_the_rest_is_read(tmp_path: Path, name: str, content: str) -> None:
     found = everything(acquire(write(tmp_path / name, content), tmp_path))
-    said = [one.text if isinstance(one, reading.Document) else one.reason for one in found]
+    said = [one.text if isinstance(one, reader.Document) else one.reason for one in found]
     assert sorted(said) == ["one", "over 1 MB", "two"]
 
 
@@ -504,15 +501,15 @@ def test_file_over_the_limit_is_set_aside(tmp_path: Path) -> None:
     write(tmp_path / "d" / "a.md", LONG), write(tmp_path / "d" / "b.md", LONG + "y")
     found = everything(acquire(tmp_path / "d", tmp_path, "*"))
     assert sorted(found, key=lambda one: one.id) == [
-        reading.Document("a.md", LONG),
-        reading.SetAside("b.md", "over 1 MB"),
+        reader.Document("a.md", LONG),
+        reader.SetAside("b.md", "over 1 MB"),
     ]
 
 
 def test_parquet_cell_over_the_limit_is_set_aside(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["one", LONG + "y"]}), tmp_path / "a.parquet")
     found = everything(acquire(tmp_path / "a.parquet", tmp_path))
-    assert found == [reading.Document("a.parquet#0.0", "one"), reading.SetAside("a.parquet#0.1", "over 1 MB")]
+    assert found == [reader.Document("a.parquet#0.0", "one"), reader.SetAside("a.parquet#0.1", "over 1 MB")]
 
 
 def test_change_of_what_holds_many_documents_stops_the_run(tmp_path: Path) -> None:
@@ -526,8 +523,8 @@ def test_change_of_what_holds_many_documents_stops_the_run(tmp_path: Path) -> No
         # After it was listed, keeping its size; between its first document and its last; gone.
         for begun, change in ((False, lambda path: os.utime(path, (1, 1))), (True, os.utime), (True, os.unlink)):
             source = acquire(path, tmp_path)
-            found = reading.read(source, [part for shard in reading.shards(source) for part in shard.parts], LIMIT)
-            assert not begun or isinstance(next(found), reading.Document)
+            found = reader.read(source, [part for shard in reader.shards(source) for part in shard.parts], LIMIT)
+            assert not begun or isinstance(next(found), reader.Document)
             change(path)
             with pytest.raises(CorpusError, match=said):
                 list(found) if begun else next(found)
@@ -539,7 +536,7 @@ def test_line_of_exactly_the_limit_takes_none_with_it(tmp_path: Path, name: str,
     quote = '"' if name == "a.jsonl" else ""
     line = quote + "x" * (LIMIT - 2 * len(quote) + over) + quote
     found = everything(acquire(write(tmp_path / name, f"{quote}one{quote}\n{line}\n{quote}two{quote}\n"), tmp_path))
-    said = sorted(one.text.strip("x") if isinstance(one, reading.Document) else one.reason for one in found)
+    said = sorted(one.text.strip("x") if isinstance(one, reader.Document) else one.reason for one in found)
     assert said == sorted(["one", "over 1 MB" if over else "", "two"])
 
 
@@ -553,7 +550,7 @@ def test_limit_is_in_bytes(tmp_path: Path, name: str) -> None:
         lines = [f"{quote}{text}{quote}" for text in texts]
         write(tmp_path / name, f"[{','.join(lines)}]" if name == "a.json" else "\n".join(lines))
     found = everything(acquire(tmp_path / name, tmp_path))
-    said = [one.text if isinstance(one, reading.Document) else one.reason for one in found]
+    said = [one.text if isinstance(one, reader.Document) else one.reason for one in found]
     assert sorted(said) == ["one", "over 1 MB", "two"]
 
 
@@ -563,25 +560,25 @@ def test_json_list_of_more_than_fits_a_block(tmp_path: Path) -> None:
     assert texts(acquire(path, tmp_path)) == expected
     write(tmp_path / "a.json", json.dumps(expected)[:-1] + " 5")
     found = everything(acquire(path, tmp_path))
-    assert len(found) == 501 and found[-1] == reading.SetAside("a.json", "not JSON")
+    assert len(found) == 501 and found[-1] == reader.SetAside("a.json", "not JSON")
 
 
 def test_json_value_without_an_end_is_given_up(tmp_path: Path) -> None:
     found = everything(acquire(write(tmp_path / "a.json", '["one", "' + LONG * 5), tmp_path))
-    assert [type(one) for one in found] == [reading.Document, reading.SetAside]
+    assert [type(one) for one in found] == [reader.Document, reader.SetAside]
 
 
 def test_file_that_changes_after_it_was_listed_is_set_aside(tmp_path: Path) -> None:
     path = write(tmp_path / "d" / "a.md", "before")
     source = acquire(tmp_path / "d", tmp_path)
     path.write_text("after!")
-    assert everything(source) == [reading.SetAside("a.md", "changed while the corpus was being prepared")]
+    assert everything(source) == [reader.SetAside("a.md", "changed while the corpus was being prepared")]
 
 
 def test_runs_that_begin_together_write_the_embedded_documents_once(tmp_path: Path) -> None:
     """A file that is replaced while another run reads it would be taken for a change."""
     script = (
-        "import sys; from pathlib import Path; from mlm_dist.corpus import python_docs; "
+        "import sys; from pathlib import Path; from mlm_dist.corpus.sources import python_docs; "
         "path = python_docs.write(Path(sys.argv[1])); print(path.stat().st_mtime_ns, path.stat().st_ino)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from making import made_up_text
 
 from mlm_dist.config import parse
-from mlm_dist.corpus import encoding, tokenizer_training, tokens, training_texts
-from mlm_dist.corpus.training_texts import TrainingTexts, count
+from mlm_dist.corpus.tokenizer import encoding, loading, training, training_texts
+from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts, count
 from mlm_dist.errors import ModelError
 from mlm_dist.prepare import prepare
 
@@ -27,7 +27,7 @@ ODD = "  Tab\there,\r\nline\n\n\nend  é e\u0301 ﬁ 漢字 \u00a0\u200b\U0001f6
 
 
 def train(kind: str, texts: list[str] = TEXTS, vocab_size: int = 600) -> Any:
-    return tokenizer_training.train(kind, lambda: texts, vocab_size, 64)
+    return training.train(kind, lambda: texts, vocab_size, 64)
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +44,18 @@ def trained(of_kind: dict[str, Any]) -> Any:
 def test_training_is_repeatable(of_kind: dict[str, Any], kind: str) -> None:
     """The libraries' own order of letters, ties and sums changes from one call to the next."""
     for _ in range(4):
-        assert tokens.digest(train(kind)) == tokens.digest(of_kind[kind])
+        assert loading.digest(train(kind)) == loading.digest(of_kind[kind])
 
 
 def test_training_is_the_same_in_every_process(of_kind: dict[str, Any], tmp_path: Path) -> None:
     program = (
         "import sys, test_tokens\n"
-        "from mlm_dist.corpus import tokens\n"
+        "from mlm_dist.corpus.tokenizer import loading, training\n"
         "for kind in test_tokens.KINDS:\n"
         "    tokens.save(test_tokens.train(kind), f'{sys.argv[1]}/{kind}')\n"
     )
     for kind, trained in of_kind.items():
-        tokens.save(trained, tmp_path / "0" / kind)
+        loading.save(trained, tmp_path / "0" / kind)
     for i in ("1", "2"):
         ended = launching.run(
             [sys.executable, "-c", program, str(tmp_path / i)],
@@ -84,8 +84,8 @@ def test_trained_tokenizer_has_berts_special_tokens(of_kind: dict[str, Any], kin
 @pytest.mark.parametrize("kind", KINDS)
 def test_mask_takes_the_place_of_a_word(of_kind: dict[str, Any], kind: str, tmp_path: Path) -> None:
     """What a model is asked to fill looks as it did in training: the ids around the word stay as they are."""
-    tokens.save(of_kind[kind], tmp_path)
-    trained = tokens.load(str(tmp_path))
+    loading.save(of_kind[kind], tmp_path)
+    trained = loading.load(str(tmp_path))
     words = made_up_text(3, 400).split()
 
     def length(text: str) -> int:
@@ -103,9 +103,9 @@ def test_mask_takes_the_place_of_a_word(of_kind: dict[str, Any], kind: str, tmp_
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_tokenizer_is_the_same(of_kind: dict[str, Any], kind: str, tmp_path: Path) -> None:
-    tokens.save(of_kind[kind], tmp_path)
-    again = tokens.load(str(tmp_path))
-    assert tokens.digest(again) == tokens.digest(of_kind[kind])
+    loading.save(of_kind[kind], tmp_path)
+    again = loading.load(str(tmp_path))
+    assert loading.digest(again) == loading.digest(of_kind[kind])
     for text in (*TEXTS[:3], ODD):
         assert again(text)["input_ids"] == of_kind[kind](text)["input_ids"]
 
@@ -145,7 +145,7 @@ def test_smallest_vocabulary_and_shortest_text(kind: str) -> None:
 
 def test_special_tokens(of_kind: dict[str, Any]) -> None:
     for trained in of_kind.values():
-        special = tokens.special_tokens(trained)
+        special = loading.special_tokens(trained)
         assert (special.prefix, special.suffix) == ((trained.cls_token_id,), (trained.sep_token_id,))
         assert (special.pad, special.mask) == (trained.pad_token_id, trained.mask_token_id)
         assert set(special.all) == {0, 1, 2, 3, 4}
@@ -282,12 +282,12 @@ def test_tokenizer_without_mask_is_refused(trained: Any, tmp_path: Path) -> None
     plain = PreTrainedTokenizerFast(tokenizer_object=trained.backend_tokenizer, pad_token="[PAD]")
     plain.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"model\.name_or_path.*no mask token"):
-        tokens.load(str(tmp_path), "model.name_or_path")
+        loading.load(str(tmp_path), "model.name_or_path")
 
 
 def test_truncation_left_in_a_tokenizer_does_not_shorten_documents(trained: Any, tmp_path: Path) -> None:
-    tokens.save(trained, tmp_path)
-    cut = tokens.load(str(tmp_path))
+    loading.save(trained, tmp_path)
+    cut = loading.load(str(tmp_path))
     cut.backend_tokenizer.enable_truncation(8)
     cut.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert len(encoding.Encoder(tokens.load(str(tmp_path)))(TEXTS[:1])[0]) > 100
+    assert len(encoding.Encoder(loading.load(str(tmp_path)))(TEXTS[:1])[0]) > 100

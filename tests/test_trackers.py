@@ -25,7 +25,7 @@ def train(run: Path, prose: Path, names: str, **environment: str) -> launching.E
     return launching.python(
         "train.py",
         *(f"--corpus.source={prose}", f"--corpus.cache_dir={prose.parent / 'prose-cache'}", f"--output_dir={run}"),
-        *("--optim.steps=2", "--logging.every=1", f"--tracking.trackers={names}", *launching.TINY),
+        *("--optim.duration=2 steps", "--logging.every=1", f"--tracking.trackers={names}", *launching.TINY),
         **environment,
     )
 
@@ -106,7 +106,7 @@ def test_mlflow_and_trackio_hold_the_run(tmp_path: Path, prose: Path) -> None:
     assert found.info.status == "FINISHED"
     assert found.data.metrics["train/loss"] == pytest.approx(last["loss"])
     assert found.data.params.keys() == keys().keys()
-    assert found.data.params["optim.steps"] == "2"
+    assert found.data.params["optim.duration"] == "2 steps"
 
     with sqlite3.connect(tmp_path / "trackio" / "mlm_dist.db") as store:
         rows = store.execute("select run_name, step, metrics from metrics order by id").fetchall()
@@ -114,7 +114,7 @@ def test_mlflow_and_trackio_hold_the_run(tmp_path: Path, prose: Path) -> None:
     assert {name for name, _, _ in rows} == {"my-run"}
     losses = [json.loads(text)["train/loss"] for _, _, text in rows if b"train/loss" in bytes(text)]
     assert losses == pytest.approx([line["loss"] for line in launching.metrics(run, "train")])
-    assert settings["optim.steps"] == 2
+    assert settings["optim.duration"] == "2 steps"
 
 
 def test_wandb_without_a_key_is_refused_and_works_offline(tmp_path: Path, prose: Path) -> None:

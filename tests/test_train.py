@@ -25,7 +25,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> t
         "train.py",
         f"--corpus.cache_dir={prepared_cache}",
         f"--output_dir={run}",
-        *("--optim.steps", "30", "--batch.global_size", "8", "--validation.every", "20", "--logging.every", "10"),
+        *(
+            "--optim.duration",
+            "30 steps",
+            "--batch.global_size",
+            "8",
+            "--validation.every",
+            "20",
+            "--logging.every",
+            "10",
+        ),
         *launching.TINY,
     )
     assert ended.returncode == 0, ended.output
@@ -98,7 +107,7 @@ def test_unigram_loss_is_that_of_the_same_rows(trained: tuple[Path, str], prepar
 
 
 def test_dense_head_gives_the_same_losses(tmp_path: Path, prepared_cache: Path) -> None:
-    common = (f"--corpus.cache_dir={prepared_cache}", "--optim.steps=5", "--logging.every=1", *launching.TINY)
+    common = (f"--corpus.cache_dir={prepared_cache}", "--optim.duration=5 steps", "--logging.every=1", *launching.TINY)
     losses = []
     for masked_head in ("true", "false"):
         run = tmp_path / masked_head

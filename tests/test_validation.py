@@ -16,24 +16,25 @@ import torch
 from accelerate import Accelerator
 from making import made_up_prose, made_up_text
 
-from mlm_dist.batching.loader import validation_batches
-from mlm_dist.batching.masking import Masker
+from mlm_dist.batches.loader import validation_batches
+from mlm_dist.batches.masking import Masker
+from mlm_dist.checkpoint.best import Best, is_exported, num_kept
 from mlm_dist.config import Config, parse
-from mlm_dist.corpus import sentences, tokens
+from mlm_dist.corpus import sentences
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.errors import ConfigError
-from mlm_dist.held_out import HeldOut, Spread
-from mlm_dist.modeling.build import architecture, build
-from mlm_dist.modeling.masked_head import MaskedLanguageModel
+from mlm_dist.evaluation import questions, retrieval
+from mlm_dist.evaluation.embeddings import mean_states
+from mlm_dist.evaluation.frequency_bands import by_frequency
+from mlm_dist.evaluation.pseudo_likelihood import one_by_one
+from mlm_dist.evaluation.search_probe import Probe
+from mlm_dist.evaluation.validation import MASK_SEED, Validation, evaluate
+from mlm_dist.evaluation.validation_set import HeldOut, Spread
+from mlm_dist.model.build import architecture, build
+from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.prepare import prepare
-from mlm_dist.probing import questions, retrieval
-from mlm_dist.probing.probe import Probe
-from mlm_dist.probing.states import mean_states
 from mlm_dist.second_corpus import check
-from mlm_dist.training.bands import by_frequency
-from mlm_dist.training.best import Best, is_exported, num_kept
-from mlm_dist.training.pseudo_likelihood import one_by_one
-from mlm_dist.training.validation import MASK_SEED, Validation, evaluate
 
 
 def jargon(seed: int, num_sentences: int) -> str:
@@ -95,7 +96,7 @@ def accelerator() -> Accelerator:
 
 
 def masker_of(config: Config, corpus: PreparedCorpus) -> Masker:
-    special = tokens.special_tokens(corpus.tokenizer)
+    special = loading.special_tokens(corpus.tokenizer)
     return Masker(config.masking, MASK_SEED, special.mask, special.all, len(corpus.tokenizer))
 
 
@@ -134,7 +135,7 @@ def test_figures_are_those_of_a_loop_over_the_tokens(
     numbers = np.arange(len(rows))
     true = rows.take(numbers)
     shown, predicted = masker(true, np.zeros_like(numbers), numbers)
-    lengths = rows.windows(numbers)[0]
+    lengths = rows.chunks(numbers)[0]
     band_of, losses = plain_bands(corpus), []
     right, count = Counter[str](), Counter[str]()
     model.eval()
@@ -176,7 +177,7 @@ def test_second_source_is_measured_in_the_same_tokens(
     facts = held_out.facts(masker)
     second = PreparedCorpus(corpus.folder.parent / facts["second_corpus"])
     assert facts["second_source"] == config.validation.second_source
-    assert tokens.digest(second.tokenizer) == tokens.digest(corpus.tokenizer)
+    assert loading.digest(second.tokenizer) == loading.digest(corpus.tokenizer)
     assert set(corpus.domain_tokens) & set(second.rows("train").take(np.arange(50)).reshape(-1).tolist())
     rows = second.rows("train")
     assert second.manifest["documents"]["validation"] == 0
@@ -189,7 +190,7 @@ def test_second_source_is_measured_in_the_same_tokens(
     assert found.second.loss != pytest.approx(found.loss, rel=1e-3)
     some = Spread(rows, len(held_out))
     assert np.array_equal(some.take(np.arange(len(some))), rows.take(np.array(chosen)))
-    assert np.array_equal(some.windows(np.array([1]))[0], rows.windows(np.array([chosen[1]]))[0])
+    assert np.array_equal(some.chunks(np.array([1]))[0], rows.chunks(np.array([chosen[1]]))[0])
     assert len(Spread(rows, 10**6)) == len(rows)
 
 
@@ -358,7 +359,7 @@ def test_token_overlap_is_tf_idf() -> None:
 
 
 def test_states_are_the_means_over_each_text_alone(corpus: PreparedCorpus, model: MaskedLanguageModel) -> None:
-    special = tokens.special_tokens(corpus.tokenizer)
+    special = loading.special_tokens(corpus.tokenizer)
     texts = [np.array(ids) for ids in ([9, 10, 11, 12, 13], [14], [15, 16, 17])]
     found = mean_states(model.model, texts, special)
     for ids, vector in zip(texts, found, strict=True):

@@ -72,7 +72,7 @@ def test_nothing_waits_off_the_logging_path(mode: str, tmp_path: Path, prepared_
                 f"--corpus.cache_dir={prepared_cache}",
                 f"--output_dir={tmp_path / 'run'}",
             ),
-            *("--optim.steps=10", "--logging.every=5", "--validation.every=null", "--checkpoint.every=null"),
+            *("--optim.duration=10 steps", "--logging.every=5", "--validation.every=null", "--checkpoint.every=null"),
             *("--batch.global_size=16", "--batch.micro_size=8", f"--rows.mode={mode}", *launching.TINY),
             "--model.overrides={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}",
         ]

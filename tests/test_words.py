@@ -12,8 +12,9 @@ from making import made_up_text
 from test_tokens import HOSTILE, KINDS, ODD, TEXTS, train
 
 from mlm_dist.config import parse
-from mlm_dist.corpus import encoding, row_making, rows, tokens, words
+from mlm_dist.corpus import row_shards, rows
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.tokenizer import encoding, loading, word_starts
 from mlm_dist.errors import CorpusError
 from mlm_dist.prepare import find, prepare
 
@@ -26,7 +27,7 @@ def of_kind() -> dict[str, Any]:
 
 
 def split(marked: np.ndarray) -> tuple[list[int], list[bool]]:
-    return (marked & ~words.BEGINS).tolist(), (marked >= words.BEGINS).tolist()
+    return (marked & ~word_starts.BEGINS).tolist(), (marked >= word_starts.BEGINS).tolist()
 
 
 def by_word_ids(tokenizer: Any, text: str) -> list[bool]:
@@ -34,7 +35,7 @@ def by_word_ids(tokenizer: Any, text: str) -> list[bool]:
     found, place, before = [], 0, None
     for word in tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).word_ids:
         place = place + 1 if word == before else 0
-        found.append(place % words.LONGEST == 0)
+        found.append(place % word_starts.LONGEST == 0)
         before = word
     return found
 
@@ -85,7 +86,7 @@ def test_white_space_ends_a_word_where_the_tokenizer_does_not_split() -> None:
 @given(text=HOSTILE)
 def test_memory_of_words_marks_as_the_tokenizer_does(of_kind: dict[str, Any], text: str) -> None:
     backend = of_kind["wordpiece"].backend_tokenizer
-    exact = words.ByMarkingTokenizer(backend)
+    exact = word_starts.ByMarkingTokenizer(backend)
     by_words = encoding.ByWords.fit(backend, exact)
     assert by_words is not None
     for _ in range(2):
@@ -105,7 +106,7 @@ def prepared(folder: Path, cache: Path, *arguments: str) -> PreparedCorpus:
 def test_rows_know_where_their_words_begin(folder: Path, tmp_path: Path, mode: str, kind: str) -> None:
     arguments = (f"--rows.mode={mode}", f"--tokenizer.train_kind={kind}", "--masking.unit=word")
     corpus = prepared(folder, tmp_path / "cache", *arguments)
-    tokenizer, special, table = corpus.tokenizer, tokens.special_tokens(corpus.tokenizer), corpus.rows("train")
+    tokenizer, special, table = corpus.tokenizer, loading.special_tokens(corpus.tokenizer), corpus.rows("train")
     room = 30 - 2
     expected: list[tuple[list[int], list[bool]]] = []
     for _, side, text in corpus.documents():
@@ -116,7 +117,7 @@ def test_rows_know_where_their_words_begin(folder: Path, tmp_path: Path, mode: s
             expected += [(ids[i : i + room], begins[i : i + room]) for i in starts]
     found = []
     everything = np.arange(len(table))
-    lengths, counts = table.windows(everything)
+    lengths, counts = table.chunks(everything)
     left = iter(lengths.tolist())
     for ids, begins, count in zip(table.take(everything), table.words(everything), counts.tolist(), strict=True):
         end = 0
@@ -162,27 +163,27 @@ def test_words_go_on_where_they_were_interrupted(folder: Path, tmp_path: Path, m
 
     whole = prepared(folder, tmp_path / "whole", "--masking.unit=word")
     with monkeypatch.context() as patched:
-        patched.setattr(words, "write", stop)
+        patched.setattr(word_starts, "write", stop)
         with pytest.raises(KeyboardInterrupt):
             prepared(folder, tmp_path / "cache", "--masking.unit=word")
     with monkeypatch.context() as patched:
-        patched.setattr(row_making, "make", stop)
+        patched.setattr(row_shards, "make", stop)
         assert prepared(folder, tmp_path / "cache", "--masking.unit=word").manifest == whole.manifest
 
 
 def test_rows_that_are_not_the_tokenizers_are_refused(of_kind: dict[str, Any], tmp_path: Path) -> None:
-    special = tokens.special_tokens(of_kind["bpe"])
+    special = loading.special_tokens(of_kind["bpe"])
     texts = [made_up_text(i, 50) for i in range(5)]
     plain, marked = (encoding.Encoder(of_kind["bpe"], marking=marking)(texts) for marking in (False, True))
     path = tmp_path / "rows.arrow"
 
     def write(ids: np.ndarray, lengths: np.ndarray) -> None:
-        words.write(tmp_path / "x.npy", path, 16, [rows.window(ids, lengths, "chunk", 16, special)])
+        word_starts.write(tmp_path / "x.npy", path, 16, [rows.window(ids, lengths, "chunk", 16, special)])
 
     rows.write(path, 16, [rows.window(*plain, "chunk", 16, special)])
     write(*marked)
     num_rows = len(rows.read(path, 16))
-    assert words.read(tmp_path / "x.npy").shape == (num_rows, 2)
+    assert word_starts.read(tmp_path / "x.npy").shape == (num_rows, 2)
     other = marked[0].copy()
     other[100] ^= 1
     for ids, lengths in ((other, marked[1]), (marked[0][: lengths_of(marked)], marked[1][:-1])):

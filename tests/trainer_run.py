@@ -28,16 +28,16 @@ from transformers import (
     default_data_collator,
 )
 
-from mlm_dist.batching.loader import MicroBatch, TrainingBatches, validation_batches
-from mlm_dist.batching.masking import Masker
-from mlm_dist.batching.order import SampleOrder
-from mlm_dist.batching.plan import BatchPlan
-from mlm_dist.batching.ramp import Ramp
+from mlm_dist.batches.global_batch import BatchPlan
+from mlm_dist.batches.loader import MicroBatch, TrainingBatches, validation_batches
+from mlm_dist.batches.masking import Masker
+from mlm_dist.batches.order import SampleOrder
+from mlm_dist.batches.ramp import Ramp
 from mlm_dist.config import Config, parse
-from mlm_dist.corpus import tokens
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.tokenizer import loading
+from mlm_dist.evaluation.validation import held_out_masks
 from mlm_dist.prepare import prepare
-from mlm_dist.training.validation import held_out_masks
 
 
 class InOrder(Trainer):  # type: ignore[misc]
@@ -110,7 +110,7 @@ def trained(config: Config, corpus: PreparedCorpus, seed: str) -> dict[str, list
     """The losses of one run."""
     steps, size = config.optim.steps, config.batch.global_size
     assert steps is not None and config.optim.lr is not None
-    special = tokens.special_tokens(corpus.tokenizer)
+    special = loading.special_tokens(corpus.tokenizer)
     masker = Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer))
     fixed = list(validation_batches(corpus.rows("validation"), held_out_masks(masker), size, 1, 0))
     notes = Notes(fixed, config.validation.every)

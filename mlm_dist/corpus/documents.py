@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from mlm_dist.config import CorpusConfig
-from mlm_dist.corpus import dedup, markdown, reading, selection
-from mlm_dist.corpus.sources import Source
+from mlm_dist.corpus import near_duplicates, selection
+from mlm_dist.corpus.markdown import cleaner
+from mlm_dist.corpus.readers import reader
+from mlm_dist.corpus.sources.source_files import Source
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import write_whole
 
@@ -65,7 +67,7 @@ def needs_signatures(config: CorpusConfig) -> bool:
     return config.deduplicate == "near" or config.validation_fraction > 0
 
 
-def write(config: CorpusConfig, source: Source, parts: list[reading.Part], path: Path) -> ShardFigures:
+def write(config: CorpusConfig, source: Source, parts: list[reader.Part], path: Path) -> ShardFigures:
     """Read, clean and measure the documents of a shard, and write those worth keeping to a parquet file.
 
     Its columns are id, text and, where they are needed, key (of the text, see `selection.text_key`) and signature (see
@@ -78,8 +80,11 @@ def write(config: CorpusConfig, source: Source, parts: list[reading.Part], path:
     if needs_keys(config):
         measures["key"] = lambda texts: list(map(selection.text_key, texts))
     if needs_signatures(config):
-        measures["signature"] = lambda texts: [one.tobytes() for one in dedup.signatures(texts)]
-    sizes = {"key": selection.KEY_BYTES, "signature": dedup.NUM_PERM * dedup.SIGNATURE_TYPE.itemsize}
+        measures["signature"] = lambda texts: [one.tobytes() for one in near_duplicates.signatures(texts)]
+    sizes = {
+        "key": selection.KEY_BYTES,
+        "signature": near_duplicates.NUM_PERM * near_duplicates.SIGNATURE_TYPE.itemsize,
+    }
     schema = pa.schema(
         {"id": pa.string(), "text": pa.large_string()} | {name: pa.binary(sizes[name]) for name in measures}
     )
@@ -91,8 +96,8 @@ def write(config: CorpusConfig, source: Source, parts: list[reading.Part], path:
     kept = 0
 
     def documents() -> Iterator[tuple[str, ...]]:
-        for found in reading.read(source, parts, int(config.max_document_mb * 1e6)):
-            if isinstance(found, reading.SetAside):
+        for found in reader.read(source, parts, int(config.max_document_mb * 1e6)):
+            if isinstance(found, reader.SetAside):
                 set_aside.append((found.id, found.reason))
                 continue
             encodings[found.encoding] += 1
@@ -100,7 +105,7 @@ def write(config: CorpusConfig, source: Source, parts: list[reading.Part], path:
             if _is_markdown(config, source, found.id):
                 try:
                     with _time_limit(SECONDS_PER_DOCUMENT):
-                        cleaned = markdown.clean(text)
+                        cleaned = cleaner.clean(text)
                 except TimeoutError:
                     set_aside.append((found.id, f"over {SECONDS_PER_DOCUMENT:g} s to clean"))
                     continue
@@ -176,7 +181,7 @@ def measures(path: Path) -> tuple[np.ndarray, np.ndarray]:
             ]
             return np.concatenate(flat).view(kind).reshape(count, -1)
 
-        return column("key", np.dtype(np.uint8)), column("signature", dedup.SIGNATURE_TYPE)
+        return column("key", np.dtype(np.uint8)), column("signature", near_duplicates.SIGNATURE_TYPE)
 
 
 def export(found: Iterator[tuple[str, str, str]], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From tokens to rows: windows of documents between special tokens, one or several of them in a row."""
+"""From tokens to rows: chunks of documents between special tokens, one or several of them in a row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlm_dist.corpus.tokens import SpecialTokens
+from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 from mlm_dist.files import write_whole
 
 
@@ -20,20 +20,20 @@ class RowBlock:
 
     Args:
         input_ids: [num_rows, max_length], int32, padded at the end.
-        lengths: [num_windows], int32, tokens of each window with its special tokens, row after row.
-        num_windows: [num_rows], int32, how many windows each row holds.
+        lengths: [num_chunks], int32, tokens of each window with its special tokens, row after row.
+        num_chunks: [num_rows], int32, how many chunks each row holds.
         num_dropped: Tokens of the documents that are in no row.
     """
 
     input_ids: np.ndarray
     lengths: np.ndarray
-    num_windows: np.ndarray
+    num_chunks: np.ndarray
     num_dropped: int
 
     def figures(self, num_tokens: int) -> dict[str, int]:
         """Rows, tokens kept and dropped of the `num_tokens` of the documents, and places without a token."""
         return {
-            "rows": len(self.num_windows),
+            "rows": len(self.num_chunks),
             "kept": num_tokens - self.num_dropped,
             "dropped": self.num_dropped,
             "padded": int(self.input_ids.size - self.lengths.sum()),
@@ -41,10 +41,10 @@ class RowBlock:
 
 
 def window(ids: np.ndarray, lengths: np.ndarray, mode: str, max_length: int, special: SpecialTokens) -> RowBlock:
-    """Cut documents into windows of at most `max_length` tokens, and put these into rows.
+    """Cut documents into chunks of at most `max_length` tokens, and put these into rows.
 
-    All windows of a document but its last are full. The windows of a row stand in the order of the documents, and rows
-    in the order of their first windows.
+    All chunks of a document but its last are full. The chunks of a row stand in the order of the documents, and rows
+    in the order of their first chunks.
 
     Args:
         ids: [num_tokens] tokens of all documents, one after the other.
@@ -71,21 +71,21 @@ def window(ids: np.ndarray, lengths: np.ndarray, mode: str, max_length: int, spe
 
     sizes = content + start + end
     row = best_fit(sizes, max_length) if mode == "pack" else np.arange(len(sizes))
-    num_windows = np.bincount(row)
+    num_chunks = np.bincount(row)
     order = np.argsort(row, kind="stable")
-    before = np.cumsum(sizes[order]) - sizes[order]  # tokens of all windows before each
-    before_row = before[np.cumsum(num_windows) - num_windows]
+    before = np.cumsum(sizes[order]) - sizes[order]  # tokens of all chunks before each
+    before_row = before[np.cumsum(num_chunks) - num_chunks]
     begin = np.empty_like(sizes)  # of each window, in the flattened rows
     begin[order] = row[order] * max_length + before - before_row[row[order]]
 
-    rows = np.full((len(num_windows), max_length), special.pad, np.int32)
+    rows = np.full((len(num_chunks), max_length), special.pad, np.int32)
     flat = rows.reshape(-1)
     flat[np.repeat(begin + start, content) + _ranks(content)] = ids
     for i, token in enumerate(special.prefix):
         flat[begin + i] = token
     for i, token in enumerate(special.suffix):
         flat[begin + start + content + i] = token
-    return RowBlock(rows, sizes[order].astype(np.int32), num_windows.astype(np.int32), num_dropped)
+    return RowBlock(rows, sizes[order].astype(np.int32), num_chunks.astype(np.int32), num_dropped)
 
 
 def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def write(path: Path, max_length: int, blocks: Iterable[RowBlock]) -> None:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
             for block in blocks:
                 flat = pa.array(np.ascontiguousarray(block.input_ids).reshape(-1))
-                ends = np.cumsum(block.num_windows, dtype=np.int32)
+                ends = np.cumsum(block.num_chunks, dtype=np.int32)
                 columns = [
                     pa.FixedSizeListArray.from_arrays(flat, max_length).cast(schema.field("input_ids").type),
                     pa.ListArray.from_arrays(np.insert(ends, 0, 0), block.lengths).cast(schema.field("lengths").type),
@@ -147,7 +147,7 @@ def read(path: Path, max_length: int) -> RowTable:
 
 
 def features(max_length: int):  # type: ignore[no-untyped-def]  # datasets is imported late, it costs a second
-    """The columns of a table of rows: input_ids, padded at the end, and the lengths of each row's windows."""
+    """The columns of a table of rows: input_ids, padded at the end, and the lengths of each row's chunks."""
     from datasets import Features, Sequence, Value
 
     return Features({"input_ids": Sequence(Value("int32"), length=max_length), "lengths": Sequence(Value("int32"))})
@@ -189,8 +189,8 @@ class RowTable:
         self._tokens.fill(found, indices)
         return found
 
-    def windows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of each window of the rows at `indices`, row after row; and how many windows each row has."""
+    def chunks(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of each window of the rows at `indices`, row after row; and how many chunks each row has."""
         starts = np.where(indices > 0, self._ends[indices - 1], 0)
         counts = self._ends[indices] - starts
         return self._lengths[np.repeat(starts, counts) + _ranks(counts)], counts

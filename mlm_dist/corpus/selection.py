@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlm_dist.corpus import dedup
+from mlm_dist.corpus import near_duplicates
 
 TRAIN, VALIDATION, DUPLICATE, NEAR_DUPLICATE = range(4)
 KEY_BYTES = 16
@@ -87,7 +87,11 @@ def select(
     rank = np.empty(len(order), np.int64)
     rank[order] = np.cumsum(is_new) - 1  # equal for equal keys, and in their order
     exact = order[is_new][rank]
-    group = dedup.groups(signatures, near_threshold) if deduplicate == "near" or validation_fraction > 0 else exact
+    group = (
+        near_duplicates.groups(signatures, near_threshold)
+        if deduplicate == "near" or validation_fraction > 0
+        else exact
+    )
 
     side = np.full(len(keys), TRAIN, np.int8)
     stayed = np.arange(len(keys))

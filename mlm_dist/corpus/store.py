@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlm_dist.corpus import documents, rows, selection, tokens, words
+from mlm_dist.corpus import documents, rows, selection
 from mlm_dist.corpus.rows import RowTable
+from mlm_dist.corpus.tokenizer import loading, word_starts
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import sha256_of, write_json
 
@@ -51,7 +52,7 @@ class PreparedCorpus:
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer its rows were made with."""
-        return tokens.load(str(self.folder / "tokenizer"))
+        return loading.load(str(self.folder / "tokenizer"))
 
     @cached_property
     def domain_tokens(self) -> dict[int, list[int]]:
@@ -67,7 +68,7 @@ class PreparedCorpus:
 
     @property
     def is_packed(self) -> bool:
-        """Whether its rows hold several windows, which must not see each other."""
+        """Whether its rows hold several chunks, which must not see each other."""
         return bool(self.manifest["config"]["rows"]["mode"] == "pack")
 
     def documents(self, split: str | None = None) -> Iterator[tuple[str, str, str]]:
@@ -94,7 +95,7 @@ class PreparedCorpus:
         if split == "train" and config.get("words"):
             state: dict[str, Any] = json.loads((folder / "state.json").read_text("utf-8"))
             files = [folder / file["filename"] for file in state["_data_files"]]
-            begins = [words.read(path.with_name(f"{words_key(path.stem)}.npy")) for path in files]
+            begins = [word_starts.read(path.with_name(f"{words_key(path.stem)}.npy")) for path in files]
         return RowTable(load_from_disk(str(folder)).data, config["rows"]["max_length"], begins)
 
 

@@ -6,8 +6,8 @@ import time
 from collections import deque
 from typing import Any
 
-from mlm_dist.config import Config
-from mlm_dist.training.checkpoint import RunState
+from mlm_dist.checkpoint.format import RunState
+from mlm_dist.config import Config, Duration
 from mlm_dist.training.step import StepResult
 
 FIRST_ESTIMATE = 4  # updates of this process after which there is one; the very first may compile something
@@ -32,7 +32,9 @@ class Horizon:
 
     def __init__(self, config: Config, updates: int, state: RunState, *, is_main: bool) -> None:
         self.updates = updates
-        self._hours, self._every = config.optim.hours, config.logging.every
+        duration = Duration.parse(config.optim.duration)
+        self._hours = duration.value if duration.unit == "hours" else None
+        self._every = config.logging.every
         self._first, self._used, self._is_main = state.step, state.seconds, is_main
         self._is_known = self._hours is None
         self._marks: deque[tuple[int, float]] = deque()  # (updates done, seconds) to measure the speed from

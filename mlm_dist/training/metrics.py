@@ -14,9 +14,9 @@ import torch
 from accelerate import Accelerator
 
 from mlm_dist.errors import ConfigError
+from mlm_dist.evaluation.validation import Validation
 from mlm_dist.files import write_bytes
 from mlm_dist.training.step import StepResult
-from mlm_dist.training.validation import Validation
 
 
 class Metrics:

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from mlm_dist import faults
-from mlm_dist.batching import hashing
-from mlm_dist.batching.loader import MicroBatch
-from mlm_dist.training import distributed
+from mlm_dist import faults, hashing
+from mlm_dist.batches.loader import MicroBatch
+from mlm_dist.engine import distributed
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Checkpoints: the state of a run, its format on disk, saving and finding."""

@@ -1,0 +1,30 @@
+"""The config of a run, its sections, and how it is read from YAML files and flags."""
+
+from mlm_dist.config.corpus import CorpusConfig, RowsConfig, TokenizerConfig
+from mlm_dist.config.duration import Duration
+from mlm_dist.config.flags import parse, parse_of_run
+from mlm_dist.config.learning import BatchConfig, MaskingConfig, ModelConfig, OptimConfig
+from mlm_dist.config.output import CheckpointConfig, ExportConfig, LoggingConfig, TrackingConfig, ValidationConfig
+from mlm_dist.config.tree import Config, keys, to_yaml, value_of
+
+__all__ = [
+    "BatchConfig",
+    "CheckpointConfig",
+    "Config",
+    "CorpusConfig",
+    "Duration",
+    "ExportConfig",
+    "LoggingConfig",
+    "MaskingConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "RowsConfig",
+    "TokenizerConfig",
+    "TrackingConfig",
+    "ValidationConfig",
+    "keys",
+    "parse",
+    "parse_of_run",
+    "to_yaml",
+    "value_of",
+]

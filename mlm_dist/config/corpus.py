@@ -1,0 +1,117 @@
+"""Sections of the config about documents, the tokenizer and rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mlm_dist.config.checks import Section
+from mlm_dist.errors import ConfigError
+
+EXPORT_SUFFIXES = (".json", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class CorpusConfig(Section):
+    """The documents.
+
+    Args:
+        source: python-docs (built in, needs no network), a folder, a git URL or repository (URL#branch-or-commit), a
+            .json list of strings, a .jsonl, .parquet or .txt file, or the name of a dataset on the Hugging Face Hub.
+        patterns: Which files of a folder or repository are documents (globs relative to its root).
+        clean: markdown converts every document from Markdown to plain text, none keeps the text as it is; by default
+            files named .md or .markdown are converted.
+        min_chars: Documents with fewer characters are dropped.
+        max_document_mb: Documents larger than this are dropped. Preparation needs memory in proportion to it, and
+            about 1 KB per document.
+        deduplicate: exact drops every document whose text, except for white space, occurred before; near also drops
+            near-duplicates; none keeps all documents.
+        near_threshold: Two documents are near-duplicates if they share this fraction of their five-word phrases.
+        validation_fraction: Fraction of the documents in the validation set, chosen by a hash of their text.
+            Near-duplicates are always on the same side.
+        replay_source: A second corpus (as source), such as general text, to train on as well, so that a checkpoint
+            does not forget what it knows. Epochs count the main corpus; the second corpus has its own validation set.
+        replay_share: Fraction of the training rows that come from replay_source, evenly spread.
+        export: A .json, .jsonl or .parquet file to write the kept documents to, for other tools.
+        cache_dir: Folder for fetched sources and prepared corpora, kept between runs and shared by all nodes.
+    """
+
+    SECTION = "corpus"
+
+    source: str = "python-docs"
+    patterns: list[str] = field(default_factory=lambda: ["**/*.md", "**/*.markdown", "**/*.rst", "**/*.txt"])
+    clean: Literal["markdown", "none"] | None = None
+    min_chars: int = 200
+    max_document_mb: float = 16.0
+    deduplicate: Literal["none", "exact", "near"] = "near"
+    near_threshold: float = 0.8
+    validation_fraction: float = 0.05
+    replay_source: str | None = None
+    replay_share: float = 0.1
+    export: str | None = None
+    cache_dir: str = "~/.cache/mlm_dist"
+
+    def check(self) -> None:
+        """See `Section.check`."""
+        self.require_text("source", "must name a source")
+        self.require("patterns", bool(self.patterns), "must hold at least one glob such as '**/*.md'")
+        self.require("min_chars", self.min_chars >= 0, "must not be negative")
+        self.require("validation_fraction", 0 <= self.validation_fraction < 1, "must be at least 0 and under 1")
+        self.require("max_document_mb", 0 < self.max_document_mb <= 1000, "must be over 0 and at most 1000")
+        self.require("near_threshold", 0 < self.near_threshold <= 1, "must be over 0 and at most 1")
+        self.require_text("replay_source", "must name a source, or be null")
+        self.require("replay_share", 0 < self.replay_share < 1, "must be over 0 and under 1")
+        can_be_written = self.export is None or self.export.lower().endswith(EXPORT_SUFFIXES)
+        self.require("export", can_be_written, f"must end in {', '.join(EXPORT_SUFFIXES)}")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig(Section):
+    """The tokenizer.
+
+    Args:
+        path: Folder or Hub name of a tokenizer; by default the model's.
+        train_vocab_size: Train a tokenizer with this many tokens on the training documents. By default one with 4096
+            is trained only if neither path nor the model has a tokenizer.
+        train_kind: Kind of tokenizer to train: wordpiece (uncased, as BERT's), bpe (byte-level, as RoBERTa's and
+            ModernBERT's) or unigram (as XLM-RoBERTa's).
+        add_domain_tokens: Add this many words to the tokenizer: those that shorten the training documents the most.
+            The embedding of each starts as the mean of its pieces' embeddings.
+    """
+
+    SECTION = "tokenizer"
+
+    path: str | None = None
+    train_vocab_size: int | None = None
+    train_kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
+    add_domain_tokens: int | None = None
+
+    def check(self) -> None:
+        """See `Section.check`."""
+        size = self.train_vocab_size
+        self.require("train_vocab_size", size is None or size >= 300, "must be at least 300")
+        if size is not None and self.path is not None:
+            raise ConfigError("tokenizer.path and tokenizer.train_vocab_size exclude each other; give one of them")
+        self.require_at_least("add_domain_tokens", 1, or_null=True)
+
+
+@dataclass(frozen=True)
+class RowsConfig(Section):
+    """How documents become rows of tokens.
+
+    Args:
+        mode: truncate keeps the first chunk of max_length tokens of each document; chunk keeps all chunks, one per row;
+            pack puts several chunks into a row where they fit, each attending to itself only. null is pack if the
+            architecture is known to support it, else chunk.
+        max_length: Tokens per row, special tokens included. If a checkpoint has fewer positions, they are interpolated
+            linearly, and the log says so.
+    """
+
+    SECTION = "rows"
+
+    mode: Literal["truncate", "chunk", "pack"] | None = None
+    max_length: int = 128
+
+    def check(self) -> None:
+        """See `Section.check`."""
+        self.require_at_least("max_length", 8)

@@ -1,0 +1,174 @@
+"""Reading a config from flags and YAML files; a flag wins over a file, a file over the default."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from mlm_dist.config.checks import Section
+from mlm_dist.config.tree import Config, keys
+from mlm_dist.errors import ConfigError
+
+# Keys of earlier versions, and how they are written now.
+_REPLACED = {
+    "optim.epochs": "optim.duration: '{} epochs'",
+    "optim.steps": "optim.duration: '{} steps'",
+    "optim.hours": "optim.duration: '{} hours'",
+}
+
+
+def parse(argv: Sequence[str] | None = None, *, prog: str = "train.py", description: str | None = None) -> Config:
+    """Read flags and the YAML files they name into a checked `Config`.
+
+    Args:
+        argv: Flags without the program's name; by default those of this process.
+        prog: The program's name in the help text.
+        description: What the program does, for the help text.
+
+    Raises:
+        ConfigError: A key is unknown or has a wrong type or value; the message names it and says what would do.
+        SystemExit: --help or --print_config was given, and has been answered.
+    """
+    parser = _parser(prog=prog, description=description)
+    parser.add_argument("--config", action="config", help="YAML file with any of these keys; flags win over it.")
+    arguments = _files_first(_bare_lists(list(sys.argv[1:] if argv is None else argv)))
+    return Config(**_sections(parser, lambda: parser.parse_args(arguments)))
+
+
+def from_dicts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections of a config of which some are given as dicts.
+
+    Raises:
+        ConfigError: As `parse`.
+    """
+    given = {name: dataclasses.asdict(value) if isinstance(value, Section) else value for name, value in values.items()}  # type: ignore[call-overload]
+    parser = _parser()
+    return _sections(parser, lambda: parser.parse_object(given))
+
+
+def _parser(**about: Any) -> Any:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, **about)
+    parser.add_class_arguments(Config)
+    return parser
+
+
+def _sections(parser: Any, read: Callable[[], Any]) -> dict[str, Any]:
+    """{section or top-level key: value} of what `read` gives."""
+    try:
+        found = read()
+        groups = {key.split(".")[0] for key in keys() if "." in key}
+        for group in sorted(groups):
+            if not hasattr(found[group], "__dict__"):
+                raise ConfigError(f"{group}: expected keys and values below it, got {found[group]}")
+        made = parser.instantiate(found)
+    except ConfigError:
+        raise
+    except UnicodeDecodeError:
+        raise ConfigError("--config: the file is not UTF-8 text") from None
+    except Exception as error:  # jsonargparse raises several kinds, all of them about the user's input
+        raise ConfigError(_explain(str(error))) from None
+    return {item.name: made[item.name] for item in dataclasses.fields(Config)}
+
+
+def parse_of_run(argv: Sequence[str] | None = None, *, prog: str, description: str | None = None) -> Config:
+    """As `parse`, for jobs about an existing run: the config.yaml in output_dir is read before files and flags.
+
+    Raises:
+        ConfigError: As `parse`.
+    """
+    flags = list(sys.argv[1:] if argv is None else argv)
+    asks = "--print_config"  # answered by the second pass, when all is merged
+    first = [flag for flag in flags if not flag.startswith(asks)]
+    output_dir = parse(first, prog=prog, description=description).output_dir
+    of_run = os.path.join(os.path.expanduser(output_dir), "config.yaml")
+    files = ["--config", of_run] if os.path.isfile(of_run) else []
+    # A run's directory may have been moved since its file was written.
+    return parse([*files, *flags, "--output_dir", output_dir], prog=prog, description=description)
+
+
+def _bare_lists(argv: list[str]) -> list[str]:
+    """Let `--corpus.patterns '*.md'` and `--tracking.trackers a,b` stand for one-line YAML lists."""
+    lists = {f"--{key}" for key, kind in keys().items() if typing.get_origin(kind) is list}
+    words = [part for word in argv for part in (word.split("=", 1) if word.split("=", 1)[0] in lists else [word])]
+    for i in range(1, len(words)):
+        if words[i - 1] in lists and not words[i].startswith(("[", "--")):
+            quoted = (json.dumps(item) for item in words[i].split(",") if item)
+            words[i] = f"[{', '.join(quoted)}]"
+    return words
+
+
+def _files_first(argv: list[str]) -> list[str]:
+    """Move --config FILE to the front: flags win over files wherever they stand."""
+    files: list[str] = []
+    flags: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--config":
+            files += [word, *([value] if (value := next(words, None)) is not None else [])]
+        else:
+            (files if word.startswith("--config=") else flags).append(word)
+    return files + flags
+
+
+def _explain(message: str) -> str:
+    """One line for a parser's message: the key, what is wrong with it, and the nearest known key."""
+    unknown = re.search(r"unrecognized arguments: (\S+)", message)
+    in_group = re.search(r"Group '([^']*)' does not accept option '([^']*)'", message)
+    top_level = re.search(r"(?:Key|Option) '([^']+)' is not (?:expected|accepted)", message)
+    if unknown and not unknown[1].startswith("-"):
+        return f"{unknown[1]!r} is not a flag; write --key value, see --help"
+    if unknown or in_group or top_level:
+        if unknown:
+            key = unknown[1].lstrip("-").split("=")[0]
+        elif in_group:
+            key = ".".join(part for part in in_group.groups() if part)
+        else:
+            assert top_level is not None
+            key = top_level[1]
+        return _unknown(key, unknown[1].partition("=")[2] if unknown else "")
+    wrong = re.search(r'key "([^"]+)"', message)
+    if wrong and wrong[1] in keys():
+        given = re.search(r"(?:Got value|Given value): (.*)", message)
+        kind = keys()[wrong[1]]
+        return f"{wrong[1]}: expected {_type_name(kind)}, got {given[1] if given else 'something else'}"
+    plain = " ".join(message.split())
+    for theirs, ours in (('Parser key "config": ', "--config: "), ("Problems parsing config: ", "--config: ")):
+        plain = plain.replace(theirs, ours)
+    return plain.replace("Unexpected config:", "--config: the file must hold keys and values, but holds")
+
+
+def _unknown(key: str, value: str) -> str:
+    if key in _REPLACED:
+        return f"{key} was replaced; write {_REPLACED[key].format(value or 'N')}"
+    return f"unknown key '{key}'; {_nearest(key)}"
+
+
+def _nearest(key: str) -> str:
+    known = list(keys())
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not close:  # a right leaf in the wrong group
+        leaf = key.rsplit(".", 1)[-1]
+        close = [name for name in known if name.rsplit(".", 1)[-1] == leaf]
+        close = close or difflib.get_close_matches(leaf, known, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else "--help lists all keys"
+
+
+def _type_name(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(typing.get_args(kind))
+    if isinstance(kind, type) and not typing.get_args(kind):
+        return kind.__name__
+    return (
+        " or ".join("null" if part is type(None) else _type_name(part) for part in typing.get_args(kind))
+        if (type(None) in typing.get_args(kind))
+        else str(kind)
+    )

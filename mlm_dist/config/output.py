@@ -1,0 +1,132 @@
+"""Sections of the config about validation, checkpoints, the exported model, trackers and logging."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mlm_dist.config.checks import Section
+from mlm_dist.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ValidationConfig(Section):
+    """Validation; it also runs before the first step and after the last.
+
+    Args:
+        every: Steps between validations; null validates at the start and the end only.
+        patience: Training ends after this many validations in a row without a lower validation loss, and the best
+            checkpoint is exported; null trains to the end.
+        second_source: A second corpus (as corpus.source), such as general text, to validate on at the same steps, which
+            shows forgetting. It is not trained on; if it is corpus.replay_source too, only its validation set is used.
+            null validates on the main corpus only.
+        model: What the validate job evaluates: model (the exported model), checkpoint (the newest one), start
+            (model.name_or_path before training), or the folder of a checkpoint or a model.
+        sentences: Number of sentences of the validation set for which the validate job computes the
+            pseudo-log-likelihood, masking each token in turn; 0 turns it off.
+        probe: Let the validate job also measure, without labels, how useful the starting and the evaluated model are
+            for search: finding a document by its title, and one half of a document by the other.
+    """
+
+    SECTION = "validation"
+
+    every: int | None = 500
+    patience: int | None = None
+    second_source: str | None = None
+    model: str = "model"
+    sentences: int = 64
+    probe: bool = False
+
+    def check(self) -> None:
+        """See `Section.check`."""
+        self.require_at_least("every", 1, or_null=True)
+        self.require_at_least("patience", 1, or_null=True)
+        self.require("sentences", self.sentences >= 0, "must not be negative")
+        self.require_text("second_source", "must name a source, or be null")
+        self.require_text("model", "must be model, checkpoint, start or a path")
+        if self.patience is not None and self.every is None:
+            raise ConfigError("validation.patience requires validation.every; set it")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig(Section):
+    """Checkpoints; one is also saved after the last step.
+
+    Args:
+        every: Steps between checkpoints; null saves after the last step, and when a signal stops the run, only.
+        keep_last: Checkpoints to keep; older ones are removed once a newer one is on the disk.
+        resume: auto: resume from the newest good checkpoint of output_dir, if there is one; never: start fresh and
+            archive the existing run; a path: resume from that checkpoint.
+    """
+
+    SECTION = "checkpoint"
+
+    every: int | None = 500
+    keep_last: int = 2
+    resume: str = "auto"
+
+    def check(self) -> None:
+        """See `Section.check`."""
+        self.require_at_least("every", 1, or_null=True)
+        self.require_at_least("keep_last", 1)
+        self.require_text("resume", "must be auto, never or a path")
+
+
+@dataclass(frozen=True)
+class ExportConfig(Section):
+    """The exported model.
+
+    Args:
+        dtype: Data type of its weights; training and checkpoints use float32.
+        checkpoint: The checkpoint to export: newest, best (the one with the lowest validation loss, which is saved when
+            it is found and kept beside the last ones) or, for the export job, the folder of a checkpoint. By default
+            best if validation.patience is set, else newest.
+        verify: Load the model in a new process and compare it before it replaces an older one.
+        push_to_hub: Repository on the Hugging Face Hub to upload the model to; a new one is private. null uploads
+            nothing.
+    """
+
+    SECTION = "export"
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    checkpoint: str | None = None
+    verify: bool = True
+    push_to_hub: str | None = None
+
+    def check(self) -> None:
+        """See `Section.check`."""
+        self.require_text("checkpoint", "must be newest, best or a path, or null")
+        repository = self.push_to_hub
+        is_name = repository is None or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository) is not None
+        self.require("push_to_hub", is_name, "must be a repository such as name/model, or null")
+
+
+@dataclass(frozen=True)
+class TrackingConfig(Section):
+    """Experiment trackers.
+
+    Args:
+        trackers: tensorboard, wandb, mlflow, trackio or others that accelerate supports; no other is contacted.
+    """
+
+    SECTION = "tracking"
+
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+
+
+@dataclass(frozen=True)
+class LoggingConfig(Section):
+    """Progress lines.
+
+    Args:
+        every: Steps between two train lines in metrics.jsonl, the trackers and on the terminal.
+    """
+
+    SECTION = "logging"
+
+    every: int = 10
+
+    def check(self) -> None:
+        """See `Section.check`."""
+        self.require_at_least("every", 1)

@@ -1,0 +1,127 @@
+"""The config of a run: one frozen tree of dataclasses, each with its own checks.
+
+Precision, the number of processes and sharding are not here: the accelerate file alone sets them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlm_dist.config.checks import Section
+from mlm_dist.config.corpus import CorpusConfig, RowsConfig, TokenizerConfig
+from mlm_dist.config.duration import Duration
+from mlm_dist.config.learning import BatchConfig, MaskingConfig, ModelConfig, OptimConfig
+from mlm_dist.config.output import CheckpointConfig, ExportConfig, LoggingConfig, TrackingConfig, ValidationConfig
+from mlm_dist.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Config(Section):
+    """A training run. Sections can be given as dicts: `Config(corpus={"source": "docs/"}, optim={"lr": 1e-4})`.
+
+    Args:
+        output_dir: The run directory.
+        seed: Random seed for order, masks, dropout and initial weights.
+        objective: What is learnt: masked_lm, or an objective that another package registers.
+        corpus: The documents.
+        tokenizer: The tokenizer.
+        rows: How documents become rows.
+        masking: Which tokens are predicted.
+        model: The encoder.
+        batch: The batch, over all processes.
+        optim: The optimizer and the length of the run.
+        validation: Validation.
+        checkpoint: Checkpoints and resuming from them.
+        export: The exported model.
+        tracking: Experiment trackers.
+        logging: Progress lines.
+
+    Raises:
+        ConfigError: A key is unknown, or a value has the wrong type or cannot be used; the message names the key.
+    """
+
+    output_dir: str = "runs/quickstart"
+    seed: int = 0
+    objective: str = "masked_lm"
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    rows: RowsConfig = field(default_factory=RowsConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        given = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        if not all(isinstance(given[name], Section) for name in _SECTIONS):
+            from mlm_dist.config.flags import from_dicts
+
+            for name, value in from_dicts(given).items():
+                object.__setattr__(self, name, value)
+        super().__post_init__()
+
+    def check(self) -> None:
+        """Refuse values that contradict each other."""
+        self.require("seed", 0 <= self.seed < 2**63, "must be from 0 to 2^63 - 1")
+        self.require_text("output_dir", "must name a folder")
+        if self.tokenizer.add_domain_tokens is not None and self.model.freeze_embeddings:
+            raise ConfigError(
+                "tokenizer.add_domain_tokens and model.freeze_embeddings exclude each other; give one of them"
+            )
+        length, initial = self.rows.max_length, self.batch.initial_length
+        halves = [length >> k for k in range(length.bit_length()) if length % (1 << k) == 0 and length >> k >= 8]
+        if initial is not None and initial not in halves:
+            expected = ", ".join(map(str, halves))
+            raise ConfigError(f"batch.initial_length: must be one of {expected}, given rows.max_length, got {initial}")
+        if Duration.parse(self.optim.duration).unit == "hours" and self.masking.final_probability is not None:
+            raise ConfigError(
+                "optim.duration in hours and masking.final_probability exclude each other, because masks depend on the "
+                "number of samples; write optim.duration in epochs, steps or tokens"
+            )
+        if self.corpus.validation_fraction == 0:
+            for key, is_set in (
+                ("validation.patience", self.validation.patience is not None),
+                ("validation.second_source", self.validation.second_source is not None),
+                ("export.checkpoint: best", self.export.checkpoint == "best"),
+            ):
+                if is_set:
+                    raise ConfigError(f"{key} needs a validation set; set corpus.validation_fraction over 0")
+
+
+_SECTIONS = [item.name for item in dataclasses.fields(Config) if item.default_factory is not dataclasses.MISSING]
+
+
+def keys(tree: type = Config, prefix: str = "") -> dict[str, Any]:
+    """Every key of the tree: {dotted key: type}."""
+    found: dict[str, Any] = {}
+    hints = typing.get_type_hints(tree)
+    for item in dataclasses.fields(tree):
+        kind = hints[item.name]
+        if dataclasses.is_dataclass(kind):
+            found |= keys(typing.cast(type, kind), f"{prefix}{item.name}.")
+        else:
+            found[prefix + item.name] = kind
+    return found
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value of a dotted key."""
+    return functools.reduce(getattr, key.split("."), config)
+
+
+def to_yaml(config: Config) -> str:
+    """The config as YAML that `flags.parse` reads back to an equal `Config`."""
+    import yaml
+
+    plain = dataclasses.asdict(config)
+    plain["optim"]["betas"] = list(plain["optim"]["betas"])
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)

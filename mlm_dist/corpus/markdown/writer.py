@@ -1,0 +1,181 @@
+"""The blocks of a Markdown document, written one after the other as plain text."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from mdit_py_plugins.deflist import deflist_plugin
+from mdit_py_plugins.footnote import footnote_plugin
+
+from mlm_dist.corpus.markdown import block_rules, inline, inline_rules
+
+MAX_NESTING = 100  # quotes, or twice the lists, in one another; what is deeper the library leaves out
+MAX_LINES = 1_000_000
+MAX_MARKUP = 20_000  # characters of markup in a paragraph, far more than people write; more takes too long
+TOO_DENSE = "markdown too dense, left in part as it was"
+
+_TASK = re.compile(r"\[[ xX]\]\s")
+_DIRECTIVE = re.compile(r"\{([\w:.-]+)\}[ \t]*(.*)")
+_OPTIONS = re.compile(r"\A(?::[\w-]+:.*(?:\n|\Z))+")
+# Fences of MyST whose inside is Markdown; that of all others stays as it is.
+_PROSE = (
+    "admonition attention card caution danger deprecated details dropdown error example exercise glossary grid "
+    "grid-item-card hint important list-table margin note proof seealso sidebar solution tab-item tab-set theorem tip "
+    "todo topic versionadded versionchanged warning"
+)
+_PROSE_DIRECTIVES = frozenset(_PROSE.split())
+
+
+class TooDeepError(Exception):
+    """The library left out what is nested too deeply."""
+
+
+@functools.cache
+def _parser() -> MarkdownIt:
+    md = MarkdownIt("commonmark", {"maxNesting": MAX_NESTING}).enable("table")
+    md.use(deflist_plugin).use(footnote_plugin, inline=False, move_to_end=False)
+    block_rules.use(md)
+    return md
+
+
+class Writer:
+    """Writes the blocks that the parser finds."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self.notes: set[str] = set()
+        self._references: dict[str, Any] = {}  # what the document's link labels stand for
+        self._depth = 0  # of directives in one another
+        self._lists = 0  # in one another
+        self._marker = ""  # of an item whose text is to come
+        self._tight = False  # whether the paragraph to come is in a tight list
+        self._apart = False  # whether what comes stands apart even so
+        self._cells: list[str] | None = None  # of the row that is being read
+
+    def text(self) -> str:
+        """All that was written."""
+        return "".join(self._parts)
+
+    def write(self, source: str) -> None:
+        """Write a document, or what is inside a directive.
+
+        Raises:
+            TooDeepError: The library left out what is nested too deeply.
+            TooMuchEffortError: It would take too much time or memory.
+        """
+        if source.count("\n") > MAX_LINES:
+            raise block_rules.TooMuchEffortError
+        md = _parser()
+        tokens = md.block.parse(source, md, {"references": self._references}, []) or []
+        if any(token.level >= MAX_NESTING - 1 for token in tokens):
+            raise TooDeepError
+        for token in tokens:
+            if handle := self._HANDLERS.get(token.type):
+                handle(self, token)
+
+    def _block(self, text: str, tight: bool = False) -> None:
+        if not text.strip():
+            return
+        if self._parts:
+            self._parts.append("\n" if tight and not self._apart else "\n\n")
+        self._parts += self._marker, text
+        self._marker, self._apart = "", not tight
+
+    def _plain(self, source: str) -> str:
+        if inline.is_dense(source, MAX_MARKUP):
+            self.notes.add(TOO_DENSE)
+            return source
+        return inline.plain(source, self._references)
+
+    def _paragraph(self, token: Token) -> None:
+        self._tight = token.hidden
+
+    def _inline(self, token: Token) -> None:
+        if self._cells is not None:
+            self._cells.append(self._plain(token.content).replace("\n", " "))
+            return
+        task = self._marker and _TASK.match(token.content)
+        self._block(self._plain(token.content[task.end() :] if task else token.content), self._tight)
+        self._tight = False
+
+    def _code(self, token: Token) -> None:
+        directive = _DIRECTIVE.match(token.info)
+        if directive and directive[1] in _PROSE_DIRECTIVES and self._depth < MAX_NESTING // 10:
+            self._block(self._plain(inline_rules.heading(directive[1], directive[2])))
+            self._depth += 1
+            self.write(_OPTIONS.sub("", token.content, count=1))
+            self._depth -= 1
+            return
+        self._end_item(token)
+        self._block(token.content.strip("\n"))
+
+    def _html(self, token: Token) -> None:
+        html = token.content.lstrip()
+        for opening, closing in (("<!--", "-->"), ("<script", "</script>"), ("<style", "</style>")):
+            if html[:9].lower().startswith(opening):
+                _, *after = re.split(closing, html, maxsplit=1, flags=re.IGNORECASE)
+                if after:
+                    self._block(self._plain(after[0]))
+                    return
+        self._block(inline.preformatted(html).strip("\n"))
+
+    def _list(self, token: Token) -> None:
+        self._lists += token.nesting
+        self._apart |= self._lists == (token.nesting > 0)  # the outermost begins or has ended
+
+    def _item(self, token: Token) -> None:
+        self._marker = self._marker or "  " * (self._lists - 1)
+        self._marker += f"{token.info}{token.markup} " if token.info else "- "
+
+    def _definition(self, token: Token) -> None:
+        self._apart = False
+        self._marker += ": "
+
+    def _footnote(self, token: Token) -> None:
+        self._marker += f"[^{token.meta['label']}]: "
+
+    def _end_item(self, token: Token) -> None:
+        """A number without a text after it is a text."""
+        marker, self._marker = self._marker.strip(), ""
+        if any(map(str.isalnum, marker)):
+            self._block(marker, tight=True)
+
+    def _table(self, token: Token) -> None:
+        self._apart = True
+
+    def _row(self, token: Token) -> None:
+        self._cells = []
+
+    def _end_row(self, token: Token) -> None:
+        cells, self._cells = self._cells or [], None
+        cells += [self._plain(cell).replace("\n", " ") for cell in token.meta.get("more", ())]
+        while cells and not cells[-1]:
+            cells.pop()
+        self._block(" | ".join(cells), tight=True)
+
+    _HANDLERS: ClassVar[dict[str, Callable[[Writer, Token], None]]] = {
+        "paragraph_open": _paragraph,
+        "inline": _inline,
+        "fence": _code,
+        "code_block": _code,
+        "html_block": _html,
+        "bullet_list_open": _list,
+        "bullet_list_close": _list,
+        "ordered_list_open": _list,
+        "ordered_list_close": _list,
+        "list_item_open": _item,
+        "list_item_close": _end_item,
+        "footnote_reference_open": _footnote,
+        "footnote_reference_close": _end_item,
+        "dd_open": _definition,
+        "dd_close": _end_item,
+        "table_open": _table,
+        "table_close": _table,
+        "tr_open": _row,
+        "tr_close": _end_row,
+    }

@@ -1,0 +1,1 @@
+"""Sources: whatever `corpus.source` names becomes a folder of files."""

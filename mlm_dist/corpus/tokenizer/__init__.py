@@ -1,0 +1,1 @@
+"""Tokenizers: loading, training, domain tokens and fast encoding."""

@@ -1,0 +1,1 @@
+"""The engine: processes, devices, precision and sharding."""

@@ -1,0 +1,1 @@
+"""Evaluation: validation loss, frequency bands, pseudo-likelihood, fill-mask and retrieval."""

@@ -1,0 +1,1 @@
+"""The model: building it, attention, dropout, packed rows, loss and compilation."""

@@ -1,0 +1,160 @@
+"""A masked-language model that computes logits where there is something to predict, and the loss as a sum."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from mlm_dist.model import attention, dropout, norms, packed_attention
+from mlm_dist.model.inference import evaluating
+from mlm_dist.model.loss import summed_cross_entropy
+
+
+class MaskedLoss(NamedTuple):
+    """What a forward pass gives, on the model's device.
+
+    Args:
+        loss_sum: Negative log-likelihood in nats, summed over the predicted tokens, a scalar in fp32.
+        correct: [predicted] whether the likeliest token is the right one, never so where nothing is predicted; empty in
+            training.
+    """
+
+    loss_sum: torch.Tensor
+    correct: torch.Tensor
+
+
+class MaskedLanguageModel(nn.Module):
+    """Any transformers masked-language model, its head applied to the masked positions only.
+
+    The hidden states of the base model are replaced by those at the masked positions before the head sees them, which
+    works for every architecture whose head treats positions alike. Where a first trial shows that this one's does not,
+    the dense head is used and `masked_head` says False.
+
+    Args:
+        model: A model with a `base_model` and a head that returns `logits`.
+        masked_head: False to compute all logits and pick the masked ones: same loss, more work.
+        packed: Whether rows hold several chunks, which must not see each other.
+
+    Raises:
+        ModelError: Rows are packed, and the architecture cannot keep chunks apart.
+    """
+
+    def __init__(self, model: Any, *, masked_head: bool = True, packed: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.masked_head = False
+        self._positions: torch.Tensor | None = None
+        self._draws = dropout.RowDraws()
+        dropout.by_row(model, self._draws)
+        attention.install(model, self._draws)
+        norms.lower_norms(model)
+        self._packed = packed_attention.fit(model) if packed else None
+        if masked_head and model.base_model is not model:
+            model.base_model.register_forward_hook(self._keep_masked)
+            self.masked_head = _same_logits(self)
+        # Which layers FSDP2 wraps one by one; it looks for this name.
+        self._no_split_modules = model._no_split_modules
+        # Each tied one once; taken here, for a sharded parameter has no size of its own.
+        self.num_parameters = sum(parameter.numel() for parameter in self.parameters())
+        self.train()  # a loaded checkpoint comes in evaluation mode, its dropout off
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        labels: torch.Tensor,
+        cu_seq_lens: torch.Tensor | None = None,
+        row_keys: torch.Tensor | None = None,
+    ) -> MaskedLoss:
+        """Loss of one micro-batch.
+
+        Args:
+            input_ids: [rows, length] with masks in place.
+            attention_mask: [rows, length], 1 for tokens and 0 for padding; None where nothing is padded or rows are
+                packed.
+            positions: [predicted] places of the predicted tokens in the flattened rows.
+            labels: [predicted] their true tokens; -100, the loss's ignore_index, where `positions` only fills up.
+            cu_seq_lens: [chunks + 1], int32, where each window begins in the flattened rows, and their end, padding
+                being a window too; None where no row holds several.
+            row_keys: [rows], int64, what each row's dropout depends on; None draws from torch's global generator.
+        """
+        self._draws.begin(row_keys)
+        return self.loss(input_ids, attention_mask, positions, labels, cu_seq_lens)
+
+    def loss(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        labels: torch.Tensor,
+        cu_seq_lens: torch.Tensor | None,
+    ) -> MaskedLoss:
+        """As `forward`, dropout begun: what can be compiled as a whole."""
+        logits = self.logits(input_ids, attention_mask, positions, cu_seq_lens)  # [predicted, vocabulary]
+        loss_sum = summed_cross_entropy(logits, labels)
+        # In training nobody reads the accuracy, and an argmax over the vocabulary is not free.
+        correct = labels.new_zeros(0, dtype=torch.bool) if self.training else logits.argmax(-1) == labels
+        return MaskedLoss(loss_sum, correct)
+
+    def logits(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        cu_seq_lens: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """[predicted, vocabulary] scores at `positions`."""
+        arguments = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if cu_seq_lens is not None:
+            assert self._packed is not None, "packed rows for a model that was not made for them"
+            arguments = self._packed.arguments(input_ids, cu_seq_lens)
+        self._positions = positions if self.masked_head else None
+        try:
+            scores: torch.Tensor = self.model(**arguments).logits
+        finally:
+            self._positions = None
+        scores = scores.flatten(0, 1)
+        return scores if self.masked_head else scores[positions]
+
+    def _keep_masked(self, module: nn.Module, arguments: Any, output: Any) -> Any:
+        if self._positions is None:
+            return None
+        hidden = output[0]  # [rows, length, hidden]
+        kept = hidden.flatten(0, 1)[self._positions].unsqueeze(0)  # [1, predicted, hidden]
+        if isinstance(output, tuple):
+            return (kept, *output[1:])
+        output[next(iter(output.keys()))] = kept
+        return output
+
+
+def has_unused(model: nn.Module) -> bool:
+    """Whether a backward pass leaves some parameter without a gradient; the model's gradients are dropped."""
+    batch = torch.arange(16).reshape(2, 8) % 5
+    device = next(model.parameters()).device
+    model(
+        batch.to(device), None, torch.tensor([1, 9], device=device), torch.tensor([1, 2], device=device)
+    ).loss_sum.backward()
+    unused = any(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    model.zero_grad(set_to_none=True)
+    return unused
+
+
+def _same_logits(wrapped: MaskedLanguageModel) -> bool:
+    """Whether the masked head gives what the dense one gives, on a small batch of arbitrary tokens."""
+    model = wrapped.model
+    wrapped.masked_head = True
+    device = next(model.parameters()).device
+    size = min(model.config.vocab_size, 64)
+    input_ids = (torch.arange(16, device=device).reshape(2, 8) * 7 + 5) % size
+    positions = torch.tensor([1, 6, 11], device=device)
+    try:
+        with evaluating(model):
+            masked = wrapped.logits(input_ids, None, positions)
+            wrapped.masked_head = False
+            dense = wrapped.logits(input_ids, None, positions)
+        return masked.shape == dense.shape and torch.allclose(masked, dense, rtol=1e-4, atol=1e-5)
+    except (RuntimeError, ValueError, IndexError, TypeError, KeyError):
+        return False  # a head that needs all positions

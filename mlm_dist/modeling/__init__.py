@@ -1,1 +1,0 @@
-"""The encoder: built from a checkpoint or from scratch, with its head on the masked positions only."""

@@ -1,1 +1,0 @@
-"""What a model is worth for search in the user's own documents, measured without labels."""
