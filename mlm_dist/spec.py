@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,6 +69,11 @@ class CorpusSpec:
     key: str = "corpus.source"
 
 
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of a number that is at most `limit`."""
+    return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
+
+
 @dataclass(frozen=True)
 class BatchSpec:
     """How a global batch is spread: micro_size x accumulation x world_size = global_size.
@@ -89,6 +95,26 @@ class BatchSpec:
     initial_size: int
     initial_length: int
     ramp_tokens: int = 0
+
+    def describe(self) -> str:
+        """The arithmetic, for people."""
+        factors = f"{self.micro_size} x {self.accumulation} x {self.world_size}"
+        return f"{self.global_size} rows per step = {factors} (micro-batch x accumulation x processes)"
+
+    def accumulation_of(self, num_rows: int) -> int:
+        """Forward passes of a step of fewer rows; the last one may lack some."""
+        return -(-num_rows // (self.micro_size * self.world_size))
+
+    def with_micro_size(self, micro_size: int) -> BatchSpec:
+        """The same global batch in micro-batches of another size, which divides the rows of a process."""
+        rows = self.micro_size * self.accumulation
+        assert rows % micro_size == 0
+        return replace(self, micro_size=micro_size, accumulation=rows // micro_size)
+
+    def halved(self) -> BatchSpec:
+        """The same global batch in micro-batches of half the size, or of the next smaller size that divides."""
+        rows = self.micro_size * self.accumulation
+        return self.with_micro_size(largest_divisor(rows, max(1, self.micro_size // 2)))
 
 
 @dataclass(frozen=True)
@@ -174,17 +200,17 @@ class ExportSpec:
 
 @dataclass(frozen=True)
 class Length:
-    """How long a run is, once its rows are known.
+    """How long a run is; None while the rows are not known, and for a run whose duration is in hours.
 
     Args:
-        steps: Number of steps; None for a run whose duration is in hours.
-        samples: Rows they consume; the last step may be smaller than the others. None for hours.
-        warmup_steps: Steps over which the learning rate rises. None for hours.
+        steps: Number of steps.
+        samples: Rows they consume; the last step may be smaller than the others.
+        warmup_steps: Steps over which the learning rate rises.
     """
 
-    steps: int | None
-    samples: int | None
-    warmup_steps: int | None
+    steps: int | None = None
+    samples: int | None = None
+    warmup_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -202,16 +228,19 @@ class Spec:
         second_source: A second source to validate on; None for none.
         masking: Which tokens are predicted.
         model: The encoder; `from_scratch` is decided.
+        tokenizer_name: Where the tokenizer comes from, for messages.
         architecture: Its transformers configuration as far as it is known without the tokenizer of the corpus.
-        num_parameters: Parameters of the model, tied ones once.
+        shape: `engine.memory.Shape`, what the memory depends on in it.
+        memory: `engine.memory.Memory`, the estimate for a step on each device.
         batch: How a global batch is spread.
         optim: The optimizer and the duration.
-        length: Steps, samples and warm-up; None until the rows are known.
+        length: Steps, samples and warm-up steps.
         validation: Validation during training.
         checkpoint: Checkpoints.
         export: The exported model.
         tracking: Experiment trackers.
         logging: Progress lines.
+        written: The config as it was written, with defaults and without credentials, for records and the report.
     """
 
     output_dir: Path
@@ -224,13 +253,46 @@ class Spec:
     second_source: str | None
     masking: MaskingConfig
     model: ModelConfig
+    tokenizer_name: str
     architecture: Any
-    num_parameters: int
+    shape: Any
+    memory: Any
     batch: BatchSpec
     optim: OptimSpec
-    length: Length | None
+    length: Length
     validation: ValidationSpec
     checkpoint: CheckpointSpec
     export: ExportSpec
     tracking: TrackingConfig
     logging: LoggingConfig
+    written: Mapping[str, Any]
+
+    @property
+    def has_static_shapes(self) -> bool:
+        """Whether all micro-batches have the same shape, so that nothing is compiled twice."""
+        return self.model.compile != "none"
+
+    def to_yaml(self) -> str:
+        """Every value as it was decided, as YAML, without credentials."""
+        import yaml
+
+        values = {item.name: _plain(getattr(self, item.name)) for item in fields(self) if item.name != "written"}
+        values["corpus"]["documents"] = dict(self.written["corpus"])
+        values["replay_source"] = self.written["corpus"]["replay_source"]
+        values["second_source"] = self.written["validation"]["second_source"]
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    """A value in the types that YAML has."""
+    if isinstance(value, Duration | Path):
+        return str(value)
+    if is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | frozenset):
+        return [_plain(one) for one in (sorted(value) if isinstance(value, frozenset) else value)]
+    if hasattr(value, "to_diff_dict"):  # a transformers configuration
+        return _plain(value.to_diff_dict())
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -10,276 +10,124 @@ A run is a function of (seed, step): order, masks, dropout and learning rate are
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import os
-import time
+import logging
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from mlm_dist import __version__, report, runtime
-from mlm_dist.batches.global_batch import num_updates
-from mlm_dist.batches.loader import TrainingBatches
-from mlm_dist.batches.masking import Masker
+from mlm_dist import ranks, report, runtime
+from mlm_dist.batches.loader import Stream, TrainingBatches
 from mlm_dist.batches.ramp import Ramp
-from mlm_dist.checkpoint import best, find, format
-from mlm_dist.checkpoint import save as saving
-from mlm_dist.checkpoint.format import RunState
-from mlm_dist.checkpoint.save import Checkpoints
-from mlm_dist.config import Config, to_yaml
+from mlm_dist.checkpoint import find
+from mlm_dist.checkpoint.restore import restore
+from mlm_dist.config import Config, flat, to_yaml
+from mlm_dist.corpora import Corpora, load_or_prepare
 from mlm_dist.corpus import summary
-from mlm_dist.corpus.store import PreparedCorpus
-from mlm_dist.corpus.tokenizer import loading
-from mlm_dist.engine import distributed
-from mlm_dist.errors import ConfigError, Interrupted
-from mlm_dist.evaluation.validation import held_out_masks
-from mlm_dist.evaluation.validation_set import HeldOut
-from mlm_dist.export import export, public, push
-from mlm_dist.files import lock
-from mlm_dist.hf_model import upload
-from mlm_dist.model.build import architecture, build, starts_from_scratch
+from mlm_dist.engine.launch import Launch
+from mlm_dist.engine.protocol import Engine
+from mlm_dist.engine.start import start_engine
+from mlm_dist.errors import Interrupted
+from mlm_dist.evaluation.validation_set import ValidationSet
+from mlm_dist.export import export_trained, push
 from mlm_dist.model.compilation import compile_forward
-from mlm_dist.model.masked_lm import MaskedLanguageModel
-from mlm_dist.optim.parameter_groups import build_optimizer, lr_at, peak_lr, set_lr, warmup_updates
-from mlm_dist.plan import foresee
-from mlm_dist.prepare import prepare
-from mlm_dist.second_corpus import to_train_on
-from mlm_dist.training import fit_memory, trackers
-from mlm_dist.training.guard import Guard, StopSignal
-from mlm_dist.training.horizon import Horizon
-from mlm_dist.training.metrics import Metrics
-from mlm_dist.training.progress import TrainingProgress
-from mlm_dist.training.step import optimizer_step, reseed
+from mlm_dist.optim.optimizers import build_optimizer
+from mlm_dist.optim.schedule import learning_rate
+from mlm_dist.resolve import complete, resolve
+from mlm_dist.run_dir import RunDir
+from mlm_dist.spec import Spec
+from mlm_dist.training.callbacks import Callback
+from mlm_dist.training.fit_memory import explained, fit_memory
+from mlm_dist.training.result import TrainResult
+from mlm_dist.training.session import Session
+from mlm_dist.training.signals import StopSignal
+from mlm_dist.training.step import Messages, example_loss, seed_dropout, train_step
+from mlm_dist.training.task import Task
+
+logger = logging.getLogger(__name__)
 
 
-def main(config: Config) -> None:
-    """Prepare the corpus if need be, train, validate, and export the model."""
-    # What can be refused is refused before any work is done.
-    rank, _ = runtime.rank_and_world_size()
-    plan = foresee(config).batch
-    upload.check(config)
+def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
+    """Prepare the corpus if necessary, train, validate, and export the model; called on every rank.
 
-    corpus = prepare(config)
-    own, held_out = corpus.rows("train"), HeldOut(config, corpus)
-    updates, samples = num_updates(config, len(own))
-    rows, order, replayed = to_train_on(config, corpus, own)
-    found = architecture(config, corpus.tokenizer, len(corpus.domain_tokens))
-    peak = peak_lr(config.optim, from_scratch=starts_from_scratch(config.model), hidden_size=found.hidden_size)
+    Args:
+        config: The run.
+        callbacks: Called while it trains.
 
-    run = _run_directory(config)
-
-    accelerator = distributed.start(config, plan)
-    claims: list[object] = []  # held while this function runs
-    distributed.on_main(accelerator, lambda: claims.append(_claim(run)))
-    core = MaskedLanguageModel(
-        build(config, found, corpus.domain_tokens),
-        masked_head=config.model.masked_head,
-        packed=corpus.is_packed,
-    )
-    identity = _identity(config, corpus, found, replayed)
-    resume = "auto" if runtime.is_restarted() else config.checkpoint.resume
-    point = find.resume_point(accelerator, resume, run / "checkpoints", identity, runtime.say)
-    state = RunState() if point is None else format.read_state(point)[0]
-    checkpoints = Checkpoints(
-        run / "checkpoints", config.checkpoint.keep_last, identity, keep_best=best.is_exported(config)
-    )
-
-    def take_over() -> None:
-        if place := find.set_aside(run, point):
-            runtime.say(f"what an earlier run left in {run} was moved to {place}")
-        checkpoints.clean()
-        saving.preflight(run, core, best.num_kept(config))
-        (run / "config.yaml").write_text(to_yaml(public(config)), "utf-8")
-        report.begin(run, core.model, corpus)
-
-    distributed.on_main(accelerator, take_over)
-    lowest = checkpoints.still_there(state.best)
-
-    special = loading.special_tokens(corpus.tokenizer)
-    masker = Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer))
-    fixed_masker = held_out_masks(masker)
-    plan = fit_memory.fit(accelerator, core, plan, rows, masker, runtime.say)
-    static = config.model.compile != "none"  # one shape for all micro-batches, so that nothing is compiled twice
-    batches = TrainingBatches(
-        rows, masker, plan, Ramp(config), order, samples, rank, static=static, device=accelerator.device
-    )
-
-    if point is not None:
-        format.load_weights(point, core)
-    with fit_memory.explained(plan):
-        model, optimizer = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, peak))
-        compiled = compile_forward(core, config.model.compile)
-        if point is not None:
-            runtime.say(f"going on from {point}: {state.step:,} updates, {state.samples:,} samples")
-            set_lr(optimizer, 0.0)
-            distributed.wake(accelerator, model, batches.window(0))
-            format.load_moments(point, accelerator, core, optimizer, state)
-
-    metrics = Metrics(accelerator, run / "metrics.jsonl", state.step, state.tokens, state.skipped_steps)
-    compiled.pause(metrics.paused)
-    guard = Guard(batches.samples, runtime.say)
-    signals = StopSignal()
-    horizon = Horizon(config, updates, state, is_main=accelerator.is_main_process)
-    progress = TrainingProgress(horizon.fixed, is_main=accelerator.is_main_process)
-
-    facts: dict[str, object] = {
-        "version": __version__,
-        "corpus": corpus.digest,
-        "model": f"{config.model.name_or_path}{' from random weights' if starts_from_scratch(config.model) else ''}",
-        "parameters": core.num_parameters,
-        "logits": "at masked positions only" if core.masked_head else "at all positions",
-        "compile": config.model.compile,
-        "processes": distributed.describe(accelerator),
-        "batch": plan.describe(),
-        "rows": len(rows),
-        **horizon.describe(samples, warmup_updates(config.optim, updates)),
-        "peak_learning_rate": peak,
-        **(held_out.facts(fixed_masker) if accelerator.is_main_process else {}),
-    }
-    runtime.show(summary.table(corpus.manifest, str(corpus.folder)))
-    progress.introduce(facts)
-    distributed.on_main(accelerator, lambda: trackers.start(accelerator, public(config), run))
-    metrics.start(**facts, resumed_from=state.step)
-
-    def validate() -> None:
-        nonlocal lowest
-        with metrics.paused():
-            found = held_out.evaluate(accelerator, model, fixed_masker, plan.micro_size, static=static)
-            progress.validation(metrics.validation_line(step, found))
-            lowest = lowest.after(step, found.loss)
-
-    def save() -> None:
-        with metrics.paused():
-            metrics.skipped_steps += guard.check()
-            scale = distributed.loss_scale_of(accelerator, optimizer)
-            counts = (step, batches.samples_before(step), metrics.tokens, metrics.skipped_steps)
-            reached = RunState(*counts, scale, horizon.seconds, horizon.estimate, lowest)
-            checkpoints.save(accelerator, core, optimizer, reached)
-
-    began = time.perf_counter()
-    with progress, fit_memory.explained(plan):
-        step = state.step
-        if len(held_out) and point is None:
-            validate()
-        horizon.begin()
-        while step < horizon.updates and not lowest.ends(config):
-            lr = lr_at(step, config.optim, peak, horizon.updates)
-            set_lr(optimizer, lr)
-            reseed(config.seed, step, rank)
-            window = batches.window(step)
-            result = optimizer_step(
-                accelerator,
-                model,
-                optimizer,
-                window,
-                config.optim.max_grad_norm,
-                step=step,
-                stop_requested=signals.requested,
-                milliseconds=horizon.milliseconds_to_tell,
-            )
-            guard.watch(step, result)
-            step += 1
-            metrics.record(result)
-            progress.advance(step)
-            horizon.look(step, result)
-            line_due = _due(step, config.logging.every, horizon.updates)
-            stopping = signals.agreed(result, line_due=line_due)
-            if line_due or stopping:
-                metrics.skipped_steps += guard.check()
-                compiled.tell(runtime.say)
-                line = metrics.train_line(step, batches.samples_before(step), lr, guard.is_spike, horizon.facts)
-                progress.train(line)
-            if len(held_out) and _due(step, config.validation.every, horizon.updates):
-                validate()
-            if stopping or lowest.saves(step, config) or _due(step, config.checkpoint.every, horizon.updates):
-                save()
-            if stopping:
-                break
-        checkpoints.finish(accelerator)
-    batches.close()
-    updates = horizon.updates
-
-    is_finished = step == updates or lowest.ends(config)
-    outcome: dict[str, float] = {}
-    if accelerator.is_main_process and metrics.held_out and is_finished:
-        outcome = {
-            "loss_before": metrics.held_out.get(0, math.nan),
-            "loss_after": metrics.held_out[max(metrics.held_out)],
-            "unigram_loss": float(str(facts["unigram_loss"])),
-        }
-    if is_finished:
-        export(accelerator, core, corpus, run, config, step)
-    seconds = round(time.perf_counter() - began, 1)
-    metrics.end(
-        step=step,
-        seconds=seconds,
-        compile_seconds=round(compiled.seconds, 1),
-        skipped_steps=metrics.skipped_steps,
-        **outcome,
-        **lowest.facts(config),
-    )
-    # In this order: a process group that outlives its last user only in the model's gradient reducer can hang there.
-    model, optimizer = accelerator.free_memory(model, optimizer)
-    accelerator.end_training()
-    if not is_finished:
-        raise Interrupted(
-            f"stopped by a signal and saved after update {step}; run it again with checkpoint.resume auto"
-        )
-    report.end(config)
-    if outcome:
-        before, after, unigram = outcome.values()
-        runtime.say(
-            f"held-out loss {before:.4f} before, {after:.4f} after; word frequencies alone give {unigram:.4f} on the "
-            f"same rows, {abs(unigram - after):.4f} nats {'more' if after < unigram else 'less'}"
-        )
-    model_is = f"model{lowest.describe(config)} in {run / 'model'}"
-    runtime.say(f"{model_is}, metrics in {run / 'metrics.jsonl'}, all at a glance in {run / 'report.html'}")
-    push(config)
+    Raises:
+        UserError: Something in the input is wrong; the message names the key or file and the remedy.
+        Interrupted: A signal stopped the run after it saved a checkpoint; the same call resumes from it.
+    """
+    spec = resolve(config, Launch.read())
+    with RunDir.claim(spec) as run_dir:
+        corpora = load_or_prepare(spec)
+        spec = complete(spec, corpora.main)
+        with start_engine(spec) as engine:
+            session = fit(spec, corpora, run_dir, engine, callbacks)
+            if session.is_finished:
+                export_trained(spec, corpora.main, run_dir, engine, session.task.module, session.state.step)
+            result = session.end()
+        if not result.is_finished:
+            raise Interrupted(f"stopped by a signal, saved at step {result.step}; run the same command again to resume")
+        if ranks.is_main():
+            report.after_training(run_dir, spec)
+            push(run_dir, spec.export)
+            result.log()
+    return result
 
 
-def _due(step: int, every: int | None, updates: int) -> bool:
-    """Whether something that happens every so many updates, and at the end, happens after this one."""
-    return step == updates or (every is not None and step % every == 0)
+def fit(
+    spec: Spec, corpora: Corpora, run_dir: RunDir, engine: Engine, callbacks: Sequence[Callback] = ()
+) -> Session:
+    """Train to the end of the run, or until a signal; collective."""
+    task = Task.create(spec, corpora)
+    resume_from = find.to_resume(engine, spec.checkpoint.resume, run_dir.checkpoints, task.identity)
+    engine.on_main(lambda: begin(run_dir, resume_from, spec, task, corpora))
+
+    rows, order = corpora.training_rows(spec.seed, spec.replay_share)
+    spec = dataclasses.replace(spec, batch=fit_memory(engine, task.objective, task.module, spec.batch, rows))
+    stream, ramp = Stream(rows, order, spec.length.samples), Ramp(spec.batch, spec.corpus.rows.max_length)
+    options = {"static": spec.has_static_shapes, "device": engine.device}
+    batches = TrainingBatches(stream, task.objective.corruption, spec.batch, ramp, engine.rank, **options)
+    with batches, explained(spec.batch):
+        optimizer = build_optimizer(task.module, spec.optim)
+        example = partial(example_loss, engine, task.objective, batches[0][0])
+        state = restore(resume_from, engine, task.module, optimizer, spec.batch.micro_size, example)
+        compiled = compile_forward(task.module, spec.model.compile)
+        engine.on_main(lambda: write_records(run_dir, spec, corpora, engine))
+        session = Session(spec, task, engine, batches, ValidationSet(corpora.main, corpora.second), run_dir, state)
+        with StopSignal() as signal, session.running(compiled, callbacks):
+            while not session.is_finished:
+                step, lr = session.state.step, learning_rate(session.state.step, spec.optim, session.length.steps)
+                seed_dropout(spec.seed, step, engine.rank)
+                messages = Messages(signal.requested, session.length.milliseconds)
+                result = train_step(engine, task.objective, batches[step], lr, step, messages)
+                due = session.after(result)  # tensors stay on the device
+                stop = signal.agreed(result, is_logged=due.log)
+                session.log(result, lr, is_due=due.log or stop)  # the only wait for the device
+                if due.validation:
+                    session.validate()
+                if stop or due.checkpoint(session.state.best):
+                    session.save()
+                if stop:
+                    break
+    return session
 
 
-def _identity(config: Config, corpus: PreparedCorpus, found: Any, replayed: str | None) -> dict[str, object]:
-    """What a run must have in common with a checkpoint to go on from it; all else may change."""
-    names = ("transformers_version", "dtype", "_name_or_path", "architectures")
-    shape = {f"model.overrides.{name}": value for name, value in found.to_dict().items() if name not in names}
-    masking = {f"masking.{name}": value for name, value in dataclasses.asdict(config.masking).items()}
-    identity = {
-        "seed": config.seed,
-        "corpus.source": f"digest {corpus.digest}",
-        "corpus.replay_source": replayed and f"digest {replayed}, share {config.corpus.replay_share}",
-        "batch.global_size": config.batch.global_size,
-        "batch.ramp_tokens": [config.batch.initial_size, config.batch.initial_length, config.batch.ramp_tokens],
-        "model.name_or_path": config.model.name_or_path,
-        "model.freeze_embeddings": config.model.freeze_embeddings,
-        "optim.name": config.optim.name,
-    }
-    plain: dict[str, object] = json.loads(json.dumps(masking | identity | shape, default=str))
-    return plain
+def begin(run_dir: RunDir, resume_from: Path | None, spec: Spec, task: Task, corpora: Corpora) -> None:
+    """Archive what does not belong to the run, and record what is gone once training has begun; on rank 0."""
+    if archive := run_dir.archive(resume_from):
+        logger.info("moved an earlier run to %s", archive)
+    run_dir.clean()
+    run_dir.config.write_text(to_yaml(spec.written), "utf-8")
+    report.before_training(run_dir, task.module.model, corpora.main)
 
 
-def _run_directory(config: Config) -> Path:
-    """Make the run directory."""
-    run = Path(config.output_dir).expanduser()
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        (run / f".writable-{os.getpid()}").touch()
-        (run / f".writable-{os.getpid()}").unlink()
-    except OSError as error:
-        raise ConfigError(f"output_dir: cannot write to {run} ({error.strerror}); name another folder") from None
-    return run
-
-
-def _claim(run: Path) -> object:
-    """Keep other runs out of the run directory for as long as what is returned exists."""
-    try:
-        return lock(run / ".lock", wait=False)
-    except BlockingIOError:
-        raise ConfigError(f"output_dir: another run is writing to {run}; wait for it or name another folder") from None
+def write_records(run_dir: RunDir, spec: Spec, corpora: Corpora, engine: Engine) -> None:
+    """Write resolved.yaml, start the trackers, and log what the corpus is; on rank 0."""
+    run_dir.resolved.write_text(spec.to_yaml(), "utf-8")
+    engine.start_trackers(flat(spec.written), run_dir.path.resolve().name, str(run_dir.path))
+    logger.info(summary.text(corpora.main.manifest, str(corpora.main.folder)))
 
 
 if __name__ == "__main__":
-    runtime.run(main, prog="train.py", description=__doc__)
+    runtime.main(run, prog="train.py", description=__doc__)

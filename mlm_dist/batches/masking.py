@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ from mlm_dist.batches.token_selection import Words
 from mlm_dist.config import MaskingConfig
 
 _REPLACE, _RANDOM_TOKEN = 0x2E91ACE, 0x70CE4
+DEVIATIONS = 5  # standard deviations by which a micro-batch may exceed the mean number of predicted tokens
+# Tokens selected together, each counted with the size of its group: the factor of the number's variance.
+_TOGETHER = {"token": 1, "word": 4, "span": 20}
 
 
 @dataclass(frozen=True)
@@ -102,3 +106,13 @@ class Masker:
         if progress is None or last is None:
             return first
         return first + (last - first) * progress
+
+    def most_predicted(self, num_tokens: int) -> int:
+        """A number of predicted tokens that practically no micro-batch of `num_tokens` positions exceeds.
+
+        The number is binomial if tokens are selected one by one: its mean at the largest rate plus DEVIATIONS standard
+        deviations, which one micro-batch in three million exceeds. Tokens selected together raise the variance.
+        """
+        p = self.config.highest_probability
+        deviation = math.sqrt(num_tokens * p * (1 - p) * _TOGETHER[self.config.unit])
+        return min(num_tokens, math.ceil(num_tokens * p + DEVIATIONS * deviation))

@@ -1,4 +1,4 @@
-"""How many rows an update has and how long they are, where both may grow over the first tokens of a run."""
+"""The ramp of the batch: how many rows a step has and how long they are, which may grow at the start of a run."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import math
 
 import numpy as np
 
-from mlm_dist.config import Config
+from mlm_dist.spec import BatchSpec
 
-MOST_SIZES = 16  # between the initial size and the global one; each is a stage of equally many tokens
+MAX_STAGES = 16  # from the initial size to the global one, each of equally many tokens
 
 
 class Ramp:
-    """The batch of every update, a function of the step alone; the same on any topology.
+    """The batch of every step, a function of the step; the same on any topology.
 
-    With `batch.initial_size` the rows of an update grow to `batch.global_size` in stages of equally many tokens, each
-    as many whole updates as it takes. With `batch.initial_length` rows are cut into equal pieces of that length, each a
-    row to the model, and the pieces double in length, again after equally many tokens, until they are whole rows. No
-    token is lost, and the samples and their masks are those of whole rows. Tokens are counted as places of whole rows,
-    so that padding makes no difference.
+    With `batch.initial_size` the rows of a step grow to `batch.global_size` in stages of equally many tokens, each as
+    many whole steps as it takes. With `batch.initial_length` rows are cut into equal pieces of that length, each a row
+    to the model, and the pieces double in length, again after equally many tokens, until they are whole rows. No token
+    is lost, and samples and masks are those of whole rows. Tokens are counted as positions of whole rows, so that
+    padding makes no difference.
 
     Args:
-        config: The run.
+        batch: The batch.
+        max_length: Tokens per row.
     """
 
-    def __init__(self, config: Config) -> None:
-        batch, length = config.batch, config.rows.max_length
-        self._samples = (batch.ramp_tokens or 0) / length  # over which both grow
-        first, last = batch.initial_size or batch.global_size, batch.global_size
-        stages = min(last - first, MOST_SIZES)
+    def __init__(self, batch: BatchSpec, max_length: int) -> None:
+        self._samples = batch.ramp_tokens / max_length  # over which both grow
+        first, last = batch.initial_size, batch.global_size
+        stages = min(last - first, MAX_STAGES)
         sizes = [round(first + (last - first) * i / stages) for i in range(stages)]
         steps, samples = [0], [0]  # done when each stage begins
         for i, size in enumerate(sizes):
@@ -36,10 +36,10 @@ class Ramp:
             steps.append(steps[-1] + count)
             samples.append(samples[-1] + count * size)
         self._sizes, self._steps, self._starts = np.array([*sizes, last]), np.array(steps), np.array(samples)
-        self._doublings = int(math.log2(length // (batch.initial_length or length)))
+        self._doublings = int(math.log2(max_length // batch.initial_length))
 
     def size(self, step: int) -> int:
-        """Rows of an update, over all processes."""
+        """Rows of a step, over all processes."""
         return int(self._sizes[self._stage(step)])
 
     def samples_before(self, step: int) -> int:
@@ -47,13 +47,13 @@ class Ramp:
         stage = self._stage(step)
         return int(self._starts[stage]) + (step - int(self._steps[stage])) * int(self._sizes[stage])
 
-    def updates(self, samples: int) -> int:
-        """Updates that it takes to consume so many samples; the last may be smaller than it could."""
+    def steps(self, samples: int) -> int:
+        """Steps that consume a number of samples; the last one may be smaller than the others."""
         stage = int(np.searchsorted(self._starts, samples, side="right")) - 1
         return int(self._steps[stage]) + math.ceil((samples - int(self._starts[stage])) / int(self._sizes[stage]))
 
     def pieces(self, step: int) -> int:
-        """Into how many pieces each row of an update is cut: 1, or a power of two."""
+        """Into how many pieces each row of a step is cut: 1, or a power of two."""
         if not self._doublings:
             return 1
         done = self.samples_before(step) / self._samples

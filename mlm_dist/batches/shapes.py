@@ -1,20 +1,14 @@
-"""How far what varies from one micro-batch to the next is filled up, so that few shapes occur, or one."""
+"""The shapes of micro-batches: what varies is filled up, so that few shapes occur, or one."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from mlm_dist.config import MaskingConfig
-
-MULTIPLE = 32  # of predicted tokens, and of the beginnings of chunks
-DEVIATIONS = 5  # by which a micro-batch may have more predicted tokens than most
-# Tokens that are predicted together, each counted with the size of its group: what the number's variance grows by.
-TOGETHER = {"token": 1, "word": 4, "span": 20}
-_BLOCK = 1 << 16  # rows looked at at once
+MULTIPLE = 32  # of predicted tokens, and of the starts of chunks
+_BLOCK = 1 << 16  # rows whose chunks are counted at a time
 
 
 class Rows(Protocol):
@@ -27,7 +21,7 @@ class Rows(Protocol):
         ...
 
     def chunks(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of each window of the rows at `indices`, row after row; and how many chunks each row has."""
+        """Tokens of each chunk of the rows at `indices`, row after row; and how many chunks each row has."""
         ...
 
     def words(self, indices: np.ndarray) -> np.ndarray:
@@ -35,14 +29,22 @@ class Rows(Protocol):
         ...
 
 
+class PredictedTokens(Protocol):
+    """The part of `micro_batch.Corruption` that shapes depend on."""
+
+    def most_predicted(self, num_tokens: int) -> int:
+        """A number of predicted tokens that practically no micro-batch of `num_tokens` positions exceeds."""
+        ...
+
+
 @dataclass(frozen=True)
 class Shapes:
-    """What the lists of a micro-batch are filled up to.
+    """The lengths that the lists of a micro-batch are filled up to.
 
     Args:
         predicted: Predicted tokens. The rare micro-batch with more is filled up in steps of an eighth of this, which
-            depends on nothing but itself: a run that goes on meets the same shapes as one that was not interrupted.
-        chunks: Beginnings of chunks; 0 where no row holds several.
+            depends on nothing else: a resumed run sees the same shapes as one that was not interrupted.
+        chunks: Starts of chunks; 0 if no row holds several.
     """
 
     predicted: int = 0
@@ -54,26 +56,20 @@ class Shapes:
         return self.predicted + _up(max(0, count - self.predicted, not self.predicted), step)
 
     def num_starts(self, count: int) -> int:
-        """The length of a list of `count` beginnings of chunks, a multiple of 32."""
+        """The length of a list of `count` starts of chunks, a multiple of 32."""
         return _up(max(count, self.chunks), MULTIPLE)
 
 
 VARYING = Shapes()  # to the next multiple
 
 
-def fixed(masking: MaskingConfig, rows: Rows, num_rows: int) -> Shapes:
-    """Shapes that practically all micro-batches of `num_rows` rows fit into, from the config and the rows alone.
-
-    The number of predicted tokens is binomial where they are chosen one by one: its mean at the largest rate, and
-    DEVIATIONS standard deviations, which one in three million micro-batches exceeds. Of chunks there is room for as
-    many as `num_rows` rows can have.
-    """
-    num_tokens, p = num_rows * rows.take(np.zeros(1, np.int64)).shape[1], masking.highest_probability
-    most = num_tokens * p + DEVIATIONS * math.sqrt(num_tokens * p * (1 - p) * TOGETHER[masking.unit])
+def fixed(predicted: PredictedTokens, rows: Rows, num_rows: int) -> Shapes:
+    """Shapes that practically all micro-batches of `num_rows` rows fit into, from objective and rows alone."""
+    num_tokens = num_rows * rows.take(np.zeros(1, np.int64)).shape[1]
     chunks = _most_chunks(rows)
-    # Each row's padding counts as a window too, and the end of the last is in the list.
+    # The padding of each row counts as a chunk, and the end of the last chunk is in the list.
     starts = _up(num_rows * (chunks + 1) + 1, MULTIPLE) if chunks > 1 else 0
-    return Shapes(_up(max(num_rows, min(num_tokens, math.ceil(most))), MULTIPLE), starts)
+    return Shapes(_up(max(num_rows, predicted.most_predicted(num_tokens)), MULTIPLE), starts)
 
 
 def _most_chunks(rows: Rows) -> int:

@@ -1,8 +1,7 @@
-"""Portable checkpoints: fp32 weights and moments in safetensors, the rest in JSON; any topology reads any other's.
+"""The format of a checkpoint: fp32 weights and moments in safetensors, everything else in JSON; any topology reads it.
 
 A checkpoint is a folder `step-00000100` with model.safetensors, optimizer.safetensors, state.json and manifest.json. It
-is written under another name and appears under its own in one step, when all of it is on the disk. No pickle is written
-or read, and no random state is kept: what a run needs besides these follows from (seed, step).
+is written under another name and renamed when all of it is on the disk. No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -11,62 +10,26 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
-from mlm_dist.checkpoint.best import Best
-from mlm_dist.engine import distributed
+from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.errors import CheckpointError
 from mlm_dist.files import sha256_of
 
-FORMAT = 1
+FORMAT = 2
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 _NAME = re.compile(r"step-(\d{8,})")
-# What runs were whose checkpoints do not say it, because they are older than the key.
-_BEFORE: dict[str, Any] = {
-    "masking.unit": "token",
-    "masking.final_probability": None,
-    "model.freeze_embeddings": False,
-    "optim.name": "adamw",
-    "batch.ramp_tokens": [None, None, None],
-}
-
-
-@dataclass(frozen=True)
-class RunState:
-    """How far a run is.
-
-    Args:
-        step: Updates done, left-out ones included.
-        samples: Samples consumed.
-        tokens: Tokens consumed.
-        skipped_steps: Updates left out because a number was not finite.
-        loss_scale: fp16's scale and the updates since it last changed; None in other precisions.
-        seconds: With `optim.hours`, time used from the first update on, else 0.
-        horizon: With `optim.hours`, these and the updates they were last estimated to hold.
-        best: The validation with the lowest held-out loss so far.
-    """
-
-    step: int = 0
-    samples: int = 0
-    tokens: int = 0
-    skipped_steps: int = 0
-    loss_scale: tuple[float, int] | None = None
-    seconds: float = 0.0
-    horizon: tuple[float, int] | None = None
-    best: Best = field(default_factory=Best)
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Read a checkpoint's manifest and hold every file against it.
+    """Read a checkpoint's manifest and compare every file with it.
 
     Raises:
-        CheckpointError: Something is missing, added or changed; the message names the file.
+        CheckpointError: A file is missing, was added or was changed; the message names it.
     """
     try:
         if (folder / "manifest.json").is_symlink():
@@ -81,80 +44,80 @@ def verify(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / 'manifest.json'} was changed")
     if version != FORMAT:
         raise CheckpointError(f"{folder} has format {version}; this version reads format {FORMAT}")
-    there = {path.name for path in folder.iterdir()}
-    for name in sorted(there ^ {*files, "manifest.json"}):
-        raise CheckpointError(f"{folder / name} is {'not part of the checkpoint' if name in there else 'missing'}")
+    existing = {path.name for path in folder.iterdir()}
+    for name in sorted(existing ^ {*files, "manifest.json"}):
+        problem = "not part of the checkpoint" if name in existing else "missing"
+        raise CheckpointError(f"{folder / name} is {problem}")
     for name, (size, sha256) in files.items():
         path = folder / name
         try:
-            good = not path.is_symlink() and path.stat().st_size == size and sha256_of(path) == sha256
+            is_good = not path.is_symlink() and path.stat().st_size == size and sha256_of(path) == sha256
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
-        if not good:
-            raise CheckpointError(f"{path} is damaged: it is not what the manifest says")
+        if not is_good:
+            raise CheckpointError(f"{path} is damaged: it differs from the manifest")
     return manifest
 
 
-def read_state(folder: Path) -> tuple[RunState, dict[str, Any]]:
-    """How far a verified checkpoint is, and the identity of its run."""
-    found = json.loads((folder / "state.json").read_text("utf-8"))
-    identity: dict[str, Any] = found.pop("identity")
-    pairs = {name: found.pop(name, None) for name in ("loss_scale", "horizon")}
-    read: dict[str, Any] = {name: pair and (float(pair[0]), int(pair[1])) for name, pair in pairs.items()}
-    seen = Best(**found.pop("best", {}))  # older checkpoints do not know
-    return RunState(**found, **read, best=seen), identity
+def write_state(folder: Path, state: Mapping[str, Any], identity: Mapping[str, Any], micro_batch: int) -> None:
+    """Write state.json.
+
+    Args:
+        folder: The checkpoint.
+        state: What `TrainState.to_json` gave.
+        identity: {config key: value} of what a resume must have in common with the run.
+        micro_batch: Rows per process and forward pass.
+    """
+    content = {**state, "micro_batch": micro_batch, "identity": dict(identity)}
+    (folder / "state.json").write_text(json.dumps(content, indent=1), "utf-8")
 
 
-def require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to go on from a run of another identity.
+def read_state(folder: Path) -> dict[str, Any]:
+    """The content of a verified checkpoint's state.json."""
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text("utf-8"))
+    return state
+
+
+def train_state(folder: Path, device: torch.device) -> TrainState:
+    """The state of the run that a verified checkpoint was saved in."""
+    return TrainState.from_json(read_state(folder), device)
+
+
+def require_same(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse to resume from a checkpoint of a run with another identity.
 
     Raises:
-        CheckpointError: Names the first key that differs, and the flag that starts anew.
+        CheckpointError: Names the first key that differs, and the flag that starts fresh.
     """
-    theirs = {**_BEFORE, **theirs}
-    for key in ours:
-        if key.startswith("model.overrides.") and key not in theirs:
+    saved = read_state(folder)["identity"]
+    for key, value in identity.items():
+        if key.startswith("model.overrides.") and key not in saved:
             continue  # a field that a newer library has added to its configurations
-        if theirs.get(key) != ours[key]:
+        if saved.get(key) != value:
             raise CheckpointError(
-                f"{key}: {folder} was made with {theirs.get(key)}, now it is {ours[key]}; set it back, name another "
-                "output_dir, or start anew with --checkpoint.resume never"
+                f"{key}: {folder} was made with {saved.get(key)}, now it is {value}; set it back, choose another "
+                "output_dir, or start fresh with --checkpoint.resume never"
             )
 
 
-def load_weights(folder: Path, core: nn.Module) -> None:
-    """Put a checkpoint's weights into a model that is not prepared yet."""
+def load_weights(folder: Path, module: nn.Module) -> None:
+    """Load a checkpoint's weights into a module that is not set up yet.
+
+    Raises:
+        CheckpointError: A weight is missing or has another shape.
+    """
     from safetensors import safe_open
 
-    with safe_open(str(folder / "model.safetensors"), framework="pt") as file, torch.no_grad():
+    path = folder / "model.safetensors"
+    with safe_open(str(path), framework="pt") as file, torch.no_grad():
         names = set(file.keys())
-        for name, parameter in core.named_parameters():
+        for name, parameter in module.named_parameters():
             if name not in names:
-                raise CheckpointError(f"{folder / 'model.safetensors'} has no {name}; it is of another model")
+                raise CheckpointError(f"{path} has no {name}; it belongs to another model")
             value = file.get_tensor(name)
             if value.shape != parameter.shape:
-                raise CheckpointError(f"{folder / 'model.safetensors'}: {name} is of another shape; of another model")
+                raise CheckpointError(f"{path}: {name} has another shape; it belongs to another model")
             parameter.copy_(value)
-
-
-def load_moments(folder: Path, accelerator: Accelerator, core: nn.Module, optimizer: Any, state: RunState) -> None:
-    """Put a checkpoint's fp32 weights and moments where the prepared optimizer keeps them; a collective."""
-    from safetensors import safe_open
-
-    with (
-        safe_open(str(folder / "model.safetensors"), framework="pt") as weights,
-        safe_open(str(folder / "optimizer.safetensors"), framework="pt") as moments,
-    ):
-        distributed.set_full_state(
-            accelerator,
-            core,
-            optimizer,
-            weights=weights.get_tensor,
-            # A copy: what the library gives is a view of the file, which would keep a removed checkpoint on the disk.
-            moments=lambda key, name: moments.get_tensor(f"{key}/{name}").clone(),
-            num_steps=state.step - state.skipped_steps,
-            loss_scale=state.loss_scale,
-        )
 
 
 def is_name(name: str) -> bool:
@@ -163,20 +126,20 @@ def is_name(name: str) -> bool:
 
 
 def name_of(step: int) -> str:
-    """The folder name of an update's checkpoint."""
+    """The folder name of a step's checkpoint."""
     return f"step-{step:08d}"
 
 
 def step_of(path: Path) -> int:
-    """The update that a checkpoint was written after, by its folder's name."""
+    """The step that a checkpoint was saved after, by the name of its folder."""
     return int(path.name.rsplit("-", 1)[1])
 
 
 def published(folder: Path) -> list[Path]:
-    """What stands below a folder under a checkpoint's name, good or damaged."""
+    """The folders with a checkpoint's name below a folder, good or damaged."""
     return [path for path in folder.glob("step-*") if path.is_dir() and is_name(path.name)]
 
 
 def digest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of what a manifest says, kept in it as `sha256`."""
+    """SHA-256 of a manifest, kept in it as `sha256`."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

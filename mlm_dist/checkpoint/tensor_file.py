@@ -16,7 +16,7 @@ import torch
 class TensorFileWriter:
     """A context manager that writes fp32 tensors in the order their shapes are announced.
 
-    The format is a 64-bit length, a JSON header with every tensor's type, shape and place, and the bytes, as specified
+    The format is a 64-bit length, a JSON header with every tensor's type, shape and offset, and the bytes, as specified
     at https://huggingface.co/docs/safetensors.
 
     Args:
@@ -44,7 +44,7 @@ class TensorFileWriter:
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Append the next tensor."""
         expected, shape = next(self._expected)
-        assert (name, tuple(tensor.shape)) == (expected, tuple(shape)), f"{name} comes out of turn"
+        assert (name, tuple(tensor.shape)) == (expected, tuple(shape)), f"{name} is out of order"
         values: Any = tensor.detach().to("cpu", torch.float32).contiguous().view(-1).numpy()
         self._write(memoryview(values).cast("B"))
 

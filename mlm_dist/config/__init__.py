@@ -5,7 +5,7 @@ from mlm_dist.config.duration import Duration
 from mlm_dist.config.flags import parse, parse_of_run
 from mlm_dist.config.learning import BatchConfig, MaskingConfig, ModelConfig, OptimConfig
 from mlm_dist.config.output import CheckpointConfig, ExportConfig, LoggingConfig, TrackingConfig, ValidationConfig
-from mlm_dist.config.tree import Config, keys, to_yaml, value_of
+from mlm_dist.config.tree import Config, flat, keys, to_dict, to_yaml, value_of
 
 __all__ = [
     "BatchConfig",
@@ -22,9 +22,11 @@ __all__ = [
     "TokenizerConfig",
     "TrackingConfig",
     "ValidationConfig",
+    "flat",
     "keys",
     "parse",
     "parse_of_run",
+    "to_dict",
     "to_yaml",
     "value_of",
 ]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,10 +120,27 @@ def value_of(config: Config, key: str) -> Any:
     return functools.reduce(getattr, key.split("."), config)
 
 
-def to_yaml(config: Config) -> str:
-    """The config as YAML that `flags.parse` reads back to an equal `Config`."""
-    import yaml
-
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as nested dicts of the types that YAML and JSON have."""
     plain = dataclasses.asdict(config)
     plain["optim"]["betas"] = list(plain["optim"]["betas"])
+    return plain
+
+
+def to_yaml(config: Config | Mapping[str, Any]) -> str:
+    """A config, or its nested dicts, as YAML that `flags.parse` reads back to an equal `Config`."""
+    import yaml
+
+    plain = to_dict(config) if isinstance(config, Config) else dict(config)
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
+    """{dotted key: value} of nested dicts, in the types that every tracker takes; lists and None become JSON."""
+    values: dict[str, bool | int | float | str] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict) and prefix + name in _SECTIONS:
+            values |= flat(value, f"{prefix}{name}.")
+        else:
+            values[prefix + name] = value if isinstance(value, bool | int | float | str) else json.dumps(value)
+    return values

@@ -1,30 +1,39 @@
-"""Making good use of the processor where there is no GPU: its cores, and memory that is used again."""
+"""Threads and memory of a process that computes on the CPU."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 
 import torch
 
-from mlm_dist.engine import topology
+from mlm_dist import ranks
+from mlm_dist.engine.device import num_cores
 
 # Parameters of glibc's mallopt (see its manual page).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
-def settle() -> None:
-    """Give this process its share of the machine's cores, and let it keep the memory that it frees."""
-    # The launcher sets one OpenMP thread per process; the cores are there to be used.
-    torch.set_num_threads(max(1, topology.num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+@contextlib.contextmanager
+def cpu_settings() -> Iterator[None]:
+    """Give this process its share of the machine's cores inside, and let it keep the memory it frees."""
+    threads = torch.get_num_threads()
+    # The launcher sets one OpenMP thread per process.
+    torch.set_num_threads(max(1, num_cores() // ranks.local_world_size()))
     _keep_freed_memory()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _keep_freed_memory() -> None:
-    """Ask glibc not to give large blocks back to the system.
+    """Ask glibc not to return large blocks to the system.
 
-    Every update frees what the next one needs. Given back, it comes again as pages that the system must clear first,
-    which takes a tenth to a third of an update.
+    Every step frees what the next one needs. If it is returned, it comes back as pages that the system must clear
+    first, which takes a tenth to a third of a step.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:  # not on Windows, macOS or musl

@@ -1,4 +1,4 @@
-"""Memory a run takes on each device, from formulas: nothing is allocated, and no process group is needed."""
+"""Memory of a run on each device, from formulas: nothing is allocated, and no process group is needed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-from mlm_dist.config import Config
-from mlm_dist.engine.topology import BYTES, Topology
+from mlm_dist.engine.launch import BYTES, Launch
 from mlm_dist.errors import ModelError
 from mlm_dist.optim import optimizers
 
-# What is left free of a device: its context, the libraries' workspaces, and gaps between allocations.
+# The rest of a device holds its context, workspaces of libraries, and gaps between allocations.
 GPU_SHARE, GPU_CONTEXT = 0.9, 512 << 20
 HOST_SHARE = 0.75
 BUCKET = 25_000_000  # elements DeepSpeed gathers before it reduces them, where no JSON says otherwise
@@ -20,10 +19,10 @@ _GATED = {"modernbert", "nomic_bert", "eurobert"}  # their feed-forward layers h
 
 @dataclass(frozen=True)
 class Shape:
-    """What memory depends on in a model.
+    """The properties of a model that its memory depends on.
 
     Args:
-        parameters: How many, each tied one counted once.
+        parameters: Number of parameters, tied ones once.
         layers: Transformer layers.
         hidden: Width of the residual stream.
         intermediate: Width inside a feed-forward layer.
@@ -31,8 +30,8 @@ class Shape:
         vocabulary: Tokens.
         gated: Whether feed-forward layers have a gate.
         dropout: Whether there is dropout outside attention.
-        fused: Whether attention has a fast way, which keeps little or nothing of its scores.
-        on_cpu: Whether it runs on the CPU, where attention and norms are computed in ways of our own.
+        fused: Whether attention has a fused kernel, which keeps little or nothing of its scores.
+        on_cpu: Whether it runs on the CPU, with custom kernels for attention and norms.
     """
 
     parameters: int
@@ -49,13 +48,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes per device at the fullest moment of an update.
+    """Bytes per device at the peak of a step.
 
     Args:
         weights: The weights, and their copies in other precisions.
-        gradients: The gradients, and what they are exchanged through.
-        moments: What the optimizer keeps of what it updates.
-        activations: What the forward pass keeps for the backward pass, logits included.
+        gradients: The gradients, and the buckets they are exchanged in.
+        moments: The optimizer's moments.
+        activations: Tensors that the forward pass keeps for the backward pass, logits included.
         host: Bytes of host memory per process that DeepSpeed offloads to.
     """
 
@@ -67,7 +66,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it on the device."""
+        """Sum of the bytes on the device."""
         return self.weights + self.gradients + self.moments + self.activations
 
 
@@ -76,11 +75,11 @@ def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool =
 
     Args:
         architecture: The configuration.
-        vocab_size: Tokens, where the tokenizer is still to be trained.
-        on_cpu: Whether it runs on the CPU, where attention is our own.
+        vocab_size: Number of tokens, if the tokenizer is still to be trained.
+        on_cpu: Whether it runs on the CPU.
 
     Raises:
-        ModelError: It is no encoder with layers and heads.
+        ModelError: The configuration has no layers or heads.
     """
     import torch
     from transformers import AutoModelForMaskedLM
@@ -110,83 +109,99 @@ def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool =
     )
 
 
-def estimate(config: Config, shape: Shape, topology: Topology, micro_size: int) -> Memory:
-    """Memory of an update with micro-batches of `micro_size` rows; see `states` and `activations`."""
-    weights, gradients, moments, host = states(config, shape, topology)
-    return Memory(weights, gradients, moments, activations(config, shape, topology.precision, micro_size), host)
+@dataclass(frozen=True)
+class Settings:
+    """What the memory of a step depends on besides the model and the launch.
+
+    Args:
+        max_length: Tokens per row.
+        predicted: Largest fraction of the positions at which logits are computed.
+        optimizer: Name of the optimizer.
+        freeze_embeddings: Whether the token embeddings are not trained.
+    """
+
+    max_length: int
+    predicted: float
+    optimizer: str
+    freeze_embeddings: bool
 
 
-def states(config: Config, shape: Shape, topology: Topology) -> tuple[int, int, int, int]:
+def estimate(settings: Settings, shape: Shape, launch: Launch, micro_size: int) -> Memory:
+    """Memory of a step with micro-batches of `micro_size` rows; see `states` and `activations`."""
+    weights, gradients, moments, host = states(settings, shape, launch)
+    return Memory(weights, gradients, moments, activations(settings, shape, launch.precision, micro_size), host)
+
+
+def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, int, int]:
     """Bytes of weights, gradients and moments on each device, and of what is offloaded to the host.
 
     With N parameters, T of them trained, on P processes, after Rajbhandari et al., 2020 (ZeRO,
-    https://arxiv.org/abs/1910.02054, section 3): AdamW keeps 8 T bytes of moments in fp32, others no more, see
-    `optimizers.moment_bytes`. Plain and DDP runs keep weights (4 N) and gradients (4 T) in fp32, and autocast's 16-bit
+    https://arxiv.org/abs/1910.02054, section 3): AdamW keeps 8 T bytes of moments in fp32; for others
+    see `optimizers.moment_bytes`. Plain and DDP runs keep weights (4 N) and gradients (4 T) in fp32, and autocast's 16-bit
     copies of the weights (2 N); DDP's buckets are the gradients. DeepSpeed computes on e N bytes of weights and e T of
     gradients, e being 2 or 4, and updates fp32 copies (4 T), which it divides by P with the moments; stage 2 divides
-    the gradients too, and stage 3 the weights. Two of its buckets are there at once. FSDP2 divides all fp32 states by P
+    the gradients too, and stage 3 the weights. Two of its buckets exist at once. FSDP2 divides all fp32 states by P
     and gathers the weights of two layers at a time.
     """
-    n, p, e = shape.parameters, topology.num_processes, BYTES[topology.precision]
-    trained = n - (shape.vocabulary * shape.hidden if config.model.freeze_embeddings else 0)
+    n, p, e = shape.parameters, launch.world_size, BYTES[launch.precision]
+    trained = n - (shape.vocabulary * shape.hidden if settings.freeze_embeddings else 0)
     hidden = shape.layers * shape.hidden * (4 * shape.hidden + (3 if shape.gated else 2) * shape.intermediate)
-    moments = optimizers.moment_bytes(config.optim.name, trained, hidden)
-    if topology.sharding == "fsdp2":
+    moments = optimizers.moment_bytes(settings.optimizer, trained, hidden)
+    if launch.sharding == "fsdp2":
         return 4 * n // p + 2 * e * n // max(shape.layers, 1), 4 * trained // p, moments // p, 0
-    if topology.sharding != "zero":
+    if launch.sharding != "zero":
         return 4 * n + (e if e < 4 else 0) * n, 4 * trained, moments, 0
-    zero = topology.deepspeed.get("zero_optimization", {})
+    zero = launch.deepspeed.get("zero_optimization", {})
     bucket = zero.get("reduce_bucket_size", BUCKET)
     bucket = 2 * e * min(trained, int(bucket) if isinstance(bucket, int | float) else BUCKET)
-    master, moments, weights = 4 * trained // p, moments // p, e * n // (p if topology.stage == 3 else 1)
-    gradients = e * trained // (p if topology.stage >= 2 else 1)
+    master, moments, weights = 4 * trained // p, moments // p, e * n // (p if launch.stage == 3 else 1)
+    gradients = e * trained // (p if launch.stage >= 2 else 1)
     host = 0
-    if "optimizer" in topology.offload:
+    if "optimizer" in launch.offload:
         host += master + moments + gradients
         master = moments = gradients = 0
-    if "param" in topology.offload:
+    if "param" in launch.offload:
         host += weights
         weights = 2 * e * n // max(shape.layers, 1)
     return weights + master, gradients + bucket, moments, host
 
 
-def activations(config: Config, shape: Shape, precision: str, micro_size: int) -> int:
+def activations(settings: Settings, shape: Shape, precision: str, micro_size: int) -> int:
     """Bytes that a forward pass of `micro_size` rows keeps, and the first of the backward pass adds.
 
     After Korthikanti et al., 2022 (https://arxiv.org/abs/2205.05198, section 4.1), per token and layer: the input of
-    the query, key and value projections, these three, attention's output, the input of the feed-forward layer, its
-    inside before and after the non-linearity, all in the precision of the products; the two norms' inputs in fp32, on
-    the CPU in that of the products; a byte for each dropout mask. Attention keeps something of each score, that is per
-    head and pair of positions, only where no fused kernel computes it: 9 bytes in fp32 (the softmax's output, with and
-    without dropout, and the mask), and 13 under autocast, which computes the softmax in fp32; on the CPU our own keeps
-    the softmax's output and a byte for the mask. The head keeps logits at the predicted positions alone: as they are,
-    in fp32, their logarithms, and the gradients of both. One layer is added for what the backward pass works in.
+    the query, key and value projections, their three outputs, attention's output, the input of the feed-forward layer,
+    its inside before and after the non-linearity, all in the precision of the products; the inputs of both norms in
+    fp32, on the CPU in that of the products; a byte for each dropout mask. Attention keeps values per head and pair of
+    positions only without a fused kernel: 9 bytes in fp32 (the softmax's output, with and without dropout, and the
+    mask), and 13 under autocast, which computes the softmax in fp32; the CPU kernel keeps the softmax's output and a
+    byte for the mask. The head keeps logits at predicted positions only: in their precision, in fp32, their logarithms,
+    and the gradients of both. One layer is added as working memory of the backward pass.
     """
     e = BYTES[precision]
     h, inside = shape.hidden, shape.intermediate * (4 if shape.gated else 2)
-    length = config.rows.max_length
+    length = settings.max_length
     masks = 2 * h if shape.dropout else 0
     per_score = (9 if e == 4 else 13) if not shape.fused else e + shape.dropout if shape.on_cpu else 0
     norms = (e if shape.on_cpu else 4) * 2 * h
     per_layer = e * (6 * h + inside) + norms + masks + shape.heads * length * per_score
     embeddings = 4 * 3 * h
-    predicted = config.masking.highest_probability if config.model.masked_head else 1.0
     per_logit = 12 if e == 4 else 16
-    head = predicted * (4 * e * h + per_logit * shape.vocabulary)
+    head = settings.predicted * (4 * e * h + per_logit * shape.vocabulary)
     return int(micro_size * length * ((shape.layers + 1) * per_layer + embeddings + head))
 
 
-def available(topology: Topology) -> int:
+def available(launch: Launch) -> int:
     """Bytes of each device that a run may fill; on the CPU the processes share the memory."""
-    if topology.device.kind == "cuda":
-        return int(GPU_SHARE * topology.device.memory) - GPU_CONTEXT
-    return int(HOST_SHARE * topology.device.memory) // topology.local_processes
+    if launch.device.kind == "cuda":
+        return int(GPU_SHARE * launch.device.memory) - GPU_CONTEXT
+    return int(HOST_SHARE * launch.device.memory) // launch.local_world_size
 
 
-def most_rows(config: Config, shape: Shape, topology: Topology) -> int:
-    """The most rows a micro-batch may have to fit a device; at least 1, whether or not that fits."""
-    free = available(topology) - estimate(config, shape, topology, 0).total
-    return max(1, free // activations(config, shape, topology.precision, 1))
+def most_rows(settings: Settings, shape: Shape, launch: Launch) -> int:
+    """The largest micro-batch that fits a device, in rows; at least 1, whether or not it fits."""
+    free = available(launch) - estimate(settings, shape, launch, 0).total
+    return max(1, free // activations(settings, shape, launch.precision, 1))
 
 
 def _number(found: Any, name: str) -> float:

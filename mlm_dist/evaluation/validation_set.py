@@ -1,4 +1,4 @@
-"""What a model is validated on: the rows its corpus holds out, and some of a second corpus, by the same masks."""
+"""The validation set of a run: rows that are not trained on, and some of a second source, always corrupted alike."""
 
 from __future__ import annotations
 
@@ -6,114 +6,120 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
 
-from mlm_dist import second_corpus
 from mlm_dist.batches.loader import validation_batches
-from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.shapes import Rows
-from mlm_dist.config import Config
 from mlm_dist.corpus import sentences
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
-from mlm_dist.evaluation.frequency_bands import by_frequency
+from mlm_dist.engine.protocol import Engine
 from mlm_dist.evaluation.pseudo_likelihood import PseudoLikelihood, one_by_one
-from mlm_dist.evaluation.validation import Validation, evaluate, unigram_loss
+from mlm_dist.evaluation.validation import evaluate, unigram_baseline
+from mlm_dist.objectives.figures import Validation
+from mlm_dist.objectives.protocol import Objective
+
+BASELINE_ROWS = 256  # at a time
 
 
-class HeldOut:
-    """The held-out rows of a corpus; made on every process, where no process group is needed.
+class ValidationSet:
+    """The validation rows of a corpus; every rank makes one.
 
     Args:
-        config: The run. What `validation.second_source` names is prepared with the tokenizer of the corpus.
-        corpus: The run's corpus.
-
-    Raises:
-        ConfigError: The second source cannot be used.
+        corpus: The corpus of the run.
+        second: The corpus of `validation.second_source`, and the split of it to use; None without one.
     """
 
-    def __init__(self, config: Config, corpus: PreparedCorpus) -> None:
+    def __init__(self, corpus: PreparedCorpus, second: tuple[PreparedCorpus, str] | None = None) -> None:
         self._corpus = corpus
         self._rows = corpus.rows("validation")
-        self._bands = by_frequency(corpus.token_counts, corpus.domain_tokens)
-        self._second: PreparedCorpus | None = None
-        if config.validation.second_source is not None:
-            self._second, rows = second_corpus.to_validate(config, corpus)
-            # No more than of the own corpus, so that it takes no more time; as many give a figure of the same weight.
-            self._second_rows = Spread(rows, len(self._rows))
+        self._second = None if second is None else second[0]
+        if second is not None:
+            # At most as many rows as the main corpus has, so that it takes no more time.
+            self._second_rows = EvenlySpaced(second[0].rows(second[1]), len(self._rows))
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def facts(self, masker: Masker) -> dict[str, Any]:
-        """What a run says of it when it begins; on one process."""
+    def baseline(self, objective: Objective) -> dict[str, Any]:
+        """The unigram baseline, and what the second source is; on one rank."""
         if not len(self):
             return {}
-        batches = validation_batches(self._rows, masker, 256, 1, 0)
-        found: dict[str, Any] = {"unigram_loss": unigram_loss(self._corpus.token_counts, batches)}
+        batches = validation_batches(self._rows, objective.validation_corruption, BASELINE_ROWS)
+        facts: dict[str, Any] = {"unigram_loss": unigram_baseline(self._corpus.token_counts, batches)}
         if self._second is not None:
-            found["second_source"] = self._second.manifest["source"]["location"]
-            found["second_corpus"] = self._second.digest
-        return found
+            facts["second_source"] = self._second.manifest["source"]["location"]
+            facts["second_corpus"] = self._second.digest
+        return facts
 
-    def evaluate(
-        self, accelerator: Accelerator, model: Any, masker: Masker, micro_size: int, *, static: bool = False
-    ) -> Validation:
-        """Evaluate a prepared model on both corpora; with `static` all micro-batches have one shape; a collective."""
-        share = accelerator.num_processes, accelerator.process_index
-        batches = validation_batches(self._rows, masker, micro_size, *share, static=static)
-        found = evaluate(accelerator, model, batches, self._bands)
-        if self._second is None:
-            return found
-        batches = validation_batches(self._second_rows, masker, micro_size, *share, static=static)
-        return dataclasses.replace(found, second=evaluate(accelerator, model, batches))
+    def evaluate(self, engine: Engine, objective: Objective, micro_size: int, *, static: bool = False) -> Validation:
+        """Evaluate the engine's model; collective.
+
+        Args:
+            engine: The engine.
+            objective: The objective.
+            micro_size: Rows per forward pass.
+            static: Whether all micro-batches have the same shape.
+        """
+
+        def on(rows: Rows) -> Validation:
+            corruption = objective.validation_corruption
+            batches = validation_batches(rows, corruption, micro_size, engine.rank, engine.world_size, static=static)
+            return evaluate(engine, objective, batches)
+
+        result = on(self._rows)
+        return result if self._second is None else dataclasses.replace(result, second=on(self._second_rows))
 
     def pseudo_likelihood(
-        self, accelerator: Accelerator, model: Any, count: int, micro_size: int
+        self, engine: Engine, objective: Objective, count: int, micro_size: int
     ) -> PseudoLikelihood | None:
-        """Evaluate a prepared model on so many held-out sentences, each token masked in turn; a collective.
+        """Evaluate the engine's model on sentences of the validation set, masking each token in turn; collective.
+
+        Args:
+            engine: The engine.
+            objective: The objective.
+            count: Number of sentences.
+            micro_size: Rows per forward pass.
 
         Returns:
-            None where no sentence is wanted, or the held-out documents have none that fits into a row.
+            None if `count` is 0, or if no sentence fits into a row.
         """
         if not count:
             return None
         tokenizer, max_length = self._corpus.tokenizer, self._rows.max_length
         special = loading.special_tokens(tokenizer)
         texts = (text for _, _, text in self._corpus.documents("validation"))
-        found = [tokenizer.backend_tokenizer.encode(sentence).ids for sentence in sentences.sample(texts, count)]
-        found = [ids for ids in found if len(ids) <= max_length and set(ids) - set(special.all)]
-        if not found:
+        encoded = [tokenizer.backend_tokenizer.encode(sentence).ids for sentence in sentences.sample(texts, count)]
+        encoded = [ids for ids in encoded if len(ids) <= max_length and set(ids) - set(special.all)]
+        if not encoded:
             return None
-        share = micro_size, accelerator.num_processes, accelerator.process_index
-        batches = one_by_one(found, special.all, special.mask, special.pad, *share)
-        result = evaluate(accelerator, model, batches)
-        return PseudoLikelihood(len(found), result.num_masked, -result.loss)
+        batches = one_by_one(encoded, special, micro_size, engine.rank, engine.world_size)
+        result = evaluate(engine, objective, batches)
+        return PseudoLikelihood(len(encoded), result.num_masked, -result.loss)
 
 
-class Spread:
-    """Some rows of a split, evenly spread over it.
+class EvenlySpaced:
+    """Some rows of a split, evenly spaced over it; see `Rows`.
 
     Args:
         rows: The split.
-        most: How many at most.
+        most: How many rows at most.
     """
 
     def __init__(self, rows: Rows, most: int) -> None:
         count = min(len(rows), most)
-        self._rows, self._chosen = rows, np.arange(count) * len(rows) // max(count, 1)
+        self._rows, self._indices = rows, np.arange(count) * len(rows) // max(count, 1)
 
     def __len__(self) -> int:
-        return len(self._chosen)
+        return len(self._indices)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """See `Rows`."""
-        return self._rows.take(self._chosen[indices])
+        return self._rows.take(self._indices[indices])
 
     def chunks(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Rows`."""
-        return self._rows.chunks(self._chosen[indices])
+        return self._rows.chunks(self._indices[indices])
 
     def words(self, indices: np.ndarray) -> np.ndarray:
         """See `Rows`."""
-        return self._rows.words(self._chosen[indices])
+        return self._rows.words(self._indices[indices])

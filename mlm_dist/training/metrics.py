@@ -1,4 +1,4 @@
-"""The record of a run: metrics.jsonl first, the trackers beside it."""
+"""The metrics of a run: metrics.jsonl first, the trackers beside it."""
 
 from __future__ import annotations
 
@@ -6,111 +6,92 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
-
+from mlm_dist.checkpoint.state import TrainState
+from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import ConfigError
-from mlm_dist.evaluation.validation import Validation
 from mlm_dist.files import write_bytes
+from mlm_dist.objectives.figures import Validation, finite
 from mlm_dist.training.step import StepResult
 
 
 class Metrics:
-    """Collects what updates did and writes a line when one is due. Made and called on every process.
-
-    Between lines it keeps tensors and asks nothing of the device.
+    """Writes the lines of metrics.jsonl. Every rank makes one and calls it; rank 0 writes.
 
     Args:
-        accelerator: The processes, its trackers started.
-        path: metrics.jsonl; written by the main process alone.
-        step: The update the run goes on from; later lines of an earlier try are taken out.
-        tokens: Tokens consumed until then.
-        skipped_steps: Updates left out until then.
+        engine: The engine, whose trackers get the same values.
+        path: metrics.jsonl.
+        state: The state that the run starts from; later lines of an earlier process are removed.
     """
 
-    def __init__(
-        self, accelerator: Accelerator, path: Path, step: int = 0, tokens: int = 0, skipped_steps: int = 0
-    ) -> None:
-        self._accelerator = accelerator
-        self._folder = f"{path.parent}/"
-        # The held-out losses of the run so far, by step; of the main process, which alone reads and writes the file.
-        self.held_out: dict[int, float] = {}
-        if accelerator.is_main_process:
-            kept = [line for line in read(path) if step and line["kind"] != "end" and line.get("step", 0) <= step]
-            lines = "".join(json.dumps(line) + "\n" for line in kept)
-            write_bytes(path, lines.encode())
+    def __init__(self, engine: Engine, path: Path, state: TrainState) -> None:
+        self._engine, self._path = engine, path
+        # The validation losses of the whole run, by step; on rank 0, which alone reads and writes the file.
+        self.validation_losses: dict[int, float] = {}
+        if engine.is_main:
+            lines = [line for line in read(path) if line["kind"] != "end" and line.get("step", 0) <= state.step]
+            kept = lines if state.step else []
+            write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
             losses = ((line["step"], line["loss"]) for line in kept if line["kind"] == "validation")
-            self.held_out = {at: math.nan if loss is None else loss for at, loss in losses}
-        # Kept open for the run's length and flushed line by line, so that a killed run leaves whole lines.
-        self._file = open(path, "a", encoding="utf-8") if accelerator.is_main_process else None  # noqa: SIM115
-        self._tokens = torch.tensor(tokens, dtype=torch.int64, device=accelerator.device)
-        self._tokens_at_last_line = tokens
+            self.validation_losses = {step: math.nan if loss is None else loss for step, loss in losses}
+        # Kept open while the run lasts and flushed line by line, so that a killed run leaves whole lines.
+        self._file = open(path, "a", encoding="utf-8") if engine.is_main else None  # noqa: SIM115
+        self._tokens_at_last_line = int(state.tokens)
         self._seconds = 0.0
         self._since = time.perf_counter()
-        self._pauses = 0  # that are going on, one inside the other
-        self._last: StepResult | None = None
-        self.skipped_steps = skipped_steps
+        self._pauses = 0  # nested
 
     def start(self, **facts: Any) -> None:
-        """Write the `start` line."""
+        """Write the `start` line: numbers and short names."""
         self._write("start", facts)
 
-    def record(self, result: StepResult) -> None:
-        """Take note of an update."""
-        self._last = result
-        self._tokens += result.num_tokens
-
-    @property
-    def tokens(self) -> int:
-        """Tokens consumed since the run began; waits for the device."""
-        return int(self._tokens)
-
     def train_line(
-        self,
-        step: int,
-        samples: int,
-        learning_rate: float,
-        is_spike: Callable[[float | None], bool],
-        more: Mapping[str, Any],
+        self, state: TrainState, result: StepResult, terms: tuple[str, ...], lr: float, more: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Write the `train` line of the update recorded last; a collective.
+        """Write the `train` line of a step; collective, waits for the device.
 
-        `step` counts finished updates; `samples` and `tokens` are totals since the run began; `loss`, `masked_tokens`
-        and `grad_norm` belong to this update; `tokens_per_second` is over the time since the last line, validation and
-        saving left out; `spike` is what `is_spike` makes of the loss; `more` is recorded as it is.
+        `step`, `samples`, `tokens` and `skipped_steps` are totals of the run; `loss`, `masked_tokens` and `grad_norm`
+        belong to this step; `tokens_per_second` covers the time since the last line, without validations and
+        checkpoints; `spike` says whether the loss is one.
+
+        Args:
+            state: The state after the step.
+            result: The result of the step.
+            terms: Names of the terms of the loss; with several, each has a value of its own as well.
+            lr: The learning rate of the step.
+            more: Further values.
         """
-        assert self._last is not None
-        loss_sum = float(self._accelerator.reduce(self._last.loss_sum, "sum"))
-        num_masked, tokens = int(self._last.num_masked), self.tokens
+        sums, counts = self._engine.sum(result.loss_sums).tolist(), result.counts.tolist()
+        means = [value / max(count, 1) for value, count in zip(sums, counts, strict=True)]
+        loss, tokens = finite(sum(means)), int(state.tokens)
         now = time.perf_counter()
         seconds = self._seconds + now - self._since
-        loss = _finite(loss_sum / max(num_masked, 1))
         line = {
-            "step": step,
+            "step": state.step,
             "loss": loss,
-            "learning_rate": learning_rate,
-            "grad_norm": _finite(float(self._last.grad_norm)),
-            "samples": samples,
+            "learning_rate": lr,
+            "grad_norm": finite(float(result.grad_norm)),
+            "samples": state.samples,
             "tokens": tokens,
-            "masked_tokens": num_masked,
+            "masked_tokens": counts[0],
             "tokens_per_second": round((tokens - self._tokens_at_last_line) / max(seconds, 1e-9), 1),
-            "skipped_steps": self.skipped_steps,
-            "spike": is_spike(loss),
+            "skipped_steps": int(state.skipped_steps),
+            "spike": state.loss_average.is_spike(loss),
+            **({f"loss_{term}": finite(mean) for term, mean in zip(terms, means, strict=True)} if len(terms) > 1 else {}),
             **more,
         }
         self._tokens_at_last_line, self._seconds, self._since = tokens, 0.0, now
         self._write("train", line)
-        self._track("train", line, step)
+        self._track("train", line, state.step)
         return line
 
-    def validation_line(self, step: int, found: Validation) -> dict[str, Any]:
+    def validation_line(self, step: int, result: Validation) -> dict[str, Any]:
         """Write a `validation` line."""
-        line = {"step": step, **found.figures()}
-        self.held_out[step] = found.loss
+        line = {"step": step, **result.figures()}
+        self.validation_losses[step] = result.loss
         self._write("validation", line)
         self._track("validation", line, step)
         return line
@@ -123,7 +104,7 @@ class Metrics:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside does not count in tokens_per_second."""
+        """The time inside does not count in tokens_per_second."""
         if not self._pauses:
             self._seconds += time.perf_counter() - self._since
         self._pauses += 1
@@ -132,40 +113,35 @@ class Metrics:
         if not self._pauses:
             self._since = time.perf_counter()
 
-    def _write(self, kind: str, facts: dict[str, Any]) -> None:
+    def _write(self, kind: str, facts: Mapping[str, Any]) -> None:
         if self._file is None:
             return
-        plain = {name: _finite(value) if isinstance(value, float) else value for name, value in facts.items()}
-        with _telling_of_the_disk(self._file.name):
+        plain = {name: finite(value) if isinstance(value, float) else value for name, value in facts.items()}
+        with _disk_errors(str(self._path)):
             self._file.write(json.dumps({"kind": kind, **plain}) + "\n")
             self._file.flush()
 
-    def _track(self, kind: str, line: dict[str, Any], step: int) -> None:
+    def _track(self, kind: str, line: Mapping[str, Any], step: int) -> None:
         values = {f"{kind}/{name}": value for name, value in line.items() if name != "step" and value is not None}
-        with _telling_of_the_disk(self._folder):
-            self._accelerator.log(values, step=step)
+        with _disk_errors(f"{self._path.parent}/"):
+            self._engine.track(values, step)
 
 
 @contextlib.contextmanager
-def _telling_of_the_disk(name: str) -> Iterator[None]:
+def _disk_errors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise ConfigError(
-            f"output_dir: cannot write {name} ({error.strerror}); make room and run again: it goes on from the last "
-            "checkpoint"
+            f"output_dir: cannot write {name} ({error.strerror}); free some space and run again: the run resumes from "
+            "the last checkpoint"
         ) from None
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file, if there is one; a line that a lost machine cut short is left out."""
-    found = []
+    """The whole lines of a metrics file, if it exists; a line that a crash cut short is dropped."""
+    lines = []
     for line in path.read_text("utf-8").splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no NaN or infinity; null stands for them."""
-    return value if math.isfinite(value) else None
+            lines.append(json.loads(line))
+    return lines

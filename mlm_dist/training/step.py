@@ -1,35 +1,34 @@
-"""One update: the loss is summed over the whole global batch and divided once."""
+"""One training step: losses are summed over the whole global batch and divided once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from mlm_dist import faults, hashing
-from mlm_dist.batches.loader import MicroBatch
-from mlm_dist.engine import distributed
+from mlm_dist.batches.micro_batch import MicroBatch
+from mlm_dist.engine.protocol import Engine
+from mlm_dist.objectives.protocol import Objective
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What an update did; tensors, so that nothing waits for the device until a line is due.
+    """The result of a step; tensors, so that nothing waits for the device until a log line is due.
 
     Args:
-        loss_sum: Nats over this process's predicted tokens.
-        num_masked: Predicted tokens of the global batch.
+        loss_sums: [terms] sums over this rank's micro-batches, in nats.
+        counts: [terms] what the sums are divided by, over the global batch.
         num_tokens: Tokens of the global batch that are not padding.
-        grad_norm: Norm of the global batch's mean gradient, before clipping.
-        skipped: 1 if the update was left out because a number was not finite, else 0.
-        stop: Over 0 if any process was asked to stop before this update.
-        milliseconds: What the main process's clock said before this update.
+        grad_norm: Global norm of the gradient before clipping.
+        skipped: 1 if the step was skipped because a value was not finite, else 0; int64.
+        stop: Over 0 if any rank was asked to stop before this step.
+        milliseconds: The clock of rank 0 before this step.
     """
 
-    loss_sum: torch.Tensor
-    num_masked: torch.Tensor
+    loss_sums: torch.Tensor
+    counts: torch.Tensor
     num_tokens: torch.Tensor
     grad_norm: torch.Tensor
     skipped: torch.Tensor
@@ -37,66 +36,69 @@ class StepResult:
     milliseconds: torch.Tensor
 
 
-def reseed(seed: int, step: int, rank: int) -> None:
-    """Make the dropout of an update a function of (seed, step, rank)."""
+@dataclass(frozen=True)
+class Messages:
+    """What a rank sends to all others with the counts of a step.
+
+    Args:
+        stop: Whether this rank was asked to stop.
+        milliseconds: The clock of this rank if it is rank 0, else 0.
+    """
+
+    stop: bool = False
+    milliseconds: int = 0
+
+
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Make the dropout of a step a function of (seed, step, rank)."""
     torch.manual_seed(int(hashing.key(seed, step, rank, hashing.DROPOUT)) >> 1)
 
 
-def optimizer_step(
-    accelerator: Accelerator,
-    model: Any,
-    optimizer: Any,
-    window: Sequence[MicroBatch],
-    max_grad_norm: float | None,
-    *,
-    step: int,
-    stop_requested: bool = False,
-    milliseconds: int = 0,
-) -> StepResult:
-    """Compute the gradients of a window of micro-batches and take one step along them.
+def example_loss(engine: Engine, objective: Objective, batch: MicroBatch) -> torch.Tensor:
+    """The loss of a micro-batch by the engine's model, undivided."""
+    return torch.stack(list(objective.loss(engine.model, batch.to(engine.device)).values())).sum()
 
-    Every predicted token of the global batch weighs the same, whichever process and micro-batch it is in. Accelerate
-    divides each loss by a number of micro-batches and averages over processes, so the sums are scaled by processes x
-    micro-batches / predicted tokens. The tokens are counted before the first backward pass, because DeepSpeed updates
-    inside the last.
+
+def train_step(
+    engine: Engine,
+    objective: Objective,
+    micro_batches: Sequence[MicroBatch],
+    lr: float,
+    step: int,
+    messages: Messages = Messages(),  # noqa: B008 - it is frozen
+) -> StepResult:
+    """Compute the gradient of a global batch and take one step along it; collective.
+
+    Every predicted token of the global batch has the same weight, on whichever rank and in whichever micro-batch it is.
+    Tokens are counted over all ranks before the first backward pass, because DeepSpeed steps inside the last one.
 
     Args:
-        accelerator: The processes.
-        model: A prepared `MaskedLanguageModel` in training mode.
-        optimizer: Its prepared optimizer, the learning rate set.
-        window: This process's micro-batches, equally many on every process.
-        max_grad_norm: Gradients with a larger norm are scaled down to it.
-        step: Updates done before this one.
-        stop_requested: Whether this process was asked to stop; told to all with the counts.
-        milliseconds: What this process's clock says, if it is the one that counts, else 0; told to all as well.
+        engine: The engine, its model in training mode.
+        objective: The objective.
+        micro_batches: This rank's micro-batches, the same number on every rank.
+        lr: The learning rate.
+        step: Steps done before this one.
+        messages: What this rank sends to all others.
     """
-    device = accelerator.device
-    num_masked, num_tokens = sum(micro.num_masked for micro in window), sum(micro.num_tokens for micro in window)
-    told = [num_masked, num_tokens, int(stop_requested), milliseconds]
-    counts = torch.tensor(told, dtype=torch.int64, pin_memory=device.type == "cuda")
-    counts = accelerator.reduce(counts.to(device, non_blocking=True), "sum")
-    divisor = distributed.begin_window(accelerator, len(window))
-    scale = accelerator.num_processes * divisor / counts[0].clamp(min=1)
-    loss_sum = torch.zeros((), device=device)
-    grad_norm: torch.Tensor | None = None
-    skipped: torch.Tensor | None = None
-    for micro in window:
-        batch = micro.to(device)
-        with accelerator.accumulate(model):
-            loss = model(*batch.inputs).loss_sum
-            if faults.planned("nan", step, accelerator.process_index):
-                loss = loss * float("nan")
-            accelerator.backward(loss * scale)
-            faults.kill_here("mid_step", step, accelerator.process_index)
-            if accelerator.sync_gradients:
-                grad_norm = distributed.clip_and_measure(accelerator, model, max_grad_norm)
-                if grad_norm is not None:
-                    skipped = distributed.leave_out_if_not_finite(accelerator, optimizer, grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-        loss_sum += loss.detach()
-    if grad_norm is None:
-        grad_norm = distributed.grad_norm_of_last_step(model)
-    if skipped is None:
-        skipped = distributed.was_left_out(accelerator)
-    return StepResult(loss_sum, counts[0], counts[1], grad_norm, skipped, counts[2], counts[3])
+    device, terms = engine.device, objective.terms
+    counted = [objective.count(batch) for batch in micro_batches]
+    sent = [sum(counts[term] for counts in counted) for term in terms]
+    sent += [sum(batch.num_tokens for batch in micro_batches), int(messages.stop), messages.milliseconds]
+    local = torch.tensor(sent, dtype=torch.int64, pin_memory=device.type == "cuda")
+    received = engine.sum(local.to(device, non_blocking=True))
+    counts = received[: len(terms)]
+
+    scales = engine.begin_step(lr, len(micro_batches)) / counts.clamp(min=1)
+    loss_sums = torch.zeros(len(terms), device=device)
+    for batch in micro_batches:
+        with engine.micro_batch():
+            losses = objective.loss(engine.model, batch.to(device))
+            sums = torch.stack([losses[term] for term in terms])
+            if faults.planned("nan", step, engine.rank):
+                sums = sums * float("nan")
+            engine.backward((sums * scales).sum())
+        faults.kill_here("mid_step", step, engine.rank)
+        loss_sums += sums.detach()
+    outcome = engine.finish_step()
+    num_tokens, stop, milliseconds = received[len(terms) :].unbind()
+    return StepResult(loss_sums, counts, num_tokens, outcome.grad_norm, outcome.skipped.long(), stop, milliseconds)

@@ -1,71 +1,56 @@
-"""How long an update takes here: a few of them on random tokens and random weights, so that nothing is fetched."""
+"""The time of a step on this machine: a few steps on random tokens and random weights, so that nothing is fetched."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import Any
 
 import numpy as np
 import torch
 
-from mlm_dist.batches.global_batch import BatchPlan
-from mlm_dist.batches.loader import assemble
 from mlm_dist.batches.masking import Masker
-from mlm_dist.config import Config, TrackingConfig
-from mlm_dist.engine import distributed
-from mlm_dist.model.masked_lm import MaskedLanguageModel
-from mlm_dist.optim.parameter_groups import build_optimizer
-from mlm_dist.training.step import optimizer_step
+from mlm_dist.batches.micro_batch import Samples, assemble
+from mlm_dist.engine.start import start
+from mlm_dist.objectives.masked_lm import MaskedLM
+from mlm_dist.optim.optimizers import build_optimizer
+from mlm_dist.spec import Spec
+from mlm_dist.training.step import train_step
 
-NUM_UPDATES = 3
-CPU_TOKENS = 4096  # measured at most; a CPU is as fast on these as on more
+NUM_STEPS = 3
+CPU_TOKENS = 4096  # measured at most; more do not make a CPU faster
+MIDDLE = 0.5  # of the run, on which the masking rate may depend
 
 
-def seconds_per_update(config: Config, architecture: Any, plan: BatchPlan) -> float:
-    """Seconds of an update of this process, data loading aside: the fastest of a few, after one to warm up.
+def seconds_per_step(spec: Spec) -> float:
+    """Seconds of a step of one process, without data loading: the fastest of a few, after a first one.
 
     Args:
-        config: The run.
-        architecture: The model's transformers configuration.
-        plan: The batch of a single process.
+        spec: The run, with one process.
     """
     from transformers import AutoModelForMaskedLM
 
-    accelerator = distributed.start(dataclasses.replace(config, tracking=TrackingConfig([])), plan)
-    on_cpu = accelerator.device.type == "cpu"
-    rows = min(plan.micro_size, max(1, CPU_TOKENS // config.rows.max_length)) if on_cpu else plan.micro_size
-    core = MaskedLanguageModel(
-        AutoModelForMaskedLM.from_config(architecture, dtype=torch.float32), masked_head=config.model.masked_head
-    )
-    model, optimizer = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, 1e-5))
-    vocab_size, samples = int(architecture.vocab_size), np.arange(rows)
-    masker = Masker(config.masking, config.seed, 0, (0,), vocab_size)
-    batch = assemble(
-        _RandomRows(vocab_size, config.rows.max_length),
-        masker,
-        np.zeros_like(samples),
-        samples,
-        rows,
-        progress=np.full(rows, 0.5),
-    )
-    times = []
-    for step in range(1 + NUM_UPDATES):
-        began = time.perf_counter()
-        result = optimizer_step(accelerator, model, optimizer, [batch], config.optim.max_grad_norm, step=step)
-        float(result.grad_norm)  # waits for the device
-        times.append(time.perf_counter() - began)
-    accelerator.free_memory(model, optimizer)
-    return min(times[1:]) * plan.accumulation * plan.micro_size / rows
+    batch, length, vocab_size = spec.batch, spec.corpus.rows.max_length, int(spec.architecture.vocab_size)
+    on_cpu = spec.launch.device.kind == "cpu"
+    rows = min(batch.micro_size, max(1, CPU_TOKENS // length)) if on_cpu else batch.micro_size
+    objective = MaskedLM(Masker(spec.masking, spec.seed, 0, (0,), vocab_size))
+    samples = np.arange(rows)
+    wanted = Samples(np.zeros_like(samples), samples, progress=np.full(rows, MIDDLE))
+    micro_batch = assemble(_RandomRows(vocab_size, length), objective.corruption, wanted, rows)
+    with start(spec.launch, batch, spec.optim.max_grad_norm) as engine:
+        model = AutoModelForMaskedLM.from_config(spec.architecture, dtype=torch.float32)
+        module = objective.module(model, masked_head=spec.model.masked_head, packed=False)
+        engine.setup(module, build_optimizer(module, spec.optim))
+        times = []
+        for step in range(1 + NUM_STEPS):
+            began = time.perf_counter()
+            result = train_step(engine, objective, [micro_batch], spec.optim.lr, step)
+            float(result.grad_norm)  # waits for the device
+            times.append(time.perf_counter() - began)
+    return min(times[1:]) * batch.accumulation * batch.micro_size / rows
 
 
 class _RandomRows:
-    """Full rows of random tokens.
-
-    Args:
-        vocab_size: Tokens there are.
-        length: Tokens in a row.
-    """
+    """Full rows of random tokens; see `Rows`."""
 
     def __init__(self, vocab_size: int, length: int) -> None:
         self._vocab_size, self._length = vocab_size, length
@@ -80,5 +65,5 @@ class _RandomRows:
     def chunks(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(indices), self._length), np.ones(len(indices), np.int64)
 
-    def words(self, indices: np.ndarray) -> np.ndarray:
+    def words(self, indices: np.ndarray) -> Any:
         return np.ones((len(indices), self._length), bool)

@@ -1,4 +1,4 @@
-"""Bands of tokens by how often the training rows hold them, so that an accuracy tells which words were learnt."""
+"""Bands of tokens by their frequency in the training rows: an accuracy per band shows which words were learnt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Bands:
     """Which tokens belong to which band.
 
     Args:
-        names: What the bands are called.
+        names: Names of the bands.
         membership: [vocabulary, bands], bool; a token may be in several bands, or in none.
     """
 
@@ -28,20 +28,20 @@ NO_BANDS = Bands((), np.empty((0, 0), bool))
 
 
 def by_frequency(token_counts: np.ndarray, domain_tokens: Iterable[int] = ()) -> Bands:
-    """Four bands that a quarter of the training tokens falls into each, and one of the tokens that were added.
+    """Four bands, each with a quarter of the training tokens, and one of the domain tokens if there are any.
 
-    Tokens are lined up from frequent to rare. The first band is those few whose occurrences make up the first quarter
-    of the text, the last is the many that make up the last quarter, and those that training never saw. So each band
-    has about as many held-out tokens to be right about, whatever the language and the size of the vocabulary. A token
-    that lies across a border belongs where its middle is.
+    Tokens are sorted from frequent to rare. The first band holds the few tokens whose occurrences make up the first
+    quarter of the text; the last holds the many that make up the last quarter, and those that do not occur in training.
+    So each band has about as many tokens to predict, whatever the language and the size of the vocabulary. A token
+    across a border belongs to the band of its middle.
 
     Args:
-        token_counts: [vocabulary] how often each token stands in the training rows.
-        domain_tokens: Ids of the tokens that were added for the documents; they are in their quarter as well.
+        token_counts: [vocabulary] how often each token occurs in the training rows.
+        domain_tokens: Ids of the domain tokens; they are in one of the four bands as well.
     """
     order = np.argsort(-token_counts, kind="stable")
     counts = token_counts[order].astype(np.float64)
-    middle = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1.0)  # of each token in the text, from 0 to 1
+    middle = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1.0)  # position of each token in the text, from 0 to 1
     quarter = np.minimum((len(BY_FREQUENCY) * middle).astype(np.int64), len(BY_FREQUENCY) - 1)
     quarter[counts == 0] = len(BY_FREQUENCY) - 1
     membership = np.zeros((len(token_counts), len(BY_FREQUENCY)), bool)

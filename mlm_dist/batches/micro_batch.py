@@ -1,0 +1,186 @@
+"""Micro-batches: rows as tensors, with what the model sees and what it predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from mlm_dist import hashing
+from mlm_dist.batches.shapes import VARYING, Rows, Shapes
+from mlm_dist.batches.token_selection import Words
+
+IGNORED = -100
+
+
+class Corruption(Protocol):
+    """How an objective corrupts rows: what the model sees, and which tokens it predicts."""
+
+    @property
+    def needs_words(self) -> bool:
+        """Whether it must know where words begin."""
+        ...
+
+    def __call__(
+        self,
+        input_ids: np.ndarray,
+        epochs: np.ndarray,
+        samples: np.ndarray,
+        progress: np.ndarray | None = None,
+        words: Words | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Corrupt rows, as a function of its seed and the epoch and number of each row.
+
+        Args:
+            input_ids: [rows, length] tokens.
+            epochs: [rows] epoch of each row.
+            samples: [rows] number of each row in the corpus.
+            progress: [rows] position of each row in the run, from 0 to 1.
+            words: Where words and chunks begin, if `needs_words`.
+
+        Returns:
+            [rows, length] tokens that the model sees, and [rows, length] booleans: which tokens it predicts.
+        """
+        ...
+
+    def most_predicted(self, num_tokens: int) -> int:
+        """A number of predicted tokens that practically no micro-batch of `num_tokens` positions exceeds."""
+        ...
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One forward pass of one process.
+
+    Args:
+        input_ids: [rows, length] what the model sees.
+        attention_mask: [rows, length], 1 for tokens and 0 for padding; None if nothing is padded or rows are packed.
+        positions: [predicted] positions of the predicted tokens in the flattened rows.
+        labels: [predicted] their true tokens; IGNORED where `positions` is filled up.
+        cu_seq_lens: [chunks + 1], int32, where each chunk begins in the flattened rows, and their end. The padding of a
+            row counts as a chunk, and empty chunks fill up. None if no row holds several chunks.
+        row_keys: [rows], int64, a random number for the dropout of each row; on the CPU only, None in validation.
+        num_predicted: Predicted tokens.
+        num_tokens: Tokens that are not padding.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor | None
+    positions: torch.Tensor
+    labels: torch.Tensor
+    cu_seq_lens: torch.Tensor | None
+    row_keys: torch.Tensor | None
+    num_predicted: int
+    num_tokens: int
+
+    @property
+    def inputs(self) -> tuple[torch.Tensor | None, ...]:
+        """The arguments of the model's `forward`, in its order."""
+        return self.input_ids, self.attention_mask, self.positions, self.labels, self.cu_seq_lens, self.row_keys
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same on another device; pinned memory is copied without waiting."""
+        if device.type == "cpu":
+            return self
+        # A GPU draws its dropout from a generator of its own.
+        return replace(self.map(lambda tensor: tensor.to(device, non_blocking=True)), row_keys=None)
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> MicroBatch:
+        """The same with all tensors changed."""
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
+        }
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Which rows a micro-batch holds.
+
+    Args:
+        epochs: [n] epoch of each row.
+        samples: [n] number of each row.
+        row_keys: [n], uint64, what the dropout of each row depends on.
+        progress: [n] position of each row in the run, from 0 to 1, on which the masking rate may depend.
+    """
+
+    epochs: np.ndarray
+    samples: np.ndarray
+    row_keys: np.ndarray | None = None
+    progress: np.ndarray | None = None
+
+
+def assemble(
+    rows: Rows,
+    corruption: Corruption,
+    wanted: Samples,
+    num_rows: int,
+    filled_to: Shapes = VARYING,
+    pieces: int = 1,
+) -> MicroBatch:
+    """Read and corrupt rows.
+
+    Args:
+        rows: The split.
+        corruption: What the objective does to rows.
+        wanted: Which rows.
+        num_rows: Rows of the micro-batch, at least the number wanted; the others predict nothing and count nothing.
+        filled_to: How far the lists of predicted tokens and of chunks are filled up.
+        pieces: Into how many rows of equal length each row is cut; it must divide their length.
+    """
+    count = len(wanted.samples)
+    indices = np.concatenate([wanted.samples, np.zeros(num_rows - count, np.int64)])
+    input_ids = rows.take(indices)
+    lengths, num_chunks = rows.chunks(indices)
+    ends = np.cumsum(num_chunks)
+    num_tokens = np.add.reduceat(lengths, ends - num_chunks)  # of each row
+    width = input_ids.shape[1]
+    shown = input_ids.astype(np.int64)
+    predicted = np.zeros(shown.shape, bool)
+    words = None
+    if corruption.needs_words:
+        row = np.repeat(np.arange(num_rows), num_chunks)
+        within = np.cumsum(lengths) - lengths - (np.cumsum(num_tokens) - num_tokens)[row]
+        chunks = (row * width + within)[: int(num_chunks[:count].sum())]
+        words = Words(rows.words(wanted.samples), chunks)
+    shown[:count], predicted[:count] = corruption(
+        input_ids[:count], wanted.epochs, wanted.samples, wanted.progress, words
+    )
+
+    flat = np.flatnonzero(predicted)
+    size = filled_to.num_predicted(len(flat))
+    positions, labels = np.zeros(size, np.int64), np.full(size, IGNORED, np.int64)
+    positions[: len(flat)], labels[: len(flat)] = flat, input_ids.reshape(-1)[flat]
+    attention_mask = cu_seq_lens = None
+    if filled_to.chunks or (num_chunks > 1).any():
+        starts = np.cumsum(np.concatenate([[0], np.insert(lengths, ends, width - num_tokens)]), dtype=np.int32)
+        size = filled_to.num_starts(len(starts)) + num_rows * (pieces - 1)
+        if pieces > 1:
+            starts = np.union1d(starts, np.arange(0, num_rows * width, width // pieces, dtype=np.int32))
+        cu_seq_lens = torch.from_numpy(np.pad(starts, (0, size - len(starts)), mode="edge"))
+    elif (num_tokens < width).any():
+        is_token = (np.arange(width) < num_tokens[:, None]).reshape(num_rows * pieces, -1)
+        is_token[~is_token.any(1)] = True  # a piece of padding must attend to something; nothing depends on it
+        attention_mask = torch.from_numpy(is_token.astype(np.int64))
+    return MicroBatch(
+        torch.from_numpy(shown.reshape(num_rows * pieces, -1)),
+        attention_mask,
+        torch.from_numpy(positions),
+        torch.from_numpy(labels),
+        cu_seq_lens,
+        _row_keys(wanted.row_keys, num_rows, pieces),
+        num_predicted=len(flat),
+        num_tokens=int(num_tokens[:count].sum()),
+    )
+
+
+def _row_keys(keys: np.ndarray | None, num_rows: int, pieces: int) -> torch.Tensor | None:
+    if keys is None:
+        return None
+    keys = np.pad(keys, (0, num_rows - len(keys)))
+    if pieces > 1:
+        keys = hashing.key(keys[:, None], np.arange(pieces)).reshape(-1)
+    return torch.from_numpy(keys.view(np.int64))

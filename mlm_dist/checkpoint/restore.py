@@ -1,0 +1,72 @@
+"""Restoring a run from a checkpoint: weights, moments, loss scale and state, in one call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mlm_dist.checkpoint import format
+from mlm_dist.checkpoint.state import TrainState
+from mlm_dist.engine.protocol import Engine, FullState
+
+logger = logging.getLogger(__name__)
+
+
+def restore(
+    path: Path | None,
+    engine: Engine,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    micro_batch: int,
+    example_loss: Callable[[], torch.Tensor],
+) -> TrainState:
+    """Set up an engine with the weights and moments of a checkpoint, and return its state; collective.
+
+    Args:
+        path: A verified checkpoint; None sets the engine up for a new run.
+        engine: The engine.
+        module: The module, not set up yet.
+        optimizer: Its optimizer.
+        micro_batch: Rows per process and forward pass of this run.
+        example_loss: Computes the loss of a micro-batch by the engine's model.
+    """
+    if path is None:
+        engine.setup(module, optimizer)
+        return TrainState.new(engine.device)
+    format.load_weights(path, module)
+    engine.setup(module, optimizer)
+    state = format.train_state(path, engine.device)
+    saved_micro_batch = format.read_state(path)["micro_batch"]
+    if engine.is_main:
+        logger.info("resuming from %s at step %s, %s samples", path, f"{state.step:,}", f"{state.samples:,}")
+        if saved_micro_batch != micro_batch:
+            logger.warning(
+                "the micro-batch is %d rows, before it was %d: losses agree up to rounding, but bits may differ",
+                micro_batch,
+                saved_micro_batch,
+            )
+    _load_moments(path, engine, state, example_loss)
+    return state
+
+
+def _load_moments(path: Path, engine: Engine, state: TrainState, example_loss: Callable[[], torch.Tensor]) -> None:
+    from safetensors import safe_open
+
+    with (
+        safe_open(str(path / "model.safetensors"), framework="pt") as weights,
+        safe_open(str(path / "optimizer.safetensors"), framework="pt") as moments,
+    ):
+        engine.load(
+            FullState(
+                weights=weights.get_tensor,
+                # A copy: the library gives a view of the file, which would keep a removed checkpoint on the disk.
+                moments=lambda key, name: moments.get_tensor(f"{key}/{name}").clone(),
+                num_steps=state.step - int(state.skipped_steps),
+                loss_scale=state.loss_scale,
+            ),
+            example_loss,
+        )

@@ -1,0 +1,153 @@
+"""What the engines share: an `Accelerator`, its collectives and its trackers."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from torch import nn
+
+from mlm_dist.engine import trackers
+from mlm_dist.engine.launch import Launch
+from mlm_dist.errors import ConfigError, PeerError, UserError
+from mlm_dist.optim.optimizers import set_lr
+from mlm_dist.spec import BatchSpec
+
+
+class AccelerateEngine:
+    """An engine on an `Accelerator`; see `protocol.Engine`.
+
+    Args:
+        accelerator: The processes of this launch.
+        launch: The launch.
+        max_grad_norm: Gradients with a larger global norm are scaled down to it; None turns clipping off.
+    """
+
+    def __init__(self, accelerator: Accelerator, launch: Launch, max_grad_norm: float | None) -> None:
+        self._accelerator = accelerator
+        self._max_grad_norm = max_grad_norm
+        self._module: nn.Module = nn.Identity()
+        self._optimizer: Any = None
+        self.model: Any = None
+        self.device: torch.device = accelerator.device
+        self.rank: int = accelerator.process_index
+        self.world_size: int = accelerator.num_processes
+        self.is_main: bool = accelerator.is_main_process
+        self.is_sharded = launch.is_sharded
+
+    def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """See `Engine`."""
+        self._module = module
+        self.model, self._optimizer = self._accelerator.prepare(module, optimizer)
+
+    def set_batch(self, batch: BatchSpec) -> None:
+        """See `Engine`."""
+        self._accelerator.gradient_accumulation_steps = batch.accumulation
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """See `Engine`."""
+        context: contextlib.AbstractContextManager[Any] = self._accelerator.autocast()
+        return context
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """See `Engine`."""
+        total: torch.Tensor = self._accelerator.reduce(values, "sum")
+        return total
+
+    def min(self, value: float) -> float:
+        """See `Engine`."""
+        if self.world_size == 1:
+            return value
+        return float(self._accelerator.gather(torch.tensor([float(value)], device=self.device)).min())
+
+    def on_main(self, work: Callable[[], None]) -> None:
+        """See `Engine`."""
+        failure: UserError | None = None
+        if self.is_main:
+            try:
+                work()
+            except UserError as error:
+                failure = error
+            except OSError as error:
+                where = f"{error.filename} " if error.filename else ""
+                failure = ConfigError(
+                    f"output_dir: cannot write {where}({error.strerror}); free some space or choose another folder"
+                )
+        if float(self.sum(torch.tensor(float(failure is not None), device=self.device))):
+            raise failure or PeerError("rank 0 failed, and says why")
+
+    def begin_step(self, lr: float, num_micro_batches: int) -> float:
+        """See `Engine`."""
+        set_lr(self._optimizer, lr)
+        self._accelerator.step = 0
+        self._accelerator.gradient_accumulation_steps = num_micro_batches
+        return float(self.world_size * num_micro_batches)
+
+    def micro_batch(self) -> contextlib.AbstractContextManager[None]:
+        """See `Engine`."""
+        context: contextlib.AbstractContextManager[None] = self._accelerator.accumulate(self.model)
+        return context
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """See `Engine`."""
+        self._accelerator.backward(loss)
+
+    def parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """See `Engine`."""
+        for name, parameter in self._module.named_parameters():
+            yield name, self._full_parameter(parameter).detach().to("cpu", torch.float32)
+
+    def moments(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """See `Engine`."""
+        shapes, parameters = self.shapes(), dict(self._module.named_parameters())
+        for name, keys in self.moment_names().items():
+            for key in keys:
+                value = self._full_moment(parameters[name], key)
+                full = torch.zeros(shapes[name]) if value is None else value
+                yield f"{key}/{name}", full.detach().to("cpu", torch.float32)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """See `Engine`."""
+        named = self._module.named_parameters()
+        return {name: tuple(getattr(parameter, "ds_shape", parameter.shape)) for name, parameter in named}
+
+    def moment_names(self) -> Mapping[str, tuple[str, ...]]:
+        """See `Engine`."""
+        raise NotImplementedError
+
+    def _full_parameter(self, parameter: nn.Parameter) -> torch.Tensor:
+        """The unsharded values of a parameter; collective."""
+        raise NotImplementedError
+
+    def _full_moment(self, parameter: nn.Parameter, key: str) -> torch.Tensor | None:
+        """The unsharded values of a moment, None before the first step; collective."""
+        raise NotImplementedError
+
+    def track(self, values: Mapping[str, float], step: int) -> None:
+        """See `Engine`."""
+        self._accelerator.log(dict(values), step=step)
+
+    def start_trackers(self, config: Mapping[str, bool | int | float | str], run_name: str, folder: str) -> None:
+        """See `Engine`."""
+        trackers.start(self._accelerator, config, run_name, folder)
+
+    def close(self) -> None:
+        """See `Engine`."""
+        # In this order: a process group whose last user is the model's gradient reducer can hang.
+        self.model, self._optimizer = self._accelerator.free_memory(self.model, self._optimizer)
+        self._module = nn.Identity()
+        self._accelerator.end_training()
+        AcceleratorState._reset_state()
+        GradientState._reset_state()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries whose numbers a checkpoint holds."""
+    names = ("accelerate", "transformers", "deepspeed")
+    return {name: importlib.metadata.version(name) for name in names if importlib.util.find_spec(name) is not None}

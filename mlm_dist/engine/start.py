@@ -1,0 +1,129 @@
+"""Starting the engine of a launch."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, ProjectConfiguration
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
+
+from mlm_dist import ranks
+from mlm_dist.engine import trackers
+from mlm_dist.engine.cpu import cpu_settings
+from mlm_dist.engine.launch import Launch
+from mlm_dist.engine.protocol import Engine
+from mlm_dist.errors import ConfigError
+from mlm_dist.spec import BatchSpec, Spec
+
+logger = logging.getLogger(__name__)
+
+
+def start_engine(spec: Spec) -> contextlib.AbstractContextManager[Engine]:
+    """The engine of a run, see `start`."""
+    trackers = tuple(spec.tracking.trackers)
+    return start(spec.launch, spec.batch, spec.optim.max_grad_norm, folder=str(spec.output_dir), log_with=trackers)
+
+
+@contextlib.contextmanager
+def start(
+    launch: Launch, batch: BatchSpec, max_grad_norm: float | None, *, folder: str = ".", log_with: tuple[str, ...] = ()
+) -> Iterator[Engine]:
+    """Join the processes of this launch, on the device and in the precision that the accelerate file names.
+
+    Inside, the environment may be changed by the libraries; after it, the environment is what it was.
+
+    Args:
+        launch: The launch.
+        batch: The batch.
+        max_grad_norm: Gradients with a larger global norm are scaled down to it; None turns clipping off.
+        folder: The run directory, for trackers that write to the disk.
+        log_with: Names of experiment trackers.
+
+    Raises:
+        ConfigError: Fewer processes joined than were launched.
+    """
+    environment = dict(os.environ)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_restore_environment, environment)
+        if launch.device.kind == "cpu":
+            stack.enter_context(cpu_settings())
+        if "MASTER_PORT" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ and "WORLD_SIZE" not in os.environ:
+            # accelerate's launcher sets the address for several processes, but starts one if its file is for one.
+            logger.warning(
+                "accelerate launch was asked for several processes but started one; for several on the CPU use "
+                "--config_file configs/accelerate/cpu_2.yaml --num_processes N"
+            )
+        # Accumulation follows from the batch: accelerate must not take it from an environment variable.
+        os.environ.pop("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", None)
+        engine = _engine(launch, batch, max_grad_norm, folder, log_with)
+        if engine.world_size != launch.world_size:
+            raise ConfigError(
+                f"{launch.world_size} processes were launched, but each trains alone ({engine.world_size} joined); "
+                "check distributed_type and use_cpu in the accelerate file"
+            )
+        yield engine
+        engine.close()
+
+
+def _engine(
+    launch: Launch, batch: BatchSpec, max_grad_norm: float | None, folder: str, log_with: tuple[str, ...]
+) -> Engine:
+    is_zero, on_cpu = launch.sharding == "zero", launch.device.kind == "cpu"
+    plugin: Any = None
+    if is_zero:
+        from mlm_dist.engine.deepspeed import plugin as deepspeed_plugin
+
+        plugin = deepspeed_plugin(batch, max_grad_norm)
+    accelerator = Accelerator(
+        cpu=on_cpu and not is_zero,
+        deepspeed_plugin=plugin,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=batch.accumulation, sync_with_dataloader=False, adjust_scheduler=False
+        ),
+        kwargs_handlers=[
+            InitProcessGroupKwargs(
+                # DeepSpeed finds no backend without a GPU.
+                **({"backend": "gloo"} if on_cpu and is_zero else {}),
+                init_method=_rendezvous(),
+            )
+        ],
+        log_with=trackers.accelerate_names(log_with, folder) or None,
+        project_config=ProjectConfiguration(project_dir=folder, logging_dir=folder),
+        step_scheduler_with_optimizer=False,
+    )
+    if is_zero:
+        from mlm_dist.engine.deepspeed import DeepSpeedEngine
+
+        return DeepSpeedEngine(accelerator, launch, max_grad_norm)
+    from mlm_dist.engine.torch import TorchEngine
+
+    return TorchEngine(accelerator, launch, max_grad_norm)
+
+
+def _restore_environment(environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def _rendezvous() -> str | None:
+    """How the processes find each other: as the launcher says, but never through what was left before a restart.
+
+    A launcher that restarts lost processes may keep its store, with the addresses of processes that are gone.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0":
+        return None
+
+    def meet(url: str, **given: Any) -> Iterator[tuple[Store, int, int]]:
+        store, rank, world_size = next(rendezvous("env://", **given))
+        yield PrefixStore(f"restart_{restarts}", store), rank, world_size
+
+    with contextlib.suppress(RuntimeError):  # it is registered already, by an earlier run of this process
+        register_rendezvous_handler("restarted", meet)  # type: ignore[no-untyped-call]
+    return "restarted://"

@@ -1,0 +1,204 @@
+"""From what the user wrote to what will happen: every open value decided once, every contradiction refused.
+
+`resolve` needs the config and the launch only, and nothing below the jobs reads the config. `complete` decides what
+depends on the rows, once they are known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from mlm_dist import objectives
+from mlm_dist.batches.global_batch import spread
+from mlm_dist.batches.ramp import Ramp
+from mlm_dist.config import Config, Duration, to_dict
+from mlm_dist.corpus.sources import source_files
+from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.tokenizer import loading
+from mlm_dist.engine import conflicts, memory, trackers
+from mlm_dist.engine.launch import Launch
+from mlm_dist.errors import ConfigError, CorpusError
+from mlm_dist.hf_model import upload
+from mlm_dist.model.architecture import architecture, default_row_mode, starts_from_scratch, tokenizer_source
+from mlm_dist.optim import optimizers
+from mlm_dist.optim.schedule import default_lr, warmup_steps
+from mlm_dist.redaction import config_without_credentials
+from mlm_dist.spec import (
+    BatchSpec,
+    CheckpointSpec,
+    CorpusSpec,
+    ExportSpec,
+    Length,
+    OptimSpec,
+    RowsSpec,
+    Spec,
+    TokenizerSpec,
+    ValidationSpec,
+)
+
+SECOND_SOURCE, REPLAY_SOURCE = "validation.second_source", "corpus.replay_source"
+
+
+def resolve(config: Config, launch: Launch) -> Spec:
+    """Decide every open value of a config for a launch, and refuse what cannot work, before any work is done.
+
+    Raises:
+        ConfigError: Keys contradict each other, the accelerate file, the DeepSpeed JSON or this machine.
+        ModelError: The model or the tokenizer does not exist, or they do not fit each other.
+    """
+    objectives.check(config.objective)
+    optimizers.check_name(config.optim.name)
+    trackers.check(config.tracking.trackers)
+    _check_launch(config, launch, spread(config.batch, config.rows.max_length, launch.world_size))
+    _check_sources(config)
+    upload.check(config.export.push_to_hub)
+
+    model = dataclasses.replace(config.model, from_scratch=starts_from_scratch(config.model))
+    corpus = corpus_spec(config)
+    tokenizer = corpus.tokenizer
+    named = None if tokenizer.path is None else loading.load(tokenizer.path, tokenizer.key)
+    found = architecture(config.model, config.rows.max_length, named)
+    if named is None:
+        found.vocab_size = config.model.overrides.get("vocab_size", tokenizer.train_vocab_size)
+    shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu")
+    settings = memory.Settings(
+        config.rows.max_length,
+        predicted=config.masking.highest_probability if config.model.masked_head else 1.0,
+        optimizer=config.optim.name,
+        freeze_embeddings=config.model.freeze_embeddings,
+    )
+    most_rows = memory.most_rows(settings, shape, launch)
+    batch = spread(config.batch, config.rows.max_length, launch.world_size, most_rows)
+    _check_launch(config, launch, batch)  # with the micro-batch that the memory allows
+    is_best = _exports_best(config)
+    return Spec(
+        output_dir=Path(config.output_dir).expanduser(),
+        seed=config.seed,
+        objective=config.objective,
+        launch=launch,
+        corpus=corpus,
+        replay_source=config.corpus.replay_source,
+        replay_share=config.corpus.replay_share if config.corpus.replay_source is not None else 0.0,
+        second_source=config.validation.second_source,
+        masking=config.masking,
+        model=model,
+        tokenizer_name=config.tokenizer.path or ("the corpus" if config.tokenizer.train_vocab_size else ""),
+        architecture=found,
+        shape=shape,
+        memory=memory.estimate(settings, shape, launch, batch.micro_size),
+        batch=batch,
+        optim=_optim(config, model.from_scratch, found.hidden_size),
+        length=Length(),
+        validation=ValidationSpec(config.validation.every, config.validation.patience),
+        checkpoint=CheckpointSpec(
+            config.checkpoint.every, config.checkpoint.keep_last, is_best, config.checkpoint.resume
+        ),
+        export=ExportSpec(
+            config.export.dtype,
+            config.export.checkpoint or ("best" if is_best else "newest"),
+            config.export.verify,
+            config.export.push_to_hub,
+        ),
+        tracking=config.tracking,
+        logging=config.logging,
+        written=to_dict(config_without_credentials(config)),
+    )
+
+
+def complete(spec: Spec, corpus: PreparedCorpus) -> Spec:
+    """The spec with its length, which depends on the training rows.
+
+    An epoch is one pass over the training rows; with replay it takes 1 / (1 - replay_share) times as many samples. A
+    duration in tokens counts tokens that are not padding, by their mean number per row.
+
+    Args:
+        spec: The spec.
+        corpus: The corpus to train on.
+
+    Raises:
+        ConfigError: It has fewer training rows than one global batch.
+    """
+    rows = corpus.rows("train")
+    num_rows = len(rows)
+    size = spec.batch.global_size
+    if not num_rows:
+        raise ConfigError("corpus.source: its training documents hold no tokens, so there are no rows; use another one")
+    if num_rows < size:
+        raise ConfigError(
+            f"batch.global_size: {size} rows per step, but the corpus has only {num_rows} training rows; lower it to "
+            f"{num_rows} or less, add documents or lower corpus.min_chars or rows.max_length"
+        )
+    duration, ramp = spec.optim.duration, Ramp(spec.batch, spec.corpus.rows.max_length)
+    if duration.unit == "hours":
+        return dataclasses.replace(spec, length=Length())
+    if duration.unit == "steps":
+        steps = int(duration.value)
+        samples = ramp.samples_before(steps)
+    else:
+        is_epochs = duration.unit == "epochs"
+        samples = max(1, round(duration.value * num_rows / ((1 - spec.replay_share) if is_epochs else rows.num_tokens)))
+        steps = ramp.steps(samples)
+    return dataclasses.replace(spec, length=Length(steps, samples, warmup_steps(spec.optim.warmup, steps)))
+
+
+def corpus_spec(config: Config) -> CorpusSpec:
+    """Everything the prepared corpus of a run depends on.
+
+    Raises:
+        ModelError: `rows.mode` is open, and the model does not exist.
+    """
+    source = tokenizer_source(config.model, config.tokenizer)
+    return CorpusSpec(
+        documents=config.corpus,
+        tokenizer=TokenizerSpec(
+            path=None if source is None else source[0],
+            key="tokenizer.train_vocab_size" if source is None else source[1],
+            train_vocab_size=config.tokenizer.train_vocab_size or loading.DEFAULT_VOCAB_SIZE,
+            train_kind=config.tokenizer.train_kind,
+            add_domain_tokens=config.tokenizer.add_domain_tokens or 0,
+        ),
+        rows=RowsSpec(config.rows.mode or default_row_mode(config.model), config.rows.max_length),
+        needs_word_starts=config.masking.unit != "token",
+    )
+
+
+def _optim(config: Config, from_scratch: bool, hidden_size: int) -> OptimSpec:
+    optim = config.optim
+    return OptimSpec(
+        name=optim.name,
+        lr=default_lr(from_scratch, hidden_size) if optim.lr is None else optim.lr,
+        layer_lr_decay=optim.layer_lr_decay,
+        weight_decay=optim.weight_decay,
+        betas=optim.betas,
+        eps=optim.eps,
+        max_grad_norm=optim.max_grad_norm,
+        warmup=optim.warmup,
+        schedule=optim.schedule,
+        duration=Duration.parse(optim.duration),
+    )
+
+
+def _exports_best(config: Config) -> bool:
+    """Whether the checkpoint with the lowest validation loss is kept and exported."""
+    if config.export.checkpoint is None:
+        return config.validation.patience is not None
+    return config.export.checkpoint == "best"
+
+
+def _check_launch(config: Config, launch: Launch, batch: BatchSpec) -> None:
+    run = conflicts.RunSettings(batch, config.optim.name, config.optim.max_grad_norm, config.model.compile)
+    conflicts.check(run, launch)
+
+
+def _check_sources(config: Config) -> None:
+    """Refuse a second source that does not exist and cannot be fetched."""
+    for key, name in (
+        (SECOND_SOURCE, config.validation.second_source),
+        (REPLAY_SOURCE, config.corpus.replay_source),
+    ):
+        if name is not None:
+            try:
+                source_files.refuse_unknown(name)
+            except CorpusError as error:
+                raise ConfigError(str(error).replace("corpus.source", key)) from None

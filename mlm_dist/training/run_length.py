@@ -1,0 +1,95 @@
+"""The number of steps of a run: known before the first step, or estimated on the way for a duration in hours."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+from mlm_dist.checkpoint.state import TrainState
+from mlm_dist.config import Duration
+from mlm_dist.spec import Length
+from mlm_dist.training.step import StepResult
+
+UNKNOWN = 1 << 40  # steps of a run whose duration is in hours, before the first estimate
+FIRST_ESTIMATE = 4  # steps of this process before the first estimate; the very first may compile something
+
+
+class RunLength:
+    """The number of steps of a run; every rank makes one, and it is the same on all.
+
+    For a duration in hours the number is estimated again at every log line, and after 4, 8, 16 ... steps: the steps
+    done, and those that fit into the remaining time at the speed of the newer half of this process's steps. The clock
+    is that of rank 0, sent to all ranks with the counts of a step. The learning rate is a function of the step and the
+    newest estimate, which train lines and checkpoints record; before the first estimate the end counts as infinitely
+    far away. The nearer the end, the smaller the possible error, so a run ends at its duration with a learning rate of
+    zero, however fast the machine is or becomes.
+
+    Args:
+        duration: The duration of the run.
+        length: The length of the run, if it is known.
+        every: Steps between log lines.
+        state: The state that the run starts from.
+        is_main: Whether this process has the clock.
+    """
+
+    def __init__(self, duration: Duration, length: Length, every: int, state: TrainState, *, is_main: bool) -> None:
+        self.steps = UNKNOWN if length.steps is None else length.steps
+        self._hours = duration.value if duration.unit == "hours" else None
+        self._every, self._first, self._used, self._is_main = every, state.step, state.seconds, is_main
+        self._is_known = self._hours is None
+        self._marks: deque[tuple[int, float]] = deque()  # (steps done, seconds) to measure the speed from
+        self._began = time.perf_counter()
+        if self._hours is not None and state.estimate is not None:
+            hours, steps = state.estimate
+            same = hours == self._hours
+            self._set(steps if same else round(state.step * 3600 * self._hours / state.seconds), state.step)
+
+    @property
+    def fixed(self) -> int | None:
+        """The number of steps, if it is known before the first."""
+        return self.steps if self._hours is None else None
+
+    def begin(self) -> None:
+        """Start the clock, just before the first step."""
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """For a duration in hours: the time used up to now; else 0."""
+        return 0.0 if self._hours is None else self._used + time.perf_counter() - self._began
+
+    @property
+    def milliseconds(self) -> int:
+        """What this process adds to the clock that all ranks receive."""
+        return round(1000 * self.seconds) if self._is_main else 0
+
+    def observe(self, step: int, result: StepResult) -> None:
+        """Update the estimate after `step` steps, if it is time to."""
+        done = step - self._first
+        if self._hours is None or step >= self.steps or (step % self._every and done & (done - 1)):
+            return
+        # The clock was read when the step began, when one fewer was done.
+        seconds = int(result.milliseconds) / 1000
+        self._marks.append((step, seconds))
+        while len(self._marks) > 1 and 2 * (self._marks[1][0] - self._first) <= done:
+            self._marks.popleft()
+        at, before = self._marks[0]
+        if done >= FIRST_ESTIMATE and seconds > before:
+            remaining = (3600 * self._hours - seconds) * (step - at) / (seconds - before)
+            self._set(round(step - 1 + remaining), step)
+
+    @property
+    def estimate(self) -> tuple[float, int] | None:
+        """(hours, steps they are estimated to hold) for a checkpoint; None without an estimate."""
+        return (self._hours, self.steps) if self._hours is not None and self._is_known else None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What a train line records; nothing if the number of steps is known before the first."""
+        if self._hours is None:
+            return {}
+        return {"steps": self.steps if self._is_known else None, "hours": round(self.seconds / 3600, 5)}
+
+    def _set(self, steps: int, step: int) -> None:
+        self.steps, self._is_known = max(steps, step), True

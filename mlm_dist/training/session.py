@@ -1,0 +1,167 @@
+"""A session: one process's part of a run, from its start or a resume to its end, and the records it writes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mlm_dist.batches.loader import TrainingBatches
+from mlm_dist.checkpoint import format
+from mlm_dist.checkpoint.save import Checkpoints
+from mlm_dist.checkpoint.state import TrainState
+from mlm_dist.engine.protocol import Engine
+from mlm_dist.evaluation.validation_set import ValidationSet
+from mlm_dist.model.compilation import CompileStats
+from mlm_dist.run_dir import RunDir
+from mlm_dist.spec import Spec
+from mlm_dist.training.callbacks import Callback, Callbacks
+from mlm_dist.training.due import Due
+from mlm_dist.training.facts import start_facts
+from mlm_dist.training.metrics import Metrics
+from mlm_dist.training.progress import TrainingProgress
+from mlm_dist.training.result import History, TrainResult
+from mlm_dist.training.run_length import RunLength
+from mlm_dist.training.skipped_steps import SkippedSteps
+from mlm_dist.training.step import StepResult
+from mlm_dist.training.task import Task
+
+
+class Session:
+    """What the loop does besides its steps; every rank makes one.
+
+    Args:
+        spec: The run, with its length and its micro-batch.
+        task: What it trains.
+        engine: The engine, set up.
+        batches: The micro-batches of this rank.
+        validation_set: The validation set.
+        run_dir: The run directory.
+        state: The state that the session starts from.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        task: Task,
+        engine: Engine,
+        batches: TrainingBatches,
+        validation_set: ValidationSet,
+        run_dir: RunDir,
+        state: TrainState,
+    ) -> None:
+        self.spec, self.task, self.run_dir = spec, task, run_dir
+        self._engine, self._batches, self._validation_set = engine, batches, validation_set
+        self._checkpoints = Checkpoints(run_dir.checkpoints, spec.checkpoint, task.identity, spec.batch.micro_size)
+        self.state = dataclasses.replace(state, best=self._checkpoints.known_best(state.best))
+        is_main = engine.is_main
+        self.length = RunLength(spec.optim.duration, spec.length, spec.logging.every, state, is_main=is_main)
+        self._metrics = Metrics(engine, run_dir.metrics, state)
+        self._skipped = SkippedSteps(batches.samples)
+        self._history = History()
+        self._progress = TrainingProgress(self.length.fixed, is_main=is_main)
+        self._callbacks: Callback = Callbacks([])
+        self._compiled = CompileStats(enabled=False)
+        self._baseline: dict[str, Any] = {}
+        self._began = time.perf_counter()
+
+    @contextlib.contextmanager
+    def running(self, compiled: CompileStats, callbacks: Sequence[Callback]) -> Iterator[None]:
+        """Write the `start` line, validate a new run, and show progress inside; collective."""
+        self._compiled, engine = compiled, self._engine
+        compiled.pause(self._metrics.paused)
+        self._callbacks = Callbacks([self._history, self._progress, *callbacks])
+        if engine.is_main:
+            self._baseline = self._validation_set.baseline(self.task.objective)
+        facts = start_facts(self.spec, self.task) | self._baseline
+        self._progress.show(facts)
+        self._metrics.start(**facts, resumed_from=self.state.step)
+        self._began = time.perf_counter()
+        with self._progress:
+            if self.state.step == 0:
+                self.validate()
+            self.length.begin()
+            yield
+        self._checkpoints.finish(engine)
+        self._callbacks.on_end(self.state.step, is_finished=self.is_finished)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run is complete: all its steps are done, or its patience is used up."""
+        return self.state.step >= self.length.steps or self._is_early_stop
+
+    @property
+    def _is_early_stop(self) -> bool:
+        return self.state.best.ends_training(self.spec.validation.patience)
+
+    def after(self, result: StepResult) -> Due:
+        """Record a step, without waiting for the device, and say what is due."""
+        step = self.state.step
+        self._skipped.add(step, result)
+        samples = self._batches.samples_before(step + 1)
+        self.state = self.state.after(samples, result.num_tokens, result.skipped)
+        self.length.observe(self.state.step, result)
+        return Due(self.spec, self.state.step, self.length.steps)
+
+    def log(self, result: StepResult, lr: float, *, is_due: bool) -> None:
+        """Write a train line if it is due, which waits for the device, and call the callbacks; collective."""
+        line = None
+        if is_due:
+            self._skipped.report(self.state)
+            self._compiled.log()
+            terms = self.task.objective.terms
+            line = self._metrics.train_line(self.state, result, terms, lr, self.length.metrics)
+            average = self.state.loss_average.after(line["loss"])
+            self.state = dataclasses.replace(self.state, loss_average=average)
+        self._callbacks.on_step(self.state.step, line)
+
+    def validate(self) -> None:
+        """Validate, if there is a validation set; collective."""
+        if not len(self._validation_set):
+            return
+        step, is_static = self.state.step, self.spec.has_static_shapes
+        with self._metrics.paused():
+            micro_size = self.spec.batch.micro_size
+            result = self._validation_set.evaluate(self._engine, self.task.objective, micro_size, static=is_static)
+            line = self._metrics.validation_line(step, result)
+            self.state = dataclasses.replace(self.state, best=self.state.best.after(step, result.loss))
+            self._callbacks.on_validation(step, line)
+
+    def save(self) -> None:
+        """Save a checkpoint; collective."""
+        with self._metrics.paused():
+            self._skipped.report(self.state)
+            self.state = dataclasses.replace(self.state, seconds=self.length.seconds, estimate=self.length.estimate)
+            self._checkpoints.save(self._engine, self.state)
+            step = self.state.step
+            self._callbacks.on_checkpoint(step, self.run_dir.checkpoints / format.name_of(step))
+
+    def end(self) -> TrainResult:
+        """Write the `end` line, and return the result."""
+        state, losses = self.state, self._metrics.validation_losses
+        outcome: dict[str, Any] = {}
+        if losses and self.is_finished:
+            outcome = {"loss_before": losses.get(0, math.nan), "loss_after": losses[max(losses)]}
+            outcome["unigram_loss"] = self._baseline["unigram_loss"]
+        if self.spec.checkpoint.keep_best and state.best.step is not None:
+            outcome |= {"best_step": state.best.step, "best_loss": state.best.loss, "stopped_early": self._is_early_stop}
+        self._metrics.end(
+            step=state.step,
+            seconds=round(time.perf_counter() - self._began, 1),
+            compile_seconds=round(self._compiled.seconds, 1),
+            skipped_steps=int(state.skipped_steps),
+            **outcome,
+        )
+        return TrainResult(
+            step=state.step,
+            is_finished=self.is_finished,
+            losses=self._history.losses,
+            validation=self._history.validation,
+            unigram_loss=self._baseline.get("unigram_loss"),
+            best=state.best,
+            exported_best=self.spec.export.checkpoint == "best",
+            run_dir=self.run_dir,
+        )
