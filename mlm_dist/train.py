@@ -34,7 +34,7 @@ from mlm_dist.engine import distributed
 from mlm_dist.errors import ConfigError, Interrupted
 from mlm_dist.evaluation.validation import held_out_masks
 from mlm_dist.evaluation.validation_set import HeldOut
-from mlm_dist.export import export, public, push
+from mlm_dist.export import export, push
 from mlm_dist.files import lock
 from mlm_dist.hf_model import upload
 from mlm_dist.model.build import architecture, build, starts_from_scratch
@@ -43,6 +43,7 @@ from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.optim.parameter_groups import build_optimizer, lr_at, peak_lr, set_lr, warmup_updates
 from mlm_dist.plan import foresee
 from mlm_dist.prepare import prepare
+from mlm_dist.redaction import config_without_credentials
 from mlm_dist.second_corpus import to_train_on
 from mlm_dist.training import fit_memory, trackers
 from mlm_dist.training.guard import Guard, StopSignal
@@ -57,7 +58,7 @@ def main(config: Config) -> None:
     # What can be refused is refused before any work is done.
     rank, _ = runtime.rank_and_world_size()
     plan = foresee(config).batch
-    upload.check(config)
+    upload.check(config.export.push_to_hub)
 
     corpus = prepare(config)
     own, held_out = corpus.rows("train"), HeldOut(config, corpus)
@@ -89,8 +90,8 @@ def main(config: Config) -> None:
             runtime.say(f"what an earlier run left in {run} was moved to {place}")
         checkpoints.clean()
         saving.preflight(run, core, best.num_kept(config))
-        (run / "config.yaml").write_text(to_yaml(public(config)), "utf-8")
-        report.begin(run, core.model, corpus)
+        (run / "config.yaml").write_text(to_yaml(config_without_credentials(config)), "utf-8")
+        report.record_start(run, core.model, corpus)
 
     distributed.on_main(accelerator, take_over)
     lowest = checkpoints.still_there(state.best)
@@ -138,7 +139,7 @@ def main(config: Config) -> None:
     }
     runtime.show(summary.table(corpus.manifest, str(corpus.folder)))
     progress.introduce(facts)
-    distributed.on_main(accelerator, lambda: trackers.start(accelerator, public(config), run))
+    distributed.on_main(accelerator, lambda: trackers.start(accelerator, config_without_credentials(config), run))
     metrics.start(**facts, resumed_from=state.step)
 
     def validate() -> None:
@@ -208,7 +209,7 @@ def main(config: Config) -> None:
             "unigram_loss": float(str(facts["unigram_loss"])),
         }
     if is_finished:
-        export(accelerator, core, corpus, run, config, step)
+        export(accelerator, core, corpus, config, step)
     seconds = round(time.perf_counter() - began, 1)
     metrics.end(
         step=step,
@@ -225,7 +226,7 @@ def main(config: Config) -> None:
         raise Interrupted(
             f"stopped by a signal and saved after update {step}; run it again with checkpoint.resume auto"
         )
-    report.end(config)
+    report.write_after_training(config)
     if outcome:
         before, after, unigram = outcome.values()
         runtime.say(

@@ -58,7 +58,7 @@ class Horizon:
         """
         if self._hours is not None:
             return {"hours": self._hours}
-        return {"samples": samples, "updates": self.updates, "warmup_updates": warmup}
+        return {"samples": samples, "steps": self.updates, "warmup_steps": warmup}
 
     def begin(self) -> None:
         """Start the clock: the first update comes next."""
@@ -102,7 +102,7 @@ class Horizon:
         """What a train line has to record; nothing where the updates are known beforehand."""
         if self._hours is None:
             return {}
-        return {"updates": self.updates if self._is_known else None, "hours": round(self.seconds / 3600, 5)}
+        return {"steps": self.updates if self._is_known else None, "hours": round(self.seconds / 3600, 5)}
 
     def _set(self, updates: int, step: int) -> None:
         self.updates, self._is_known = max(updates, step), True

@@ -61,9 +61,9 @@ class TrainingProgress:
         )
         if line["spike"]:
             text += "  (a loss spike)"
-        total = str(line.get("updates", self._num_updates) or "?")
+        total = str(line.get("steps", self._num_updates) or "?")
         if self._bar is not None:
-            self._bar.update(self._task, description=text, total=line.get("updates", self._num_updates))
+            self._bar.update(self._task, description=text, total=line.get("steps", self._num_updates))
         else:
             self._print(f"step {line['step']:>{len(total)}}/{total}  {text}")
 
