@@ -316,7 +316,7 @@ def test_results_of_the_validate_job_are_shown(tmp_path: Path) -> None:
     sentences = {"pseudo_log_likelihood": -2.5, "pseudo_perplexity": 12.18, "sentences": 64, "sentence_tokens": 900}
     record = read_record(tmp_path)
     text = words_of(page(Content("run", record, validation={"model": "m"} | sentences, probe=probe)))
-    assert "m -2.5 12.18 64 900" in text
+    assert "model m pseudo-log-likelihood, nats per token -2.5 pseudo-perplexity 12.18 sentences 64 tokens 900" in text
     assert "token overlap (tf-idf) 25% 50% 0.375 starting model 25% 50% 0.125 trained model 25% 50% 0.625" in text
     assert "among 20 held-out documents" in text
     assert "Chance: 5% recall at 1" in text

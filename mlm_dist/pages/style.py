@@ -49,8 +49,9 @@ caption{text-align:left;color:var(--soft);font-size:.875rem;padding:0 0 6px}
 th,td{text-align:left;vertical-align:top;padding:6px 8px 6px 0;border-top:1px solid var(--edge)}
 thead th{border-top:0;color:var(--soft);font-weight:600;font-size:.875rem}
 th[scope=row]{font-weight:600}
+th{overflow-wrap:break-word}
 td.number,th.number{text-align:right}td.number{white-space:nowrap}
-.table{padding:14px 16px;margin-top:14px}
+.table{padding:14px 16px;margin-top:14px;overflow-x:auto}
 .words{table-layout:fixed}
 .words caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .words th,.words td{width:50%;border-top:0;padding:2px 8px 2px 0}

@@ -71,15 +71,14 @@ def of_sentences(validation: Mapping[str, Any] | None) -> str:
     """Pseudo-log-likelihood of sentences, from the validate job; nothing if it was not computed."""
     if validation is None or validation.get("pseudo_log_likelihood") is None:
         return ""
-    row = [
-        _model(validation),
-        number(validation["pseudo_log_likelihood"]),
-        number(validation["pseudo_perplexity"]),
-        f"{validation['sentences']:,}",
-        f"{validation['sentence_tokens']:,}",
+    rows = [
+        ["model", _model(validation)],
+        ["pseudo-log-likelihood, nats per token", number(validation["pseudo_log_likelihood"])],
+        ["pseudo-perplexity", number(validation["pseudo_perplexity"])],
+        ["sentences", f"{validation['sentences']:,}"],
+        ["tokens", f"{validation['sentence_tokens']:,}"],
     ]
-    heads = ["", "pseudo-log-likelihood, nats per token", "pseudo-perplexity", "sentences", "tokens"]
-    return table("Held-out sentences, each token masked in turn", heads, [row], numbers=True)
+    return table("Held-out sentences, each token masked in turn", ["", ""], rows, numbers=False)
 
 
 def of_search(probe: Mapping[str, Any] | None) -> str:
