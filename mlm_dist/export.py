@@ -1,18 +1,16 @@
-"""Write a trained model so that `from_pretrained` and `pipeline("fill-mask")` load it.
+"""Export a checkpoint of a run in Hugging Face format, for `from_pretrained` and `pipeline("fill-mask")`.
 
     python mlm_dist/export.py --output_dir runs/mine
     python mlm_dist/export.py --output_dir runs/mine --export.checkpoint runs/mine/checkpoints/step-00000500
     python mlm_dist/export.py --output_dir runs/mine --export.dtype bfloat16 --export.push_to_hub me/my-model
 
-It takes the newest or the best checkpoint of the run in output_dir (see export.checkpoint), whose configuration is read
-before all flags, and trains nothing. Training does the same at its end.
+It exports the newest or the best checkpoint of the run in output_dir (see export.checkpoint). The config of that run
+applies, and flags override it. Training exports its model itself.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import shutil
-import tempfile
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,172 +19,122 @@ from accelerate import Accelerator
 
 from mlm_dist import runtime
 from mlm_dist.checkpoint import best, find, format
-from mlm_dist.config import Config
-from mlm_dist.corpus.sources import git
+from mlm_dist.config import Config, to_yaml
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.engine import distributed
 from mlm_dist.errors import CheckpointError, ConfigError
-from mlm_dist.hf_model import reload_check, upload
-from mlm_dist.hf_model.model_card import card
-from mlm_dist.model.build import architecture
+from mlm_dist.hf_model import upload
+from mlm_dist.hf_model.model_card import CardContent, base_model, model_card
+from mlm_dist.hf_model.write import with_parameters, write_model
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.pages.record import read_record
-from mlm_dist.prepare import prepare
+from mlm_dist.redaction import config_without_credentials
+from mlm_dist.trained_model import load_checkpoint, load_model
+
+logger = logging.getLogger(__name__)
 
 
 def main(config: Config) -> None:
-    """Export a checkpoint of a run."""
+    """Export a checkpoint of the run in output_dir."""
     if runtime.rank_and_world_size()[1] > 1:
         raise ConfigError("the export job needs one process; start it as python mlm_dist/export.py")
-    upload.check(config)
-    run = Path(config.output_dir).expanduser()
-    point = _point(config, run)
+    upload.check(config.export.push_to_hub)
+    point = _checkpoint(config)
     model, corpus, step = load_checkpoint(config, point)
     try:
-        _write(model, corpus, run, config, step)
+        _write(model, corpus, config, step)
     except OSError as error:
-        raise ConfigError(f"output_dir: cannot write the model to {run} ({error.strerror}); make room") from None
-    runtime.say(f"{point} as {config.export.dtype} in {run / 'model'}")
+        raise ConfigError(f"output_dir: cannot write {_folder(config)} ({error.strerror}); free disk space") from None
+    logger.info("%s exported as %s to %s", point, config.export.dtype, _folder(config))
     push(config)
 
 
 def export(
-    accelerator: Accelerator, core: MaskedLanguageModel, corpus: PreparedCorpus, run: Path, config: Config, step: int
+    accelerator: Accelerator, core: MaskedLanguageModel, corpus: PreparedCorpus, config: Config, step: int
 ) -> None:
-    """Write weights, tokenizer and model card to `model/` of the run directory, whole or not at all; a collective.
-
-    The weights are those in memory, or where the best are wanted, those of the best checkpoint.
+    """Export the model in memory, or the best checkpoint if that is wanted; a collective.
 
     Args:
         accelerator: The processes.
-        core: The model as it was before it was prepared.
-        corpus: What it was trained on; its tokenizer goes with the model.
-        run: The run directory; an older model in it is replaced.
+        core: The model as it was before `prepare`.
+        corpus: The corpus it was trained on.
         config: The run.
-        step: The update the weights are of.
+        step: Step of the weights in memory.
 
     Raises:
-        ModelError: What was written does not load again, or is not what is in memory.
+        ModelError: The exported model does not load, or is not the one in memory.
         CheckpointError: There is no best checkpoint.
     """
-
-    def write_best() -> None:
-        point = find.require_best(run / "checkpoints", runtime.say)
-        model, best_step = _load(config, corpus, point)
-        _write(model, corpus, run, config, best_step)
-
     if best.is_exported(config):
-        distributed.on_main(accelerator, write_best)
+        distributed.on_main(accelerator, lambda: _write_best(corpus, config))
         return
-    values = {}
-    for name, value in distributed.full_parameters(accelerator, core):
-        if accelerator.is_main_process:
-            values[name.removeprefix("model.")] = value
-    distributed.on_main(accelerator, lambda: _write(_assembled(core.model, values), corpus, run, config, step))
-
-
-def load_checkpoint(config: Config, point: Path) -> tuple[Any, PreparedCorpus, int]:
-    """The model of a verified checkpoint, in fp32 on the CPU; the corpus it was trained on; and its update.
-
-    Raises:
-        CheckpointError: It is of another model, or its corpus is gone and its documents have changed since.
-    """
-    _, identity = format.read_state(point)
-    corpus = _corpus(config, str(identity["corpus.source"]).removeprefix("digest "), point)
-    model, step = _load(config, corpus, point)
-    return model, corpus, step
-
-
-def _load(config: Config, corpus: PreparedCorpus, point: Path) -> tuple[Any, int]:
-    """The model of a verified checkpoint, and its update."""
-    from transformers import AutoModelForMaskedLM
-
-    found = architecture(config, corpus.tokenizer, len(corpus.domain_tokens))
-    core = MaskedLanguageModel(AutoModelForMaskedLM.from_config(found, dtype=torch.float32), masked_head=False)
-    format.load_weights(point, core)
-    core.model.tie_weights()
-    return core.model, format.read_state(point)[0].step
+    parameters = _gather_parameters(accelerator, core)
+    distributed.on_main(accelerator, lambda: _write(with_parameters(core.model, parameters), corpus, config, step))
 
 
 def push(config: Config) -> None:
-    """Upload the exported model from the main process, if `export.push_to_hub` says where to."""
+    """Upload the exported model from the main process, if export.push_to_hub is set."""
     if config.export.push_to_hub is not None and runtime.is_main_process():
-        upload.push(Path(config.output_dir).expanduser() / "model", config.export.push_to_hub, runtime.say)
+        upload.push(_folder(config), config.export.push_to_hub)
 
 
-def public(config: Config) -> Config:
-    """The configuration as others may see it: without the name and password of a git address."""
-    corpus = dataclasses.replace(config.corpus, source=git.without_credentials(config.corpus.source))
-    validation = config.validation
-    if validation.second_source is not None:
-        second = git.without_credentials(validation.second_source)
-        validation = dataclasses.replace(validation, second_source=second)
-    return dataclasses.replace(config, corpus=corpus, validation=validation)
+def _gather_parameters(accelerator: Accelerator, core: MaskedLanguageModel) -> dict[str, torch.Tensor]:
+    """{name: full fp32 values} of the transformers model on the main process, {} elsewhere; a collective."""
+    parameters = {}
+    for name, value in distributed.full_parameters(accelerator, core):
+        if accelerator.is_main_process:
+            parameters[name.removeprefix("model.")] = value
+    return parameters
 
 
-def _write(model: Any, corpus: PreparedCorpus, run: Path, config: Config, step: int) -> None:
-    """Write an fp32 model on the CPU, load it again elsewhere, and put it in place; its weights are rounded."""
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    folder = run / "model"
-    name, mask = run.resolve().name, corpus.tokenizer.mask_token
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=run))
-    try:
-        model.to(getattr(torch, config.export.dtype)).save_pretrained(str(temporary))
-        # A checkpoint's tokenizer may say less than the model has positions for by now.
-        corpus.tokenizer.model_max_length = max(corpus.tokenizer.model_max_length, config.rows.max_length)
-        corpus.tokenizer.save_pretrained(str(temporary))
-        about = card(name, public(config), model, mask, corpus.manifest, read_record(run), step)
-        about.save(temporary / "README.md")
-        temporary.chmod(0o755)
-        for path in temporary.iterdir():
-            path.chmod(0o644)
-        if config.export.verify:
-            reload_check.check(temporary, model.float(), corpus.tokenizer)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _write_best(corpus: PreparedCorpus, config: Config) -> None:
+    point = find.require_best(Path(config.output_dir).expanduser() / "checkpoints", runtime.say)
+    model, step = load_model(config, corpus, point)
+    _write(model, corpus, config, step)
 
 
-def _point(config: Config, run: Path) -> Path:
-    """The checkpoint that `export.checkpoint` means, verified."""
+def _write(model: Any, corpus: PreparedCorpus, config: Config, step: int) -> None:
+    """Write an fp32 model on the CPU to `model/` of the run directory."""
+    folder = _folder(config)
+    card = CardContent(
+        name=folder.parent.resolve().name,
+        location=config.export.push_to_hub or str(folder),
+        model_type=model.config.model_type,
+        base_model=base_model(config.model),
+        dtype=config.export.dtype,
+        mask_token=corpus.tokenizer.mask_token,
+        step=step,
+        manifest=corpus.manifest,
+        record=read_record(folder.parent),
+        config_yaml=to_yaml(config_without_credentials(config)),
+    )
+    write_model(
+        model,
+        corpus.tokenizer,
+        model_card(card),
+        folder,
+        dtype=config.export.dtype,
+        max_length=config.rows.max_length,
+        verify=config.export.verify,
+    )
+
+
+def _folder(config: Config) -> Path:
+    return Path(config.output_dir).expanduser() / "model"
+
+
+def _checkpoint(config: Config) -> Path:
+    """The checkpoint that export.checkpoint names, verified."""
+    folder, name = Path(config.output_dir).expanduser() / "checkpoints", config.export.checkpoint
     if best.is_exported(config):
-        return find.require_best(run / "checkpoints", runtime.say)
-    if config.export.checkpoint in (None, "newest"):
-        return find.require_newest(run / "checkpoints", runtime.say)
-    point = Path(config.export.checkpoint).expanduser()
+        return find.require_best(folder, runtime.say)
+    if name in (None, "newest"):
+        return find.require_newest(folder, runtime.say)
+    point = Path(name).expanduser()
     if not format.is_name(point.name) or not point.is_dir():
-        raise CheckpointError(f"export.checkpoint: {point} is no checkpoint; name a folder such as step-00000500")
+        raise CheckpointError(f"export.checkpoint: {point} is not a checkpoint; name a folder such as step-00000500")
     format.verify(point)
     return point
-
-
-def _corpus(config: Config, digest: str, point: Path) -> PreparedCorpus:
-    """The corpus a checkpoint was trained on, from the cache; where it is gone, it is prepared again."""
-    kept = PreparedCorpus(Path(config.corpus.cache_dir).expanduser() / digest)
-    if (kept.folder / "manifest.json").is_file():
-        return kept
-    corpus = prepare(config)
-    if corpus.digest != digest:
-        raise CheckpointError(
-            f"corpus.source: {point} was trained on the rows {digest}, which are not in corpus.cache_dir, and the "
-            f"documents now give {corpus.digest}; restore either"
-        )
-    return corpus
-
-
-def _assembled(trained: Any, values: dict[str, torch.Tensor]) -> Any:
-    """A fresh model of the same configuration with these parameters, its tied weights tied again."""
-    model = type(trained)._from_config(trained.config, dtype=torch.float32)
-    state = {name: buffer.detach().cpu() for name, buffer in trained.named_buffers()} | values
-    missing, _ = model.load_state_dict(state, strict=False)
-    model.tie_weights()
-    # Tied weights have one parameter and several names; anything else that is missing is a fault of ours.
-    named = dict(model.named_parameters())
-    assert not set(missing) & set(named), f"not exported: {sorted(set(missing) & set(named))}"
-    return model
 
 
 if __name__ == "__main__":

@@ -1,146 +1,133 @@
-"""Write what a run did, and what its model learnt, as one page: report.html in the run's directory.
+"""Write the report of a run as one HTML page: report.html in the run directory.
 
     python mlm_dist/report.py --output_dir runs/mine
 
-It reads what is on the disk, so it also works while the run is going, or after it was interrupted. Training writes the
-same page at its end. The page needs no network and no other file.
+It shows the losses, the validation, the corpus, and what the model predicts before and after training. Training writes
+it at its end; this job also works while a run is training, or after it was interrupted.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mlm_dist import runtime
-from mlm_dist.checkpoint import find
 from mlm_dist.config import Config, to_yaml
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError, UserError, reason
-from mlm_dist.evaluation.fill_mask import Guess, guess
-from mlm_dist.export import load_checkpoint, public
-from mlm_dist.files import write_bytes, write_json
-from mlm_dist.pages.blanks import Blank, choose
-from mlm_dist.pages.page import Comparison, Content, page
+from mlm_dist.evaluation.fill_mask import predict
+from mlm_dist.files import write_bytes
+from mlm_dist.pages.examples import Comparison
+from mlm_dist.pages.page import Content, page
 from mlm_dist.pages.record import Record, read_record
+from mlm_dist.pages.starting_point import StartingPoint
+from mlm_dist.redaction import config_without_credentials
+from mlm_dist.trained_model import load_trained_model
 
-ABOUT_THE_CORPUS = ("source", "documents", "tokens", "rows", "notes", "config")
+logger = logging.getLogger(__name__)
 
 
 def main(config: Config) -> None:
     """Write the report of the run in output_dir."""
     if runtime.is_main_process():
-        runtime.say(f"written to {_write(config)}")
+        logger.info("report written to %s", write_report(config))
 
 
-def begin(run: Path, model: Any, corpus: PreparedCorpus) -> None:
-    """Keep in report.json what is gone later: the starting model's guesses, and what the corpus was.
+def record_start(run: Path, model: Any, corpus: PreparedCorpus) -> None:
+    """Write report.json, unless the run has one; a failure is logged and does not end the run.
 
-    A run that goes on keeps what it has; where there is nothing, the starting model is at hand all the same, because it
-    follows from seed and config. What goes wrong is said, and does not end the run.
+    A resumed run keeps its own. If it has none, the starting model is the same, because it depends on seed and config.
 
     Args:
         run: The run directory.
         model: The starting model, on the main process, before it is sharded or trained.
-        corpus: What it will be trained on.
+        corpus: The corpus it will be trained on.
     """
-    place = run / "report.json"
-    if not place.exists():
-        _or_say_why("what the starting model fills in was not recorded", lambda: _begin(place, model, corpus))
+    path = run / "report.json"
+    if not path.exists():
+        _log_failure(
+            "the predictions of the starting model are not recorded", lambda: StartingPoint.of(model, corpus).save(path)
+        )
 
 
-def end(config: Config) -> None:
-    """Write the page at the end of training, on the main process; what goes wrong is said, and does not end the run."""
+def write_after_training(config: Config) -> None:
+    """Write the report on the main process; a failure is logged and does not end the run."""
     if runtime.is_main_process():
-        _or_say_why("the report was not written", lambda: _write(config))
+        _log_failure("the report is not written", lambda: write_report(config))
 
 
-def _begin(place: Path, model: Any, corpus: PreparedCorpus) -> None:
-    max_length = corpus.manifest["config"]["rows"]["max_length"]
-    blanks = choose(corpus.documents(), corpus.tokenizer, max_length) if corpus.manifest["rows"]["validation"] else []
-    kept = {
-        "corpus": {name: corpus.manifest[name] for name in ABOUT_THE_CORPUS if name in corpus.manifest},
-        "blanks": [asdict(blank) for blank in blanks],
-        "before": [asdict(found) for found in guess(model, corpus.tokenizer, blanks)],
-    }
-    write_json(place, kept, indent=1)
-
-
-def _or_say_why(what: str, work: Callable[[], object]) -> None:
-    try:
-        work()
-    except Exception as error:  # a page is no reason to lose a run
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        runtime.say(f"WARNING: {what} ({kind}{reason(error)})")
-
-
-def _write(config: Config) -> Path:
-    """Gather what there is of a run, and write the page.
+def write_report(config: Config) -> Path:
+    """Write the report of the run in output_dir; what cannot be read is logged, and named on the page.
 
     Raises:
         ConfigError: There is no run in output_dir.
     """
     run = Path(config.output_dir).expanduser()
     if not (run / "metrics.jsonl").is_file():
-        raise ConfigError(f"output_dir: there is no run in {run} (no metrics.jsonl); name a run's directory")
+        raise ConfigError(f"output_dir: {run} has no metrics.jsonl; name the directory of a run")
     record = read_record(run)
     warnings: list[str] = []
-    corpus, comparison = None, None
-    try:
-        kept = json.loads((run / "report.json").read_text("utf-8"))
-        corpus = kept["corpus"]
-        blanks = [Blank(**blank) for blank in kept["blanks"]]
-        before = [Guess(**found) for found in kept["before"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        warnings.append(f"report.json cannot be read ({reason(error)}): what the run began with is not shown.")
-    else:
-        after, step = None, 0
-        try:
-            if blanks and (trained := _trained(config, run, record)) is not None:
-                model, tokenizer, step = trained
-                after = guess(model, tokenizer, blanks)
-        except (UserError, OSError, ValueError) as error:
-            warnings.append(f"The trained model cannot be loaded, so what it fills in is not shown: {reason(error)}.")
-        comparison = Comparison(blanks, before, after, step)
-    validated, probe = (_found(run / name, warnings) for name in ("validation.json", "probe.json"))
+    start = _read_start(run, warnings)
     content = Content(
-        run.resolve().name, record, corpus, comparison, to_yaml(public(config)), warnings, validated, probe
+        name=run.resolve().name,
+        record=record,
+        corpus=None if start is None else start.corpus,
+        comparison=None if start is None else _comparison(config, run, record, start, warnings),
+        config_yaml=to_yaml(config_without_credentials(config)),
+        warnings=warnings,
+        validation=_read_result(run / "validation.json", warnings),
+        probe=_read_result(run / "probe.json", warnings),
     )
-    write_bytes(run / "report.html", page(content).encode("utf-8", "backslashreplace"), durable=False)
+    path = run / "report.html"
+    write_bytes(path, page(content).encode("utf-8", "backslashreplace"), durable=False)
     for warning in warnings:
-        runtime.say(f"WARNING: report.html: {warning}")
-    return run / "report.html"
+        logger.warning("report.html: %s", warning)
+    return path
 
 
-def _found(path: Path, warnings: list[str]) -> dict[str, Any] | None:
-    """What the validate job left, if it was run."""
+def _log_failure(what: str, work: Callable[[], object]) -> None:
     try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        work()
+    except Exception as error:  # no report is worth a run
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        logger.warning("%s (%s%s)", what, kind, reason(error))
+
+
+def _read_start(run: Path, warnings: list[str]) -> StartingPoint | None:
+    try:
+        return StartingPoint.load(run / "report.json")
+    except (OSError, ValueError) as error:
+        warnings.append(
+            f"report.json cannot be read ({reason(error)}): corpus and predictions before training are missing."
+        )
+        return None
+
+
+def _read_result(path: Path, warnings: list[str]) -> dict[str, Any] | None:
+    """A result of the validate job; None if there is none."""
+    try:
+        result: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        warnings.append(f"{path.name} cannot be read ({reason(error)}): what the validate job found is not shown.")
+        warnings.append(f"{path.name} cannot be read ({reason(error)}): this result of the validate job is missing.")
         return None
-    return found
+    return result
 
 
-def _trained(config: Config, run: Path, record: Record) -> tuple[Any, Any, int] | None:
-    """The run's model, its tokenizer and its update: what a finished run exported, else the newest good checkpoint."""
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    folder = run / "model"
-    if record.is_finished and (folder / "config.json").is_file():
-        model = AutoModelForMaskedLM.from_pretrained(folder, dtype="float32", trust_remote_code=False)
-        return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False), record.exported_step
-    point, _ = find.newest(run / "checkpoints")
-    if point is None:
-        return None
-    model, corpus, step = load_checkpoint(config, point)
-    return model, corpus.tokenizer, step
+def _comparison(config: Config, run: Path, record: Record, start: StartingPoint, warnings: list[str]) -> Comparison:
+    """The predictions of the starting model and, if there is one, of the trained model."""
+    after, step = None, 0
+    try:
+        if start.examples and (trained := load_trained_model(config, run, record)) is not None:
+            model, tokenizer, step = trained
+            after = predict(model, tokenizer, start.examples)
+    except (UserError, OSError, ValueError) as error:
+        warnings.append(f"The trained model cannot be loaded ({reason(error)}): its predictions are missing.")
+    return Comparison(start.examples, start.before, after, step)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from mlm_dist import ranks, report, runtime
@@ -90,7 +89,7 @@ def fit(
     batches = TrainingBatches(stream, task.objective.corruption, spec.batch, ramp, engine.rank, **options)
     with batches, explained(spec.batch):
         optimizer = build_optimizer(task.module, spec.optim)
-        example = partial(example_loss, engine, task.objective, batches[0][0])
+        example = lambda: example_loss(engine, task.objective, batches[0][0])  # noqa: E731
         state = restore(resume_from, engine, task.module, optimizer, spec.batch.micro_size, example)
         compiled = compile_forward(task.module, spec.model.compile)
         engine.on_main(lambda: write_records(run_dir, spec, corpora, engine))

@@ -25,7 +25,7 @@ from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.engine import distributed
 from mlm_dist.errors import ConfigError, ModelError
-from mlm_dist.evaluation.search_probe import Probe
+from mlm_dist.evaluation.search_probe import SearchProbe
 from mlm_dist.evaluation.validation import held_out_masks
 from mlm_dist.evaluation.validation_set import HeldOut
 from mlm_dist.files import write_json
@@ -59,7 +59,7 @@ def main(config: Config) -> None:
         raise ConfigError(
             f"corpus.validation_fraction: no row of {corpus.folder} is held out; prepare the corpus with a larger one"
         )
-    probe = Probe(corpus) if config.validation.probe else None
+    probe = SearchProbe(corpus) if config.validation.probe else None
     # A model of a folder has the tokens that were added for the documents; the starting one gets them when it is built.
     added = corpus.domain_tokens if meant is config else {}
     found = architecture(meant, corpus.tokenizer, len(added), runtime.say)
@@ -73,9 +73,9 @@ def main(config: Config) -> None:
     step = None if weights is None else format.read_state(weights)[0].step
     if probe is not None:
         is_start = config.validation.model == "start"
-        probe.put_to("start" if is_start else "trained", core.model.to(accelerator.device))
+        probe.evaluate("start" if is_start else "trained", core.model.to(accelerator.device))
         if not is_start:
-            probe.put_to("start", _start(config, corpus).to(accelerator.device))
+            probe.evaluate("start", _start(config, corpus).to(accelerator.device))
     # The optimizer updates nothing; with it the model is placed and sharded just as in training.
     model, _ = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, peak=0.0))
 
@@ -113,7 +113,7 @@ def main(config: Config) -> None:
         runtime.say(f"written to {run / 'validation.json'}")
         if probe is not None:
             about = {"kind": "probe", "model": name, "step": step, "corpus": corpus.digest}
-            write_json(run / "probe.json", about | {"questions": probe.answers}, indent=1)
+            write_json(run / "probe.json", about | {"tasks": probe.results}, indent=1)
             runtime.say("\n".join([*probe.describe(), f"written to {run / 'probe.json'}"]))
 
     distributed.on_main(accelerator, tell)

@@ -1,4 +1,4 @@
-"""The exported model: what is in it, that it is loaded again before it counts, and its way to the hub."""
+"""The exported model: its content, its reload check, its model card, and its upload to the Hub."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from mlm_dist import export
+from mlm_dist import export, trained_model
 from mlm_dist.config import Config, parse, parse_of_run, to_yaml
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
-from mlm_dist.hf_model import model_card, reload_check, upload
+from mlm_dist.hf_model import reload_check, upload
+from mlm_dist.hf_model.model_card import CardContent, model_card, validation_table
+from mlm_dist.hf_model.write import with_parameters, write_model
 from mlm_dist.pages.record import Record
+from mlm_dist.redaction import config_without_credentials
 
 SECRET = "hf_verysecretindeed"
 
@@ -39,7 +42,7 @@ def dtypes(folder: Path) -> set[str]:
 
 
 def test_training_exports_its_last_checkpoint(run: Path) -> None:
-    """So both ways to a model give the same one."""
+    """So training and the export job give the same model."""
     model = AutoModelForMaskedLM.from_pretrained(run / "model")
     point = load_file(run / "checkpoints" / "step-00000012" / "model.safetensors")
     for name, value in model.named_parameters():
@@ -48,7 +51,7 @@ def test_training_exports_its_last_checkpoint(run: Path) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "short"), [("bfloat16", "BF16"), ("float16", "F16")])
-def test_job_exports_in_the_dtype_that_is_named(dtype: str, short: str, copy: Path) -> None:
+def test_job_exports_in_the_given_dtype(dtype: str, short: str, copy: Path) -> None:
     shutil.rmtree(copy / "model")
     export.main(config_of(copy, f"--export.dtype={dtype}", f"--export.verify={dtype == 'bfloat16'}"))
     assert dtypes(copy / "model") == {short}
@@ -63,7 +66,7 @@ def test_job_exports_in_the_dtype_that_is_named(dtype: str, short: str, copy: Pa
 
 def test_named_checkpoint_is_exported(copy: Path) -> None:
     point = copy / "checkpoints" / "step-00000006"
-    address = "https://me:secret@example.org/docs.git"  # the corpus is in the cache, so nothing is fetched
+    address = "https://me:secret@example.org/docs.git"  # not fetched, because the corpus is in the cache
     export.main(config_of(copy, f"--export.checkpoint={point}", f"--corpus.source={address}"))
     assert "source: https://example.org/docs.git" in (copy / "model" / "README.md").read_text("utf-8")
     model = AutoModelForMaskedLM.from_pretrained(copy / "model")
@@ -76,35 +79,46 @@ def test_named_checkpoint_is_exported(copy: Path) -> None:
 EMBEDDINGS = "model.bert.embeddings.word_embeddings.weight"
 
 
-def test_what_cannot_be_exported_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CheckpointError, match=r"export\.checkpoint: nowhere is no checkpoint"):
+def test_errors_name_the_checkpoint_or_the_corpus(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match=r"export\.checkpoint: nowhere is not a checkpoint"):
         export.main(config_of(copy, "--export.checkpoint=nowhere"))
     weights = copy / "checkpoints" / "step-00000006" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     with pytest.raises(CheckpointError, match="is damaged"):
         export.main(config_of(copy, f"--export.checkpoint={weights.parent}"))
-    with pytest.raises(CheckpointError, match="was trained on the rows"):
+    with pytest.raises(CheckpointError, match=r"was trained on corpus .* restore the cache or the documents"):
         export.main(config_of(copy, f"--corpus.cache_dir={copy / 'cache'}", "--corpus.min_chars=300"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="the export job needs one process"):
         export.main(config_of(copy))
 
 
-def test_model_that_is_not_what_is_in_memory_never_takes_the_place_of_one(copy: Path) -> None:
+def test_model_that_fails_the_reload_check_replaces_no_other(copy: Path) -> None:
     """A weight beyond the range of float16 becomes infinite when it is written."""
-    point = copy / "checkpoints" / "step-00000012" / "model.safetensors"
-    model, _, _ = export.load_checkpoint(config_of(copy), point.parent)
+    point = copy / "checkpoints" / "step-00000012"
+    model, corpus, _ = trained_model.load_checkpoint(config_of(copy), point)
     with torch.no_grad():
         model.get_input_embeddings().weight[3, 0] = 1e6
     before = (copy / "model" / "model.safetensors").read_bytes()
-    corpus = export._corpus(config_of(copy), launching.metrics(copy, "start")[0]["corpus"], point.parent)
+    options: dict[str, Any] = {"dtype": "float16", "max_length": 64, "verify": True}
     with pytest.raises(ModelError, match=r"logits differ.*export\.dtype.*checkpoints are intact"):
-        export._write(model, corpus, copy, config_of(copy, "--export.dtype=float16", "--export.verify=true"), 12)
+        write_model(model, corpus.tokenizer, ModelCard("# Card"), copy / "model", **options)
     assert (copy / "model" / "model.safetensors").read_bytes() == before
     assert not list(copy.glob(".model-*"))
 
 
-def test_check_notices_untied_weights_and_broken_files(copy: Path) -> None:
+def test_all_parameters_are_needed_to_write_a_model(run: Path) -> None:
+    trained = AutoModelForMaskedLM.from_pretrained(run / "model")
+    parameters = {name: value.detach().clone() for name, value in trained.named_parameters()}
+    model = with_parameters(trained, parameters)
+    assert all(torch.equal(value, parameters[name]) for name, value in model.named_parameters())
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    del parameters["bert.encoder.layer.0.output.dense.weight"]
+    with pytest.raises(AssertionError, match=r"parameters are missing: .*layer\.0\.output\.dense\.weight"):
+        with_parameters(trained, parameters)
+
+
+def test_reload_check_finds_untied_weights_and_missing_files(copy: Path) -> None:
     folder = copy / "model"
     model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     settings = json.loads((folder / "config.json").read_text("utf-8"))
@@ -112,33 +126,59 @@ def test_check_notices_untied_weights_and_broken_files(copy: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     decoder = {"cls.predictions.decoder.weight": weights[EMBEDDINGS.removeprefix("model.")].clone()}
     save_file(weights | decoder, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match="not the ones of its embeddings"):
+    with pytest.raises(ModelError, match="output weights are not tied to its embeddings"):
         reload_check.check(folder, model, tokenizer)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(ModelError, match="the exported model is not what was trained"):
+    with pytest.raises(ModelError, match="the exported model is not the trained one: it does not load"):
         reload_check.check(folder, model, tokenizer)
 
 
-def test_card_says_what_was_trained_on_what_and_how_well(run: Path) -> None:
+def test_card_holds_corpus_and_validation(run: Path) -> None:
     card = ModelCard.load(run / "model" / "README.md")
     last = launching.metrics(run, "validation")[-1]
     assert card.data.eval_results is not None
-    found = {result.metric_type: result.metric_value for result in card.data.eval_results}
-    assert found == {name: last[name] for name in ("loss", "perplexity", "accuracy")}
+    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert results == {name: last[name] for name in ("loss", "perplexity", "accuracy")}
     assert card.data.pipeline_tag == "fill-mask"
-    assert card.data.base_model is None, "it began with random weights"
+    assert card.data.base_model is None, "training started from random weights"
     assert launching.metrics(run, "start")[0]["corpus"] in card.text
-    assert "accelerate launch mlm_dist/train.py --config config.yaml" in card.text
-    assert f"| after update 12 | {last['loss']:.4f} |" in card.text
+    assert "mlm-dist train --config config.yaml" in card.text
+    assert f"| step 12 | {last['loss']:.4f} |" in card.text
+    assert "| unigram baseline | " in card.text
 
 
-def test_card_says_what_became_of_a_second_corpus() -> None:
+def test_example_of_the_card_runs(run: Path) -> None:
+    """Where the folder of the model is: a card names no placeholder."""
+    text = (run / "model" / "README.md").read_text("utf-8")
+    program = text.split("```python\n")[1].split("```")[0]
+    process = launching.run([sys.executable, "-c", program])
+    assert process.returncode == 0, process.output
+    assert "token_str" in process.stdout
+    assert "PATH" not in text
+
+
+def test_card_of_an_uploaded_model_names_its_repository() -> None:
+    record = Record({}, [], {}, {}, None)
+    manifest = {
+        "digest": "a2c2",
+        "source": {"kind": "folder", "location": "docs", "commit": None},
+        "documents": {"train": 9, "validation": 1},
+        "tokens": {"kept": 100},
+    }
+    content = CardContent("mine", "me/mine", "bert", "org/base", "float32", "[MASK]", 6, manifest, record, "seed: 0\n")
+    card = model_card(content)
+    assert 'pipeline("fill-mask", model="me/mine")' in card.text
+    assert card.data.base_model == "org/base"
+    assert "There was no validation at this step." in card.text
+
+
+def test_card_compares_the_second_source_before_and_after() -> None:
     def line(loss: float) -> dict[str, Any]:
         return {"loss": 2.0, "perplexity": 7.4, "accuracy": 0.5, "masked_tokens": 9, "second_loss": loss}
 
     record = Record({"second_source": "prose"}, [], {}, {0: line(3.25), 6: line(3.5), 9: line(9.0)}, None)
-    said = model_card._held_out(record, 6)
-    assert "On prose, which was not trained on: a loss of 3.2500 before training, 3.5000 after." in said
+    text = validation_table(record, 6)
+    assert "Validation loss on prose, which is not trained on: 3.2500 before training, 3.5000 after." in text
 
 
 def test_best_checkpoint_is_exported_by_the_job(copy: Path) -> None:
@@ -150,48 +190,50 @@ def test_best_checkpoint_is_exported_by_the_job(copy: Path) -> None:
     assert torch.equal(model.get_input_embeddings().weight, load_file(best / "model.safetensors")[EMBEDDINGS])
 
 
-def test_card_can_be_followed(run: Path, tmp_path: Path) -> None:
+def test_config_of_the_card_is_that_of_the_run(run: Path, tmp_path: Path) -> None:
     text = (run / "model" / "README.md").read_text("utf-8")
     (tmp_path / "config.yaml").write_text(text.split("```yaml\n")[1].split("```")[0], "utf-8")
     assert parse([f"--config={tmp_path / 'config.yaml'}"]) == config_of(run)
 
 
-def test_no_credentials_leave_the_machine() -> None:
-    config = parse(["--corpus.source=https://me:secret@example.org/docs.git#main"])
+@pytest.mark.parametrize("key", ["corpus.source", "corpus.replay_source", "validation.second_source"])
+def test_credentials_are_removed_from_every_source(key: str) -> None:
+    address = "https://me:secret@example.org/docs.git#main"
+    config = parse([f"--{key}={address}", *(["--corpus.replay_share=0.5"] if key == "corpus.replay_source" else [])])
     assert "secret" in to_yaml(config)
-    assert "secret" not in to_yaml(export.public(config))
-    assert export.public(config).corpus.source == "https://example.org/docs.git#main"
+    public = config_without_credentials(config)
+    assert to_yaml(public) == to_yaml(config).replace("me:secret@", "")
 
 
-def test_it_is_a_start_for_fine_tuning(run: Path) -> None:
-    model, notes = AutoModelForSequenceClassification.from_pretrained(
+def test_exported_model_can_be_fine_tuned(run: Path) -> None:
+    model, info = AutoModelForSequenceClassification.from_pretrained(
         run / "model", num_labels=3, output_loading_info=True
     )
-    assert {name.split(".")[0] for name in notes["missing_keys"]} <= {"classifier", "bert"}
-    assert all("classifier" in name or "pooler" in name for name in notes["missing_keys"])
+    assert {name.split(".")[0] for name in info["missing_keys"]} <= {"classifier", "bert"}
+    assert all("classifier" in name or "pooler" in name for name in info["missing_keys"])
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
     model(**tokenizer("The vault protects the keys.", return_tensors="pt"), labels=torch.tensor([1])).loss.backward()
 
 
-def test_sentence_transformers_averages_over_its_tokens(run: Path) -> None:
+def test_sentence_transformers_loads_it_with_mean_pooling(run: Path) -> None:
     pytest.importorskip("sentence_transformers")
     program = (
         "import sys, torch\n"
         "from sentence_transformers import SentenceTransformer\n"
         "model = SentenceTransformer(sys.argv[1], device='cpu')\n"
-        "found = model.encode(['The vault protects the keys.', 'A ledger.'])\n"
+        "vectors = model.encode(['The vault protects the keys.', 'A ledger.'])\n"
         "from transformers import AutoModel, AutoTokenizer\n"
         "encoder = AutoModel.from_pretrained(sys.argv[1]).eval()\n"
         "batch = AutoTokenizer.from_pretrained(sys.argv[1])('A ledger.', return_tensors='pt')\n"
         "mean = encoder(**batch).last_hidden_state.mean(1)[0].detach()\n"
-        "assert torch.allclose(torch.tensor(found[1]), mean, atol=1e-5)\n"
+        "assert torch.allclose(torch.tensor(vectors[1]), mean, atol=1e-5)\n"
     )
     ended = launching.run([sys.executable, "-c", program, str(run / "model")])
     assert ended.returncode == 0, ended.output
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as an upload needs; every file goes with the commit itself."""
+    """The part of the Hub that an upload needs; every file is part of the commit."""
 
     public = False
     seen: list[tuple[str, Any]]
@@ -223,12 +265,12 @@ class Hub(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    """A hub on this machine: its address, and what it was sent."""
+    """A local Hub: its address, and the requests it received."""
 
     class Handler(Hub):
         seen: list[tuple[str, Any]] = []  # noqa: RUF012 - of the class, so that the test sees it
@@ -261,14 +303,14 @@ def test_upload_is_private(copy: Path, server: tuple[str, list[tuple[str, Any]]]
     assert SECRET not in ended.output
 
 
-def test_upload_without_a_network_is_one_clear_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upload_without_a_network_is_an_error_of_one_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", SECRET)
     with pytest.raises(
-        ConfigError, match=r"export\.push_to_hub: cannot upload to me/model \(.*try again with"
+        ConfigError, match=r"export\.push_to_hub: cannot upload to me/model \(.*to try again, run"
     ) as caught:
-        upload.push(run / "model", "me/model", print)
+        upload.push(run / "model", "me/model")
     assert "\n" not in str(caught.value)
     assert SECRET not in str(caught.value)
 
@@ -279,5 +321,5 @@ def test_upload_without_a_login_is_refused_before_any_work(
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
-    with pytest.raises(ConfigError, match=r"export\.push_to_hub: nobody is logged in"):
+    with pytest.raises(ConfigError, match=r"export\.push_to_hub: not logged in to the Hugging Face Hub"):
         export.main(config_of(run, "--export.push_to_hub=me/model", "--export.checkpoint=nowhere"))

@@ -12,7 +12,19 @@ import pytest
 from launching import ROOT, environment
 
 PACKAGE = ROOT / "mlm_dist"
-JOBS = {"cli", "plan", "train", "prepare", "validate", "export", "report", "runtime", "second_corpus"}
+JOBS = {
+    "cli",
+    "plan",
+    "train",
+    "prepare",
+    "validate",
+    "export",
+    "redaction",
+    "report",
+    "runtime",
+    "second_corpus",
+    "trained_model",
+}
 ROOMS = {"corpus", "batches", "model", "optim", "engine", "checkpoint", "training", "evaluation", "hf_model", "pages"}
 LEAVES = {"config", "errors", "files", "faults", "hashing", "hub", "registry", "spec"}
 

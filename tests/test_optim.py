@@ -415,7 +415,7 @@ def test_run_ends_by_the_clock_at_a_rate_of_zero(tmp_path: Path, prepared_cache:
     known = UNBOUNDED
     for line in lines:
         assert line["learning_rate"] == lr_at(line["step"] - 1, config.optim, start["peak_learning_rate"], known)
-        known = line["updates"] or UNBOUNDED
+        known = line["steps"] or UNBOUNDED
     assert [line["step"] for line in lines] == list(range(1, known + 1))
     assert lines[-1]["hours"] > lines[0]["hours"]
     assert launching.metrics(run, "end")[0]["step"] == known
@@ -436,7 +436,7 @@ def test_processes_agree_on_the_end(tmp_path: Path, prepared_cache: Path, kind: 
         kind, "train.py", "--optim.duration=0.002 hours", *flags, launch=("--num_processes=2", "--mixed_precision=no")
     )
     assert ended.returncode == 0, ended.output
-    assert launching.metrics(tmp_path / "run", "train")[-1]["updates"] > 4
+    assert launching.metrics(tmp_path / "run", "train")[-1]["steps"] > 4
 
 
 # --- embeddings that stay ---

@@ -68,23 +68,25 @@ def test_starting_model_needs_no_run(run: Path, prose: Path, tmp_path: Path) -> 
     assert [found[name] for name in COMPARED] == pytest.approx([first[name] for name in COMPARED], rel=1e-6)
 
 
-def test_probe_asks_the_starting_and_the_trained_model(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_search_probe_compares_the_starting_and_the_trained_model(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = [f"--output_dir={copy}", "--validation.probe=true", "--validation.sentences=0"]
     validate.main(parse_of_run([*flags, "--validation.model=checkpoint"], prog="validate.py"))
     probe = json.loads((copy / "probe.json").read_text("utf-8"))
     assert (probe["step"], probe["corpus"]) == (12, figures(copy)["corpus"])
-    asked = probe["questions"]["half_to_half"]
-    assert asked["pairs"] >= 5
-    assert set(asked) == {"pairs", "token_overlap", "start", "trained"}
-    assert "half to half of" in capsys.readouterr().out
+    results = probe["tasks"]["half_to_half"]
+    assert results["pairs"] >= 5
+    assert set(results) == {"pairs", "token_overlap", "start", "trained"}
+    assert "half to half, " in capsys.readouterr().out
     assert "pseudo_log_likelihood" not in figures(copy)
     validate.main(parse_of_run([*flags, "--validation.model=start"], prog="validate.py"))
-    again = json.loads((copy / "probe.json").read_text("utf-8"))["questions"]["half_to_half"]
+    again = json.loads((copy / "probe.json").read_text("utf-8"))["tasks"]["half_to_half"]
     assert set(again) == {"pairs", "token_overlap", "start"}
-    assert again["start"] == pytest.approx(asked["start"]), "the starting model is not the one a run starts with"
+    assert again["start"] == pytest.approx(results["start"]), "not the model that a run starts with"
 
 
-def test_probe_on_several_processes_is_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_probe_needs_one_process(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     config = parse_of_run([f"--output_dir={copy}", "--validation.probe=true"], prog="validate.py")
     with pytest.raises(ConfigError, match=r"validation\.probe: it needs one process"):

@@ -24,11 +24,12 @@ from mlm_dist.corpus import sentences
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.errors import ConfigError
-from mlm_dist.evaluation import questions, retrieval
 from mlm_dist.evaluation.embeddings import mean_states
 from mlm_dist.evaluation.frequency_bands import by_frequency
 from mlm_dist.evaluation.pseudo_likelihood import one_by_one
-from mlm_dist.evaluation.search_probe import Probe
+from mlm_dist.evaluation.retrieval import retrieval_metrics, token_overlap
+from mlm_dist.evaluation.retrieval_tasks import halves, retrieval_tasks, title_and_body
+from mlm_dist.evaluation.search_probe import SearchProbe
 from mlm_dist.evaluation.validation import MASK_SEED, Validation, evaluate
 from mlm_dist.evaluation.validation_set import HeldOut, Spread
 from mlm_dist.model.build import architecture, build
@@ -291,7 +292,7 @@ def test_best_is_exported_where_that_is_asked(flags: list[str], exported: bool) 
     assert num_kept(config) == config.checkpoint.keep_last + exported
 
 
-# --- the probe ---
+# --- the search probe ---
 
 PARAGRAPH = (
     "It is a long paragraph that says what there is to say of the matter at hand, and then some more of it. " * 3
@@ -306,37 +307,38 @@ DOCUMENTS = {
 }
 
 
-def test_titles_are_first_lines_that_are_no_sentences() -> None:
-    found = {name: questions.title_and_body(text) for name, text in DOCUMENTS.items()}
+def test_title_is_the_first_line_unless_it_is_a_sentence() -> None:
+    found = {name: title_and_body(text) for name, text in DOCUMENTS.items()}
     body = f"{PARAGRAPH}\n\n{PARAGRAPH}".strip()
     assert found.pop("front matter and heading") == ("Vaults of the world", body)
     assert found.pop("underlined") == ("The assert statement", body)
     assert set(found.values()) == {None}
 
 
-def test_questions_have_one_right_answer() -> None:
+def test_each_query_has_one_right_target() -> None:
     texts = [(f"{i}.md", f"Title number {i % 3}\n\n{PARAGRAPH}\n\nThe end of {i}. {PARAGRAPH}") for i in range(4)]
-    asked = {one.name: one for one in questions.ask(texts)}
-    assert sorted(asked["title_to_body"].queries) == ["Title number 1", "Title number 2"], "0 is of two documents"
-    assert len(asked["half_to_half"].targets) == 4
-    assert all(target.startswith("The end of") for target in asked["half_to_half"].targets)
-    assert questions.ask(reversed(texts)) == questions.ask(texts)
-    assert questions.ask(texts[:1]) == []
-    assert questions.halves(PARAGRAPH) is None
+    tasks = {task.name: task for task in retrieval_tasks(texts)}
+    queries = sorted(tasks["title_to_body"].queries)
+    assert queries == ["Title number 1", "Title number 2"], "two documents have title number 0"
+    assert len(tasks["half_to_half"].targets) == 4
+    assert all(target.startswith("The end of") for target in tasks["half_to_half"].targets)
+    assert retrieval_tasks(reversed(texts)) == retrieval_tasks(texts)
+    assert retrieval_tasks(texts[:1]) == []
+    assert halves(PARAGRAPH) is None
 
 
-def test_ranks_are_counted() -> None:
-    likeness = np.zeros((12, 12))
+def test_recall_and_reciprocal_rank_follow_from_the_ranks() -> None:
+    similarity = np.zeros((12, 12))
     for query, better in enumerate([0, 1, 2, 9, 10, 11, 0, 0, 0, 0, 0, 0]):
         others = [i for i in range(12) if i != query]
-        likeness[query, query] = 0.5
-        likeness[query, others[:better]] = 0.9
-    likeness[6, 7] = 0.5  # a tie counts against the right one
+        similarity[query, query] = 0.5
+        similarity[query, others[:better]] = 0.9
+    similarity[6, 7] = 0.5  # a tie counts against the right target
     ranks = [1, 2, 3, 10, 11, 12, 2, 1, 1, 1, 1, 1]
-    found = retrieval.figures(likeness)
-    assert found["recall_at_1"] == pytest.approx(6 / 12)
-    assert found["recall_at_10"] == pytest.approx(10 / 12)
-    assert found["mrr"] == pytest.approx(sum(1 / rank for rank in ranks) / 12)
+    metrics = retrieval_metrics(similarity)
+    assert metrics["recall_at_1"] == pytest.approx(6 / 12)
+    assert metrics["recall_at_10"] == pytest.approx(10 / 12)
+    assert metrics["mrr"] == pytest.approx(sum(1 / rank for rank in ranks) / 12)
 
 
 def test_token_overlap_is_tf_idf() -> None:
@@ -354,42 +356,42 @@ def test_token_overlap_is_tf_idf() -> None:
         [sum(value * vector(target).get(token, 0.0) for token, value in vector(query).items()) for target in targets]
         for query in queries
     ]
-    found = retrieval.token_overlap([np.array(one) for one in queries], [np.array(one) for one in targets])
-    assert found == pytest.approx(np.array(expected))
+    similarity = token_overlap([np.array(one) for one in queries], [np.array(one) for one in targets])
+    assert similarity == pytest.approx(np.array(expected))
 
 
-def test_states_are_the_means_over_each_text_alone(corpus: PreparedCorpus, model: MaskedLanguageModel) -> None:
+def test_mean_states_are_those_of_each_text_on_its_own(corpus: PreparedCorpus, model: MaskedLanguageModel) -> None:
     special = loading.special_tokens(corpus.tokenizer)
     texts = [np.array(ids) for ids in ([9, 10, 11, 12, 13], [14], [15, 16, 17])]
-    found = mean_states(model.model, texts, special)
-    for ids, vector in zip(texts, found, strict=True):
+    states = mean_states(model.model, texts, special)
+    for ids, vector in zip(texts, states, strict=True):
         row = torch.tensor([[*special.prefix, *ids.tolist(), *special.suffix]])
         with torch.no_grad():
             hidden = model.model.base_model(input_ids=row).last_hidden_state[0, 1:-1]
         np.testing.assert_allclose(vector, hidden.mean(0).numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_probe_tells_a_model_that_knows_words_from_one_that_does_not(
+def test_search_probe_ranks_word_vectors_above_equal_vectors(
     corpus: PreparedCorpus, model: MaskedLanguageModel
 ) -> None:
-    """The means of word vectors, which is all a model without layers has, are worth more than random ones."""
-    probe = Probe(corpus)
+    """A model without layers gives the mean of its word vectors."""
+    probe = SearchProbe(corpus)
     words, blind = build_without_layers(model, know_words=True), build_without_layers(model, know_words=False)
-    probe.put_to("trained", words)
-    probe.put_to("start", blind)
-    halves = probe.answers["half_to_half"]
-    assert 5 < halves["pairs"] <= 40
-    assert set(probe.answers) == {"title_to_body", "half_to_half"}
-    assert halves["trained"]["mrr"] > 1.5 * halves["start"]["mrr"]
-    assert halves["token_overlap"]["mrr"] > 1.5 * halves["start"]["mrr"]
+    probe.evaluate("trained", words)
+    probe.evaluate("start", blind)
+    results = probe.results["half_to_half"]
+    assert 5 < results["pairs"] <= 40
+    assert set(probe.results) == {"title_to_body", "half_to_half"}
+    assert results["trained"]["mrr"] > 1.5 * results["start"]["mrr"]
+    assert results["token_overlap"]["mrr"] > 1.5 * results["start"]["mrr"]
     assert len(probe.describe()) == 6
-    again = Probe(corpus)
-    again.put_to("trained", words)
-    assert again.answers["half_to_half"]["trained"] == halves["trained"]
+    again = SearchProbe(corpus)
+    again.evaluate("trained", words)
+    assert again.results["half_to_half"]["trained"] == results["trained"]
 
 
 def build_without_layers(model: MaskedLanguageModel, *, know_words: bool) -> Any:
-    """A model whose states are its word vectors, or the same for all words."""
+    """A model whose states are its word vectors; with `know_words` false, all words have the same vector."""
     from transformers import BertConfig, BertForMaskedLM
 
     torch.manual_seed(0)

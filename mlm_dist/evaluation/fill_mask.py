@@ -1,4 +1,4 @@
-"""What a model fills into blanks."""
+"""What a masked-language model predicts for the word of a cloze example."""
 
 from __future__ import annotations
 
@@ -8,70 +8,69 @@ from typing import Any
 
 import torch
 
+from mlm_dist.evaluation.cloze import ClozeExample
 from mlm_dist.model.inference import evaluating
-from mlm_dist.pages.blanks import Blank
 
-NUM_FILLS = 5
+TOP_K = 5
 
 
 @dataclass(frozen=True)
-class Guess:
-    """What a model makes of a blank.
+class Prediction:
+    """A model's prediction for one cloze example.
 
     Args:
-        fills: (text, probability) of the likeliest words, the likeliest first.
-        probability: Of the word that stands there.
-        place: Of that word among the fills, from 1; None where it is not among them.
+        top: (text, probability) of the most likely words, the most likely first.
+        probability: Probability of the right word.
+        rank: Rank of the right word among `top`, from 1; None if it is not among them.
     """
 
-    fills: list[tuple[str, float]]
+    top: list[tuple[str, float]]
     probability: float
-    place: int | None
+    rank: int | None
 
 
-def guess(model: Any, tokenizer: Any, blanks: Sequence[Blank]) -> list[Guess]:
-    """Let a model fill blanks, on whatever device it is; its mode and its gradients stay as they are.
+def predict(model: Any, tokenizer: Any, examples: Sequence[ClozeExample]) -> list[Prediction]:
+    """The model's predictions, computed without dropout on its own device; it stays in its mode.
 
-    A word of several tokens is filled from left to right, each token given those before it, by beam search; its
-    probability is the product of theirs.
+    A word of several tokens is predicted from left to right by beam search, each token given those before it. Its
+    probability is the product of the probabilities of its tokens.
 
     Args:
         model: A transformers masked-language model.
         tokenizer: Its tokenizer.
-        blanks: The blanks.
+        examples: The examples.
     """
     with evaluating(model):
-        return [_guess(model, tokenizer, blank) for blank in blanks]
+        return [_predict(model, tokenizer, example) for example in examples]
 
 
-def _guess(model: Any, tokenizer: Any, blank: Blank) -> Guess:
-    ids, places = blank.places(tokenizer)
-    right = [ids[place] for place in places]
+def _predict(model: Any, tokenizer: Any, example: ClozeExample) -> Prediction:
+    ids, positions = example.encode(tokenizer)
+    right = [ids[position] for position in positions]
     masked = torch.tensor(ids)
-    masked[places] = tokenizer.mask_token_id
+    masked[positions] = tokenizer.mask_token_id
+    device = next(model.parameters()).device
     beams: list[tuple[list[int], float]] = [([], 0.0)]  # tokens and the sum of their log-probabilities
-    total = 0.0
-    for i, place in enumerate(places):
-        rows = masked.repeat(len(beams) + 1, 1)  # the last one is filled with the word itself
+    log_probability = 0.0  # of the right word
+    for i, position in enumerate(positions):
+        rows = masked.repeat(len(beams) + 1, 1)  # the last row holds the right word
         for row, tokens in zip(rows, [*(tokens for tokens, _ in beams), right[:i]], strict=True):
-            row[places[:i]] = torch.tensor(tokens, dtype=rows.dtype)
-        device = next(model.parameters()).device
-        scores = model(input_ids=rows.to(device)).logits[:, place].float().log_softmax(-1).cpu()  # [rows, vocabulary]
-        total += float(scores[-1, right[i]])
-        best = scores[:-1].topk(min(NUM_FILLS, scores.shape[1]))
+            row[positions[:i]] = torch.tensor(tokens, dtype=rows.dtype)
+        logits = model(input_ids=rows.to(device)).logits[:, position]  # [rows, vocabulary]
+        scores = logits.float().log_softmax(-1).cpu()
+        log_probability += float(scores[-1, right[i]])
+        best = scores[:-1].topk(min(TOP_K, scores.shape[1]))
         longer = [
-            ([*tokens, token], so_far + score)
-            for (tokens, so_far), values, indices in zip(
-                beams, best.values.tolist(), best.indices.tolist(), strict=True
-            )
+            ([*tokens, token], total + score)
+            for (tokens, total), values, indices in zip(beams, best.values.tolist(), best.indices.tolist(), strict=True)
             for score, token in zip(values, indices, strict=True)
         ]
-        beams = sorted(longer, key=lambda beam: (-beam[1], beam[0]))[:NUM_FILLS]
-    found = [tokens for tokens, _ in beams]
-    return Guess(
+        beams = sorted(longer, key=lambda beam: (-beam[1], beam[0]))[:TOP_K]
+    words = [tokens for tokens, _ in beams]
+    return Prediction(
         [(tokenizer.decode(tokens).strip(), _probability(score)) for tokens, score in beams],
-        _probability(total),
-        found.index(right) + 1 if right in found else None,
+        _probability(log_probability),
+        words.index(right) + 1 if right in words else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""The probe: the same questions to the starting model, to the trained one, and to the tokens themselves."""
+"""The search probe: how useful the states of a model are for search, measured without labels."""
 
 from __future__ import annotations
 
@@ -9,57 +9,67 @@ import numpy as np
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.errors import ConfigError
-from mlm_dist.evaluation import questions, retrieval
 from mlm_dist.evaluation.embeddings import mean_states
+from mlm_dist.evaluation.retrieval import cosine, retrieval_metrics, token_overlap
+from mlm_dist.evaluation.retrieval_tasks import retrieval_tasks
 
-OVERLAP = "token_overlap"
+BASELINE = "token_overlap"
 
 
-class Probe:
-    """Questions about the held-out documents of a corpus, and who answered them how well.
+class SearchProbe:
+    """Retrieval tasks on the validation documents of a corpus, and the results of models on them.
+
+    `results` is {task: {"pairs": number of queries, name of a model: its metrics}}. A baseline that compares tokens by
+    tf-idf is among the models.
 
     Args:
-        corpus: Texts are seen up to the length of its rows, by models and by the comparison of tokens alike.
+        corpus: The corpus. Models and baseline read texts up to the length of its rows.
 
     Raises:
-        ConfigError: The held-out documents raise no questions.
+        ConfigError: The validation documents are too few or too short for a task.
     """
 
     def __init__(self, corpus: PreparedCorpus) -> None:
-        asked = questions.ask((id_, text) for id_, _, text in corpus.documents("validation"))
-        if not asked:
+        tasks = retrieval_tasks((id_, text) for id_, _, text in corpus.documents("validation"))
+        if not tasks:
             raise ConfigError(
-                "validation.probe: not even two held-out documents have a title or two halves of some length; raise "
+                "validation.probe: it needs at least two validation documents with a title or two longer halves; raise "
                 "corpus.validation_fraction"
             )
         self._special = loading.special_tokens(corpus.tokenizer)
-        room = corpus.manifest["config"]["rows"]["max_length"]
-        room -= len(self._special.prefix) + len(self._special.suffix)
+        max_tokens = corpus.manifest["config"]["rows"]["max_length"]
+        max_tokens -= len(self._special.prefix) + len(self._special.suffix)
         backend = corpus.tokenizer.backend_tokenizer
 
-        def encoded(texts: list[str]) -> list[np.ndarray]:
-            found = backend.encode_batch_fast(texts, add_special_tokens=False)
-            return [np.array(one.ids[:room] or [self._special.pad]) for one in found]
+        def encode(texts: list[str]) -> list[np.ndarray]:
+            encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
+            return [np.array(encoding.ids[:max_tokens] or [self._special.pad]) for encoding in encodings]
 
-        self._asked = {one.name: (encoded(one.queries), encoded(one.targets)) for one in asked}
-        self.answers: dict[str, dict[str, Any]] = {
-            name: {"pairs": len(targets), OVERLAP: retrieval.figures(retrieval.token_overlap(queries, targets))}
-            for name, (queries, targets) in self._asked.items()
+        self._tasks = {task.name: (encode(task.queries), encode(task.targets)) for task in tasks}
+        self.results: dict[str, dict[str, Any]] = {
+            task: {"pairs": len(targets), BASELINE: retrieval_metrics(token_overlap(queries, targets))}
+            for task, (queries, targets) in self._tasks.items()
         }
 
-    def put_to(self, name: str, model: Any) -> None:
-        """Let a transformers masked-language model in fp32 answer, by the cosine of its mean-pooled states."""
-        for asked, (queries, targets) in self._asked.items():
+    def evaluate(self, name: str, model: Any) -> None:
+        """Evaluate a model by the cosine of its mean-pooled states, and add it to `results`.
+
+        Args:
+            name: Its name in the results: start or trained.
+            model: A transformers masked-language model in fp32.
+        """
+        for task, (queries, targets) in self._tasks.items():
             states = mean_states(model, [*queries, *targets], self._special)
-            likeness = retrieval.cosine(states[: len(queries)], states[len(queries) :])
-            self.answers[asked][name] = retrieval.figures(likeness)
+            similarity = cosine(states[: len(queries)], states[len(queries) :])
+            self.results[task][name] = retrieval_metrics(similarity)
 
     def describe(self) -> list[str]:
-        """A line for each question and who answered it."""
+        """One line per task and model."""
         return [
-            f"{asked.replace('_', ' ')} of {found['pairs']} held-out documents, by {name.replace('_', ' ')}: recall@1 "
-            f"{one['recall_at_1']:.1%}, recall@10 {one['recall_at_10']:.1%}, mean reciprocal rank {one['mrr']:.3f}"
-            for asked, found in self.answers.items()
-            for name, one in found.items()
+            f"{task.replace('_', ' ')}, {result['pairs']} validation documents, {name.replace('_', ' ')}: recall@1 "
+            f"{metrics['recall_at_1']:.1%}, recall@10 {metrics['recall_at_10']:.1%}, mean reciprocal rank "
+            f"{metrics['mrr']:.3f}"
+            for task, result in self.results.items()
+            for name, metrics in result.items()
             if name != "pairs"
         ]

@@ -1,1 +1,1 @@
-"""The exported Hugging Face model: its card, the reload check and the upload."""
+"""The exported model in Hugging Face format: writing it, its model card, the reload check and the upload."""

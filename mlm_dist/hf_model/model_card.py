@@ -1,134 +1,167 @@
-"""The model card: what was trained on what, how well it does on held-out documents, and how to do it again."""
+"""The model card: what the model was trained on, its validation loss, how to use it and how to train it again."""
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from mlm_dist import __version__
-from mlm_dist.config import Config, to_yaml
+from mlm_dist.config import ModelConfig
 from mlm_dist.model.build import is_architecture
+from mlm_dist.pages.formats import plural
 from mlm_dist.pages.record import Record
+from mlm_dist.pages.run_facts import run_facts
 
-METRICS = {"loss": "Held-out loss (nats per masked token)", "perplexity": "Perplexity", "accuracy": "Accuracy"}
+METRICS = {"loss": "Validation loss (nats per masked token)", "perplexity": "Perplexity", "accuracy": "Accuracy"}
 
 
-def card(
-    name: str, config: Config, model: Any, mask_token: str, manifest: dict[str, Any], record: Record, step: int
-) -> Any:
-    """A `huggingface_hub.ModelCard`.
+@dataclass(frozen=True)
+class CardContent:
+    """What a model card says.
 
     Args:
-        name: What the model is called.
-        config: The run, without credentials.
-        model: The model that is exported.
-        mask_token: Its tokenizer's.
-        manifest: What its corpus was.
-        record: What the run wrote down.
-        step: The update the weights are of.
+        name: Name of the model.
+        location: Where it can be loaded from: its repository on the Hub, or its folder.
+        model_type: Type of its transformers configuration, such as bert.
+        base_model: The model on the Hub that training started from; None if it started from a folder or from random
+            weights.
+        dtype: Data type of its weights.
+        mask_token: Mask token of its tokenizer.
+        step: Step of its weights.
+        manifest: Manifest of the corpus it was trained on.
+        record: Record of the run.
+        config_yaml: Config of the run as YAML, without credentials.
     """
+
+    name: str
+    location: str
+    model_type: str
+    base_model: str | None
+    dtype: str
+    mask_token: str
+    step: int
+    manifest: dict[str, Any]
+    record: Record
+    config_yaml: str
+
+
+def base_model(model: ModelConfig) -> str | None:
+    """The model on the Hub that training starts from; None for a folder, or random weights."""
+    name = model.name_or_path
+    is_local = os.path.isdir(os.path.expanduser(name))
+    return None if model.from_scratch or is_local or is_architecture(name) else name
+
+
+def model_card(content: CardContent) -> Any:
+    """The card as a `huggingface_hub.ModelCard`."""
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-    source = manifest["source"]
-    held_out = record.validation.get(step)
+    source = content.manifest["source"]
+    validation = content.record.validation.get(content.step)
     results = [
         EvalResult(
             task_type="fill-mask",
             task_name="Masked language modelling",
-            dataset_type=f"mlm_dist/{manifest['digest']}",
+            dataset_type=f"mlm_dist/{content.manifest['digest']}",
             dataset_name=f"held-out documents of {source['location']}",
             dataset_split="validation",
             dataset_revision=source["commit"],
             metric_type=metric,
             metric_name=title,
-            metric_value=held_out[metric],
+            metric_value=validation[metric],
         )
         for metric, title in METRICS.items()
-        if held_out is not None and held_out[metric] is not None
+        if validation is not None and validation[metric] is not None
     ]
-    base = None if is_architecture(config.model.name_or_path) else config.model.name_or_path
-    on_hub = base is not None and not os.path.isdir(os.path.expanduser(base)) and not config.model.from_scratch
     data = ModelCardData(
-        model_name=name,
+        model_name=content.name,
         library_name="transformers",
         pipeline_tag="fill-mask",
-        base_model=base if on_hub else None,
+        base_model=content.base_model,
         datasets=[source["location"]] if source["kind"] == "hub" else None,
-        tags=["fill-mask", model.config.model_type, "mlm_dist"],
+        tags=["fill-mask", content.model_type, "mlm_dist"],
         eval_results=results or None,
     )
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(name, config, mask_token, manifest, record, step)}")
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(content)}")
 
 
-def _text(name: str, config: Config, mask_token: str, manifest: dict[str, Any], record: Record, step: int) -> str:
-    source, documents, tokens = manifest["source"], manifest["documents"], manifest["tokens"]
-    facts = {key: value for key, value in record.start.items() if key not in ("kind", "resumed_from", "version")}
-    about = {
-        "weights": f"{config.export.dtype}, after update {step:,}",
-        "documents": f"{source['location']} {'at ' + source['commit'] if source['commit'] else ''}".strip(),
-        "corpus": f"digest {manifest['digest']}: {documents['train']:,} documents to train on, "
-        f"{documents['validation']:,} held out, {tokens['kept']:,} tokens",
-        **{key: value for key, value in facts.items() if key != "corpus"},
-    }
-    return f"""# {name}
+def _text(content: CardContent) -> str:
+    version = content.record.start.get("version", __version__)
+    location = json.dumps(content.location, ensure_ascii=False)
+    return f"""# {content.name}
 
-A masked-language model trained with mlm_dist {record.start.get("version", __version__)}.
+A masked language model trained with mlm_dist {version}.
 
 ```python
 from transformers import pipeline
 
-fill = pipeline("fill-mask", model="PATH")
-fill("The {mask_token} is missing.")
+fill = pipeline("fill-mask", model={location})
+print(fill("The {content.mask_token} is missing."))
 ```
 
-It is a starting point for fine-tuning: `AutoModelForSequenceClassification.from_pretrained("PATH")` and its like take
-its encoder, and so does `SentenceTransformer("PATH")`, which averages over the tokens.
+To fine-tune it, load its encoder with `AutoModelForSequenceClassification.from_pretrained({location})` or another
+class of this kind. `SentenceTransformer({location})` loads it with mean pooling.
 
-## On held-out documents
+## Validation
 
-{_held_out(record, step)}
+{validation_table(content.record, content.step)}
 
-## How it was trained
+## Training
 
-{_table({key.replace("_", " "): _shown(value) for key, value in about.items()})}
+{_facts(content)}
 
-To do it again, save the configuration below as `config.yaml`:
+To train it again, install mlm_dist {version}, save this config as `config.yaml` and run:
 
 ```bash
-pip install mlm_dist=={record.start.get("version", __version__)}
-accelerate launch mlm_dist/train.py --config config.yaml
+mlm-dist train --config config.yaml
 ```
 
 ```yaml
-{to_yaml(config)}```
+{content.config_yaml}```
 """
 
 
-def _held_out(record: Record, step: int) -> str:
+def validation_table(record: Record, step: int) -> str:
+    """Loss, perplexity and accuracy before training and at a step, as Markdown."""
     before, after = record.validation.get(0), record.validation.get(step)
     if after is None:
-        return "These weights were not evaluated."
+        return "There was no validation at this step."
     rows = ["| | loss, nats per masked token | perplexity | accuracy |", "|---|---|---|---|"]
-    unigram = record.start.get("unigram_loss")
-    if unigram is not None:
-        rows.append(f"| word frequencies alone | {unigram:.4f} | | |")
-    for title, line in (("before training", before), (f"after update {step:,}", after)):
+    unigram_loss = record.start.get("unigram_loss")
+    if unigram_loss is not None:
+        rows.append(f"| unigram baseline | {unigram_loss:.4f} | | |")
+    for title, line in (("before training", before), (f"step {step:,}", after)):
         if line is not None:
-            loss, perplexity = (_shown(line[key]) for key in ("loss", "perplexity"))
+            loss, perplexity = _number(line["loss"]), _number(line["perplexity"])
             rows.append(f"| {title} | {loss} | {perplexity} | {line['accuracy']:.1%} |")
-    said = f"Over {after['masked_tokens']:,} masked tokens of documents that were held out of training."
+    text = f"Measured on {plural(after['masked_tokens'], 'masked token')} of held-out documents."
     if before is not None and "second_loss" in before and "second_loss" in after:
-        losses = f"{_shown(before['second_loss'])} before training, {_shown(after['second_loss'])} after"
-        said += f"\nOn {_shown(record.start.get('second_source'))}, which was not trained on: a loss of {losses}."
-    return "\n".join(rows) + f"\n\n{said}"
+        source = record.start.get("second_source", "the second source")
+        losses = f"{_number(before['second_loss'])} before training, {_number(after['second_loss'])} after"
+        text += f"\nValidation loss on {_cell(str(source))}, which is not trained on: {losses}."
+    return "\n".join(rows) + f"\n\n{text}"
 
 
-def _table(rows: dict[str, str]) -> str:
-    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+def _facts(content: CardContent) -> str:
+    manifest = content.manifest
+    source, documents, tokens = manifest["source"], manifest["documents"], manifest["tokens"]
+    facts = {
+        "weights": f"{content.dtype}, step {content.step:,}",
+        "documents": source["location"] + (f" at commit {source['commit']}" if source["commit"] else ""),
+        **run_facts(content.record),
+        "corpus": f"digest {manifest['digest']}: {plural(documents['train'], 'training document')}, "
+        f"{plural(documents['validation'], 'validation document')}, {plural(tokens['kept'], 'token')}",
+    }
+    return "| | |\n|---|---|\n" + "\n".join(f"| {_cell(name)} | {_cell(text)} |" for name, text in facts.items())
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}" if 0.001 <= abs(value) < 1e6 else f"{value:.3g}"
-    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-    return "not finite" if value is None else text.replace("|", "\\|").replace("\n", " ")
+def _number(value: float | None) -> str:
+    if value is None:
+        return "not finite"
+    return f"{value:.4f}" if 0.001 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

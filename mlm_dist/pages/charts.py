@@ -1,4 +1,4 @@
-"""Line charts as SVG, small enough to stand in a page as they are; colours come from the page's style."""
+"""Line charts over the steps as inline SVG; their colours come from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from html import escape
 
 WIDTH, HEIGHT = 400, 230
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 38
-MAX_POINTS = 240  # of a line; more than that are averaged in groups
-LOG_RATIO = 100.0  # from the smallest to the largest value: a scale that shows both is logarithmic
+MAX_POINTS = 240  # of a line; more points are averaged in groups
+LOG_RATIO = 100.0  # a larger ratio of the largest to the smallest value needs a logarithmic scale
 
 Point = tuple[int, float | None]
 
@@ -20,9 +20,9 @@ class Series:
     """One line of a chart.
 
     Args:
-        name: What it shows.
-        points: (step, value), by step; None where the value is not finite, which breaks the line.
-        style: The class of its colour: a, b, c or d. Lines of b and d have a dot at each point, those of c are dashed.
+        name: Its name in the legend.
+        points: (step, value), by step; None for a value that is not finite, which breaks the line.
+        style: Class of its colour: a, b, c or d. Lines of b and d have a dot at each point, those of c are dashed.
     """
 
     name: str
@@ -38,34 +38,36 @@ def chart(
     resumed: Sequence[int] = (),
     may_be_log: bool = False,
 ) -> str:
-    """A figure with its heading, its legend and its lines over the steps; a sentence in place of lines without a point.
+    """A figure with a heading, a legend and lines over the steps; a note if no value is finite, nothing without points.
 
     Args:
         title: The heading.
         series: The lines.
-        show: A value as text.
-        resumed: Steps to mark, where the run was taken up again.
-        may_be_log: Whether the scale is logarithmic where values are far apart.
+        show: Formats a value.
+        resumed: Steps at which the run was resumed, which are marked.
+        may_be_log: Whether the scale may be logarithmic.
     """
-    series = [one for one in series if any(value is not None for _, value in one.points)]
+    if not any(line.points for line in series):
+        return ""
+    series = [line for line in series if any(value is not None for _, value in line.points)]
     head = f'<figure class="chart"><figcaption><h3>{escape(title)}</h3>'
     if not series:
-        return f"{head}</figcaption><p class=note>Nothing was recorded yet, or nothing that is finite.</p></figure>"
-    values = [value for one in series for _, value in one.points if value is not None]
-    steps = [step for one in series for step, _ in one.points]
+        return f"{head}</figcaption><p class=note>No recorded value is finite.</p></figure>"
+    values = [value for line in series for _, value in line.points if value is not None]
+    steps = [step for line in series for step, _ in line.points]
     scale = _Scale(max([*steps, 1]), min(values), max(values), may_be_log=may_be_log)
-    legend = "".join(f'<li class="{one.style}">{escape(one.name)}</li>' for one in series) if len(series) > 1 else ""
+    legend = "".join(f'<li class="{line.style}">{escape(line.name)}</li>' for line in series) if len(series) > 1 else ""
     note = " <span>(logarithmic)</span>" if scale.is_log else ""
-    lines = "".join(_line(scale, one, show) for one in series)
+    lines = "".join(_line(scale, line, show) for line in series)
     return (
         f"{head.removesuffix('</h3>')}{note}</h3>{f'<ul class=legend>{legend}</ul>' if legend else ''}</figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(_described(title, series, show))}">'
-        f"{_axes(scale, show)}{_marks(scale, resumed)}{lines}</svg></figure>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(_description(title, series, show))}">'
+        f"{_axes(scale, show)}{_resume_marks(scale, resumed)}{lines}</svg></figure>"
     )
 
 
 class _Scale:
-    """From steps and values to places."""
+    """Maps steps and values to coordinates."""
 
     def __init__(self, last: int, low: float, high: float, *, may_be_log: bool) -> None:
         self.last = last
@@ -89,7 +91,7 @@ class _Scale:
 
 
 def _round_numbers(low: float, high: float, count: int) -> list[float]:
-    """Some round numbers between two others."""
+    """About `count` round numbers between two others."""
     size = (high - low) / count
     power = 10.0 ** math.floor(math.log10(size))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= size)
@@ -109,13 +111,13 @@ def _axes(scale: _Scale, show: Callable[[float], str]) -> str:
     for step in _round_numbers(0, scale.last, 4):
         if step == round(step):
             parts.append(f'<text x="{scale.x(step):.1f}" y="{bottom + 16}" text-anchor=middle>{step:,.0f}</text>')
-    parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 5}" text-anchor=middle>updates</text>')
+    parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 5}" text-anchor=middle>step</text>')
     return "".join(parts)
 
 
-def _marks(scale: _Scale, resumed: Sequence[int]) -> str:
+def _resume_marks(scale: _Scale, resumed: Sequence[int]) -> str:
     return "".join(
-        f'<path class=mark d="M{scale.x(step):.1f} {TOP}V{HEIGHT - BOTTOM}"><title>taken up again after update {step:,}'
+        f'<path class=mark d="M{scale.x(step):.1f} {TOP}V{HEIGHT - BOTTOM}"><title>resumed at step {step:,}'
         "</title></path>"
         for step in resumed
         if step <= scale.last
@@ -132,31 +134,31 @@ def _line(scale: _Scale, series: Series, show: Callable[[float], str]) -> str:
         x, y = scale.x(step), scale.y(value)
         path.append(f"{'L' if pen_is_down else 'M'}{x:.1f} {y:.1f}")
         after = points[i + 1][1] if i + 1 < len(points) else None
-        if series.style in "bd" or (not pen_is_down and after is None):  # a point without neighbours is no line
-            label = f"{series.name}, update {step:,.0f}: {show(value)}"
+        if series.style in "bd" or (not pen_is_down and after is None):  # a point without neighbours draws no line
+            label = f"{series.name}, step {step:,.0f}: {show(value)}"
             dots.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r=3><title>{escape(label)}</title></circle>')
         pen_is_down = True
     return f'<g class="{series.style}"><path class=line d="{"".join(path)}"/>{"".join(dots)}</g>'
 
 
 def _thinned(points: Sequence[Point]) -> list[tuple[float, float | None]]:
-    """At most MAX_POINTS points, each the mean of its group's finite values."""
+    """At most MAX_POINTS points; each is the mean of the finite values of its group."""
     size = -(-len(points) // MAX_POINTS)
     if size <= 1:
         return list(points)
-    found: list[tuple[float, float | None]] = []
+    means: list[tuple[float, float | None]] = []
     for i in range(0, len(points), size):
         group = points[i : i + size]
         finite = [value for _, value in group if value is not None]
-        found.append((group[-1][0], sum(finite) / len(finite) if finite else None))
-    return found
+        means.append((group[-1][0], sum(finite) / len(finite) if finite else None))
+    return means
 
 
-def _described(title: str, series: Sequence[Series], show: Callable[[float], str]) -> str:
-    """The chart in words, for those who do not see it."""
-    said = []
-    for one in series:
-        finite = [(step, value) for step, value in one.points if value is not None]
+def _description(title: str, series: Sequence[Series], show: Callable[[float], str]) -> str:
+    """The chart as text, for screen readers."""
+    lines = []
+    for line in series:
+        finite = [(step, value) for step, value in line.points if value is not None]
         (first, start), (last, end) = finite[0], finite[-1]
-        said.append(f"{one.name}: {show(start)} after update {first:,}, {show(end)} after update {last:,}")
-    return f"{title}. " + "; ".join(said) + "."
+        lines.append(f"{line.name}: {show(start)} at step {first:,}, {show(end)} at step {last:,}")
+    return f"{title}. " + "; ".join(lines) + "."

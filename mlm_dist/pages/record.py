@@ -1,4 +1,4 @@
-"""A run's metrics.jsonl, read as one run however often it was interrupted."""
+"""The record of a run: its metrics.jsonl, read as one run even if it was interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mlm_dist.training.metrics import read
 
 @dataclass(frozen=True)
 class Record:
-    """What metrics.jsonl says; where two lines are about the same step, the later one holds.
+    """The lines of metrics.jsonl; of two lines for the same step, the later one counts.
 
     Args:
-        start: The newest `start` line; empty where there is none.
-        resumed: Steps at which the run was taken up again.
+        start: The newest `start` line; empty if there is none.
+        resumed: Steps at which the run was resumed.
         train: {step: `train` line}, in the order of the steps.
         validation: {step: `validation` line}, in the order of the steps.
-        end: The `end` line; None where the run has not ended since it was started last.
+        end: The `end` line; None if the run has not ended since it was last started.
     """
 
     start: dict[str, Any]
@@ -29,35 +29,35 @@ class Record:
 
     @property
     def step(self) -> int:
-        """The last step anything was written of."""
+        """The last recorded step."""
         return max([0, *self.train, *self.validation])
 
     @property
-    def updates(self) -> int | None:
-        """Updates the whole run was to have; of one that ends by the clock, the newest estimate."""
+    def steps(self) -> int | None:
+        """Steps of the whole run; for a run whose duration is in hours, the newest estimate. None if unknown."""
         newest = self.train[max(self.train)] if self.train else {}
-        found: int | None = newest.get("updates", self.start.get("updates"))
-        return found
+        steps: int | None = newest.get("steps", self.start.get("steps"))
+        return steps
 
     @property
     def is_finished(self) -> bool:
-        """Whether all updates are done, or no more were to be."""
-        return self.end is not None and (self.end.get("step") == self.updates or self.end.get("stopped_early") is True)
+        """Whether the run reached its last step, or stopped early."""
+        return self.end is not None and (self.end.get("step") == self.steps or self.end.get("stopped_early") is True)
 
     @property
     def exported_step(self) -> int:
-        """The update that a finished run's model is of."""
+        """The step of a finished run's exported model."""
         best: int | None = None if self.end is None else self.end.get("best_step")
         return self.step if best is None else best
 
     @property
     def exported(self) -> dict[str, Any]:
-        """The `validation` line of that model; the last one where it was not validated."""
+        """The `validation` line of the exported model, or the last one if there is none for its step."""
         return self.validation.get(self.exported_step) or self.validation[max(self.validation)]
 
 
 def read_record(run: Path) -> Record:
-    """Read a run directory's metrics.jsonl; where there is none, all of the record is empty."""
+    """Read metrics.jsonl of a run directory; if there is none, the record is empty."""
     start: dict[str, Any] = {}
     resumed: list[int] = []
     lines: dict[str, dict[int, dict[str, Any]]] = {"train": {}, "validation": {}}
@@ -71,5 +71,5 @@ def read_record(run: Path) -> Record:
                 lines[kind][step] = line
             case {"kind": "end"}:
                 end = line
-    train, validation = (dict(sorted(found.items())) for found in lines.values())
+    train, validation = (dict(sorted(by_step.items())) for by_step in lines.values())
     return Record(start, sorted(set(resumed)), train, validation, end)

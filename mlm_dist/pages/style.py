@@ -1,4 +1,4 @@
-"""How the page looks: light and dark, on a telephone and on a wide screen, without anything from elsewhere."""
+"""The style sheet of the page: light and dark, for narrow and wide screens, without external resources."""
 
 CSS = """
 :root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--text:#1b2430;--soft:#586474;--edge:#dde2e8;--a:#2563c9;
@@ -19,7 +19,7 @@ p{margin:4px 0 12px;max-width:72ch}
 .soft,.note,footer{color:var(--soft)}
 .warn{border-left:4px solid var(--b);padding:6px 12px;background:var(--card)}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,160px),1fr));gap:14px;margin:20px 0 0}
-.tiles div,.chart,.blank,.table,details{background:var(--card);border:1px solid var(--edge);border-radius:10px}
+.tiles div,.chart,.example,.table,details{background:var(--card);border:1px solid var(--edge);border-radius:10px}
 .tiles div{padding:14px 16px}
 .tiles dt{color:var(--soft);font-size:.875rem}
 .tiles dd{margin:2px 0 0;font-size:1.45rem;font-weight:600;font-variant-numeric:tabular-nums;line-height:1.25}
@@ -40,32 +40,33 @@ color:var(--soft)}
 vertical-align:middle}
 .legend .a::before{color:var(--a)}.legend .b::before{color:var(--b)}.legend .d::before{color:var(--d)}
 .legend .c::before{color:var(--c);border-top-style:dashed}
-.blanks{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,480px),1fr));gap:14px;margin-top:14px}
-.blank{padding:14px 16px;min-width:0}
-.blank p{margin:0 0 2px}.blank .soft{font-size:.8125rem;margin-bottom:8px}
+.examples{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,480px),1fr));gap:14px;margin-top:14px}
+.example{padding:14px 16px;min-width:0}
+.example p{margin:0 0 2px}.example .soft{font-size:.8125rem;margin-bottom:8px}
 mark{background:var(--mark);color:var(--mark-text);border-radius:4px;padding:0 4px;font-weight:600}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--soft);font-size:.875rem;padding:0 0 6px}
 th,td{text-align:left;vertical-align:top;padding:6px 8px 6px 0;border-top:1px solid var(--edge)}
 thead th{border-top:0;color:var(--soft);font-weight:600;font-size:.875rem}
 th[scope=row]{font-weight:600}
+th{overflow-wrap:break-word}
 td.number,th.number{text-align:right}td.number{white-space:nowrap}
-.table{padding:14px 16px;margin-top:14px}
-.fills{table-layout:fixed}
-.fills caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
-.fills th,.fills td{width:50%;border-top:0;padding:2px 8px 2px 0}
-.fill{display:flex;justify-content:space-between;gap:8px;padding:2px 8px;border-radius:5px;
+.table{padding:14px 16px;margin-top:14px;overflow-x:auto}
+.words{table-layout:fixed}
+.words caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+.words th,.words td{width:50%;border-top:0;padding:2px 8px 2px 0}
+.word{display:flex;justify-content:space-between;gap:8px;padding:2px 8px;border-radius:5px;
 background:linear-gradient(90deg,var(--bar) var(--share),transparent var(--share))}
-.fill.right{background:linear-gradient(90deg,var(--good-back) var(--share),transparent var(--share));color:var(--good);
+.word.right{background:linear-gradient(90deg,var(--good-back) var(--share),transparent var(--share));color:var(--good);
 font-weight:600;outline:1px solid var(--good)}
-.fill span:last-child{color:var(--soft);font-weight:400;white-space:nowrap}
+.word span:last-child{color:var(--soft);font-weight:400;white-space:nowrap}
 .count{font-size:.875rem;margin:8px 0 0!important}
 details{padding:12px 16px;margin-top:14px}
 summary{cursor:pointer;font-weight:600}
 pre{white-space:pre-wrap;font-size:.8125rem;margin:10px 0 0}
 footer{padding:40px 20px 48px;font-size:.875rem}
 @media (max-width:480px){main,header,footer{padding-left:12px;padding-right:12px}h1{font-size:1.4rem}
-.tiles dd{font-size:1.05rem}.tiles div{padding:10px 12px}.chart,.blank,.table{padding-left:12px;padding-right:12px}
-.fills{font-size:.875rem}.fills th,.fills td{padding-right:4px}.fill{padding:2px 4px;gap:4px}}
-@media print{body{background:#fff}.chart,.blank{break-inside:avoid}}
+.tiles dd{font-size:1.05rem}.tiles div{padding:10px 12px}.chart,.example,.table{padding-left:12px;padding-right:12px}
+.words{font-size:.875rem}.words th,.words td{padding-right:4px}.word{padding:2px 4px;gap:4px}}
+@media print{body{background:#fff}.chart,.example{break-inside:avoid}}
 """

@@ -1,0 +1,32 @@
+"""The state of a run in one sentence."""
+
+from __future__ import annotations
+
+from mlm_dist.pages.formats import duration, plural
+from mlm_dist.pages.record import Record
+
+
+def status(record: Record) -> str:
+    """Whether the run is finished, stopped or still running, and at which step."""
+    if not record.start and record.steps is None:
+        return "Nothing is recorded yet."
+    parts = [_progress(record)]
+    best = None if record.end is None else record.end.get("best_step")
+    if record.is_finished and best is not None:
+        parts.append(f"the exported model is that of step {best:,}, which has the lowest validation loss")
+    if record.resumed:
+        parts.append(f"resumed at step {', '.join(f'{step:,}' for step in record.resumed)}")
+    return f"{record.start.get('model', 'The model')}: {'; '.join(parts)}."
+
+
+def _progress(record: Record) -> str:
+    of_steps = "" if record.steps is None else f" of {record.steps:,}"
+    if record.end is None:
+        return f"at step {record.step:,}{of_steps}, running or interrupted"
+    step = record.end.get("step", record.step)
+    if not record.is_finished:
+        return f"stopped at step {step:,}{of_steps}"
+    time = f" in {duration(record.end['seconds'])}" if "seconds" in record.end and not record.resumed else ""
+    if record.end.get("stopped_early"):
+        return f"stopped early at step {step:,}{of_steps}{time}, because the validation loss no longer improved"
+    return f"finished after {plural(step, 'step')}{time}"

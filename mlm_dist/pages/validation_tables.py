@@ -1,0 +1,106 @@
+"""Validation tables: over the run, by token frequency, of single sentences and of the search probe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from mlm_dist.pages.formats import number, percent, plural
+from mlm_dist.pages.record import Record
+from mlm_dist.pages.tables import table
+
+MAX_ROWS = 16  # of the table over the run; the first and the last validation are always shown
+BANDS = {
+    "frequent": "frequent tokens: the first quarter of the text",
+    "common": "common tokens: the second quarter",
+    "uncommon": "uncommon tokens: the third quarter",
+    "rare": "rare tokens: the last quarter, and tokens that training never saw",
+    "domain": "domain tokens: words added to the tokenizer",
+}
+TASKS = {
+    "title_to_body": "find the text of a document by its title",
+    "half_to_half": "find the second half of a document's text by the first",
+}
+MODELS = {"token_overlap": "token overlap (tf-idf)", "start": "starting model", "trained": "trained model"}
+
+
+def over_the_run(record: Record) -> str:
+    """Loss, perplexity and accuracy by step; nothing if there was no validation."""
+    lines = list(record.validation.values())
+    if not lines:
+        return ""
+    stride = max(1, math.ceil((len(lines) - 1) / (MAX_ROWS - 1)))
+    shown = [*lines[:-1][::stride], lines[-1]]
+    has_second = "second_loss" in lines[-1]
+    rows = [
+        [f"{line['step']:,}", number(line["loss"]), number(line["perplexity"]), percent(line["accuracy"])]
+        + ([number(line.get("second_loss")), percent(line.get("second_accuracy"))] if has_second else [])
+        for line in shown
+    ]
+    heads = ["step", "loss", "perplexity", "accuracy", *(["second loss", "second accuracy"] if has_second else [])]
+    caption = f"{lines[-1]['masked_tokens']:,} masked tokens of held-out documents"
+    if len(shown) < len(lines):
+        caption += f"; {len(shown)} of {len(lines)} validations"
+    if has_second:
+        source = record.start.get("second_source", "a second source")
+        caption += f". Second: {lines[-1]['second_masked_tokens']:,} of {source}, which is not trained on"
+    return table(caption, heads, rows, numbers=True)
+
+
+def by_band(record: Record) -> str:
+    """Accuracy by frequency band at the first and the last validation; nothing if there are no bands."""
+    lines = list(record.validation.values())
+    names = [name for name in BANDS if lines and lines[-1].get(f"accuracy_{name}") is not None]
+    if not names:
+        return ""
+    ends = [lines[0], *lines[1:][-1:]]
+    rows = [
+        [
+            BANDS[name],
+            *(percent(line.get(f"accuracy_{name}")) for line in ends),
+            f"{lines[-1][f'masked_tokens_{name}']:,}",
+        ]
+        for name in names
+    ]
+    heads = ["", *(f"step {line['step']:,}" for line in ends), "masked tokens"]
+    return table("Validation accuracy by token frequency in the training rows", heads, rows, numbers=True)
+
+
+def of_sentences(validation: Mapping[str, Any] | None) -> str:
+    """Pseudo-log-likelihood of sentences, from the validate job; nothing if it was not computed."""
+    if validation is None or validation.get("pseudo_log_likelihood") is None:
+        return ""
+    rows = [
+        ["model", _model(validation)],
+        ["pseudo-log-likelihood, nats per token", number(validation["pseudo_log_likelihood"])],
+        ["pseudo-perplexity", number(validation["pseudo_perplexity"])],
+        ["sentences", f"{validation['sentences']:,}"],
+        ["tokens", f"{validation['sentence_tokens']:,}"],
+    ]
+    return table("Held-out sentences, each token masked in turn", ["", ""], rows, numbers=False)
+
+
+def of_search(probe: Mapping[str, Any] | None) -> str:
+    """One table per task of the search probe, from the validate job; nothing if it did not run."""
+    if probe is None:
+        return ""
+    tables = []
+    for task, result in probe["tasks"].items():
+        rows = [
+            [title, percent(metrics["recall_at_1"]), percent(metrics["recall_at_10"]), number(metrics["mrr"])]
+            for name, title in MODELS.items()
+            if (metrics := result.get(name)) is not None
+        ]
+        caption = (
+            f"Search without labels: {TASKS.get(task, task)}, among {plural(result['pairs'], 'held-out document')}. "
+            "Models compare the means of their last hidden states. "
+            f"The trained model is {_model(probe)}. Chance: {percent(1 / max(result['pairs'], 1))} recall at 1"
+        )
+        tables.append(table(caption, ["", "recall at 1", "recall at 10", "mean reciprocal rank"], rows, numbers=True))
+    return "".join(tables)
+
+
+def _model(result: Mapping[str, Any]) -> str:
+    """The model that a job evaluated."""
+    return str(result["model"]) + (f", step {result['step']:,}" if result.get("step") is not None else "")
