@@ -14,128 +14,114 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
-
 from mlm_dist import runtime
-from mlm_dist.checkpoint import best, find, format
+from mlm_dist.checkpoint import find
 from mlm_dist.config import Config, to_yaml
 from mlm_dist.corpus.store import PreparedCorpus
-from mlm_dist.engine import distributed
-from mlm_dist.errors import CheckpointError, ConfigError
+from mlm_dist.engine.launch import Launch
+from mlm_dist.engine.protocol import Engine
+from mlm_dist.errors import ConfigError
 from mlm_dist.hf_model import upload
 from mlm_dist.hf_model.model_card import CardContent, base_model, model_card
 from mlm_dist.hf_model.write import with_parameters, write_model
-from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.pages.record import read_record
-from mlm_dist.redaction import config_without_credentials
+from mlm_dist.resolve import resolve
+from mlm_dist.run_dir import RunDir
+from mlm_dist.spec import ExportSpec, Spec
 from mlm_dist.trained_model import load_checkpoint, load_model
 
 logger = logging.getLogger(__name__)
 
 
-def main(config: Config) -> None:
-    """Export a checkpoint of the run in output_dir."""
-    if runtime.rank_and_world_size()[1] > 1:
+def run(config: Config) -> Path:
+    """Export a checkpoint of the run in output_dir; returns the folder of the model.
+
+    Raises:
+        UserError: There is no such checkpoint, it is damaged, or the model cannot be written.
+    """
+    launch = Launch.read()
+    if launch.world_size > 1:
         raise ConfigError("the export job needs one process; start it as python mlm_dist/export.py")
-    upload.check(config.export.push_to_hub)
-    point = _checkpoint(config)
-    model, corpus, step = load_checkpoint(config, point)
+    spec = resolve(config, launch)
+    run_dir = RunDir(spec.output_dir)
+    path = _checkpoint(run_dir, spec.export.checkpoint)
+    model, corpus, step = load_checkpoint(spec, path)
     try:
-        _write(model, corpus, config, step)
+        _write(spec, run_dir, corpus, model, step)
     except OSError as error:
-        raise ConfigError(f"output_dir: cannot write {_folder(config)} ({error.strerror}); free disk space") from None
-    logger.info("%s exported as %s to %s", point, config.export.dtype, _folder(config))
-    push(config)
+        raise ConfigError(f"output_dir: cannot write {run_dir.model} ({error.strerror}); free disk space") from None
+    logger.info("%s exported as %s to %s", path, spec.export.dtype, run_dir.model)
+    push(run_dir, spec.export)
+    return run_dir.model
 
 
-def export(
-    accelerator: Accelerator, core: MaskedLanguageModel, corpus: PreparedCorpus, config: Config, step: int
-) -> None:
-    """Export the model in memory, or the best checkpoint if that is wanted; a collective.
+def export_trained(spec: Spec, corpus: PreparedCorpus, run_dir: RunDir, engine: Engine, model: Any, step: int) -> None:
+    """Export the model in memory, or the best checkpoint if that is wanted; collective.
 
     Args:
-        accelerator: The processes.
-        core: The model as it was before `prepare`.
+        spec: The run.
         corpus: The corpus it was trained on.
-        config: The run.
+        run_dir: The run directory.
+        engine: The engine that trained it.
+        model: The transformers model, which the engine may have sharded.
         step: Step of the weights in memory.
 
     Raises:
         ModelError: The exported model does not load, or is not the one in memory.
         CheckpointError: There is no best checkpoint.
     """
-    if best.is_exported(config):
-        distributed.on_main(accelerator, lambda: _write_best(corpus, config))
+    if spec.export.checkpoint == "best":
+        engine.on_main(lambda: _write_best(spec, corpus, run_dir))
         return
-    parameters = _gather_parameters(accelerator, core)
-    distributed.on_main(accelerator, lambda: _write(with_parameters(core.model, parameters), corpus, config, step))
-
-
-def push(config: Config) -> None:
-    """Upload the exported model from the main process, if export.push_to_hub is set."""
-    if config.export.push_to_hub is not None and runtime.is_main_process():
-        upload.push(_folder(config), config.export.push_to_hub)
-
-
-def _gather_parameters(accelerator: Accelerator, core: MaskedLanguageModel) -> dict[str, torch.Tensor]:
-    """{name: full fp32 values} of the transformers model on the main process, {} elsewhere; a collective."""
     parameters = {}
-    for name, value in distributed.full_parameters(accelerator, core):
-        if accelerator.is_main_process:
+    for name, value in engine.parameters():
+        if engine.is_main:
             parameters[name.removeprefix("model.")] = value
-    return parameters
+    engine.on_main(lambda: _write(spec, run_dir, corpus, with_parameters(model, parameters), step))
 
 
-def _write_best(corpus: PreparedCorpus, config: Config) -> None:
-    point = find.require_best(Path(config.output_dir).expanduser() / "checkpoints", runtime.say)
-    model, step = load_model(config, corpus, point)
-    _write(model, corpus, config, step)
+def push(run_dir: RunDir, export: ExportSpec) -> None:
+    """Upload the exported model, if `export.push_to_hub` is set; on rank 0."""
+    if export.push_to_hub is not None:
+        upload.push(run_dir.model, export.push_to_hub)
 
 
-def _write(model: Any, corpus: PreparedCorpus, config: Config, step: int) -> None:
+def _write_best(spec: Spec, corpus: PreparedCorpus, run_dir: RunDir) -> None:
+    model, step = load_model(spec, corpus, find.require_best(run_dir.checkpoints))
+    _write(spec, run_dir, corpus, model, step)
+
+
+def _write(spec: Spec, run_dir: RunDir, corpus: PreparedCorpus, model: Any, step: int) -> None:
     """Write an fp32 model on the CPU to `model/` of the run directory."""
-    folder = _folder(config)
     card = CardContent(
-        name=folder.parent.resolve().name,
-        location=config.export.push_to_hub or str(folder),
+        name=run_dir.path.resolve().name,
+        location=spec.export.push_to_hub or str(run_dir.model),
         model_type=model.config.model_type,
-        base_model=base_model(config.model),
-        dtype=config.export.dtype,
+        base_model=base_model(spec.model),
+        dtype=spec.export.dtype,
         mask_token=corpus.tokenizer.mask_token,
         step=step,
         manifest=corpus.manifest,
-        record=read_record(folder.parent),
-        config_yaml=to_yaml(config_without_credentials(config)),
+        record=read_record(run_dir.path),
+        config_yaml=to_yaml(spec.written),
     )
     write_model(
         model,
         corpus.tokenizer,
         model_card(card),
-        folder,
-        dtype=config.export.dtype,
-        max_length=config.rows.max_length,
-        verify=config.export.verify,
+        run_dir.model,
+        dtype=spec.export.dtype,
+        max_length=spec.corpus.rows.max_length,
+        verify=spec.export.verify,
     )
 
 
-def _folder(config: Config) -> Path:
-    return Path(config.output_dir).expanduser() / "model"
-
-
-def _checkpoint(config: Config) -> Path:
+def _checkpoint(run_dir: RunDir, wanted: str) -> Path:
     """The checkpoint that export.checkpoint names, verified."""
-    folder, name = Path(config.output_dir).expanduser() / "checkpoints", config.export.checkpoint
-    if best.is_exported(config):
-        return find.require_best(folder, runtime.say)
-    if name in (None, "newest"):
-        return find.require_newest(folder, runtime.say)
-    point = Path(name).expanduser()
-    if not format.is_name(point.name) or not point.is_dir():
-        raise CheckpointError(f"export.checkpoint: {point} is not a checkpoint; name a folder such as step-00000500")
-    format.verify(point)
-    return point
+    if wanted == "best":
+        return find.require_best(run_dir.checkpoints)
+    return find.require_newest(run_dir.checkpoints) if wanted == "newest" else find.named(wanted, "export.checkpoint")
 
 
 if __name__ == "__main__":
-    runtime.run(main, prog="export.py", description=__doc__, of_a_run=True)
+    runtime.main(run, prog="export.py", description=__doc__, of_a_run=True)

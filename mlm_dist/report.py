@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import runtime
-from mlm_dist.config import Config, to_yaml
+from mlm_dist import ranks, runtime
+from mlm_dist.checkpoint import find
+from mlm_dist.config import Config, to_dict, to_yaml
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError, UserError, reason
 from mlm_dist.evaluation.fill_mask import predict
 from mlm_dist.files import write_bytes
@@ -25,67 +27,71 @@ from mlm_dist.pages.page import Content, page
 from mlm_dist.pages.record import Record, read_record
 from mlm_dist.pages.starting_point import StartingPoint
 from mlm_dist.redaction import config_without_credentials
-from mlm_dist.trained_model import load_trained_model
+from mlm_dist.resolve import resolve
+from mlm_dist.run_dir import RunDir
+from mlm_dist.spec import Spec
+from mlm_dist.trained_model import load_checkpoint, load_exported
 
 logger = logging.getLogger(__name__)
 
 
-def main(config: Config) -> None:
-    """Write the report of the run in output_dir."""
-    if runtime.is_main_process():
-        logger.info("report written to %s", write_report(config))
+def run(config: Config) -> Path:
+    """Write the report of the run in output_dir; returns the page.
+
+    Raises:
+        ConfigError: There is no run in output_dir.
+    """
+    run_dir = RunDir(Path(config.output_dir).expanduser())
+    written = to_dict(config_without_credentials(config))
+    # Resolving needs the model's configuration, so it waits until a checkpoint is loaded.
+    path = _write(run_dir, written, lambda: resolve(config, Launch.read())) if ranks.is_main() else run_dir.report
+    logger.info("report written to %s", path)
+    return path
 
 
-def record_start(run: Path, model: Any, corpus: PreparedCorpus) -> None:
-    """Write report.json, unless the run has one; a failure is logged and does not end the run.
+def before_training(run_dir: RunDir, model: Any, corpus: PreparedCorpus) -> None:
+    """Write report.json, unless the run has one; a failure is logged and does not end the run; on rank 0.
 
     A resumed run keeps its own. If it has none, the starting model is the same, because it depends on seed and config.
 
     Args:
-        run: The run directory.
-        model: The starting model, on the main process, before it is sharded or trained.
+        run_dir: The run directory.
+        model: The starting transformers model, before it is sharded or trained.
         corpus: The corpus it will be trained on.
     """
-    path = run / "report.json"
+    path = run_dir.start_of_report
     if not path.exists():
         _log_failure(
             "the predictions of the starting model are not recorded", lambda: StartingPoint.of(model, corpus).save(path)
         )
 
 
-def write_after_training(config: Config) -> None:
-    """Write the report on the main process; a failure is logged and does not end the run."""
-    if runtime.is_main_process():
-        _log_failure("the report is not written", lambda: write_report(config))
+def after_training(run_dir: RunDir, spec: Spec) -> None:
+    """Write the report; a failure is logged and does not end the run; on rank 0."""
+    _log_failure("the report is not written", lambda: _write(run_dir, spec.written, lambda: spec))
 
 
-def write_report(config: Config) -> Path:
-    """Write the report of the run in output_dir; what cannot be read is logged, and named on the page.
-
-    Raises:
-        ConfigError: There is no run in output_dir.
-    """
-    run = Path(config.output_dir).expanduser()
-    if not (run / "metrics.jsonl").is_file():
-        raise ConfigError(f"output_dir: {run} has no metrics.jsonl; name the directory of a run")
-    record = read_record(run)
+def _write(run_dir: RunDir, written: Mapping[str, Any], spec: Callable[[], Spec]) -> Path:
+    """Write the report; what cannot be read is logged, and named on the page."""
+    if not run_dir.metrics.is_file():
+        raise ConfigError(f"output_dir: {run_dir.path} has no metrics.jsonl; name the directory of a run")
+    record = read_record(run_dir.path)
     warnings: list[str] = []
-    start = _read_start(run, warnings)
+    start = _read_start(run_dir, warnings)
     content = Content(
-        name=run.resolve().name,
+        name=run_dir.path.resolve().name,
         record=record,
         corpus=None if start is None else start.corpus,
-        comparison=None if start is None else _comparison(config, run, record, start, warnings),
-        config_yaml=to_yaml(config_without_credentials(config)),
+        comparison=None if start is None else _comparison(run_dir, record, start, spec, warnings),
+        config_yaml=to_yaml(written),
         warnings=warnings,
-        validation=_read_result(run / "validation.json", warnings),
-        probe=_read_result(run / "probe.json", warnings),
+        validation=_read_result(run_dir.validation, warnings),
+        probe=_read_result(run_dir.probe, warnings),
     )
-    path = run / "report.html"
-    write_bytes(path, page(content).encode("utf-8", "backslashreplace"), durable=False)
+    write_bytes(run_dir.report, page(content).encode("utf-8", "backslashreplace"), durable=False)
     for warning in warnings:
         logger.warning("report.html: %s", warning)
-    return path
+    return run_dir.report
 
 
 def _log_failure(what: str, work: Callable[[], object]) -> None:
@@ -96,9 +102,9 @@ def _log_failure(what: str, work: Callable[[], object]) -> None:
         logger.warning("%s (%s%s)", what, kind, reason(error))
 
 
-def _read_start(run: Path, warnings: list[str]) -> StartingPoint | None:
+def _read_start(run_dir: RunDir, warnings: list[str]) -> StartingPoint | None:
     try:
-        return StartingPoint.load(run / "report.json")
+        return StartingPoint.load(run_dir.start_of_report)
     except (OSError, ValueError) as error:
         warnings.append(
             f"report.json cannot be read ({reason(error)}): corpus and predictions before training are missing."
@@ -118,11 +124,13 @@ def _read_result(path: Path, warnings: list[str]) -> dict[str, Any] | None:
     return result
 
 
-def _comparison(config: Config, run: Path, record: Record, start: StartingPoint, warnings: list[str]) -> Comparison:
+def _comparison(
+    run_dir: RunDir, record: Record, start: StartingPoint, spec: Callable[[], Spec], warnings: list[str]
+) -> Comparison:
     """The predictions of the starting model and, if there is one, of the trained model."""
     after, step = None, 0
     try:
-        if start.examples and (trained := load_trained_model(config, run, record)) is not None:
+        if start.examples and (trained := _trained_model(run_dir, record, spec)) is not None:
             model, tokenizer, step = trained
             after = predict(model, tokenizer, start.examples)
     except (UserError, OSError, ValueError) as error:
@@ -130,5 +138,16 @@ def _comparison(config: Config, run: Path, record: Record, start: StartingPoint,
     return Comparison(start.examples, start.before, after, step)
 
 
+def _trained_model(run_dir: RunDir, record: Record, spec: Callable[[], Spec]) -> tuple[Any, Any, int] | None:
+    """Model, tokenizer and step: the exported model of a finished run, else the newest good checkpoint, if any."""
+    if record.is_finished and (run_dir.model / "config.json").is_file():
+        return *load_exported(run_dir.model), record.exported_step
+    path, _ = find.newest(run_dir.checkpoints)
+    if path is None:
+        return None
+    model, corpus, step = load_checkpoint(spec(), path)
+    return model, corpus.tokenizer, step
+
+
 if __name__ == "__main__":
-    runtime.run(main, prog="report.py", description=__doc__, of_a_run=True)
+    runtime.main(run, prog="report.py", description=__doc__, of_a_run=True)

@@ -63,7 +63,7 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
         with start_engine(spec) as engine:
             session = fit(spec, corpora, run_dir, engine, callbacks)
             if session.is_finished:
-                export_trained(spec, corpora.main, run_dir, engine, session.task.module, session.state.step)
+                export_trained(spec, corpora.main, run_dir, engine, session.task.module.model, session.state.step)
             result = session.end()
         if not result.is_finished:
             raise Interrupted(f"stopped by a signal, saved at step {result.step}; run the same command again to resume")

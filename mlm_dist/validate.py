@@ -1,4 +1,4 @@
-"""Evaluate a model on the held-out rows of a corpus, with the masks that training validates with.
+"""Evaluate a model on the validation set of a corpus, with the masks that training validates with.
 
     python mlm_dist/validate.py --output_dir runs/mine
     python mlm_dist/validate.py --output_dir runs/mine --validation.model runs/mine/checkpoints/step-00000500
@@ -6,155 +6,197 @@
     python mlm_dist/validate.py --output_dir runs/mine --validation.probe true
     accelerate launch --config_file configs/accelerate/cpu_2.yaml mlm_dist/validate.py --output_dir runs/mine
 
-Where output_dir holds a run, its configuration is read before all flags. The figures go to validation.json there, those
-of the probe to probe.json.
+If output_dir holds a run, its config applies, and flags override it. The results go to validation.json there, those of
+the search probe to probe.json.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mlm_dist import runtime, second_corpus
-from mlm_dist.batches.global_batch import batch_plan
-from mlm_dist.batches.masking import Masker
+from mlm_dist import __version__, runtime
+from mlm_dist.batches.global_batch import spread
 from mlm_dist.checkpoint import find, format
-from mlm_dist.config import Config, ModelConfig
+from mlm_dist.config import BatchConfig, Config, ModelConfig, TrackingConfig
+from mlm_dist.corpora import load_or_prepare
 from mlm_dist.corpus.store import PreparedCorpus
-from mlm_dist.corpus.tokenizer import loading
-from mlm_dist.engine import distributed
+from mlm_dist.engine.launch import Launch
+from mlm_dist.engine.start import start_engine
 from mlm_dist.errors import ConfigError, ModelError
 from mlm_dist.evaluation.search_probe import SearchProbe
-from mlm_dist.evaluation.validation import held_out_masks
-from mlm_dist.evaluation.validation_set import HeldOut
+from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.files import write_json
-from mlm_dist.model.build import architecture, build
-from mlm_dist.model.masked_lm import MaskedLanguageModel
-from mlm_dist.optim.parameter_groups import build_optimizer
-from mlm_dist.prepare import prepare
-from mlm_dist.training import trackers
-from mlm_dist.training.progress import bands_in_words
+from mlm_dist.model.architecture import architecture
+from mlm_dist.model.build import build
+from mlm_dist.objectives import OBJECTIVES
+from mlm_dist.optim.optimizers import build_optimizer
+from mlm_dist.resolve import resolve
+from mlm_dist.run_dir import RunDir
+from mlm_dist.spec import Spec
+from mlm_dist.training.progress import describe_bands
+
+logger = logging.getLogger(__name__)
 
 
-def main(config: Config) -> None:
-    """Load the model, evaluate it, and write down what came of it."""
-    config = trackers.without(config)
-    _, world_size = runtime.rank_and_world_size()
-    # Validation has no global batch: each process takes as many rows at once as it would in training.
-    alone = batch_plan(config, 1)
-    plan = dataclasses.replace(
-        alone, global_size=alone.micro_size * world_size, accumulation=1, num_processes=world_size
-    )
-    distributed.check(config, plan)
-    second_corpus.check(config)
-    if config.validation.probe and world_size > 1:
-        raise ConfigError("validation.probe: it needs one process; start it as python mlm_dist/validate.py")
-    run = Path(config.output_dir).expanduser()
-    meant, weights = _meant(config, run)
+class Evaluated(NamedTuple):
+    """The model that `validation.model` names.
 
-    corpus = prepare(config)
-    rows = HeldOut(config, corpus)
-    if not len(rows):
+    Args:
+        model: What it is built from.
+        weights: The checkpoint that holds its weights; None if `model` does.
+        is_start: Whether it is built as the starting model is, domain tokens included.
+    """
+
+    model: ModelConfig
+    weights: Path | None
+    is_start: bool
+
+    @property
+    def name(self) -> str:
+        """Its name for people and records."""
+        return str(self.weights or self.model.name_or_path)
+
+    @property
+    def step(self) -> int | None:
+        """The step of its checkpoint; None without one."""
+        return None if self.weights is None else int(format.read_state(self.weights)["step"])
+
+    def build(self, spec: Spec, corpus: PreparedCorpus) -> Any:
+        """The transformers model."""
+        # The folder of a model has the domain tokens; the starting model gets them when it is built.
+        added = corpus.domain_tokens if self.is_start else {}
+        config = architecture(
+            self.model, spec.corpus.rows.max_length, corpus.tokenizer, len(added), spec.tokenizer_name
+        )
+        return build(self.model, config, spec.seed, added)
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Evaluate a model on a validation set; called on every rank.
+
+    Returns:
+        The content of validation.json.
+
+    Raises:
+        UserError: There is no such model, it does not fit the corpus, or the corpus has no validation set.
+    """
+    launch = Launch.read()
+    spec = resolve(_for_validation(config, launch.world_size), launch)
+    if config.validation.probe and launch.world_size > 1:
+        raise ConfigError("validation.probe needs one process; start it as python mlm_dist/validate.py")
+    run_dir = RunDir(spec.output_dir)
+    evaluated = _evaluated(config, run_dir)
+    corpora = load_or_prepare(spec)
+    corpus = corpora.main
+    validation_set = ValidationSet(corpus, corpora.second)
+    if not len(validation_set):
         raise ConfigError(
-            f"corpus.validation_fraction: no row of {corpus.folder} is held out; prepare the corpus with a larger one"
+            f"corpus.validation_fraction: the corpus {corpus.folder} has no validation set; prepare it with a larger one"
         )
     probe = SearchProbe(corpus) if config.validation.probe else None
-    # A model of a folder has the tokens that were added for the documents; the starting one gets them when it is built.
-    added = corpus.domain_tokens if meant is config else {}
-    found = architecture(meant, corpus.tokenizer, len(added), runtime.say)
-    accelerator = distributed.start(config, plan)
-    core = MaskedLanguageModel(
-        build(meant, found, added), masked_head=config.model.masked_head, packed=corpus.is_packed
-    )
-    if weights is not None:
-        format.load_weights(weights, core)
-    name = str(weights or meant.model.name_or_path)
-    step = None if weights is None else format.read_state(weights)[0].step
-    if probe is not None:
-        is_start = config.validation.model == "start"
-        probe.evaluate("start" if is_start else "trained", core.model.to(accelerator.device))
-        if not is_start:
-            probe.evaluate("start", _start(config, corpus).to(accelerator.device))
-    # The optimizer updates nothing; with it the model is placed and sharded just as in training.
-    model, _ = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, peak=0.0))
-
-    special = loading.special_tokens(corpus.tokenizer)
-    masker = held_out_masks(Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer)))
-    result = rows.evaluate(accelerator, model, masker, plan.micro_size)
-    of_sentences = rows.pseudo_likelihood(accelerator, model, config.validation.sentences, plan.micro_size)
-
-    def tell() -> None:
+    with start_engine(spec) as engine:
+        objective = OBJECTIVES[spec.objective].create(spec.masking, spec.seed, corpus)
+        model = evaluated.build(spec, corpus)
+        module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
+        if evaluated.weights is not None:
+            format.load_weights(evaluated.weights, module)
+        if probe is not None:
+            start = Evaluated(config.model, None, is_start=True)
+            is_start = config.validation.model == "start"
+            probe.evaluate("start" if is_start else "trained", model.to(engine.device))
+            if not is_start:
+                probe.evaluate("start", start.build(spec, corpus).to(engine.device))
+        # The optimizer takes no step; with it the model is placed and sharded as in training.
+        engine.setup(module, build_optimizer(module, spec.optim))
+        micro_size = spec.batch.micro_size
+        result = validation_set.evaluate(engine, objective, micro_size)
+        sentences = validation_set.pseudo_likelihood(engine, objective, config.validation.sentences, micro_size)
         figures: dict[str, Any] = {
             "kind": "validation",
-            "model": name,
-            "step": step,
+            "version": __version__,
+            "model": evaluated.name,
+            "step": evaluated.step,
             **result.figures(),
-            **(of_sentences.figures() if of_sentences is not None else {}),
-            **rows.facts(masker),
+            **(sentences.figures() if sentences is not None else {}),
+            **validation_set.baseline(objective),
             "corpus": corpus.digest,
-            "processes": distributed.describe(accelerator),
+            "world_size": launch.world_size,
+            "device": launch.device.kind,
+            "sharding": launch.sharding_name,
+            "precision": launch.precision,
         }
-        run.mkdir(parents=True, exist_ok=True)
-        write_json(run / "validation.json", figures, indent=1)
-        runtime.say(
-            f"{name} on {len(rows):,} held-out rows of {corpus.digest}: loss {result.loss:.4f}, perplexity "
-            f"{result.perplexity:.4f}, accuracy {result.accuracy:.1%} of {result.num_masked:,} masked tokens; word "
-            f"frequencies alone give a loss of {figures['unigram_loss']:.4f}"
+        engine.on_main(lambda: _write(run_dir, figures, probe))
+    if launch.is_main:
+        _log(run_dir, figures, len(validation_set))
+        for line in [*([sentences.describe()] if sentences else []), *(probe.describe() if probe else [])]:
+            logger.info(line)
+    return figures
+
+
+def _for_validation(config: Config, world_size: int) -> Config:
+    """Validation has no global batch and no trackers: each rank takes the micro-batch of a single process."""
+    micro_size = spread(config.batch, config.rows.max_length, 1).micro_size
+    batch = BatchConfig(global_size=micro_size * world_size, micro_size=micro_size)
+    return dataclasses.replace(config, batch=batch, tracking=TrackingConfig([]))
+
+
+def _write(run_dir: RunDir, figures: dict[str, Any], probe: SearchProbe | None) -> None:
+    run_dir.path.mkdir(parents=True, exist_ok=True)
+    write_json(run_dir.validation, figures, indent=1)
+    if probe is not None:
+        about = {name: figures[name] for name in ("model", "step", "corpus")}
+        write_json(run_dir.probe, {"kind": "probe", **about, "tasks": probe.results}, indent=1)
+
+
+def _log(run_dir: RunDir, figures: dict[str, Any], num_rows: int) -> None:
+    logger.info(
+        f"{figures['model']} on {num_rows:,} validation rows of {figures['corpus']}: loss {_number(figures['loss'])}, "
+        f"perplexity {_number(figures['perplexity'])}, accuracy {figures['accuracy']:.1%} of "
+        f"{figures['masked_tokens']:,} masked tokens; unigram baseline {figures['unigram_loss']:.4f}"
+    )
+    logger.info("accuracy by frequency in the training rows: %s", describe_bands(figures))
+    if "second_loss" in figures:
+        logger.info(
+            f"on {figures['second_source']}: loss {_number(figures['second_loss'])}, accuracy "
+            f"{figures['second_accuracy']:.1%} of {figures['second_masked_tokens']:,} masked tokens"
         )
-        runtime.say(f"accuracy by how often a token stands in the training rows: {bands_in_words(figures)}")
-        if second := result.second:
-            runtime.say(
-                f"on {figures['second_source']}: loss {second.loss:.4f}, accuracy {second.accuracy:.1%} of "
-                f"{second.num_masked:,} masked tokens"
-            )
-        if of_sentences is not None:
-            runtime.say(of_sentences.describe())
-        runtime.say(f"written to {run / 'validation.json'}")
-        if probe is not None:
-            about = {"kind": "probe", "model": name, "step": step, "corpus": corpus.digest}
-            write_json(run / "probe.json", about | {"tasks": probe.results}, indent=1)
-            runtime.say("\n".join([*probe.describe(), f"written to {run / 'probe.json'}"]))
-
-    distributed.on_main(accelerator, tell)
-    accelerator.free_memory(model)
-    accelerator.end_training()
+    logger.info("written to %s", run_dir.validation)
 
 
-def _start(config: Config, corpus: PreparedCorpus) -> Any:
-    """The model as it was before the first update."""
-    found = architecture(config, corpus.tokenizer, len(corpus.domain_tokens))
-    return build(config, found, corpus.domain_tokens)
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4f}"
 
 
-def _meant(config: Config, run: Path) -> tuple[Config, Path | None]:
-    """What `validation.model` means: the config to build it from, and the checkpoint its weights are in, if any."""
+def _evaluated(config: Config, run_dir: RunDir) -> Evaluated:
+    """The model that `validation.model` names."""
     match config.validation.model:
         case "start":
-            return config, None
+            return Evaluated(config.model, None, is_start=True)
         case "checkpoint":
-            return config, find.require_newest(run / "checkpoints", runtime.say)
+            return Evaluated(config.model, find.require_newest(run_dir.checkpoints), is_start=True)
         case "model":
-            folder = run / "model"
+            folder = run_dir.model
             if not (folder / "config.json").is_file():
                 raise ModelError(
-                    f"validation.model: there is no exported model in {run}; name the output_dir of a finished run, "
-                    "or evaluate a checkpoint or start with --validation.model checkpoint or start"
+                    f"validation.model: there is no exported model in {run_dir.path}; name the output_dir of a "
+                    "finished run, or evaluate a checkpoint or start with --validation.model checkpoint or start"
                 )
         case named:
             folder = Path(named).expanduser()
             if format.is_name(folder.name) and folder.is_dir():
-                format.verify(folder)
-                return config, folder
+                return Evaluated(config.model, find.named(named, "validation.model"), is_start=True)
             if not (folder / "config.json").is_file():
                 raise ModelError(
                     f"validation.model: {named} is neither model, checkpoint nor start, nor the folder of a checkpoint "
-                    "or a model; for a model of the hub write --validation.model start --model.name_or_path NAME"
+                    "or a model; for a model of the Hub write --validation.model start --model.name_or_path NAME"
                 )
     padded = {name: value for name, value in config.model.overrides.items() if name == "vocab_size"}
     model = ModelConfig(name_or_path=str(folder), overrides=padded, masked_head=config.model.masked_head)
-    return dataclasses.replace(config, model=model), None
+    return Evaluated(model, None, is_start=False)
 
 
 if __name__ == "__main__":
-    runtime.run(main, prog="validate.py", description=__doc__, of_a_run=True)
+    runtime.main(run, prog="validate.py", description=__doc__, of_a_run=True)
