@@ -1,12 +1,16 @@
-# quickstart  train on this interpreter's own documentation, from a bare machine
-# test        the suite; test-all adds the tests marked slow
-# check       style, types and the suite
-# docs        docs/configuration.md, written from the dataclasses it is about
-# bench       the benchmarks, each against a peer in the same run
+# quickstart  set up .venv and train on the documentation that comes with Python
+# test        unit tests and quick launches, under 7 minutes on 2 cores
+# test-all    all tests
+# lint        format, style and types
+# check       lint, then test
+# docs        generate docs/configuration.md from the docstrings in mlm_dist/config/
+# bench       all benchmarks, each against another implementation in the same run
+# clean       remove .venv and build output
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+CONSTRAINTS ?= constraints.txt
 
 .PHONY: quickstart test test-all check lint docs bench clean
 
@@ -46,9 +50,9 @@ clean:
 
 $(VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable .
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[deepspeed,fast,dev]'
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[deepspeed,fast,dev]'
 	touch $@

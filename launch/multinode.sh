@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# Train on several machines: start it once on each, by hand, from Slurm or from Kubernetes, with the same arguments.
+# Train on several machines. Start this script once on each machine with the same arguments, by hand, from Slurm or from
+# Kubernetes.
 #
-#     MASTER_ADDR     address of machine 0, as all others reach it
-#     MASTER_PORT     a port that is free there, the same for all
+#     MASTER_ADDR     address of machine 0, reachable from all others
+#     MASTER_PORT     a free port on machine 0, the same for all
 #     NNODES          number of machines
-#     NODE_RANK       this machine, from 0 to NNODES - 1
-#     NPROC_PER_NODE  processes on each machine: its GPUs
-#     TOPOLOGY        accelerate file (a path, or a name in configs/accelerate); by default multinode, which is DDP
-#     RDZV_BACKEND    static (default) or c10d, for which all machines must know each other's host names
+#     NODE_RANK       index of this machine, from 0 to NNODES - 1
+#     NPROC_PER_NODE  processes on each machine: the number of its GPUs
+#     TOPOLOGY        accelerate file (a path, or a name in configs/accelerate); default: multinode, which is DDP
+#     RDZV_BACKEND    static (default), or c10d, which needs host names that all machines resolve
 #
 #     MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 NNODES=2 NODE_RANK=0 NPROC_PER_NODE=8 TOPOLOGY=zero2 \
 #         launch/multinode.sh --config configs/runs/azure_docs.yaml --corpus.cache_dir /shared/mlm_dist
 #
-# All machines share corpus.cache_dir and output_dir. USR1 and TERM are passed on to the training processes themselves.
+# corpus.cache_dir and output_dir must be on a disk that all machines share. USR1 and TERM are forwarded to the training
+# processes.
 set -euo pipefail
 
 die() {
@@ -21,7 +23,7 @@ die() {
 }
 
 for name in MASTER_ADDR MASTER_PORT NNODES NODE_RANK NPROC_PER_NODE; do
-    [[ -n ${!name:-} ]] || die "$name is not set; the head of this file says what it means"
+    [[ -n ${!name:-} ]] || die "$name is not set; see the head of this file"
 done
 for name in MASTER_PORT NNODES NODE_RANK NPROC_PER_NODE; do
     [[ ${!name} =~ ^(0|[1-9][0-9]*)$ ]] || die "$name must be a number, got '${!name}'"
@@ -31,27 +33,27 @@ done
 ((NODE_RANK < NNODES)) || die "NODE_RANK must be from 0 to NNODES - 1 = $((NNODES - 1)), got $NODE_RANK"
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# An environment that is active wins over the one `make` sets up.
+# An active environment is preferred to the .venv that `make` creates.
 command -v accelerate >/dev/null || PATH=$root/.venv/bin:$PATH
 command -v accelerate >/dev/null || die "accelerate is not installed; run 'make quickstart' or 'pip install -e .' first"
 
 TOPOLOGY=${TOPOLOGY:-multinode}
 file=$TOPOLOGY
 [[ -f $file ]] || file=$root/configs/accelerate/$TOPOLOGY.yaml
-[[ -f $file ]] || die "TOPOLOGY: there is no accelerate file '$TOPOLOGY', here or in $root/configs/accelerate"
+[[ -f $file ]] || die "TOPOLOGY: no accelerate file '$TOPOLOGY', neither here nor in $root/configs/accelerate"
 if grep -Eq "^distributed_type: *['\"]?NO\b" "$file"; then
-    die "TOPOLOGY: $file is for one process, so that each machine would train alone; name another"
+    die "TOPOLOGY: $file is for one process, so each machine would train a model of its own; use another file"
 fi
 
-# accelerate takes these from its flags alone: it reads neither rdzv_backend nor same_network from a file.
+# accelerate reads rdzv_backend and same_network only from flags, not from the file.
 case ${RDZV_BACKEND:-static} in
-    # Everyone connects to MASTER_ADDR as it is written, NODE_RANK orders the machines, and machine 0 may start last.
+    # All machines connect to MASTER_ADDR as given, NODE_RANK orders them, and machine 0 may start last.
     static) rendezvous=(--rdzv_backend static --same_network) ;;
-    # --same_network would leave c10d without an address, and each machine waiting for itself.
+    # With --same_network, c10d has no address and each machine waits for itself.
     c10d) rendezvous=(--rdzv_backend c10d --rdzv_conf "is_host=$((NODE_RANK == 0)),read_timeout=900") ;;
     *) die "RDZV_BACKEND must be static or c10d, got '$RDZV_BACKEND'" ;;
 esac
-# The default, pdsh, would log in to the other machines; here each has its own launcher.
+# The default launcher, pdsh, logs in to the other machines. Here each machine starts its own.
 if grep -Eq "^distributed_type: *['\"]?DEEPSPEED" "$file"; then
     rendezvous+=(--deepspeed_multinode_launcher standard)
 fi
@@ -60,15 +62,15 @@ launcher=
 # shellcheck disable=SC2329 # the traps call it
 forward() {
     [[ -n $launcher ]] || exit 1
-    # The training processes are the launcher's children, in sessions of their own: what reaches the launcher does not
-    # reach them, and a launcher that is told to stop kills them after 30 s. Before there are any, it can go at once.
+    # The training processes are children of the launcher in separate sessions: signals to the launcher do not reach
+    # them, and a launcher that receives SIGTERM kills them after 30 s. Before they exist, stop the launcher itself.
     pkill "-$1" --parent "$launcher" || kill -TERM "$launcher" 2>/dev/null || true
 }
 trap 'forward USR1' USR1
 trap 'forward TERM' TERM INT
 
 (
-    trap '' USR1  # who signals every process of a job must not kill the launcher
+    trap '' USR1  # a signal to all processes of a job must not kill the launcher
     exec accelerate launch --config_file "$file" \
         --num_machines "$NNODES" --num_processes "$((NNODES * NPROC_PER_NODE))" --machine_rank "$NODE_RANK" \
         --main_process_ip "$MASTER_ADDR" --main_process_port "$MASTER_PORT" "${rendezvous[@]}" \
@@ -78,7 +80,7 @@ launcher=$!
 
 code=0
 wait "$launcher" || code=$?
-while kill -0 "$launcher" 2>/dev/null; do  # a signal ended the wait, not the launcher
+while kill -0 "$launcher" 2>/dev/null; do  # a signal interrupted the wait, not the launcher
     code=0
     wait "$launcher" || code=$?
 done

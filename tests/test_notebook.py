@@ -1,4 +1,4 @@
-"""launch/colab.ipynb, executed as *Run all* does, on a machine without a GPU and without Colab."""
+"""launch/colab.ipynb, executed like *Run all*, on a machine without a GPU and outside Colab."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import sysconfig
@@ -25,32 +26,32 @@ from mlm_dist.config import parse
 from mlm_dist.faults import VARIABLE as FAULT
 
 NOTEBOOK = ROOT / "launch" / "colab.ipynb"
-UPDATES = 12
-FLAGS = " ".join(launching.SHORT)
+STEPS = 12
+FLAGS = shlex.join(launching.SHORT)
 
 
 def cells() -> dict[str, str]:
-    """{name: source} of its cells of code, in order."""
+    """{name: source} of the code cells, in order."""
     book = nbformat.read(NOTEBOOK, as_version=4)
     return {cell.id: cell.source for cell in book.cells if cell.cell_type == "code"}
 
 
 def python_of(name: str) -> str:
-    """A cell's source without the lines that are no Python."""
+    """The source of a cell without its shell and magic lines."""
     return re.sub(r"^[!%].*$", "", cells()[name], flags=re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A student's machine: what its pip installs goes into an environment of its own; libraries come from this one."""
+    """A machine whose pip installs into a separate environment; libraries come from this environment."""
 
     folder: Path
-    source: Path  # what is installed
+    source: Path  # the package to install
     drive: Path  # stands for Google Drive
 
     @property
     def environment(self) -> Path:
-        """The environment."""
+        """The environment that pip installs into."""
         return self.folder / "environment"
 
     @property
@@ -59,10 +60,10 @@ class Machine:
         return self.drive / "mlm-dist" / "runs" / "quickstart"
 
     def run_all(self, documents: Path, fault: str = "") -> tuple[launching.Ended, dict[str, Any]]:
-        """Execute the notebook from its first cell; what ended, and the outputs of each cell if it came to its end."""
+        """Execute the notebook from its first cell; return the process and, on success, each cell's outputs."""
         session = self.folder / "session"
         session.mkdir(exist_ok=True)
-        planned: dict[str, Any] = {FAULT: fault}
+        variables: dict[str, Any] = {FAULT: fault}
         (session / "colab.ipynb").write_text(NOTEBOOK.read_text("utf-8"), "utf-8")
         ended = launching.run(
             [
@@ -73,7 +74,7 @@ class Machine:
             cwd=session,
             PATH=f"{self.environment / 'bin'}{os.pathsep}{os.environ['PATH']}",
             PYTHONPATH="",
-            # Nothing comes from a network, not even what builds the package.
+            # No network, also not for the build of the package.
             PIP_NO_INDEX="1",
             PIP_NO_BUILD_ISOLATION="0",
             IPYTHONDIR=str(self.folder / "ipython"),
@@ -83,7 +84,7 @@ class Machine:
             MLM_DIST_RUN="quickstart",
             MLM_DIST_SOURCE=str(documents),
             MLM_DIST_FLAGS=FLAGS,
-            **planned,
+            **variables,
         )
         ran = session / "ran.ipynb"
         outputs = (
@@ -95,26 +96,26 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """Such a machine, on which nothing has run yet."""
+    """A machine on which nothing has run yet."""
     folder = tmp_path_factory.mktemp("colab")
-    found = Machine(folder, launching.copy_of_package(folder / "source"), folder / "drive" / "MyDrive")
-    found.drive.mkdir(parents=True)
-    venv.create(found.environment, symlinks=True)
-    (site,) = found.environment.glob("lib/python*/site-packages")
+    new = Machine(folder, launching.copy_of_package(folder / "source"), folder / "drive" / "MyDrive")
+    new.drive.mkdir(parents=True)
+    venv.create(new.environment, symlinks=True)
+    (site,) = new.environment.glob("lib/python*/site-packages")
     libraries = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (site / "libraries.pth").write_text("\n".join(libraries) + "\n", "utf-8")
-    return found
+    return new
 
 
 def text_of(outputs: Any) -> str:
-    """What a cell printed."""
+    """The printed output of a cell."""
     return "".join(output.text for output in outputs if output.output_type == "stream")
 
 
 def check(ended: launching.Ended, outputs: dict[str, Any], machine: Machine) -> None:
-    """That all cells ran, that the run is whole, and that nothing but the package was installed."""
+    """Check that all cells ran, that the run is complete, and that only the package was installed."""
     assert ended.returncode == 0, ended.output
-    assert [line["step"] for line in launching.metrics(machine.run, "train")] == list(range(2, UPDATES + 1, 2))
+    assert [line["step"] for line in launching.metrics(machine.run, "train")] == list(range(2, STEPS + 1, 2))
     assert "no GPU" in text_of(outputs["gpu"])
     assert "1 process on cpu, no sharding, precision fp32" in text_of(outputs["train"])
     assert len(re.findall(r"^ +\d+\.\d%  \S", text_of(outputs["try"]), flags=re.MULTILINE)) == 9
@@ -124,11 +125,11 @@ def check(ended: launching.Ended, outputs: dict[str, Any], machine: Machine) -> 
     assert (machine.folder / "session" / "torch.txt").read_text("utf-8") == f"torch=={torch.__version__}\n"
     (site,) = machine.environment.glob("lib/python*/site-packages")
     installed = {path.name.split("-")[0] for path in site.iterdir()}
-    assert installed == {"libraries.pth", "mlm_dist"}, "the machine's own libraries were replaced"
+    assert installed == {"libraries.pth", "mlm_dist"}, "libraries of the machine were replaced"
 
 
-def test_all_is_run_after_a_session_was_lost(machine: Machine, prose: Path, finished: Path) -> None:
-    """The first session has left what a run leaves that is killed after half of its updates."""
+def test_run_all_resumes_after_a_lost_session(machine: Machine, prose: Path, finished: Path) -> None:
+    """The first session left the files of a run that was killed after half of its steps."""
     shutil.copytree(finished, machine.run)
     shutil.copytree(prose.parent / "prose-cache", machine.drive / "mlm-dist" / "corpus")
     shutil.rmtree(machine.run / "checkpoints" / "step-00000012")
@@ -140,12 +141,14 @@ def test_all_is_run_after_a_session_was_lost(machine: Machine, prose: Path, fini
 
 
 @pytest.mark.slow
-def test_run_all_goes_on_after_a_kill_and_then_has_nothing_to_do(machine: Machine, prose: Path, tmp_path: Path) -> None:
-    """Killed when its first checkpoint is there; executed to its end; executed once more."""
+def test_run_all_resumes_after_a_kill_and_does_not_train_a_finished_run_again(
+    machine: Machine, prose: Path, tmp_path: Path
+) -> None:
+    """Killed after its first checkpoint; executed to the end; executed once more."""
     machine = dataclasses.replace(machine, drive=tmp_path)
     ended, _ = machine.run_all(prose, fault="after_rename@6")
     assert ended.returncode != 0
-    assert "the training has not ended; see above" in ended.output
+    assert "training did not finish; see above" in ended.output
     assert not (machine.run / "model").exists()
 
     check(*machine.run_all(prose), machine)
@@ -158,19 +161,19 @@ def test_run_all_goes_on_after_a_kill_and_then_has_nothing_to_do(machine: Machin
 
 @pytest.mark.slow
 def test_torch_is_not_replaced(tmp_path: Path, machine: Machine, prose: Path) -> None:
-    """A package that asks for another torch is refused, and nothing after that is run."""
+    """A package that requires another torch is not installed, and the later cells do not run."""
     source = launching.copy_of_package(tmp_path / "source")
     settings = (source / "setup.cfg").read_text("utf-8")
     (source / "setup.cfg").write_text(re.sub("torch>=.*", "torch>=99", settings), "utf-8")
     ended, _ = dataclasses.replace(machine, source=source, drive=tmp_path).run_all(prose)
     assert ended.returncode != 0
-    assert "it could not be installed; see above" in ended.output
+    assert "the installation failed; see above" in ended.output
     assert not (tmp_path / "mlm-dist").exists()
 
 
 @pytest.mark.parametrize(("major", "topology"), [(7, "colab"), (8, "gpu")], ids=["T4", "L4"])
-def test_precision_is_what_the_gpu_computes_in(major: int, topology: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A T4 is of compute capability 7.5 and can hold bf16 tensors, which must not count; an L4 is of 8.9."""
+def test_precision_matches_the_gpu(major: int, topology: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A T4 (compute capability 7.5) emulates bf16, which must not count; an L4 (8.9) computes in bf16."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
@@ -183,28 +186,58 @@ def test_precision_is_what_the_gpu_computes_in(major: int, topology: str, monkey
 
 
 @pytest.mark.parametrize("allowed", [True, False, None], ids=["connected", "refused", "not on Colab"])
-def test_the_run_is_kept_in_google_drive_where_it_is_connected(
+def test_the_run_is_stored_in_google_drive_if_it_is_connected(
     allowed: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = tmp_path / "drive" / "MyDrive"
+    my_drive = tmp_path / "drive" / "MyDrive"
 
-    def mount(place: str) -> None:
+    def mount(folder: str) -> None:
         if not allowed:
             raise ValueError("mount failed")
-        Path(place, "MyDrive").mkdir(parents=True)
+        Path(folder, "MyDrive").mkdir(parents=True)
 
     monkeypatch.chdir(tmp_path)
     if allowed is not None:
         colab = types.ModuleType("google.colab")
         vars(colab)["drive"] = types.SimpleNamespace(mount=mount)
         monkeypatch.setitem(sys.modules, colab.__name__, colab)
-    names: dict[str, Any] = {"FOLDER": str(mine / "mlm-dist"), "RUN": "azure_docs"}
-    exec(python_of("place").replace("/content/drive", str(mine.parent)), names)
-    assert names["folder"] == (mine / "mlm-dist" if allowed else tmp_path / "mlm-dist")
+    names: dict[str, Any] = {"FOLDER": str(my_drive / "mlm-dist"), "RUN": "azure_docs"}
+    exec(python_of("place").replace("/content/drive", str(my_drive.parent)), names)
+    assert names["folder"] == (my_drive / "mlm-dist" if allowed else tmp_path / "mlm-dist")
     assert names["run"] == names["folder"] / "runs" / "azure_docs"
 
 
-def test_by_default_it_is_the_run_of_the_old_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["mlm_dist-0.2.0-py3-none-any.whl", "other.txt"], ids=["wheel", "another file"])
+def test_wheel_is_uploaded_once_and_saved(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads: list[str] = []
+
+    def upload() -> dict[str, bytes]:
+        uploads.append(name)
+        return {name: b"content"}
+
+    monkeypatch.chdir(tmp_path)
+    colab = types.ModuleType("google.colab")
+    vars(colab)["files"] = types.SimpleNamespace(upload=upload)
+    monkeypatch.setitem(sys.modules, colab.__name__, colab)
+    for _ in range(2):
+        names: dict[str, Any] = {"INSTALL": "", "folder": tmp_path / "mlm-dist", "_exit_code": 0}
+        names |= {"Path": Path, "torch": torch}
+        if not name.startswith("mlm_dist-"):
+            with pytest.raises(AssertionError, match="no wheel of mlm_dist was uploaded"):
+                exec(python_of("install"), names)
+            return
+        exec(python_of("install"), names)
+        assert names["INSTALL"] == str(tmp_path / "mlm-dist" / name)
+    assert uploads == [name]
+
+
+def test_outside_colab_the_package_must_be_named(tmp_path: Path) -> None:
+    names: dict[str, Any] = {"INSTALL": "", "folder": tmp_path}
+    with pytest.raises(AssertionError, match="outside Colab, set INSTALL"):
+        exec(python_of("install"), names)
+
+
+def test_the_default_is_the_run_of_the_original_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("MLM_DIST_")]:
         monkeypatch.delenv(name)
     names: dict[str, Any] = {}
@@ -217,7 +250,7 @@ def test_by_default_it_is_the_run_of_the_old_notebook(monkeypatch: pytest.Monkey
     assert all((ROOT / "configs" / "runs" / f"{name}.yaml").exists() for name in json.loads(choices[1]))
 
 
-def test_the_file_holds_no_outputs() -> None:
+def test_the_file_contains_no_outputs() -> None:
     book = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(book)
     for cell in book.cells:
