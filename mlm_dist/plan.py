@@ -1,167 +1,160 @@
-"""Show what a run will be, before it fetches, prepares or launches anything, and refuse what cannot work.
+"""Dry run: show what a run will be and need, without fetching, preparing or launching anything.
 
     python mlm_dist/plan.py --config configs/runs/azure_docs.yaml
     accelerate launch --config_file configs/accelerate/zero2.yaml mlm_dist/plan.py --config configs/runs/azure_docs.yaml
 
-Of a model on the hub it reads the configuration and the tokenizer. Sizes are from formulas (training/memory.py); the
-time is measured on random tokens, where one process trains. Under a launcher the main process alone looks and talks.
+It prints every value as it is decided, then a table: size, time and memory. Of a model on the Hub it reads the
+configuration and the tokenizer. Sizes are from formulas (engine/memory.py); the time is measured on random tokens if
+one process trains. Under a launcher only rank 0 prints.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
-from mlm_dist import prepare, runtime, second_corpus
-from mlm_dist.batches.global_batch import BatchPlan, batch_plan, num_updates
-from mlm_dist.checkpoint import best, save
-from mlm_dist.config import Config, Duration
-from mlm_dist.corpus.sources import git
-from mlm_dist.corpus.tokenizer import loading
-from mlm_dist.engine import conflicts, distributed, memory, topology
-from mlm_dist.engine.memory import Memory, Shape
-from mlm_dist.engine.topology import Topology
-from mlm_dist.model.build import architecture, starts_from_scratch, tokenizer_of
-from mlm_dist.optim.parameter_groups import warmup_updates
+from mlm_dist import runtime
+from mlm_dist.checkpoint.save import disk_needed
+from mlm_dist.config import Config
+from mlm_dist.console import text_of
+from mlm_dist.corpus import pipeline
+from mlm_dist.engine import memory
+from mlm_dist.engine.launch import Launch
+from mlm_dist.resolve import complete, resolve
+from mlm_dist.spec import Spec
 from mlm_dist.training import step_time
 
-BYTES_PER_TOKEN = 4.2  # of English text under a WordPiece vocabulary of 30,000
+logger = logging.getLogger(__name__)
+
+BYTES_PER_TOKEN = 4.2  # of English text with a WordPiece vocabulary of 30,000
 
 
-@dataclass(frozen=True)
-class Foreseen:
-    """What follows from the config and the launch alone.
-
-    Args:
-        topology: The launch.
-        architecture: The model's transformers configuration.
-        shape: What memory depends on in it.
-        batch: How the global batch is spread.
-        memory: What an update takes on each device.
-    """
-
-    topology: Topology
-    architecture: Any
-    shape: Shape
-    batch: BatchPlan
-    memory: Memory
-
-
-def main(config: Config) -> None:
-    """Show the plan of a run on one screen."""
-    if runtime.is_main_process():
-        runtime.show(_table(config, foresee(config)))
-
-
-def foresee(config: Config) -> Foreseen:
-    """See what can be seen before any work is done, and refuse what cannot work.
+def run(config: Config) -> Spec:
+    """Show the plan of a run on one screen; returns the spec, with its length if the corpus is prepared.
 
     Raises:
-        ConfigError: The batch does not divide, or run config, accelerate file, DeepSpeed JSON and machine contradict
-            each other.
-        ModelError: There is no such model or tokenizer, or they do not fit each other.
+        ConfigError: Keys contradict each other, the accelerate file, the DeepSpeed JSON or this machine.
+        ModelError: The model or the tokenizer does not exist, or they do not fit each other.
     """
-    _, num_processes = runtime.rank_and_world_size()
-    distributed.check(config, batch_plan(config, num_processes))
-    second_corpus.check(config)
-    path = tokenizer_of(config)
-    found = architecture(config, None if path is None else loading.load(*path), say=runtime.say)
-    if path is None:
-        sizes = config.model.overrides.get("vocab_size"), config.tokenizer.train_vocab_size, loading.DEFAULT_VOCAB_SIZE
-        found.vocab_size = next(size for size in sizes if size is not None)
-    launch = topology.read()
-    shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu")
-    batch = batch_plan(config, num_processes, memory.most_rows(config, shape, launch))
-    conflicts.check(config, batch, launch)  # of the micro-batch that the memory allows
-    return Foreseen(launch, found, shape, batch, memory.estimate(config, shape, launch, batch.micro_size))
+    spec = resolve(config, Launch.read())
+    if spec.launch.is_main:
+        corpus, num_bytes = pipeline.find(spec.corpus)
+        if corpus is not None:
+            spec = complete(spec, corpus)
+        logger.info("%s", spec.to_yaml())
+        logger.info("%s", text_of(_table(spec, corpus, num_bytes)))
+    return spec
 
 
-def _hours(config: Config) -> float:
-    duration = Duration.parse(config.optim.duration)
-    return duration.value if duration.unit == "hours" else None  # type: ignore[return-value]
-
-
-def _table(config: Config, seen: Foreseen) -> Table:
-    shown = Table(title=f"Plan of {config.output_dir}", title_justify="left", show_header=False)
-    shown.add_column(style="bold")
-    shown.add_column(overflow="fold")
-    launch, device = seen.topology, seen.topology.device
-    origin = "random weights" if starts_from_scratch(config.model) else "its checkpoint"
-    shown.add_row("model", f"{config.model.name_or_path} from {origin}, {seen.shape.parameters:,} parameters")
-    shown.add_row("processes", launch.describe())
-    shown.add_row("devices", f"{device.count} x {device.name}, {_size(device.memory)} of memory")
-    shown.add_row("batch", seen.batch.describe())
-    num_rows = _corpus(config, shown)
+def _table(spec: Spec, corpus: pipeline.PreparedCorpus | None, num_bytes: int | None) -> Table:
+    table = Table(title=f"Plan of {spec.output_dir}", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    launch, device, batch = spec.launch, spec.launch.device, spec.batch
+    origin = "random weights" if spec.model.from_scratch else "its checkpoint"
+    table.add_row("model", f"{spec.model.name_or_path} from {origin}, {spec.shape.parameters:,} parameters")
+    table.add_row("processes", launch.describe())
+    table.add_row("devices", f"{device.count} x {device.name}, {_size(device.memory)} of memory")
+    table.add_row("batch", batch.describe())
+    num_rows = _add_corpus(table, spec, corpus, num_bytes)
     if num_rows is not None:
-        updates, samples = num_updates(config, num_rows)
-        warmup = warmup_updates(config.optim, updates)
-        many = f"{updates:,} of {samples:,} rows, {warmup:,} of them to warm up"
-        shown.add_row("updates", many if _hours(config) is None else f"as many as {_hours(config):g} h hold")
-        shown.add_row("time", _time(config, seen, samples / config.batch.global_size))
-    _memory(seen, shown)
-    _disk(config, seen, shown)
-    return shown
+        steps, samples = _length(spec, num_rows)
+        table.add_row("steps", _describe_steps(spec, steps, samples))
+        table.add_row("time", _time(spec, samples / batch.global_size))
+    optim = spec.optim
+    table.add_row("optimizer", f"{optim.name}, peak learning rate {optim.lr:.3g}, schedule {optim.schedule}")
+    _add_memory(table, spec)
+    _add_disk(table, spec)
+    return table
 
 
-def _corpus(config: Config, shown: Table) -> int | None:
-    """Show what an epoch is, and return its rows: exact where the corpus is prepared, else estimated or unknown."""
-    corpus, size = prepare.find(config)
+def _add_corpus(
+    table: Table, spec: Spec, corpus: pipeline.PreparedCorpus | None, num_bytes: int | None
+) -> int | None:
+    """Add the size of an epoch; returns its rows: exact if the corpus is prepared, else an estimate or unknown."""
+    rows, length = spec.corpus.rows, spec.corpus.rows.max_length
     if corpus is not None:
-        made, source = corpus.manifest, corpus.manifest["source"]
-        num_rows = int(made["rows"]["train"])
-        share = num_rows / max(1, sum(made["rows"].values()))
+        manifest, source = corpus.manifest, corpus.manifest["source"]
+        num_rows = int(manifest["rows"]["train"])
+        fraction = num_rows / max(1, sum(manifest["rows"].values()))
         at = f" at {source['commit']}" if source["commit"] else ""
-        shown.add_row("corpus", f"{source['location']}{at}, prepared as {corpus.digest}")
-        shown.add_row("epoch", f"{num_rows:,} rows, about {made['tokens']['kept'] * share:,.0f} tokens")
+        table.add_row("corpus", f"{source['location']}{at}, prepared as {corpus.digest}")
+        num_tokens = manifest["tokens"]["kept"] * fraction
+        table.add_row("epoch", f"{num_rows:,} rows (mode {rows.mode}), about {num_tokens:,.0f} tokens")
         return num_rows
-    shown.add_row("corpus", f"{git.without_credentials(config.corpus.source)}, not prepared yet")
-    if size is None or config.rows.mode == "truncate":
-        shown.add_row("epoch", "unknown until the corpus is prepared (mlm-dist prepare)")
+    table.add_row("corpus", f"{spec.written['corpus']['source']}, not prepared yet")
+    if num_bytes is None or rows.mode == "truncate":
+        table.add_row("epoch", "unknown until the corpus is prepared (mlm-dist prepare)")
         return None
-    num_tokens = size * (1 - config.corpus.validation_fraction) / BYTES_PER_TOKEN
-    num_rows = max(config.batch.global_size, round(num_tokens / config.rows.max_length))
-    shown.add_row("epoch", f"roughly {num_rows:,} rows, guessed from {_size(size)} of files; prepare to know")
+    num_tokens = num_bytes * (1 - spec.corpus.documents.validation_fraction) / BYTES_PER_TOKEN
+    num_rows = max(spec.batch.global_size, round(num_tokens / length))
+    estimate = f"roughly {num_rows:,} rows (mode {rows.mode}), estimated from {_size(num_bytes)} of files"
+    table.add_row("epoch", f"{estimate}; prepare the corpus for the exact number")
     return num_rows
 
 
-def _time(config: Config, seen: Foreseen, updates: float) -> str:
-    if seen.topology.num_processes > 1 or seen.topology.sharding != "none":
+def _length(spec: Spec, num_rows: int) -> tuple[int | None, float]:
+    """Steps and samples: known, estimated from a number of rows, or for a duration in hours those of one epoch."""
+    if spec.length.steps is not None:
+        return spec.length.steps, float(spec.length.samples or 0)
+    duration, size = spec.optim.duration, spec.batch.global_size
+    match duration.unit:
+        case "hours":
+            return None, num_rows
+        case "steps":
+            return int(duration.value), duration.value * size
+        case "epochs":
+            samples = duration.value * num_rows / (1 - spec.replay_share)
+        case "tokens":
+            samples = duration.value / spec.corpus.rows.max_length
+    return max(1, round(samples / size)), samples
+
+
+def _describe_steps(spec: Spec, steps: int | None, samples: float) -> str:
+    if steps is None:
+        return f"as many as fit into {spec.optim.duration}"
+    warmup = "" if spec.length.warmup_steps is None else f", {spec.length.warmup_steps:,} of them warm-up"
+    return f"{steps:,} for {samples:,.0f} rows ({spec.optim.duration}){warmup}"
+
+
+def _time(spec: Spec, num_steps: float) -> str:
+    if spec.launch.world_size > 1 or spec.launch.is_sharded:
         return "not measured: several processes, or a sharded model"
-    if seen.memory.total > memory.available(seen.topology):
+    if spec.memory.total > memory.available(spec.launch):
         return "not measured: it may not fit the memory"
-    seconds = step_time.seconds_per_update(config, seen.architecture, seen.batch)
-    each = f"{seconds:.3g} s per update, measured on random tokens"
-    if config.model.compile != "none":
-        each += " and not compiled"
-    if _hours(config) is not None:
-        return f"{_hours(config):g} h, so at most {3600 * _hours(config) / seconds:,.0f} updates: {each}"
-    return f"about {_duration(seconds * updates)}: {each}; validation and saving come on top"
+    seconds = step_time.seconds_per_step(spec)
+    each = f"{seconds:.3g} s per step, measured on random tokens"
+    if spec.model.compile != "none":
+        each += ", not compiled"
+    duration = spec.optim.duration
+    if duration.unit == "hours":
+        return f"{duration}, so at most {3600 * duration.value / seconds:,.0f} steps: {each}"
+    return f"about {_duration(seconds * num_steps)}: {each}; plus validations and checkpoints"
 
 
-def _memory(seen: Foreseen, shown: Table) -> None:
-    found, there = seen.memory, memory.available(seen.topology)
+def _add_memory(table: Table, spec: Spec) -> None:
+    needed, available = spec.memory, memory.available(spec.launch)
     parts = ("weights", "gradients", "moments", "activations")
-    shown.add_row("memory", ", ".join(f"{name} {_size(getattr(found, name))}" for name in parts))
-    verdict = "fits" if found.total <= there else "[red]may not fit[/red]"
-    whose = "each device" if seen.topology.device.kind != "cpu" else "each process"
-    shown.add_row("", f"{verdict}: about {_size(found.total)} of the {_size(there)} that {whose} can fill")
-    if found.host:
-        shown.add_row("", f"and {_size(found.host)} of host memory per process, offloaded")
+    table.add_row("memory", ", ".join(f"{name} {_size(getattr(needed, name))}" for name in parts))
+    verdict = "fits" if needed.total <= available else "[red]may not fit[/red]"
+    unit = "each device" if spec.launch.device.kind != "cpu" else "each process"
+    table.add_row("", f"{verdict}: about {_size(needed.total)} of the {_size(available)} that {unit} can fill")
+    if needed.host:
+        table.add_row("", f"and {_size(needed.host)} of host memory per process, offloaded")
 
 
-def _disk(config: Config, seen: Foreseen, shown: Table) -> None:
-    needed = save.disk_needed(seen.shape.parameters, best.num_kept(config))
-    place = Path(config.output_dir).expanduser().absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+def _add_disk(table: Table, spec: Spec) -> None:
+    num_kept = spec.checkpoint.num_kept
+    needed = disk_needed(spec.shape.parameters, num_kept)
+    folder = spec.output_dir.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
     verdict = "fits" if needed <= free else "[red]does not fit[/red]"
-    count = best.num_kept(config) + 1
-    shown.add_row("disk", f"{verdict}: {count} checkpoints and the model take {_size(needed)}, {_size(free)} are free")
+    count = num_kept + 1
+    table.add_row("disk", f"{verdict}: {count} checkpoints and the model need {_size(needed)}, {_size(free)} are free")
 
 
 def _size(count: float) -> str:
@@ -180,4 +173,4 @@ def _duration(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    runtime.run(main, prog="plan.py", description=__doc__)
+    runtime.main(run, prog="plan.py", description=__doc__)

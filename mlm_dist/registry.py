@@ -22,10 +22,10 @@ class Registry(Generic[T]):
 
     Args:
         group: The entry-point group in which other packages register theirs, such as mlm_dist.sources.
-        entries: {name: "module:attribute"} of those in this package, in order.
+        entries: {name: object, or "module:attribute"} of those in this package, in order.
     """
 
-    def __init__(self, group: str, entries: Mapping[str, str]) -> None:
+    def __init__(self, group: str, entries: Mapping[str, T | str]) -> None:
         self.group = group
         self._entries: dict[str, Any] = dict(entries)
 
