@@ -28,7 +28,7 @@ from mlm_dist.engine import distributed
 from mlm_dist.errors import CheckpointError, ConfigError
 from mlm_dist.hf_model import reload_check, upload
 from mlm_dist.hf_model.model_card import card
-from mlm_dist.model.build import architecture
+from mlm_dist.interim import architecture
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.pages.record import read_record
 from mlm_dist.prepare import prepare

@@ -25,8 +25,9 @@ from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.engine import conflicts, distributed, memory, topology
 from mlm_dist.engine.memory import Memory, Shape
 from mlm_dist.engine.topology import Topology
-from mlm_dist.model.build import architecture, starts_from_scratch, tokenizer_of
-from mlm_dist.optim.parameter_groups import warmup_updates
+from mlm_dist.interim import architecture
+from mlm_dist.model.architecture import starts_from_scratch, tokenizer_source
+from mlm_dist.optim.schedule import warmup_steps
 from mlm_dist.training import step_time
 
 BYTES_PER_TOKEN = 4.2  # of English text under a WordPiece vocabulary of 30,000
@@ -68,8 +69,8 @@ def foresee(config: Config) -> Foreseen:
     _, num_processes = runtime.rank_and_world_size()
     distributed.check(config, batch_plan(config, num_processes))
     second_corpus.check(config)
-    path = tokenizer_of(config)
-    found = architecture(config, None if path is None else loading.load(*path), say=runtime.say)
+    path = tokenizer_source(config.model, config.tokenizer)
+    found = architecture(config, None if path is None else loading.load(*path))
     if path is None:
         sizes = config.model.overrides.get("vocab_size"), config.tokenizer.train_vocab_size, loading.DEFAULT_VOCAB_SIZE
         found.vocab_size = next(size for size in sizes if size is not None)
@@ -98,7 +99,7 @@ def _table(config: Config, seen: Foreseen) -> Table:
     num_rows = _corpus(config, shown)
     if num_rows is not None:
         updates, samples = num_updates(config, num_rows)
-        warmup = warmup_updates(config.optim, updates)
+        warmup = warmup_steps(config.optim.warmup, updates)
         many = f"{updates:,} of {samples:,} rows, {warmup:,} of them to warm up"
         shown.add_row("updates", many if _hours(config) is None else f"as many as {_hours(config):g} h hold")
         shown.add_row("time", _time(config, seen, samples / config.batch.global_size))

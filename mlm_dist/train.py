@@ -37,10 +37,12 @@ from mlm_dist.evaluation.validation_set import HeldOut
 from mlm_dist.export import export, public, push
 from mlm_dist.files import lock
 from mlm_dist.hf_model import upload
-from mlm_dist.model.build import architecture, build, starts_from_scratch
+from mlm_dist.interim import architecture, build, optim_spec
+from mlm_dist.model.architecture import starts_from_scratch
 from mlm_dist.model.compilation import compile_forward
 from mlm_dist.model.masked_lm import MaskedLanguageModel
-from mlm_dist.optim.parameter_groups import build_optimizer, lr_at, peak_lr, set_lr, warmup_updates
+from mlm_dist.optim.optimizers import build_optimizer, set_lr
+from mlm_dist.optim.schedule import learning_rate, warmup_steps
 from mlm_dist.plan import foresee
 from mlm_dist.prepare import prepare
 from mlm_dist.second_corpus import to_train_on
@@ -64,7 +66,7 @@ def main(config: Config) -> None:
     updates, samples = num_updates(config, len(own))
     rows, order, replayed = to_train_on(config, corpus, own)
     found = architecture(config, corpus.tokenizer, len(corpus.domain_tokens))
-    peak = peak_lr(config.optim, from_scratch=starts_from_scratch(config.model), hidden_size=found.hidden_size)
+    optim = optim_spec(config, hidden_size=found.hidden_size)
 
     run = _run_directory(config)
 
@@ -107,7 +109,7 @@ def main(config: Config) -> None:
     if point is not None:
         format.load_weights(point, core)
     with fit_memory.explained(plan):
-        model, optimizer = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, peak))
+        model, optimizer = distributed.prepare(accelerator, core, build_optimizer(core, optim))
         compiled = compile_forward(core, config.model.compile)
         if point is not None:
             runtime.say(f"going on from {point}: {state.step:,} updates, {state.samples:,} samples")
@@ -132,8 +134,8 @@ def main(config: Config) -> None:
         "processes": distributed.describe(accelerator),
         "batch": plan.describe(),
         "rows": len(rows),
-        **horizon.describe(samples, warmup_updates(config.optim, updates)),
-        "peak_learning_rate": peak,
+        **horizon.describe(samples, warmup_steps(config.optim.warmup, updates)),
+        "peak_learning_rate": optim.lr,
         **(held_out.facts(fixed_masker) if accelerator.is_main_process else {}),
     }
     runtime.show(summary.table(corpus.manifest, str(corpus.folder)))
@@ -163,7 +165,7 @@ def main(config: Config) -> None:
             validate()
         horizon.begin()
         while step < horizon.updates and not lowest.ends(config):
-            lr = lr_at(step, config.optim, peak, horizon.updates)
+            lr = learning_rate(step, optim, horizon.updates)
             set_lr(optimizer, lr)
             reseed(config.seed, step, rank)
             window = batches.window(step)
@@ -186,7 +188,7 @@ def main(config: Config) -> None:
             stopping = signals.agreed(result, line_due=line_due)
             if line_due or stopping:
                 metrics.skipped_steps += guard.check()
-                compiled.tell(runtime.say)
+                compiled.log()
                 line = metrics.train_line(step, batches.samples_before(step), lr, guard.is_spike, horizon.facts)
                 progress.train(line)
             if len(held_out) and _due(step, config.validation.every, horizon.updates):

@@ -29,9 +29,9 @@ from mlm_dist.evaluation.search_probe import Probe
 from mlm_dist.evaluation.validation import held_out_masks
 from mlm_dist.evaluation.validation_set import HeldOut
 from mlm_dist.files import write_json
-from mlm_dist.model.build import architecture, build
+from mlm_dist.interim import architecture, build, optim_spec
 from mlm_dist.model.masked_lm import MaskedLanguageModel
-from mlm_dist.optim.parameter_groups import build_optimizer
+from mlm_dist.optim.optimizers import build_optimizer
 from mlm_dist.prepare import prepare
 from mlm_dist.training import trackers
 from mlm_dist.training.progress import bands_in_words
@@ -62,7 +62,7 @@ def main(config: Config) -> None:
     probe = Probe(corpus) if config.validation.probe else None
     # A model of a folder has the tokens that were added for the documents; the starting one gets them when it is built.
     added = corpus.domain_tokens if meant is config else {}
-    found = architecture(meant, corpus.tokenizer, len(added), runtime.say)
+    found = architecture(meant, corpus.tokenizer, len(added))
     accelerator = distributed.start(config, plan)
     core = MaskedLanguageModel(
         build(meant, found, added), masked_head=config.model.masked_head, packed=corpus.is_packed
@@ -77,7 +77,7 @@ def main(config: Config) -> None:
         if not is_start:
             probe.put_to("start", _start(config, corpus).to(accelerator.device))
     # The optimizer updates nothing; with it the model is placed and sharded just as in training.
-    model, _ = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, peak=0.0))
+    model, _ = distributed.prepare(accelerator, core, build_optimizer(core, optim_spec(config, lr=0.0)))
 
     special = loading.special_tokens(corpus.tokenizer)
     masker = held_out_masks(Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer)))

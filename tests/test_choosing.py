@@ -11,7 +11,7 @@ from test_masking import CLS, MASK, ORDINARY, PAD, SEP, SPECIAL, VOCAB_SIZE, wit
 from mlm_dist import hashing
 from mlm_dist.batches import token_selection
 from mlm_dist.batches.masking import Masker
-from mlm_dist.batches.token_selection import Words
+from mlm_dist.batches.token_selection import WordStarts as Words
 from mlm_dist.config import MaskingConfig
 
 UNITS = ("word", "span")

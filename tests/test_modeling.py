@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
 from mlm_dist.config import parse
 from mlm_dist.errors import ModelError
-from mlm_dist.model.build import architecture, build
+from mlm_dist.interim import architecture, build
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 
 SMALL: dict[str, Any] = {

@@ -19,7 +19,7 @@ from mlm_dist.corpus import rows
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 from mlm_dist.errors import ModelError
 from mlm_dist.model.masked_lm import MaskedLanguageModel
-from mlm_dist.model.packed_attention import KEEP_APART, is_known_to_fit
+from mlm_dist.model.packed_attention import SEPARATING, supports_packing
 
 LENGTH = 24
 SPECIAL = SpecialTokens(prefix=(2,), suffix=(3,), pad=1, mask=4, all=(0, 1, 2, 3, 4))
@@ -78,11 +78,11 @@ def windows_of(table: rows.RowTable) -> list[slice]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in sorted(KEEP_APART)]
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in sorted(SEPARATING)]
 )
 def test_windows_in_a_row_are_as_if_alone(name: str, tmp_path: Path) -> None:
     model = model_for(name)
-    assert is_known_to_fit(model.config)
+    assert supports_packing(model.config)
     core = MaskedLanguageModel(model, packed=True)
     core.eval()
     batch, table = batch_of(tmp_path, "pack")
@@ -129,7 +129,7 @@ def test_rows_of_one_window_are_computed_as_ever(name: str, tmp_path: Path) -> N
 )
 def test_models_that_mix_windows_are_refused(name: str, changes: dict[str, Any]) -> None:
     model = model_for(name, **changes)
-    assert not is_known_to_fit(model.config)
+    assert not supports_packing(model.config)
     with pytest.raises(ModelError, match=rf"^rows\.mode: a {name} model .*--rows\.mode chunk"):
         MaskedLanguageModel(model, packed=True)
     MaskedLanguageModel(model)

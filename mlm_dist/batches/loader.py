@@ -18,7 +18,7 @@ from mlm_dist.batches.mixture import MixedOrder
 from mlm_dist.batches.order import SampleOrder
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.batches.shapes import VARYING, Rows, Shapes
-from mlm_dist.batches.token_selection import Words
+from mlm_dist.batches.token_selection import WordStarts
 
 IGNORED = -100
 _CPU = torch.device("cpu")
@@ -107,7 +107,7 @@ def assemble(
         row = np.repeat(np.arange(num_rows), num_chunks)
         within = np.cumsum(lengths) - lengths - (np.cumsum(num_tokens) - num_tokens)[row]
         chunks = (row * width + within)[: int(num_chunks[:count].sum())]
-        words = Words(rows.words(samples), chunks)
+        words = WordStarts(rows.words(samples), chunks)
     shown[:count], predicted[:count] = masker(input_ids[:count], epochs, samples, progress, words)
 
     flat = np.flatnonzero(predicted)

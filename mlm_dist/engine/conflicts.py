@@ -124,17 +124,14 @@ def _of_window(config: Config, plan: BatchPlan, environ: Mapping[str, str]) -> I
 
 def _of_optimizer(config: Config, topology: Topology) -> Iterator[str]:
     name = config.optim.name
+    optimizers.check_name(name)
     package = optimizers.missing_package(name)
     if package is not None:
         yield f"optim.name: {name} needs {package}, which is not installed; run: pip install 'mlm_dist[optimizers]'"
-    if name in optimizers.NEED_WHOLE_TENSORS and topology.sharding == "zero":
+    if optimizers.OPTIMIZERS[name].needs_whole_tensors and topology.sharding in ("zero", "fsdp2"):
+        sharding = "ZeRO" if topology.sharding == "zero" else "FSDP2"
         yield (
-            f"optim.name: {name} looks at whole tensors, but ZeRO lays them end to end and cuts them among the "
-            "processes; use adamw or lion, or an accelerate file without sharding such as configs/accelerate/ddp.yaml"
-        )
-    if name != "adamw" and topology.sharding == "fsdp2":
-        yield (
-            f"optim.name: {name} has not been shown to work on FSDP2's shards; use adamw, or an accelerate file "
+            f"optim.name: {name} needs whole tensors, which {sharding} shards; use adamw, or an accelerate file "
             "without sharding such as configs/accelerate/ddp.yaml"
         )
 

@@ -238,10 +238,10 @@ def moments_of(accelerator: Accelerator, core: nn.Module, optimizer: Any) -> dic
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         # In its groups there are parts of all parameters, laid end to end; only optimizers that treat all alike can
         # work on these.
-        alike = optimizers.kept_of(inner, inner.param_groups[0]).moments
+        alike = optimizers.state_layout(inner.param_groups[0]).moments
         return {name: alike for name, parameter in core.named_parameters() if parameter.requires_grad}
     found = {
-        id(parameter): optimizers.kept_of(inner, group).moments
+        id(parameter): optimizers.state_layout(group).moments
         for group in inner.param_groups
         for parameter in group["params"]
     }
@@ -322,7 +322,7 @@ def set_full_state(
             mesh, places = sharded.device_mesh, sharded.placements
             state = {key: distribute_tensor(value.to(mesh.device_type), mesh, places) for key, value in state.items()}
         inner.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
-    optimizers.set_count(inner, num_steps)
+    optimizers.set_step_count(inner, num_steps)
     if loss_scale is not None and accelerator.scaler is not None:
         settings = accelerator.scaler.state_dict()
         since = loss_scale[1] % settings["growth_interval"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlm_dist import __version__
 from mlm_dist.config import Config, to_yaml
-from mlm_dist.model.build import is_architecture
+from mlm_dist.model.architecture import is_architecture
 from mlm_dist.pages.record import Record
 
 METRICS = {"loss": "Held-out loss (nats per masked token)", "perplexity": "Perplexity", "accuracy": "Accuracy"}

@@ -14,8 +14,9 @@ from mlm_dist.batches.loader import assemble
 from mlm_dist.batches.masking import Masker
 from mlm_dist.config import Config, TrackingConfig
 from mlm_dist.engine import distributed
+from mlm_dist.interim import optim_spec
 from mlm_dist.model.masked_lm import MaskedLanguageModel
-from mlm_dist.optim.parameter_groups import build_optimizer
+from mlm_dist.optim.optimizers import build_optimizer
 from mlm_dist.training.step import optimizer_step
 
 NUM_UPDATES = 3
@@ -38,7 +39,7 @@ def seconds_per_update(config: Config, architecture: Any, plan: BatchPlan) -> fl
     core = MaskedLanguageModel(
         AutoModelForMaskedLM.from_config(architecture, dtype=torch.float32), masked_head=config.model.masked_head
     )
-    model, optimizer = distributed.prepare(accelerator, core, build_optimizer(core, config.optim, 1e-5))
+    model, optimizer = distributed.prepare(accelerator, core, build_optimizer(core, optim_spec(config, lr=1e-5)))
     vocab_size, samples = int(architecture.vocab_size), np.arange(rows)
     masker = Masker(config.masking, config.seed, 0, (0,), vocab_size)
     batch = assemble(
