@@ -103,7 +103,9 @@ def find(config: Config) -> tuple[PreparedCorpus | None, int | None]:
 
 def _settled(config: Config) -> Config:
     """The config with what it leaves open about rows decided."""
-    return dataclasses.replace(config, rows=dataclasses.replace(config.rows, mode=config.rows.mode or default_row_mode(config.model)))
+    return dataclasses.replace(
+        config, rows=dataclasses.replace(config.rows, mode=config.rows.mode or default_row_mode(config.model))
+    )
 
 
 def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Meeting, named: Callable[[], Any]) -> None:
@@ -130,7 +132,11 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
     if mine or meeting.rank == 0:  # whoever has no share waits for the end alone: all else may be gone by then
         tokenizer_digest = meeting.lead("decisions", decide)
         sides = _sides(store, keys, selection.load(store.partial / "selection.npz"))
-        is_named = meeting.rank == 0 and tokenizer_source(config.model, config.tokenizer) is not None and config.tokenizer.add_domain_tokens is None
+        is_named = (
+            meeting.rank == 0
+            and tokenizer_source(config.model, config.tokenizer) is not None
+            and config.tokenizer.add_domain_tokens is None
+        )
         tokenizer = named() if is_named else loading.load(str(store.partial / "tokenizer"))
         encoder, special = encoding.Encoder(tokenizer), loading.special_tokens(tokenizer)
         domain = PreparedCorpus(store.partial).domain_tokens

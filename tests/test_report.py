@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from models import architecture, build
 from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from mlm_dist import report
@@ -21,7 +22,6 @@ from mlm_dist.config import Config, parse_of_run
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
 from mlm_dist.evaluation.fill_mask import Guess, guess
-from mlm_dist.model.build import architecture, build
 from mlm_dist.pages.blanks import Blank, choose
 from mlm_dist.pages.charts import Series, chart
 from mlm_dist.pages.page import Comparison, Content, page
