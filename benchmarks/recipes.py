@@ -70,7 +70,6 @@ RECIPES = {
     "spans": Recipe(["--masking.unit=span"]),
     "StableAdamW": Recipe(["--optim.name=stableadamw"]),
     "Muon": Recipe(["--optim.name=muon"]),
-    "Lion": Recipe(["--optim.name=lion"], lr=0.3),
     "wsd": Recipe(["--optim.schedule=wsd"]),
     "wsd at half the rate": Recipe(["--optim.schedule=wsd"], lr=0.5),
     "200 domain tokens": Recipe(["--tokenizer.add_domain_tokens=200"]),

@@ -32,7 +32,7 @@ from mlm_dist.corpus.tokenizer import domain_tokens, encoding, loading, training
 from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts
 from mlm_dist.errors import CorpusError, reason
 from mlm_dist.files import lock, write_json
-from mlm_dist.model.build import rows_mode, tokenizer_of
+from mlm_dist.model.architecture import default_row_mode, tokenizer_source
 
 
 def main(config: Config) -> None:
@@ -103,7 +103,9 @@ def find(config: Config) -> tuple[PreparedCorpus | None, int | None]:
 
 def _settled(config: Config) -> Config:
     """The config with what it leaves open about rows decided."""
-    return dataclasses.replace(config, rows=dataclasses.replace(config.rows, mode=rows_mode(config)))
+    return dataclasses.replace(
+        config, rows=dataclasses.replace(config.rows, mode=config.rows.mode or default_row_mode(config.model))
+    )
 
 
 def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Meeting, named: Callable[[], Any]) -> None:
@@ -130,7 +132,11 @@ def _make(config: Config, store: CorpusStore, plan: dict[str, Any], meeting: Mee
     if mine or meeting.rank == 0:  # whoever has no share waits for the end alone: all else may be gone by then
         tokenizer_digest = meeting.lead("decisions", decide)
         sides = _sides(store, keys, selection.load(store.partial / "selection.npz"))
-        is_named = meeting.rank == 0 and tokenizer_of(config) is not None and config.tokenizer.add_domain_tokens is None
+        is_named = (
+            meeting.rank == 0
+            and tokenizer_source(config.model, config.tokenizer) is not None
+            and config.tokenizer.add_domain_tokens is None
+        )
         tokenizer = named() if is_named else loading.load(str(store.partial / "tokenizer"))
         encoder, special = encoding.Encoder(tokenizer), loading.special_tokens(tokenizer)
         domain = PreparedCorpus(store.partial).domain_tokens
@@ -195,7 +201,7 @@ def _check_export(config: Config, source: source_files.Source) -> None:
 
 def _named_tokenizer(config: Config) -> Any:
     """The tokenizer the config names; None where one is to be trained."""
-    path = tokenizer_of(config)
+    path = tokenizer_source(config.model, config.tokenizer)
     return None if path is None else loading.load(*path)
 
 

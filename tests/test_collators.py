@@ -10,7 +10,7 @@ import pytest
 from making import made_up_text
 
 from mlm_dist.batches.masking import Masker
-from mlm_dist.batches.token_selection import Words
+from mlm_dist.batches.token_selection import WordStarts
 from mlm_dist.config import MaskingConfig
 from mlm_dist.corpus import rows
 from mlm_dist.corpus.tokenizer import encoding, loading, training, word_starts
@@ -37,7 +37,7 @@ class Rows:
 
     def ours(self, unit: str, **config: Any) -> tuple[np.ndarray, np.ndarray]:
         by = Masker(MaskingConfig(unit=unit, **config), 5, self.special.mask, self.special.all, len(self.tokenizer))  # type: ignore[arg-type]
-        where = Words(self.begins, np.arange(len(self.ids)) * LENGTH)
+        where = WordStarts(self.begins, np.arange(len(self.ids)) * LENGTH)
         return by(self.ids, np.zeros(len(self.ids), np.int64), np.arange(len(self.ids)), None, where)
 
     def theirs(self, *, whole_word_mask: bool = False, **config: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Compiled and eager runs are the same run: losses, names, shapes; and nothing is compiled twice."""
+"""Compiled runs have the losses, parameter names and shapes of eager ones, and compile nothing twice."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from mlm_dist.batches.loader import MicroBatch, assemble
 from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.shapes import VARYING, Shapes
 from mlm_dist.config import MaskingConfig
-from mlm_dist.model.compilation import Compiling, compile_forward, layers
+from mlm_dist.model.compilation import CompileStats, compile_forward
+from mlm_dist.model.layers import encoder_layers
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.training.metrics import Metrics
 
-ROWS, LENGTH, VOCABULARY, UPDATES = 8, 32, 200, 10
+ROWS, LENGTH, VOCABULARY, STEPS = 8, 32, 200, 10
 DROPOUT = '--model.overrides={"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}'
 
 
 class SomeRows:
-    """64 rows of random tokens, in one window each that fills its row, or in one to three short ones."""
+    """64 rows of random tokens: one chunk that fills each row, or one to three short chunks."""
 
     def __init__(self, *, packed: bool = False) -> None:
         self._packed = packed
@@ -73,7 +74,7 @@ def model_of(*, packed: bool = False) -> MaskedLanguageModel:
 def train(
     how: str, pause: Any = contextlib.nullcontext, *, packed: bool = False
 ) -> tuple[list[float], list[int], MaskedLanguageModel]:
-    """Losses of some updates and of an evaluation behind them, and graphs compiled after each."""
+    """Losses of some steps and of an evaluation after them, the number of graphs after each step, and the model."""
     rows = SomeRows(packed=packed)
     filled_to = VARYING if how == "none" else shapes.fixed(MASKER.config, rows, ROWS)
     core = model_of(packed=packed)
@@ -81,7 +82,7 @@ def train(
     compiled.pause(pause)
     optimizer = torch.optim.SGD(core.parameters(), lr=0.1)
     losses, graphs = [], []
-    for step in range(UPDATES):
+    for step in range(STEPS):
         micro = batch(step, rows, filled_to)
         loss = core(*micro.inputs).loss_sum / micro.num_masked
         loss.backward()
@@ -99,7 +100,7 @@ def train(
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    """A compiler that has compiled nothing yet, its settings put back behind."""
+    """A compiler that has compiled nothing yet; its settings are restored afterwards."""
     import torch._dynamo as dynamo
 
     settings = dynamo.config.recompile_limit, dynamo.config.optimize_ddp
@@ -112,14 +113,14 @@ def fresh() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importing its compiler warns of its own parts
-# torch's own, raised where it looks at what a compiled layer is given.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch warns when it imports its compiler
+# torch warns when it inspects the arguments of a compiled layer.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 @pytest.mark.parametrize(("how", "packed"), [("regional", False), ("whole", True)])
-def test_nothing_is_compiled_twice_and_losses_stay(how: str, packed: bool, fresh: None) -> None:
-    """With dropout by row, the masked head's hook and packed rows; predicted tokens vary from update to update."""
+def test_nothing_is_compiled_twice_and_losses_stay_the_same(how: str, packed: bool, fresh: None) -> None:
+    """With dropout masks per row, the masked head, packed rows, and a varying number of predicted tokens."""
     rows = SomeRows(packed=packed)
-    assert len({batch(step, rows, VARYING).num_masked for step in range(UPDATES)}) > 3
+    assert len({batch(step, rows, VARYING).num_masked for step in range(STEPS)}) > 3
     expected, _, plain = train("none", packed=packed)
     pauses: list[float] = []
 
@@ -130,21 +131,21 @@ def test_nothing_is_compiled_twice_and_losses_stay(how: str, packed: bool, fresh
         pauses.append(time.perf_counter() - began)
 
     found, graphs, core = train(how, pause, packed=packed)
-    assert len(pauses) >= 2, "training and evaluation were compiled outside of a pause"
+    assert len(pauses) >= 2, "training or evaluation was compiled outside a pause"
     assert found == pytest.approx(expected, abs=1e-4)
-    assert graphs == [1] * UPDATES, "one graph for all layers and updates"
+    assert graphs == [1] * STEPS, "more than one graph for all layers and steps"
     assert not torch._dynamo.utils.counters["graph_break"]
     assert list(core.state_dict()) == list(plain.state_dict())
     for (name, ours), theirs in zip(core.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3, msg=name)
 
 
-def test_layers_are_the_encoders() -> None:
+def test_encoder_layers() -> None:
     core = model_of()
-    assert layers(core) == list(core.model.bert.encoder.layer)
+    assert encoder_layers(core.model) == list(core.model.bert.encoder.layer)
 
 
-def test_fixed_shapes_have_room_for_practically_all() -> None:
+def test_fixed_shapes_fit_practically_all_micro_batches() -> None:
     rows = SomeRows(packed=True)
     fixed = shapes.fixed(MASKER.config, rows, ROWS)
     found = [batch(step, rows, fixed) for step in range(60)]
@@ -155,15 +156,15 @@ def test_fixed_shapes_have_room_for_practically_all() -> None:
     assert all(one is not None and int(one[-1]) == ROWS * LENGTH for one in starts)
 
 
-def test_packed_rows_of_one_window_each_keep_the_shape() -> None:
-    """Else a micro-batch of such rows would come with a mask, and be compiled by itself."""
+def test_packed_rows_of_one_chunk_each_keep_the_shape() -> None:
+    """Otherwise a micro-batch of such rows would have a mask and need another graph."""
     rows = SomeRows(packed=True)
     fixed = shapes.fixed(MASKER.config, rows, 2)
     micro = assemble(rows, MASKER, np.zeros(2, np.int64), np.array([0, 3]), 2, filled_to=fixed)
     assert micro.cu_seq_lens is not None and micro.attention_mask is None
 
 
-def test_too_many_predicted_tokens_take_the_next_shape() -> None:
+def test_too_many_predicted_tokens_use_the_next_shape() -> None:
     rows = SomeRows()
     loose, tight = batch(3, rows, VARYING), batch(3, rows, Shapes(predicted=32))
     assert loose.num_masked > 32
@@ -175,7 +176,7 @@ def test_too_many_predicted_tokens_take_the_next_shape() -> None:
 
 
 @pytest.mark.parametrize("probability", [0.01, 0.15, 0.4])
-def test_the_fullest_of_a_run_is_foreseen(probability: float) -> None:
+def test_fixed_shapes_fit_the_largest_micro_batch_of_a_run(probability: float) -> None:
     counts = np.random.default_rng(0).binomial(4096, probability, 100_000)
 
     class Many(SomeRows):
@@ -186,22 +187,22 @@ def test_the_fullest_of_a_run_is_foreseen(probability: float) -> None:
     assert counts.max() <= room < counts.mean() * 1.2 + 96
 
 
-def test_compiling_is_told_once() -> None:
-    said: list[str] = []
-    compiled = Compiling(enabled=False)
-    compiled.tell(said.append)
-    assert not said
-    compiled._graphs = lambda: 2
-    compiled.tell(said.append)
-    compiled.tell(said.append)
-    assert len(said) == 1 and "compiled 2 graphs; 0.0 s" in said[0]
-    compiled._graphs = lambda: 3
-    compiled.tell(said.append)
-    assert "1 graph more, for shapes that had not come before" in said[1]
+def test_each_compilation_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mlm_dist")
+    stats = CompileStats(enabled=False)
+    stats.log()
+    assert not caplog.messages
+    stats._num_graphs = lambda: 2
+    stats.log()
+    stats.log()
+    assert len(caplog.messages) == 1 and "compiled 2 graphs; 0.0 s" in caplog.messages[0]
+    stats._num_graphs = lambda: 3
+    stats.log()
+    assert "compiled 1 graph more, for new shapes" in caplog.messages[1]
 
 
-def test_pauses_may_lie_inside_one_another(tmp_path: Path) -> None:
-    """A validation is paused, and what is compiled in it again."""
+def test_pauses_may_be_nested(tmp_path: Path) -> None:
+    """The clock pauses during validation, and again during compilation within it."""
     from accelerate import Accelerator
 
     metrics = Metrics(Accelerator(cpu=True), tmp_path / "metrics.jsonl")
@@ -211,7 +212,7 @@ def test_pauses_may_lie_inside_one_another(tmp_path: Path) -> None:
         with metrics.paused():
             time.sleep(0.2)
         time.sleep(0.2)
-    assert metrics._seconds - before < 0.15, "what is inside was counted"
+    assert metrics._seconds - before < 0.15, "time within a pause was counted"
     assert time.perf_counter() - metrics._since < 0.15
     metrics.end()
 
@@ -251,7 +252,7 @@ def test_compiled_runs_follow_eager_ones(
     packed = (f"--model.compile={how}", "--rows.mode=pack")
     printed = launch(run, prepared_cache, topology, *packed)
     assert losses(run) == pytest.approx(eager, abs=1e-4)
-    assert "compiled" in printed and "shapes that had not come before" not in printed
+    assert "compiled" in printed and "more, for new shapes" not in printed
     (end,) = launching.metrics(run, "end")
     assert end["compile_seconds"] > 0
     for path in (next(run.glob("checkpoints/step-*/model.safetensors")), run / "model" / "model.safetensors"):
@@ -260,7 +261,7 @@ def test_compiled_runs_follow_eager_ones(
 
 
 @pytest.mark.slow
-def test_a_compiled_run_goes_on_uncompiled_and_back(tmp_path: Path, eager: list[float], prepared_cache: Path) -> None:
+def test_compiled_run_resumes_uncompiled_and_back(tmp_path: Path, eager: list[float], prepared_cache: Path) -> None:
     run = tmp_path / "run"
     packed, kept = "--rows.mode=pack", ("--checkpoint.every=4", "--checkpoint.keep_last=9")
     launch(run, prepared_cache, "cpu", packed, "--model.compile=whole", *kept)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from making import made_up_text
+from models import architecture, build
 from transformers import CONFIG_MAPPING, AutoModelForMaskedLM, BertForMaskedLM, RemBertForMaskedLM
 
 from mlm_dist.config import Config, parse
@@ -23,7 +24,6 @@ from mlm_dist.corpus import row_shards, summary
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import domain_tokens, encoding, loading, training
 from mlm_dist.errors import ModelError
-from mlm_dist.model.build import architecture, build
 from mlm_dist.prepare import prepare
 
 KINDS = ("wordpiece", "bpe", "unigram")

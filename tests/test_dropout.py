@@ -1,4 +1,4 @@
-"""Dropout is a function of the row's key, keeps the right share, and its backward pass drops what the forward did."""
+"""Dropout masks: a function of the row's key, of the right share, and the same in the forward and backward pass."""
 
 from __future__ import annotations
 
@@ -9,51 +9,51 @@ from torch import nn
 from torch.nn import functional as F
 
 from mlm_dist.model import attention
-from mlm_dist.model.dropout import RowDraws, RowDropout, by_row, only
+from mlm_dist.model.dropout import RowDropout, RowMasks, install, select
 
 KEYS = torch.from_numpy(np.random.default_rng(0).integers(0, 2**63, 8))
 
 
-def begun(keys: torch.Tensor | None = KEYS) -> RowDraws:
-    draws = RowDraws()
-    draws.begin(keys)
-    return draws
+def begun(keys: torch.Tensor | None = KEYS) -> RowMasks:
+    masks = RowMasks()
+    masks.begin(keys)
+    return masks
 
 
-def kept(draws: RowDraws, *shape: int, p: float = 0.1) -> torch.Tensor:
-    keep = draws.keep(torch.Size(shape), p)
+def kept(masks: RowMasks, *shape: int, p: float = 0.1) -> torch.Tensor:
+    keep = masks.draw(torch.Size(shape), p)
     assert keep is not None and keep.shape == shape and set(keep.flatten().tolist()) <= {-1, 0}
     return keep == -1
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_share_of_what_is_dropped(p: float) -> None:
+def test_share_of_dropped_elements(p: float) -> None:
     keep = kept(begun(), 8, 400, 500, p=p)
     deviation = (p * (1 - p) / keep.numel()) ** 0.5
     assert abs(1 - p - keep.double().mean()) < 5 * deviation
 
 
-def test_draws_are_independent_of_place_row_and_use() -> None:
-    draws = begun()
-    one, other = kept(draws, 8, 100_000, p=0.5), kept(draws, 8, 100_000, p=0.5)
+def test_masks_of_elements_rows_and_uses_are_independent() -> None:
+    masks = begun()
+    one, other = kept(masks, 8, 100_000, p=0.5), kept(masks, 8, 100_000, p=0.5)
     pairs = [(one[:, 1:], one[:, :-1]), (one[1:], one[:-1]), (one, other), (one[:, 4:], one[:, :-4])]
     for left, right in pairs:
         agree = (left == right).double().mean()
         assert abs(agree - 0.5) < 5 * 0.5 / left.numel() ** 0.5
 
 
-def test_rows_draw_alike_in_any_company_and_order() -> None:
-    whole, turned, part = begun(), begun(KEYS.flip(0)), begun(KEYS[2:5])
+def test_masks_of_a_row_do_not_depend_on_the_batch_or_its_order() -> None:
+    whole, reversed_, part = begun(), begun(KEYS.flip(0)), begun(KEYS[2:5])
     for _ in range(3):
         expected = kept(whole, 8, 12, 33)
-        assert torch.equal(kept(turned, 8, 12, 33), expected.flip(0))
+        assert torch.equal(kept(reversed_, 8, 12, 33), expected.flip(0))
         assert torch.equal(kept(part, 3, 12, 33), expected[2:5])
 
 
-def test_nothing_is_drawn_where_rows_cannot_be_told() -> None:
-    assert begun(None).keep(torch.Size([8, 4]), 0.1) is None
-    assert begun().keep(torch.Size([1, 4]), 0.1) is None
-    assert begun().keep(torch.Size([16, 4]), 0.1) is None
+def test_no_mask_if_the_rows_are_unknown() -> None:
+    assert begun(None).draw(torch.Size([8, 4]), 0.1) is None
+    assert begun().draw(torch.Size([1, 4]), 0.1) is None
+    assert begun().draw(torch.Size([16, 4]), 0.1) is None
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
@@ -71,9 +71,9 @@ def test_dropped_elements_are_zero_forward_and_backward(kind: torch.dtype) -> No
     assert layer.eval()(values) is values
 
 
-def test_only_is_a_choice() -> None:
+def test_select_ignores_dropped_values() -> None:
     values = torch.tensor([1.5, -2.0, float("inf"), float("nan")])
-    found = only(values, torch.tensor([-1, 0, 0, 0], dtype=torch.int8))
+    found = select(values, torch.tensor([-1, 0, 0, 0], dtype=torch.int8))
     assert found.tolist() == [1.5, 0.0, 0.0, 0.0]
 
 
@@ -82,14 +82,14 @@ def test_every_plain_dropout_of_a_model_is_replaced() -> None:
         pass
 
     model = nn.Sequential(nn.Dropout(0.1), nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3)), Own(0.2))
-    by_row(model, RowDraws())
+    install(model, RowMasks())
     kinds = [(type(module), module.p) for module in model.modules() if isinstance(module, nn.Dropout)]
     assert kinds == [(RowDropout, 0.1), (RowDropout, 0.3), (Own, 0.2)]
 
 
 @pytest.mark.parametrize("masked", [None, "padding", "additive"])
 @pytest.mark.parametrize("p", [0.0, 0.2])
-def test_attention_is_that_of_the_formula(p: float, masked: str | None) -> None:
+def test_attention_follows_its_formula(p: float, masked: str | None) -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(8, 3, 10, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
     mask = None
@@ -99,7 +99,7 @@ def test_attention_is_that_of_the_formula(p: float, masked: str | None) -> None:
         mask = seen if masked == "padding" else torch.zeros(seen.shape, dtype=torch.float64).masked_fill(~seen, -1e9)
     layer = nn.Module()
     layer.is_causal = False  # type: ignore[assignment]
-    layer.row_draws = begun()  # type: ignore[assignment]
+    layer.row_masks = begun()  # type: ignore[assignment]
     found, _ = attention.attend(layer, query, key, value, mask, dropout=p, scaling=0.3)
 
     scores = query @ key.transpose(2, 3) * 0.3
@@ -116,7 +116,7 @@ def test_attention_is_that_of_the_formula(p: float, masked: str | None) -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_padding_that_sees_nothing_is_a_number() -> None:
+def test_padding_that_attends_to_nothing_is_finite() -> None:
     query = torch.randn(2, 1, 4, 4, requires_grad=True)
     layer = nn.Module()
     layer.is_causal = False  # type: ignore[assignment]
@@ -133,13 +133,13 @@ def test_causal_attention_is_left_to_torch() -> None:
     torch.testing.assert_close(found, expected.transpose(1, 2))
 
 
-def test_attention_under_autocast_takes_what_rotary_positions_leave() -> None:
-    """They raise queries and keys to fp32, and the backward pass runs outside of autocast."""
+def test_attention_under_autocast_accepts_queries_and_keys_in_fp32() -> None:
+    """Rotary positions leave them in fp32, and the backward pass runs outside autocast."""
     query, key = (torch.randn(8, 2, 6, 4, requires_grad=True) for _ in range(2))
     value = torch.randn(8, 2, 6, 4, dtype=torch.bfloat16, requires_grad=True)
     layer = nn.Module()
     layer.is_causal = False  # type: ignore[assignment]
-    layer.row_draws = begun()  # type: ignore[assignment]
+    layer.row_masks = begun()  # type: ignore[assignment]
     with torch.autocast("cpu", torch.bfloat16):
         found, _ = attention.attend(layer, query, key, value, None, dropout=0.1)
     gradients = torch.autograd.grad(found.float().sum(), (query, key, value))

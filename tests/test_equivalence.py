@@ -78,15 +78,14 @@ def test_packed_rows_follow_one_process(tmp_path: Path, prepared_cache: Path) ->
     check_same("no", found, expected)
 
 
-# Lion takes signs and Muon computes in bfloat16: both make more of a difference in the last bit than AdamW does.
+# Muon computes in bfloat16, which enlarges differences in the last bit.
 COARSE = 2e-2
 OPTIONS: dict[str, tuple[str, tuple[str, ...], float]] = {
-    "lion, by layer, frozen": (
+    "by layer, frozen, under zero2": (
         "zero2",
-        ("--optim.name=lion", "--optim.layer_lr_decay=0.7", "--model.freeze_embeddings=true"),
-        COARSE,
+        ("--optim.layer_lr_decay=0.7", "--model.freeze_embeddings=true"),
+        1e-4,
     ),
-    "lion": ("zero3", ("--optim.name=lion",), COARSE),
     "muon": ("cpu_2", ("--optim.name=muon", "--optim.layer_lr_decay=0.7"), COARSE),
     "stableadamw": ("cpu_2", ("--optim.name=stableadamw",), 1e-4),
     "by layer under zero1": ("zero1", ("--optim.layer_lr_decay=0.7",), 1e-4),

@@ -1,4 +1,4 @@
-"""The loss and the precision around it: what torch computes, without its copies."""
+"""The loss and the precision of norms under autocast."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mlm_dist.model.norms import lower_norms
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("rows_at_a_time", [1, 7, 100])
-def test_summed_cross_entropy_is_torchs(
+def test_summed_cross_entropy_equals_torchs(
     kind: torch.dtype, rows_at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss, "SCORES_AT_A_TIME", rows_at_a_time * 50)
+    monkeypatch.setattr(loss, "BLOCK_LOGITS", rows_at_a_time * 50)
     torch.manual_seed(0)
     logits = (torch.randn(40, 50) * 30).to(kind).requires_grad_()
     labels = torch.randint(0, 50, (40,))
@@ -32,12 +32,12 @@ def test_summed_cross_entropy_is_torchs(
     assert not ours[[3, 39]].any()
 
 
-def test_loss_of_hopeless_scores_is_finite() -> None:
+def test_loss_of_very_wrong_logits_is_finite() -> None:
     logits = torch.tensor([[0.0, 1e4, -1e4]])
     assert float(loss.summed_cross_entropy(logits, torch.tensor([2]))) == pytest.approx(2e4)
 
 
-def test_norms_lower_their_precision_under_autocast_alone() -> None:
+def test_norms_lower_their_precision_under_autocast_only() -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()

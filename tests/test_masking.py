@@ -1,4 +1,4 @@
-"""Masks: a function of (seed, epoch, sample, position) and nothing else, with BERT's shares."""
+"""Masks: a function of (seed, epoch, sample, position) only, with BERT's proportions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ORDINARY = np.setdiff1d(np.arange(VOCAB_SIZE), SPECIAL)
 
 
 def masker(seed: int = 0, special: tuple[int, ...] = SPECIAL, **config: Any) -> Masker:
-    """A masker over the made-up vocabulary."""
+    """A masker for a vocabulary of 1000 tokens."""
     return Masker(MaskingConfig(**config), seed, MASK, special, VOCAB_SIZE)
 
 
@@ -35,24 +35,24 @@ def rows(num_rows: int, length: int = 64, seed: int = 1) -> np.ndarray:
     return found
 
 
-def apply(by: Masker, input_ids: np.ndarray, epoch: int = 0, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Mask rows that follow each other in the corpus."""
-    return by(input_ids, np.full(len(input_ids), epoch), np.arange(first, first + len(input_ids)))
+def apply(masks: Masker, input_ids: np.ndarray, epoch: int = 0, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Mask consecutive rows of the corpus."""
+    return masks(input_ids, np.full(len(input_ids), epoch), np.arange(first, first + len(input_ids)))
 
 
 @pytest.fixture(scope="module")
 def million() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """More than 10^6 ordinary tokens, what is shown for them, and which are predicted."""
+    """More than 10^6 ordinary tokens, the tokens shown to the model, and which are predicted."""
     input_ids = np.random.default_rng(3).choice(ORDINARY, (8400, 128)).astype(np.int32)
     return input_ids, *apply(masker(), input_ids)
 
 
 def within_four_sigma(hits: int, trials: int, probability: float) -> bool:
-    """Whether a count is what a coin with that probability gives."""
+    """Whether a number of hits is within four standard deviations of its mean."""
     return bool(abs(hits - trials * probability) < 4 * np.sqrt(trials * probability * (1 - probability)))
 
 
-def test_same_arguments_same_masks() -> None:
+def test_same_arguments_give_the_same_masks() -> None:
     input_ids = rows(50)
     before = input_ids.copy()
     first = apply(masker(3), input_ids, epoch=2)
@@ -73,7 +73,7 @@ def test_seed_epoch_and_sample_each_change_the_masks() -> None:
         assert within_four_sigma(int((predicted & base).sum()), eligible, 0.15**2)
 
 
-def test_batch_does_not_matter() -> None:
+def test_masks_do_not_depend_on_the_batch() -> None:
     input_ids, draw = rows(60), np.random.default_rng(2)
     epochs, samples = draw.integers(0, 3, 60), draw.integers(0, 10**12, 60)
     whole = masker()(input_ids, epochs, samples)
@@ -89,7 +89,7 @@ def test_batch_does_not_matter() -> None:
             np.testing.assert_array_equal(one, np.concatenate(other))
 
 
-def test_width_of_the_batch_does_not_matter() -> None:
+def test_masks_do_not_depend_on_padding() -> None:
     input_ids = rows(60)
     padded = np.pad(input_ids, ((0, 0), (0, 30)), constant_values=PAD)
     for narrow, wide in zip(apply(masker(), input_ids), apply(masker(), padded), strict=True):
@@ -97,7 +97,7 @@ def test_width_of_the_batch_does_not_matter() -> None:
         assert not wide[:, 64:].any()
 
 
-def test_other_tokens_of_a_row_do_not_matter() -> None:
+def test_masks_do_not_depend_on_other_tokens_of_the_row() -> None:
     input_ids = rows(60)
     other = input_ids.copy()
     other[:, 1::2] = np.where(np.isin(other[:, 1::2], SPECIAL), other[:, 1::2], ORDINARY[5])
@@ -118,7 +118,7 @@ def test_every_row_predicts_something_even_at_the_smallest_probability() -> None
     np.testing.assert_array_equal(predicted.sum(1), eligible.any(1))
     assert not (predicted & ~eligible).any()
     assert (shown != input_ids).sum() > 0.8 * len(input_ids)
-    full = eligible.sum(1) == 14  # where in a row it falls is left to chance
+    full = eligible.sum(1) == 14  # its position in the row is random
     counts = np.bincount(predicted[full].argmax(1), minlength=16)[1:15]
     assert np.abs(counts - full.sum() / 14).max() < 5 * np.sqrt(full.sum() / 14)
 
@@ -146,18 +146,20 @@ def test_rows_of_special_tokens_predict_nothing() -> None:
 
 
 @pytest.mark.parametrize("probability", [0.15, 0.4])
-def test_rate(million: tuple[np.ndarray, np.ndarray, np.ndarray], probability: float) -> None:
+def test_fraction_of_predicted_tokens(million: tuple[np.ndarray, np.ndarray, np.ndarray], probability: float) -> None:
     input_ids = million[0]
     predicted = apply(masker(probability=probability), input_ids)[1]
     assert input_ids.size >= 10**6
     assert within_four_sigma(int(predicted.sum()), input_ids.size, probability)
-    by_place = predicted.sum(0)
+    by_position = predicted.sum(0)
     sigma = np.sqrt(len(input_ids) * probability * (1 - probability))
-    assert np.abs(by_place - len(input_ids) * probability).max() < 5 * sigma
+    assert np.abs(by_position - len(input_ids) * probability).max() < 5 * sigma
 
 
 @pytest.mark.parametrize(("mask", "random"), [(0.8, 0.1), (0.5, 0.5), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.3, 0.2)])
-def test_shares(million: tuple[np.ndarray, np.ndarray, np.ndarray], mask: float, random: float) -> None:
+def test_fractions_of_what_is_shown(
+    million: tuple[np.ndarray, np.ndarray, np.ndarray], mask: float, random: float
+) -> None:
     input_ids = million[0]
     shown, predicted = apply(masker(mask=mask, random=random), input_ids)
     count = int(predicted.sum())
@@ -208,7 +210,7 @@ def test_numbers_of_predictions_per_row_are_binomial(million: tuple[np.ndarray, 
     assert abs(counts.var() / variance - 1) < 5 * np.sqrt(2 / len(counts))
 
 
-def test_held_out_masks_are_the_same_for_all_runs() -> None:
+def test_validation_masks_are_the_same_for_all_runs() -> None:
     plain = masker(0, probability=0.2)
     for config in ({"unit": "word"}, {"unit": "span", "final_probability": 0.1}, {}):
         assert held_out_masks(masker(9, probability=0.2, **config)) == plain
@@ -216,13 +218,13 @@ def test_held_out_masks_are_the_same_for_all_runs() -> None:
 
 
 @pytest.mark.parametrize("unit", ["token", "word", "span"])
-def test_there_is_room_for_as_many_predictions_as_a_batch_has_at_most(unit: str) -> None:
+def test_fixed_shapes_fit_the_largest_number_of_predicted_tokens(unit: str) -> None:
     made = FullRows(16)
-    by = masker(unit=unit, probability=0.1, final_probability=0.3)
-    room = shapes.fixed(by.config, made, 16).predicted
+    masks = masker(unit=unit, probability=0.1, final_probability=0.3)
+    room = shapes.fixed(masks.config, made, 16).predicted
     most = 0
     for epoch in range(150):
-        batch = assemble(made, by, np.full(16, epoch), np.arange(16), 16, progress=np.ones(16))
+        batch = assemble(made, masks, np.full(16, epoch), np.arange(16), 16, progress=np.ones(16))
         most = max(most, batch.num_masked)
     assert most <= room < 3 * most
 
@@ -246,7 +248,7 @@ class FullRows:
         return np.tile([True, False], (len(indices), 64))
 
 
-def test_huge_numbers_are_numbers() -> None:
+def test_largest_seeds_and_samples() -> None:
     input_ids = rows(20)
     epochs, samples = np.full(20, 2**40), np.arange(2**62, 2**62 + 20)
     shown, predicted = masker(2**63 - 1)(input_ids, epochs, samples)
@@ -254,8 +256,8 @@ def test_huge_numbers_are_numbers() -> None:
     assert (predicted != masker(2**63 - 2)(input_ids, epochs, samples)[1]).any()
 
 
-def test_masks_are_written_in_stone() -> None:
-    # A run that is resumed with a newer version must go on with the same masks.
+def test_masks_stay_the_same_across_versions() -> None:
+    # A run that is resumed with a newer version must see the same masks.
     input_ids = np.arange(20, 40, dtype=np.int32)[None]
     shown, predicted = masker(7, probability=0.3)(input_ids, np.array([1]), np.array([5]))
     assert np.flatnonzero(predicted).tolist() == [1, 2, 4, 7, 9, 12, 13, 17]

@@ -1,4 +1,4 @@
-"""A share of another corpus: where its rows stand in the stream, that they are its own, and what is not trained on."""
+"""Replaying a second corpus: its share of the stream, its rows, and its validation set."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from mlm_dist.second_corpus import check, to_train_on, to_validate
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Two corpora; rows hold several chunks, and it is known where words begin."""
+    """Two corpora with packed rows and stored word starts."""
     root = tmp_path_factory.mktemp("mixture")
-    for name, first, count in (("own", 0, 40), ("other", 100, 15)):
+    for name, first, count in (("main", 0, 40), ("other", 100, 15)):
         (root / name).mkdir()
         for i in range(first, first + count):
             (root / name / f"{i}.txt").write_text(made_up_prose(i, 6 + i % 7), "utf-8")
     return parse(
         [
-            *(f"--corpus.source={root / 'own'}", f"--corpus.cache_dir={root / 'cache'}", "--rows.max_length=48"),
+            *(f"--corpus.source={root / 'main'}", f"--corpus.cache_dir={root / 'cache'}", "--rows.max_length=48"),
             *("--rows.mode=pack", "--masking.unit=word", "--tokenizer.train_vocab_size=300"),
             *(f"--corpus.replay_source={root / 'other'}", "--corpus.replay_share=0.25"),
             *("--corpus.validation_fraction=0.3", "--corpus.deduplicate=none"),
@@ -48,17 +48,17 @@ def corpus(config: Config) -> PreparedCorpus:
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(100, 600), st.integers(100, 600), st.floats(0.01, 0.99), st.integers(0, 10**9), st.integers(1, 300))
-def test_stream_is_both_orders_in_the_share_asked_for(
-    own: int, other: int, share: float, start: int, count: int
+def test_stream_mixes_both_orders_in_the_requested_share(
+    main: int, other: int, share: float, start: int, count: int
 ) -> None:
-    orders = SampleOrder(own, 3), SampleOrder(other, 3)
+    orders = SampleOrder(main, 3), SampleOrder(other, 3)
     order = MixedOrder(*orders, share)
     epochs, samples = order.between(start, start + count)
-    is_replayed = samples >= own
+    is_replayed = samples >= main
     assert abs(int(is_replayed.sum()) - count * share) <= 1, "not evenly spread"
     replayed = int(np.floor(start * share))
     for where, one, first, offset in (
-        (is_replayed, orders[1], replayed, own),
+        (is_replayed, orders[1], replayed, main),
         (~is_replayed, orders[0], start - replayed, 0),
     ):
         expected = one.at(np.arange(first, first + int(where.sum())))
@@ -67,14 +67,19 @@ def test_stream_is_both_orders_in_the_share_asked_for(
     np.testing.assert_array_equal(np.concatenate(apart, axis=1), [epochs, samples])
 
 
-def test_rows_are_those_of_both_tables(config: Config, corpus: PreparedCorpus) -> None:
+def test_rows_come_from_both_tables(config: Config, corpus: PreparedCorpus) -> None:
     rows, _, digest = to_train_on(config, corpus, corpus.rows("train"))
-    own = corpus.rows("train")
+    main = corpus.rows("train")
     other = PreparedCorpus(corpus.folder.parent / str(digest)).rows("train")
-    assert len(rows) == len(own) + len(other) and digest != corpus.digest
-    # In any order, and from one table alone as well.
-    for indices in (np.arange(len(rows))[::-1], np.arange(3), np.arange(len(own), len(rows)), np.array([len(own), 0])):
-        tables = [(own, int(i)) if i < len(own) else (other, int(i) - len(own)) for i in indices]
+    assert len(rows) == len(main) + len(other) and digest != corpus.digest
+    # In any order, and from one table only.
+    for indices in (
+        np.arange(len(rows))[::-1],
+        np.arange(3),
+        np.arange(len(main), len(rows)),
+        np.array([len(main), 0]),
+    ):
+        tables = [(main, int(i)) if i < len(main) else (other, int(i) - len(main)) for i in indices]
         taken = [table.take(np.array([i])) for table, i in tables]
         np.testing.assert_array_equal(rows.take(indices), np.concatenate(taken))
         np.testing.assert_array_equal(
@@ -87,17 +92,17 @@ def test_rows_are_those_of_both_tables(config: Config, corpus: PreparedCorpus) -
     assert int(counts.max()) > 1 or int(rows.chunks(np.arange(len(rows)))[1].max()) > 1, "no row holds several chunks"
 
 
-def test_epochs_are_of_the_own_corpus(config: Config, corpus: PreparedCorpus) -> None:
-    own = len(corpus.rows("train"))
-    updates, samples = num_updates(config, own)
-    assert samples == round(8 * own / 0.75) and updates == -(-samples // 16)
+def test_epochs_count_the_main_corpus(config: Config, corpus: PreparedCorpus) -> None:
+    num_rows = len(corpus.rows("train"))
+    updates, samples = num_updates(config, num_rows)
+    assert samples == round(8 * num_rows / 0.75) and updates == -(-samples // 16)
     _, order, _ = to_train_on(config, corpus, corpus.rows("train"))
     _, stream = order.between(0, samples)
-    seen = np.bincount(stream, minlength=own)
-    assert abs(seen[:own].sum() - 8 * own) <= 1 and abs(seen[:own] - 8).max() <= 1
+    seen = np.bincount(stream, minlength=num_rows)
+    assert abs(seen[:num_rows].sum() - 8 * num_rows) <= 1 and abs(seen[:num_rows] - 8).max() <= 1
 
 
-def test_what_is_validated_is_not_replayed(config: Config, corpus: PreparedCorpus) -> None:
+def test_validation_rows_are_not_replayed(config: Config, corpus: PreparedCorpus) -> None:
     source = config.corpus.replay_source
     same = dataclasses.replace(config, validation=dataclasses.replace(config.validation, second_source=source))
     _, held_out = to_validate(same, corpus)
@@ -107,7 +112,7 @@ def test_what_is_validated_is_not_replayed(config: Config, corpus: PreparedCorpu
     assert not seen & {row.tobytes() for row in held_out.take(np.arange(len(held_out)))}
 
 
-def test_bad_replays_are_refused(config: Config, corpus: PreparedCorpus, tmp_path: Path) -> None:
+def test_impossible_replays_are_refused(config: Config, corpus: PreparedCorpus, tmp_path: Path) -> None:
     def of(source: str) -> Config:
         return dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, replay_source=source))
 
@@ -120,7 +125,7 @@ def test_bad_replays_are_refused(config: Config, corpus: PreparedCorpus, tmp_pat
 
 
 def replaying(cache: Path) -> tuple[str, ...]:
-    """Flags of a run that replays some documents of its own kind."""
+    """Flags of a run that replays a second corpus."""
     other = cache / "replayed"
     other.mkdir(exist_ok=True)
     for i in range(12):
@@ -130,7 +135,7 @@ def replaying(cache: Path) -> tuple[str, ...]:
 
 @pytest.mark.slow
 def test_losses_with_a_replay_do_not_depend_on_the_topology(tmp_path: Path, small: tuple[Path, int]) -> None:
-    # At the default rate, ten times as high, AdamW amplifies how sums are rounded to just over 1e-5 here.
+    # At the default learning rate, ten times as high, AdamW amplifies rounding differences to just over 1e-5 here.
     plain = (f"--optim.duration={UPDATES} steps", "--optim.lr=3e-4")
     flags, samples = (*replaying(tmp_path), *plain), UPDATES * GLOBAL_SIZE
     expected = losses(tmp_path / "one", small, 1, 4, "plain", *flags, samples=samples)
@@ -141,6 +146,6 @@ def test_losses_with_a_replay_do_not_depend_on_the_topology(tmp_path: Path, smal
 
 
 @pytest.mark.slow
-def test_a_replay_goes_on_where_it_was(tmp_path: Path, prepared_cache: Path) -> None:
+def test_run_with_a_replay_resumes(tmp_path: Path, prepared_cache: Path) -> None:
     change, named = "--corpus.replay_share=0.2", "corpus.replay_source"
     goes_on_where_it_was(tmp_path, prepared_cache, replaying(tmp_path), change, named, "two", "one")

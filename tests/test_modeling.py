@@ -1,4 +1,4 @@
-"""The model: its head on the masked positions, and what is loaded is ready to train."""
+"""The model: its head at masked positions, its vocabulary and its weights."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from models import architecture, build
 from torch.nn import functional as F
 from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
 from mlm_dist.config import parse
 from mlm_dist.errors import ModelError
-from mlm_dist.model.build import architecture, build
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 
 SMALL: dict[str, Any] = {
@@ -34,7 +34,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "mpnet": {},
     "esm": {"pad_token_id": 1, "mask_token_id": 4},
 }
-# Whatever an architecture calls them.
+# Names of dropout in the architectures' configurations.
 DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "hidden_dropout")
 
 
@@ -66,8 +66,8 @@ def test_masked_head_gives_the_dense_logits_and_gradients(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(SHAPES))
-def test_loss_and_gradients_are_those_of_the_library(name: str) -> None:
-    """The same weights and batch, some of it padding, and BertForMaskedLM(labels=...) or its like."""
+def test_loss_and_gradients_equal_those_of_transformers(name: str) -> None:
+    """With the same weights and batch, padding included, as BertForMaskedLM(labels=...) and its like compute them."""
     model = model_of(name, **dict.fromkeys(DROPOUT, 0.0))
     pad = 1 if name in ("roberta", "mpnet", "esm") else 0
     lengths = torch.tensor([16, 9, 12])
@@ -91,7 +91,7 @@ def test_loss_and_gradients_are_those_of_the_library(name: str) -> None:
         assert found is None or wanted is None or torch.allclose(found, wanted, rtol=1e-4, atol=1e-7), each
 
 
-def test_head_that_needs_all_positions_stays_dense() -> None:
+def test_head_that_depends_on_all_positions_stays_dense() -> None:
     model = model_of("bert")
     model.cls.register_forward_pre_hook(lambda module, given: (given[0] * given[0].shape[1],))
     core = MaskedLanguageModel(model)
@@ -103,16 +103,16 @@ def test_head_that_needs_all_positions_stays_dense() -> None:
 
 
 def test_loaded_checkpoint_trains_with_dropout(tmp_path: Path) -> None:
-    """`from_pretrained` leaves a model in evaluation mode."""
+    """`from_pretrained` returns a model in evaluation mode."""
     model_of("bert").save_pretrained(tmp_path / "model")
     config = parse([f"--model.name_or_path={tmp_path / 'model'}", "--rows.max_length=32"])
-    core = MaskedLanguageModel(build(config, architecture(config, None)))
+    core = MaskedLanguageModel(build(config, architecture(config)))
     assert all(module.training for module in core.modules())
     input_ids, positions = torch.randint(5, 120, (2, 16)), torch.tensor([1, 2])
     assert not torch.equal(core.logits(input_ids, None, positions), core.logits(input_ids, None, positions))
 
 
-def test_embeddings_are_resized_when_asked(tmp_path: Path) -> None:
+def test_embeddings_are_resized_to_an_overridden_vocabulary(tmp_path: Path) -> None:
     model_of("bert").save_pretrained(tmp_path / "model")
     path = f"--model.name_or_path={tmp_path / 'model'}"
     config = parse([path, "--model.overrides.vocab_size=128", "--rows.max_length=32"])
@@ -129,10 +129,10 @@ def test_embeddings_are_resized_when_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overrides", ["{}", "{hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 2}"])
-def test_what_a_configuration_leaves_open_comes_from_the_tokenizer(overrides: str) -> None:
-    """ESM's has neither vocabulary nor special tokens; its positions and dropout count by them."""
+def test_missing_vocabulary_and_special_tokens_come_from_the_tokenizer(overrides: str) -> None:
+    """ESM's configuration has neither; its positions and its token dropout depend on them."""
     config = parse(["--model.name_or_path=esm", f"--model.overrides={overrides}"])
-    assert architecture(config, None).vocab_size > 0, "a plan is made before there is a tokenizer"
+    assert architecture(config).vocab_size > 0, "the dry run has no tokenizer yet"
 
     class Tokenizer:
         pad_token_id, bos_token_id, eos_token_id, cls_token_id, sep_token_id, mask_token_id = 0, 2, 3, 2, 3, 4
@@ -147,8 +147,8 @@ def test_what_a_configuration_leaves_open_comes_from_the_tokenizer(overrides: st
 def test_weights_from_scratch_depend_on_the_seed_alone() -> None:
     def weights(seed: int) -> torch.Tensor:
         config = parse([f"--seed={seed}"])
-        torch.rand(seed + 3)  # whatever was drawn before
-        model = build(config, architecture(config, None))
+        torch.rand(seed + 3)  # earlier random numbers have no effect
+        model = build(config, architecture(config))
         return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
     assert torch.equal(weights(1), weights(1))
@@ -156,8 +156,8 @@ def test_weights_from_scratch_depend_on_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize(("size", "fits"), [(128, True), (120, True), (121, False), (119, False), (256, False)])
-def test_vocabulary_may_be_rounded_up(size: int, fits: bool, tmp_path: Path) -> None:
-    """Some models round their vocabulary of 120 up to a multiple of 64 or 128; no other difference is taken."""
+def test_vocabulary_may_be_rounded_up_to_a_multiple(size: int, fits: bool, tmp_path: Path) -> None:
+    """A vocabulary of 120 may be rounded up to a multiple of 64 or 128; every other size is refused."""
     model_of("bert", vocab_size=size).save_pretrained(tmp_path / "model")
     config = parse([f"--model.name_or_path={tmp_path / 'model'}", "--rows.max_length=32"])
 

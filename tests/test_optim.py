@@ -1,4 +1,4 @@
-"""Optimizers, schedules, the time budget, learning rates by layer, and embeddings that stay as they are."""
+"""Optimizers, schedules, a duration in hours, learning rates by layer, and frozen embeddings."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import launching
 import pytest
 import torch
 from accelerate import Accelerator
+from models import architecture, build, optim_spec
 from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
 from mlm_dist.batches.global_batch import UNBOUNDED, batch_plan, num_updates
@@ -22,15 +23,17 @@ from mlm_dist.checkpoint.save import Checkpoints
 from mlm_dist.config import Config, ModelConfig, OptimConfig, parse
 from mlm_dist.engine import conflicts, distributed, memory, topology
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
-from mlm_dist.model.build import architecture, build
-from mlm_dist.model.layers import depths
+from mlm_dist.model.layers import depths, encoder_layers
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.optim import optimizers
-from mlm_dist.optim.parameter_groups import LION_SHARE, WSD_DECAY_SHARE, build_optimizer, lr_at, peak_lr, set_lr
+from mlm_dist.optim.combined import CombinedOptimizer
+from mlm_dist.optim.kind import OptimizerKind, StateLayout
+from mlm_dist.optim.optimizers import OPTIMIZERS, build_optimizer, set_lr
+from mlm_dist.optim.schedule import WSD_DECAY_FRACTION, default_lr, learning_rate, warmup_steps
 from mlm_dist.training.horizon import Horizon
 from mlm_dist.training.step import StepResult, optimizer_step
 
-NAMES = ("adamw", "stableadamw", "lion", "muon")
+NAMES = ("adamw", "stableadamw", "muon")
 SMALL: dict[str, Any] = {
     "vocab_size": 120,
     "hidden_size": 32,
@@ -41,7 +44,7 @@ SMALL: dict[str, Any] = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
-# {architecture: (its own fields, how many blocks it has)}
+# {architecture: (fields of its configuration, its number of layers)}
 ARCHITECTURES: dict[str, tuple[dict[str, Any], int]] = {
     "bert": ({}, 3),
     "roberta": ({}, 3),
@@ -61,7 +64,7 @@ def model_of(name: str = "bert", seed: int = 0, **changes: Any) -> Any:
 
 
 def batch_of(number: int) -> MicroBatch:
-    """A micro-batch that follows from its number."""
+    """A micro-batch that is a function of its number."""
     generator = torch.Generator().manual_seed(number)
     input_ids = torch.randint(5, 120, (4, 16), generator=generator)
     positions = torch.tensor([1, 7, 20, 47])
@@ -70,14 +73,13 @@ def batch_of(number: int) -> MicroBatch:
 
 
 class Training:
-    """A small model and its prepared optimizer on this very process."""
+    """A small model and its prepared optimizer in this process."""
 
     def __init__(self, name: str, seed: int = 0, **changes: Any) -> None:
-        settings: dict[str, Any] = {"name": name, "lr": 1e-3, "weight_decay": 0.1} | changes
-        self.config = OptimConfig(**settings)
+        self.spec = optim_spec(**{"name": name, "weight_decay": 0.1} | changes)
         self.accelerator = Accelerator(cpu=True)
         self.core = MaskedLanguageModel(model_of(seed=seed))
-        built = build_optimizer(self.core, self.config, 1e-3)
+        built = build_optimizer(self.core, self.spec)
         self.model, self.optimizer = distributed.prepare(self.accelerator, self.core, built)
         set_lr(self.optimizer, 1e-3)
 
@@ -85,7 +87,7 @@ class Training:
         return optimizer_step(self.accelerator, self.model, self.optimizer, [batch_of(number)], 1.0, step=number)
 
     def step_along(self, *sizes: float) -> None:
-        """One update for each size, along made-up gradients of it that every weight has."""
+        """One step for each size, along random gradients of that size for all weights."""
         generator = torch.Generator().manual_seed(0)
         for size in sizes:
             for parameter in self.core.parameters():
@@ -100,27 +102,43 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool
     return all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-# --- where a layer lies ---
+# --- layers ---
 
 
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
 def test_depths_of_any_architecture(name: str) -> None:
-    model, num_blocks = model_of(name), ARCHITECTURES[name][1]
+    model, num_layers = model_of(name), ARCHITECTURES[name][1]
     found = depths(model)
     assert found.keys() == dict(model.named_parameters()).keys()
-    assert set(found.values()) == set(range(num_blocks + 2))
+    assert set(found.values()) == set(range(num_layers + 2))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert found[names[id(model.get_input_embeddings().weight)]] == 0
-    assert found[names[id(model.get_output_embeddings().weight)]] == 0, "it is tied"
+    assert found[names[id(model.get_output_embeddings().weight)]] == 0, "the output matrix is tied"
     assert all(found[each] == 0 for each in found if "rel_embeddings" in each or "position_embeddings" in each)
     for each, depth in found.items():
         numbers = [int(part) for part in each.split(".") if part.isdigit()]
         assert not numbers or depth == numbers[0] + 1, each
     heads = [each for each in found if each.startswith(("cls.", "lm_head.", "head.", "predictions.", "vocab_"))]
-    assert all(found[each] == num_blocks + 1 for each in heads)
+    assert all(found[each] == num_layers + 1 for each in heads)
 
 
-def test_model_without_layers_is_named() -> None:
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_encoder_layers_of_any_architecture(name: str) -> None:
+    """In order, without overlaps, and each with parameters of one depth only."""
+    model, num_layers = model_of(name), ARCHITECTURES[name][1]
+    layers, depth = encoder_layers(model), depths(model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = [{depth[names[id(parameter)]] for parameter in layer.parameters()} for layer in layers]
+    per_layer = 2 if name == "xlm" else 1  # attention and feed-forward network
+    assert found == [{i + 1} for i in range(num_layers) for _ in range(per_layer)]
+    matrices = [id(parameter) for layer in layers for parameter in layer.parameters() if parameter.ndim > 1]
+    assert len(matrices) == len(set(matrices))
+    tables = {name for name in depth if "rel_embeddings" in name or "embedding" in name}
+    inside = {names[each] for each in matrices}
+    assert all(0 < depth[name] <= num_layers for name in inside) and not inside & tables
+
+
+def test_model_without_layers_is_refused() -> None:
     class Flat(torch.nn.Linear):
         config = CONFIG_MAPPING["bert"]()
 
@@ -130,14 +148,15 @@ def test_model_without_layers_is_named() -> None:
 
     with pytest.raises(ModelError, match=r"a bert model; set optim\.layer_lr_decay to 1\.0"):
         depths(Flat(2, 2))
+    assert encoder_layers(Flat(2, 2)) == []
 
 
 # --- groups ---
 
 
-def test_plain_optimizer_is_what_it_was() -> None:
+def test_default_optimizer_has_two_groups() -> None:
     core = MaskedLanguageModel(model_of())
-    optimizer = build_optimizer(core, OptimConfig(), 1e-3)
+    optimizer = build_optimizer(core, optim_spec())
     assert type(optimizer) is torch.optim.AdamW and optimizer.defaults["fused"]
     matrices, vectors = optimizer.param_groups
     assert matrices["params"] == [parameter for parameter in core.parameters() if parameter.ndim > 1]
@@ -146,8 +165,8 @@ def test_plain_optimizer_is_what_it_was() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_layer_has_its_share_of_the_rate(name: str) -> None:
-    """The first step of Adam, and every step of Lion, moves each weight by the rate itself."""
+def test_each_layer_has_its_learning_rate(name: str) -> None:
+    """The first step of AdamW moves each weight by the learning rate."""
     run = Training(name, layer_lr_decay=0.5, weight_decay=0.0, eps=1e-12)
     set_lr(run.optimizer, 1e-3)
     before, depth = run.weights(), depths(run.core.model)
@@ -162,7 +181,7 @@ def test_each_layer_has_its_share_of_the_rate(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_decay_acts_on_matrices_alone(name: str) -> None:
+def test_weight_decay_acts_on_matrices_only(name: str) -> None:
     run = Training(name)
     before = run.weights()
     for parameter in run.core.parameters():
@@ -173,12 +192,12 @@ def test_decay_acts_on_matrices_alone(name: str) -> None:
         assert torch.allclose(after, expected, rtol=1e-6, atol=0), each
 
 
-def test_muon_is_for_the_matrices_of_the_blocks() -> None:
+def test_muon_updates_the_matrices_of_hidden_layers() -> None:
     core = MaskedLanguageModel(model_of())
-    optimizer = build_optimizer(core, OptimConfig(name="muon"), 1e-3)
+    optimizer = build_optimizer(core, optim_spec(name="muon"))
     names = {id(parameter): name for name, parameter in core.named_parameters()}
     kept = {
-        names[id(parameter)]: optimizers.kept_of(optimizer, group).moments
+        names[id(parameter)]: optimizers.state_layout(group).moments
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
@@ -188,13 +207,13 @@ def test_muon_is_for_the_matrices_of_the_blocks() -> None:
         assert kept[name] == (("momentum_buffer",) if hidden else ("exp_avg", "exp_avg_sq")), name
 
 
-def test_muon_makes_steps_orthogonal() -> None:
+def test_muon_orthogonalizes_steps() -> None:
     run = Training("muon", weight_decay=0.0)
     before = run.weights()
     run.step_along(1.0)
     name = "model.bert.encoder.layer.0.attention.self.query.weight"
     sizes = torch.linalg.svdvals(run.weights()[name] - before[name])
-    assert sizes.min() > 0.2 * sizes.max(), "those of a random matrix differ by a factor of a hundred"
+    assert sizes.min() > 0.2 * sizes.max(), "singular values of a random matrix differ by a factor of a hundred"
 
 
 @pytest.mark.slow
@@ -209,13 +228,46 @@ def test_stableadamw_shortens_steps_along_unexpected_gradients() -> None:
     assert moved["stableadamw"] < 0.5 * moved["adamw"]
 
 
-# --- what is left out, kept and refused ---
+# --- the registry ---
+
+
+def test_unknown_optimizer_is_refused() -> None:
+    optimizers.check_name("muon")
+    expected = r"^optim\.name: lion is not an optimizer; choose from adamw, stableadamw, muon$"
+    with pytest.raises(ConfigError, match=expected):
+        optimizers.check_name("lion")
+
+
+def test_one_entry_adds_an_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets layer-wise learning rates, weight decay on matrices, and skips non-finite steps."""
+    sgd = OptimizerKind(
+        make=lambda groups, spec: torch.optim.SGD(groups, lr=spec.lr, momentum=0.9),
+        layout=StateLayout(("momentum_buffer",), "none"),
+    )
+    monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
+    OPTIMIZERS.add("sgd", sgd)
+    optimizers.check_name("sgd")
+    run = Training("sgd", layer_lr_decay=0.5)
+    assert optimizers.moment_bytes("sgd", 100, 40) == 400
+    assert [group["lr"] for group in run.optimizer.param_groups[::2]] == [1e-3 * 0.5**k for k in range(4, -1, -1)]
+    assert isinstance(run.optimizer.optimizer, CombinedOptimizer)
+    run.step_along(1.0)
+    before = run.weights()
+    run.optimizer.optimizer.found_inf = torch.ones(())
+    run.step_along(1.0)
+    assert same(run.weights(), before)
+    run.optimizer.optimizer.found_inf = torch.zeros(())
+    run.step_along(1.0)
+    assert not same(run.weights(), before)
+
+
+# --- skipped steps, checkpoints, memory and sharding ---
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_update_that_is_not_finite_is_left_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if it had never been, moments and counts included."""
+def test_non_finite_step_is_skipped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights, moments and step counts are those of a run without it."""
     whole, broken = Training(name), Training(name)
     for number in range(3):
         whole.update(number)
@@ -248,7 +300,7 @@ def test_moments_survive_a_checkpoint(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_memory_is_what_the_optimizer_allocates(name: str) -> None:
+def test_estimated_memory_equals_the_optimizers_allocation(name: str) -> None:
     run = Training(name)
     run.update(0)
     kept = run.optimizer.optimizer.state.items()
@@ -258,37 +310,36 @@ def test_memory_is_what_the_optimizer_allocates(name: str) -> None:
         for value in state.values()
         if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.ndim
     )
-    config = dataclasses.replace(Config(), optim=run.config)
+    config = dataclasses.replace(Config(), optim=OptimConfig(name=name))
     launch = topology.read({}, topology.Device("cpu", "CPU", 1, 1 << 30, True))
     moments = memory.states(config, memory.shape_of(run.core.model.config), launch)[2]
     assert moments == allocated
     frozen = dataclasses.replace(config, model=ModelConfig(freeze_embeddings=True))
     saved = memory.states(frozen, memory.shape_of(run.core.model.config), launch)[2] - moments
-    assert saved == -4 * 120 * 32 * (1 if name == "lion" else 2)
+    assert saved == -4 * 120 * 32 * 2
 
 
-def test_another_optimizer_does_not_go_on() -> None:
+def test_checkpoint_of_another_optimizer_is_refused() -> None:
     old = {"seed": 0}
     format.require_same(old, {"seed": 0, "optim.name": "adamw", "model.freeze_embeddings": False}, Path("run"))
-    for key, value in (("optim.name", "lion"), ("model.freeze_embeddings", True)):
+    for key, value in (("optim.name", "muon"), ("model.freeze_embeddings", True)):
         with pytest.raises(CheckpointError, match=f"{key}: run was made with .* now it is {value}"):
             format.require_same(old, old | {key: value}, Path("run"))
 
 
 CUDA = topology.Device("cuda", "H100", 8, 80 << 30, True)
 REFUSED = {
-    ("muon", "zero"): ("optim.name: muon", "ZeRO", "adamw or lion", "ddp.yaml"),
-    ("stableadamw", "zero"): ("optim.name: stableadamw", "ZeRO", "adamw or lion", "ddp.yaml"),
+    ("muon", "zero"): ("optim.name: muon", "ZeRO", "use adamw", "ddp.yaml"),
+    ("stableadamw", "zero"): ("optim.name: stableadamw", "ZeRO", "use adamw", "ddp.yaml"),
     ("muon", "fsdp2"): ("optim.name: muon", "FSDP2", "ddp.yaml"),
     ("stableadamw", "fsdp2"): ("optim.name: stableadamw", "FSDP2", "ddp.yaml"),
-    ("lion", "fsdp2"): ("optim.name: lion", "FSDP2", "ddp.yaml"),
 }
 
 
 @pytest.mark.parametrize("sharding", ["none", "ddp", "zero", "fsdp2"])
 @pytest.mark.parametrize("name", NAMES)
-def test_sharding_that_an_optimizer_cannot_bear_is_refused(name: str, sharding: str) -> None:
-    config = dataclasses.replace(Config(), optim=OptimConfig(name=name))  # type: ignore[arg-type]
+def test_sharding_is_refused_for_optimizers_of_whole_tensors(name: str, sharding: str) -> None:
+    config = dataclasses.replace(Config(), optim=OptimConfig(name=name))
     launch = topology.Topology(8, 8, CUDA, "bf16", sharding, 2 if sharding == "zero" else 0)
     environ = {"FSDP_VERSION": "2"}
     expected = REFUSED.get((name, sharding))
@@ -300,11 +351,12 @@ def test_sharding_that_an_optimizer_cannot_bear_is_refused(name: str, sharding: 
     assert all(words in str(caught.value) for words in expected)
 
 
-def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(optimizers._PACKAGES, "lion", "no_such_package")
-    config = dataclasses.replace(Config(), optim=OptimConfig(name="lion"))
+def test_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
+    OPTIMIZERS.add("other", dataclasses.replace(OPTIMIZERS["adamw"], package="no_such_package"))
+    config = dataclasses.replace(Config(), optim=OptimConfig(name="other"))
     launch = topology.Topology(1, 1, CUDA)
-    with pytest.raises(ConfigError, match=r"optim\.name: lion needs no_such_package.*'mlm_dist\[optimizers\]'"):
+    with pytest.raises(ConfigError, match=r"optim\.name: other needs no_such_package.*'mlm_dist\[optimizers\]'"):
         conflicts.check(config, batch_plan(config, 1), launch, {})
 
 
@@ -312,29 +364,33 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_wsd_falls_as_one_minus_the_square_root() -> None:
-    config, updates = OptimConfig(schedule="wsd", warmup=10), 110
-    rates = [lr_at(step, config, 2.0, updates) for step in range(updates)]
-    begin = updates - round(WSD_DECAY_SHARE * 100)
+    spec, steps = optim_spec(schedule="wsd", warmup=10, lr=2.0), 110
+    rates = [learning_rate(step, spec, steps) for step in range(steps)]
+    begin = steps - round(WSD_DECAY_FRACTION * 100)
     assert rates[10 : begin + 1] == pytest.approx([2.0] * (begin - 9))
-    for step in range(begin, updates):
+    for step in range(begin, steps):
         assert rates[step] == pytest.approx(2.0 * (1 - math.sqrt((step - begin) / 20)))
-    assert lr_at(updates, config, 2.0, updates) == 0.0
+    assert learning_rate(steps, spec, steps) == 0.0
 
 
-def test_default_rate_of_lion_is_smaller() -> None:
-    for from_scratch in (False, True):
-        adamw = peak_lr(OptimConfig(), from_scratch=from_scratch, hidden_size=128)
-        lion = peak_lr(OptimConfig(name="lion"), from_scratch=from_scratch, hidden_size=128)
-        assert lion == pytest.approx(LION_SHARE * adamw)
-    assert peak_lr(OptimConfig(name="lion", lr=0.5), from_scratch=True, hidden_size=128) == 0.5
+def test_default_learning_rate() -> None:
+    assert default_lr(from_scratch=False, hidden_size=128) == 5e-5
+    assert default_lr(from_scratch=True, hidden_size=128) == pytest.approx(3e-3)
+    assert default_lr(from_scratch=True, hidden_size=768) == pytest.approx(5e-4)
+
+
+def test_warmup_is_a_number_or_a_fraction_of_steps() -> None:
+    assert [warmup_steps(warmup, 50) for warmup in (0.0, 0.06, 0.1, 1, 7, 99)] == [0, 3, 5, 1, 7, 50]
+    rates = [learning_rate(step, optim_spec(schedule="constant", warmup=3, lr=4.0), 50) for step in range(5)]
+    assert rates == [1.0, 2.0, 3.0, 4.0, 4.0]
 
 
 def simulate(config: Config, state: RunState, speed: Any, until: float = math.inf) -> tuple[RunState, list[float]]:
-    """A run on a machine whose updates take `speed(seconds)` each; how far it came, and its rates."""
+    """A run on a machine whose steps take `speed(seconds)` each: its last state, and its learning rates."""
     horizon = Horizon(config, num_updates(config, 1000)[0], state, is_main=False)
     step, seconds, rates, zero = state.step, state.seconds, [], torch.zeros(())
     while step < horizon.updates and seconds < until:
-        rates.append(lr_at(step, config.optim, 1.0, horizon.updates))
+        rates.append(learning_rate(step, optim_spec(config.optim, lr=1.0), horizon.updates))
         told = torch.tensor(round(1000 * seconds))
         seconds += speed(seconds)
         step += 1
@@ -347,13 +403,13 @@ SPEEDS: dict[str, Any] = {
     "slow at first": lambda seconds: 0.1 if seconds else 40.0,
     "twice as fast from the middle on": lambda seconds: 0.2 if seconds < 1800 else 0.1,
     "three times slower from the middle on": lambda seconds: 0.1 if seconds < 1800 else 0.3,
-    "slow updates": lambda seconds: 4.0,
+    "slow steps": lambda seconds: 4.0,
 }
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd"])
 @pytest.mark.parametrize("name", list(SPEEDS))
-def test_time_budget_is_kept_whatever_the_speed(name: str, schedule: str) -> None:
+def test_duration_in_hours_is_kept_at_any_speed(name: str, schedule: str) -> None:
     config = parse(["--optim.duration=1 hours", f"--optim.schedule={schedule}"])
     ended, rates = simulate(config, RunState(), SPEEDS[name])
     assert ended.seconds == pytest.approx(3600, rel=0.02)
@@ -363,46 +419,45 @@ def test_time_budget_is_kept_whatever_the_speed(name: str, schedule: str) -> Non
     assert rates.index(max(rates)) < 0.2 * len(rates)
 
 
-def test_time_budget_goes_on_where_it_was_left() -> None:
+def test_duration_in_hours_continues_after_a_resume() -> None:
     config = parse(["--optim.duration=1 hours"])
     half, rates = simulate(config, RunState(), SPEEDS["steady"], until=1800)
     assert half.horizon is not None and half.horizon[1] == pytest.approx(36_000, rel=0.01)
     ended, more = simulate(config, half, lambda seconds: 0.4)
     assert ended.seconds == pytest.approx(3600, rel=0.02)
-    assert more[0] == pytest.approx(rates[-1], rel=0.01), "the recorded estimate stands until there is a newer one"
+    assert more[0] == pytest.approx(rates[-1], rel=0.01), "the recorded estimate is not used until there is a newer one"
     assert more[-1] < 0.03
-    assert simulate(config, ended, SPEEDS["steady"]) == (ended, []), "it is over"
+    assert simulate(config, ended, SPEEDS["steady"]) == (ended, []), "the run is finished"
     longer, _ = simulate(parse(["--optim.duration=2 hours"]), ended, SPEEDS["steady"])
     assert longer.seconds == pytest.approx(7200, rel=0.02)
 
 
-def test_nothing_is_estimated_where_updates_are_given() -> None:
+def test_number_of_steps_is_not_estimated_if_it_is_given() -> None:
     config = parse(["--optim.duration=50 steps"])
-    ended, rates = simulate(config, RunState(), SPEEDS["slow updates"])
+    ended, rates = simulate(config, RunState(), SPEEDS["slow steps"])
     assert (ended.step, ended.horizon, len(rates)) == (50, None, 50)
-    assert rates == [lr_at(step, config.optim, 1.0, 50) for step in range(50)]
+    assert rates == [learning_rate(step, optim_spec(config.optim, lr=1.0), 50) for step in range(50)]
     assert num_updates(parse(["--optim.duration=1 hours"]), 1000) == (UNBOUNDED, 16 * UNBOUNDED)
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--optim.duration=1 hours", "--optim.duration=10 steps"), "optim.hours and optim.steps"),
-        (("--optim.duration=1 hours", "--optim.duration=2 epochs"), "optim.hours and optim.epochs"),
-        (("--optim.duration=0 hours",), "optim.hours"),
+        (("--optim.duration=0 hours",), "optim.duration"),
+        (("--optim.duration=1.5 steps",), "optim.duration"),
         (("--optim.layer_lr_decay=0",), "optim.layer_lr_decay"),
         (("--optim.layer_lr_decay=1.1",), "optim.layer_lr_decay"),
         (("--model.freeze_embeddings=true", "--tokenizer.add_domain_tokens=5"), "model.freeze_embeddings"),
     ],
 )
-def test_what_cannot_be_is_refused(flags: tuple[str, ...], said: str) -> None:
+def test_impossible_values_are_refused(flags: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         parse(flags)
 
 
 @pytest.mark.slow
-def test_run_ends_by_the_clock_at_a_rate_of_zero(tmp_path: Path, prepared_cache: Path) -> None:
-    """Every rate follows from the step and what the line before recorded."""
+def test_run_of_some_hours_ends_in_time_at_a_learning_rate_of_zero(tmp_path: Path, prepared_cache: Path) -> None:
+    """Every learning rate is a function of the step and the estimate in the line before."""
     run = tmp_path / "run"
     flags = (
         *(f"--corpus.cache_dir={prepared_cache}", f"--output_dir={run}", "--logging.every=1", *launching.TINY),
@@ -411,10 +466,10 @@ def test_run_ends_by_the_clock_at_a_rate_of_zero(tmp_path: Path, prepared_cache:
     ended = launching.python("train.py", *flags)
     assert ended.returncode == 0, ended.output
     lines, start = launching.metrics(run, "train"), launching.metrics(run, "start")[0]
-    config = parse(flags)
+    spec = optim_spec(parse(flags).optim, lr=start["peak_learning_rate"])
     known = UNBOUNDED
     for line in lines:
-        assert line["learning_rate"] == lr_at(line["step"] - 1, config.optim, start["peak_learning_rate"], known)
+        assert line["learning_rate"] == learning_rate(line["step"] - 1, spec, known)
         known = line["steps"] or UNBOUNDED
     assert [line["step"] for line in lines] == list(range(1, known + 1))
     assert lines[-1]["hours"] > lines[0]["hours"]
@@ -430,7 +485,7 @@ def test_run_ends_by_the_clock_at_a_rate_of_zero(tmp_path: Path, prepared_cache:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cpu_2", "zero2"])
 def test_processes_agree_on_the_end(tmp_path: Path, prepared_cache: Path, kind: str) -> None:
-    """Where they did not, one would wait for the other for good."""
+    """Otherwise one would wait for the other forever."""
     flags = (f"--corpus.cache_dir={prepared_cache}", f"--output_dir={tmp_path / 'run'}", *launching.TINY)
     ended = launching.accelerate(
         kind, "train.py", "--optim.duration=0.002 hours", *flags, launch=("--num_processes=2", "--mixed_precision=no")
@@ -439,20 +494,20 @@ def test_processes_agree_on_the_end(tmp_path: Path, prepared_cache: Path, kind: 
     assert launching.metrics(tmp_path / "run", "train")[-1]["steps"] > 4
 
 
-# --- embeddings that stay ---
+# --- frozen embeddings ---
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "electra", "modernbert"])
-def test_frozen_embeddings_take_the_tied_output_along(name: str, tmp_path: Path) -> None:
+def test_frozen_embeddings_freeze_the_tied_output(name: str, tmp_path: Path) -> None:
     model_of(name).save_pretrained(tmp_path)
     flags = (f"--model.name_or_path={tmp_path}", "--rows.max_length=32")
     plain, config = parse(flags), parse([*flags, "--model.freeze_embeddings=true"])
-    assert all(parameter.requires_grad for parameter in build(plain, architecture(plain, None)).parameters())
-    frozen = build(config, architecture(config, None))
+    assert all(parameter.requires_grad for parameter in build(plain, architecture(plain)).parameters())
+    frozen = build(config, architecture(config))
     table = frozen.get_input_embeddings().weight
     assert table is frozen.get_output_embeddings().weight
     assert [parameter for parameter in frozen.parameters() if not parameter.requires_grad] == [table]
-    optimizer = build_optimizer(MaskedLanguageModel(frozen), OptimConfig(), 1e-3)
+    optimizer = build_optimizer(MaskedLanguageModel(frozen), optim_spec())
     updated = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     assert not any(parameter is table for parameter in updated)
     assert len(updated) == len(list(frozen.parameters())) - 1

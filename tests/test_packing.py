@@ -1,4 +1,4 @@
-"""Packed rows: the model sees every window as if it were alone, and is refused where it cannot."""
+"""Packed rows: chunks are computed as if they were alone, and architectures that cannot do so are refused."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from mlm_dist.config import MaskingConfig
 from mlm_dist.corpus import rows
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 from mlm_dist.errors import ModelError
+from mlm_dist.model.layers import depths, encoder_layers
 from mlm_dist.model.masked_lm import MaskedLanguageModel
-from mlm_dist.model.packed_attention import KEEP_APART, is_known_to_fit
+from mlm_dist.model.packed_attention import SEPARATING, supports_packing
 
 LENGTH = 24
 SPECIAL = SpecialTokens(prefix=(2,), suffix=(3,), pad=1, mask=4, all=(0, 1, 2, 3, 4))
@@ -28,7 +29,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "bert": {},
     "roberta": {},
     "distilbert": {"max_position_embeddings": 40},
-    # Its local layers look 3 tokens to either side, and chunks are longer than that.
+    # Its local layers attend to 3 tokens on either side, and chunks are longer than that.
     "modernbert": {"local_attention": 6, "num_hidden_layers": 4, "cls_token_id": 2, "sep_token_id": 3},
     "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
     "deberta": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
@@ -46,7 +47,7 @@ FAST = ("bert", "modernbert")
 
 
 def model_for(name: str, **changes: Any) -> Any:
-    """A small model in evaluation mode, its weights so large that what a token sees matters."""
+    """A small model in evaluation mode, with weights so large that attention matters."""
     model = model_of(name, **IDS | ARCHITECTURES.get(name, {}) | changes)
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -55,7 +56,7 @@ def model_for(name: str, **changes: Any) -> Any:
 
 
 def batch_of(folder: Path, mode: str, num_rows: int | None = None) -> tuple[MicroBatch, rows.RowTable]:
-    """All rows of some documents as a micro-batch, masks included, as the loader makes it; and the rows."""
+    """The rows of some documents, and the micro-batch that the loader makes of them."""
     draw = np.random.default_rng(5)
     lengths = draw.integers(1, 40, 14)
     ids = draw.integers(5, 120, int(lengths.sum())).astype(np.int32)
@@ -66,36 +67,36 @@ def batch_of(folder: Path, mode: str, num_rows: int | None = None) -> tuple[Micr
     return assemble(table, masker, np.zeros_like(samples), samples, max(len(samples), len(table))), table
 
 
-def windows_of(table: rows.RowTable) -> list[slice]:
-    """Where each window stands in the flattened rows."""
+def chunks_of(table: rows.RowTable) -> list[slice]:
+    """The positions of each chunk in the flattened rows."""
     lengths, counts = table.chunks(np.arange(len(table)))
-    found, left = [], iter(lengths.tolist())
+    chunks, left = [], iter(lengths.tolist())
     for row, count in enumerate(counts.tolist()):
         begin = row * LENGTH
         for _ in range(count):
-            found.append(slice(begin, begin := begin + next(left)))
-    return found
+            chunks.append(slice(begin, begin := begin + next(left)))
+    return chunks
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in sorted(KEEP_APART)]
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in sorted(SEPARATING)]
 )
-def test_windows_in_a_row_are_as_if_alone(name: str, tmp_path: Path) -> None:
+def test_chunks_of_a_row_are_computed_as_if_alone(name: str, tmp_path: Path) -> None:
     model = model_for(name)
-    assert is_known_to_fit(model.config)
+    assert supports_packing(model.config)
     core = MaskedLanguageModel(model, packed=True)
     core.eval()
     batch, table = batch_of(tmp_path, "pack")
-    chunks = windows_of(table)
+    chunks = chunks_of(table)
     assert batch.attention_mask is None and len(chunks) > len(table)
     everywhere = torch.arange(batch.input_ids.numel())
     found = core.logits(batch.input_ids, None, everywhere, batch.cu_seq_lens)
-    assert torch.isfinite(found).all(), "padding is not a number"
+    assert torch.isfinite(found).all(), "padding gives NaN"
     shown = batch.input_ids.flatten()
     alone = torch.zeros_like(found)
-    for window in chunks:
-        alone[window] = model(input_ids=shown[None, window]).logits[0]
-        torch.testing.assert_close(found[window], alone[window], rtol=1e-5, atol=1e-5)
+    for chunk in chunks:
+        alone[chunk] = model(input_ids=shown[None, chunk]).logits[0]
+        torch.testing.assert_close(found[chunk], alone[chunk], rtol=1e-5, atol=1e-5)
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     expected = F.cross_entropy(alone[batch.positions], batch.labels, reduction="sum")
@@ -110,7 +111,7 @@ def test_windows_in_a_row_are_as_if_alone(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bert", "modernbert", "mpnet", "deberta-v2"])
-def test_rows_of_one_window_are_computed_as_ever(name: str, tmp_path: Path) -> None:
+def test_rows_of_one_chunk_are_computed_as_without_packing(name: str, tmp_path: Path) -> None:
     batch, _ = batch_of(tmp_path, "chunk")
     assert batch.cu_seq_lens is None and batch.attention_mask is not None
     plain, packed = (MaskedLanguageModel(model_for(name), packed=packed).eval() for packed in (False, True))
@@ -127,15 +128,27 @@ def test_rows_of_one_window_are_computed_as_ever(name: str, tmp_path: Path) -> N
         ("deberta-v2", {"conv_kernel_size": 3, "conv_act": "gelu"}),
     ],
 )
-def test_models_that_mix_windows_are_refused(name: str, changes: dict[str, Any]) -> None:
+def test_models_that_mix_chunks_are_refused(name: str, changes: dict[str, Any]) -> None:
     model = model_for(name, **changes)
-    assert not is_known_to_fit(model.config)
+    assert not supports_packing(model.config)
     with pytest.raises(ModelError, match=rf"^rows\.mode: a {name} model .*--rows\.mode chunk"):
         MaskedLanguageModel(model, packed=True)
     MaskedLanguageModel(model)
 
 
-def test_leaks_show_at_the_usual_small_random_weights() -> None:
+@pytest.mark.parametrize("name", sorted(SEPARATING))
+def test_layers_are_sharded_one_by_one(name: str) -> None:
+    """FSDP2 wraps modules of the named classes: the encoder's layers, which share no parameter with other modules."""
+    model = model_for(name)
+    core, layers = MaskedLanguageModel(model), encoder_layers(model)
+    wrapped = [module for module in core.modules() if type(module).__name__ in core._no_split_modules]
+    assert layers and wrapped == layers
+    inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    depth = depths(model)
+    assert inside == {id(p) for each, p in model.named_parameters() if 0 < depth[each] < max(depth.values())}
+
+
+def test_leaks_between_chunks_are_found_with_small_random_weights() -> None:
     model = model_of("distilbert", **IDS)
     MaskedLanguageModel(model, packed=True)
 
@@ -147,21 +160,21 @@ def test_leaks_show_at_the_usual_small_random_weights() -> None:
         MaskedLanguageModel(model, packed=True)
 
 
-def test_batches_say_where_windows_begin(tmp_path: Path) -> None:
+def test_batches_hold_the_first_positions_of_chunks(tmp_path: Path) -> None:
     batch, table = batch_of(tmp_path, "pack")
     assert batch.cu_seq_lens is not None
     begins = set(batch.cu_seq_lens.tolist())
-    chunks = windows_of(table)
-    assert begins == {window.start for window in chunks} | {window.stop for window in chunks} | {len(table) * LENGTH}
+    chunks = chunks_of(table)
+    assert begins == {chunk.start for chunk in chunks} | {chunk.stop for chunk in chunks} | {len(table) * LENGTH}
     assert batch.cu_seq_lens.dtype == torch.int32 and len(batch.cu_seq_lens) % 32 == 0
     assert (batch.cu_seq_lens.diff() >= 0).all() and batch.cu_seq_lens[0] == 0
-    assert batch.num_tokens == sum(window.stop - window.start for window in chunks)
+    assert batch.num_tokens == sum(chunk.stop - chunk.start for chunk in chunks)
     special = torch.isin(batch.input_ids.flatten(), torch.tensor(SPECIAL.all))
-    edges = [place for window in chunks for place in (window.start, window.stop - 1)]
+    edges = [position for chunk in chunks for position in (chunk.start, chunk.stop - 1)]
     assert special[edges].all() and not set(edges) & set(batch.positions[batch.labels >= 0].tolist())
 
 
-def test_missing_rows_count_nothing(tmp_path: Path) -> None:
+def test_missing_rows_are_not_counted(tmp_path: Path) -> None:
     whole, table = batch_of(tmp_path, "pack")
     part, _ = batch_of(tmp_path, "pack", num_rows=3)
     assert part.input_ids.shape == whole.input_ids.shape and part.cu_seq_lens is not None
@@ -170,7 +183,7 @@ def test_missing_rows_count_nothing(tmp_path: Path) -> None:
     assert part.positions.max() < 3 * LENGTH and part.cu_seq_lens[-1] == whole.input_ids.numel()
 
 
-def test_saved_models_know_nothing_of_packing(tmp_path: Path) -> None:
+def test_saved_models_do_not_mention_packing(tmp_path: Path) -> None:
     from transformers import AutoModelForMaskedLM
 
     core = MaskedLanguageModel(model_for("bert"), packed=True)

@@ -1,4 +1,4 @@
-"""Rows that are longer than a model has positions for: those of checkpoints are interpolated."""
+"""Rows with more tokens than a model has positions: the positions of checkpoints are interpolated."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import launching
 import pytest
 import test_modeling
 import torch
+from models import architecture, build
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
 from mlm_dist.config import parse
 from mlm_dist.errors import ModelError
-from mlm_dist.model.build import architecture, build
 from mlm_dist.model.positions import first_position, max_positions, stretched
 from mlm_dist.plan import foresee
 
-HAD = 40  # positions in the configuration
+HAD = 40  # max_position_embeddings of the configurations
 SMALL = test_modeling.SMALL | {
     "max_position_embeddings": HAD,
-    "initializer_range": 0.5,  # else attention hardly looks at positions
+    "initializer_range": 0.5,  # with the default, attention hardly depends on positions
 }
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
 RELATIVE = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
@@ -30,16 +30,20 @@ ROTARY: dict[str, dict[str, Any]] = {"nomic_bert": {}, "eurobert": SPECIAL | {"m
 
 
 class Longer:
-    """A small checkpoint, and what is built of it for longer rows."""
+    """A small checkpoint, and the model that is built from it for longer rows."""
 
-    def __init__(self, folder: Path, name: str, length: int, *flags: str, **changes: Any) -> None:
+    def __init__(
+        self, caplog: pytest.LogCaptureFixture, folder: Path, name: str, length: int, *flags: str, **changes: Any
+    ) -> None:
         torch.manual_seed(0)
         fields = SMALL | TABLES.get(name, {}) | ROTARY.get(name, {}) | changes
         AutoModelForMaskedLM.from_config(CONFIG_MAPPING[name](**fields)).save_pretrained(folder)
         self.before = AutoModelForMaskedLM.from_pretrained(folder)
         config = parse([f"--model.name_or_path={folder}", f"--rows.max_length={length}", *flags])
-        self.said: list[str] = []
-        self.config = architecture(config, None, say=self.said.append)
+        caplog.clear()
+        with caplog.at_level("INFO", "mlm_dist"):
+            self.config = architecture(config)
+        self.log = caplog.messages
         self.model = build(config, self.config).eval()
         self.first = first_position(self.config)
 
@@ -66,7 +70,7 @@ def logits_of(model: Any, input_ids: torch.Tensor, **given: Any) -> torch.Tensor
     return found
 
 
-def test_positions_behind_the_padding_index_count() -> None:
+def test_positions_are_counted_behind_the_padding_index() -> None:
     assert max_positions(CONFIG_MAPPING["bert"](max_position_embeddings=512)) == 512
     assert max_positions(CONFIG_MAPPING["roberta"](max_position_embeddings=514, pad_token_id=1)) == 512
 
@@ -75,10 +79,10 @@ def test_positions_behind_the_padding_index_count() -> None:
 
 
 @pytest.mark.parametrize("name", list(TABLES))
-def test_tables_are_interpolated(name: str, tmp_path: Path) -> None:
-    """With a new position between any two old ones, tokens at every other position see what they saw before."""
+def test_tables_are_interpolated(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With one new position between any two old ones, tokens at every other position give the logits of before."""
     had = max_positions(CONFIG_MAPPING[name](**SMALL | TABLES[name])) or 0
-    made = Longer(tmp_path, name, 2 * had - 1)
+    made = Longer(caplog, tmp_path, name, 2 * had - 1)
     ((old, new),) = made.tables
     special = HAD - had
     assert special == (2 if name in ("roberta", "mpnet", "esm") else 0)
@@ -87,10 +91,10 @@ def test_tables_are_interpolated(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(new[special + 1 :: 2], (old[special:-1] + old[special + 1 :]) / 2)
     assert made.has_the_same_weights()
     assert max_positions(made.config) == max_positions(made.model.config) == 2 * had - 1
-    assert f"the {had} positions of {tmp_path} become {2 * had - 1}, linearly interpolated" in made.said[0]
+    assert f"the {had} positions of {tmp_path} become {2 * had - 1}, linearly interpolated" in made.log[0]
 
     input_ids = torch.randint(5, 120, (2, 16))
-    if name != "deberta-v2":  # whose attention looks at distances as well
+    if name != "deberta-v2":  # its attention depends on distances as well
         apart = (2 * torch.arange(16) + made.first).expand(2, -1)
         torch.testing.assert_close(
             logits_of(made.model, input_ids, position_ids=apart), logits_of(made.before, input_ids)
@@ -102,8 +106,8 @@ def test_tables_are_interpolated(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(logits_of(again, whole), logits_of(made.model, whole))
 
 
-def test_line_of_positions_stays_a_line(tmp_path: Path) -> None:
-    """However many there are."""
+def test_positions_on_a_line_stay_on_it(tmp_path: Path) -> None:
+    """For any number of new positions."""
     torch.manual_seed(0)
     model = AutoModelForMaskedLM.from_config(CONFIG_MAPPING["roberta"](**SMALL))
     table, slope = model.base_model.embeddings.position_embeddings.weight, torch.randn(32)
@@ -111,16 +115,16 @@ def test_line_of_positions_stays_a_line(tmp_path: Path) -> None:
         table[2:] = 1 + torch.arange(38)[:, None] * slope
     model.save_pretrained(tmp_path)
     config = parse([f"--model.name_or_path={tmp_path}", "--rows.max_length=101"])
-    found = build(config, architecture(config, None)).base_model.embeddings.position_embeddings.weight
+    found = build(config, architecture(config)).base_model.embeddings.position_embeddings.weight
     torch.testing.assert_close(found[2:], 1 + torch.arange(101)[:, None] * 37 / 100 * slope)
     assert torch.equal(found[:2], table[:2])
 
 
 @pytest.mark.parametrize("name", list(ROTARY))
-def test_rotary_angles_are_interpolated(name: str, tmp_path: Path) -> None:
-    made = Longer(tmp_path, name, 2 * HAD)
-    assert made.said == [
-        f"rows.max_length: the 40 positions of {tmp_path} become 80, their rotary angles linearly interpolated by a "
+def test_rotary_angles_are_interpolated(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = Longer(caplog, tmp_path, name, 2 * HAD)
+    assert made.log == [
+        f"rows.max_length: the 40 positions of {tmp_path} become 80, rotary angles linearly interpolated by a "
         "factor of 2"
     ]
     assert made.has_the_same_weights() and not made.tables
@@ -136,12 +140,12 @@ def test_rotary_angles_are_interpolated(name: str, tmp_path: Path) -> None:
     assert again.config.max_position_embeddings == 2 * HAD
 
 
-def test_layers_that_look_no_further_keep_their_angles(tmp_path: Path) -> None:
-    """Twice: what was interpolated once can be again."""
-    first = Longer(tmp_path, "modernbert", 2 * HAD, num_hidden_layers=4, **SPECIAL)
+def test_sliding_layers_keep_their_angles(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """After one interpolation, and after another one of its result."""
+    first = Longer(caplog, tmp_path, "modernbert", 2 * HAD, num_hidden_layers=4, **SPECIAL)
     first.model.save_pretrained(tmp_path / "first")
     config = parse([f"--model.name_or_path={tmp_path / 'first'}", f"--rows.max_length={3 * HAD}"])
-    second = build(config, architecture(config, None))
+    second = build(config, architecture(config))
     old, twice, thrice = (dict(model.named_buffers()) for model in (first.before, first.model, second))
     full, near = (f"model.rotary_emb.{kind}_attention_inv_freq" for kind in ("full", "sliding"))
     torch.testing.assert_close(twice[full], old[full] / 2)
@@ -150,18 +154,20 @@ def test_layers_that_look_no_further_keep_their_angles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["deberta", "deberta-v2"])
-def test_distances_that_were_seen_mean_what_they_meant(name: str, tmp_path: Path) -> None:
+def test_relative_positions_up_to_the_longest_distance_stay_the_same(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     buckets = {"position_buckets": 8} if name == "deberta-v2" else {}
-    made = Longer(tmp_path, name, 2 * HAD, position_biased_input=False, **RELATIVE, **buckets)
-    assert "tokens more than 40 apart count as so far apart" in made.said[0] and "interpolated" not in made.said[0]
+    made = Longer(caplog, tmp_path, name, 2 * HAD, position_biased_input=False, **RELATIVE, **buckets)
+    assert "distances over 40 count as 40" in made.log[0] and "interpolated" not in made.log[0]
     assert made.has_the_same_weights() and not made.tables
     input_ids = torch.randint(5, 120, (2, HAD))
     torch.testing.assert_close(logits_of(made.model, input_ids), logits_of(made.before, input_ids))
     assert logits_of(made.model, torch.randint(5, 120, (2, 2 * HAD))).isfinite().all()
 
 
-def test_what_is_measured_rather_than_learned_is_kept() -> None:
-    """I-BERT holds the ranges of its activations in buffers."""
+def test_buffers_are_kept() -> None:
+    """I-BERT stores the ranges of its activations in buffers."""
     model = AutoModelForMaskedLM.from_config(CONFIG_MAPPING["ibert"](**SMALL))
     ranges = {name: buffer for name, buffer in model.named_buffers() if name.endswith(("x_min", "x_max"))}
     for buffer in ranges.values():
@@ -171,17 +177,17 @@ def test_what_is_measured_rather_than_learned_is_kept() -> None:
     assert found["ibert.embeddings.position_ids"].shape == (1, 2 * HAD)
 
 
-def test_more_positions_than_rows_need(tmp_path: Path) -> None:
-    made = Longer(tmp_path, "bert", 16, "--model.overrides.max_position_embeddings=79")
+def test_more_positions_than_rows_need(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = Longer(caplog, tmp_path, "bert", 16, "--model.overrides.max_position_embeddings=79")
     ((old, new),) = made.tables
     torch.testing.assert_close(new[::2], old)
-    assert "the 40 positions" in made.said[0] and "become 79" in made.said[0]
+    assert "the 40 positions" in made.log[0] and "become 79" in made.log[0]
 
 
-def test_enough_positions_stay_as_they_are(tmp_path: Path) -> None:
+def test_sufficient_positions_stay_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("bert", "nomic_bert"):
-        made = Longer(tmp_path / name, name, HAD)
-        assert not made.said and not made.tables and made.has_the_same_weights()
+        made = Longer(caplog, tmp_path / name, name, HAD)
+        assert not made.log and not made.tables and made.has_the_same_weights()
         assert made.config.max_position_embeddings == HAD
         input_ids = torch.randint(5, 120, (2, HAD))
         assert torch.equal(logits_of(made.model, input_ids), logits_of(made.before, input_ids))
@@ -200,7 +206,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str]] = {
         (),
         r"rows.max_length: 80 is more than the 40 positions of .*cannot be interpolated; lower it to 40",
     ),
-    "a shape that cannot be": (
+    "an impossible shape": (
         "bert",
         {},
         ("--model.overrides.num_attention_heads=3",),
@@ -216,27 +222,29 @@ REFUSED: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("what", list(REFUSED))
-def test_what_cannot_be_is_one_clear_line(what: str, tmp_path: Path) -> None:
+def test_impossible_positions_are_refused(what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     name, changes, flags, message = REFUSED[what]
     with pytest.raises(ModelError, match=message):
-        Longer(tmp_path, name, 2 * HAD, *flags, **changes)
+        Longer(caplog, tmp_path, name, 2 * HAD, *flags, **changes)
 
 
 # --- from scratch ---
 
 
 @pytest.mark.parametrize(("name", "had", "first"), [("bert-tiny", 512, 0), ("roberta", 510, 2), ("eurobert", 8192, 0)])
-def test_from_scratch_there_are_as_many_as_rows_need(name: str, had: int, first: int) -> None:
-    said: list[str] = []
+def test_models_from_scratch_have_as_many_positions_as_rows_need(
+    name: str, had: int, first: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "mlm_dist")
 
     def configuration(*flags: str) -> Any:
-        return architecture(parse([f"--model.name_or_path={name}", *flags]), None, say=said.append)
+        return architecture(parse([f"--model.name_or_path={name}", *flags]))
 
     plain, found = configuration(), configuration("--rows.max_length=9000")
-    assert said == [f"rows.max_length: {name} gets 9,000 positions instead of {had:,}, learned from scratch"]
+    assert caplog.messages == [f"rows.max_length: {name} gets 9,000 positions instead of {had:,}, from scratch"]
     assert found.max_position_embeddings == 9000 + first
     changed = {key for key, value in found.to_dict().items() if value != plain.to_dict()[key]}
-    assert changed == {"max_position_embeddings"}, "angles that nothing was trained with stay as they are"
+    assert changed == {"max_position_embeddings"}, "angles of a model from scratch stay the same"
     with pytest.raises(ModelError, match=r"512 is too small for rows.max_length 9000"):
         configuration("--rows.max_length=9000", "--model.overrides.max_position_embeddings=512")
 
@@ -246,7 +254,7 @@ def test_from_scratch_there_are_as_many_as_rows_need(name: str, had: int, first:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Path:
-    """A checkpoint that has, as its tokenizer says, 24 positions."""
+    """A checkpoint with 24 positions; its tokenizer's model_max_length is 24."""
     folder = tmp_path_factory.mktemp("start")
     found = next(path for path in prepared_cache.iterdir() if (path / "tokenizer").is_dir())
     tokenizer = AutoTokenizer.from_pretrained(found / "tokenizer")
@@ -260,7 +268,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Pat
 
 
 def train(run: Path, start: Path, folder: Path, *flags: str, topology: str = "") -> launching.Ended:
-    """A run from that checkpoint on rows of 64; on one process, or on two of a topology."""
+    """A run from that checkpoint on rows of 64, on one process or on two of a topology."""
     source = (f"--corpus.source={folder}", f"--corpus.cache_dir={run.parent / 'cache'}", f"--output_dir={run}")
     model = (f"--model.name_or_path={start}", "--rows.max_length=64", "--export.verify=false")
     if topology:
@@ -273,7 +281,7 @@ def train(run: Path, start: Path, folder: Path, *flags: str, topology: str = "")
 
 
 @pytest.mark.slow
-def test_run_exports_what_loads_at_the_new_length(tmp_path: Path, start: Path, folder: Path) -> None:
+def test_exported_model_has_the_new_length(tmp_path: Path, start: Path, folder: Path) -> None:
     run = tmp_path / "run"
     ended = train(run, start, folder, "--optim.duration=2 steps")
     line = f"rows.max_length: the 24 positions of {start} become 64, linearly interpolated"
@@ -285,21 +293,22 @@ def test_run_exports_what_loads_at_the_new_length(tmp_path: Path, start: Path, f
     assert logits_of(model, **batch).isfinite().all()
     config = AutoConfig.from_pretrained(run / "model")
     assert max_positions(config) == 64
-    # Two updates have not moved them far from the line between the old ones.
+    # Two steps hardly move them from the line between the old ones.
     old = AutoModelForMaskedLM.from_pretrained(start).base_model.embeddings.position_embeddings.weight
     new = model.base_model.embeddings.position_embeddings.weight
     torch.testing.assert_close(new[[-64, -1]], old[[-24, -1]], atol=1e-3, rtol=0)
 
 
-def test_plan_tells_of_it(start: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_logs_the_interpolation(start: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mlm_dist")
     found = foresee(parse([f"--model.name_or_path={start}", "--rows.max_length=64"]))
-    assert f"the 24 positions of {start} become 64, linearly interpolated" in capsys.readouterr().out
+    assert f"the 24 positions of {start} become 64, linearly interpolated" in caplog.text
     assert max_positions(found.architecture) == 64
 
 
 @pytest.mark.slow
-def test_run_on_longer_rows_goes_on(tmp_path: Path, start: Path, folder: Path) -> None:
-    """And its model is validated at the length it has by now."""
+def test_run_on_longer_rows_resumes(tmp_path: Path, start: Path, folder: Path) -> None:
+    """Its model is then validated at its new length."""
     every = ("--optim.schedule=constant", "--logging.every=1")
     for name, parts in (("whole", (4,)), ("parts", (2, 4))):
         for steps in parts:
@@ -311,12 +320,12 @@ def test_run_on_longer_rows_goes_on(tmp_path: Path, start: Path, folder: Path) -
     assert len(whole) == 4 and whole == continued
     ended = launching.python("validate.py", f"--output_dir={tmp_path / 'parts'}")
     assert ended.returncode == 0, ended.output
-    assert "become 64" not in ended.output, "what the run exported has 64"
+    assert "become 64" not in ended.output, "the exported model has 64 positions"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("topology", ["cpu_2", "zero3"])
-def test_two_processes_stretch_as_one_does(topology: str, tmp_path: Path, start: Path, folder: Path) -> None:
+def test_two_processes_interpolate_as_one_does(topology: str, tmp_path: Path, start: Path, folder: Path) -> None:
     one, two = (tmp_path / name for name in ("one", "two"))
     for run, on in ((one, ""), (two, topology)):
         ended = train(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from models import architecture, build
 from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from mlm_dist import report

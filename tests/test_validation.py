@@ -15,6 +15,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from making import made_up_prose, made_up_text
+from models import architecture, build
 
 from mlm_dist.batches.loader import validation_batches
 from mlm_dist.batches.masking import Masker
@@ -32,7 +33,6 @@ from mlm_dist.evaluation.retrieval_tasks import halves, retrieval_tasks, title_a
 from mlm_dist.evaluation.search_probe import SearchProbe
 from mlm_dist.evaluation.validation import MASK_SEED, Validation, evaluate
 from mlm_dist.evaluation.validation_set import HeldOut, Spread
-from mlm_dist.model.build import architecture, build
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.prepare import prepare
 from mlm_dist.second_corpus import check

@@ -1,4 +1,4 @@
-"""Masks: which tokens are predicted and what is shown in their place, a function of (seed, epoch, sample, position)."""
+"""Masks: which tokens are predicted and what the model sees instead, a function of (seed, epoch, sample, position)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from mlm_dist import hashing
 from mlm_dist.batches import token_selection
-from mlm_dist.batches.token_selection import Words
+from mlm_dist.batches.token_selection import WordStarts
 from mlm_dist.config import MaskingConfig
 
 _REPLACE, _RANDOM_TOKEN = 0x2E91ACE, 0x70CE4
@@ -20,17 +20,17 @@ _TOGETHER = {"token": 1, "word": 4, "span": 20}
 
 @dataclass(frozen=True)
 class Masker:
-    """BERT's masking (Devlin et al., 2019, section 3.1), with counter-based randomness.
+    """BERT's masking (Devlin et al., 2019, section 3.1), with counter-based random numbers.
 
-    What is shown is decided for each predicted token, with whole words too, as BERT's whole-word masking does
-    (create_pretraining_data.py); for spans it is decided for all tokens of a span together, as SpanBERT does (Joshi et
-    al., 2020, section 3.1), each of them with a random token of its own.
+    Whether a predicted token is shown as the mask token, a random one or unchanged is decided for each token, also for
+    whole words, as in BERT's whole-word masking (create_pretraining_data.py). For spans it is decided once for all
+    tokens of a span, as in SpanBERT (Joshi et al., 2020, section 3.1); random tokens are drawn for each token.
 
     Args:
-        config: Probability, unit and shares.
+        config: Probabilities and unit.
         seed: The run's seed.
         mask_id: The mask token.
-        special_ids: Tokens that are never predicted and never shown in another's place.
+        special_ids: Tokens that are never predicted and never drawn as random tokens.
         vocab_size: Number of tokens.
     """
 
@@ -47,7 +47,7 @@ class Masker:
 
     @property
     def needs_words(self) -> bool:
-        """Whether it must be told where words begin."""
+        """Whether calls need to know where words begin."""
         return self.config.unit != "token"
 
     def __call__(
@@ -56,52 +56,52 @@ class Masker:
         epochs: np.ndarray,
         samples: np.ndarray,
         progress: np.ndarray | None = None,
-        words: Words | None = None,
+        words: WordStarts | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mask some rows.
+        """Mask rows.
 
         Args:
-            input_ids: [rows, length] tokens; special tokens, padding among them, are left alone.
+            input_ids: [rows, length] tokens; special tokens, including padding, stay the same.
             epochs: [rows] epoch of each row.
-            samples: [rows] number of each row in the corpus.
-            progress: [rows] place of each row in the run, 0 being the first sample and 1 the end, on which a rate that
-                changes depends; by default that of the first.
-            words: Where words begin, where `needs_words`.
+            samples: [rows] index of each row in the corpus.
+            progress: [rows] fraction of the run before each row, from 0 to 1, for a probability that changes; None uses
+                the first probability.
+            words: Where words and chunks begin, if `needs_words`.
 
         Returns:
-            The rows as the model shall see them, and [rows, length] booleans that say which tokens to predict. A row
-            with any ordinary token has at least one to predict.
+            [rows, length] the tokens that the model sees, and [rows, length] booleans, True for the tokens to predict:
+            at least one in each row with an ordinary token.
         """
         config = self.config
         eligible = self._is_ordinary.take(input_ids)  # type: ignore[attr-defined]
         row_keys = hashing.key(self.seed, epochs, samples)[:, None]
-        places = hashing.key(row_keys, np.arange(input_ids.shape[1])[None, :])  # [rows, length]
+        keys = hashing.key(row_keys, np.arange(input_ids.shape[1])[None, :])  # [rows, length]
 
         rates = self._rates(progress)
-        deciding = None  # places that decide what is shown, where these are not the predicted ones
+        deciding = None  # positions whose keys decide what is shown, if not the predicted ones
         if config.unit == "token":
-            predicted = token_selection.tokens(places, eligible, rates)
+            predicted = token_selection.tokens(keys, eligible, rates)
         else:
             assert words is not None
             if config.unit == "word":
-                predicted = token_selection.words(places, eligible, rates, words)
+                predicted = token_selection.words(keys, eligible, rates, words)
             else:
-                predicted, deciding = token_selection.spans(places, eligible, rates, words)
+                predicted, deciding = token_selection.spans(keys, eligible, rates, words)
 
         shown = input_ids.copy()
-        where = np.flatnonzero(predicted)
-        chosen, tokens = places.reshape(-1).take(where), input_ids.reshape(-1).take(where)
-        decisions = chosen if deciding is None else places.reshape(-1).take(deciding)
+        positions = np.flatnonzero(predicted)
+        chosen, tokens = keys.reshape(-1).take(positions), input_ids.reshape(-1).take(positions)
+        decisions = chosen if deciding is None else keys.reshape(-1).take(deciding)
         action = token_selection.uniform(hashing.mix(decisions ^ np.uint64(_REPLACE)))
         ordinary: np.ndarray = self._ordinary  # type: ignore[attr-defined]
         drawn = token_selection.uniform(hashing.mix(chosen ^ np.uint64(_RANDOM_TOKEN)))
         random = ordinary.take((drawn * len(ordinary)).astype(np.int64))
         tokens = np.where(action < config.mask + config.random, random, tokens)
-        shown.reshape(-1)[where] = np.where(action < config.mask, self.mask_id, tokens)
+        shown.reshape(-1)[positions] = np.where(action < config.mask, self.mask_id, tokens)
         return shown, predicted
 
     def _rates(self, progress: np.ndarray | None) -> float | np.ndarray:
-        """Chance of a token to be predicted, or [rows] that of each row's tokens."""
+        """Probability of a token to be predicted, or [rows] that of each row's tokens."""
         first, last = self.config.probability, self.config.final_probability
         if progress is None or last is None:
             return first

@@ -11,7 +11,7 @@ import torch
 
 from mlm_dist import hashing
 from mlm_dist.batches.shapes import VARYING, Rows, Shapes
-from mlm_dist.batches.token_selection import Words
+from mlm_dist.batches.token_selection import WordStarts
 
 IGNORED = -100
 
@@ -30,7 +30,7 @@ class Corruption(Protocol):
         epochs: np.ndarray,
         samples: np.ndarray,
         progress: np.ndarray | None = None,
-        words: Words | None = None,
+        words: WordStarts | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Corrupt rows, as a function of its seed and the epoch and number of each row.
 
@@ -145,7 +145,7 @@ def assemble(
         row = np.repeat(np.arange(num_rows), num_chunks)
         within = np.cumsum(lengths) - lengths - (np.cumsum(num_tokens) - num_tokens)[row]
         chunks = (row * width + within)[: int(num_chunks[:count].sum())]
-        words = Words(rows.words(wanted.samples), chunks)
+        words = WordStarts(rows.words(wanted.samples), chunks)
     shown[:count], predicted[:count] = corruption(
         input_ids[:count], wanted.epochs, wanted.samples, wanted.progress, words
     )

@@ -1,4 +1,4 @@
-"""The order of samples: a permutation per epoch with random access, computed and never stored."""
+"""The order of samples: a permutation per epoch with random access, computed instead of stored."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from mlm_dist import hashing
 
 ROUNDS = 6
-BLOCK = 4096  # positions that cost little more than one
+BLOCK = 4096  # positions computed together, which costs little more than one of them
 
 
 class SampleOrder:
     """The endless stream of samples: position p is sample `permutation(p mod N)` of epoch `p div N`.
 
-    Each epoch's permutation is a balanced Feistel network (Luby & Rackoff, 1988) over the next power of four, walked
-    until the value falls into [0, N) again (cycle walking; Black & Rogaway, 2002). Memory does not grow with N.
+    Each epoch's permutation is a balanced Feistel network (Luby & Rackoff, 1988) over the next power of four, applied
+    until the value is in [0, N) (cycle walking; Black & Rogaway, 2002). Memory does not grow with N.
 
     Args:
         num_samples: N, samples in an epoch, at least 1.
@@ -25,7 +25,7 @@ class SampleOrder:
 
     def __init__(self, num_samples: int, seed: int) -> None:
         if num_samples < 1:
-            raise ValueError("an order needs at least one sample")
+            raise ValueError("a sample order needs at least one sample")
         self.num_samples, self.seed = num_samples, seed
         self._half_bits = np.uint64(max(1, -(-(num_samples - 1).bit_length() // 2)))
         self._block = lru_cache(maxsize=4)(lambda i: self.at(np.arange(i * BLOCK, (i + 1) * BLOCK)))
@@ -39,15 +39,15 @@ class SampleOrder:
         Returns:
             epochs and samples, both [n], int64; samples in [0, num_samples).
         """
-        epochs, places = np.divmod(np.asarray(positions, np.int64), self.num_samples)
-        samples = np.empty_like(places)
+        epochs, offsets = np.divmod(np.asarray(positions, np.int64), self.num_samples)
+        samples = np.empty_like(offsets)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            samples[here] = self._permute(places[here].astype(np.uint64), int(epoch)).astype(np.int64)
+            samples[here] = self._permute(offsets[here].astype(np.uint64), int(epoch)).astype(np.int64)
         return epochs, samples
 
     def between(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `at`, of all positions in [start, stop); far cheaper where calls follow each other along the stream."""
+        """As `at`, for all positions in [start, stop); faster if calls follow each other along the stream."""
         blocks = [self._block(i) for i in range(start // BLOCK, max(start, stop - 1) // BLOCK + 1)]
         here = slice(start % BLOCK, start % BLOCK + max(0, stop - start))
         epochs, samples = (np.concatenate(parts)[here] for parts in zip(*blocks, strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlm_dist import __version__
 from mlm_dist.config import ModelConfig
-from mlm_dist.model.build import is_architecture
+from mlm_dist.model.architecture import is_architecture
 from mlm_dist.pages.formats import plural
 from mlm_dist.pages.record import Record
 from mlm_dist.pages.run_facts import run_facts

@@ -1,25 +1,28 @@
-"""Attention for training: the fastest exact way on the device at hand, behind one name in transformers' table."""
+"""Attention for training: the fastest exact implementation on each device, registered with transformers by one name."""
 
 from __future__ import annotations
 
-import warnings
+import functools
+import logging
 from typing import Any
 
 import torch
 from torch import nn
 
-from mlm_dist.model.dropout import RowDraws, only
+from mlm_dist.model.dropout import RowMasks, select
 
 NAME = "mlm_dist"
-MAX_LENGTH_ON_CPU = 2048  # beyond, the scores of a row take more memory than they save time
+MAX_LENGTH_ON_CPU = 2048  # in longer rows the memory of the scores costs more than they save
+
+logger = logging.getLogger(__name__)
 
 
-def install(model: Any, draws: RowDraws) -> None:
-    """Let a transformers model attend by `attend`, if it lets its attention be chosen.
+def install(model: Any, masks: RowMasks) -> None:
+    """Make a transformers model use `attend`, if its attention can be chosen.
 
     Args:
         model: The model.
-        draws: What decides on its dropout.
+        masks: Its dropout masks.
     """
     if not (model._supports_attention_backend and model.config._attn_implementation == "sdpa"):
         return
@@ -29,7 +32,7 @@ def install(model: Any, draws: RowDraws) -> None:
     AttentionMaskInterface.register(NAME, _mask)
     model.set_attn_implementation(NAME)
     for module in model.modules():
-        module.row_draws = draws
+        module.row_masks = masks
 
 
 def attend(
@@ -52,12 +55,12 @@ def attend(
         query: [rows, heads, length, size], as key and value.
         key: See query.
         value: See query.
-        attention_mask: What tokens see each other, for all but the variable-length kernel.
-        dropout: Of attention probabilities.
-        scaling: Of the scores.
-        sliding_window: Tokens each sees to either side, itself included.
-        cu_seq_lens_q: [chunks + 1] where chunks begin in the flattened rows; None where rows are not packed.
-        kwargs: What else the model hands through.
+        attention_mask: Which tokens attend to each other; unused by the variable-length kernel.
+        dropout: Dropout probability of the attention probabilities.
+        scaling: Factor of the scores; by default 1 / sqrt(size).
+        sliding_window: Number of tokens to either side that a token attends to, itself included.
+        cu_seq_lens_q: [chunks + 1] first position of each chunk in the flattened rows; None if rows are not packed.
+        kwargs: Further arguments of transformers' attention functions.
 
     Returns:
         [rows, length, heads, size], and no attention probabilities.
@@ -67,16 +70,17 @@ def attend(
         query, key, value = query.to(working), key.to(working), value.to(working)
     if query.device.type == "cpu" and _is_plain(module, query, key, value, attention_mask, kwargs):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        draws: RowDraws | None = getattr(module, "row_draws", None)  # missing where another model has this one's config
+        # Another model with the same transformers configuration has no masks.
+        masks: RowMasks | None = getattr(module, "row_masks", None)
         shape = torch.Size([*query.shape[:3], key.shape[2]])
-        keep = draws.keep(shape, dropout) if draws is not None and 0 < dropout < 1 else None
+        keep = masks.draw(shape, dropout) if masks is not None and 0 < dropout < 1 else None
         if keep is not None or dropout == 0:
-            products = _by_products if torch.compiler.is_compiling() else _OnCpu.apply
-            return products(query, key, value, attention_mask, keep, dropout, scale), None
+            attend_on_cpu = _plain_attention if torch.compiler.is_compiling() else _CpuAttention.apply
+            return attend_on_cpu(query, key, value, attention_mask, keep, dropout, scale), None
     if cu_seq_lens_q is not None and query.is_cuda:
-        found_by_kernel = _variable_length(query, key, value, dropout, scaling, sliding_window, cu_seq_lens_q)
-        if found_by_kernel is not None:
-            return found_by_kernel, None
+        attended = _variable_length(query, key, value, dropout, scaling, sliding_window, cu_seq_lens_q)
+        if attended is not None:
+            return attended, None
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     return sdpa_attention_forward(  # type: ignore[no-any-return]
@@ -85,15 +89,15 @@ def attend(
 
 
 def _mask(*, attention_mask: torch.Tensor | None = None, **given: Any) -> torch.Tensor | None:
-    """transformers' mask for scaled dot-product attention, without its look at whether there is any padding at all.
+    """transformers' mask for scaled dot-product attention, without its check whether the mask hides anything.
 
-    That look waits for the device in each forward pass, and micro-batches only come with a mask where there is some.
+    The check waits for the device in every forward pass, and micro-batches without padding have no mask.
     """
     from transformers.masking_utils import sdpa_mask
 
     may_skip = given.pop("allow_is_bidirectional_skip", False) and attention_mask is None
-    found: torch.Tensor | None = sdpa_mask(attention_mask=attention_mask, allow_is_bidirectional_skip=may_skip, **given)
-    return found
+    mask: torch.Tensor | None = sdpa_mask(attention_mask=attention_mask, allow_is_bidirectional_skip=may_skip, **given)
+    return mask
 
 
 def _is_plain(
@@ -104,7 +108,7 @@ def _is_plain(
     attention_mask: torch.Tensor | None,
     kwargs: dict[str, Any],
 ) -> bool:
-    """Whether nothing is asked for but scores, a mask, softmax and dropout, on rows whose scores fit into memory."""
+    """Whether attention is scores, a mask, softmax and dropout only, and the rows are short enough for the CPU."""
     is_causal = kwargs.get("is_causal")
     is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     return (
@@ -125,18 +129,14 @@ def _variable_length(
     sliding_window: int | None,
     cu_seq_lens: torch.Tensor,
 ) -> torch.Tensor | None:
-    """Attention inside chunks by flash attention of variable length; None where it cannot be had.
+    """Attention within chunks by the variable-length flash-attention kernel; None if the kernel cannot be used.
 
-    torch's kernel drops nothing (2.13 fixes its dropout at 0), so that with a dropout a mask does its work instead.
+    The kernel has no dropout (torch 2.13 fixes it at 0); attention with dropout uses a mask instead.
     """
     parameters = torch.backends.cuda.SDPAParams(query, key, value, None, dropout, False, False)
     if dropout > 0.0 or not torch.backends.cuda.can_use_flash_attention(parameters):
-        if not torch.compiler.is_compiling():  # a warning would cut what is compiled in two
-            warnings.warn(
-                "packed rows: this GPU, precision or an attention dropout over 0 leaves only attention with a mask, "
-                "which is slower; see rows.mode",
-                stacklevel=2,
-            )
+        if not torch.compiler.is_compiling():  # a warning would break the graph
+            _warn_of_slow_attention()
         return None
     from torch.nn.attention.varlen import varlen_attn
 
@@ -146,11 +146,19 @@ def _variable_length(
     attended: Any = varlen_attn(
         q, k, v, cu_seq_lens, cu_seq_lens, length, length, scale=scaling, window_size=(reach, reach)
     )
-    found: torch.Tensor = attended.view(rows, length, heads, size)
-    return found
+    by_row: torch.Tensor = attended.view(rows, length, heads, size)
+    return by_row
 
 
-def _by_products(
+@functools.cache  # once per process, not once per layer and step
+def _warn_of_slow_attention() -> None:
+    logger.warning(
+        "packed rows use attention with a mask, which is slower: this GPU or precision has no variable-length kernel, "
+        "or the attention dropout is over 0; set rows.mode to chunk, or the model's attention dropout to 0"
+    )
+
+
+def _plain_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -159,7 +167,7 @@ def _by_products(
     dropout: float,
     scale: float,
 ) -> torch.Tensor:
-    """What `_OnCpu` computes, written down plainly for the compiler, which fuses it and derives its backward pass."""
+    """The same as `_CpuAttention` in plain operations, which the compiler fuses and differentiates."""
     scores = query * scale @ key.transpose(2, 3)  # [rows, heads, length, length]
     if mask is not None:
         smallest = torch.finfo(scores.dtype).min
@@ -170,22 +178,22 @@ def _by_products(
     return (probabilities.to(value.dtype) @ value).transpose(1, 2)
 
 
-class _OnCpu(torch.autograd.Function):
-    """Attention by four batched products, its dropout drawn by row.
+class _CpuAttention(torch.autograd.Function):
+    """Attention as batched matrix products, with dropout masks drawn per row.
 
-    torch's flash attention for CPUs spends most of its time in a backward pass without matrix units, and takes no
-    dropout; its plain way copies the scores several times. This one is three to four times faster than either.
+    torch's flash attention for CPUs does not use matrix units in its backward pass and has no dropout; its math
+    implementation copies the scores several times. This one is three to four times faster than both.
     """
 
     @staticmethod
     def forward(ctx, query, key, value, mask, keep, dropout, scale):  # type: ignore[no-untyped-def]
         rows, heads, length, size = query.shape
-        # The scale goes with the query and the dropout's with the value, which are smaller than the scores.
+        # Query and value are scaled instead of the scores and the probabilities, because they are smaller.
         q, k, v = (states.reshape(rows * heads, length, size) for states in (query * scale, key, value))
         scores = torch.bmm(q, k.transpose(1, 2))  # [rows * heads, length, length]
         if mask is not None:
             by_row = scores.view(rows, heads, length, length)
-            # Not minus infinity: padding that sees nothing shall give anything but not-a-number.
+            # Not minus infinity, which gives NaN for padding that attends to nothing.
             smallest = torch.finfo(scores.dtype).min
             by_row.masked_fill_(~mask, smallest) if mask.dtype == torch.bool else by_row.add_(mask)
         probabilities = torch.softmax(scores, -1)
@@ -194,8 +202,8 @@ class _OnCpu(torch.autograd.Function):
             v = v / (1 - dropout)
         ctx.save_for_backward(q, k, v, probabilities, keep)
         ctx.scale, ctx.dropout, ctx.shape = scale, dropout, query.shape
-        found = torch.bmm(probabilities if keep is None else only(probabilities, keep), v)
-        return found.view(rows, heads, length, size).transpose(1, 2)
+        attended = torch.bmm(probabilities if keep is None else select(probabilities, keep), v)
+        return attended.view(rows, heads, length, size).transpose(1, 2)
 
     @staticmethod
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
@@ -203,13 +211,13 @@ class _OnCpu(torch.autograd.Function):
         gradient = gradient.transpose(1, 2).reshape(q.shape)
         of_probabilities = torch.bmm(gradient, v.transpose(1, 2))
         if keep is not None:
-            of_probabilities = only(of_probabilities, keep)
+            of_probabilities = select(of_probabilities, keep)
         of_scores = torch._softmax_backward_data(of_probabilities, probabilities, -1, probabilities.dtype)
-        kept = probabilities if keep is None else only(probabilities, keep)
+        kept = probabilities if keep is None else select(probabilities, keep)
         of_query = torch.bmm(of_scores, k).mul_(ctx.scale)
         of_key = torch.bmm(of_scores.transpose(1, 2), q)  # q is scaled already
         of_value = torch.bmm(kept.transpose(1, 2), gradient)
         if keep is not None:
             of_value.div_(1 - ctx.dropout)
-        found = (states.view(ctx.shape) for states in (of_query, of_key, of_value))
-        return (*found, None, None, None, None)
+        gradients = (states.view(ctx.shape) for states in (of_query, of_key, of_value))
+        return (*gradients, None, None, None, None)

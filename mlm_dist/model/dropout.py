@@ -1,6 +1,6 @@
-"""Dropout as a function of the row: the same whichever process, micro-batch or order a row is computed in.
+"""Dropout as a function of the row: equal for any process, micro-batch and order in which the row is computed.
 
-On the CPU it is also some ten times faster than torch's own, which draws one number after the other on one core.
+On the CPU it is also about ten times faster than torch's dropout, which draws all numbers on one core.
 """
 
 from __future__ import annotations
@@ -18,57 +18,57 @@ _WARM_UP = 12  # draws after which a small-fast-counting generator has mixed its
 _AS_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class RowDraws:
-    """What is kept, drawn for each row of a batch from a generator of its own.
+class RowMasks:
+    """Dropout masks, drawn for each row of a batch from a generator of its own.
 
-    One object serves a whole model. `begin` is called once a forward pass; from then on the n-th use of a row draws
-    from the generator of (the row's key, n).
+    One object serves a whole model. `begin` is called once per forward pass; the n-th mask of a row after it comes from
+    the generator of (the row's key, n).
     """
 
     def __init__(self) -> None:
         self._keys: torch.Tensor | None = None
-        # A tensor, for a compiled forward pass would take a number for a constant, and compile anew when it changes.
+        # A tensor, because a compiled forward pass takes a number for a constant and recompiles when it changes.
         self._uses = torch.zeros(1, dtype=torch.int64)
 
     def begin(self, keys: torch.Tensor | None) -> None:
-        """Take the rows of a forward pass.
+        """Set the rows of a forward pass.
 
         Args:
-            keys: [rows], int64, a random number for each row; None draws as torch does, from its global generator.
+            keys: [rows], int64, a random number for each row; None uses torch's global generator.
         """
         self._keys = keys
         self._uses.zero_()
 
-    def keep(self, shape: torch.Size, p: float) -> torch.Tensor | None:
-        """Which elements of a tensor stay: int8 of this shape, -1 (all bits set) with probability 1 - p, else 0.
+    def draw(self, shape: torch.Size, p: float) -> torch.Tensor | None:
+        """A mask of a shape: int8, -1 (all bits set) for elements to keep, with probability 1 - p, else 0.
 
         The probability is rounded to a multiple of 2^-16.
 
         Args:
-            shape: Its first dimension are the rows.
-            p: The chance of an element to be dropped.
+            shape: Its first dimension is the number of rows.
+            p: The probability of an element to be dropped.
 
         Returns:
-            None where rows cannot be told from the shape, or none were given.
+            None if the first dimension is not the number of rows, or no rows are set.
         """
         if self._keys is None or shape[0] != self._keys.shape[0]:
             return None
-        # What is compiled sees one operator, which it neither looks into nor leaves out nor puts into another order.
+        # The compiler sees an opaque operator, which it cannot trace into, remove or reorder.
         draw = _drawn if torch.compiler.is_compiling() else _draw
-        found: torch.Tensor = draw(self._keys, self._uses, shape, p)
-        return found
+        mask: torch.Tensor = draw(self._keys, self._uses, shape, p)
+        return mask
 
 
 def _draw(keys: torch.Tensor, uses: torch.Tensor, shape: Sequence[int], p: float) -> torch.Tensor:
-    """See `RowDraws.keep`; `uses`, [1], counts the calls since `begin`."""
+    """See `RowMasks.draw`; `uses`, [1], counts the calls since `begin`."""
     uses += 1
     (number,), generator = uses.numpy(), np.random.SFC64(0)
     size = math.prod(shape[1:])
     limit = np.uint16(min(round((1 - p) * _STEPS_OF_16_BITS), _STEPS_OF_16_BITS - 1))
     kept = np.empty((len(keys), size), bool)
     for row, key in zip(kept, keys.numpy().view(np.uint64), strict=True):
-        words = _stream(generator, np.array([key, number, 0, 1], np.uint64), -(-size // 4)).view(np.uint16)
-        np.less(words[:size], limit, out=row)
+        draws = _stream(generator, np.array([key, number, 0, 1], np.uint64), -(-size // 4)).view(np.uint16)
+        np.less(draws[:size], limit, out=row)
     return torch.from_numpy(np.negative(kept.view(np.int8))).view(*shape)
 
 
@@ -81,30 +81,30 @@ def _(keys: torch.Tensor, uses: torch.Tensor, shape: Sequence[int], p: float) ->
 
 
 def _stream(generator: np.random.SFC64, state: np.ndarray, count: int) -> np.ndarray:
-    """`count` 64-bit words of the generator of (key, number of this use); the last of the state is its counter."""
+    """`count` 64-bit random integers from a state: key, number of this use, 0, and the generator's counter."""
     generator.state = {"bit_generator": "SFC64", "state": {"state": state}, "has_uint32": 0, "uinteger": 0}
     generator.random_raw(_WARM_UP, output=False)
-    words: np.ndarray = generator.random_raw(count)
-    return words
+    draws: np.ndarray = generator.random_raw(count)
+    return draws
 
 
 class RowDropout(nn.Dropout):
-    """`nn.Dropout` that draws by row on the CPU; elsewhere, and where rows cannot be told, it is torch's own.
+    """`nn.Dropout` with masks per row on the CPU; on other devices, or without rows, it is torch's dropout.
 
     Args:
-        p: The chance of an element to be dropped.
-        draws: The model's.
+        p: The probability of an element to be dropped.
+        masks: The masks of the model.
     """
 
-    def __init__(self, p: float, draws: RowDraws) -> None:
+    def __init__(self, p: float, masks: RowMasks) -> None:
         super().__init__(p)
-        self._draws = draws
+        self._masks = masks
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """The input, some elements zero and the others scaled up so that the mean stays."""
+        """Zero some elements and scale the others so that the mean stays the same."""
         if not self.training or self.p == 0.0:
             return input
-        keep = self._draws.keep(input.shape, self.p) if input.device.type == "cpu" and self.p < 1.0 else None
+        keep = self._masks.draw(input.shape, self.p) if input.device.type == "cpu" and self.p < 1.0 else None
         if keep is None:
             return F.dropout(input, self.p, training=True)
         if torch.compiler.is_compiling():
@@ -113,18 +113,18 @@ class RowDropout(nn.Dropout):
         return dropped
 
 
-def only(values: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """The values where `keep` has all bits set, and zero elsewhere: a bitwise and, a fifth of the cost of a product."""
+def select(values: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """The values where `keep` has all bits set, else zero: a bitwise and, at a fifth of the cost of a product."""
     kind = _AS_INTEGERS[values.element_size()]
     return (values.contiguous().view(kind) & keep.to(kind)).view(values.dtype)
 
 
-def by_row(model: nn.Module, draws: RowDraws) -> None:
-    """Let every `nn.Dropout` of a model draw from `draws`."""
+def install(model: nn.Module, masks: RowMasks) -> None:
+    """Replace every `nn.Dropout` of a model by a `RowDropout` with these masks."""
     for module in model.modules():
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
-                setattr(module, name, RowDropout(child.p, draws))
+                setattr(module, name, RowDropout(child.p, masks))
 
 
 class _Dropped(torch.autograd.Function):
@@ -132,9 +132,9 @@ class _Dropped(torch.autograd.Function):
     def forward(ctx, values, keep, scale):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(keep)
         ctx.scale = scale
-        return only(values, keep).mul_(scale)
+        return select(values, keep).mul_(scale)
 
     @staticmethod
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
         (keep,) = ctx.saved_tensors
-        return only(gradient, keep).mul_(ctx.scale), None, None
+        return select(gradient, keep).mul_(ctx.scale), None, None

@@ -1,4 +1,4 @@
-"""Looking at what a model gives, and leaving it as it was."""
+"""Evaluation mode for the length of a block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside, there is no dropout and nothing is kept for a backward pass; behind, the model's mode is what it was."""
+    """Put a model into evaluation mode without gradients; its mode is restored afterwards."""
     was_training = model.training
     model.eval()
     try:

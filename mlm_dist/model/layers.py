@@ -1,4 +1,4 @@
-"""How deep in an encoder each parameter lies, for any architecture."""
+"""The encoder's layers, and the depth of each parameter, for any architecture."""
 
 from __future__ import annotations
 
@@ -9,52 +9,69 @@ from torch import nn
 from mlm_dist.errors import ModelError
 
 
-def depths(model: Any) -> dict[str, int]:
-    """{parameter: depth}: 0 for the embeddings, i for the i-th block, and one more than the last for the head.
+def encoder_layers(model: Any) -> list[nn.Module]:
+    """The encoder's layers, from the embeddings to the head; empty if the model keeps no list of layers.
 
-    The blocks are the longest list of modules in the base model; where several are as long (XLM keeps a list of each
-    kind of layer), the i-th of each belong together. What lies between embeddings and blocks counts with the
-    embeddings, what comes after the blocks with the head. An output matrix that is tied to the embeddings is one of
-    them, and layers that share their weights (ALBERT's) are one block.
+    Layers that share their weights (ALBERT) are one layer. An architecture that keeps a list for each part of its
+    layers (XLM) gives the attention and the feed-forward network of each layer, without the norms between them.
 
     Args:
-        model: A transformers model, its `base_model` somewhere in it.
+        model: A transformers model with a `base_model`.
+    """
+    return [module for parts in _layers(model.base_model) for module in parts if not isinstance(module, nn.LayerNorm)]
+
+
+def depths(model: Any) -> dict[str, int]:
+    """{parameter: depth}: 0 for the embeddings, i for the i-th layer, and one more than the last for the head.
+
+    Parameters between the embeddings and the first layer have depth 0, those behind the last layer belong to the head.
+    An output matrix tied to the embeddings has depth 0.
+
+    Args:
+        model: A transformers model with a `base_model`.
 
     Raises:
-        ModelError: It has no list of blocks.
+        ModelError: The model keeps no list of layers.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    base = model.base_model
-    lists = _outermost_lists(base)
-    num_blocks = max(map(len, lists), default=0)
-    if not num_blocks:
+    layers = _layers(model.base_model)
+    if not layers:
         raise ModelError(
             f"model.name_or_path: no list of layers was found in a {model.config.model_type} model; set "
             "optim.layer_lr_decay to 1.0 and optim.name to another one than muon"
         )
-    found: dict[str, int] = {}
-    for blocks in lists:
-        for i, block in enumerate(blocks if len(blocks) == num_blocks else ()):
-            found |= {names[id(parameter)]: i + 1 for parameter in block.parameters()}
-    of_blocks = set(found)
-    tables = embedding_tables(base)
-    before_blocks = True
-    for parameter in base.parameters():
+    in_layers = {
+        names[id(parameter)]: i + 1
+        for i, parts in enumerate(layers)
+        for module in parts
+        for parameter in module.parameters()
+    }
+    depth = dict(in_layers)
+    tables = embedding_tables(model.base_model)
+    before_layers = True
+    for parameter in model.base_model.parameters():
         name = names[id(parameter)]
-        if name in of_blocks:
-            before_blocks = False
-        elif before_blocks or id(parameter) in tables:
-            found[name] = 0
-    return {name: found.get(name, num_blocks + 1) for name in names.values()}
+        if name in in_layers:
+            before_layers = False
+        elif before_layers or id(parameter) in tables:
+            depth[name] = 0
+    return {name: depth.get(name, len(layers) + 1) for name in names.values()}
 
 
 def embedding_tables(model: nn.Module) -> set[int]:
-    """The ids of all tables that are looked things up in, rather than multiplied with."""
+    """The ids of the weights of all embeddings, which are looked up rather than multiplied with."""
     return {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
 
 
+def _layers(base_model: nn.Module) -> list[tuple[nn.Module, ...]]:
+    """The modules of each layer: the i-th of the longest list, or of every list that is as long (XLM)."""
+    lists = _outermost_lists(base_model)
+    num_layers = max(map(len, lists), default=0)
+    return list(zip(*(modules for modules in lists if len(modules) == num_layers), strict=True)) if num_layers else []
+
+
 def _outermost_lists(module: nn.Module) -> list[nn.ModuleList]:
-    found: list[nn.ModuleList] = []
+    lists: list[nn.ModuleList] = []
     for child in module.children():
-        found += [child] if isinstance(child, nn.ModuleList) else _outermost_lists(child)
-    return found
+        lists += [child] if isinstance(child, nn.ModuleList) else _outermost_lists(child)
+    return lists

@@ -1,4 +1,4 @@
-"""Cross-entropy of a vocabulary, summed, without a copy of the scores in fp32."""
+"""Cross-entropy over a vocabulary, summed over tokens, without a copy of all logits in fp32."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import torch
 from torch.nn import functional as F
 
 LN_2 = math.log(2)
-IGNORED = -100  # the label of a position that predicts nothing
-SCORES_AT_A_TIME = 1 << 18  # on the CPU: so many, in fp32, stay in a core's cache
+IGNORED = -100  # the label of a position that is not predicted
+BLOCK_LOGITS = 1 << 18  # logits per block on the CPU: in fp32 these fit into a core's cache
 
 
 def summed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood in nats, summed over all labels but IGNORED; a scalar in fp32.
+    """Negative log-likelihood in nats, summed over all labels but IGNORED: a scalar in fp32.
 
     Args:
-        logits: [n, vocabulary] scores in any precision; all sums are taken in fp32.
+        logits: [n, vocabulary] in any precision; sums are computed in fp32.
         labels: [n].
     """
-    if logits.device.type != "cpu" or torch.compiler.is_compiling():  # a compiler works in blocks by itself
+    if logits.device.type != "cpu" or torch.compiler.is_compiling():  # compilers make blocks of their own
         return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
-    found: torch.Tensor = _InBlocks.apply(logits, labels)  # type: ignore[no-untyped-call]
-    return found
+    loss: torch.Tensor = _BlockwiseCrossEntropy.apply(logits, labels)  # type: ignore[no-untyped-call]
+    return loss
 
 
-class _InBlocks(torch.autograd.Function):
-    """The same some rows at a time, so that what is in fp32 never leaves the cache.
+class _BlockwiseCrossEntropy(torch.autograd.Function):
+    """Cross-entropy over blocks of rows, so that fp32 values stay in the cache.
 
-    Powers of two stand for those of e, because torch takes them three times faster on CPUs.
+    It computes powers and logarithms to the base of 2, which torch does three times faster on CPUs than those of e.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         log_sums = torch.empty(len(logits), 1)  # to the base of 2
-        for here, scores in _blocks(logits):
+        for block, scores in _blocks(logits):
             largest = scores.amax(1, keepdim=True)
-            log_sums[here] = scores.sub_(largest).exp2_().sum(1, keepdim=True).log2_().add_(largest)
+            log_sums[block] = scores.sub_(largest).exp2_().sum(1, keepdim=True).log2_().add_(largest)
         counts = labels != IGNORED
         of_labels = logits.gather(1, labels.clamp(min=0)[:, None])[:, 0].float()
         ctx.save_for_backward(logits, labels, log_sums, counts)
@@ -48,18 +48,20 @@ class _InBlocks(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
         logits, labels, log_sums, counts = ctx.saved_tensors
         weights = (gradients[0] * counts)[:, None]  # [n, 1]
-        found = torch.empty_like(logits)
-        for here, scores in _blocks(logits):
-            probabilities = scores.sub_(log_sums[here]).exp2_()
+        of_logits = torch.empty_like(logits)
+        for block, scores in _blocks(logits):
+            probabilities = scores.sub_(log_sums[block]).exp2_()
             ones = probabilities.new_full((len(probabilities), 1), -1.0)
-            found[here] = probabilities.scatter_add_(1, labels[here, None].clamp(min=0), ones).mul_(weights[here])
-        return found, None
+            of_logits[block] = probabilities.scatter_add_(1, labels[block, None].clamp(min=0), ones).mul_(
+                weights[block]
+            )
+        return of_logits, None
 
 
 def _blocks(logits: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Some rows at a time: where they are, and their scores in fp32, to the base of 2; always in the same memory."""
-    size = max(1, SCORES_AT_A_TIME // logits.shape[1])
+    """Blocks of rows: their slice, and their logits in fp32, to the base of 2. All blocks use the same memory."""
+    size = max(1, BLOCK_LOGITS // logits.shape[1])
     memory = torch.empty(size, logits.shape[1])
     for i in range(0, len(logits), size):
-        here = slice(i, min(i + size, len(logits)))
-        yield here, memory[: here.stop - i].copy_(logits[here]).mul_(1 / LN_2)
+        block = slice(i, min(i + size, len(logits)))
+        yield block, memory[: block.stop - i].copy_(logits[block]).mul_(1 / LN_2)

@@ -1,4 +1,4 @@
-"""A masked-language model that computes logits where there is something to predict, and the loss as a sum."""
+"""A masked-language model that computes logits at masked positions only, and the loss as a sum."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from torch import nn
 
 from mlm_dist.model import attention, dropout, norms, packed_attention
 from mlm_dist.model.inference import evaluating
+from mlm_dist.model.layers import encoder_layers
 from mlm_dist.model.loss import summed_cross_entropy
 
 
 class MaskedLoss(NamedTuple):
-    """What a forward pass gives, on the model's device.
+    """The result of a forward pass, on the model's device.
 
     Args:
-        loss_sum: Negative log-likelihood in nats, summed over the predicted tokens, a scalar in fp32.
-        correct: [predicted] whether the likeliest token is the right one, never so where nothing is predicted; empty in
+        loss_sum: Negative log-likelihood in nats, summed over the predicted tokens: a scalar in fp32.
+        correct: [predicted] whether the most probable token is the true one, False at filled positions; empty in
             training.
     """
 
@@ -26,16 +27,16 @@ class MaskedLoss(NamedTuple):
 
 
 class MaskedLanguageModel(nn.Module):
-    """Any transformers masked-language model, its head applied to the masked positions only.
+    """A transformers masked-language model whose head is applied to the masked positions only.
 
-    The hidden states of the base model are replaced by those at the masked positions before the head sees them, which
-    works for every architecture whose head treats positions alike. Where a first trial shows that this one's does not,
-    the dense head is used and `masked_head` says False.
+    A hook replaces the hidden states of the base model by those at the masked positions. This works for every
+    architecture whose head treats all positions alike. The constructor compares both on a small batch; if they differ,
+    `masked_head` is False and the model computes all logits.
 
     Args:
-        model: A model with a `base_model` and a head that returns `logits`.
-        masked_head: False to compute all logits and pick the masked ones: same loss, more work.
-        packed: Whether rows hold several chunks, which must not see each other.
+        model: A transformers model with a `base_model` and a head that returns `logits`.
+        masked_head: False to compute all logits and select the masked ones: same loss, more work.
+        packed: Whether rows hold several chunks, which must not attend to each other.
 
     Raises:
         ModelError: Rows are packed, and the architecture cannot keep chunks apart.
@@ -46,19 +47,20 @@ class MaskedLanguageModel(nn.Module):
         self.model = model
         self.masked_head = False
         self._positions: torch.Tensor | None = None
-        self._draws = dropout.RowDraws()
-        dropout.by_row(model, self._draws)
-        attention.install(model, self._draws)
+        self._masks = dropout.RowMasks()
+        dropout.install(model, self._masks)
+        attention.install(model, self._masks)
         norms.lower_norms(model)
         self._packed = packed_attention.fit(model) if packed else None
         if masked_head and model.base_model is not model:
             model.base_model.register_forward_hook(self._keep_masked)
             self.masked_head = _same_logits(self)
-        # Which layers FSDP2 wraps one by one; it looks for this name.
-        self._no_split_modules = model._no_split_modules
-        # Each tied one once; taken here, for a sharded parameter has no size of its own.
+        # FSDP2 shards modules of these classes one by one. transformers' own value names embeddings for some
+        # architectures, and classes that a masked-language model lacks for others.
+        self._no_split_modules = sorted({type(layer).__name__ for layer in encoder_layers(model)})
+        # Tied parameters count once. Computed here, because a sharded parameter does not know its full size.
         self.num_parameters = sum(parameter.numel() for parameter in self.parameters())
-        self.train()  # a loaded checkpoint comes in evaluation mode, its dropout off
+        self.train()  # a loaded checkpoint is in evaluation mode
 
     def forward(
         self,
@@ -73,15 +75,14 @@ class MaskedLanguageModel(nn.Module):
 
         Args:
             input_ids: [rows, length] with masks in place.
-            attention_mask: [rows, length], 1 for tokens and 0 for padding; None where nothing is padded or rows are
-                packed.
-            positions: [predicted] places of the predicted tokens in the flattened rows.
-            labels: [predicted] their true tokens; -100, the loss's ignore_index, where `positions` only fills up.
-            cu_seq_lens: [chunks + 1], int32, where each window begins in the flattened rows, and their end, padding
-                being a window too; None where no row holds several.
-            row_keys: [rows], int64, what each row's dropout depends on; None draws from torch's global generator.
+            attention_mask: [rows, length], 1 for tokens and 0 for padding; None if rows have no padding or are packed.
+            positions: [predicted] positions of the predicted tokens in the flattened rows.
+            labels: [predicted] their true tokens; -100, the loss's ignore_index, for positions that fill the list.
+            cu_seq_lens: [chunks + 1], int32, the first position of each chunk in the flattened rows, and their end;
+                padding is a chunk too. None if no row holds several chunks.
+            row_keys: [rows], int64, seeds of each row's dropout; None uses torch's global generator.
         """
-        self._draws.begin(row_keys)
+        self._masks.begin(row_keys)
         return self.loss(input_ids, attention_mask, positions, labels, cu_seq_lens)
 
     def loss(
@@ -92,10 +93,10 @@ class MaskedLanguageModel(nn.Module):
         labels: torch.Tensor,
         cu_seq_lens: torch.Tensor | None,
     ) -> MaskedLoss:
-        """As `forward`, dropout begun: what can be compiled as a whole."""
+        """As `forward`, after the seeds of dropout are set; model.compile: whole compiles this function."""
         logits = self.logits(input_ids, attention_mask, positions, cu_seq_lens)  # [predicted, vocabulary]
         loss_sum = summed_cross_entropy(logits, labels)
-        # In training nobody reads the accuracy, and an argmax over the vocabulary is not free.
+        # Training does not report accuracy, so it saves the argmax over the vocabulary.
         correct = labels.new_zeros(0, dtype=torch.bool) if self.training else logits.argmax(-1) == labels
         return MaskedLoss(loss_sum, correct)
 
@@ -106,10 +107,10 @@ class MaskedLanguageModel(nn.Module):
         positions: torch.Tensor,
         cu_seq_lens: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """[predicted, vocabulary] scores at `positions`."""
+        """[predicted, vocabulary] logits at `positions`."""
         arguments = {"input_ids": input_ids, "attention_mask": attention_mask}
         if cu_seq_lens is not None:
-            assert self._packed is not None, "packed rows for a model that was not made for them"
+            assert self._packed is not None, "packed rows need MaskedLanguageModel(packed=True)"
             arguments = self._packed.arguments(input_ids, cu_seq_lens)
         self._positions = positions if self.masked_head else None
         try:
@@ -131,7 +132,7 @@ class MaskedLanguageModel(nn.Module):
 
 
 def has_unused(model: nn.Module) -> bool:
-    """Whether a backward pass leaves some parameter without a gradient; the model's gradients are dropped."""
+    """Whether a backward pass leaves a parameter without a gradient; existing gradients are lost."""
     batch = torch.arange(16).reshape(2, 8) % 5
     device = next(model.parameters()).device
     model(
@@ -143,7 +144,7 @@ def has_unused(model: nn.Module) -> bool:
 
 
 def _same_logits(wrapped: MaskedLanguageModel) -> bool:
-    """Whether the masked head gives what the dense one gives, on a small batch of arbitrary tokens."""
+    """Whether the masked head gives the logits of the dense one, on a small batch of arbitrary tokens."""
     model = wrapped.model
     wrapped.masked_head = True
     device = next(model.parameters()).device

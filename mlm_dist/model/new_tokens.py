@@ -1,4 +1,4 @@
-"""Tokens that are new to a checkpoint: what the model knows of them before it has seen any."""
+"""Initial embeddings of tokens that a checkpoint's vocabulary lacks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from torch.nn import functional as F
 
 @torch.no_grad()
 def start_from_pieces(model: Any, pieces: Mapping[int, Sequence[int]]) -> None:
-    """Make every new token the mean of its pieces, in the input embedding, the output embedding and the output bias.
+    """Set each new token to the mean of its pieces, in the input embedding, the output embedding and the output bias.
 
-    So its first logit is the mean of its pieces' logits, as the output layer is linear. Of the ways to start that were
-    compared, this is the plain one that works (AdaLM, Yao et al., 2021, https://arxiv.org/abs/2106.13474; Hewitt, 2021,
-    on why a random start is a bad one).
+    Its first logit is then the mean of its pieces' logits, because the output layer is linear. The method is that of
+    AdaLM (Yao et al., 2021, https://arxiv.org/abs/2106.13474); Hewitt, 2021, explains what random vectors do instead.
 
     Args:
-        model: A transformers masked-language model, its vocabulary large enough, not yet wrapped.
-        pieces: {id: ids of the pieces}; pieces must not be new themselves.
+        model: A transformers masked-language model with a vocabulary that holds the new tokens, not wrapped yet.
+        pieces: {id: ids of the pieces}; no piece is a new token itself.
     """
     if not pieces:
         return
@@ -34,7 +33,7 @@ def start_from_pieces(model: Any, pieces: Mapping[int, Sequence[int]]) -> None:
 def _per_token(model: Any) -> list[torch.Tensor]:
     """Every tensor of the model that has a row for each token, tied ones once."""
     output = model.get_output_embeddings()
-    found = [model.get_input_embeddings().weight]
+    tensors = [model.get_input_embeddings().weight]
     if output is not None:
-        found += [output.weight] + ([output.bias] if getattr(output, "bias", None) is not None else [])
-    return list({tensor.data_ptr(): tensor for tensor in found}.values())
+        tensors += [output.weight] + ([output.bias] if getattr(output, "bias", None) is not None else [])
+    return list({tensor.data_ptr(): tensor for tensor in tensors}.values())

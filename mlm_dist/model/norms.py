@@ -1,4 +1,4 @@
-"""Under autocast, norms hand on what the next product would be given anyway."""
+"""Norms that return their result in autocast's precision."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from torch import nn
 
 
 def lower_norms(model: Any) -> None:
-    """Let a model's norms return bf16 or fp16 under autocast; what they compute inside stays fp32.
+    """Make a model's norms return bf16 or fp16 under autocast; they still compute in fp32.
 
-    Autocast leaves a norm's result in fp32, and each product that reads it then makes a copy of its own, three of them
-    in front of query, key and value. The norm of the embeddings stays as it is: where layers normalise first, what it
-    returns is the sum that all layers add to. Where they normalise last, as BERT does, a norm's result is that sum,
-    which so goes from layer to layer in the lower precision, as it does under DeepSpeed.
+    Autocast leaves the result of a norm in fp32, and every product that reads it makes a copy in the lower precision:
+    three of them for query, key and value. The norm of the embeddings keeps fp32, because in pre-norm models its result
+    is the residual stream that all layers add to. In post-norm models such as BERT the result of each norm is that
+    stream, which so passes between layers in the lower precision, as it does under DeepSpeed.
 
     Args:
         model: A transformers model with a `base_model`.
     """
-    kinds = (nn.LayerNorm, nn.RMSNorm)
     embeddings = getattr(model.base_model, "embeddings", None)
-    spared = set() if embeddings is None else set(embeddings.modules())
+    in_fp32 = set() if embeddings is None else set(embeddings.modules())
     for module in model.modules():
-        if isinstance(module, kinds) and module not in spared:
+        if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and module not in in_fp32:
             module.register_forward_hook(_lower)
 
 
 def _lower(module: nn.Module, arguments: Any, output: torch.Tensor) -> torch.Tensor:
-    kind = output.device.type
-    return output.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else output
+    device = output.device.type
+    return output.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else output
