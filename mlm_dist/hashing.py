@@ -46,7 +46,7 @@ def key(*parts: int | np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1024)
 def _finalize(word: int) -> int:
-    """The finalizer of one word. Python is faster than numpy at single words; seeds and rounds recur, hence the cache."""
+    """The finalizer of one word. Python is faster than numpy here, and cached, because seeds and rounds recur."""
     word = ((word ^ (word >> 30)) * _FIRST) & _WORD
     word = ((word ^ (word >> 27)) * _SECOND) & _WORD
     return word ^ (word >> 31)

@@ -10,8 +10,8 @@ from pathlib import Path
 from mlm_dist.batches.mixture import MixedOrder
 from mlm_dist.batches.order import SampleOrder
 from mlm_dist.config import Config, value_of
+from mlm_dist.corpus import sources
 from mlm_dist.corpus.rows import RowTable
-from mlm_dist.corpus.sources import source_files
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError, CorpusError
 from mlm_dist.prepare import prepare
@@ -27,8 +27,8 @@ def check(config: Config) -> None:
     """
     for key in (VALIDATED, REPLAYED):
         if value_of(config, key) is not None:
-            with _by_its_name(key):
-                source_files.refuse_unknown(value_of(config, key))
+            with _as_config_error():
+                sources.recognize(value_of(config, key), key)
 
 
 def to_validate(config: Config, corpus: PreparedCorpus) -> tuple[PreparedCorpus, RowTable]:
@@ -69,8 +69,8 @@ def _prepare(config: Config, key: str, corpus: PreparedCorpus, validation_fracti
     documents = dataclasses.replace(
         config.corpus, source=value_of(config, key), validation_fraction=validation_fraction, export=None
     )
-    with _by_its_name(key):
-        return prepare(dataclasses.replace(config, corpus=documents, tokenizer=tokenizer))
+    with _as_config_error():
+        return prepare(dataclasses.replace(config, corpus=documents, tokenizer=tokenizer), key)
 
 
 def _not_empty(key: str, corpus: PreparedCorpus, split: str) -> RowTable:
@@ -82,9 +82,9 @@ def _not_empty(key: str, corpus: PreparedCorpus, split: str) -> RowTable:
 
 
 @contextlib.contextmanager
-def _by_its_name(key: str) -> Iterator[None]:
-    """What is said of a source inside is said of the second one."""
+def _as_config_error() -> Iterator[None]:
+    """Raise the errors of a source as config errors."""
     try:
         yield
     except CorpusError as error:
-        raise ConfigError(str(error).replace("corpus.source", key)) from None
+        raise ConfigError(str(error)) from None

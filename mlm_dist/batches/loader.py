@@ -107,7 +107,7 @@ def assemble(
         row = np.repeat(np.arange(num_rows), num_chunks)
         within = np.cumsum(lengths) - lengths - (np.cumsum(num_tokens) - num_tokens)[row]
         chunks = (row * width + within)[: int(num_chunks[:count].sum())]
-        words = Words(rows.words(samples), chunks)
+        words = Words(rows.word_starts(samples), chunks)
     shown[:count], predicted[:count] = masker(input_ids[:count], epochs, samples, progress, words)
 
     flat = np.flatnonzero(predicted)

@@ -114,6 +114,6 @@ class Spread:
         """See `Rows`."""
         return self._rows.chunks(self._chosen[indices])
 
-    def words(self, indices: np.ndarray) -> np.ndarray:
+    def word_starts(self, indices: np.ndarray) -> np.ndarray:
         """See `Rows`."""
-        return self._rows.words(self._chosen[indices])
+        return self._rows.word_starts(self._chosen[indices])
