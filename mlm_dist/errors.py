@@ -3,14 +3,14 @@
     MlmDistError
     ├── UserError          the input is wrong: one line that names the key or file and the remedy, exit code 2
     │   ├── ConfigError    a config key, its value, or two keys that contradict each other
-    │   ├── CorpusError    the documents, or where they come from
-    │   ├── ModelError     the model or the tokenizer, or the two together
-    │   ├── CheckpointError  a checkpoint is damaged, of another run, or cannot be written
-    │   └── TrainingError  training cannot go on: its numbers are not finite
-    ├── Interrupted        a signal ended the run after it was saved, exit code 75
-    └── PeerError          another process of this launch failed; that process tells the user why
+    │   ├── CorpusError    the documents or their source
+    │   ├── ModelError     the model or the tokenizer
+    │   ├── CheckpointError  a checkpoint is damaged, belongs to another run, or cannot be written
+    │   └── TrainingError  training cannot continue: its values are not finite
+    ├── Interrupted        a signal stopped the run after it was saved, exit code 75
+    └── PeerError          another process of this launch failed; its message says why
 
-Anything else that escapes a job is a fault of ours and keeps its traceback.
+Any other exception that leaves a job is a bug of this package and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class MlmDistError(Exception):
 
 
 class UserError(MlmDistError):
-    """The user's input is wrong. The message is one line: what is wrong, then the remedy."""
+    """The user's input is wrong. The message is one line: the problem, then the remedy."""
 
 
 class ConfigError(UserError):
@@ -29,7 +29,7 @@ class ConfigError(UserError):
 
 
 class CorpusError(UserError):
-    """The documents cannot be read, or do not suffice for what was asked."""
+    """The documents cannot be read, or there are too few of them."""
 
 
 class ModelError(UserError):
@@ -41,17 +41,17 @@ class CheckpointError(UserError):
 
 
 class TrainingError(UserError):
-    """Training cannot go on as it was set up."""
+    """Training cannot continue with these settings."""
 
 
 class Interrupted(MlmDistError):
-    """The run was asked to stop, and has saved itself. The message says how to go on."""
+    """A signal stopped the run after it saved a checkpoint. The message says how to resume."""
 
 
 class PeerError(MlmDistError):
-    """Another process failed first; its message is the one to read."""
+    """Another process failed first; its message explains why."""
 
 
 def reason(error: BaseException) -> str:
-    """The first line of a library's message, for use inside one of ours."""
+    """The first line of a library's error message, to quote in another message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever reads half of one."""
+"""Files that are written whole, locks, and hashes of content."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 
 def write_whole(path: Path, write: Callable[[Path], None], *, durable: bool = True) -> None:
-    """Let `write` fill a temporary neighbour of `path`, then put it in place in one step.
+    """Write a file to a temporary path beside `path`, then rename it, so that no reader sees a partial file.
 
     Args:
-        path: Where the file shall be.
-        write: Writes the file at the path it is given.
-        durable: Wait until the disk has it, so that a power cut leaves the old file or the new one.
+        path: The file to write or replace.
+        write: Writes the content to the path it is given.
+        durable: Wait until the disk has stored the file, so that a power failure leaves the old file or the new one.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -35,7 +35,7 @@ def write_whole(path: Path, write: Callable[[Path], None], *, durable: bool = Tr
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write bytes as a whole file."""
+    """Write bytes as a file, see `write_whole`."""
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(data)
@@ -44,17 +44,19 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True, indent: int | None = None) -> None:
-    """Write a JSON-like value as a whole file."""
+    """Write a JSON value as a file, see `write_whole`."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
-    # Names of files can hold bytes that are no UTF-8; they stand in the text as lone surrogates and must not stop us.
+    # File names may hold bytes that are not UTF-8. Python represents them as lone surrogates, which cannot be encoded.
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"), durable=durable)
 
 
 def lock(path: Path, *, wait: bool) -> Any:
-    """Hold a lock until its `release` is called or the process ends; on a disk without locks, hold nothing.
+    """Acquire a file lock, held until its `release` is called or the process ends.
+
+    On a disk that does not support locks, nothing is locked.
 
     Raises:
-        BlockingIOError: Another process holds it, and we do not wait.
+        BlockingIOError: Another process holds the lock and `wait` is false.
     """
     from filelock import FileLock, Timeout
 
@@ -64,7 +66,7 @@ def lock(path: Path, *, wait: bool) -> Any:
     except Timeout:
         raise BlockingIOError(f"{path} is locked") from None
     except (OSError, NotImplementedError):
-        pass  # such as a cloud drive that is mounted as a folder
+        pass  # for example a mounted cloud drive
     return held
 
 

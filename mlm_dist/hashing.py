@@ -6,19 +6,24 @@ from functools import lru_cache
 
 import numpy as np
 
-DROPOUT = 0xD20  # a part of the keys that dropout depends on, and apart from those of order and masks
+DROPOUT = 0xD20  # a part of dropout's keys that keeps them apart from the keys of order and masks
 # The constants of SplitMix64 (Steele, Lea & Flood, 2014).
-_GOLDEN, _FIRST, _SECOND, _WORD = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 2**64 - 1
+INCREMENT, _FIRST, _SECOND, _WORD = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 2**64 - 1
 
 
-def mix(values: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64, a bijection on 64-bit words; element by element."""
+def mix(values: np.ndarray, increment: int = INCREMENT) -> np.ndarray:
+    """Apply one step of SplitMix64, a bijection on 64-bit words, to each element.
+
+    Args:
+        values: uint64, of any shape.
+        increment: Added before the finalizer; 0 applies the finalizer alone, which maps 0 to 0.
+    """
     if not np.ndim(values):
-        return np.asarray(_fold(int(values), 0), np.uint64)
-    mixed: np.ndarray = values + np.uint64(_GOLDEN)
+        return np.asarray(_finalize((int(values) + increment) & _WORD), np.uint64)
+    mixed: np.ndarray = values + np.uint64(increment)
     shifted = mixed >> np.uint64(30)
     for shift, factor in ((27, _FIRST), (31, _SECOND)):
-        # In place: at the size of a batch most of the time would go to fetching new memory.
+        # In place: at the size of a batch, allocating new arrays would take most of the time.
         np.bitwise_xor(mixed, shifted, out=mixed)
         np.multiply(mixed, np.uint64(factor), out=mixed)
         np.right_shift(mixed, np.uint64(shift), out=shifted)
@@ -35,14 +40,13 @@ def key(*parts: int | np.ndarray) -> np.ndarray:
             for later in parts[i:]:
                 folded = mix(folded ^ np.asarray(later).astype(np.uint64))
             return folded
-        leading = _fold(leading, part)
+        leading = _finalize(((leading ^ (part & _WORD)) + INCREMENT) & _WORD)
     return np.asarray(leading, np.uint64)
 
 
 @lru_cache(maxsize=1024)
-def _fold(folded: int, part: int) -> int:
-    """What `mix` makes of one word: Python is faster at that than numpy, and seeds and rounds come again and again."""
-    mixed = ((folded ^ (part & _WORD)) + _GOLDEN) & _WORD
-    mixed = ((mixed ^ (mixed >> 30)) * _FIRST) & _WORD
-    mixed = ((mixed ^ (mixed >> 27)) * _SECOND) & _WORD
-    return mixed ^ (mixed >> 31)
+def _finalize(word: int) -> int:
+    """The finalizer of one word. Python is faster than numpy here, and cached, because seeds and rounds recur."""
+    word = ((word ^ (word >> 30)) * _FIRST) & _WORD
+    word = ((word ^ (word >> 27)) * _SECOND) & _WORD
+    return word ^ (word >> 31)

@@ -1,4 +1,4 @@
-"""Names of models and tokenizers: folders on this disk or repositories on the Hugging Face hub."""
+"""Names of models and tokenizers: folders on this disk or repositories on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ HUB_SECONDS = 5.0
 
 
 def require(name: str, key: str) -> str:
-    """The folder or hub name to load from, known to exist.
+    """Check that a folder or Hub repository exists, and return the path or name to load from.
 
-    The library would retry for most of a minute where there is no network; here the user hears of it in seconds.
+    Without a network the library retries for most of a minute; this check fails within `HUB_SECONDS`.
 
     Args:
-        name: What the config says.
-        key: The config key that says it.
+        name: The value in the config.
+        key: The config key, for messages.
 
     Raises:
-        ModelError: It is no folder, and the hub has no such model or cannot be reached and it was not loaded before.
+        ModelError: `name` is not a folder, and the Hub does not have it or cannot be reached and it is not in the
+            Hub's cache.
     """
     path = os.path.expanduser(name)
     if os.path.isdir(path):
@@ -33,7 +34,9 @@ def require(name: str, key: str) -> str:
         if not isinstance(try_to_load_from_cache(name, "config.json"), str):
             HfApi().model_info(name, timeout=HUB_SECONDS)
     except HFValidationError:
-        raise ModelError(f"{key}: {name} is neither a folder nor a possible name of a model") from None
-    except Exception as error:  # the library raises a dozen kinds for: no such name, no network, no permission
-        raise ModelError(f"{key}: {name} is no folder, and the hub does not give it ({reason(error)})") from None
+        raise ModelError(f"{key}: {name} is neither a folder nor a valid model name") from None
+    except Exception as error:  # the library raises many types for a missing name, no network or no permission
+        raise ModelError(
+            f"{key}: {name} is not a folder, and the Hub did not provide it ({reason(error)}); check the name"
+        ) from None
     return name

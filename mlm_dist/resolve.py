@@ -13,7 +13,7 @@ from mlm_dist import objectives
 from mlm_dist.batches.global_batch import spread
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.config import Config, Duration, to_dict
-from mlm_dist.corpus.sources import source_files
+from mlm_dist.corpus import sources
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.engine import conflicts, memory, trackers
@@ -199,6 +199,6 @@ def _check_sources(config: Config) -> None:
     ):
         if name is not None:
             try:
-                source_files.refuse_unknown(name)
+                sources.recognize(name, key)
             except CorpusError as error:
-                raise ConfigError(str(error).replace("corpus.source", key)) from None
+                raise ConfigError(str(error)) from None

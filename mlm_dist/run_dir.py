@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.save import disk_needed
-from mlm_dist.corpus.rendezvous import Meeting
+from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.errors import CheckpointError, ConfigError
 from mlm_dist.files import lock
 from mlm_dist.spec import Spec
@@ -90,11 +90,11 @@ class RunDir:
             PeerError: Rank 0 failed.
         """
         run_dir, launch = cls(spec.output_dir), spec.launch
-        meetings = Path(spec.corpus.documents.cache_dir).expanduser().absolute() / "meetings"
+        cache_dir = Path(spec.corpus.documents.cache_dir).expanduser().absolute()
         with contextlib.ExitStack() as claimed:
-            meeting = Meeting(meetings, launch.rank, launch.world_size, f"run directory {spec.output_dir}")
-            with meeting:
-                meeting.lead("claim", lambda: run_dir._claim(claimed, spec.shape.parameters, spec.checkpoint.num_kept))
+            purpose = f"run directory {spec.output_dir}"
+            with Rendezvous(cache_dir / "rendezvous", launch.rank, launch.world_size, purpose) as group:
+                group.lead("claim", lambda: run_dir._claim(claimed, spec.shape.parameters, spec.checkpoint.num_kept))
             yield run_dir
 
     def _claim(self, claimed: contextlib.ExitStack, num_parameters: int, num_kept: int) -> None:

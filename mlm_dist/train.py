@@ -20,6 +20,7 @@ from mlm_dist.batches.ramp import Ramp
 from mlm_dist.checkpoint import find
 from mlm_dist.checkpoint.restore import restore
 from mlm_dist.config import Config, flat, to_yaml
+from mlm_dist.console import text_of
 from mlm_dist.corpora import Corpora, load_or_prepare
 from mlm_dist.corpus import summary
 from mlm_dist.engine.launch import Launch
@@ -125,7 +126,7 @@ def write_records(run_dir: RunDir, spec: Spec, corpora: Corpora, engine: Engine)
     """Write resolved.yaml, start the trackers, and log what the corpus is; on rank 0."""
     run_dir.resolved.write_text(spec.to_yaml(), "utf-8")
     engine.start_trackers(flat(spec.written), run_dir.path.resolve().name, str(run_dir.path))
-    logger.info(summary.text(corpora.main.manifest, str(corpora.main.folder)))
+    logger.info(text_of(summary.table(corpora.main.manifest, str(corpora.main.folder))))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from making import made_up_text
 from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.token_selection import WordStarts
 from mlm_dist.config import MaskingConfig
-from mlm_dist.corpus import rows
-from mlm_dist.corpus.tokenizer import encoding, loading, training, word_starts
+from mlm_dist.corpus import packing
+from mlm_dist.corpus.tokenizer import loading, training, word_starts
+from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
 
 LENGTH = 128
 # Two of the collator's habits are not ours: a random token may be a special one, and a row may predict nothing. With
@@ -28,11 +29,11 @@ class Rows:
         texts = [made_up_text(i, 800).replace(".", "") for i in range(150)]
         self.tokenizer: Any = training.train("wordpiece", lambda: texts, 600, LENGTH)
         self.special = loading.special_tokens(self.tokenizer)
-        marked, lengths = encoding.Encoder(self.tokenizer, marking=True)(texts)
-        block = rows.window(marked, lengths, "chunk", LENGTH, self.special)
+        marked, lengths = BatchTokenizer(self.tokenizer, word_starts=True)(texts)
+        block = packing.make_rows(marked, lengths, "chunk", LENGTH, self.special)
         full = (block.input_ids != self.special.pad).all(1)
-        self.begins = block.input_ids[full] >= word_starts.BEGINS
-        self.ids = block.input_ids[full] & ~np.int32(word_starts.BEGINS)
+        self.begins = block.input_ids[full] >= word_starts.WORD_START
+        self.ids = block.input_ids[full] & ~np.int32(word_starts.WORD_START)
         self.begins[:, 1] = True  # a word that is cut counts as one
 
     def ours(self, unit: str, **config: Any) -> tuple[np.ndarray, np.ndarray]:

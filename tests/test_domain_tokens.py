@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +21,8 @@ from transformers import CONFIG_MAPPING, AutoModelForMaskedLM, BertForMaskedLM, 
 from mlm_dist.config import Config, parse
 from mlm_dist.corpus import row_shards, summary
 from mlm_dist.corpus.store import PreparedCorpus
-from mlm_dist.corpus.tokenizer import domain_tokens, encoding, loading, training
+from mlm_dist.corpus.tokenizer import domain_tokens, loading, training
+from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer, WordCache
 from mlm_dist.errors import ModelError
 from mlm_dist.prepare import prepare
 
@@ -201,27 +201,25 @@ def test_tokenizer_that_cannot_be_extended_is_refused(bases: dict[str, Any]) -> 
 
     for model in (models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"), models.BPE(end_of_word_suffix="</w>")):
         plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model), unk_token="[UNK]")
-        with pytest.raises(ModelError, match=r"^tokenizer\.add_domain_tokens: .* leave the key out"):
+        with pytest.raises(ModelError, match=r"^tokenizer\.add_domain_tokens: .* set the key to null"):
             domain_tokens.add(plain, DOMAIN, 5)
 
 
-def test_fast_encoder_agrees_with_domain_tokens(extended: Any) -> None:
+def test_fast_methods_agree_with_domain_tokens(extended: Any, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("nanotoken")
     new, _ = extended["wordpiece"]
-    encoder = encoding.Encoder(new)
-    assert encoder.fast is not None
+    tokenizer = BatchTokenizer(new)
+    assert tokenizer.fast is not None
     texts = [*DOMAIN, *others(WORDS), "kubernetes™ é\u0301kubernetes kubernetes_x"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        ids, _ = encoder(texts)
-    fast, _ = encoder.fast(texts)
+    ids, _ = tokenizer(texts)
+    assert tokenizer.fast is not None and not caplog.records
+    fast, _ = tokenizer.fast(texts)
     assert fast.tolist() == ids.tolist() == [i for text in texts for i in ids_of(new, text)]
-    by_words = encoding.ByWords.fit(new.backend_tokenizer)
-    assert by_words is not None and by_words(texts)[0].tolist() == ids.tolist()
+    word_cache = WordCache.fit(new.backend_tokenizer)
+    assert word_cache is not None and word_cache(texts)[0].tolist() == ids.tolist()
     for kind in ("bpe", "unigram"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert encoding.Encoder(extended[kind][0]).fast is None
+        assert BatchTokenizer(extended[kind][0]).fast is None
+    assert not caplog.records
 
 
 SMALL: dict[str, Any] = {

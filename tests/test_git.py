@@ -11,7 +11,8 @@ import pytest
 from making import run_git
 
 from mlm_dist.config import CorpusConfig
-from mlm_dist.corpus.sources import git, source_files
+from mlm_dist.corpus import sources
+from mlm_dist.corpus.sources import SourceFiles, git
 from mlm_dist.errors import CorpusError
 
 PATTERNS = ["**/*.md"]
@@ -72,9 +73,9 @@ def files_in(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-def acquire(address: str, cache: Path) -> source_files.Source:
+def acquire(address: str, cache: Path) -> SourceFiles:
     """The source with that address."""
-    return source_files.acquire(CorpusConfig(source=address, patterns=PATTERNS), cache)
+    return sources.acquire(CorpusConfig(source=address, patterns=PATTERNS), cache)
 
 
 def test_matching_files_of_the_default_branch_and_their_commit(remote: Remote, tmp_path: Path) -> None:

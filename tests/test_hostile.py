@@ -18,10 +18,10 @@ import pytest
 from making import made_up_text, run_git
 
 from mlm_dist.config import Config, CorpusConfig, parse
-from mlm_dist.corpus import documents
+from mlm_dist.corpus import documents, shards, sources
 from mlm_dist.corpus.markdown import cleaner
-from mlm_dist.corpus.readers import reader
-from mlm_dist.corpus.sources import git, source_files
+from mlm_dist.corpus.readers import Document, Dropped, json_lines
+from mlm_dist.corpus.sources import SourceFiles, git
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import CorpusError
 from mlm_dist.prepare import prepare
@@ -52,9 +52,9 @@ def tree(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def everything(source: source_files.Source, limit: int) -> list[reader.Document | reader.SetAside]:
+def everything(source: SourceFiles, limit: int) -> list[Document | Dropped]:
     """All a source has, of at most `limit` bytes each."""
-    return [found for shard in reader.shards(source) for found in reader.read(source, shard.parts, limit)]
+    return [found for shard in shards.shards(source) for found in shards.read(source, shard.parts, limit)]
 
 
 def test_only_front_matter_is_no_document(folder: Path, tmp_path: Path) -> None:
@@ -94,15 +94,15 @@ def test_line_of_200_mb_is_set_aside_within_little_memory(tmp_path: Path, name: 
         for _ in range(LINE // 1_000_000):
             file.write(b"words " * 166_667)
     named = name.startswith("named")
-    source = source_files.acquire(CorpusConfig(source=str(path if named else path.parent), patterns=["*"]), tmp_path)
-    work = reader.shards(source)
+    source = sources.acquire(CorpusConfig(source=str(path if named else path.parent), patterns=["*"]), tmp_path)
+    work = shards.shards(source)
     tracemalloc.start()
     try:
-        found = [one for shard in work for one in reader.read(source, shard.parts, 1_000_000)]
+        found = [one for shard in work for one in shards.read(source, shard.parts, 1_000_000)]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert [type(one) for one in found] == [reader.SetAside]
+    assert [type(one) for one in found] == [Dropped]
     assert "over 1 MB" in found[0].reason  # type: ignore[union-attr]
     assert peak < 20_000_000
 
@@ -111,11 +111,11 @@ def test_parquet_is_decoded_within_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     cells = [chr(ord("a") + i % 26) * 1_000_000 for i in range(128)]
     pq.write_table(pa.table({"text": cells}), path, use_dictionary=False, write_batch_size=1)  # in pages of 1 MB
-    source = source_files.acquire(CorpusConfig(source=str(path)), tmp_path)
+    source = sources.acquire(CorpusConfig(source=str(path)), tmp_path)
     before = pa.total_allocated_bytes()
     found, most = 0, 0
-    for shard in reader.shards(source):
-        for _ in reader.read(source, shard.parts, 2_000_000):
+    for shard in shards.shards(source):
+        for _ in shards.read(source, shard.parts, 2_000_000):
             found, most = found + 1, max(most, pa.total_allocated_bytes() - before)
     assert found == 128 and 0 < most < 40_000_000
 
@@ -123,22 +123,22 @@ def test_parquet_is_decoded_within_little_memory(tmp_path: Path) -> None:
 def test_parquet_cell_over_the_limit_is_no_python_object(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["x" * 50_000_000, "one"]}), path)
-    source = source_files.acquire(CorpusConfig(source=str(path)), tmp_path)
+    source = sources.acquire(CorpusConfig(source=str(path)), tmp_path)
     tracemalloc.start()
     try:
         found = everything(source, 1_000_000)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert found == [reader.SetAside("a.parquet#0.0", "over 1 MB"), reader.Document("a.parquet#0.1", "one")]
+    assert found == [Dropped("a.parquet#0.0", "over 1 MB"), Document("a.parquet#0.1", "one")]
     assert peak < 20_000_000
 
 
 def test_line_over_many_parts_is_not_searched_through_by_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "PART", 1000)
+    monkeypatch.setattr(json_lines, "PART_BYTES", 1000)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'"one"\n"' + b"x" * 1_000_000 + b'"\n"two"\n')
-    source = source_files.acquire(CorpusConfig(source=str(path)), tmp_path)
+    source = sources.acquire(CorpusConfig(source=str(path)), tmp_path)
     read = 0
 
     class Counted:
@@ -162,9 +162,9 @@ def test_line_over_many_parts_is_not_searched_through_by_each(tmp_path: Path, mo
             read += len(line)
             return line
 
-    monkeypatch.setattr(reader, "open", Counted, raising=False)
+    monkeypatch.setattr(json_lines, "open", Counted, raising=False)
     found = everything(source, 10_000)
-    said = [one.text if isinstance(one, reader.Document) else one.reason for one in found]
+    said = [one.text if isinstance(one, Document) else one.reason for one in found]
     assert sorted(said) == ["one", "over 0.01 MB", "two"]
     assert read < 5_000_000  # once by the part it begins in, and a part's length by each of the others
 
@@ -197,9 +197,9 @@ def test_files_that_vanish_while_the_folder_is_listed(tmp_path: Path, monkeypatc
             yield found
 
     monkeypatch.setattr(os, "walk", vanishing)
-    found = source_files.acquire(CorpusConfig(source=str(root)), tmp_path)
+    found = sources.acquire(CorpusConfig(source=str(root)), tmp_path)
     assert list(found.files) == ["b.md"]
-    assert found.set_aside == {
+    assert found.dropped == {
         "unreadable (No such file or directory)": ["a.md"],
         "unreadable folder (No such file or directory)": ["sub"],
     }
@@ -208,18 +208,18 @@ def test_files_that_vanish_while_the_folder_is_listed(tmp_path: Path, monkeypatc
 def test_vanishing_and_changing_files_are_in_the_manifest(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shards = reader.shards
+    cut = shards.shards
 
-    def later(source: source_files.Source) -> list[reader.Shard]:
-        work = shards(source)
+    def later(source: SourceFiles) -> list[shards.Shard]:
+        work = cut(source)
         (folder / "guide" / "01.rst").unlink()
         (folder / "guide" / "03.md").write_text("changed")
         return work
 
-    monkeypatch.setattr(reader, "shards", later)
+    monkeypatch.setattr(shards, "shards", later)
     manifest = prepare(config(folder, tmp_path / "cache")).manifest
     assert manifest["documents"]["kept"] == 28 and manifest["documents"]["found"] == 30
-    assert manifest["set_aside"] == {
+    assert manifest["dropped"] == {
         "changed while the corpus was being prepared": ["guide/03.md"],
         "unreadable (No such file or directory)": ["guide/01.rst"],
     }
@@ -241,7 +241,7 @@ def test_document_that_takes_too_long_to_clean_is_set_aside(
     (folder / "guide" / "slow.md").write_text("forever " * 100)
     manifest = prepare(config(folder, tmp_path / "cache")).manifest
     assert manifest["documents"]["kept"] == 30
-    assert manifest["set_aside"] == {"over 0.3 s to clean": ["guide/slow.md"]}
+    assert manifest["dropped"] == {"over 0.3 s to clean": ["guide/slow.md"]}
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def test_rows_come_from_both_tables(config: Config, corpus: PreparedCorpus) -> N
         taken = [table.take(np.array([i])) for table, i in tables]
         np.testing.assert_array_equal(rows.take(indices), np.concatenate(taken))
         np.testing.assert_array_equal(
-            rows.words(indices), np.concatenate([table.words(np.array([i])) for table, i in tables])
+            rows.word_starts(indices), np.concatenate([table.word_starts(np.array([i])) for table, i in tables])
         )
         lengths, counts = rows.chunks(indices)
         apart = [table.chunks(np.array([i])) for table, i in tables]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mlm_dist.batches.loader import MicroBatch, assemble
 from mlm_dist.batches.masking import Masker
 from mlm_dist.config import MaskingConfig
-from mlm_dist.corpus import rows
+from mlm_dist.corpus import packing, rows
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 from mlm_dist.errors import ModelError
 from mlm_dist.model.layers import depths, encoder_layers
@@ -60,7 +60,7 @@ def batch_of(folder: Path, mode: str, num_rows: int | None = None) -> tuple[Micr
     draw = np.random.default_rng(5)
     lengths = draw.integers(1, 40, 14)
     ids = draw.integers(5, 120, int(lengths.sum())).astype(np.int32)
-    rows.write(folder / "rows.arrow", LENGTH, [rows.window(ids, lengths, mode, LENGTH, SPECIAL)])
+    rows.write(folder / "rows.arrow", LENGTH, [packing.make_rows(ids, lengths, mode, LENGTH, SPECIAL)])
     table = rows.RowTable(pa.ipc.open_stream(pa.memory_map(str(folder / "rows.arrow"))).read_all(), LENGTH)
     samples = np.arange(len(table) if num_rows is None else num_rows)
     masker = Masker(MaskingConfig(), 0, SPECIAL.mask, SPECIAL.all, 120)

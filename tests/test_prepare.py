@@ -27,11 +27,12 @@ from rich.table import Table
 
 from mlm_dist import plan, runtime
 from mlm_dist.config import Config, CorpusConfig, parse
-from mlm_dist.corpus import documents, row_shards, store
-from mlm_dist.corpus.readers import reader
-from mlm_dist.corpus.rendezvous import Meeting
-from mlm_dist.corpus.sources import source_files
-from mlm_dist.corpus.store import CorpusStore, PreparedCorpus
+from mlm_dist.corpus import documents, file_records, row_shards, shards, sources
+from mlm_dist.corpus.readers import json_lines
+from mlm_dist.corpus.rendezvous import Rendezvous
+from mlm_dist.corpus.shard_store import ShardStore
+from mlm_dist.corpus.sources import SourceFiles
+from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.errors import CorpusError, ModelError, PeerError
 from mlm_dist.prepare import prepare
@@ -73,7 +74,7 @@ def times(folder: Path) -> dict[str, int]:
 
 def in_cache(cache: Path) -> set[str]:
     """The folders of prepared or half-prepared corpora."""
-    return {path.name for path in cache.iterdir() if path.is_dir()} - {"sources", "meetings"}
+    return {path.name for path in cache.iterdir() if path.is_dir()} - {"sources", "rendezvous"}
 
 
 def load(folder: Path) -> Any:
@@ -103,8 +104,8 @@ def test_figures_add_up(mixed: Path, tmp_path: Path) -> None:
     assert documents["dropped"] == {"binary": 1, "duplicate": 1, "empty": 2, "under 200 characters": 1}
     assert documents["found"] == documents["kept"] + sum(documents["dropped"].values())
     assert documents["train"] + documents["validation"] == 30 and documents["validation"] >= 1
-    assert manifest["source"]["files"] == 35 and manifest["source"]["set_aside"] == 1
-    assert {reason: sorted(paths) for reason, paths in manifest["set_aside"].items()} == {
+    assert manifest["source"]["files"] == 35 and manifest["source"]["dropped"] == 1
+    assert {reason: sorted(paths) for reason, paths in manifest["dropped"].items()} == {
         "binary": ["binary.md"],
         "duplicate": ["guide/01.rst"],
         "empty": ["blank.md", "empty.md"],
@@ -299,7 +300,7 @@ def test_corpus_that_the_disk_cannot_give_is_not_deleted(
         raise OSError(code, os.strerror(code), str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "sha256_of", fail)
+        patch.setattr(file_records, "sha256_of", fail)
         with pytest.raises(CorpusError, match=rf"^corpus\.cache_dir: cannot read .*{corpus.digest} "):
             prepare(config(folder, tmp_path / "cache"))
     assert times(corpus.folder) == before
@@ -415,7 +416,7 @@ def test_manifest_cannot_point_out_of_its_folder(folder: Path, tmp_path: Path) -
     for name in ("../outside", str(tmp_path / "cache" / "outside")):
         file = {"size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
         (corpus.folder / "manifest.json").write_text(json.dumps(manifest | {"files": {name: file}}))
-        assert CorpusStore(tmp_path / "cache", corpus.digest).find() is None
+        assert ShardStore(tmp_path / "cache", corpus.digest).find() is None
         prepare(config(folder, tmp_path / "cache"))
 
 
@@ -464,7 +465,7 @@ def test_half_a_corpus_in_its_place_is_not_taken(folder: Path, tmp_path: Path) -
     expected = prepare(config(folder, tmp_path / "expected"))
     place = tmp_path / "cache" / expected.digest
     shutil.copytree(expected.folder / "train", place / "train")
-    assert CorpusStore(tmp_path / "cache", expected.digest).find() is None
+    assert ShardStore(tmp_path / "cache", expected.digest).find() is None
     assert tree(prepare(config(folder, tmp_path / "cache")).folder) == tree(expected.folder)
 
 
@@ -500,12 +501,12 @@ def test_documents_depend_on_the_versions_of_the_libraries_that_make_them(
 ) -> None:
     version, cleaned = importlib.metadata.version, config(folder, tmp_path / "cache")
     plain = config(folder, tmp_path / "cache", "--corpus.clean=none").corpus
-    first, described, as_it_is = prepare(cleaned), documents.described(cleaned.corpus), documents.described(plain)
+    first, described, as_it_is = prepare(cleaned), documents.dependencies(cleaned.corpus), documents.dependencies(plain)
     for name in ("markdown-it-py", "mdit-py-plugins", "charset-normalizer"):
         with monkeypatch.context() as patch:
             patch.setattr(importlib.metadata, "version", lambda of, name=name: version(of) + "+1" * (of == name))
-            assert documents.described(cleaned.corpus) != described
-            assert (documents.described(plain) != as_it_is) == (name == "charset-normalizer")
+            assert documents.dependencies(cleaned.corpus) != described
+            assert (documents.dependencies(plain) != as_it_is) == (name == "charset-normalizer")
             if name == "markdown-it-py":
                 second = prepare(cleaned)
     assert second.digest != first.digest and not {*second.manifest["shards"]} & {*first.manifest["shards"]}
@@ -570,7 +571,7 @@ def test_documents_too_odd_for_files_are_still_counted(tmp_path: Path) -> None:
     corpus = prepare(config(root, tmp_path / "cache", "--corpus.patterns=*.jsonl"))
     assert corpus.manifest["documents"]["kept"] == 6
     assert corpus.manifest["documents"]["dropped"] == {"not JSON": 1, "under 200 characters": 2}
-    assert sum(map(len, corpus.manifest["set_aside"].values())) == 3
+    assert sum(map(len, corpus.manifest["dropped"].values())) == 3
 
 
 @pytest.mark.parametrize(
@@ -615,9 +616,9 @@ def test_cache_that_cannot_be_is_refused(folder: Path, tmp_path: Path, cache: st
         )
 
 
-def pieces(source: Path) -> list[reader.Shard]:
+def pieces(source: Path) -> list[shards.Shard]:
     """The pieces of work that the ranks share out."""
-    return reader.shards(source_files.acquire(CorpusConfig(source=str(source)), source.parent))
+    return shards.shards(sources.acquire(CorpusConfig(source=str(source)), source.parent))
 
 
 @pytest.fixture(scope="module")
@@ -683,13 +684,13 @@ def test_file_that_grows_between_two_ranks_is_cut_by_both_alike(
         for i, text in enumerate(texts):
             (path.parent / f"{i}.md").write_text(text)
         path.write_text(texts[0])
-    monkeypatch.setattr(reader, "SMALL_SHARD", 10_000)
-    monkeypatch.setattr(reader, "PART", 5_000)
-    ranks, cut = threading.local(), reader.shards
-    works: dict[int, list[reader.Shard]] = {}
+    monkeypatch.setattr(shards, "SMALL_SHARD", 10_000)
+    monkeypatch.setattr(json_lines, "PART_BYTES", 5_000)
+    ranks, cut = threading.local(), shards.shards
+    works: dict[int, list[shards.Shard]] = {}
     both = threading.Barrier(2, timeout=60)
 
-    def shards(source: source_files.Source) -> list[reader.Shard]:
+    def in_turn(source: SourceFiles) -> list[shards.Shard]:
         if ranks.rank == 0:
             works[0] = cut(source)
         both.wait()
@@ -708,7 +709,7 @@ def test_file_that_grows_between_two_ranks_is_cut_by_both_alike(
         except Exception as error:
             return error
 
-    monkeypatch.setattr(reader, "shards", shards)
+    monkeypatch.setattr(shards, "shards", in_turn)
     monkeypatch.setattr(runtime, "rank_and_world_size", lambda: (ranks.rank, 2))
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(live, range(2)))
@@ -719,7 +720,7 @@ def test_file_that_grows_between_two_ranks_is_cut_by_both_alike(
     else:
         assert isinstance(ended[0], PreparedCorpus) and isinstance(ended[1], PreparedCorpus), ended
         assert ended[0].folder == ended[1].folder
-        assert ended[0].manifest["set_aside"] == {"changed while the corpus was being prepared": ["x.md"]}
+        assert ended[0].manifest["dropped"] == {"changed while the corpus was being prepared": ["x.md"]}
 
 
 def test_killed_processes_go_on_at_the_finished_shards(large: Path, tmp_path: Path) -> None:
@@ -770,14 +771,14 @@ def files(folder: Path, pattern: str) -> int:
 @pytest.mark.parametrize("moment", ["before any work", "after its own work"])
 def test_process_that_falls_behind_is_no_fault(folder: Path, large: Path, tmp_path: Path, moment: str) -> None:
     source, cache = folder if moment == "before any work" else large, tmp_path / "cache"
-    theirs = Meeting(cache, 1, 2).share([piece.size for piece in pieces(source)])
+    theirs = Rendezvous(cache, 1, 2).share([piece.size for piece in pieces(source)])
     assert bool(theirs) == (source == large)
     processes = two_processes(source, cache, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     late = processes[1]
     try:
         # Of the small corpus there is one piece of work, for rank 0; of the large one rank 1 has every other.
         pattern, wanted = (
-            ("meetings/*/plan.json", 1) if source == folder else ("*.partial/validation/*.arrow", len(theirs))
+            ("rendezvous/*/start.json", 1) if source == folder else ("*.partial/validation/*.arrow", len(theirs))
         )
         patience = time.monotonic() + 40
         while files(cache, pattern) < wanted and time.monotonic() < patience:

@@ -14,8 +14,9 @@ import pytest
 from making import made_up_text
 
 from mlm_dist.config import CorpusConfig
-from mlm_dist.corpus.readers import reader, text_encoding
-from mlm_dist.corpus.sources import source_files
+from mlm_dist.corpus import shards, sources
+from mlm_dist.corpus.readers import Document, Dropped, json_lines, text_encoding
+from mlm_dist.corpus.sources import SourceFiles, source_files
 
 GERMAN = (
     "Über die Straße läuft ein Fuchs, während die Gäste draußen Äpfel und Nüsse essen. Später hören sie, daß der "
@@ -28,17 +29,17 @@ FRENCH = (
 )
 
 
-def acquire(root: Path) -> source_files.Source:
+def acquire(root: Path) -> SourceFiles:
     """A folder of files of any kind."""
-    return source_files.acquire(CorpusConfig(source=str(root), patterns=["*"]), root.parent)
+    return sources.acquire(CorpusConfig(source=str(root), patterns=["*"]), root.parent)
 
 
-def read(path: Path, content: bytes) -> list[reader.Document | reader.SetAside]:
+def read(path: Path, content: bytes) -> list[Document | Dropped]:
     """What a folder with one such file holds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     source = acquire(path.parent)
-    return [found for shard in reader.shards(source) for found in reader.read(source, shard.parts, 1_000_000)]
+    return [found for shard in shards.shards(source) for found in shards.read(source, shard.parts, 1_000_000)]
 
 
 @pytest.mark.parametrize("text", ["plain", "", "Größe \U0001f600 日本語", "a\r\nb\tc\n", "\u200bzero width", "e\u0301"])
@@ -98,8 +99,8 @@ def test_encoding_is_sought_where_the_text_is_no_ascii(tmp_path: Path, name: str
     texts = [head, tail, "plain end"] if name == "a.json" else [head + tail]
     content = (json.dumps(texts, ensure_ascii=False) if name == "a.json" else texts[0]).encode(encoding)
     found = read(tmp_path / "d" / name, content)
-    assert [one.text for one in found if isinstance(one, reader.Document)] == texts
-    said = {one.encoding for one in found if isinstance(one, reader.Document)}
+    assert [one.text for one in found if isinstance(one, Document)] == texts
+    said = {one.encoding for one in found if isinstance(one, Document)}
     assert said == {"utf-8"} if encoding == "utf-8" else not said & {"utf-8", "ascii", "replaced"}
 
 
@@ -115,15 +116,15 @@ def test_one_bad_byte_costs_no_other_letter_and_is_said(tmp_path: Path, name: st
     path = tmp_path / "d" / name
     path.parent.mkdir()
     path.write_bytes(content.encode().replace(b"bad", b"b\xffd"))
-    source = source_files.acquire(
+    source = sources.acquire(
         CorpusConfig(source=str(path.parent if name == "a.md" else path), patterns=["*"]), tmp_path
     )
-    found = [one for shard in reader.shards(source) for one in reader.read(source, shard.parts, 1_000_000)]
+    found = [one for shard in shards.shards(source) for one in shards.read(source, shard.parts, 1_000_000)]
     texts[place] = texts[place].replace("bad", "b\N{REPLACEMENT CHARACTER}d")
     expected = [(text, "replaced" if i == place else "utf-8") for i, text in enumerate(texts)]
     if name == "a.md":
         expected = [("\n".join(texts), "replaced")]
-    said = [(one.text, one.encoding) for one in found if isinstance(one, reader.Document)]
+    said = [(one.text, one.encoding) for one in found if isinstance(one, Document)]
     assert sorted(said) == sorted(expected)
 
 
@@ -135,9 +136,9 @@ def test_damaged_utf16_is_no_text_full_of_zeros(tmp_path: Path, records: bool, m
     path = tmp_path / "d" / "a.txt"
     path.parent.mkdir()
     path.write_bytes(mark + (GERMAN + "!").encode("utf-16-le") + end)
-    source = source_files.acquire(CorpusConfig(source=str(path if records else path.parent), patterns=["*"]), tmp_path)
-    (found,) = (one for shard in reader.shards(source) for one in reader.read(source, shard.parts, 1_000_000))
-    assert isinstance(found, reader.Document) and found.encoding == "replaced"
+    source = sources.acquire(CorpusConfig(source=str(path if records else path.parent), patterns=["*"]), tmp_path)
+    (found,) = (one for shard in shards.shards(source) for one in shards.read(source, shard.parts, 1_000_000))
+    assert isinstance(found, Document) and found.encoding == "replaced"
     assert found.text.rstrip("\N{REPLACEMENT CHARACTER}") == GERMAN + "!"
 
 
@@ -145,41 +146,41 @@ def test_damaged_utf16_is_no_text_full_of_zeros(tmp_path: Path, records: bool, m
 def test_utf32_with_byte_order_mark(tmp_path: Path, mark: bytes) -> None:
     content = mark + GERMAN.encode("utf-32-le" if mark == codecs.BOM_UTF32_LE else "utf-32-be")
     assert text_encoding.decode(content) == (GERMAN, "utf-32")
-    assert read(tmp_path / "d" / "a.md", content) == [reader.Document("a.md", GERMAN, "utf-32")]
+    assert read(tmp_path / "d" / "a.md", content) == [Document("a.md", GERMAN, "utf-32")]
 
 
 def test_file_with_zero_bytes_is_set_aside_as_binary(tmp_path: Path) -> None:
-    assert read(tmp_path / "d" / "a.md", b"text\0text") == [reader.SetAside("a.md", "binary")]
-    assert read(tmp_path / "d" / "a.md", b"te\0xt\0\0xt") == [reader.SetAside("a.md", "binary")]
-    assert read(tmp_path / "d" / "a.md", bytes(100)) == [reader.SetAside("a.md", "binary")]
+    assert read(tmp_path / "d" / "a.md", b"text\0text") == [Dropped("a.md", "binary")]
+    assert read(tmp_path / "d" / "a.md", b"te\0xt\0\0xt") == [Dropped("a.md", "binary")]
+    assert read(tmp_path / "d" / "a.md", bytes(100)) == [Dropped("a.md", "binary")]
 
 
 def test_file_in_utf16_is_not_binary(tmp_path: Path) -> None:
     for mark, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
         content = mark + "plain text".encode(encoding)
-        assert read(tmp_path / "d" / "a.md", content) == [reader.Document("a.md", "plain text", "utf-16")]
+        assert read(tmp_path / "d" / "a.md", content) == [Document("a.md", "plain text", "utf-16")]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_utf16_without_byte_order_mark_is_known_by_its_zeros(tmp_path: Path, encoding: str) -> None:
     text = "plain text, Größe \u201cquoted\u201d"
-    assert read(tmp_path / "d" / "a.md", text.encode(encoding)) == [reader.Document("a.md", text, encoding)]
+    assert read(tmp_path / "d" / "a.md", text.encode(encoding)) == [Document("a.md", text, encoding)]
 
 
 def test_empty_file_is_an_empty_document(tmp_path: Path) -> None:
-    assert read(tmp_path / "d" / "a.md", b"") == [reader.Document("a.md", "")]
+    assert read(tmp_path / "d" / "a.md", b"") == [Document("a.md", "")]
 
 
 def test_file_says_its_encoding(tmp_path: Path) -> None:
     (found,) = read(tmp_path / "d" / "a.md", GERMAN.encode("cp1252"))
-    assert isinstance(found, reader.Document) and found.text == GERMAN and found.encoding not in ("utf-8", "replaced")
+    assert isinstance(found, Document) and found.text == GERMAN and found.encoding not in ("utf-8", "replaced")
 
 
 @pytest.fixture
 def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of files of all kinds, with shards so small that there are many."""
-    monkeypatch.setattr(reader, "SMALL_SHARD", 1000)
-    monkeypatch.setattr(reader, "PART", 1000)
+    monkeypatch.setattr(shards, "SMALL_SHARD", 1000)
+    monkeypatch.setattr(json_lines, "PART_BYTES", 1000)
     root = tmp_path / "mixed"
     root.mkdir()
     for i in range(9):
@@ -196,7 +197,7 @@ def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_byte_and_row_group_is_in_exactly_one_part(mixed: Path) -> None:
     source = acquire(mixed)
     pieces: dict[str, list[tuple[int, int]]] = {}
-    for part in (part for shard in reader.shards(source) for part in shard.parts):
+    for part in (part for shard in shards.shards(source) for part in shard.parts):
         pieces.setdefault(part.path, []).append((part.start, part.stop))
     ends = {path: (mixed / path).stat().st_size for path in source.files} | {"t.parquet": 8, "broken.parquet": 0}
     assert len(pieces["lines.jsonl"]) > 3 and len(pieces["t.parquet"]) == 8
@@ -214,19 +215,19 @@ def test_shards_are_of_similar_size(tmp_path: Path) -> None:
         file.truncate(2**30 - 5)  # takes no space on the disk
     (tmp_path / "small.md").write_text("small")
 
-    def cut() -> list[reader.Shard]:
+    def cut() -> list[shards.Shard]:
         states = {name: source_files.state(tmp_path / name) for name in ("big.jsonl", "small.md")}
-        return reader.shards(
-            source_files.Source("folder", "d", None, tmp_path, dict.fromkeys(states, ""), states, {}, {}, False)
+        return shards.shards(
+            SourceFiles("folder", "d", None, tmp_path, dict.fromkeys(states, ""), states, {}, {}, False)
         )
 
     work = cut()
     sizes = [shard.size for shard in work]
-    assert len(work) == reader.NUM_SHARDS and sum(sizes) == 2**30
-    assert max(sizes) < 1.5 * reader.LARGE_SHARD and min(sizes) > 0.5 * reader.LARGE_SHARD
+    assert len(work) == shards.NUM_SHARDS and sum(sizes) == 2**30
+    assert max(sizes) < 1.5 * shards.LARGE_SHARD and min(sizes) > 0.5 * shards.LARGE_SHARD
     with open(tmp_path / "big.jsonl", "ab") as file:
         file.truncate(2**31 - 5)
-    assert len(cut()) == 2 * reader.NUM_SHARDS
+    assert len(cut()) == 2 * shards.NUM_SHARDS
 
 
 def test_file_that_comes_goes_or_changes_changes_its_own_shard_only(tmp_path: Path) -> None:
@@ -236,7 +237,7 @@ def test_file_that_comes_goes_or_changes_changes_its_own_shard_only(tmp_path: Pa
         (root / f"{i}.md").write_text(made_up_text(i, 3000))
 
     def contents() -> set[tuple[str, ...]]:
-        return {tuple(part.path for part in shard.parts) for shard in reader.shards(acquire(root))}
+        return {tuple(part.path for part in shard.parts) for shard in shards.shards(acquire(root))}
 
     before = contents()
     assert len(before) == 8
@@ -249,30 +250,28 @@ def test_file_that_comes_goes_or_changes_changes_its_own_shard_only(tmp_path: Pa
 
 
 def test_shards_depend_on_the_files_alone(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = reader.shards(acquire(mixed))
+    here = shards.shards(acquire(mixed))
     shutil.copytree(mixed, tmp_path / "elsewhere" / "copy")
     for name, value in (("RANK", "3"), ("WORLD_SIZE", "7"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
-    assert reader.shards(acquire(tmp_path / "elsewhere" / "copy")) == here
+    assert shards.shards(acquire(tmp_path / "elsewhere" / "copy")) == here
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 64])
 def test_shares_of_the_shards_give_what_the_whole_gives(mixed: Path, world_size: int) -> None:
     source = acquire(mixed)
-    whole = list(reader.read(source, [part for shard in reader.shards(source) for part in shard.parts], 1_000_000))
-    work = reader.shards(source)
-    by_shard: dict[int, list[reader.Document | reader.SetAside]] = {}
+    whole = list(shards.read(source, [part for shard in shards.shards(source) for part in shard.parts], 1_000_000))
+    work = shards.shards(source)
+    by_shard: dict[int, list[Document | Dropped]] = {}
     for rank in reversed(range(world_size)):
         for shard in range(len(work))[rank::world_size]:
-            by_shard[shard] = list(reader.read(source, work[shard].parts, 1_000_000))
+            by_shard[shard] = list(shards.read(source, work[shard].parts, 1_000_000))
     assert [found for shard in range(len(work)) for found in by_shard[shard]] == whole
     assert len({found.id for found in whole}) == len(whole)
-    assert sum(isinstance(found, reader.Document) for found in whole) == 9 + 1 + 59 + 50 + 2
-    assert [found for found in whole if isinstance(found, reader.SetAside)] == [
-        reader.SetAside("broken.parquet", "not a parquet file")
-    ]
+    assert sum(isinstance(found, Document) for found in whole) == 9 + 1 + 59 + 50 + 2
+    assert [found for found in whole if isinstance(found, Dropped)] == [Dropped("broken.parquet", "not a parquet file")]
 
 
 def test_source_without_files_has_no_documents(tmp_path: Path) -> None:
-    source = source_files.Source("folder", "d", None, tmp_path, {}, {}, {}, {}, False)
-    assert [found for shard in reader.shards(source) for found in reader.read(source, shard.parts, 1_000_000)] == []
+    source = SourceFiles("folder", "d", None, tmp_path, {}, {}, {}, {}, False)
+    assert [found for shard in shards.shards(source) for found in shards.read(source, shard.parts, 1_000_000)] == []

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlm_dist.corpus import rows
+from mlm_dist.corpus import packing, rows
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 
 PAD, MASK = 0, 4
@@ -30,7 +30,7 @@ def corpus(seed: int, num_documents: int) -> tuple[np.ndarray, np.ndarray, list[
     return ids, lengths.astype(np.int64), documents
 
 
-def chunks(block: rows.RowBlock) -> list[list[list[int]]]:
+def chunks(block: packing.RowBlock) -> list[list[list[int]]]:
     """Each row's chunks, which must fill it from its beginning; behind them is only padding."""
     found, lengths = [], iter(block.lengths.tolist())
     assert len(block.lengths) == block.num_chunks.sum() and (block.num_chunks > 0).all()
@@ -41,7 +41,7 @@ def chunks(block: rows.RowBlock) -> list[list[list[int]]]:
     return found
 
 
-def contents(block: rows.RowBlock, special: SpecialTokens) -> list[list[int]]:
+def contents(block: packing.RowBlock, special: SpecialTokens) -> list[list[int]]:
     """What stands between the special tokens of each window, which must be where they belong."""
     found = []
     for window in (window for row in chunks(block) for window in row):
@@ -68,7 +68,7 @@ def test_chunk_loses_no_token(seed: int, name: str, max_length: int) -> None:
     special = SPECIALS[name]
     room = max_length - len(special.prefix) - len(special.suffix)
     ids, lengths, documents = corpus(seed, 40)
-    block = rows.window(ids, lengths, "chunk", max_length, special)
+    block = packing.make_rows(ids, lengths, "chunk", max_length, special)
     expected = [document[i : i + room] for document in documents for i in range(0, len(document), room)]
     parts = contents(block, special)
     assert parts == expected and block.num_dropped == 0
@@ -83,8 +83,8 @@ def test_pack_holds_the_windows_of_chunk(seed: int, name: str, max_length: int) 
     special = SPECIALS[name]
     ids, lengths, _ = corpus(seed, 40)
     ids = np.arange(10, 10 + len(ids), dtype=np.int32)  # so that every window can be told from every other
-    chunk = rows.window(ids, lengths, "chunk", max_length, special)
-    pack = rows.window(ids, lengths, "pack", max_length, special)
+    chunk = packing.make_rows(ids, lengths, "chunk", max_length, special)
+    pack = packing.make_rows(ids, lengths, "pack", max_length, special)
     assert pack.num_dropped == 0 and pack.input_ids.shape[1] == max_length
     assert sorted(contents(pack, special)) == contents(chunk, special)
     used = [sum(map(len, row)) for row in chunks(pack)]
@@ -99,7 +99,7 @@ def test_packed_rows_are_nearly_full() -> None:
     for max_length, mean in ((128, 5.0), (128, 8.0), (512, 5.0), (512, 7.0)):
         lengths = draw.lognormal(mean, 1.0, 2000).astype(np.int64) + 1
         ids = np.full(int(lengths.sum()), 10, np.int32)
-        block = rows.window(ids, lengths, "pack", max_length, SPECIALS["bert"])
+        block = packing.make_rows(ids, lengths, "pack", max_length, SPECIALS["bert"])
         assert block.lengths.sum() > 0.99 * block.input_ids.size
 
 
@@ -116,7 +116,7 @@ def test_packed_rows_are_nearly_full() -> None:
     ],
 )
 def test_best_fit(sizes: list[int], expected: list[int]) -> None:
-    assert rows.best_fit(np.array(sizes, np.int64), 10).tolist() == expected
+    assert packing.best_fit(np.array(sizes, np.int64), 10).tolist() == expected
 
 
 def test_best_fit_follows_its_definition() -> None:
@@ -132,7 +132,7 @@ def test_best_fit_follows_its_definition() -> None:
                 left[left.index(min(fitting))] -= int(sizes[i])
             else:
                 left.append(capacity - int(sizes[i]))
-        row = rows.best_fit(sizes, capacity)
+        row = packing.best_fit(sizes, capacity)
         for i, home in enumerate(row.tolist()):
             homes.setdefault(home, []).append(int(sizes[i]))
         assert sorted(capacity - sum(held) for held in homes.values()) == sorted(left)
@@ -143,7 +143,7 @@ def test_documents_can_be_put_together_again() -> None:
     special = SPECIALS["bert"]
     keep = lengths % 14 != 0  # a document that fills its last row cannot be told from the next by its rows alone
     ids = ids[np.repeat(keep, lengths)]
-    parts = contents(rows.window(ids, lengths[keep], "chunk", 16, special), special)
+    parts = contents(packing.make_rows(ids, lengths[keep], "chunk", 16, special), special)
     assert rebuilt(parts, 14) == [document for document, kept in zip(documents, keep, strict=True) if kept]
 
 
@@ -153,7 +153,7 @@ def test_truncate_keeps_the_beginning_of_each_document(seed: int, name: str) -> 
     special = SPECIALS[name]
     room = 16 - len(special.prefix) - len(special.suffix)
     ids, lengths, documents = corpus(seed, 40)
-    block = rows.window(ids, lengths, "truncate", 16, special)
+    block = packing.make_rows(ids, lengths, "truncate", 16, special)
     assert contents(block, special) == [document[:room] for document in documents if document]
     assert block.num_dropped == sum(max(0, len(document) - room) for document in documents)
 
@@ -162,7 +162,7 @@ def test_truncate_keeps_the_beginning_of_each_document(seed: int, name: str) -> 
 @pytest.mark.parametrize("length", [1, 13, 14, 15, 27, 28, 29])
 def test_lengths_around_a_full_row(mode: str, length: int) -> None:
     ids = np.arange(100, 100 + length, dtype=np.int32)
-    block = rows.window(ids, np.array([length]), mode, 16, SPECIALS["bert"])
+    block = packing.make_rows(ids, np.array([length]), mode, 16, SPECIALS["bert"])
     found = [token for part in contents(block, SPECIALS["bert"]) for token in part]
     assert found == (ids[:14].tolist() if mode == "truncate" else ids.tolist())
     assert len(block.lengths) == (1 if mode == "truncate" else -(-length // 14))
@@ -172,7 +172,7 @@ def test_lengths_around_a_full_row(mode: str, length: int) -> None:
 @pytest.mark.parametrize("mode", ["chunk", "truncate", "pack"])
 @pytest.mark.parametrize("lengths", [[], [0], [0, 0, 0]])
 def test_documents_without_tokens_get_no_row(mode: str, lengths: list[int]) -> None:
-    block = rows.window(np.empty(0, np.int32), np.array(lengths, np.int64), mode, 16, SPECIALS["bert"])
+    block = packing.make_rows(np.empty(0, np.int32), np.array(lengths, np.int64), mode, 16, SPECIALS["bert"])
     assert block.input_ids.shape == (0, 16) and block.num_dropped == 0
     assert len(block.lengths) == 0 and len(block.num_chunks) == 0
 
@@ -180,8 +180,8 @@ def test_documents_without_tokens_get_no_row(mode: str, lengths: list[int]) -> N
 @pytest.mark.parametrize("mode", ["chunk", "truncate", "pack"])
 def test_empty_documents_between_others_change_nothing(mode: str) -> None:
     ids = np.arange(10, 50, dtype=np.int32)
-    with_empty = rows.window(ids, np.array([0, 20, 0, 0, 5, 15, 0]), mode, 16, SPECIALS["bert"])
-    without = rows.window(ids, np.array([20, 5, 15]), mode, 16, SPECIALS["bert"])
+    with_empty = packing.make_rows(ids, np.array([0, 20, 0, 0, 5, 15, 0]), mode, 16, SPECIALS["bert"])
+    without = packing.make_rows(ids, np.array([20, 5, 15]), mode, 16, SPECIALS["bert"])
     np.testing.assert_array_equal(with_empty.input_ids, without.input_ids)
     np.testing.assert_array_equal(with_empty.lengths, without.lengths)
     np.testing.assert_array_equal(with_empty.num_chunks, without.num_chunks)
@@ -191,13 +191,13 @@ def test_empty_documents_between_others_change_nothing(mode: str) -> None:
 def test_types_and_inputs_are_left_alone(mode: str) -> None:
     ids, lengths, _ = corpus(1, 20)
     before = ids.copy(), lengths.copy()
-    block = rows.window(ids, lengths, mode, 16, SPECIALS["bert"])
+    block = packing.make_rows(ids, lengths, mode, 16, SPECIALS["bert"])
     assert block.input_ids.dtype == block.lengths.dtype == block.num_chunks.dtype == np.int32
     np.testing.assert_array_equal(ids, before[0])
     np.testing.assert_array_equal(lengths, before[1])
 
 
-def lengths_by_row(block: rows.RowBlock) -> list[list[int]]:
+def lengths_by_row(block: packing.RowBlock) -> list[list[int]]:
     return [[len(window) for window in row] for row in chunks(block)]
 
 
@@ -206,7 +206,7 @@ def test_written_rows_are_a_datasets_table(tmp_path: Path, num_documents: int) -
     import datasets
 
     ids, lengths, _ = corpus(2, num_documents)
-    block = rows.window(ids, lengths, "pack", 16, SPECIALS["bert"])
+    block = packing.make_rows(ids, lengths, "pack", 16, SPECIALS["bert"])
     rows.write(tmp_path / "rows.arrow", 16, [block])
     with pa.OSFile(str(tmp_path / "rows.arrow")) as file:
         schema = pa.ipc.open_stream(file).schema
@@ -223,7 +223,7 @@ def test_written_rows_can_be_joined_loaded_and_read_at_random(tmp_path: Path, mo
     expected, expected_lengths = [], []
     for seed in range(3):
         ids, lengths, _ = corpus(seed, 10 * seed)  # the first has no rows
-        block = rows.window(ids, lengths, mode, 16, SPECIALS["bert"])
+        block = packing.make_rows(ids, lengths, mode, 16, SPECIALS["bert"])
         rows.write(tmp_path / f"{seed}.arrow", 16, [block])
         expected += block.input_ids.tolist()
         expected_lengths += lengths_by_row(block)

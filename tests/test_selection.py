@@ -72,14 +72,14 @@ def test_only_the_first_of_equal_documents_stays(deduplicate: str) -> None:
     found = selected(many, deduplicate=deduplicate)
     assert not found.is_dropped[:50].any() and set(found.side[50:].tolist()) == {DUPLICATE}
     assert found.side[:50].tolist() == choose(keys)
-    assert [many[i] for i in found.stayed.tolist()] == many and found.stayed.max() < 50
+    assert [many[i] for i in found.original.tolist()] == many and found.original.max() < 50
 
 
 def test_without_deduplication_nothing_is_dropped_and_equals_stay_together() -> None:
     keys = keys_of(0, 200)
     found = selected(keys + keys, deduplicate="none")
     assert not found.is_dropped.any() and found.side[:200].tolist() == found.side[200:].tolist() == choose(keys)
-    assert found.stayed.tolist() == list(range(400))
+    assert found.original.tolist() == list(range(400))
 
 
 def near_copies(number: int, copies: int) -> list[str]:
@@ -107,7 +107,7 @@ def test_no_near_copy_of_a_held_out_document_is_trained_on(deduplicate: str) -> 
     dropped = Counter(found.side[found.is_dropped].tolist())
     assert dropped == (Counter({NEAR_DUPLICATE: 180}) if deduplicate == "near" else Counter())
     if deduplicate == "near":
-        assert (found.stayed == group).all()
+        assert (found.original == group).all()
 
 
 def test_every_mode_holds_out_the_same_groups() -> None:
@@ -193,5 +193,5 @@ def test_it_can_be_written_down(tmp_path: Path) -> None:
     kept = selected([*keys_of(0, 20), *keys_of(0, 5)])
     kept.save(tmp_path / "selection.npz")
     found = selection.load(tmp_path / "selection.npz")
-    assert found.side.tolist() == kept.side.tolist() and found.stayed.tolist() == kept.stayed.tolist()
+    assert found.side.tolist() == kept.side.tolist() and found.original.tolist() == kept.original.tolist()
     assert [found.count(side) for side in (DUPLICATE, NEAR_DUPLICATE)] == [5, 0]

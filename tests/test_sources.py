@@ -22,19 +22,20 @@ import pytest
 from making import run_git
 
 from mlm_dist.config import CorpusConfig
-from mlm_dist.corpus.readers import reader
-from mlm_dist.corpus.sources import git, source_files
+from mlm_dist.corpus import shards, sources
+from mlm_dist.corpus.readers import Document, Dropped, Part
+from mlm_dist.corpus.sources import SourceFiles, git
 from mlm_dist.errors import CorpusError
 
 LIMIT = 1_000_000
 
 
-def acquire(source: Path | str, cache: Path, *patterns: str) -> source_files.Source:
+def acquire(source: Path | str, cache: Path, *patterns: str) -> SourceFiles:
     """The source of that name."""
     config = CorpusConfig(source=str(source), cache_dir=str(cache))
     if patterns:
         config = CorpusConfig(source=str(source), cache_dir=str(cache), patterns=list(patterns))
-    return source_files.acquire(config, cache)
+    return sources.acquire(config, cache)
 
 
 def write(path: Path, content: str | bytes = "text") -> Path:
@@ -44,16 +45,16 @@ def write(path: Path, content: str | bytes = "text") -> Path:
     return path
 
 
-def everything(source: source_files.Source) -> list[reader.Document | reader.SetAside]:
+def everything(source: SourceFiles) -> list[Document | Dropped]:
     """All that can be read from it."""
-    return [found for shard in reader.shards(source) for found in reader.read(source, shard.parts, LIMIT)]
+    return [found for shard in shards.shards(source) for found in shards.read(source, shard.parts, LIMIT)]
 
 
-def texts(source: source_files.Source) -> list[str]:
+def texts(source: SourceFiles) -> list[str]:
     """All documents; fails where something is set aside."""
     found = everything(source)
-    assert all(isinstance(one, reader.Document) for one in found), found
-    return [one.text for one in found if isinstance(one, reader.Document)]
+    assert all(isinstance(one, Document) for one in found), found
+    return [one.text for one in found if isinstance(one, Document)]
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def test_folder_gives_the_files_that_match(tmp_path: Path) -> None:
         write(tmp_path / "d" / name, name)
     found = acquire(tmp_path / "d", tmp_path)
     assert list(found.files) == ["a.txt", "b.md", "d.markdown", "sub/deep/c.rst"]
-    assert (found.kind, found.commit, found.records, found.set_aside) == ("folder", None, False, {})
+    assert (found.kind, found.commit, found.records, found.dropped) == ("folder", None, False, {})
     assert sorted(texts(found)) == ["a.txt", "b.md", "d.markdown", "sub/deep/c.rst"]
 
 
@@ -117,7 +118,7 @@ def test_links_are_set_aside_and_never_followed(tmp_path: Path) -> None:
     (root / "link.py").symlink_to(outside)
     found = acquire(root, tmp_path)
     assert list(found.files) == ["a.md"]
-    assert found.set_aside == {"symbolic link": ["dangling.md", "elsewhere", "link.md", "loop"]}
+    assert found.dropped == {"symbolic link": ["dangling.md", "elsewhere", "link.md", "loop"]}
 
 
 def test_folder_may_itself_be_named_by_a_link(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_special_files_are_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyP
         listener.bind("socket.md")
         found = acquire(tmp_path / "d", tmp_path)
     assert list(found.files) == ["a.md"]
-    assert found.set_aside == {"not a regular file": ["pipe.md", "socket.md"]}
+    assert found.dropped == {"not a regular file": ["pipe.md", "socket.md"]}
 
 
 def test_what_cannot_be_read_is_set_aside(open_folder: Path) -> None:
@@ -146,7 +147,7 @@ def test_what_cannot_be_read_is_set_aside(open_folder: Path) -> None:
     with nobody():
         found = acquire(open_folder / "d", open_folder)
     assert list(found.files) == ["a.md"]
-    assert {path: reason for reason, paths in found.set_aside.items() for path in paths} == {
+    assert {path: reason for reason, paths in found.dropped.items() for path in paths} == {
         "closed.md": "unreadable (Permission denied)",
         "locked": "unreadable folder (Permission denied)",
     }
@@ -156,11 +157,11 @@ def test_file_that_vanishes_while_reading_is_set_aside(tmp_path: Path) -> None:
     write(tmp_path / "d" / "a.md")
     write(tmp_path / "d" / "b.md")
     found = acquire(tmp_path / "d", tmp_path)
-    work = reader.shards(found)
+    work = shards.shards(found)
     (tmp_path / "d" / "a.md").unlink()
-    gone, there = (one for shard in work for one in reader.read(found, shard.parts, LIMIT))
-    assert isinstance(gone, reader.SetAside) and gone.id == "a.md" and "unreadable" in gone.reason
-    assert isinstance(there, reader.Document) and there.id == "b.md"
+    gone, there = (one for shard in work for one in shards.read(found, shard.parts, LIMIT))
+    assert isinstance(gone, Dropped) and gone.id == "a.md" and "unreadable" in gone.reason
+    assert isinstance(there, Document) and there.id == "b.md"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_folder_without_matching_files_is_refused(tmp_path: Path) -> None:
 def test_refusal_says_how_much_was_set_aside(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.md").symlink_to("b.md")
-    with pytest.raises(CorpusError, match="1 links or special files were set aside"):
+    with pytest.raises(CorpusError, match="1 links or special files were dropped"):
         acquire(tmp_path / "d", tmp_path)
 
 
@@ -240,12 +241,12 @@ def test_json_list(tmp_path: Path) -> None:
     found = acquire(path, tmp_path)
     assert (found.kind, found.records, list(found.files)) == ("file", True, ["docs_texts.json"])
     assert everything(found) == [
-        reader.Document("docs_texts.json#0", "one"),
-        reader.Document("docs_texts.json#1", "two"),
-        reader.SetAside("docs_texts.json#2", "no text"),
-        reader.SetAside("docs_texts.json#3", "no text"),
-        reader.SetAside("docs_texts.json#4", "no text"),
-        reader.Document("docs_texts.json#5", "Zwölf \U0001f600"),
+        Document("docs_texts.json#0", "one"),
+        Document("docs_texts.json#1", "two"),
+        Dropped("docs_texts.json#2", "no text"),
+        Dropped("docs_texts.json#3", "no text"),
+        Dropped("docs_texts.json#4", "no text"),
+        Document("docs_texts.json#5", "Zwölf \U0001f600"),
     ]
 
 
@@ -261,7 +262,7 @@ def test_json_list(tmp_path: Path) -> None:
 )
 def test_json_that_is_no_list_is_set_aside(tmp_path: Path, content: str, reason: str) -> None:
     found = acquire(write(tmp_path / "a.json", content), tmp_path)
-    assert everything(found) == [reader.SetAside("a.json", reason)]
+    assert everything(found) == [Dropped("a.json", reason)]
 
 
 def test_jsonl_with_bad_lines(tmp_path: Path) -> None:
@@ -276,7 +277,7 @@ def test_jsonl_with_bad_lines(tmp_path: Path) -> None:
         b"   ",
     ]
     found = everything(acquire(write(tmp_path / "a.jsonl", b"\n".join(lines)), tmp_path))
-    assert [one.text if isinstance(one, reader.Document) else one.reason for one in found] == [
+    assert [one.text if isinstance(one, Document) else one.reason for one in found] == [
         "one",
         "not JSON",
         "two",
@@ -297,9 +298,9 @@ def test_jsonl_cut_anywhere_gives_each_line_once(tmp_path: Path, newline: bytes,
     source = acquire(path, tmp_path)
     size = path.stat().st_size
     for step in range(1, size + 2):
-        parts = [reader.Part("a.jsonl", start, min(start + step, size)) for start in range(0, size, step)]
-        found = list(reader.read(source, parts, LIMIT))
-        assert [one.text for one in found if isinstance(one, reader.Document)] == expected, step
+        parts = [Part("a.jsonl", start, min(start + step, size)) for start in range(0, size, step)]
+        found = list(shards.read(source, parts, LIMIT))
+        assert [one.text for one in found if isinstance(one, Document)] == expected, step
         assert len(found) == len(expected)
 
 
@@ -313,7 +314,7 @@ def test_parquet_by_row_groups(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": range(10), "text": expected}), tmp_path / "a.parquet", row_group_size=3)
     source = acquire(tmp_path / "a.parquet", tmp_path)
     assert texts(source) == expected
-    assert [(part.start, part.stop) for shard in reader.shards(source) for part in shard.parts] == [
+    assert [(part.start, part.stop) for shard in shards.shards(source) for part in shard.parts] == [
         (0, 1),
         (1, 2),
         (2, 3),
@@ -325,20 +326,20 @@ def test_parquet_by_row_groups(tmp_path: Path) -> None:
 def test_parquet_with_gaps_and_other_types(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["one", None, ""]}), tmp_path / "a.parquet")
     found = everything(acquire(tmp_path / "a.parquet", tmp_path))
-    assert [one.text if isinstance(one, reader.Document) else one.reason for one in found] == ["one", "no text", ""]
+    assert [one.text if isinstance(one, Document) else one.reason for one in found] == ["one", "no text", ""]
     pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "b.parquet")
-    assert {type(one) for one in everything(acquire(tmp_path / "b.parquet", tmp_path))} == {reader.SetAside}
+    assert {type(one) for one in everything(acquire(tmp_path / "b.parquet", tmp_path))} == {Dropped}
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "c.parquet")
     assert everything(acquire(tmp_path / "c.parquet", tmp_path)) == []
 
 
 def test_parquet_that_is_none_is_set_aside(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": ["x"]}), tmp_path / "a.parquet")
-    assert everything(acquire(tmp_path / "a.parquet", tmp_path)) == [reader.SetAside("a.parquet", "no 'text' column")]
+    assert everything(acquire(tmp_path / "a.parquet", tmp_path)) == [Dropped("a.parquet", "no 'text' column")]
     write(tmp_path / "b.parquet", b"no parquet at all")
-    assert everything(acquire(tmp_path / "b.parquet", tmp_path)) == [reader.SetAside("b.parquet", "not a parquet file")]
+    assert everything(acquire(tmp_path / "b.parquet", tmp_path)) == [Dropped("b.parquet", "not a parquet file")]
     write(tmp_path / "c.parquet", b"")
-    assert everything(acquire(tmp_path / "c.parquet", tmp_path)) == [reader.SetAside("c.parquet", "not a parquet file")]
+    assert everything(acquire(tmp_path / "c.parquet", tmp_path)) == [Dropped("c.parquet", "not a parquet file")]
 
 
 def test_parquet_with_damaged_pages_is_set_aside_with_a_reason(tmp_path: Path) -> None:
@@ -348,7 +349,7 @@ def test_parquet_with_damaged_pages_is_set_aside_with_a_reason(tmp_path: Path) -
     data[4:200] = b"\xff" * 196
     path.write_bytes(data)
     (found,) = everything(acquire(path, tmp_path))
-    assert isinstance(found, reader.SetAside) and found.id == "a.parquet"
+    assert isinstance(found, Dropped) and found.id == "a.parquet"
     assert found.reason and "None" not in found.reason
 
 
@@ -462,9 +463,9 @@ def test_folders_without_documents_of_the_users_are_set_aside_whole(tmp_path: Pa
             write(root / run / "model" / "README.md"),
         )
     write(root / "cache" / "abc" / "x.md")
-    found = source_files.acquire(CorpusConfig(source=str(root), patterns=["*.md"]), root / "cache")
+    found = sources.acquire(CorpusConfig(source=str(root), patterns=["*.md"]), root / "cache")
     assert list(found.files) == expected
-    assert found.set_aside == {
+    assert found.dropped == {
         "corpus.cache_dir": ["cache"],
         "hidden folder": [".github", "docs/.cache"],
         "installed packages": ["docs/node_modules", "node_modules"],
@@ -473,7 +474,7 @@ def test_folders_without_documents_of_the_users_are_set_aside_whole(tmp_path: Pa
     }
     # What the user names is read, whatever it is called.
     shutil.move(root, tmp_path / ".project")
-    assert list(source_files.acquire(CorpusConfig(source=str(tmp_path / ".project")), tmp_path).files)
+    assert list(sources.acquire(CorpusConfig(source=str(tmp_path / ".project")), tmp_path).files)
 
 
 LONG = "x" * LIMIT
@@ -493,7 +494,7 @@ LONG = "x" * LIMIT
 )
 def test_document_over_the_limit_is_set_aside_and_the_rest_is_read(tmp_path: Path, name: str, content: str) -> None:
     found = everything(acquire(write(tmp_path / name, content), tmp_path))
-    said = [one.text if isinstance(one, reader.Document) else one.reason for one in found]
+    said = [one.text if isinstance(one, Document) else one.reason for one in found]
     assert sorted(said) == ["one", "over 1 MB", "two"]
 
 
@@ -501,15 +502,15 @@ def test_file_over_the_limit_is_set_aside(tmp_path: Path) -> None:
     write(tmp_path / "d" / "a.md", LONG), write(tmp_path / "d" / "b.md", LONG + "y")
     found = everything(acquire(tmp_path / "d", tmp_path, "*"))
     assert sorted(found, key=lambda one: one.id) == [
-        reader.Document("a.md", LONG),
-        reader.SetAside("b.md", "over 1 MB"),
+        Document("a.md", LONG),
+        Dropped("b.md", "over 1 MB"),
     ]
 
 
 def test_parquet_cell_over_the_limit_is_set_aside(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["one", LONG + "y"]}), tmp_path / "a.parquet")
     found = everything(acquire(tmp_path / "a.parquet", tmp_path))
-    assert found == [reader.Document("a.parquet#0.0", "one"), reader.SetAside("a.parquet#0.1", "over 1 MB")]
+    assert found == [Document("a.parquet#0.0", "one"), Dropped("a.parquet#0.1", "over 1 MB")]
 
 
 def test_change_of_what_holds_many_documents_stops_the_run(tmp_path: Path) -> None:
@@ -523,8 +524,8 @@ def test_change_of_what_holds_many_documents_stops_the_run(tmp_path: Path) -> No
         # After it was listed, keeping its size; between its first document and its last; gone.
         for begun, change in ((False, lambda path: os.utime(path, (1, 1))), (True, os.utime), (True, os.unlink)):
             source = acquire(path, tmp_path)
-            found = reader.read(source, [part for shard in reader.shards(source) for part in shard.parts], LIMIT)
-            assert not begun or isinstance(next(found), reader.Document)
+            found = shards.read(source, [part for shard in shards.shards(source) for part in shard.parts], LIMIT)
+            assert not begun or isinstance(next(found), Document)
             change(path)
             with pytest.raises(CorpusError, match=said):
                 list(found) if begun else next(found)
@@ -536,7 +537,7 @@ def test_line_of_exactly_the_limit_takes_none_with_it(tmp_path: Path, name: str,
     quote = '"' if name == "a.jsonl" else ""
     line = quote + "x" * (LIMIT - 2 * len(quote) + over) + quote
     found = everything(acquire(write(tmp_path / name, f"{quote}one{quote}\n{line}\n{quote}two{quote}\n"), tmp_path))
-    said = sorted(one.text.strip("x") if isinstance(one, reader.Document) else one.reason for one in found)
+    said = sorted(one.text.strip("x") if isinstance(one, Document) else one.reason for one in found)
     assert said == sorted(["one", "over 1 MB" if over else "", "two"])
 
 
@@ -550,7 +551,7 @@ def test_limit_is_in_bytes(tmp_path: Path, name: str) -> None:
         lines = [f"{quote}{text}{quote}" for text in texts]
         write(tmp_path / name, f"[{','.join(lines)}]" if name == "a.json" else "\n".join(lines))
     found = everything(acquire(tmp_path / name, tmp_path))
-    said = [one.text if isinstance(one, reader.Document) else one.reason for one in found]
+    said = [one.text if isinstance(one, Document) else one.reason for one in found]
     assert sorted(said) == ["one", "over 1 MB", "two"]
 
 
@@ -560,19 +561,19 @@ def test_json_list_of_more_than_fits_a_block(tmp_path: Path) -> None:
     assert texts(acquire(path, tmp_path)) == expected
     write(tmp_path / "a.json", json.dumps(expected)[:-1] + " 5")
     found = everything(acquire(path, tmp_path))
-    assert len(found) == 501 and found[-1] == reader.SetAside("a.json", "not JSON")
+    assert len(found) == 501 and found[-1] == Dropped("a.json", "not JSON")
 
 
 def test_json_value_without_an_end_is_given_up(tmp_path: Path) -> None:
     found = everything(acquire(write(tmp_path / "a.json", '["one", "' + LONG * 5), tmp_path))
-    assert [type(one) for one in found] == [reader.Document, reader.SetAside]
+    assert [type(one) for one in found] == [Document, Dropped]
 
 
 def test_file_that_changes_after_it_was_listed_is_set_aside(tmp_path: Path) -> None:
     path = write(tmp_path / "d" / "a.md", "before")
     source = acquire(tmp_path / "d", tmp_path)
     path.write_text("after!")
-    assert everything(source) == [reader.SetAside("a.md", "changed while the corpus was being prepared")]
+    assert everything(source) == [Dropped("a.md", "changed while the corpus was being prepared")]
 
 
 def test_runs_that_begin_together_write_the_embedded_documents_once(tmp_path: Path) -> None:

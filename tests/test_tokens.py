@@ -1,9 +1,8 @@
-"""Tokenizers: training is repeatable, every kind keeps its promises, the fast encoder agrees."""
+"""Tokenizers: training is repeatable, each kind has its properties, and fast methods agree with the tokenizer."""
 
 from __future__ import annotations
 
 import sys
-import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from hypothesis import strategies as st
 from making import made_up_text
 
 from mlm_dist.config import parse
-from mlm_dist.corpus.tokenizer import encoding, loading, training, training_texts
+from mlm_dist.corpus.tokenizer import batch_tokenizer, loading, training, training_texts
+from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer, ExactTokenizer, WordCache
 from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts, count
 from mlm_dist.errors import ModelError
 from mlm_dist.prepare import prepare
@@ -42,7 +42,7 @@ def trained(of_kind: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_is_repeatable(of_kind: dict[str, Any], kind: str) -> None:
-    """The libraries' own order of letters, ties and sums changes from one call to the next."""
+    """The libraries order letters, ties and sums differently in each call."""
     for _ in range(4):
         assert loading.digest(train(kind)) == loading.digest(of_kind[kind])
 
@@ -52,7 +52,7 @@ def test_training_is_the_same_in_every_process(of_kind: dict[str, Any], tmp_path
         "import sys, test_tokens\n"
         "from mlm_dist.corpus.tokenizer import loading, training\n"
         "for kind in test_tokens.KINDS:\n"
-        "    tokens.save(test_tokens.train(kind), f'{sys.argv[1]}/{kind}')\n"
+        "    loading.save(test_tokens.train(kind), f'{sys.argv[1]}/{kind}')\n"
     )
     for kind, trained in of_kind.items():
         loading.save(trained, tmp_path / "0" / kind)
@@ -70,7 +70,7 @@ def test_training_is_the_same_in_every_process(of_kind: dict[str, Any], tmp_path
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_trained_tokenizer_has_berts_special_tokens(of_kind: dict[str, Any], kind: str) -> None:
+def test_trained_tokenizer_has_the_special_tokens_of_bert(of_kind: dict[str, Any], kind: str) -> None:
     trained = of_kind[kind]
     assert len(trained) == 600
     assert trained.convert_ids_to_tokens(range(5)) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -82,8 +82,8 @@ def test_trained_tokenizer_has_berts_special_tokens(of_kind: dict[str, Any], kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mask_takes_the_place_of_a_word(of_kind: dict[str, Any], kind: str, tmp_path: Path) -> None:
-    """What a model is asked to fill looks as it did in training: the ids around the word stay as they are."""
+def test_mask_token_replaces_a_word(of_kind: dict[str, Any], kind: str, tmp_path: Path) -> None:
+    """Replacing a word by the mask token does not change the ids around it."""
     loading.save(of_kind[kind], tmp_path)
     trained = loading.load(str(tmp_path))
     words = made_up_text(3, 400).split()
@@ -102,7 +102,7 @@ def test_mask_takes_the_place_of_a_word(of_kind: dict[str, Any], kind: str, tmp_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_saved_tokenizer_is_the_same(of_kind: dict[str, Any], kind: str, tmp_path: Path) -> None:
+def test_saved_tokenizer_is_loaded_unchanged(of_kind: dict[str, Any], kind: str, tmp_path: Path) -> None:
     loading.save(of_kind[kind], tmp_path)
     again = loading.load(str(tmp_path))
     assert loading.digest(again) == loading.digest(of_kind[kind])
@@ -118,7 +118,7 @@ def test_bpe_loses_no_byte(of_kind: dict[str, Any]) -> None:
         assert of_kind["bpe"].decode(ids) == text
 
 
-def test_unigram_knows_every_letter(of_kind: dict[str, Any]) -> None:
+def test_unigram_has_no_unknown_letters(of_kind: dict[str, Any]) -> None:
     trained = of_kind["unigram"]
     ids = trained(ODD.replace("▁", ""), add_special_tokens=False)["input_ids"]
     assert trained.unk_token_id not in ids
@@ -126,8 +126,8 @@ def test_unigram_knows_every_letter(of_kind: dict[str, Any]) -> None:
     assert said.split() == ODD.replace("▁", "").replace("e\u0301", "é").replace("ﬁ", "fi").replace("™", "TM").split()
 
 
-def test_unigram_learns_the_frequent_letters(of_kind: dict[str, Any]) -> None:
-    """A letter too rare for the vocabulary is split into bytes, a frequent one is not."""
+def test_unigram_vocabulary_has_the_frequent_letters(of_kind: dict[str, Any]) -> None:
+    """Letters too rare for the vocabulary are split into bytes; frequent ones are not."""
     texts = [*TEXTS, *("".join(chr(0x4E00 + i) for i in range(400)) for _ in range(2))]
     trained = train("unigram", texts, 400)
     assert len(trained) == 400
@@ -138,7 +138,7 @@ def test_unigram_learns_the_frequent_letters(of_kind: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_smallest_vocabulary_and_shortest_text(kind: str) -> None:
+def test_smallest_vocabulary_and_short_text(kind: str) -> None:
     assert 261 <= len(train(kind, TEXTS, 300)) <= 300 or kind == "wordpiece"
     assert len(train(kind, ["ba ke di lo. " * 3], 4096)) < 4096
 
@@ -151,7 +151,7 @@ def test_special_tokens(of_kind: dict[str, Any]) -> None:
         assert set(special.all) == {0, 1, 2, 3, 4}
 
 
-def test_kind_is_a_key(folder: Path, tmp_path: Path) -> None:
+def test_train_kind_selects_the_model(folder: Path, tmp_path: Path) -> None:
     common = [f"--corpus.source={folder}", f"--corpus.cache_dir={tmp_path}/cache", "--tokenizer.train_vocab_size=400"]
     prepared = [prepare(parse([*common, f"--tokenizer.train_kind={kind}"])) for kind in KINDS]
     assert len({corpus.digest for corpus in prepared}) == 3
@@ -172,13 +172,15 @@ def test_large_corpus_is_sampled_by_its_documents(folder: Path, tmp_path: Path) 
     found = list(some())
     assert found == list(some()) and 5 <= len(found) <= 25 and set(found) < set(texts)
     assert "a sample by hash, 50.0%, of" in some.describe()
-    # What is in it depends on the documents themselves, not on their places.
+    # The sample depends on the documents themselves, not on their positions.
     wanted = np.array([text not in found[:2] for text in texts])
-    fewer = TrainingTexts([(path, wanted)], max_chars=round(some._share * (some.num_chars - sum(map(len, found[:2])))))
+    fewer = TrainingTexts(
+        [(path, wanted)], max_chars=round(some.fraction * (some.num_chars - sum(map(len, found[:2]))))
+    )
     assert list(fewer()) == found[2:]
 
 
-def test_counting_is_bounded_by_forgetting_the_rarest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_count_is_bounded_by_removing_the_rarest(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"often often seldom-{i} seldom-{i + 0.5}" for i in range(1000)]
     counts = count(texts, str.split, max_words=50)
     assert counts["often"] == 2000 and len(counts) <= 50
@@ -186,36 +188,35 @@ def test_counting_is_bounded_by_forgetting_the_rarest(monkeypatch: pytest.Monkey
     assert training_texts.MAX_WORDS > 2000
 
 
-def test_encoder_gives_what_the_tokenizer_gives(of_kind: dict[str, Any]) -> None:
+def test_batch_tokenizer_gives_the_ids_of_the_tokenizer(of_kind: dict[str, Any]) -> None:
     for trained in of_kind.values():
-        ids, lengths = encoding.Encoder(trained)(TEXTS)
+        ids, lengths = BatchTokenizer(trained)(TEXTS)
         expected = [trained(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
         assert ids.dtype == np.int32
         assert lengths.tolist() == [len(one) for one in expected]
         assert ids.tolist() == [i for one in expected for i in one]
-        assert [part.size for part in encoding.Encoder(trained)([])] == [0, 0]
+        assert [part.size for part in BatchTokenizer(trained)([])] == [0, 0]
 
 
-@pytest.mark.parametrize("way", ["nanotoken", "a memory of words"])
-def test_fast_encoder_is_used_and_put_aside_when_it_disagrees(
-    trained: Any, way: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", ["nanotoken", "the word cache"])
+def test_fast_method_is_used_until_it_disagrees_with_the_tokenizer(
+    trained: Any, method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if way == "nanotoken":
+    if method == "nanotoken":
         pytest.importorskip("nanotoken")
     else:
         monkeypatch.setitem(sys.modules, "nanotoken", None)
     other = train("wordpiece", TEXTS[:3], 320)
-    encoder = encoding.Encoder(trained)
-    assert str(encoder.fast) == way
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        encoder(TEXTS)
-    assert encoder.fast is not None
-    encoder.fast = encoding.Encoder(other).fast  # a fast tokenizer that is in the wrong
-    with pytest.warns(UserWarning, match="splits some text differently"):
-        ids, _ = encoder(TEXTS)
-    assert encoder.fast is None
-    assert ids.tolist() == encoding.Encoder(trained)(TEXTS)[0].tolist()
+    tokenizer = BatchTokenizer(trained)
+    assert str(tokenizer.fast) == method
+    tokenizer(TEXTS)
+    assert tokenizer.fast is not None and not caplog.records
+    tokenizer.fast = BatchTokenizer(other).fast  # it splits differently
+    ids, _ = tokenizer(TEXTS)
+    assert tokenizer.fast is None
+    (warning,) = caplog.records
+    assert warning.levelname == "WARNING" and "splits some text differently" in warning.getMessage()
+    assert ids.tolist() == BatchTokenizer(trained)(TEXTS)[0].tolist()
 
 
 HOSTILE = st.text(
@@ -225,58 +226,56 @@ HOSTILE = st.text(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(HOSTILE, max_size=6))
-def test_memory_of_words_agrees_on_any_text(trained: Any, texts: list[str]) -> None:
-    by_words = encoding.ByWords.fit(trained.backend_tokenizer)
-    assert by_words is not None
-    for _ in range(2):  # the second time all words are known
-        ids, lengths = by_words(texts)
-        expected, expected_lengths = encoding.ByTokenizer(trained.backend_tokenizer)(texts)
+def test_word_cache_agrees_on_any_text(trained: Any, texts: list[str]) -> None:
+    word_cache = WordCache.fit(trained.backend_tokenizer)
+    assert word_cache is not None
+    for _ in range(2):  # the second time all words are cached
+        ids, lengths = word_cache(texts)
+        expected, expected_lengths = ExactTokenizer(trained.backend_tokenizer)(texts)
         assert ids.tolist() == expected.tolist() and lengths.tolist() == expected_lengths.tolist()
 
 
-def test_memory_of_words_is_bounded(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "MAX_WORDS", 5)
-    by_words = encoding.ByWords.fit(trained.backend_tokenizer)
-    assert by_words is not None
+def test_word_cache_is_bounded(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_tokenizer, "MAX_WORDS", 5)
+    word_cache = WordCache.fit(trained.backend_tokenizer)
+    assert word_cache is not None
     for texts in (["a b c", "d"], ["a e f", "g a"], ["b c"]):
-        assert by_words(texts)[0].tolist() == encoding.ByTokenizer(trained.backend_tokenizer)(texts)[0].tolist()
-        assert len(by_words._numbers) <= 5
+        assert word_cache(texts)[0].tolist() == ExactTokenizer(trained.backend_tokenizer)(texts)[0].tolist()
+        assert len(word_cache._numbers) <= 5
 
 
-def test_memory_of_words_is_bounded_where_a_line_is_a_word(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "MAX_CHARS", 1000)
-    by_words = encoding.ByWords.fit(trained.backend_tokenizer)
-    assert by_words is not None
-    remembered = []
+def test_word_cache_is_bounded_for_text_without_spaces(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_tokenizer, "MAX_CHARS", 1000)
+    word_cache = WordCache.fit(trained.backend_tokenizer)
+    assert word_cache is not None
+    cached = []
     for i in range(20):
         texts = ["漢字" * 100 + f"{i}\nba ke", "ba di"]
-        assert by_words(texts)[0].tolist() == encoding.ByTokenizer(trained.backend_tokenizer)(texts)[0].tolist()
-        remembered.append(sum(map(len, by_words._numbers)))
-        assert len(by_words._ids) <= remembered[-1]
-    assert 500 < max(remembered) <= 1000
+        assert word_cache(texts)[0].tolist() == ExactTokenizer(trained.backend_tokenizer)(texts)[0].tolist()
+        cached.append(sum(map(len, word_cache._numbers)))
+        assert len(word_cache._ids) <= cached[-1]
+    assert 500 < max(cached) <= 1000
 
 
-def test_memory_of_words_is_not_for_tokens_that_reach_across_spaces(trained: Any) -> None:
+def test_word_cache_is_not_used_for_tokens_that_cross_spaces(trained: Any) -> None:
     from tokenizers import AddedToken, Tokenizer
 
     for token in (AddedToken("two words"), AddedToken("<mask>", lstrip=True), AddedToken("<x>", rstrip=True)):
         backend = Tokenizer.from_str(trained.backend_tokenizer.to_str())
         backend.add_tokens([token])
-        assert encoding.ByWords.fit(backend) is None
+        assert WordCache.fit(backend) is None
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_kind_that_the_fast_encoder_does_not_know_is_silently_done_without_it(
-    of_kind: dict[str, Any], kind: str
+def test_kind_without_a_fast_method_is_tokenized_exactly_and_without_a_warning(
+    of_kind: dict[str, Any], kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        encoder = encoding.Encoder(of_kind[kind])
-        encoder(TEXTS)
-    assert encoder.fast is None
+    tokenizer = BatchTokenizer(of_kind[kind])
+    tokenizer(TEXTS)
+    assert tokenizer.fast is None and not caplog.records
 
 
-def test_tokenizer_without_mask_is_refused(trained: Any, tmp_path: Path) -> None:
+def test_tokenizer_without_mask_token_is_refused(trained: Any, tmp_path: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     plain = PreTrainedTokenizerFast(tokenizer_object=trained.backend_tokenizer, pad_token="[PAD]")
@@ -285,9 +284,9 @@ def test_tokenizer_without_mask_is_refused(trained: Any, tmp_path: Path) -> None
         loading.load(str(tmp_path), "model.name_or_path")
 
 
-def test_truncation_left_in_a_tokenizer_does_not_shorten_documents(trained: Any, tmp_path: Path) -> None:
+def test_truncation_saved_in_a_tokenizer_does_not_shorten_documents(trained: Any, tmp_path: Path) -> None:
     loading.save(trained, tmp_path)
     cut = loading.load(str(tmp_path))
     cut.backend_tokenizer.enable_truncation(8)
     cut.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert len(encoding.Encoder(loading.load(str(tmp_path)))(TEXTS[:1])[0]) > 100
+    assert len(BatchTokenizer(loading.load(str(tmp_path)))(TEXTS[:1])[0]) > 100

@@ -12,9 +12,10 @@ from making import made_up_text
 from test_tokens import HOSTILE, KINDS, ODD, TEXTS, train
 
 from mlm_dist.config import parse
-from mlm_dist.corpus import row_shards, rows
+from mlm_dist.corpus import packing, row_shards, rows
 from mlm_dist.corpus.store import PreparedCorpus
-from mlm_dist.corpus.tokenizer import encoding, loading, word_starts
+from mlm_dist.corpus.tokenizer import loading, word_starts
+from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer, WordCache
 from mlm_dist.errors import CorpusError
 from mlm_dist.prepare import find, prepare
 
@@ -27,7 +28,7 @@ def of_kind() -> dict[str, Any]:
 
 
 def split(marked: np.ndarray) -> tuple[list[int], list[bool]]:
-    return (marked & ~word_starts.BEGINS).tolist(), (marked >= word_starts.BEGINS).tolist()
+    return (marked & ~word_starts.WORD_START).tolist(), (marked >= word_starts.WORD_START).tolist()
 
 
 def by_word_ids(tokenizer: Any, text: str) -> list[bool]:
@@ -43,20 +44,20 @@ def by_word_ids(tokenizer: Any, text: str) -> list[bool]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_words_are_those_of_the_tokenizer(of_kind: dict[str, Any], kind: str) -> None:
     tokenizer = of_kind[kind]
-    marked, lengths = encoding.Encoder(tokenizer, marking=True)(HARD)
+    marked, lengths = BatchTokenizer(tokenizer, word_starts=True)(HARD)
     ids, begins = split(marked)
-    plain, plain_lengths = encoding.Encoder(tokenizer)(HARD)
+    plain, plain_lengths = BatchTokenizer(tokenizer)(HARD)
     assert ids == plain.tolist() and lengths.tolist() == plain_lengths.tolist() and marked.dtype == np.int32
     assert begins == [begin for text in HARD for begin in by_word_ids(tokenizer, text)]
 
 
 def test_vocabulary_alone_could_not_tell(of_kind: dict[str, Any]) -> None:
     tokenizer = of_kind["bpe"]
-    ids, begins = split(encoding.Encoder(tokenizer, marking=True)(["don't xt"])[0])
+    ids, begins = split(BatchTokenizer(tokenizer, word_starts=True)(["don't xt"])[0])
     found = list(zip(tokenizer.convert_ids_to_tokens(ids), begins, strict=True))
     assert ("'", True) in found or ("'t", True) in found
     assert ("t", False) in found, "of a letter that also begins words, its place must say whether it does"
-    ids, begins = split(encoding.Encoder(tokenizer, marking=True)(["t"])[0])
+    ids, begins = split(BatchTokenizer(tokenizer, word_starts=True)(["t"])[0])
     assert begins == [True]
 
 
@@ -73,7 +74,7 @@ def test_white_space_ends_a_word_where_the_tokenizer_does_not_split() -> None:
     text = "ba kedi\nlo  mu\t\tsto "
     assert set(backend.encode(text).word_ids) == {0}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
-    ids, begins = split(encoding.Encoder(tokenizer, marking=True)([text, text])[0])
+    ids, begins = split(BatchTokenizer(tokenizer, word_starts=True)([text, text])[0])
     assert ids[: len(ids) // 2] == ids[len(ids) // 2 :] and begins[: len(ids) // 2] == begins[len(ids) // 2 :]
     found: list[str] = []
     for token, begin in zip(tokenizer.convert_ids_to_tokens(ids[: len(ids) // 2]), begins, strict=False):
@@ -86,11 +87,11 @@ def test_white_space_ends_a_word_where_the_tokenizer_does_not_split() -> None:
 @given(text=HOSTILE)
 def test_memory_of_words_marks_as_the_tokenizer_does(of_kind: dict[str, Any], text: str) -> None:
     backend = of_kind["wordpiece"].backend_tokenizer
-    exact = word_starts.ByMarkingTokenizer(backend)
-    by_words = encoding.ByWords.fit(backend, exact)
-    assert by_words is not None
+    exact = word_starts.WordStartTokenizer(backend)
+    word_cache = WordCache.fit(backend, exact)
+    assert word_cache is not None
     for _ in range(2):
-        for one, other in zip(by_words([text, "ba ke", text]), exact([text, "ba ke", text]), strict=True):
+        for one, other in zip(word_cache([text, "ba ke", text]), exact([text, "ba ke", text]), strict=True):
             np.testing.assert_array_equal(one, other)
 
 
@@ -119,7 +120,7 @@ def test_rows_know_where_their_words_begin(folder: Path, tmp_path: Path, mode: s
     everything = np.arange(len(table))
     lengths, counts = table.chunks(everything)
     left = iter(lengths.tolist())
-    for ids, begins, count in zip(table.take(everything), table.words(everything), counts.tolist(), strict=True):
+    for ids, begins, count in zip(table.take(everything), table.word_starts(everything), counts.tolist(), strict=True):
         end = 0
         for _ in range(count):
             begin, end = end, end + next(left)
@@ -127,7 +128,7 @@ def test_rows_know_where_their_words_begin(folder: Path, tmp_path: Path, mode: s
         assert not begins[np.isin(ids, special.all)].any()
     assert sorted(found) == sorted(expected) and any(not all(begins) for _, begins in found)
     draw = np.random.default_rng(0).integers(0, len(table), 50)
-    np.testing.assert_array_equal(table.words(draw), table.words(everything)[draw])
+    np.testing.assert_array_equal(table.word_starts(draw), table.word_starts(everything)[draw])
 
 
 def test_corpora_share_all_but_where_words_begin(folder: Path, tmp_path: Path) -> None:
@@ -174,13 +175,13 @@ def test_words_go_on_where_they_were_interrupted(folder: Path, tmp_path: Path, m
 def test_rows_that_are_not_the_tokenizers_are_refused(of_kind: dict[str, Any], tmp_path: Path) -> None:
     special = loading.special_tokens(of_kind["bpe"])
     texts = [made_up_text(i, 50) for i in range(5)]
-    plain, marked = (encoding.Encoder(of_kind["bpe"], marking=marking)(texts) for marking in (False, True))
+    plain, marked = (BatchTokenizer(of_kind["bpe"], word_starts=marking)(texts) for marking in (False, True))
     path = tmp_path / "rows.arrow"
 
     def write(ids: np.ndarray, lengths: np.ndarray) -> None:
-        word_starts.write(tmp_path / "x.npy", path, 16, [rows.window(ids, lengths, "chunk", 16, special)])
+        word_starts.write(tmp_path / "x.npy", path, 16, [packing.make_rows(ids, lengths, "chunk", 16, special)])
 
-    rows.write(path, 16, [rows.window(*plain, "chunk", 16, special)])
+    rows.write(path, 16, [packing.make_rows(*plain, "chunk", 16, special)])
     write(*marked)
     num_rows = len(rows.read(path, 16))
     assert word_starts.read(tmp_path / "x.npy").shape == (num_rows, 2)

@@ -24,7 +24,7 @@ class Rows(Protocol):
         """Tokens of each chunk of the rows at `indices`, row after row; and how many chunks each row has."""
         ...
 
-    def words(self, indices: np.ndarray) -> np.ndarray:
+    def word_starts(self, indices: np.ndarray) -> np.ndarray:
         """Which tokens of the rows at `indices` begin a word: [len(indices), length], booleans."""
         ...
 

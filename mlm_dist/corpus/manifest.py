@@ -1,4 +1,4 @@
-"""What a prepared corpus says of itself: where it is from, what was kept of it, what was dropped, and why."""
+"""The manifest of a prepared corpus: where it comes from, what it holds, what was dropped and why."""
 
 from __future__ import annotations
 
@@ -6,53 +6,82 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mlm_dist.corpus import documents, selection
-from mlm_dist.corpus.store import FORMAT, SPLITS, CorpusStore, PreparedCorpus, ShardKeys
+from mlm_dist.corpus import document_files, selection
+from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
+from mlm_dist.corpus.sources import SourceFiles
+from mlm_dist.corpus.store import FORMAT, SPLITS, PreparedCorpus
 
 
-def describe(store: CorpusStore, plan: Mapping[str, Any], shards: Sequence[ShardKeys]) -> dict[str, Any]:
-    """The manifest of a corpus whose shards are made: their figures, added up.
+@dataclass(frozen=True)
+class CorpusInputs:
+    """What a corpus is made from.
 
     Args:
-        store: Where the shards are.
-        plan: Of the whole: `digest`, `source`, `source_digest`, and `config`, what the rows depend on besides.
-        shards: All of them, in order.
+        digest: The corpus's digest.
+        source: The files.
+        source_digest: `source.digest()`.
+        dependencies: What `digests.dependencies` returned.
     """
-    read = [store.figures(shard.documents) for shard in shards]
-    made = [store.figures(shard.rows) for shard in shards]
+
+    digest: str
+    source: SourceFiles
+    source_digest: str
+    dependencies: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return vars(self) | {"source": self.source.to_json()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> CorpusInputs:
+        """The inverse of `to_json`."""
+        return cls(**value | {"source": SourceFiles.from_json(value["source"])})
+
+
+def describe(store: ShardStore, inputs: CorpusInputs, shards: Sequence[ShardKeys]) -> dict[str, Any]:
+    """The manifest of a corpus whose shards are finished: the sums of their figures.
+
+    Args:
+        store: The corpus in preparation.
+        inputs: What it is made from.
+        shards: All shards, in order.
+    """
+    of_documents = [store.figures(shard.documents) for shard in shards]
+    of_rows = [store.figures(shard.rows) for shard in shards]
     chosen = selection.load(store.partial / "selection.npz")
-    set_aside: dict[str, list[str]] = {reason: list(paths) for reason, paths in plan["source"]["set_aside"].items()}
-    for id_, why in (pair for one in read for pair in one["set_aside"]):
-        set_aside.setdefault(why, []).append(id_)
-    copies: dict[str, list[str]] = {}
+    dropped = {reason: list(paths) for reason, paths in inputs.source.dropped.items()}
+    for id_, reason in (pair for figures in of_documents for pair in figures["dropped"]):
+        dropped.setdefault(reason, []).append(id_)
+    duplicates: dict[str, list[str]] = {}
     ids = _ids(store, [shard.documents for shard in shards], chosen)
     for i in np.flatnonzero(chosen.is_dropped).tolist():
-        set_aside.setdefault(selection.REASONS[int(chosen.side[i])], []).append(ids[i])
-        copies.setdefault(ids[int(chosen.stayed[i])], []).append(ids[i])
-    num_dropped = dropped(read, chosen)
+        dropped.setdefault(selection.REASONS[int(chosen.side[i])], []).append(ids[i])
+        duplicates.setdefault(ids[int(chosen.original[i])], []).append(ids[i])
+    num_dropped = count_dropped(of_documents, chosen)
     kept = chosen.count(selection.TRAIN) + chosen.count(selection.VALIDATION)
-    source = plan["source"]
+    source, dependencies = inputs.source, inputs.dependencies
 
-    def added(name: str) -> dict[str, int]:
-        return dict(sorted(sum((Counter(one[name]) for one in read), Counter()).items()))
+    def total(name: str) -> dict[str, int]:
+        return dict(sorted(sum((Counter(figures[name]) for figures in of_documents), Counter()).items()))
 
     return {
         "format": FORMAT,
-        "digest": plan["digest"],
+        "digest": inputs.digest,
         "source": {
-            "kind": source["kind"],
-            "location": source["location"],
-            "commit": source["commit"],
-            "sha256": plan["source_digest"],
-            "files": len(source["files"]),
-            "set_aside": sum(map(len, source["set_aside"].values())),
+            "kind": source.kind,
+            "location": source.location,
+            "commit": source.commit,
+            "sha256": inputs.source_digest,
+            "files": len(source.files),
+            "dropped": sum(map(len, source.dropped.values())),
         },
-        "config": plan["config"],
-        "config_digest": hashlib.sha256(json.dumps(plan["config"], sort_keys=True).encode()).hexdigest(),
+        "config": dependencies,
+        "config_digest": hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest(),
         "documents": {
             "found": kept + sum(num_dropped.values()),
             "kept": kept,
@@ -61,33 +90,34 @@ def describe(store: CorpusStore, plan: Mapping[str, Any], shards: Sequence[Shard
             "validation": chosen.count(selection.VALIDATION),
         },
         "tokens": {
-            name: sum(one[split][name] for one in made for split in SPLITS) for name in ("kept", "dropped", "padded")
+            name: sum(figures[split][name] for figures in of_rows for split in SPLITS)
+            for name in ("kept", "dropped", "padded")
         },
-        "domain_tokens": _domain_tokens(plan, store, made),
-        "rows": {split: sum(one[split]["rows"] for one in made) for split in SPLITS},
-        "encodings": added("encodings"),
-        "notes": added("notes"),
-        "set_aside": dict(sorted(set_aside.items())),
-        "copies": dict(sorted(copies.items())),
+        "domain_tokens": _domain_tokens(dependencies, store, of_rows),
+        "rows": {split: sum(figures[split]["rows"] for figures in of_rows) for split in SPLITS},
+        "encodings": total("encodings"),
+        "notes": total("notes"),
+        "dropped": dict(sorted(dropped.items())),
+        "duplicates": dict(sorted(duplicates.items())),
         "shards": [shard.documents for shard in shards],
     }
 
 
-def dropped(read: Sequence[dict[str, Any]], chosen: selection.Selection) -> dict[str, int]:
-    """{reason: documents dropped}."""
-    counts = Counter(why for one in read for _, why in one["set_aside"])
-    counts.update({why: chosen.count(code) for code, why in selection.REASONS.items()})
-    return {why: count for why, count in sorted(counts.items()) if count}
+def count_dropped(of_documents: Sequence[Mapping[str, Any]], chosen: selection.Selection) -> dict[str, int]:
+    """{reason: documents dropped}, from the figures of all shards' documents and the selection."""
+    counts = Counter(reason for figures in of_documents for _, reason in figures["dropped"])
+    counts.update({reason: chosen.count(code) for code, reason in selection.REASONS.items()})
+    return {reason: count for reason, count in sorted(counts.items()) if count}
 
 
 def _domain_tokens(
-    plan: Mapping[str, Any], store: CorpusStore, made: Sequence[dict[str, Any]]
+    dependencies: Mapping[str, Any], store: ShardStore, of_rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, float] | None:
-    """How many words were added, and the tokens of all documents before (each word in its pieces) and after."""
-    if plan["config"]["tokenizer"]["add_domain_tokens"] is None:
+    """The number of added words, and the tokens of all documents without them and with them."""
+    if dependencies["tokenizer"]["add_domain_tokens"] is None:
         return None
-    after = sum(one[split][name] for one in made for split in SPLITS for name in ("kept", "dropped"))
-    before = after + sum(one[split]["saved"] for one in made for split in SPLITS)
+    after = sum(figures[split][name] for figures in of_rows for split in SPLITS for name in ("kept", "dropped"))
+    before = after + sum(figures[split]["saved"] for figures in of_rows for split in SPLITS)
     return {
         "added": len(PreparedCorpus(store.partial).domain_tokens),
         "tokens_before": before,
@@ -96,14 +126,14 @@ def _domain_tokens(
     }
 
 
-def _ids(store: CorpusStore, keys: Sequence[str], chosen: selection.Selection) -> dict[int, str]:
-    """The ids of the documents that were dropped and of those that stayed in their place, by their numbers."""
-    wanted = {*np.flatnonzero(chosen.is_dropped).tolist(), *chosen.stayed[chosen.is_dropped].tolist()}
-    found: dict[int, str] = {}
+def _ids(store: ShardStore, keys: Sequence[str], chosen: selection.Selection) -> dict[int, str]:
+    """The ids, by index, of the documents that were dropped as duplicates and of those kept in their place."""
+    wanted = {*np.flatnonzero(chosen.is_dropped).tolist(), *chosen.original[chosen.is_dropped].tolist()}
+    ids: dict[int, str] = {}
     if wanted:
         start = 0
         for key in keys:
-            names = documents.ids(store.documents(key))
-            found |= {i: names[i - start] for i in range(start, start + len(names)) if i in wanted}
+            names = document_files.ids(store.documents(key))
+            ids |= {i: names[i - start] for i in range(start, start + len(names)) if i in wanted}
             start += len(names)
-    return found
+    return ids

@@ -1,9 +1,9 @@
-"""Ranks that share a folder and nothing else: hand out work, wait for each other's files, and fail together.
+"""A rendezvous of ranks through files: they divide work, wait for each other's files, and fail together.
 
-Long work behind a collective barrier dies of the communication timeout, so preparation has no process group. Each rank
-keeps one small file in a common folder and rewrites it several times a second; rank 0 reads the nonces out of those
-files, so that what an earlier, dead launch left behind is never mistaken for this one. No clock is compared between
-machines: a rank is alive when its file changes while somebody looks.
+Preparation has no process group, because long work would exceed the timeout of a collective barrier. Each rank writes a
+small heartbeat file in a shared folder several times a second. Rank 0 reads the nonces in these files, so that files of
+an earlier launch are never mistaken for those of this one. Clocks of different machines are never compared: a rank is
+alive if its file changes while another rank watches it.
 """
 
 from __future__ import annotations
@@ -29,41 +29,42 @@ T = TypeVar("T")
 
 HEARTBEAT_SECONDS = 0.25
 POLL_SECONDS = 0.05
-GRACE_SECONDS = 10.0  # how long a failure that was there before us may be an earlier launch's
-SILENCE_SECONDS = 120.0  # a rank that writes nothing for so long is dead
+GRACE_SECONDS = 10.0  # a failure that was recorded before this rank looked may belong to an earlier launch for so long
+SILENCE_SECONDS = 120.0  # a rank whose file does not change for so long is dead
 
 
-class Meeting:
-    """The ranks of one launch, met in one folder. A context manager; with one process it costs nothing.
+class Rendezvous:
+    """The ranks of one launch, which share a folder. A context manager; a single process writes no files.
 
     Args:
-        folder: A folder that all ranks see; each launch gets its own below it.
-        rank: This process, from 0.
+        folder: A folder on a disk that all ranks share; each launch uses a folder of its own in it.
+        rank: This process.
         world_size: Number of processes.
-        purpose: What they meet for; ranks that meet twice do so in two places, for some come while others still leave.
+        purpose: What the ranks do. Two rendezvous of one launch need different purposes, because some ranks may enter
+            the second before others have left the first.
     """
 
     def __init__(self, folder: Path, rank: int, world_size: int, purpose: str = "") -> None:
         self.rank, self.world_size = rank, world_size
         self.folder = folder / _launch_name(world_size, purpose)
         self._nonce = uuid.uuid4().hex
-        self._nonces: dict[int, str] = {}  # known to all once the first `lead` is through
+        self._nonces: dict[int, str] = {}  # of all ranks, known after the first `lead`
         self._state: dict[str, Any] = {"nonce": self._nonce, "beat": 0, "failed": None}
         self._ended = threading.Event()
-        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heartbeat = threading.Thread(target=self._beat, daemon=True)
 
-    def __enter__(self) -> Meeting:
+    def __enter__(self) -> Rendezvous:
         if self.world_size > 1:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write()
-            self._heart.start()
+            self._heartbeat.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self.world_size == 1:
             return
         self._ended.set()
-        self._heart.join()
+        self._heartbeat.join()
         if error is None:
             self._leave()
         elif not isinstance(error, PeerError):
@@ -71,14 +72,14 @@ class Meeting:
             self._write()
 
     def share(self, sizes: Sequence[int]) -> list[int]:
-        """The numbers of this rank's pieces of work, so that all ranks have about as much to do.
+        """The indices of this rank's items, chosen so that the sizes of all ranks' items are about equal.
 
         Args:
-            sizes: Of all pieces, the same on all ranks.
+            sizes: Sizes of all items, the same on all ranks.
         """
         loads = [0] * self.world_size
         mine = []
-        for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):  # the largest first, to whoever has least
+        for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):  # the largest first, to the rank with the least
             rank = loads.index(min(loads))
             loads[rank] += max(sizes[i], 1)
             if rank == self.rank:
@@ -86,10 +87,14 @@ class Meeting:
         return sorted(mine)
 
     def lead(self, name: str, make: Callable[[], T]) -> T:
-        """Rank 0 makes a JSON-like value; every rank returns it. `name` is used once in a meeting.
+        """Rank 0 calls `make`, and every rank returns its result, a JSON value.
+
+        Args:
+            name: Name of the result, used once per rendezvous.
+            make: Called on rank 0 only.
 
         Raises:
-            PeerError: rank 0 failed, or another rank did meanwhile.
+            PeerError: Another rank failed.
         """
         if self.world_size == 1:
             return make()
@@ -97,40 +102,40 @@ class Meeting:
         if self.rank == 0:
             made = make()
             if not self._nonces:
-                self._nonces = self._roll_call()
+                self._nonces = self._wait_for_nonces()
             write_json(path, {"nonces": self._nonces, "value": made})
             return made
         answer: dict[str, Any] = {}
 
-        def answered() -> bool:
-            found = _read(path)
-            if found is None or found["nonces"].get(str(self.rank)) != self._nonce:
+        def is_answered() -> bool:
+            content = _read(path)
+            if content is None or content["nonces"].get(str(self.rank)) != self._nonce:
                 return False
-            answer.update(found)
+            answer.update(content)
             return True
 
-        self._wait(answered, f"rank 0 ({name})")
+        self._wait(is_answered, f"rank 0 ({name})")
         self._nonces = {int(rank): nonce for rank, nonce in answer["nonces"].items()}
         value: T = answer["value"]
         return value
 
     def wait_for(self, paths: Sequence[Path]) -> None:
-        """Return when all files are there, written by whichever rank.
+        """Wait until all files exist, whichever rank writes them.
 
         Raises:
-            PeerError: another rank failed, so that they will never be.
+            PeerError: Another rank failed.
         """
         missing = list(paths)
 
-        def all_there() -> bool:
+        def all_exist() -> bool:
             while missing and missing[-1].exists():
                 missing.pop()
             return not missing
 
-        self._wait(all_there, "the other ranks' shards")
+        self._wait(all_exist, "the other ranks' shards")
 
-    def _roll_call(self) -> dict[int, str]:
-        """Each rank's nonce, taken from a file that was seen to change (rank 0's own is known)."""
+    def _wait_for_nonces(self) -> dict[int, str]:
+        """The nonce of each rank, read from a file that changed while rank 0 watched it."""
         first = {rank: self._peer(rank) for rank in range(1, self.world_size)}
         nonces = {0: self._nonce}
 
@@ -144,21 +149,21 @@ class Meeting:
         self._wait(all_seen, "the other ranks to start")
         return nonces
 
-    def _wait(self, done: Callable[[], bool], what: str) -> None:
-        """Poll until `done`, watching the other ranks for failure and silence."""
+    def _wait(self, is_done: Callable[[], bool], what: str) -> None:
+        """Poll until `is_done`, and watch the other ranks for failure and silence."""
         started = time.monotonic()
         last = {rank: self._peer(rank) for rank in range(self.world_size) if rank != self.rank}
         changed = dict.fromkeys(last, started)
-        while not done():
+        while not is_done():
             now = time.monotonic()
             for rank, before in last.items():
                 state = last[rank] = self._peer(rank)
                 if state != before:
                     changed[rank] = now
                 if state is not None and state["failed"] is not None:
-                    # Ours, not an earlier launch's: a nonce we know, a change we saw, or it outlasted the grace.
-                    ours = state["nonce"] == self._nonces.get(rank) or changed[rank] > started
-                    if ours or now - started > GRACE_SECONDS:
+                    # A failure is of this launch if its nonce is known, its file changed, or the grace period is over.
+                    is_current = state["nonce"] == self._nonces.get(rank) or changed[rank] > started
+                    if is_current or now - started > GRACE_SECONDS:
                         raise PeerError(f"rank {rank} failed: {state['failed']}")
                 if now - changed[rank] > SILENCE_SECONDS:
                     raise CorpusError(
@@ -176,7 +181,7 @@ class Meeting:
             self._write()
 
     def _leave(self) -> None:
-        """Take our file away, and with the last one the folder: each rank has read by then what it waited for."""
+        """Remove this rank's file, and the folder if it was the last: each rank has then read what it waited for."""
         files = [self.folder / f"rank-{rank}.json" for rank in range(self.world_size)]
         with contextlib.suppress(OSError):
             files[self.rank].unlink()
@@ -184,7 +189,7 @@ class Meeting:
                 shutil.rmtree(self.folder)
 
     def _write(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk: the work itself will say so, with a path the user knows
+        with contextlib.suppress(OSError):  # on a full disk, the work itself fails with a path the user knows
             write_json(self.folder / f"rank-{self.rank}.json", self._state, durable=False)
 
 
@@ -197,7 +202,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _launch_name(world_size: int, purpose: str) -> str:
-    """The same on all ranks of a launch; different for launches that run at the same time on one disk."""
+    """A name that is the same on all ranks of a launch, and different for launches that share a disk."""
     address = os.environ.get("MASTER_ADDR", "")
     if address in ("", "localhost", "127.0.0.1", "::1"):
         address = socket.gethostname()

@@ -1,93 +1,119 @@
-"""From the documents of a shard to its rows."""
+"""Rows of a shard: its documents are tokenized and put into rows of both splits."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlm_dist.config import RowsConfig
-from mlm_dist.corpus import documents, rows, selection
-from mlm_dist.corpus.rows import RowBlock
-from mlm_dist.corpus.store import SPLITS, CorpusStore, ShardKeys
-from mlm_dist.corpus.tokenizer import encoding, loading, word_starts
+from mlm_dist.corpus import document_files, packing, rows, selection
+from mlm_dist.corpus.packing import RowBlock
+from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
+from mlm_dist.corpus.store import SPLITS
+from mlm_dist.corpus.tokenizer import word_starts
+from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
+from mlm_dist.corpus.tokenizer.loading import SpecialTokens
+from mlm_dist.spec import RowsSpec
 
-BLOCK_TOKENS = 1 << 22  # made into rows together
+BLOCK_TOKENS = 1 << 22  # tokens that are put into rows together
 
 
-def make(
-    config: RowsConfig,
-    store: CorpusStore,
-    encoder: encoding.Encoder,
-    special: loading.SpecialTokens,
-    shortens: np.ndarray,
-    side: np.ndarray,
-    shard: ShardKeys,
-) -> None:
-    """Turn the documents of a shard into rows of both splits."""
+@dataclass(frozen=True)
+class RowMaker:
+    """What all shards of a corpus have in common.
+
+    Args:
+        spec: Mode and length of rows.
+        store: The corpus in preparation.
+        special: Special tokens of the tokenizer.
+        saved: [vocabulary] tokens that the documents are shorter with one occurrence of each domain token; 0 for
+            others.
+    """
+
+    spec: RowsSpec
+    store: ShardStore
+    special: SpecialTokens
+    saved: np.ndarray
+
+    def blocks(
+        self, tokenizer: BatchTokenizer, shard: ShardKeys, wanted: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, RowBlock]]:
+        """The tokens of the wanted documents of a shard, and their rows, some millions of tokens at a time."""
+        for ids, lengths in _tokenized(self.store.documents(shard.documents), tokenizer, wanted):
+            yield ids, packing.make_rows(ids, lengths, self.spec.mode, self.spec.max_length, self.special)
+
+
+def make(maker: RowMaker, tokenizer: BatchTokenizer, side: np.ndarray, shard: ShardKeys) -> None:
+    """Write the rows of a shard, of both splits, and count the tokens of its training rows.
+
+    Args:
+        maker: What all shards have in common.
+        tokenizer: The tokenizer.
+        side: [documents] the selection of this shard's documents.
+        shard: The shard.
+    """
+    store = maker.store
     figures: dict[str, Any] = {}
     paths = []
     for split, wanted in zip(SPLITS, (selection.TRAIN, selection.VALIDATION), strict=True):
-        seen = np.zeros(encoder.vocab_size, np.int64)
+        counts = np.zeros(tokenizer.vocab_size, np.int64)
         totals = Counter(dict.fromkeys(("rows", "kept", "dropped", "padded", "saved"), 0))
 
-        def blocks(wanted: int = wanted, seen: np.ndarray = seen, totals: Counter[str] = totals) -> Iterator[RowBlock]:
-            for ids, lengths in _encoded(store.documents(shard.documents), encoder, side == wanted):
-                block = _windowed(config, ids, lengths, special)
-                totals.update(block.figures(len(ids)) | {"saved": int(shortens[ids].sum())})
-                seen += np.bincount(block.input_ids.reshape(-1), minlength=len(seen))
+        def blocks(
+            wanted: int = wanted, counts: np.ndarray = counts, totals: Counter[str] = totals
+        ) -> Iterator[RowBlock]:
+            for ids, block in maker.blocks(tokenizer, shard, side == wanted):
+                totals.update(block.figures(len(ids)) | {"saved": int(maker.saved[ids].sum())})
+                counts += np.bincount(block.input_ids.reshape(-1), minlength=len(counts))
                 yield block
 
-        rows.write(store.rows(shard.rows, split), config.max_length, blocks())
+        rows.write(store.rows(shard.rows, split), maker.spec.max_length, blocks())
         paths.append(store.rows(shard.rows, split))
         figures[split] = dict(totals)
         if split == "train":
-            seen[list(special.all)] = 0
+            counts[list(maker.special.all)] = 0
             path = _counts_file(store, shard)
-            np.save(path, seen, allow_pickle=False)
+            np.save(path, counts, allow_pickle=False)
             paths.append(path)
     store.finish(shard.rows, paths, figures)
 
 
-def token_counts(store: CorpusStore, shards: Sequence[ShardKeys]) -> np.ndarray:
-    """[vocabulary] how often each token but the special ones stands in the training rows of all shards."""
-    found: np.ndarray = sum(np.load(_counts_file(store, shard), allow_pickle=False) for shard in shards)
-    return found
+def token_counts(store: ShardStore, shards: Sequence[ShardKeys]) -> np.ndarray:
+    """[vocabulary] occurrences of each token in the training rows of all shards; 0 for special tokens."""
+    counts: np.ndarray = sum(np.load(_counts_file(store, shard), allow_pickle=False) for shard in shards)
+    return counts
 
 
-def mark_words(
-    config: RowsConfig,
-    store: CorpusStore,
-    encoder: encoding.Encoder,
-    special: loading.SpecialTokens,
-    side: np.ndarray,
-    shard: ShardKeys,
-) -> None:
-    """Find out where words begin in the training rows of a shard, which are made."""
-    encoded = _encoded(store.documents(shard.documents), encoder, side == selection.TRAIN)
-    blocks = (_windowed(config, ids, lengths, special) for ids, lengths in encoded)
-    word_starts.write(store.words(shard.words), store.rows(shard.rows, "train"), config.max_length, blocks)
-    store.finish(shard.words, [store.words(shard.words)], {})
+def make_word_starts(maker: RowMaker, tokenizer: BatchTokenizer, side: np.ndarray, shard: ShardKeys) -> None:
+    """Write the word starts in the training rows of a shard, whose rows are finished.
+
+    Args:
+        maker: What all shards have in common.
+        tokenizer: The tokenizer, with `word_starts`.
+        side: [documents] the selection of this shard's documents.
+        shard: The shard.
+    """
+    store = maker.store
+    blocks = (block for _, block in maker.blocks(tokenizer, shard, side == selection.TRAIN))
+    path = store.word_starts(shard.word_starts)
+    word_starts.write(path, store.rows(shard.rows, "train"), maker.spec.max_length, blocks)
+    store.finish(shard.word_starts, [path], {})
 
 
-def _counts_file(store: CorpusStore, shard: ShardKeys) -> Path:
+def _counts_file(store: ShardStore, shard: ShardKeys) -> Path:
     return store.partial / "shards" / f"{shard.rows}.npy"
 
 
-def _windowed(config: RowsConfig, ids: np.ndarray, lengths: np.ndarray, special: loading.SpecialTokens) -> RowBlock:
-    assert config.mode is not None, "not settled"
-    return rows.window(ids, lengths, config.mode, config.max_length, special)
-
-
-def _encoded(path: Path, encoder: encoding.Encoder, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _tokenized(path: Path, tokenizer: BatchTokenizer, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The tokens of the wanted documents of a shard, some millions at a time."""
     waiting: list[tuple[np.ndarray, np.ndarray]] = []
     count = 0
-    for group in documents.texts(path, wanted):
-        waiting.append(encoder(group))
+    for group in document_files.texts(path, wanted):
+        waiting.append(tokenizer(group))
         count += len(waiting[-1][0])
         if count >= BLOCK_TOKENS:
             yield _joined(waiting)

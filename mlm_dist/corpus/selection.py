@@ -1,4 +1,4 @@
-"""Which documents stay, and on which side of the split; decided by their texts alone."""
+"""The selection: which documents are kept, and on which side of the split, decided by their texts alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REASONS = {DUPLICATE: "duplicate", NEAR_DUPLICATE: "near-duplicate"}
 
 
 def text_key(text: str) -> bytes:
-    """16 bytes that are equal for texts that differ in white space or Unicode composition only."""
+    """16 bytes that are equal for texts that differ only in white space or Unicode composition."""
     normal = " ".join(unicodedata.normalize("NFC", text).split())
     return hashlib.blake2b(normal.encode("utf-8"), digest_size=KEY_BYTES).digest()
 
@@ -29,15 +29,15 @@ class Selection:
 
     Args:
         side: [n] TRAIN, VALIDATION, DUPLICATE or NEAR_DUPLICATE; int8.
-        stayed: [n] the number of the document that stayed in its place; its own where it stayed itself.
+        original: [n] index of the document that is kept in its place; its own index if it is kept.
     """
 
     side: np.ndarray
-    stayed: np.ndarray
+    original: np.ndarray
 
     @property
     def is_dropped(self) -> np.ndarray:
-        """[n] whether a document is a copy of one that stayed."""
+        """[n] whether a document is dropped as a duplicate or near-duplicate."""
         dropped: np.ndarray = self.side >= DUPLICATE
         return dropped
 
@@ -46,14 +46,14 @@ class Selection:
         return int((self.side == side).sum())
 
     def save(self, path: Path) -> None:
-        """Write it down."""
-        np.savez(path, side=self.side, stayed=self.stayed)
+        """Write the selection to an .npz file."""
+        np.savez(path, side=self.side, original=self.original)
 
 
 def load(path: Path) -> Selection:
     """Read what `Selection.save` wrote."""
-    with np.load(path, allow_pickle=False) as found:
-        return Selection(found["side"], found["stayed"])
+    with np.load(path, allow_pickle=False) as arrays:
+        return Selection(arrays["side"], arrays["original"])
 
 
 def select(
@@ -64,20 +64,20 @@ def select(
     near_threshold: float,
     validation_fraction: float,
 ) -> Selection:
-    """Drop copies, then hold out the groups of near-copies whose draw falls under the fraction.
+    """Drop duplicates, and assign groups of near-duplicates to the validation set by a hash of their texts.
 
-    Of a group of copies the first document stays. A group falls on one side of the split as a whole, whether its copies
-    are dropped or not, so that no held-out document has been trained on in another version. Its draw is a part of the
-    smallest key in it. So a document stays on its side while the corpus grows, unless it gets a near-copy with a
-    smaller key: then it changes sides with a probability of 2 f (1 - f), for a fraction of f. Only where the draws
-    would leave a side without any document, the nearest group moves over.
+    The first document of a group is kept. All documents of a group are on one side of the split, whether duplicates
+    are dropped or not, so that no version of a held-out document is trained on. A group is held out if a part of its
+    smallest key, taken as a number from 0 to 1, is under the fraction. So a document keeps its side while the corpus
+    grows, unless it gets a near-duplicate with a smaller key; then it changes sides with a probability of 2 f (1 - f)
+    for a fraction f. If one side would be empty, the group nearest to the fraction changes sides.
 
     Args:
-        keys: [n, 16] bytes, the documents' `text_key`; not read where copies make no difference.
-        signatures: Their `dedup.signatures`, in blocks; not read where near-copies make no difference.
+        keys: [n, 16] bytes, the documents' `text_key`; not read if duplicates make no difference.
+        signatures: Their `near_duplicates.signatures`, in blocks; not read if near-duplicates make no difference.
         deduplicate: none, exact or near.
-        near_threshold: Similarity from which on two documents are near-copies.
-        validation_fraction: Share of the documents to hold out.
+        near_threshold: Similarity at which two documents are near-duplicates.
+        validation_fraction: Fraction of the documents to hold out.
     """
     if deduplicate == "none" and validation_fraction == 0:
         return Selection(np.full(len(keys), TRAIN, np.int8), np.arange(len(keys)))
@@ -85,7 +85,7 @@ def select(
     order = np.lexsort((halves[:, 1], halves[:, 0]))
     is_new = np.concatenate([[True], (halves[order[1:]] != halves[order[:-1]]).any(1)])[: len(order)]
     rank = np.empty(len(order), np.int64)
-    rank[order] = np.cumsum(is_new) - 1  # equal for equal keys, and in their order
+    rank[order] = np.cumsum(is_new) - 1  # equal for equal keys, and in the order of the keys
     exact = order[is_new][rank]
     group = (
         near_duplicates.groups(signatures, near_threshold)
@@ -94,7 +94,7 @@ def select(
     )
 
     side = np.full(len(keys), TRAIN, np.int8)
-    stayed = np.arange(len(keys))
+    original = np.arange(len(keys))
     if validation_fraction > 0:
         smallest = np.full(len(keys), len(keys))
         np.minimum.at(smallest, group, rank)
@@ -106,7 +106,7 @@ def select(
             elif not (side == TRAIN).any():
                 side[draw == draw.max()] = TRAIN
     if deduplicate != "none":
-        stayed = group if deduplicate == "near" else exact
-        side[stayed != np.arange(len(keys))] = NEAR_DUPLICATE
+        original = group if deduplicate == "near" else exact
+        side[original != np.arange(len(keys))] = NEAR_DUPLICATE
         side[exact != np.arange(len(keys))] = DUPLICATE
-    return Selection(side, stayed)
+    return Selection(side, original)

@@ -1,4 +1,4 @@
-"""What a person is told about a prepared corpus."""
+"""The summary of a prepared corpus that a job prints."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def table(manifest: dict[str, Any], folder: str) -> Table:
     shown.add_row(
         "source", source["kind"], source["location"] + (f" at {source['commit']}" if source["commit"] else "")
     )
-    shown.add_row("files", f"{source['files']:,}", f"{source['set_aside']:,} set aside")
+    shown.add_row("files", f"{source['files']:,}", f"{source['dropped']:,} dropped")
     shown.add_row("documents", f"{documents['found']:,}", "found")
     for reason, count in documents["dropped"].items():
         shown.add_row("", f"{count:,}", f"dropped: {reason}")
     shown.add_row(
-        "", f"{documents['kept']:,}", f"kept: {documents['train']:,} train, {documents['validation']:,} held out"
+        "", f"{documents['kept']:,}", f"kept: {documents['train']:,} train, {documents['validation']:,} validation"
     )
     total = max(tokens["kept"] + tokens["dropped"], 1)
     shown.add_row("tokens", f"{tokens['kept']:,}", f"kept ({tokens['kept'] / total:.1%})")
@@ -33,7 +33,7 @@ def table(manifest: dict[str, Any], folder: str) -> Table:
         shown.add_row("", f"{domain['added']:,}", f"domain tokens: {before}")
     mode = manifest["config"]["rows"]["mode"]
     shown.add_row("", f"{tokens['dropped']:,}", f"dropped by rows.mode {mode} ({tokens['dropped'] / total:.1%})")
-    places = (rows["train"] + rows["validation"]) * manifest["config"]["rows"]["max_length"]
-    shown.add_row("", f"{tokens['padded']:,}", f"padding ({tokens['padded'] / max(places, 1):.1%} of the rows' places)")
-    shown.add_row("rows", f"{rows['train']:,}", f"train, {rows['validation']:,} held out")
+    positions = (rows["train"] + rows["validation"]) * manifest["config"]["rows"]["max_length"]
+    shown.add_row("", f"{tokens['padded']:,}", f"padding ({tokens['padded'] / max(positions, 1):.1%} of positions)")
+    shown.add_row("rows", f"{rows['train']:,}", f"train, {rows['validation']:,} validation")
     return shown

@@ -1,1 +1,45 @@
-"""Readers: files become documents."""
+"""Readers: each file format becomes documents.
+
+`READERS` maps the suffix of a format to its class, see `protocol.DocumentReader` and `protocol.RecordsReader`. Files of
+a folder with any other suffix are read as text, one document each, if `corpus.patterns` matches them.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+
+from mlm_dist.corpus.readers.protocol import Document, DocumentReader, Dropped, Part, Reader, RecordsReader
+from mlm_dist.corpus.readers.text import TextReader
+from mlm_dist.registry import Registry
+
+READERS: Registry[type[Reader]] = Registry(
+    "mlm_dist.readers",
+    {
+        ".json": "mlm_dist.corpus.readers.json_list:JsonListReader",
+        ".jsonl": "mlm_dist.corpus.readers.json_lines:JsonLinesReader",
+        ".parquet": "mlm_dist.corpus.readers.parquet:ParquetReader",
+        ".txt": "mlm_dist.corpus.readers.text_records:TextRecordsReader",
+    },
+)
+
+__all__ = ["READERS", "Document", "DocumentReader", "Dropped", "Part", "Reader", "RecordsReader", "reader_of"]
+
+
+def reader_of(name: str, *, records: bool) -> Reader:
+    """The reader of a file.
+
+    Args:
+        name: The file.
+        records: Whether the file was named itself, rather than found in a folder.
+    """
+    return _reader(os.path.splitext(name)[1].lower(), records)
+
+
+@functools.cache
+def _reader(suffix: str, records: bool) -> Reader:
+    if suffix in READERS:
+        reader = READERS[suffix]()
+        if records or reader.in_folders:
+            return reader
+    return TextReader()

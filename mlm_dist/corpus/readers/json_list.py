@@ -1,4 +1,4 @@
-"""A JSON list read value by value."""
+"""JSON files that are a list of records, read value by value."""
 
 from __future__ import annotations
 
@@ -7,23 +7,44 @@ import re
 from collections.abc import Iterator
 from typing import IO, Any
 
-BLOCK = 1 << 18  # characters that are read together, or more
+from mlm_dist.corpus.readers import text_encoding
+from mlm_dist.corpus.readers.protocol import Document, Dropped, Part, RecordsReader, record
+
+BLOCK = 1 << 18  # characters that are read at a time, at least
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
+class JsonListReader(RecordsReader):
+    """Reads a list of strings, or of objects with a string under `text`."""
+
+    def read(self, path: str, part: Part, max_bytes: int) -> Iterator[Document | Dropped]:
+        """See `RecordsReader`."""
+        encoding = text_encoding.encoding_of(path)
+        with open(path, encoding=encoding.name, errors="replace") as file:
+            try:
+                for i, value in enumerate(items(file, max_bytes)):
+                    yield record(f"{part.path}#{i}", value, max_bytes, encoding)
+            except OverflowError:
+                yield Dropped(part.path, f"not JSON to its end, or with a value over {max_bytes / 1e6:g} MB")
+            except (ValueError, RecursionError):
+                yield Dropped(part.path, "not JSON")
+            except TypeError:
+                yield Dropped(part.path, "not a JSON list")
+
+
 def items(file: IO[str], max_size: int) -> Iterator[Any]:
-    """The values of a JSON list one by one, so that the list need not be in memory.
+    """The values of a JSON list one by one, so that the whole list need not fit into memory.
 
     Raises:
-        TypeError: It is JSON, but no list.
-        OverflowError: A value is longer than `max_size`, or never ends.
-        ValueError: It is no JSON.
+        TypeError: The file is JSON, but not a list.
+        OverflowError: A value is longer than `max_size`, or has no end.
+        ValueError: The file is not JSON.
     """
     decoder = json.JSONDecoder()
     text, at, ended = "", 0, False
 
     def more() -> None:
-        # Doubling what is looked at keeps the cost of trying again linear.
+        # Doubling the text keeps the total cost of decoding a long value again and again linear.
         nonlocal text, at, ended
         block = file.read(max(BLOCK, len(text) - at))
         ended = not block
@@ -32,8 +53,8 @@ def items(file: IO[str], max_size: int) -> Iterator[Any]:
     def skip_space() -> str:
         nonlocal at
         while True:
-            found = _SPACE.match(text, at)
-            at = found.end() if found else at
+            space = _SPACE.match(text, at)
+            at = space.end() if space else at
             if at < len(text) or ended:
                 return text[at : at + 1]
             more()
@@ -42,10 +63,10 @@ def items(file: IO[str], max_size: int) -> Iterator[Any]:
         nonlocal at
         while True:
             try:
-                found, end = decoder.raw_decode(text, at)
+                decoded, end = decoder.raw_decode(text, at)
                 if end < len(text) or ended:
                     at = end
-                    return found
+                    return decoded
             except json.JSONDecodeError:
                 if ended:
                     raise

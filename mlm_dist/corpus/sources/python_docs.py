@@ -9,19 +9,38 @@ import platform
 import sysconfig
 import warnings
 from pathlib import Path
+from typing import ClassVar
 
+from mlm_dist.corpus.sources.protocol import Fetched, Request
 from mlm_dist.files import lock, write_bytes
 
-_LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__", "idle_test"}
+NAME = "python-docs"
+_EXCLUDED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__", "idle_test"}
+
+
+class PythonDocs:
+    """The source of that name; it needs no network."""
+
+    is_local: ClassVar[bool] = True
+
+    def recognizes(self, name: str, key: str) -> bool:
+        """See `Source`."""
+        return name == NAME
+
+    def fetch(self, request: Request) -> Fetched:
+        """See `Source`."""
+        path = write(request.folder)
+        return Fetched(request.name, path.parent, request.patterns, files=[path.name])
 
 
 def write(cache: Path) -> Path:
-    """Write the documents as .jsonl once for this interpreter, and return the file. About 550 documents, 2.3 MB."""
-    folder = cache / f"python-docs-{platform.python_version()}"
-    path = folder / "python-docs.jsonl"
+    """Write the documents as .jsonl once per interpreter, and return the file. About 550 documents, 2.3 MB."""
+    folder = cache / f"{NAME}-{platform.python_version()}"
+    path = folder / f"{NAME}.jsonl"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        held = lock(folder / ".lock", wait=True)  # another run may be writing it, and would take ours for a change
+        # Another run may be writing the file. A second write would look to that run like a change of its source.
+        held = lock(folder / ".lock", wait=True)
         try:
             if not path.is_file():
                 write_bytes(path, "".join(json.dumps({"text": text}) + "\n" for text in documents()).encode())
@@ -37,16 +56,16 @@ def documents() -> list[str]:
     root = Path(sysconfig.get_path("stdlib"))
     modules = []
     for folder, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if name not in _LEFT_OUT and not name.startswith("config-"))
+        subfolders[:] = sorted(name for name in subfolders if name not in _EXCLUDED and not name.startswith("config-"))
         modules += [Path(folder, name) for name in sorted(files) if name.endswith(".py")]
     return [topics[name] for name in sorted(topics)] + [text for path in modules if (text := _docstrings(path))]
 
 
 def _docstrings(path: Path) -> str:
-    """All docstrings of a source file in their order; the file is parsed, never run."""
+    """All docstrings of a source file in order; the file is parsed and never run."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd escapes in other people's strings
+            warnings.simplefilter("ignore")  # invalid escapes in strings of the library
             tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return ""

@@ -1,38 +1,38 @@
-"""Where documents come from: whatever the user names becomes a folder of files on the shared disk."""
+"""The files of a source: listed and hashed once, by one rank, for all ranks."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mlm_dist.config import CorpusConfig
-from mlm_dist.corpus.sources import git, hub, python_docs
+from mlm_dist.corpus.readers import reader_of
+from mlm_dist.corpus.sources.matching_files import matching_files
+from mlm_dist.corpus.sources.protocol import Fetched
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import sha256_of
 
-RECORD_SUFFIXES = (".json", ".jsonl", ".parquet", ".txt")
-HASHED_TOGETHER = 64  # files; handing each to a thread by itself would cost more than hashing it
+HASHED_TOGETHER = 64  # files per task of the thread pool; a task per file would cost more than the hashing
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFiles:
     """Files that hold documents.
 
     Args:
-        kind: python-docs, folder, file, git or hub.
+        kind: A name of the registry `SOURCES`.
         location: What the user named, without credentials.
-        commit: The commit the files belong to, where there is one.
-        root: The folder the files lie in.
-        files: {path relative to root: SHA-256 of its content}, sorted by path.
-        states: {path of a file: its `state` just before it was hashed}.
-        row_groups: {path of a .parquet file: their number, 0 where it cannot be read}.
-        set_aside: {reason: paths that cannot be used}.
-        records: Whether a .txt file holds many documents (it was named itself) or is one (it lies in a folder).
+        commit: The commit the files belong to, if there is one.
+        root: The folder that holds the files.
+        files: {path relative to root: SHA-256 of the content}, sorted by path.
+        states: {path: `state` of the file just before it was hashed}.
+        units: {path: what its reader's `count_units` returned}, of files whose reader counts units.
+        dropped: {reason: paths of files and folders that are not read}.
+        records: Whether the files were named themselves, so that a .txt file holds many documents and not one.
+        key: The config key that names the source, for messages.
     """
 
     kind: str
@@ -41,187 +41,101 @@ class Source:
     root: Path
     files: dict[str, str]
     states: dict[str, list[int]]
-    row_groups: dict[str, int]
-    set_aside: dict[str, list[str]]
+    units: dict[str, int]
+    dropped: dict[str, list[str]]
     records: bool
+    key: str = "corpus.source"
 
     def digest(self) -> str:
-        """Depends on names and contents alone: not on where the folder is, nor on times or owners."""
+        """A hash of names and contents; it does not depend on the location of the folder, on times or on owners."""
         lines = [f"{path}\0{content}" for path, content in self.files.items()]
         return hashlib.sha256("\n".join([str(self.records), *lines]).encode("utf-8", "surrogateescape")).hexdigest()
 
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return vars(self) | {"root": str(self.root)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> SourceFiles:
+        """The inverse of `to_json`."""
+        return cls(**value | {"root": Path(value["root"])})
+
 
 def state(path: Path | str) -> list[int]:
-    """By what a changed file is known without reading it: its bytes, and the time of its last change in nanoseconds.
+    """Size in bytes and time of the last change in nanoseconds, which differ if a file has changed.
 
-    Not its inode: some shared disks number the same file differently on each machine.
-
-    Raises:
-        OSError: It is not there.
-    """
-    found = os.stat(path)
-    return [found.st_size, found.st_mtime_ns]
-
-
-def acquire(config: CorpusConfig, cache_dir: Path) -> Source:
-    """Find or fetch what `corpus.source` names, and hash every file of it.
+    The inode is not part of it: some shared disks give a file another inode on each machine.
 
     Raises:
-        CorpusError: There is no such source, it cannot be fetched, or its address is not one we may use.
+        OSError: The file does not exist.
     """
-    name = config.source
-    path = Path(os.path.expanduser(name))
-    if name == "python-docs":
-        file = python_docs.write(cache_dir / "sources")
-        return _listed("python-docs", name, None, file.parent, [file.name], {}, records=True)
-    if git.is_repository(name):
-        root, commit = git.fetch(name, config.patterns, cache_dir / "sources")
-        return _from_folder("git", git.without_credentials(name), commit, root, config.patterns, cache_dir)
-    if os.path.isdir(path):
-        return _from_folder("folder", name, git.commit_of(path), path.resolve(), config.patterns, cache_dir)
-    if os.path.isfile(path):
-        if path.suffix.lower() not in RECORD_SUFFIXES:
+    result = os.stat(path)
+    return [result.st_size, result.st_mtime_ns]
+
+
+def list_files(kind: str, fetched: Fetched, cache_dir: Path, key: str) -> SourceFiles:
+    """List and hash the files of a fetched source; files that cannot be read are dropped with a reason.
+
+    Args:
+        kind: A name of the registry `SOURCES`.
+        fetched: The folder and which of its files to take.
+        cache_dir: The cache, which is not a part of any source.
+        key: The config key that names the source, for messages.
+
+    Raises:
+        CorpusError: No file matches.
+    """
+    names = fetched.files
+    dropped: dict[str, list[str]] = {}
+    if names is None:
+        names, dropped = matching_files(fetched.root, fetched.patterns, cache_dir)
+        if not names:
+            count = sum(map(len, dropped.values()))
+            others = f" ({count} links or special files were dropped)" if count else ""
             raise CorpusError(
-                f"corpus.source: {name} is a {path.suffix or 'nameless'} file; give a folder, or a file that ends in "
-                + ", ".join(RECORD_SUFFIXES)
+                f"{key}: no file in {fetched.location} matches corpus.patterns {fetched.patterns}{others}; change the "
+                "patterns or name another source"
             )
-        path = path.resolve()
-        return _listed("file", name, None, path.parent, [path.name], {}, records=True)
-    if os.path.exists(path):
-        raise CorpusError(f"corpus.source: {name} is neither a file nor a folder")
-    if _is_on_hub(name):
-        root, revision = hub.fetch(name, cache_dir / "sources")
-        return _from_folder("hub", name, revision, root, ["*.parquet"], cache_dir)
-    raise _unknown(name)
+    states: dict[str, list[int]] = {}
+    files: dict[str, str] = {}
+    for name, content in _hashed(fetched.root, sorted(names)):
+        if isinstance(content, OSError):
+            dropped.setdefault(f"unreadable ({content.strerror})", []).append(name)
+        else:
+            states[name], files[name] = content
+    return SourceFiles(
+        kind=kind,
+        location=fetched.location,
+        commit=fetched.commit,
+        root=fetched.root,
+        files=files,
+        states=states,
+        units=_units(fetched.root, files, records=fetched.files is not None),
+        dropped={reason: sorted(paths) for reason, paths in dropped.items() if paths},
+        records=fetched.files is not None,
+        key=key,
+    )
 
 
-def refuse_unknown(name: str) -> None:
-    """Refuse at once what is no source; whether one that is elsewhere can be fetched is seen when it is.
+def _hashed(root: Path, names: list[str]) -> list[tuple[str, tuple[list[int], str] | OSError]]:
+    """The state and SHA-256 of each file, or why it cannot be read."""
 
-    Raises:
-        CorpusError: As `acquire`.
-    """
-    is_known = name == "python-docs" or git.is_repository(name) or os.path.exists(os.path.expanduser(name))
-    if not (is_known or _is_on_hub(name)):
-        raise _unknown(name)
-
-
-def _is_on_hub(name: str) -> bool:
-    """Whether what is not here may be the name of a dataset on the hub."""
-    fits = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is not None
-    return fits and Path(name).suffix not in RECORD_SUFFIXES
-
-
-def _unknown(name: str) -> CorpusError:
-    return CorpusError(f"corpus.source: {name} does not exist; give a folder, a file, a git URL or python-docs")
-
-
-def _from_folder(
-    kind: str, location: str, commit: str | None, root: Path, patterns: list[str], cache_dir: Path
-) -> Source:
-    """All files below `root` that a pattern matches; links and special files are set aside, never followed.
-
-    Set aside whole are folders that hold no documents of the user's: hidden ones, environments and packages, and what
-    this program has written itself, so that `--corpus.source .` means the same before and after a run.
-    """
-    from pathspec import GitIgnoreSpec
-
-    spec = GitIgnoreSpec.from_lines(patterns)
-    names: list[str] = []
-    set_aside: dict[str, list[str]] = {}
-
-    def refuse(error: OSError) -> None:
-        folder = os.path.relpath(error.filename, root)
-        set_aside.setdefault(f"unreadable folder ({error.strerror})", []).append(folder)
-
-    cache = cache_dir.resolve()
-    for folder, subfolders, files in os.walk(root, onerror=refuse):
-        below = os.path.relpath(folder, root)
-        why = None if below == os.curdir else _no_documents(Path(folder), files, cache)
-        if why is not None:
-            set_aside.setdefault(why, []).append(below)
-            subfolders.clear()
-            continue
-        inside = "" if below == os.curdir else below
-        links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
-        set_aside.setdefault("symbolic link", []).extend(os.path.join(inside, name) for name in links)
-        subfolders[:] = [name for name in subfolders if name != ".git" and name not in links]
-        for file in files:
-            relative = os.path.join(inside, file)
-            if not spec.match_file(relative.replace("\n", " ")):  # to the library a name ends with its line
-                continue
-            try:
-                mode = os.lstat(os.path.join(folder, file)).st_mode
-            except OSError as error:  # it has gone since the folder was listed
-                set_aside.setdefault(f"unreadable ({error.strerror})", []).append(relative)
-                continue
-            if stat.S_ISREG(mode):
-                names.append(relative)
-            else:
-                reason = "symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
-                set_aside.setdefault(reason, []).append(relative)
-    if not names:
-        count = sum(map(len, set_aside.values()))
-        aside = f" ({count} links or special files were set aside)" if count else ""
-        raise CorpusError(f"corpus.source: no file in {location} matches corpus.patterns {patterns}{aside}")
-    return _listed(kind, location, commit, root, names, set_aside, records=False)
-
-
-def _no_documents(folder: Path, files: list[str], cache: Path) -> str | None:
-    """Why a folder below the root is no place for documents, if it is none."""
-    if folder == cache:
-        return "corpus.cache_dir"
-    if "metrics.jsonl" in files and "config.yaml" in files:
-        return "run directory"
-    if "pyvenv.cfg" in files:
-        return "virtual environment"
-    if folder.name == "node_modules":
-        return "installed packages"
-    return "hidden folder" if folder.name.startswith(".") else None
-
-
-def _listed(
-    kind: str,
-    location: str,
-    commit: str | None,
-    root: Path,
-    names: list[str],
-    set_aside: dict[str, list[str]],
-    *,
-    records: bool,
-) -> Source:
     def contents(some: list[str]) -> list[tuple[list[int], str] | OSError]:
-        found: list[tuple[list[int], str] | OSError] = []
+        results: list[tuple[list[int], str] | OSError] = []
         for name in some:
             path = os.path.join(root, name)
             try:
-                found.append((state(path), sha256_of(path)))
+                results.append((state(path), sha256_of(path)))
             except OSError as error:
-                found.append(error)
-        return found
+                results.append(error)
+        return results
 
-    names = sorted(names)
-    files: dict[str, str] = {}
-    states: dict[str, list[int]] = {}
     batches = [names[i : i + HASHED_TOGETHER] for i in range(0, len(names), HASHED_TOGETHER)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for batch, hashes in zip(batches, pool.map(contents, batches), strict=True):
-            for name, content in zip(batch, hashes, strict=True):
-                if isinstance(content, OSError):
-                    set_aside.setdefault(f"unreadable ({content.strerror})", []).append(name)
-                else:
-                    states[name], files[name] = content
-    kept = {reason: sorted(paths) for reason, paths in set_aside.items() if paths}
-    row_groups = {name: _row_groups(root / name) for name in files if name.lower().endswith(".parquet")}
-    return Source(kind, location, commit, root, files, states, row_groups, kept, records)
+        hashes = [content for batch in pool.map(contents, batches) for content in batch]
+    return list(zip(names, hashes, strict=True))
 
 
-def _row_groups(path: Path) -> int:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            return int(file.num_row_groups)
-    except (pa.ArrowException, OSError):
-        return 0  # the reader says what is wrong with it
+def _units(root: Path, names: dict[str, str], *, records: bool) -> dict[str, int]:
+    counts = {name: reader_of(name, records=records).count_units(root / name) for name in names}
+    return {name: count for name, count in counts.items() if count is not None}

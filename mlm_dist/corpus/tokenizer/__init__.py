@@ -1,1 +1,1 @@
-"""Tokenizers: loading, training, domain tokens and fast encoding."""
+"""Tokenizers: loading, training, domain tokens, and fast tokenization of many texts."""

@@ -1,4 +1,4 @@
-"""Domain tokens: whole words of the documents that a tokenizer cuts into pieces, added to its vocabulary."""
+"""Domain tokens: words of the documents that a tokenizer splits into pieces, added to its vocabulary as tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from mlm_dist.corpus.tokenizer.training_texts import count
 from mlm_dist.errors import ModelError
 
-MIN_OCCURRENCES = 2  # of a word; one that is seen once would hardly learn anything as a token of its own
+MIN_OCCURRENCES = 2  # of a word; the embedding of a word seen once would hardly be trained
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class DomainToken:
     """A word that became a token.
 
     Args:
-        token: As it stands in the vocabulary, which may mark the space before it.
+        token: Its entry in the vocabulary, which may mark the space before it.
         id: Its id.
-        pieces: Ids of the pieces it was cut into before.
-        occurrences: How often it was counted in the training documents.
+        pieces: Ids of the pieces that the original tokenizer splits it into.
+        occurrences: Occurrences in the training documents.
     """
 
     token: str
@@ -40,41 +40,39 @@ class _Candidate(NamedTuple):
 
     @property
     def gain(self) -> int:
-        """Tokens that the documents are shorter with it."""
+        """Tokens that the documents are shorter with this token."""
         return self.occurrences * (len(self.pieces) - 1)
 
 
 def add(tokenizer: Any, texts: Iterable[str], limit: int) -> tuple[Any, list[DomainToken]]:
-    """Add the words that shorten the texts the most, ties broken by the word; nothing else is split differently.
+    """Add the words that shorten the texts the most; all other words are split as before. Ties go by the word.
 
-    - WordPiece: a word is a run of letters and digits (as regular expressions see them). A longer word that begins with
-      it is split as ever, which a longer vocabulary could not promise, WordPiece being greedy; so these are added
-      tokens of the `tokenizers` library. Only a symbol that is glued to one, such as ™, becomes a token of its own.
-    - Byte-level BPE: a word is what the tokenizer splits off before it merges, with the space before it; the library
-      looks whole words up first.
-    - Unigram: a word begins behind a space and ends before what is neither letter nor digit. Its score is that of its
-      pieces together, so that cuts vanish inside it and stay everywhere else. As any piece, it is also found at the
-      beginning of a longer word, where there was a cut behind it before.
+    - WordPiece: a word is a run of letters and digits (`\\w+`). The words are added tokens of the `tokenizers` library,
+      because a longer vocabulary would also change how longer words with the same beginning are split. A symbol
+      directly after such a word, such as ™, becomes a token.
+    - Byte-level BPE: a word is a pre-token, with the space before it; the library looks up whole words first.
+    - Unigram: a word begins after a space and ends before a character that is neither letter nor digit. Its score is
+      the sum of its pieces' scores, so that it replaces exactly these pieces. Like any piece, it also matches the
+      beginning of a longer word that was split at its end before.
 
-    A word holds a letter, no punctuation and nothing unknown to the tokenizer, and occurs at least `MIN_OCCURRENCES`
-    times.
+    A word has a letter, no punctuation, no unknown piece, and occurs at least `MIN_OCCURRENCES` times.
 
     Args:
-        tokenizer: A fast tokenizer; it is left as it is.
-        texts: What to count in.
-        limit: How many words to add at most.
+        tokenizer: A fast tokenizer; it is not changed.
+        texts: Texts in which words are counted.
+        limit: Words to add at most.
 
     Returns:
-        The new tokenizer and what was added, in the order of the new ids.
+        The new tokenizer, and the added tokens in the order of their ids.
 
     Raises:
-        ModelError: The tokenizer is of a kind that cannot be extended without changing how other words are split.
+        ModelError: The kind of tokenizer cannot be extended without changing how other words are split.
     """
     kind = _kind(tokenizer)
     counts = count(texts, kind.units)
-    found = heapq.nsmallest(limit, kind.candidates(counts), key=lambda one: (-one.gain, one.token))
+    best = heapq.nsmallest(limit, kind.candidates(counts), key=lambda one: (-one.gain, one.token))
     first = len(tokenizer)
-    added = [DomainToken(one.token, i, one.pieces, one.occurrences) for i, one in enumerate(found, first)]
+    added = [DomainToken(one.token, i, one.pieces, one.occurrences) for i, one in enumerate(best, first)]
     extended = kind.extended(added) if added else tokenizer
     assert len(extended) == first + len(added)
     return extended, added
@@ -90,16 +88,16 @@ def _kind(tokenizer: Any) -> _Kind:
     if name == "BPE" and not (model.continuing_subword_prefix or model.end_of_word_suffix):
         return _ByteLevelBPE(tokenizer)
     raise ModelError(
-        f"tokenizer.add_domain_tokens: a tokenizer of this kind ({name}) cannot take words without changing how others "
-        "are split; leave the key out, or name a WordPiece, byte-level BPE or Unigram tokenizer"
+        f"tokenizer.add_domain_tokens: words cannot be added to a tokenizer of this kind ({name}) without changing how "
+        "others are split; set the key to null, or name a WordPiece, byte-level BPE or Unigram tokenizer"
     )
 
 
 class _Kind:
-    """What is particular to a kind of tokenizer.
+    """How words are found in and added to a kind of tokenizer.
 
     Args:
-        tokenizer: The one to extend.
+        tokenizer: The tokenizer to extend.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -107,12 +105,12 @@ class _Kind:
         self._backend = tokenizer.backend_tokenizer
 
     def units(self, text: str) -> list[str]:
-        """What to count: the words of a text, or what holds them."""
+        """The units to count: the words of a text, or strings that contain one."""
         pretokens = self._backend.pre_tokenizer.pre_tokenize_str(self._normalized(text))
         return [unit for unit, _ in pretokens]
 
     def candidates(self, counts: Counter[str]) -> Iterator[_Candidate]:
-        """All words that may be added."""
+        """The words that may be added."""
         for unit, occurrences in counts.items():
             if occurrences >= MIN_OCCURRENCES and self._is_word(unit):
                 pieces = self._pieces(unit)
@@ -131,22 +129,22 @@ class _Kind:
         return text if normalizer is None else str(normalizer.normalize_str(text))
 
     def _pieces(self, unit: str) -> list[int]:
-        """Ids of the pieces; none where a part of the unit is unknown."""
+        """Ids of the pieces; an empty list if a part of the unit is unknown."""
         ids = [token.id for token in self._backend.model.tokenize(unit)]
         return [] if self._tokenizer.unk_token_id in ids else ids
 
-    def _rebuilt(self, described: dict[str, Any]) -> Any:
-        """A tokenizer from a description of its backend, with the special tokens of the old one.
+    def _rebuilt(self, description: dict[str, Any]) -> Any:
+        """A tokenizer with this backend and the special tokens of the original.
 
-        It is of the library's general class: the classes of single models build their backend anew from its vocabulary
-        alone, and would forget how words are looked up.
+        It is a `PreTrainedTokenizerFast`, because the classes of single models rebuild the backend from its vocabulary
+        alone and lose added settings.
         """
         from tokenizers import Tokenizer
         from transformers import PreTrainedTokenizerFast
 
         old = self._tokenizer
         return PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer.from_str(json.dumps(described)),
+            tokenizer_object=Tokenizer.from_str(json.dumps(description)),
             **{name: getattr(old, name) for name in ("model_max_length", "model_input_names")},
             **{name: getattr(old, name) for name in ("padding_side", "truncation_side")},
             clean_up_tokenization_spaces=False,
@@ -162,26 +160,26 @@ class _WordPiece(_Kind):
         return [unit for unit, _ in runs]
 
     def extended(self, added: Sequence[DomainToken]) -> Any:
-        described = json.loads(self._backend.to_str())
-        # single_word means that no letter, digit or underscore may stand before or behind it.
+        description = json.loads(self._backend.to_str())
+        # single_word: no letter, digit or underscore may come directly before or after the token.
         flags = {"single_word": True, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
-        described["added_tokens"] += [{"id": one.id, "content": one.token, **flags} for one in added]
-        return self._rebuilt(described)
+        description["added_tokens"] += [{"id": one.id, "content": one.token, **flags} for one in added]
+        return self._rebuilt(description)
 
     def _is_word(self, unit: str) -> bool:
-        # The tokenizer's own rule for words may be narrower than \w+, and is what counts.
+        # The tokenizer's own rule for words may be narrower than \w+ and applies.
         words = [word for word, _ in self._backend.pre_tokenizer.pre_tokenize_str(unit)]
         return _is_word(unit) and words == [unit] and self._backend.token_to_id(unit) is None
 
 
 class _ByteLevelBPE(_Kind):
     def extended(self, added: Sequence[DomainToken]) -> Any:
-        described = json.loads(self._backend.to_str())
-        vocab = described["model"]["vocab"]
-        vocab |= {token["content"]: token["id"] for token in described["added_tokens"]}  # ids shall have no gaps
+        description = json.loads(self._backend.to_str())
+        vocab = description["model"]["vocab"]
+        vocab |= {token["content"]: token["id"] for token in description["added_tokens"]}  # ids must have no gaps
         vocab |= {one.token: one.id for one in added}
-        described["model"]["ignore_merges"] = True  # whole words first
-        return self._rebuilt(described)
+        description["model"]["ignore_merges"] = True  # whole words first
+        return self._rebuilt(description)
 
     def _is_word(self, unit: str) -> bool:
         return _is_word(self._backend.decoder.decode([unit]).removeprefix(" "))
@@ -201,7 +199,7 @@ class _Unigram(_Kind):
                 ends.append(ends[-1] + len(token.value))
             if (
                 ends[-1] == len(unit) and end in ends
-            ):  # else bytes stand for letters, or a piece goes on behind the word
+            ):  # otherwise letters are split into bytes, or a piece crosses the end of the word
                 words[unit[:end]] += occurrences
                 pieces[unit[:end]] = tuple(token.id for token in tokens[: ends.index(end)])
         for word, occurrences in words.items():
@@ -210,18 +208,18 @@ class _Unigram(_Kind):
                 yield _Candidate(word, pieces[word], occurrences)
 
     def extended(self, added: Sequence[DomainToken]) -> Any:
-        described = json.loads(self._backend.to_str())
-        vocab = described["model"]["vocab"]
+        description = json.loads(self._backend.to_str())
+        vocab = description["model"]["vocab"]
         score = dict(vocab)
-        for token in described["added_tokens"]:  # ids shall have no gaps
+        for token in description["added_tokens"]:  # ids must have no gaps
             if token["id"] == len(vocab):
                 vocab.append([token["content"], 0.0])
         names = [name for name, _ in vocab]
         for one in added:
-            # A little more than its pieces have, so that it is preferred to them, and to a shorter new word among them.
+            # The bonus makes the word preferred to its pieces, and to a shorter new word among them.
             bonus = 1e-6 * (len(one.pieces) - 1)
             vocab.append([one.token, sum(score[names[piece]] for piece in one.pieces) + bonus])
-        return self._rebuilt(described)
+        return self._rebuilt(description)
 
 
 def _is_word(text: str) -> bool:
@@ -229,5 +227,5 @@ def _is_word(text: str) -> bool:
 
 
 def _is_letter(letter: str) -> bool:
-    """Whether a letter, a mark on one, or a digit."""
+    """Whether a character is a letter, a combining mark or a digit."""
     return letter.isalnum() or unicodedata.category(letter).startswith("M")

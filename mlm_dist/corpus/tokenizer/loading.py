@@ -1,4 +1,4 @@
-"""Tokenizers: loading one, and what is special about it."""
+"""Tokenizers: loading, saving, their digest and their special tokens."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ DEFAULT_VOCAB_SIZE = 4096
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids with a meaning of their own.
+    """The special tokens of a tokenizer.
 
     Args:
-        prefix: Ids before the tokens of a window, such as [CLS].
+        prefix: Ids before the tokens of a chunk, such as [CLS].
         suffix: Ids after them, such as [SEP].
         pad: The padding token.
         mask: The mask token.
-        all: Every special id, added control tokens included.
+        all: All special ids, added control tokens included.
     """
 
     prefix: tuple[int, ...]
@@ -34,17 +34,21 @@ class SpecialTokens:
 
 
 def load(path: str, key: str = "tokenizer.path") -> Any:
-    """A fast tokenizer that can mask, from a folder or the hub, with truncation and padding switched off.
+    """Load a fast tokenizer with a mask token, from a folder or the Hub, with truncation and padding disabled.
+
+    Args:
+        path: Folder or Hub name.
+        key: The config key that holds it, for messages.
 
     Raises:
-        ModelError: There is none, it is no fast one, or it has no mask token; the message names `key`.
+        ModelError: There is no tokenizer, it is not a fast one, or it has no mask or padding token.
     """
     from transformers import AutoTokenizer
 
-    found = require(path, key)
+    location = require(path, key)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
-    except Exception as error:  # the library raises a dozen kinds for: no such name, no network, broken files
+        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+    except Exception as error:  # the library raises many types for a missing name, no network or damaged files
         raise ModelError(f"{key}: no tokenizer can be loaded from {path} ({reason(error)})") from None
     if tokenizer.mask_token_id is None:
         raise ModelError(
@@ -61,7 +65,7 @@ def load(path: str, key: str = "tokenizer.path") -> Any:
 
 
 def digest(tokenizer: Any) -> str:
-    """Equal for tokenizers that split texts alike, wherever they came from."""
+    """A hash that is equal for tokenizers with equal content, wherever they were loaded from."""
     parts = [
         tokenizer.backend_tokenizer.to_str(),
         json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str),
@@ -70,7 +74,7 @@ def digest(tokenizer: Any) -> str:
 
 
 def special_tokens(tokenizer: Any) -> SpecialTokens:
-    """Read a tokenizer's special ids; prefix and suffix are found by encoding a token with them and without."""
+    """The special tokens of a tokenizer. Prefix and suffix are found by tokenizing a letter with and without them."""
     backend = tokenizer.backend_tokenizer
     bare = backend.encode("a", add_special_tokens=False).ids
     full = backend.encode("a", add_special_tokens=True).ids
@@ -87,5 +91,5 @@ def special_tokens(tokenizer: Any) -> SpecialTokens:
 
 
 def save(tokenizer: Any, folder: Path) -> None:
-    """Write the tokenizer so that `AutoTokenizer.from_pretrained(folder)` reads it."""
+    """Write a tokenizer that `AutoTokenizer.from_pretrained(folder)` reads."""
     tokenizer.save_pretrained(str(folder))

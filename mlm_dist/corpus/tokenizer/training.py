@@ -1,4 +1,4 @@
-"""Training a tokenizer on documents, so that the same documents give the same bytes in every run."""
+"""Training a tokenizer on documents; the same documents give the same bytes in every run."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 from mlm_dist.corpus.tokenizer.training_texts import count
 
 NAMES = {"wordpiece": "WordPiece", "bpe": "byte-level BPE", "unigram": "Unigram"}
-BYTE_NAMES = "<0x123456789ABCDEF>"  # what the names of Unigram's bytes are made of
+BYTE_NAMES = "<0x123456789ABCDEF>"  # all characters in the names of Unigram's byte tokens
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 
-Texts = Callable[[], Iterable[str]]  # gives all texts, each time it is called
+Texts = Callable[[], Iterable[str]]  # each call iterates over all texts
 
 
 def train(kind: str, texts: Texts, vocab_size: int, max_length: int) -> Any:
-    """Train a tokenizer with BERT's special tokens, their ids being 0 to 4.
+    """Train a tokenizer with BERT's special tokens, whose ids are 0 to 4.
 
     Args:
-        kind: wordpiece is uncased and unaccented, as BERT's. bpe works on bytes and loses none of them, as RoBERTa's
-            and ModernBERT's. unigram keeps case and accents and splits letters it has not learnt into bytes; it loses
-            the kind and number of white space, and what Unicode calls compatibility forms.
-        texts: Gives all texts, each time it is called; memory grows with them.
-        vocab_size: Tokens of the tokenizer; it has fewer where the texts do not hold as many.
-        max_length: What the tokenizer says is the longest input of its model.
+        kind: wordpiece is uncased and without accents, like BERT's. bpe is byte-level and lossless, like RoBERTa's and
+            ModernBERT's. unigram keeps case and accents and splits unknown letters into bytes; it does not keep the
+            kind and amount of white space, nor Unicode's compatibility forms.
+        texts: Each call iterates over all texts; memory grows with them.
+        vocab_size: Tokens of the tokenizer; fewer if the texts hold fewer.
+        max_length: The tokenizer's `model_max_length`.
     """
     from tokenizers import AddedToken, processors
     from transformers import PreTrainedTokenizerFast
 
     backend = {"wordpiece": _wordpiece, "bpe": _byte_level_bpe, "unigram": _unigram}[kind](texts, vocab_size)
     backend.add_special_tokens([token for name, token in SPECIAL.items() if name != "mask"])
-    # Where a space is a part of the word behind it, the mask takes the place of both.
+    # In bpe and unigram a token includes the space before it, so the mask token replaces both.
     backend.add_special_tokens([AddedToken(SPECIAL["mask"], lstrip=kind != "wordpiece", normalized=False)])
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -42,7 +42,7 @@ def train(kind: str, texts: Texts, vocab_size: int, max_length: int) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         model_max_length=max_length,
-        # Rows are never pairs, so no model learns token types here; many architectures have none.
+        # Rows are never pairs, so token types are not trained; many architectures have none.
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
         **{f"{name}_token": token for name, token in SPECIAL.items()},
@@ -50,8 +50,11 @@ def train(kind: str, texts: Texts, vocab_size: int, max_length: int) -> Any:
 
 
 def _wordpiece(texts: Texts, vocab_size: int) -> Any:
-    """The library numbers letters inside words in an order that changes from run to run, and breaks ties between merges
-    by those numbers. Here every letter gets its number beforehand."""
+    """A WordPiece backend.
+
+    The library numbers letters inside words in an order that changes from run to run, and breaks ties between merges by
+    these numbers. Here every letter gets its number before training.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -73,7 +76,7 @@ def _wordpiece(texts: Texts, vocab_size: int) -> Any:
         show_progress=False,
     )
     trained.train_from_iterator(texts(), trainer)
-    # To the trainer all numbered tokens were special; to the tokenizer the first few are.
+    # The trainer treats all numbered tokens as special; the tokenizer must not.
     vocab = trained.get_vocab()
     backend = assemble(models.WordPiece(vocab=vocab, unk_token=SPECIAL["unk"], max_input_chars_per_word=100))
     backend.decoder = decoders.WordPiece(prefix="##")
@@ -81,7 +84,7 @@ def _wordpiece(texts: Texts, vocab_size: int) -> Any:
 
 
 def _byte_level_bpe(texts: Texts, vocab_size: int) -> Any:
-    """All letters are known beforehand, the 256 bytes, so that the library's ties are broken alike in every run."""
+    """A byte-level BPE backend. Its letters are the 256 bytes, so the library breaks ties the same way in every run."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     backend = Tokenizer(models.BPE())
@@ -98,8 +101,10 @@ def _byte_level_bpe(texts: Texts, vocab_size: int) -> Any:
 
 
 def _unigram(texts: Texts, vocab_size: int) -> Any:
-    """Trained by sentencepiece, on sorted words and in one thread: it adds up numbers in an order that never changes.
-    (The trainer of `tokenizers` goes through a hash table, and its scores differ from run to run.)"""
+    """A Unigram backend, trained by sentencepiece on sorted words in one thread, which always gives the same scores.
+
+    The trainer of `tokenizers` iterates over a hash table, and its scores differ from run to run.
+    """
     import sentencepiece
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -111,7 +116,7 @@ def _unigram(texts: Texts, vocab_size: int) -> Any:
             in_words[letter] += number
     letters = _alphabet(in_words, (vocab_size - len(SPECIAL) - 256) // 2)
     letters += BYTE_NAMES
-    rare = {ord(letter): " " for letter in in_words.keys() - set(letters)}  # bytes stand for them
+    rare = {ord(letter): " " for letter in in_words.keys() - set(letters)}  # they are split into bytes
     trained = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=(
@@ -137,15 +142,15 @@ def _unigram(texts: Texts, vocab_size: int) -> Any:
         eos_piece=SPECIAL["sep"],
         control_symbols=[SPECIAL["mask"]],
     )
-    found = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
-    # Where a text holds the name of a byte's piece, its letters shall be preferred to that.
+    processor = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
+    # If a text contains the name of a byte token, such as <0x41>, its letters are preferred to that token.
     pieces = [
-        (found.id_to_piece(i), -1000.0 if found.is_byte(i) else found.get_score(i))
-        for i in range(found.get_piece_size())
+        (processor.id_to_piece(i), -1000.0 if processor.is_byte(i) else processor.get_score(i))
+        for i in range(processor.get_piece_size())
     ]
     backend = Tokenizer(models.Unigram(pieces, unk_id=1, byte_fallback=True))
     backend.normalizer = normalizer
-    # Only the first word of a text needs a space before it: behind a mask there may be none.
+    # Only the first word of a text gets a space before it; the text after a mask token may begin without one.
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")])
     return backend

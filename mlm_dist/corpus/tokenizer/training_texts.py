@@ -1,65 +1,74 @@
-"""The training documents as a tokenizer learns from them: all of them, or a sample where they are too many."""
+"""The training documents that a tokenizer is trained on: all of them, or a sample of a large corpus."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from mlm_dist.corpus import documents
+from mlm_dist.corpus import document_files
 
-MAX_CHARS = 100_000_000  # about 20 million words; what learns from them needs memory in proportion
-MAX_WORDS = 2_000_000  # counted at the same time
+MAX_CHARS = 100_000_000  # about 20 million words; training needs memory in proportion
+MAX_WORDS = 2_000_000  # distinct words in memory
 
 
 class TrainingTexts:
-    """Texts of the wanted documents, each time it is called, in the order of the documents.
+    """The texts of the wanted documents in order; each call iterates over them again.
 
-    Where they hold more than `max_chars` characters, only those documents are given whose draw falls under the share
-    that fits. The draw is a hash of the text, so the sample depends on neither processes nor shards, and a document
-    stays in it or out of it while the others change little.
+    If they hold more than `max_chars` characters, a sample is used: the documents whose hash, as a number from 0 to 1,
+    is under the fraction that fits. The sample depends on neither processes nor shards, and changes little if the
+    corpus changes little.
 
     Args:
-        shards: For each shard its file of documents and [num_documents] which of them are wanted.
-        max_chars: What to give at most, up to the luck of the draw.
+        shards: For each shard its file of documents, and [num_documents] booleans: which are wanted.
+        max_chars: Expected size of a sample.
     """
 
     def __init__(self, shards: Sequence[tuple[Path, np.ndarray]], max_chars: int = MAX_CHARS) -> None:
-        self._shards = shards
-        self._share = 1.0
-        self.num_chars = sum(map(len, self._wanted()))
-        self._share = max_chars / max(self.num_chars, max_chars)
+        self._shards, self._max_chars = shards, max_chars
+
+    @cached_property
+    def num_chars(self) -> int:
+        """Characters of all wanted texts."""
+        return sum(map(len, self._wanted()))
+
+    @property
+    def fraction(self) -> float:
+        """Fraction of the texts in the sample; 1 if all are used."""
+        return self._max_chars / max(self.num_chars, self._max_chars)
 
     def __call__(self) -> Iterator[str]:
         """The texts, one by one."""
+        fraction = self.fraction
         for text in self._wanted():
-            if self._share == 1.0 or _draw(text) < self._share:
+            if fraction == 1.0 or _draw(text) < fraction:
                 yield text
 
     def _wanted(self) -> Iterator[str]:
         for path, wanted in self._shards:
-            for group in documents.texts(path, wanted):
+            for group in document_files.texts(path, wanted):
                 yield from group
 
     def describe(self) -> str:
-        """How much there is to learn from."""
-        said = f"{self.num_chars:,} characters"
-        return said if self._share == 1.0 else f"a sample by hash, {self._share:.1%}, of {said}"
+        """The size of the texts, for messages."""
+        size = f"{self.num_chars:,} characters"
+        return size if self.fraction == 1.0 else f"a sample by hash, {self.fraction:.1%}, of {size}"
 
 
 def count(texts: Iterable[str], units: Callable[[str], Iterable[str]], max_words: int = MAX_WORDS) -> Counter[str]:
-    """How often each unit stands in the texts.
+    """Count how often each unit occurs in the texts, within bounded memory.
 
-    Whenever more than `max_words` are known, the rarest are forgotten, so that memory is bounded; what is frequent in
-    the end was hardly ever rare on the way.
+    Whenever there are more than `max_words` distinct units, the rarest are removed. A unit that is frequent in all
+    texts together is hardly ever among the rarest of some of them.
 
     Args:
         texts: The texts.
-        units: Splits a text, say into words.
-        max_words: Units to know at the same time.
+        units: Splits a text into units, such as words.
+        max_words: Distinct units to keep.
     """
     counts: Counter[str] = Counter()
     for text in texts:
@@ -71,5 +80,6 @@ def count(texts: Iterable[str], units: Callable[[str], Iterable[str]], max_words
 
 
 def _draw(text: str) -> float:
+    """A hash of the text, from 0 to 1."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, person=b"training").digest()
     return int.from_bytes(digest, "big") / 2.0**64

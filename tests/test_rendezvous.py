@@ -14,14 +14,14 @@ import launching
 import numpy as np
 import pytest
 
-from mlm_dist.corpus.rendezvous import Meeting
+from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.errors import CorpusError
 
 # What every process does first. Where a test waits for GRACE or SILENCE to pass, its story makes them shorter.
 BEGINNING = """
 import json, os, signal, sys, time
 from pathlib import Path
-from mlm_dist.corpus import meeting as module
+from mlm_dist.corpus import rendezvous as module
 from mlm_dist.errors import CorpusError, PeerError
 folder, rank, world_size = Path(sys.argv[1]), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
@@ -61,19 +61,19 @@ def answers(ended: list[launching.Ended]) -> list[object]:
 
 
 def test_one_process_needs_no_files(tmp_path: Path) -> None:
-    with Meeting(tmp_path / "meetings", 0, 1) as meeting:
+    with Rendezvous(tmp_path / "ranks", 0, 1) as ranks:
         value = object()
-        assert meeting.lead("plan", lambda: value) is value
-        assert meeting.share([1] * 5) == [0, 1, 2, 3, 4]
-        meeting.wait_for([])
+        assert ranks.lead("plan", lambda: value) is value
+        assert ranks.share([1] * 5) == [0, 1, 2, 3, 4]
+        ranks.wait_for([])
         (tmp_path / "there").touch()
-        meeting.wait_for([tmp_path / "there"])
-    assert not (tmp_path / "meetings").exists()
+        ranks.wait_for([tmp_path / "there"])
+    assert not (tmp_path / "ranks").exists()
 
 
 def test_ranks_that_meet_twice_do_so_in_two_places(tmp_path: Path) -> None:
     """In one, who leaves the first meeting last would clear away what the second has begun."""
-    first, again, second = (Meeting(tmp_path, 0, 2, purpose).folder for purpose in ("own", "own", "second"))
+    first, again, second = (Rendezvous(tmp_path, 0, 2, purpose).folder for purpose in ("own", "own", "second"))
     assert first == again != second
 
 
@@ -81,7 +81,7 @@ def test_ranks_that_meet_twice_do_so_in_two_places(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_items", [0, 1, 3, 8, 20])
 def test_work_is_shared_out_once_and_evenly(tmp_path: Path, world_size: int, num_items: int) -> None:
     sizes = np.random.default_rng(num_items).integers(0, 100, num_items).tolist()
-    shares = [Meeting(tmp_path, rank, world_size).share(sizes) for rank in range(world_size)]
+    shares = [Rendezvous(tmp_path, rank, world_size).share(sizes) for rank in range(world_size)]
     assert sorted(item for share in shares for item in share) == list(range(num_items))
     loads = [sum(sizes[i] for i in share) for share in shares]
     assert max(loads) - min(loads) <= max(sizes, default=0)
@@ -95,8 +95,8 @@ def test_rank_0_makes_and_all_return_it(tmp_path: Path) -> None:
         with open(folder / "made", "a") as file:
             file.write(f"{rank}:{name} ")
         return {"name": name, "list": [1, None, "\\udcff"]}
-    with module.Meeting(folder, rank, world_size) as meeting:
-        found = [meeting.lead(name, lambda: make(name)) for name in ("one", "two", "three")]
+    with module.Rendezvous(folder, rank, world_size) as ranks:
+        found = [ranks.lead(name, lambda: make(name)) for name in ("one", "two", "three")]
     print(json.dumps(found))
     """
     expected = [{"name": name, "list": [1, None, "\udcff"]} for name in ("one", "two", "three")]
@@ -108,12 +108,12 @@ def test_rank_0_makes_and_all_return_it(tmp_path: Path) -> None:
 def test_all_wait_for_the_files_of_all(tmp_path: Path) -> None:
     story = """
     files = [folder / f"shard-{i}" for i in range(7)]
-    with module.Meeting(folder, rank, world_size) as meeting:
-        meeting.lead("plan", lambda: None)
-        for i in meeting.share([1] * 7):
+    with module.Rendezvous(folder, rank, world_size) as ranks:
+        ranks.lead("plan", lambda: None)
+        for i in ranks.share([1] * 7):
             time.sleep(0.2 * rank)
             files[i].touch()
-        meeting.wait_for(files)
+        ranks.wait_for(files)
         print(json.dumps([file.exists() for file in files]))
     """
     assert answers(launch(tmp_path, 3, story)) == [[True] * 7] * 3
@@ -123,8 +123,8 @@ def test_long_work_is_no_silence(tmp_path: Path) -> None:
     story = """
     module.SILENCE_SECONDS = 1.5
     gather()
-    with module.Meeting(folder, rank, world_size) as meeting:
-        print(json.dumps(meeting.lead("plan", lambda: rank or time.sleep(3) or "done")))
+    with module.Rendezvous(folder, rank, world_size) as ranks:
+        print(json.dumps(ranks.lead("plan", lambda: rank or time.sleep(3) or "done")))
     """
     assert answers(launch(tmp_path, 2, story)) == ["done"] * 2
 
@@ -132,8 +132,8 @@ def test_long_work_is_no_silence(tmp_path: Path) -> None:
 LEAD = """
 gather()
 time.sleep({delay})
-with module.Meeting(folder, rank, world_size) as meeting:
-    print(json.dumps(meeting.lead("plan", lambda: {value!r})))
+with module.Rendezvous(folder, rank, world_size) as ranks:
+    print(json.dumps(ranks.lead("plan", lambda: {value!r})))
     {more}
 """
 
@@ -178,11 +178,11 @@ def test_launches_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
 FAIL = """
 module.GRACE_SECONDS = 1.0
 gather()
-with module.Meeting(folder, rank, world_size) as meeting:
+with module.Rendezvous(folder, rank, world_size) as ranks:
     try:
-        meeting.lead("plan", lambda: {make})
+        ranks.lead("plan", lambda: {make})
         if rank == 2: {end}
-        meeting.wait_for([folder / "never"])
+        ranks.wait_for([folder / "never"])
     except PeerError as error:
         print(json.dumps(str(error)))
 """
@@ -211,12 +211,12 @@ def test_failure_before_anybody_looked_is_heard(tmp_path: Path) -> None:
     module.GRACE_SECONDS = 1.0
     gather()
     time.sleep(rank != 1)
-    with module.Meeting(folder, rank, world_size) as meeting:
+    with module.Rendezvous(folder, rank, world_size) as ranks:
         if rank == 1:
             raise CorpusError("early")
         try:
-            meeting.lead("plan", lambda: None)
-            meeting.wait_for([folder / "never"])
+            ranks.lead("plan", lambda: None)
+            ranks.wait_for([folder / "never"])
         except PeerError as error:
             print(json.dumps(str(error)))
     """
@@ -230,11 +230,11 @@ def test_rank_that_is_killed_is_missed_by_name(tmp_path: Path) -> None:
     module.SILENCE_SECONDS = 2.0
     gather()
     try:
-        with module.Meeting(folder, rank, world_size) as meeting:
-            meeting.lead("plan", lambda: None)
+        with module.Rendezvous(folder, rank, world_size) as ranks:
+            ranks.lead("plan", lambda: None)
             if rank == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
-            meeting.wait_for([folder / "never"])
+            ranks.wait_for([folder / "never"])
     except (CorpusError, PeerError) as error:
         print(json.dumps(str(error)))
     """
@@ -251,8 +251,8 @@ def test_rank_that_never_starts_is_missed_by_name(tmp_path: Path) -> None:
     if rank == 1:
         sys.exit("wrong flag")
     try:
-        with module.Meeting(folder, rank, world_size) as meeting:
-            meeting.lead("plan", lambda: None)
+        with module.Rendezvous(folder, rank, world_size) as ranks:
+            ranks.lead("plan", lambda: None)
     except CorpusError as error:
         print(json.dumps(str(error)))
     """
@@ -264,9 +264,9 @@ def test_rank_that_never_starts_is_missed_by_name(tmp_path: Path) -> None:
 
 def test_failure_is_left_where_the_others_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", "1")
-    with pytest.raises(CorpusError), Meeting(tmp_path, 1, 2) as meeting:
+    with pytest.raises(CorpusError), Rendezvous(tmp_path, 1, 2) as ranks:
         raise CorpusError("over three lines?\nno")
-    state = json.loads((meeting.folder / "rank-1.json").read_text())
+    state = json.loads((ranks.folder / "rank-1.json").read_text())
     assert state["failed"] == "over three lines?\nno"
-    assert [path.name for path in meeting.folder.iterdir()] == ["rank-1.json"]
-    assert os.stat(meeting.folder / "rank-1.json").st_mode & 0o444 == 0o444  # other users' ranks can read it
+    assert [path.name for path in ranks.folder.iterdir()] == ["rank-1.json"]
+    assert os.stat(ranks.folder / "rank-1.json").st_mode & 0o444 == 0o444  # other users' ranks can read it

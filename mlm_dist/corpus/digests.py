@@ -1,0 +1,77 @@
+"""Digests: hashes of everything that a corpus, or a shard of it, depends on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from mlm_dist.corpus import documents
+from mlm_dist.corpus.shards import Shard
+from mlm_dist.corpus.sources import SourceFiles
+from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
+from mlm_dist.spec import CorpusSpec, RowsSpec
+
+VERSION = 4  # of how rows are made; another number gives other digests, so that all corpora are prepared again
+
+
+def dependencies(spec: CorpusSpec, tokenizer: CorpusTokenizer) -> dict[str, Any]:
+    """Everything the rows depend on besides the documents, as JSON values; the manifest keeps it as `config`."""
+    names = ("deduplicate", "near_threshold", "validation_fraction")
+    corpus = documents.dependencies(spec.documents) | {name: getattr(spec.documents, name) for name in names}
+    # "words" is a part of existing digests; it says that word starts are stored.
+    word_starts = {"words": True} if spec.needs_word_starts else {}
+    rows = dataclasses.asdict(spec.rows)
+    return {"corpus": corpus, "tokenizer": tokenizer.dependencies(), "rows": rows} | word_starts
+
+
+def corpus_key(source_digest: str, dependencies: dict[str, Any]) -> str:
+    """The digest of a corpus.
+
+    Args:
+        source_digest: `SourceFiles.digest`.
+        dependencies: What `dependencies` returned.
+    """
+    return _key(source_digest, dependencies)
+
+
+def documents_key(settings: dict[str, Any], source: SourceFiles, shard: Shard) -> str:
+    """The key of a shard's documents.
+
+    Args:
+        settings: What `documents.dependencies` returned.
+        source: The files.
+        shard: The shard.
+    """
+    parts = [(part.path, part.start, part.stop, source.files[part.path]) for part in shard.parts]
+    return _key(settings, source.records, parts)
+
+
+def tokenizer_key(tokenizer_digest: str, domain_tokens: dict[int, list[int]]) -> str:
+    """The key of a tokenizer and its domain tokens.
+
+    Args:
+        tokenizer_digest: `loading.digest` of the tokenizer.
+        domain_tokens: `PreparedCorpus.domain_tokens`.
+    """
+    return _key(tokenizer_digest, list(domain_tokens.items()))
+
+
+def rows_key(spec: RowsSpec, documents_key: str, tokenizer_key: str, side: np.ndarray) -> str:
+    """The key of a shard's rows.
+
+    Args:
+        spec: Mode and length of rows.
+        documents_key: Key of the shard's documents.
+        tokenizer_key: Key of the tokenizer.
+        side: [documents] the selection of the shard's documents.
+    """
+    return _key(documents_key, tokenizer_key, dataclasses.asdict(spec), side.tobytes().hex())
+
+
+def _key(*parts: Any) -> str:
+    text = json.dumps([VERSION, *parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

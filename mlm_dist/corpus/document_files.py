@@ -1,0 +1,83 @@
+"""The documents of a shard on disk: a parquet file with the columns id, text and, where needed, key and signature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlm_dist.corpus import near_duplicates
+
+GROUP_CHARS = 4_000_000  # characters of text in a row group, which is in memory as a whole
+
+
+def groups(documents: Iterable[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
+    """Documents in groups of about `GROUP_CHARS` characters, for the row groups of a file.
+
+    Args:
+        documents: Tuples whose last item is the text.
+    """
+    group: list[tuple[str, ...]] = []
+    size = 0
+    for document in documents:
+        group.append(document)
+        size += len(document[-1])
+        if size >= GROUP_CHARS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def texts(path: Path, wanted: np.ndarray) -> Iterator[list[str]]:
+    """The wanted texts of a shard in order, a few million characters at a time.
+
+    Args:
+        path: A file that `documents.write` wrote.
+        wanted: [documents] booleans; row groups without a wanted document are not read.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            last = first + file.metadata.row_group(group).num_rows
+            if wanted[first:last].any():
+                column = file.read_row_group(group, columns=["text"])["text"].to_pylist()
+                yield list(compress(column, wanted[first:last]))
+            first = last
+
+
+def ids(path: Path) -> list[str]:
+    """The ids of a shard's documents."""
+    import pyarrow.parquet as pq
+
+    column: list[str] = pq.read_table(path, columns=["id"])["id"].to_pylist()
+    return column
+
+
+def measures(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The keys, [n, 16] bytes, and signatures, [n, num_perm], of a shard's documents; [n, 0] for a missing column."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        count, names = file.metadata.num_rows, file.schema_arrow.names
+
+        def column(name: str, kind: np.dtype[Any]) -> np.ndarray:
+            if name not in names or not count:
+                return np.empty((count, 0), kind)
+            row_groups = (file.read_row_group(i, columns=[name])[name] for i in range(file.num_row_groups))
+            return _binary([array for group in row_groups for array in group.chunks]).view(kind).reshape(count, -1)
+
+        return column("key", np.dtype(np.uint8)), column("signature", near_duplicates.SIGNATURE_TYPE)
+
+
+def _binary(arrays: Sequence[Any]) -> np.ndarray:
+    """The bytes of Arrow arrays of fixed-size binary values, one after the other."""
+    width = arrays[0].type.byte_width
+    return np.concatenate(
+        [np.frombuffer(one.buffers()[1], np.uint8)[one.offset * width :][: len(one) * width] for one in arrays]
+    )

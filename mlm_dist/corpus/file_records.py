@@ -1,0 +1,31 @@
+"""Records of files: their sizes and hashes, written down to verify the files later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlm_dist.files import sha256_of
+
+
+def describe(folder: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """{path relative to the folder: size and SHA-256} of some files."""
+    return {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in paths
+    }
+
+
+def are_intact(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the files in the folder match their records. A path that leads out of the folder never matches.
+
+    Raises:
+        OSError: A file is missing or cannot be read.
+    """
+    return all(
+        not Path(name).is_absolute()
+        and ".." not in Path(name).parts
+        and (folder / name).stat().st_size == file["size"]
+        and sha256_of(folder / name) == file["sha256"]
+        for name, file in files.items()
+    )

@@ -1,0 +1,145 @@
+"""The corpus pipeline: documents -> clean -> deduplicate -> split -> tokenize -> rows on disk.
+
+Any number of processes gives the same digest and the same bytes. There is no process group: ranks meet through files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from mlm_dist.corpus import digests, exported_documents
+from mlm_dist.corpus.manifest import CorpusInputs
+from mlm_dist.corpus.preparation import Preparation
+from mlm_dist.corpus.rendezvous import Rendezvous
+from mlm_dist.corpus.shard_store import ShardStore
+from mlm_dist.corpus.sources import SourceFiles, acquire, is_local, without_credentials
+from mlm_dist.corpus.store import FORMAT, PreparedCorpus
+from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
+from mlm_dist.errors import CorpusError, reason
+from mlm_dist.files import lock
+from mlm_dist.spec import CorpusSpec
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(spec: CorpusSpec, rank: int, world_size: int) -> PreparedCorpus:
+    """Prepare the corpus that a spec describes, unless the cache has it. Every process calls it.
+
+    Args:
+        spec: The corpus.
+        rank: This process.
+        world_size: Number of processes, which divide the work.
+
+    Raises:
+        CorpusError: The source cannot be used, or no document is left to train on.
+        ModelError: The tokenizer cannot be loaded.
+        PeerError: Another process failed.
+    """
+    cache_dir = _cache_dir(spec)
+    purpose = json.dumps(dataclasses.asdict(spec.documents), sort_keys=True)
+    tokenizer = CorpusTokenizer(spec.tokenizer, spec.rows.max_length)
+    with Rendezvous(cache_dir / "rendezvous", rank, world_size, purpose) as ranks, contextlib.ExitStack() as locks:
+        start = ranks.lead("start", lambda: _start(spec, cache_dir, tokenizer, locks))
+        inputs = CorpusInputs.from_json(start["inputs"])
+        store = ShardStore(cache_dir, inputs.digest)
+        if not start["is_prepared"]:
+            Preparation(spec, inputs, store, ranks, tokenizer).run()
+        corpus = PreparedCorpus(store.folder)
+        if spec.documents.export is not None:
+            path = Path(spec.documents.export).expanduser()
+            ranks.lead("export", lambda: exported_documents.write(corpus.documents(), path))
+        return corpus
+
+
+def find(spec: CorpusSpec) -> tuple[PreparedCorpus | None, int | None]:
+    """Look for the corpus that a spec describes in the cache; fetches nothing.
+
+    Returns:
+        The corpus, or None. For a source on the network it is the one that was prepared last. Also the bytes of the
+        source's files, or None if they are on the network.
+
+    Raises:
+        CorpusError: The source cannot be used.
+        ModelError: The tokenizer cannot be loaded.
+    """
+    cache_dir = Path(spec.documents.cache_dir).expanduser().absolute()
+    dependencies = digests.dependencies(spec, CorpusTokenizer(spec.tokenizer, spec.rows.max_length))
+    name = spec.documents.source
+    if is_local(name, spec.key):
+        source = acquire(spec.documents, cache_dir, spec.key)
+        folder = cache_dir / digests.corpus_key(source.digest(), dependencies)
+        size = sum(size for size, _ in source.states.values())
+        return (PreparedCorpus(folder) if (folder / "manifest.json").is_file() else None), size
+    location = without_credentials(name)
+    paths = sorted(cache_dir.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for corpus in (PreparedCorpus(path.parent) for path in paths if path.parent.suffix != ".partial"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            manifest = corpus.manifest
+            made_from = manifest["source"]["location"], manifest["config"]
+            if manifest["format"] == FORMAT and made_from == (location, json.loads(json.dumps(dependencies))):
+                return corpus, None
+    return None, None
+
+
+def _cache_dir(spec: CorpusSpec) -> Path:
+    """The cache, which is made if it does not exist.
+
+    Raises:
+        CorpusError: It cannot be made.
+    """
+    try:
+        cache_dir = Path(spec.documents.cache_dir).expanduser().absolute()
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise CorpusError(
+            f"corpus.cache_dir: cannot use {spec.documents.cache_dir} ({reason(error)}); name another folder"
+        ) from None
+    return cache_dir
+
+
+def _start(
+    spec: CorpusSpec, cache_dir: Path, tokenizer: CorpusTokenizer, locks: contextlib.ExitStack
+) -> dict[str, Any]:
+    """Fetch the source, compute the digest, and look whether the corpus is prepared. Runs on rank 0 alone.
+
+    Returns:
+        `inputs`, the corpus's inputs, and `is_prepared`, as JSON values.
+    """
+    logger.info("looking at %s", without_credentials(spec.documents.source))
+    source = acquire(spec.documents, cache_dir, spec.key)
+    _check_export(spec, source)
+    dependencies, source_digest = digests.dependencies(spec, tokenizer), source.digest()
+    inputs = CorpusInputs(digests.corpus_key(source_digest, dependencies), source, source_digest, dependencies)
+    path = cache_dir / f"{inputs.digest}.lock"
+    try:
+        held = lock(path, wait=False)
+    except BlockingIOError:
+        logger.info("another run is preparing the same rows; waiting for it")
+        held = lock(path, wait=True)
+    locks.callback(held.release)
+    store = ShardStore(cache_dir, inputs.digest)
+    is_prepared = store.find() is not None
+    if not is_prepared:
+        store.begin()
+        logger.info("preparing %s files into %s", f"{len(source.files):,}", store.folder)
+    return {"inputs": inputs.to_json(), "is_prepared": is_prepared}
+
+
+def _check_export(spec: CorpusSpec, source: SourceFiles) -> None:
+    """Refuse to overwrite a document.
+
+    Raises:
+        CorpusError: `corpus.export` is a file of the source.
+    """
+    if spec.documents.export is not None:
+        path = os.path.realpath(os.path.expanduser(spec.documents.export))
+        if path.removeprefix(os.path.join(os.path.realpath(source.root), "")) in source.files:
+            raise CorpusError(
+                f"corpus.export: {spec.documents.export} is a file of {spec.key} and would be lost; name another file"
+            )

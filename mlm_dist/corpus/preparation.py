@@ -1,0 +1,167 @@
+"""The preparation of a corpus that is not in the cache: each rank makes its share of the shards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from mlm_dist.corpus import digests, document_files, documents, manifest, row_shards, selection, shards
+from mlm_dist.corpus.manifest import CorpusInputs
+from mlm_dist.corpus.rendezvous import Rendezvous
+from mlm_dist.corpus.row_shards import RowMaker
+from mlm_dist.corpus.selection import Selection
+from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
+from mlm_dist.corpus.sources import without_credentials
+from mlm_dist.corpus.store import PreparedCorpus, word_starts_key
+from mlm_dist.corpus.tokenizer import loading
+from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
+from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
+from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts
+from mlm_dist.errors import CorpusError
+from mlm_dist.spec import CorpusSpec
+
+
+class Preparation:
+    """The preparation of one corpus, on one rank.
+
+    Args:
+        spec: The corpus.
+        inputs: What it is made from.
+        store: Its folders.
+        ranks: All ranks.
+        tokenizer: Its tokenizer.
+    """
+
+    def __init__(
+        self,
+        spec: CorpusSpec,
+        inputs: CorpusInputs,
+        store: ShardStore,
+        ranks: Rendezvous,
+        tokenizer: CorpusTokenizer,
+    ) -> None:
+        self._spec, self._inputs, self._store, self._ranks = spec, inputs, store, ranks
+        self._tokenizer = tokenizer
+        self._shards = shards.shards(inputs.source)
+        settings = documents.dependencies(spec.documents)
+        self._keys = [digests.documents_key(settings, inputs.source, shard) for shard in self._shards]
+        self._mine = ranks.share([shard.size for shard in self._shards])
+
+    def run(self) -> None:
+        """Write the documents, select them, and write and publish the rows.
+
+        Raises:
+            CorpusError: No document is left to train on, or a file changed while it was read.
+            PeerError: Another process failed.
+        """
+        self._write_documents()
+        keys: list[ShardKeys] = []
+        # A rank without shards goes to the end at once: the partial folder may be renamed before it looks again.
+        if self._mine or self._ranks.rank == 0:
+            tokenizer_digest = self._ranks.lead("tokenizer", self._select)
+            keys = self._write_rows(tokenizer_digest)
+        self._ranks.lead("publish", lambda: self._publish(keys))
+
+    def _write_documents(self) -> None:
+        """Write the documents of this rank's shards."""
+        for i in self._mine:
+            key = self._keys[i]
+            if not self._store.is_finished(key):
+                path = self._store.documents(key)
+                figures = documents.write(self._spec.documents, self._inputs.source, self._shards[i].parts, path)
+                self._store.finish(key, [path], dataclasses.asdict(figures))
+
+    def _select(self) -> str:
+        """Select from the documents of all shards, make the tokenizer, and return its digest. Runs on rank 0 alone."""
+        self._ranks.wait_for([self._store.record(key) for key in self._keys])
+        config = self._spec.documents
+        measures = [document_files.measures(self._store.documents(key)) for key in self._keys]
+        no_keys = np.empty((0, selection.KEY_BYTES), np.uint8)
+        chosen = selection.select(
+            np.concatenate([text_keys for text_keys, _ in measures] or [no_keys]),
+            [signatures for _, signatures in measures],
+            deduplicate=config.deduplicate,
+            near_threshold=config.near_threshold,
+            validation_fraction=config.validation_fraction,
+        )
+        self._check(chosen)
+        is_train = [side == selection.TRAIN for side in self._sides(chosen)]
+        texts = TrainingTexts(list(zip(map(self._store.documents, self._keys), is_train, strict=True)))
+        tokenizer = self._tokenizer.make(texts, chosen.count(selection.TRAIN), self._store.partial)
+        chosen.save(self._store.partial / "selection.npz")
+        return loading.digest(tokenizer)
+
+    def _check(self, chosen: Selection) -> None:
+        """Refuse a selection that cannot be trained on.
+
+        Raises:
+            CorpusError: No document is left, or one side of the split is empty.
+        """
+        config, key = self._spec.documents, self._spec.key
+        num_train, num_validation = chosen.count(selection.TRAIN), chosen.count(selection.VALIDATION)
+        if not (num_train or num_validation):
+            counts = manifest.count_dropped([self._store.figures(key) for key in self._keys], chosen)
+            dropped = ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "no documents in it"
+            raise CorpusError(
+                f"{key}: {without_credentials(config.source)} has no document left to train on ({dropped}); name "
+                "another source or change corpus.min_chars"
+            )
+        if config.validation_fraction > 0 and not (num_train and num_validation):
+            raise CorpusError(
+                f"{key}: there is only one distinct document, so none can be held out; add documents or set "
+                "corpus.validation_fraction to 0"
+            )
+
+    def _sides(self, chosen: Selection) -> list[np.ndarray]:
+        """The selection of each shard's documents."""
+        sizes = [self._store.figures(key)["kept"] for key in self._keys]
+        return np.split(chosen.side, np.cumsum(sizes)[:-1])
+
+    def _write_rows(self, tokenizer_digest: str) -> list[ShardKeys]:
+        """Write the rows of this rank's shards, and return the keys of all shards."""
+        store, rows = self._store, self._spec.rows
+        sides = self._sides(selection.load(store.partial / "selection.npz"))
+        # Rank 0 has loaded a named tokenizer already.
+        is_loaded = self._ranks.rank == 0 and self._tokenizer.is_original
+        tokenizer = self._tokenizer.original if is_loaded else loading.load(str(store.partial / "tokenizer"))
+        domain_tokens = PreparedCorpus(store.partial).domain_tokens
+        tokenizer_key = digests.tokenizer_key(tokenizer_digest, domain_tokens)
+        keys = [
+            ShardKeys(key, digests.rows_key(rows, key, tokenizer_key, side))
+            for key, side in zip(self._keys, sides, strict=True)
+        ]
+        saved = np.zeros(len(tokenizer), np.int64)
+        saved[list(domain_tokens)] = [len(pieces) - 1 for pieces in domain_tokens.values()]
+        maker = RowMaker(rows, store, loading.special_tokens(tokenizer), saved)
+        batch_tokenizer = BatchTokenizer(tokenizer)
+
+        def make(i: int) -> None:
+            if not store.is_finished(keys[i].rows):
+                row_shards.make(maker, batch_tokenizer, sides[i], keys[i])
+
+        # While one shard is tokenized, another is made into rows and written.
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(make, self._mine))
+        if self._spec.needs_word_starts:
+            keys = [key._replace(word_starts=word_starts_key(key.rows)) for key in keys]
+            self._write_word_starts(maker, BatchTokenizer(tokenizer, word_starts=True), sides, keys)
+        return keys
+
+    def _write_word_starts(
+        self, maker: RowMaker, tokenizer: BatchTokenizer, sides: Sequence[np.ndarray], keys: Sequence[ShardKeys]
+    ) -> None:
+        """Write the word starts of this rank's shards."""
+        for i in self._mine:
+            if not self._store.is_finished(keys[i].word_starts):
+                row_shards.make_word_starts(maker, tokenizer, sides[i], keys[i])
+
+    def _publish(self, keys: Sequence[ShardKeys]) -> None:
+        """Wait for the rows of all ranks, and publish the corpus. Runs on rank 0 alone."""
+        store = self._store
+        made = [key for shard in keys for key in (shard.rows, shard.word_starts) if key]
+        self._ranks.wait_for([store.record(key) for key in made])
+        description = manifest.describe(store, self._inputs, keys)
+        store.publish(description, keys, row_shards.token_counts(store, keys))

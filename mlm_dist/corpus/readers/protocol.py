@@ -1,0 +1,116 @@
+"""What a reader of a file format provides, and the documents it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mlm_dist.corpus.readers.text_encoding import PLAIN, Encoding
+
+
+@dataclass(frozen=True, slots=True)  # a source may have a million of them
+class Part:
+    """A part of a file that one rank reads. `start` and `stop` are in units of its reader, such as bytes."""
+
+    path: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text.
+
+    Args:
+        id: The file, and the position in it if the file holds many documents.
+        text: The text.
+        encoding: The encoding it was decoded from; "replaced" if some bytes could not be decoded.
+    """
+
+    id: str
+    text: str
+    encoding: str = "utf-8"
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A document, or a file, that cannot be used, and why."""
+
+    id: str
+    reason: str
+
+
+class Reader:
+    """Reads the files of one format. Subclass `DocumentReader` or `RecordsReader`, not this class.
+
+    A reader is made without arguments and holds no state.
+    """
+
+    in_folders: ClassVar[bool] = True
+    """Whether files of a folder are read with it. If not, only a file that is itself the source is."""
+
+    def count_units(self, path: Path) -> int | None:
+        """What `parts` needs to know of the content of a file, such as its row groups; None for nothing.
+
+        It is called once, by one rank, when the source is listed.
+        """
+        return None
+
+    def parts(self, name: str, size: int, units: int | None) -> Iterator[tuple[Part, int]]:
+        """The parts of a file and their weights in bytes; by default one part, the whole file.
+
+        Args:
+            name: The file.
+            size: Its bytes when it was listed. A rank that asked the disk itself could see another size than others.
+            units: What `count_units` returned.
+        """
+        yield Part(name, 0, size), size
+
+
+class DocumentReader(Reader, ABC):
+    """Reads a format whose files hold one document each, in memory. A file that changes while it is read is dropped."""
+
+    @abstractmethod
+    def document(self, name: str, data: bytes) -> Document | Dropped:
+        """The document in a file.
+
+        Args:
+            name: The file, which is the document's id.
+            data: Its content.
+        """
+
+
+class RecordsReader(Reader, ABC):
+    """Reads a format whose files hold many documents. A file that changes while it is read stops the run."""
+
+    @abstractmethod
+    def read(self, path: str, part: Part, max_bytes: int) -> Iterator[Document | Dropped]:
+        """The documents in a part of a file, in order and within bounded memory.
+
+        Args:
+            path: Where the file is.
+            part: The part. `part.path` begins the documents' ids.
+            max_bytes: Larger documents are dropped, see `too_large`.
+
+        Raises:
+            OSError: The file cannot be read. What has not been read of the part is then dropped.
+        """
+
+
+def too_large(id_: str, max_bytes: int) -> Dropped:
+    """A document over the size limit."""
+    return Dropped(id_, f"over {max_bytes / 1e6:g} MB")
+
+
+def record(id_: str, value: Any, max_bytes: int, encoding: Encoding = PLAIN) -> Document | Dropped:
+    """The document in a record: a string, or an object with a string under `text`."""
+    if isinstance(value, dict):
+        value = value.get("text")
+    if not isinstance(value, str):
+        return Dropped(id_, "no text")
+    # A character takes at most four bytes, so bytes need not be counted far from the limit.
+    size = len(value) if value.isascii() or 4 * len(value) <= max_bytes else len(value.encode("utf-8", "surrogatepass"))
+    return too_large(id_, max_bytes) if size > max_bytes else Document(id_, value, encoding.of(value))

@@ -1,0 +1,196 @@
+"""Shards of a corpus in preparation: `<cache_dir>/<digest>.partial/`, renamed to `<cache_dir>/<digest>/` at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlm_dist.corpus import file_records, rows
+from mlm_dist.corpus.store import FORMAT, SPLITS, PreparedCorpus
+from mlm_dist.errors import CorpusError
+from mlm_dist.files import write_json
+
+
+class ShardKeys(NamedTuple):
+    """The keys of a shard's documents, of its rows, and of the word starts in its rows; empty if not needed."""
+
+    documents: str
+    rows: str
+    word_starts: str = ""
+
+
+class ShardStore:
+    """The folder of a corpus in the cache, and the partial folder beside it in which its shards are made.
+
+    The key of a shard is a hash of everything it depends on. So an interrupted preparation continues after its finished
+    shards, and a corpus whose source has changed reuses the unchanged shards of other corpora in the cache.
+
+    Args:
+        cache_dir: The cache.
+        digest: Hash of everything the rows depend on.
+    """
+
+    def __init__(self, cache_dir: Path, digest: str) -> None:
+        self._cache_dir = cache_dir
+        self.folder = cache_dir / digest
+        self.partial = cache_dir / f"{digest}.partial"
+        self._figures: dict[str, dict[str, Any]] = {}  # of finished shards, which never change
+
+    def find(self) -> PreparedCorpus | None:
+        """The corpus, if it exists and all its files match the manifest; a damaged one is removed.
+
+        Raises:
+            CorpusError: The disk cannot be read. Nothing is removed in that case.
+        """
+        try:
+            corpus = PreparedCorpus(self.folder)
+            if corpus.manifest["format"] == FORMAT and file_records.are_intact(self.folder, corpus.manifest["files"]):
+                return corpus
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError):
+            pass
+        except OSError as error:
+            raise CorpusError(
+                f"corpus.cache_dir: cannot read {self.folder} ({error.strerror}); check the disk and try again, or "
+                "delete that folder to prepare the corpus again"
+            ) from None
+        _remove(self.folder)
+        return None
+
+    def begin(self) -> None:
+        """Make the partial folder, and remove all but the finished shards of an interrupted preparation.
+
+        A link is removed itself; what it points to is not touched.
+        """
+        known = ("documents", "shards", *SPLITS)
+        for folder in (self.partial, *map(self.partial.joinpath, known)):
+            if folder.is_symlink() or not folder.is_dir():
+                _remove(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        for path in self.partial.iterdir():
+            if path.name not in known:
+                _remove(path)
+        for path in (self.partial / "shards").glob("*.json"):
+            if not _finished(self.partial, path.stem):
+                path.unlink()
+
+    def documents(self, key: str) -> Path:
+        """File of a shard's documents."""
+        return self.partial / "documents" / f"{key}.parquet"
+
+    def rows(self, key: str, split: str) -> Path:
+        """File of a shard's rows."""
+        return self.partial / split / f"{key}.arrow"
+
+    def word_starts(self, key: str) -> Path:
+        """File of the word starts in a shard's training rows."""
+        return self.partial / "train" / f"{key}.npy"
+
+    def record(self, key: str) -> Path:
+        """File that exists once a shard is finished, with its figures."""
+        return self.partial / "shards" / f"{key}.json"
+
+    def finish(self, key: str, paths: Sequence[Path], figures: dict[str, Any]) -> None:
+        """Record that a shard is finished, after its files are written."""
+        files = file_records.describe(self.partial, paths)
+        write_json(self.record(key), figures | {"format": FORMAT, "files": files}, durable=False)
+
+    def is_finished(self, key: str) -> bool:
+        """Whether a shard is finished, here or in another corpus of the cache, whose files are then reused."""
+        if self.record(key).exists():
+            return True
+        for path in sorted(self._cache_dir.glob(f"*/shards/{key}.json")):
+            other = path.parent.parent
+            figures = _finished(other, key)
+            if figures is not None:
+                try:
+                    for name in figures["files"]:
+                        _reuse(other / name, self.partial / name)
+                except OSError:  # the other corpus is being removed
+                    continue
+                write_json(self.record(key), figures, durable=False)
+                return True
+        return False
+
+    def figures(self, key: str) -> dict[str, Any]:
+        """The figures of a finished shard."""
+        if key not in self._figures:
+            self._figures[key] = json.loads(self.record(key).read_text("utf-8"))
+        return self._figures[key]
+
+    def publish(
+        self, manifest: dict[str, Any], shards: Sequence[ShardKeys], token_counts: np.ndarray
+    ) -> PreparedCorpus:
+        """Make the shards two `datasets` folders, add all files to the manifest, and rename the partial folder."""
+        keys = dict.fromkeys(key for shard in shards for key in shard if key)
+        for path in (path for name in ("documents", "shards", *SPLITS) for path in (self.partial / name).iterdir()):
+            if path.stem not in keys:
+                path.unlink()  # left by an interrupted preparation of other files under the same digest
+        figures = [self.figures(shard.rows) for shard in shards]
+        for split in SPLITS:
+            _write_dataset(
+                self.partial / split,
+                [f"{shard.rows}.arrow" for shard, one in zip(shards, figures, strict=True) if one[split]["rows"]]
+                or [f"{shards[0].rows}.arrow"],
+                fingerprint=f"{self.folder.name}-{split}",
+                max_length=manifest["config"]["rows"]["max_length"],
+            )
+        np.save(self.partial / "token_counts.npy", token_counts, allow_pickle=False)
+        files = {name: file for key in keys for name, file in self.figures(key)["files"].items()}
+        paths = [path for path in sorted(self.partial.rglob("*")) if path.is_file()]
+        others = [path for path in paths if path.relative_to(self.partial).as_posix() not in files]
+        files |= file_records.describe(self.partial, others)
+        write_json(self.partial / "manifest.json", manifest | {"files": dict(sorted(files.items()))}, indent=1)
+        _remove(self.folder)
+        self.partial.rename(self.folder)
+        return PreparedCorpus(self.folder)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder with its content, a file, or a link itself."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _finished(folder: Path, key: str) -> dict[str, Any] | None:
+    """The figures of a shard, if it is finished and its files are intact."""
+    try:
+        figures: dict[str, Any] = json.loads((folder / "shards" / f"{key}.json").read_text("utf-8"))
+        is_usable = figures["format"] == FORMAT and file_records.are_intact(folder, figures["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return figures if is_usable else None
+
+
+def _reuse(theirs: Path, ours: Path) -> None:
+    """Link a file of another corpus, or copy it where the disk has no hard links. Finished files never change."""
+    ours.unlink(missing_ok=True)
+    try:
+        os.link(theirs, ours)
+    except OSError:
+        shutil.copyfile(theirs, ours)
+
+
+def _write_dataset(folder: Path, names: list[str], *, fingerprint: str, max_length: int) -> None:
+    """Make a folder of Arrow files one that `datasets.load_from_disk` reads."""
+    from datasets import DatasetInfo
+
+    DatasetInfo(features=rows.features(max_length)).write_to_directory(str(folder))
+    # The library's own fingerprint depends on times; equal inputs must give equal files.
+    state: dict[str, Any] = {
+        "_data_files": [{"filename": name} for name in names],
+        "_fingerprint": fingerprint,
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    write_json(folder / "state.json", state, indent=2)
