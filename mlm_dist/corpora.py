@@ -81,9 +81,7 @@ def load_or_prepare(spec: Spec) -> Corpora:
 
 def _like(spec: CorpusSpec, main: PreparedCorpus, key: str, source: str, validation_fraction: float) -> CorpusSpec:
     """The spec of another source, with the tokenizer of a prepared corpus."""
-    documents = dataclasses.replace(
-        spec.documents, source=source, validation_fraction=validation_fraction, export=None
-    )
+    documents = dataclasses.replace(spec.documents, source=source, validation_fraction=validation_fraction, export=None)
     tokenizer = dataclasses.replace(
         spec.tokenizer, path=str(main.folder / "tokenizer"), key="tokenizer.path", add_domain_tokens=0
     )

@@ -30,7 +30,7 @@ from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import ExportSpec, Spec
 from mlm_dist.trained_model import load_checkpoint, load_model
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlm_dist.export")  # __name__ is __main__ if this file is launched
 
 
 def run(config: Config) -> Path:

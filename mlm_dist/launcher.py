@@ -8,7 +8,6 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 from mlm_dist import names
 from mlm_dist.engine.topologies import TOPOLOGIES
@@ -85,11 +84,10 @@ def launch(job: str, topology: str, for_job: Sequence[str], for_launcher: Sequen
         raise ConfigError(f"--topology: cannot launch with {file} ({reason(error)})") from error
 
 
-def _exit_with_code_of(error: Exception) -> NoReturn | None:
+def _exit_with_code_of(error: Exception) -> None:
     code = getattr(error, "returncode", None)  # of a single process
     if code is not None:
         raise SystemExit(_shell_code(code)) from None
-    return None
 
 
 def _pass_signals_on() -> None:

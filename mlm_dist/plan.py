@@ -20,13 +20,14 @@ from mlm_dist.checkpoint.save import disk_needed
 from mlm_dist.config import Config
 from mlm_dist.console import text_of
 from mlm_dist.corpus import pipeline
+from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.engine import memory
 from mlm_dist.engine.launch import Launch
 from mlm_dist.resolve import complete, resolve
 from mlm_dist.spec import Spec
 from mlm_dist.training import step_time
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlm_dist.plan")  # __name__ is __main__ if this file is launched
 
 BYTES_PER_TOKEN = 4.2  # of English text with a WordPiece vocabulary of 30,000
 
@@ -48,7 +49,7 @@ def run(config: Config) -> Spec:
     return spec
 
 
-def _table(spec: Spec, corpus: pipeline.PreparedCorpus | None, num_bytes: int | None) -> Table:
+def _table(spec: Spec, corpus: PreparedCorpus | None, num_bytes: int | None) -> Table:
     table = Table(title=f"Plan of {spec.output_dir}", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -70,9 +71,7 @@ def _table(spec: Spec, corpus: pipeline.PreparedCorpus | None, num_bytes: int | 
     return table
 
 
-def _add_corpus(
-    table: Table, spec: Spec, corpus: pipeline.PreparedCorpus | None, num_bytes: int | None
-) -> int | None:
+def _add_corpus(table: Table, spec: Spec, corpus: PreparedCorpus | None, num_bytes: int | None) -> int | None:
     """Add the size of an epoch; returns its rows: exact if the corpus is prepared, else an estimate or unknown."""
     rows, length = spec.corpus.rows, spec.corpus.rows.max_length
     if corpus is not None:

@@ -17,7 +17,7 @@ from mlm_dist.corpus import pipeline, summary
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.resolve import corpus_spec
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlm_dist.prepare")  # __name__ is __main__ if this file is launched
 
 
 def run(config: Config) -> PreparedCorpus:

@@ -32,7 +32,7 @@ from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
 from mlm_dist.trained_model import load_checkpoint, load_exported
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlm_dist.report")  # __name__ is __main__ if this file is launched
 
 
 def run(config: Config) -> Path:

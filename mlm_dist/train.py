@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlm_dist import ranks, report, runtime
-from mlm_dist.batches.loader import Stream, TrainingBatches
+from mlm_dist.batches.loader import Stream, Target, TrainingBatches
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.checkpoint import find
 from mlm_dist.checkpoint.restore import restore
@@ -43,7 +43,7 @@ from mlm_dist.training.signals import StopSignal
 from mlm_dist.training.step import Messages, example_loss, seed_dropout, train_step
 from mlm_dist.training.task import Task
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlm_dist.train")  # __name__ is __main__ if this file is launched
 
 
 def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
@@ -75,9 +75,7 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
     return result
 
 
-def fit(
-    spec: Spec, corpora: Corpora, run_dir: RunDir, engine: Engine, callbacks: Sequence[Callback] = ()
-) -> Session:
+def fit(spec: Spec, corpora: Corpora, run_dir: RunDir, engine: Engine, callbacks: Sequence[Callback] = ()) -> Session:
     """Train to the end of the run, or until a signal; collective."""
     task = Task.create(spec, corpora)
     resume_from = find.to_resume(engine, spec.checkpoint.resume, run_dir.checkpoints, task.identity)
@@ -86,8 +84,8 @@ def fit(
     rows, order = corpora.training_rows(spec.seed, spec.replay_share)
     spec = dataclasses.replace(spec, batch=fit_memory(engine, task.objective, task.module, spec.batch, rows))
     stream, ramp = Stream(rows, order, spec.length.samples), Ramp(spec.batch, spec.corpus.rows.max_length)
-    options = {"static": spec.has_static_shapes, "device": engine.device}
-    batches = TrainingBatches(stream, task.objective.corruption, spec.batch, ramp, engine.rank, **options)
+    target = Target(engine.rank, engine.device, spec.has_static_shapes)
+    batches = TrainingBatches(stream, task.objective.corruption, spec.batch, ramp, target)
     with batches, explained(spec.batch):
         optimizer = build_optimizer(task.module, spec.optim)
         example = lambda: example_loss(engine, task.objective, batches[0][0])  # noqa: E731

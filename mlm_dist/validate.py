@@ -38,7 +38,7 @@ from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
 from mlm_dist.training.progress import describe_bands
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlm_dist.validate")  # __name__ is __main__ if this file is launched
 
 
 class Evaluated(NamedTuple):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import made_up_prose
+from mlm_dist.second_corpus import check, to_train_on, to_validate
 from test_invariance import GLOBAL_SIZE, UPDATES, losses
 from test_resume import goes_on_where_it_was
 
@@ -20,7 +21,6 @@ from mlm_dist.config import Config, parse
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
 from mlm_dist.prepare import prepare
-from mlm_dist.second_corpus import check, to_train_on, to_validate
 
 
 @pytest.fixture(scope="module")

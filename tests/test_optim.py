@@ -12,6 +12,7 @@ import launching
 import pytest
 import torch
 from accelerate import Accelerator
+from mlm_dist.training.horizon import Horizon
 from models import architecture, build, optim_spec
 from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
@@ -30,7 +31,6 @@ from mlm_dist.optim.combined import CombinedOptimizer
 from mlm_dist.optim.kind import OptimizerKind, StateLayout
 from mlm_dist.optim.optimizers import OPTIMIZERS, build_optimizer, set_lr
 from mlm_dist.optim.schedule import WSD_DECAY_FRACTION, default_lr, learning_rate, warmup_steps
-from mlm_dist.training.horizon import Horizon
 from mlm_dist.training.step import StepResult, optimizer_step
 
 NAMES = ("adamw", "stableadamw", "muon")

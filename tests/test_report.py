@@ -23,7 +23,6 @@ from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
 from mlm_dist.evaluation.cloze import ClozeExample, choose_examples
 from mlm_dist.evaluation.fill_mask import Prediction, predict
-from mlm_dist.model.build import architecture, build
 from mlm_dist.pages.charts import Series, chart
 from mlm_dist.pages.examples import Comparison
 from mlm_dist.pages.page import Content, page

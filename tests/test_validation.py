@@ -15,18 +15,19 @@ import pytest
 import torch
 from accelerate import Accelerator
 from making import made_up_prose, made_up_text
+from mlm_dist.checkpoint.best import Best, is_exported, num_kept
+from mlm_dist.evaluation.frequency_bands import by_frequency
+from mlm_dist.second_corpus import check
 from models import architecture, build
 
 from mlm_dist.batches.loader import validation_batches
 from mlm_dist.batches.masking import Masker
-from mlm_dist.checkpoint.best import Best, is_exported, num_kept
 from mlm_dist.config import Config, parse
 from mlm_dist.corpus import sentences
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.errors import ConfigError
 from mlm_dist.evaluation.embeddings import mean_states
-from mlm_dist.evaluation.frequency_bands import by_frequency
 from mlm_dist.evaluation.pseudo_likelihood import one_by_one
 from mlm_dist.evaluation.retrieval import retrieval_metrics, token_overlap
 from mlm_dist.evaluation.retrieval_tasks import halves, retrieval_tasks, title_and_body
@@ -35,7 +36,6 @@ from mlm_dist.evaluation.validation import MASK_SEED, Validation, evaluate
 from mlm_dist.evaluation.validation_set import HeldOut, Spread
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.prepare import prepare
-from mlm_dist.second_corpus import check
 
 
 def jargon(seed: int, num_sentences: int) -> str:

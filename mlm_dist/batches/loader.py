@@ -37,6 +37,21 @@ class Stream:
     num_samples: int | None
 
 
+@dataclass(frozen=True)
+class Target:
+    """What the micro-batches are made for.
+
+    Args:
+        rank: The rank.
+        device: The device of the model. For a GPU, tensors are put into pinned memory.
+        static: Whether all micro-batches have the same shape, see `shapes.fixed`.
+    """
+
+    rank: int = 0
+    device: torch.device = _CPU
+    static: bool = False
+
+
 class TrainingBatches:
     """The micro-batches of one process, by step. A thread assembles the next step while this one is computed.
 
@@ -45,9 +60,7 @@ class TrainingBatches:
         corruption: What the objective does to rows.
         batch: How the global batch is spread.
         ramp: The size of the batch at every step.
-        rank: This process.
-        static: Whether all micro-batches have the same shape, see `shapes.fixed`.
-        device: The device of the model. For a GPU, the thread puts the tensors into pinned memory.
+        target: The rank and the device they are for.
     """
 
     def __init__(
@@ -56,14 +69,12 @@ class TrainingBatches:
         corruption: Corruption,
         batch: BatchSpec,
         ramp: Ramp,
-        rank: int,
-        *,
-        static: bool = False,
-        device: torch.device = _CPU,
+        target: Target,
     ) -> None:
-        self._filled_to = shapes.fixed(corruption, stream.rows, batch.micro_size) if static else VARYING
-        self._pinned = device.type == "cuda"
-        self._stream, self._corruption, self._batch, self._ramp, self._rank = stream, corruption, batch, ramp, rank
+        self._filled_to = shapes.fixed(corruption, stream.rows, batch.micro_size) if target.static else VARYING
+        self._pinned = target.device.type == "cuda"
+        self._stream, self._corruption, self._batch, self._ramp = stream, corruption, batch, ramp
+        self._rank = target.rank
         self._num_samples = UNBOUNDED if stream.num_samples is None else stream.num_samples
         self._ahead: dict[int, Future[list[MicroBatch]]] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")

@@ -145,7 +145,7 @@ def assemble(
         row = np.repeat(np.arange(num_rows), num_chunks)
         within = np.cumsum(lengths) - lengths - (np.cumsum(num_tokens) - num_tokens)[row]
         chunks = (row * width + within)[: int(num_chunks[:count].sum())]
-        words = WordStarts(rows.words(wanted.samples), chunks)
+        words = WordStarts(rows.word_starts(wanted.samples), chunks)
     shown[:count], predicted[:count] = corruption(
         input_ids[:count], wanted.epochs, wanted.samples, wanted.progress, words
     )

@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,18 +154,26 @@ def _writes(temporary: Path, engine: Engine) -> Iterator[Callable[[], None]]:
     step = format.step_of(temporary)
     try:
         for file, (expected, values) in contents.items():
-
-            def open_file(file: str = file, expected: Any = expected) -> None:
-                files[file] = TensorFileWriter(temporary / file, expected)
-
-            yield open_file
+            yield partial(_open, files, file, temporary / file, expected)
             for name, value in values():
-                yield lambda file=file, name=name, value=value: files[file].write(name, value)
-            yield lambda file=file: files[file].finish()
-            yield lambda file=file: faults.kill_here(f"after_{file.split('.')[0]}", step)
+                yield partial(_write_tensor, files, file, name, value)
+            yield partial(_finish, files, file)
+            yield partial(faults.kill_here, f"after_{file.split('.')[0]}", step)
     finally:
         for writer in files.values():
             writer.close()
+
+
+def _open(files: dict[str, TensorFileWriter], file: str, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    files[file] = TensorFileWriter(path, shapes)
+
+
+def _write_tensor(files: dict[str, TensorFileWriter], file: str, name: str, value: torch.Tensor) -> None:
+    files[file].write(name, value)
+
+
+def _finish(files: dict[str, TensorFileWriter], file: str) -> None:
+    files[file].finish()
 
 
 def _describe(path: Path) -> dict[str, Any]:

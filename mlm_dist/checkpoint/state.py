@@ -71,9 +71,7 @@ class LossAverage:
         if self.mean is None:
             return LossAverage(loss, (0.1 * loss) ** 2)
         distance = loss - self.mean
-        return LossAverage(
-            self.mean + _DECAY * distance, (1 - _DECAY) * (self.variance + _DECAY * distance * distance)
-        )
+        return LossAverage(self.mean + _DECAY * distance, (1 - _DECAY) * (self.variance + _DECAY * distance * distance))
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,8 @@ class TrainState:
     @classmethod
     def new(cls, device: torch.device) -> TrainState:
         """The state of a run before its first step."""
-        return cls(0, 0, *(torch.zeros((), dtype=torch.int64, device=device) for _ in range(3)))
+        zero = torch.zeros((), dtype=torch.int64, device=device)
+        return cls(0, 0, zero, zero, zero)
 
     def after(self, samples: int, num_tokens: torch.Tensor, skipped: torch.Tensor) -> TrainState:
         """The state after another step.

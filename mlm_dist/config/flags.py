@@ -48,7 +48,7 @@ def from_dicts(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: As `parse`.
     """
-    given = {name: dataclasses.asdict(value) if isinstance(value, Section) else value for name, value in values.items()}  # type: ignore[call-overload]
+    given = {name: dataclasses.asdict(value) if isinstance(value, Section) else value for name, value in values.items()}
     parser = _parser()
     return _sections(parser, lambda: parser.parse_object(given))
 

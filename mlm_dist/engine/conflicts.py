@@ -177,9 +177,7 @@ def _of_deepspeed(run: RunSettings, launch: Launch, environ: Mapping[str, str]) 
         yield from _of_json(file, run, settings, environ)
 
 
-def _of_json(
-    file: str, run: RunSettings, settings: Mapping[str, Any], environ: Mapping[str, str]
-) -> Iterator[str]:
+def _of_json(file: str, run: RunSettings, settings: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[str]:
     for name, (key, ours) in deepspeed_settings(run.batch, run.max_grad_norm).items():
         theirs = settings.get(name, "auto")
         if theirs != "auto" and not _same(theirs, ours):

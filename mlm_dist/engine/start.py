@@ -13,7 +13,6 @@ from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs,
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
-from mlm_dist import ranks
 from mlm_dist.engine import trackers
 from mlm_dist.engine.cpu import cpu_settings
 from mlm_dist.engine.launch import Launch
@@ -53,7 +52,11 @@ def start(
         stack.callback(_restore_environment, environment)
         if launch.device.kind == "cpu":
             stack.enter_context(cpu_settings())
-        if "MASTER_PORT" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ and "WORLD_SIZE" not in os.environ:
+        if (
+            "MASTER_PORT" in os.environ
+            and "ACCELERATE_MIXED_PRECISION" in os.environ
+            and "WORLD_SIZE" not in os.environ
+        ):
             # accelerate's launcher sets the address for several processes, but starts one if its file is for one.
             logger.warning(
                 "accelerate launch was asked for several processes but started one; for several on the CPU use "

@@ -39,9 +39,7 @@ def accelerate_names(names: Sequence[str], folder: str) -> list[Any]:
     return [TensorBoardTracker("tensorboard", folder) if name == "tensorboard" else name for name in unique]
 
 
-def start(
-    accelerator: Accelerator, config: Mapping[str, bool | int | float | str], run_name: str, folder: str
-) -> None:
+def start(accelerator: Accelerator, config: Mapping[str, bool | int | float | str], run_name: str, folder: str) -> None:
     """Start the trackers and give them the config of the run; on rank 0.
 
     Raises:

@@ -120,6 +120,6 @@ class EvenlySpaced:
         """See `Rows`."""
         return self._rows.chunks(self._indices[indices])
 
-    def words(self, indices: np.ndarray) -> np.ndarray:
+    def word_starts(self, indices: np.ndarray) -> np.ndarray:
         """See `Rows`."""
-        return self._rows.words(self._indices[indices])
+        return self._rows.word_starts(self._indices[indices])

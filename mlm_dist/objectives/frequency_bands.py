@@ -41,7 +41,9 @@ def by_frequency(token_counts: np.ndarray, domain_tokens: Iterable[int] = ()) ->
     """
     order = np.argsort(-token_counts, kind="stable")
     counts = token_counts[order].astype(np.float64)
-    middle = (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1.0)  # position of each token in the text, from 0 to 1
+    middle = (np.cumsum(counts) - counts / 2) / max(
+        counts.sum(), 1.0
+    )  # position of each token in the text, from 0 to 1
     quarter = np.minimum((len(BY_FREQUENCY) * middle).astype(np.int64), len(BY_FREQUENCY) - 1)
     quarter[counts == 0] = len(BY_FREQUENCY) - 1
     membership = np.zeros((len(token_counts), len(BY_FREQUENCY)), bool)

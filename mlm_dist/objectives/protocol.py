@@ -25,10 +25,25 @@ class Objective(Protocol):
         num_sums: Length of what `evaluate` returns.
     """
 
-    terms: tuple[str, ...]
-    corruption: Corruption
-    validation_corruption: Corruption
-    num_sums: int
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """See the class."""
+        ...
+
+    @property
+    def corruption(self) -> Corruption:
+        """See the class."""
+        ...
+
+    @property
+    def validation_corruption(self) -> Corruption:
+        """See the class."""
+        ...
+
+    @property
+    def num_sums(self) -> int:
+        """See the class."""
+        ...
 
     def module(self, model: Any, *, masked_head: bool, packed: bool) -> Any:
         """A `engine.protocol.LossModel`: an `nn.Module` around a transformers model, called with `MicroBatch.inputs`.

@@ -97,8 +97,9 @@ def _fits(engine: Engine, objective: Objective, module: Any, batch: MicroBatch) 
             reserve = torch.empty(1 << 60, dtype=torch.uint8, device=device)
         with engine.autocast():
             losses = objective.loss(module, batch.to(device))
-        torch.stack(list(losses.values())).sum().backward()
-        del losses, reserve
+        loss = torch.stack(list(losses.values())).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        del losses, loss, reserve
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise

@@ -24,9 +24,7 @@ def identity(spec: Spec, corpus: str, replayed: str | None, architecture: Any) -
     batch, grows = spec.batch, spec.batch.ramp_tokens > 0
     ramp = [batch.initial_size, batch.initial_length, batch.ramp_tokens] if grows else None
     shape = {
-        f"model.overrides.{name}": value
-        for name, value in architecture.to_dict().items()
-        if name not in _NOT_COMPARED
+        f"model.overrides.{name}": value for name, value in architecture.to_dict().items() if name not in _NOT_COMPARED
     }
     values = {
         "objective": spec.objective,

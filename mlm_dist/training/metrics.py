@@ -80,7 +80,11 @@ class Metrics:
             "tokens_per_second": round((tokens - self._tokens_at_last_line) / max(seconds, 1e-9), 1),
             "skipped_steps": int(state.skipped_steps),
             "spike": state.loss_average.is_spike(loss),
-            **({f"loss_{term}": finite(mean) for term, mean in zip(terms, means, strict=True)} if len(terms) > 1 else {}),
+            **(
+                {f"loss_{term}": finite(mean) for term, mean in zip(terms, means, strict=True)}
+                if len(terms) > 1
+                else {}
+            ),
             **more,
         }
         self._tokens_at_last_line, self._seconds, self._since = tokens, 0.0, now

@@ -147,7 +147,11 @@ class Session:
             outcome = {"loss_before": losses.get(0, math.nan), "loss_after": losses[max(losses)]}
             outcome["unigram_loss"] = self._baseline["unigram_loss"]
         if self.spec.checkpoint.keep_best and state.best.step is not None:
-            outcome |= {"best_step": state.best.step, "best_loss": state.best.loss, "stopped_early": self._is_early_stop}
+            outcome |= {
+                "best_step": state.best.step,
+                "best_loss": state.best.loss,
+                "stopped_early": self._is_early_stop,
+            }
         self._metrics.end(
             step=state.step,
             seconds=round(time.perf_counter() - self._began, 1),

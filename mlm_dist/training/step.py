@@ -65,7 +65,7 @@ def train_step(
     micro_batches: Sequence[MicroBatch],
     lr: float,
     step: int,
-    messages: Messages = Messages(),  # noqa: B008 - it is frozen
+    messages: Messages = Messages(),
 ) -> StepResult:
     """Compute the gradient of a global batch and take one step along it; collective.
 

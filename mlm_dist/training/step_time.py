@@ -65,5 +65,5 @@ class _RandomRows:
     def chunks(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(indices), self._length), np.ones(len(indices), np.int64)
 
-    def words(self, indices: np.ndarray) -> Any:
+    def word_starts(self, indices: np.ndarray) -> Any:
         return np.ones((len(indices), self._length), bool)
