@@ -14,7 +14,10 @@ from mlm_dist.spec import OptimSpec
 
 def architecture(config: Config, tokenizer: Any = None, num_domain_tokens: int = 0) -> Any:
     """The transformers configuration of the config's model."""
-    return architectures.architecture(config.model, config.rows.max_length, tokenizer, num_domain_tokens)
+    wanted = config.tokenizer.add_domain_tokens or 0
+    return architectures.architecture(
+        config.model, config.rows.max_length, tokenizer, num_domain_tokens, add_domain_tokens=wanted
+    )
 
 
 def build(config: Config, architecture: Any, domain_tokens: Mapping[int, Sequence[int]] | None = None) -> Any:
