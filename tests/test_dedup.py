@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import made_up_text
 
+from mlm_dist import hashing
 from mlm_dist.corpus import near_duplicates
 from mlm_dist.corpus.near_duplicates import NUM_PERM, groups, shingles, signatures
 
@@ -122,6 +123,16 @@ def test_groups_do_not_depend_on_the_blocks() -> None:
 def test_many_equal_documents_do_not_take_quadratic_time() -> None:
     equal = np.repeat(signatures([made_up_text(1, 50)]), 200_000, axis=0)
     assert not groups([equal], 0.8).any()
+
+
+def test_phrases_are_hashed_with_the_finalizer_of_splitmix64() -> None:
+    """The first outputs of SplitMix64 with seed 0, from its reference implementation (Vigna, 2015)."""
+    states = np.array([0, 1, 2], np.uint64) * np.uint64(hashing.INCREMENT)
+    expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert hashing.mix(states).tolist() == expected
+    assert hashing.mix(states + np.uint64(hashing.INCREMENT), increment=0).tolist() == expected
+    assert [int(hashing.mix(state)) for state in states] == expected
+    assert int(hashing.mix(np.uint64(0), increment=0)) == 0
 
 
 def test_no_documents_have_no_groups() -> None:

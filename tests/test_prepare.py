@@ -396,6 +396,15 @@ def test_damaged_shard_is_not_reused(large: Path, tmp_path: Path) -> None:
     assert tree(second.folder) == tree(expected.folder)
 
 
+def test_shard_of_another_format_is_not_reused(folder: Path, tmp_path: Path) -> None:
+    first = prepare(config(folder, tmp_path / "cache"))
+    for path in (first.folder / "shards").glob("*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0, "dropped": None}))
+    second = prepare(config(folder, tmp_path / "cache", "--rows.max_length=16"))
+    expected = prepare(config(folder, tmp_path / "other", "--rows.max_length=16"))
+    assert tree(second.folder) == tree(expected.folder)
+
+
 def test_files_of_an_interrupted_preparation_are_not_part_of_the_corpus(folder: Path, tmp_path: Path) -> None:
     expected = prepare(config(folder, tmp_path / "expected"))
     partial = tmp_path / "cache" / f"{expected.digest}.partial"

@@ -23,7 +23,8 @@ from making import run_git
 
 from mlm_dist.config import CorpusConfig
 from mlm_dist.corpus import shards, sources
-from mlm_dist.corpus.readers import Document, Dropped, Part
+from mlm_dist.corpus.readers import READERS, Document, DocumentReader, Dropped, Part, RecordsReader
+from mlm_dist.corpus.readers.protocol import record
 from mlm_dist.corpus.sources import SourceFiles, git
 from mlm_dist.errors import CorpusError
 
@@ -574,6 +575,66 @@ def test_file_that_changes_after_listing_is_dropped(tmp_path: Path) -> None:
     source = acquire(tmp_path / "d", tmp_path)
     path.write_text("after!")
     assert everything(source) == [Dropped("a.md", "changed while the corpus was being prepared")]
+
+
+class Fruits:
+    """A kind of source as another package may register it."""
+
+    is_local = True
+
+    def recognizes(self, name: str, key: str) -> bool:
+        return name.startswith("fruits:")
+
+    def fetch(self, request: sources.Request) -> sources.Fetched:
+        write(request.folder / "fruits" / "list.csv", request.name.removeprefix("fruits:"))
+        return sources.Fetched(request.name, request.folder / "fruits", request.patterns, files=["list.csv"])
+
+
+class CommaReader(RecordsReader):
+    """A reader as another package may register it."""
+
+    def read(self, path: str, part: Part, max_bytes: int) -> Iterator[Document | Dropped]:
+        for i, text in enumerate(Path(path).read_text("utf-8").split(",")):
+            yield record(f"{part.path}#{i}", text, max_bytes)
+
+
+class UpperReader(DocumentReader):
+    """A reader of files of one document each."""
+
+    def document(self, name: str, data: bytes) -> Document | Dropped:
+        return Document(name, data.decode().upper())
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line registers each; the registries are restored afterwards."""
+    monkeypatch.setattr(sources.SOURCES, "_entries", dict(sources.SOURCES._entries))
+    monkeypatch.setattr(READERS, "_entries", dict(READERS._entries))
+    sources.SOURCES.add("fruits", Fruits)
+    READERS.add(".csv", CommaReader)
+    READERS.add(".up", UpperReader)
+
+
+def test_registered_source_and_reader_are_used(tmp_path: Path, registered: None) -> None:
+    assert sources.recognize("fruits:apple,pear") == "fruits" and sources.is_local("fruits:apple,pear")
+    found = acquire("fruits:apple,pear", tmp_path)
+    assert (found.kind, found.location, texts(found)) == ("fruits", "fruits:apple,pear", ["apple", "pear"])
+
+
+def test_registered_reader_reads_folders_and_named_files(tmp_path: Path, registered: None) -> None:
+    write(tmp_path / "d" / "a.csv", "one,two"), write(tmp_path / "d" / "b.up", "three")
+    assert sorted(texts(acquire(tmp_path / "d", tmp_path, "*"))) == ["THREE", "one", "two"]
+    assert texts(acquire(tmp_path / "d" / "a.csv", tmp_path)) == ["one", "two"]
+    with pytest.raises(CorpusError, match=r"\.txt, \.csv, \.up"):
+        acquire(write(tmp_path / "a.docx"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "ftp://example.org/a.git", "{here}/none.json", "{here}/a.docx"])
+def test_error_names_the_key_of_the_source(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "a.docx")
+    config = CorpusConfig(source=name.format(here=tmp_path))
+    with pytest.raises(CorpusError, match=r"^validation\.second_source: "):
+        sources.acquire(config, tmp_path, "validation.second_source")
 
 
 def test_concurrent_runs_write_the_embedded_documents_once(tmp_path: Path) -> None:
