@@ -219,7 +219,7 @@ def test_fast_methods_agree_with_domain_tokens(extended: Any, caplog: pytest.Log
     assert word_cache is not None and word_cache(texts)[0].tolist() == ids.tolist()
     for kind in ("bpe", "unigram"):
         assert BatchTokenizer(extended[kind][0]).fast is None
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name.startswith("mlm_dist")]
 
 
 SMALL: dict[str, Any] = {
