@@ -32,10 +32,10 @@ def made_up_prose(seed: int, num_sentences: int) -> str:
 
 
 def run_git(folder: Path, *words: str) -> str:
-    """What git says in a folder, whatever this machine's settings are and whoever started the tests."""
+    """The output of a git command in a folder, independent of the machine's git settings and environment."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     ours = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-    name = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.org", "-c", "init.defaultBranch=main"]
+    name = ["-c", "user.name=Someone", "-c", "user.email=someone@example.org", "-c", "init.defaultBranch=main"]
     done = subprocess.run(
         ["git", *name, *words], cwd=folder, env=inherited | ours, capture_output=True, text=True, check=True
     )

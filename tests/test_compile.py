@@ -48,7 +48,7 @@ class SomeRows:
         counts = 1 + indices % 3
         return np.full(int(counts.sum()), 9), counts
 
-    def words(self, indices: np.ndarray) -> np.ndarray:
+    def word_starts(self, indices: np.ndarray) -> np.ndarray:
         return np.ones((len(indices), LENGTH), bool)
 
 

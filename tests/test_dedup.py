@@ -1,4 +1,4 @@
-"""Near-copies: signatures estimate Jaccard similarity, and groups hold what is alike and nothing else."""
+"""Near-duplicates: signatures estimate Jaccard similarity, and groups hold similar documents and no others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import made_up_text
 
+from mlm_dist import hashing
 from mlm_dist.corpus import near_duplicates
 from mlm_dist.corpus.near_duplicates import NUM_PERM, groups, shingles, signatures
 
@@ -21,7 +22,7 @@ def jaccard(one: str, other: str) -> float:
 
 
 def edited(text: str, rate: float, seed: int) -> str:
-    """The text with a share of its words replaced."""
+    """The text with a fraction of its words replaced."""
     draw = random.Random(seed)
     return " ".join(f"new{draw.random()}" if draw.random() < rate else word for word in text.split())
 
@@ -34,7 +35,7 @@ def test_case_space_and_punctuation_do_not_count(text: str) -> None:
         assert shingles(other).tolist() == shingles(text).tolist()
 
 
-def test_phrases_are_of_five_words() -> None:
+def test_shingles_are_phrases_of_five_words() -> None:
     words = made_up_text(1, 50).split()
     hashes = shingles(" ".join(words)).tolist()
     assert len(hashes) == len(words) - 4
@@ -44,12 +45,12 @@ def test_phrases_are_of_five_words() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "...", "a", "one two", "\ud800", "\0", "日"])
-def test_short_and_odd_texts_are_one_phrase(text: str) -> None:
+def test_short_and_unusual_texts_are_one_phrase(text: str) -> None:
     assert len(shingles(text)) == 1
     assert signatures([text]).shape == (1, NUM_PERM)
 
 
-def test_texts_of_punctuation_only_are_told_apart() -> None:
+def test_texts_of_punctuation_alone_are_distinguished() -> None:
     assert shingles("---").tolist() != shingles("+++").tolist()
     assert shingles("- - -").tolist() == shingles("---").tolist()
 
@@ -65,7 +66,7 @@ def test_any_text_has_a_signature(text: str, more: str) -> None:
     assert (found[0] == found[2]).all() and found.dtype == near_duplicates.SIGNATURE_TYPE
 
 
-def test_a_text_of_many_blocks_is_the_smallest_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signature_does_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     text = made_up_text(3, 3000)
     whole = signatures([text])
     monkeypatch.setattr(near_duplicates, "BLOCK", 97)
@@ -83,7 +84,7 @@ def test_equal_values_estimate_the_jaccard_similarity() -> None:
     assert abs(np.mean(errors)) < 0.5 and 0.6 < np.std(errors) < 1.5
 
 
-def test_near_copies_are_found_and_others_are_not() -> None:
+def test_near_duplicates_are_found_and_others_are_not() -> None:
     texts = [made_up_text(seed, 300) for seed in range(150)]
     near = [edited(text, 0.01, seed) for seed, text in enumerate(texts)]
     far = [edited(text, 0.15, seed) for seed, text in enumerate(texts)]
@@ -96,7 +97,7 @@ def test_near_copies_are_found_and_others_are_not() -> None:
     assert (found[300:] == np.arange(300, 450)).all()
 
 
-def test_what_hangs_together_is_one_group() -> None:
+def test_connected_documents_are_one_group() -> None:
     words = made_up_text(5, 400).split()
     chain = [" ".join(words[20 * i : 20 * i + 300]) for i in range(5)]
     assert jaccard(chain[0], chain[1]) > 0.85 and jaccard(chain[0], chain[4]) < 0.7
@@ -109,7 +110,7 @@ def test_any_threshold_finds_equal_texts(threshold: float) -> None:
     assert groups([signatures(texts)], threshold).tolist() == [i % 20 for i in range(60)]
 
 
-def test_blocks_make_no_difference() -> None:
+def test_groups_do_not_depend_on_the_blocks() -> None:
     texts = [edited(made_up_text(seed % 40, 200), 0.01, seed) for seed in range(120)]
     whole = signatures(texts)
     expected = groups([whole], 0.8).tolist()
@@ -119,10 +120,20 @@ def test_blocks_make_no_difference() -> None:
         assert groups(blocks, 0.8).tolist() == expected
 
 
-def test_many_copies_of_one_are_no_quadratic_work() -> None:
-    copies = np.repeat(signatures([made_up_text(1, 50)]), 200_000, axis=0)
-    assert not groups([copies], 0.8).any()
+def test_many_equal_documents_do_not_take_quadratic_time() -> None:
+    equal = np.repeat(signatures([made_up_text(1, 50)]), 200_000, axis=0)
+    assert not groups([equal], 0.8).any()
 
 
-def test_nothing_has_no_groups() -> None:
+def test_phrases_are_hashed_with_the_finalizer_of_splitmix64() -> None:
+    """The first outputs of SplitMix64 with seed 0, from its reference implementation (Vigna, 2015)."""
+    states = np.array([0, 1, 2], np.uint64) * np.uint64(hashing.INCREMENT)
+    expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert hashing.mix(states).tolist() == expected
+    assert hashing.mix(states + np.uint64(hashing.INCREMENT), increment=0).tolist() == expected
+    assert [int(hashing.mix(state)) for state in states] == expected
+    assert int(hashing.mix(np.uint64(0), increment=0)) == 0
+
+
+def test_no_documents_have_no_groups() -> None:
     assert groups([], 0.8).tolist() == [] and signatures([]).shape == (0, NUM_PERM)

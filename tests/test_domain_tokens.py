@@ -1,4 +1,4 @@
-"""Domain tokens: the right words, nothing else split differently, a start from the pieces, honest figures."""
+"""Domain tokens: the right words, no other word split differently, initial embeddings, correct figures."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ LETTERS = " ".join("abcdefghijklmnopqrstuvwxyzÜKQ0123456789,.-_()")
 GENERAL = [f"{made_up_text(i, 300)} {LETTERS}" for i in range(40)]
 WORDS = ["kubernetes", "keyvault", "kube", "Überschrift", "quorum", "fabrikam"]
 MORE = [f"{a}{b}" for a in ("azur", "hsm", "quack") for b in ("ex", "wy", "zip", "job", "fun")]
-MORE += ["bak", "dil", "mur"]  # half-way into syllables of the other words
+MORE += ["bak", "dil", "mur"]  # prefixes of syllables of the other words
 
 
 def domain_text(seed: int) -> str:
-    """Made-up sentences with words in them that no tokenizer of GENERAL knows."""
+    """Made-up sentences with words that a tokenizer trained on GENERAL does not have."""
     draw = np.random.default_rng(seed)
     words = made_up_text(seed + 500, 200).split()
     for word, often in zip([*WORDS, *MORE], [12, 8, 6, 4, 3, 2] + [1] * len(MORE), strict=True):
@@ -63,14 +63,14 @@ def ids_of(tokenizer: Any, text: str) -> list[int]:
 
 
 def undone(ids: list[int], added: list[domain_tokens.DomainToken]) -> list[int]:
-    """The same with each new token in its pieces."""
+    """The ids with each added token replaced by its pieces."""
     pieces = {one.id: one.pieces for one in added}
     return [piece for i in ids for piece in pieces.get(i, (i,))]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_words_are_those_that_shorten_the_documents_most(bases: dict[str, Any], extended: Any, kind: str) -> None:
-    """Counted again, in a plain way: white space and punctuation around words, a space before them where it counts."""
+    """Words are counted again with regular expressions."""
     base, (_, added) = bases[kind], extended[kind]
     counts: Counter[str] = Counter()
     for text in DOMAIN:
@@ -93,7 +93,7 @@ def test_words_are_those_that_shorten_the_documents_most(bases: dict[str, Any], 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_added_word_is_found_wherever_it_stands(extended: Any, kind: str, tmp_path: Path) -> None:
+def test_added_word_is_one_token_in_any_context(extended: Any, kind: str, tmp_path: Path) -> None:
     new, added = extended[kind]
     loading.save(new, tmp_path)
     ids = {one.id for one in added}
@@ -118,7 +118,7 @@ def test_added_word_is_found_wherever_it_stands(extended: Any, kind: str, tmp_pa
 
 
 def others(words: list[str]) -> list[str]:
-    """Words that hold an added word, are held by one, or have nothing to do with any."""
+    """Words that contain an added word, are contained in one, or neither."""
     changed = [f"{word}s" for word in words] + [f"x{word}" for word in words] + [word[:-1] for word in words]
     changed += [f"{word}1" for word in words] + [f"{word}é" for word in words] + [f"{word}_io" for word in words]
     changed += [a + b for a in words[:6] for b in words[:6]]
@@ -133,7 +133,7 @@ def test_no_other_word_is_split_differently(bases: dict[str, Any], extended: Any
     normalized = base.backend_tokenizer.normalizer.normalize_str if kind == "wordpiece" else str
     for word in others(sorted(listed)):
         parts = re.split(r"[^\w]+", word)
-        if kind == "bpe":  # has its own idea of words, and tells numbers from letters
+        if kind == "bpe":  # its own pre-tokenizer also separates numbers from letters
             parts = [part.strip("Ġ") for part, _ in base.backend_tokenizer.pre_tokenizer.pre_tokenize_str(word)]
         if set(map(normalized, parts)) & listed:
             continue
@@ -146,7 +146,7 @@ def test_no_other_word_is_split_differently(bases: dict[str, Any], extended: Any
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_texts_differ_by_the_added_words_alone(bases: dict[str, Any], extended: Any, kind: str) -> None:
+def test_tokens_differ_only_in_added_words(bases: dict[str, Any], extended: Any, kind: str) -> None:
     base, (new, added) = bases[kind], extended[kind]
     odd = " kubernetes\tkeyvault\r\nquorum\u00a0fabrikam\u3000kubernetes 漢字kube \U0001f600 é\u0301kube\x00 [x]kube"
     texts = [*GENERAL[:5], *DOMAIN, odd]
@@ -158,14 +158,14 @@ def test_texts_differ_by_the_added_words_alone(bases: dict[str, Any], extended: 
     assert saved > 0.1 * sum(len(ids_of(base, text)) for text in DOMAIN)
 
 
-def test_symbol_glued_to_a_word_becomes_a_token_of_its_own(extended: Any) -> None:
+def test_symbol_after_an_added_word_becomes_a_token(extended: Any) -> None:
     """The one exception that WordPiece has: the library knows word characters and others, no third kind."""
     new, added = extended["wordpiece"]
     assert ids_of(new, "kubernetes™")[0] in {one.id for one in added}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_words_are_added_again_on_top(extended: Any, kind: str) -> None:
+def test_words_can_be_added_twice(extended: Any, kind: str) -> None:
     new, added = extended[kind]
     again, more = domain_tokens.add(new, ["ba zzyzx-ke zzyzx di kubernetes " * 5, *DOMAIN], 500)
     assert len(again) == 720 + len(more) and {one.token for one in more}.isdisjoint(one.token for one in added)
@@ -174,12 +174,12 @@ def test_words_are_added_again_on_top(extended: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_to_add(bases: dict[str, Any], kind: str) -> None:
+def test_tokenizer_is_unchanged_without_words_to_add(bases: dict[str, Any], kind: str) -> None:
     same, added = domain_tokens.add(bases[kind], ["12345 678 -- ||| == kubernetes"], 5)
     assert added == [] and loading.digest(same) == loading.digest(bases[kind])
 
 
-def test_ids_beyond_the_model_stay_where_they_are(bases: dict[str, Any]) -> None:
+def test_ids_of_added_tokens_do_not_change(bases: dict[str, Any]) -> None:
     """Tokens that were added to a tokenizer before, such as ModernBERT's, are no part of its model's vocabulary."""
     from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerFast
@@ -219,7 +219,7 @@ def test_fast_methods_agree_with_domain_tokens(extended: Any, caplog: pytest.Log
     assert word_cache is not None and word_cache(texts)[0].tolist() == ids.tolist()
     for kind in ("bpe", "unigram"):
         assert BatchTokenizer(extended[kind][0]).fast is None
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name.startswith("mlm_dist")]
 
 
 SMALL: dict[str, Any] = {
@@ -351,7 +351,7 @@ def prepared(source: Path, tokenizer_folder: Path, tmp_path_factory: pytest.Temp
     return prepare(config(source, tmp_path_factory.mktemp("cache"), tokenizer_folder))
 
 
-def test_manifest_says_what_was_gained(
+def test_manifest_has_the_tokens_saved(
     prepared: PreparedCorpus, source: Path, tokenizer_folder: Path, tmp_path: Path
 ) -> None:
     without = prepare(config(source, tmp_path, tokenizer_folder, "--tokenizer.add_domain_tokens=null"))
@@ -364,7 +364,7 @@ def test_manifest_says_what_was_gained(
     )
     assert without.manifest["domain_tokens"] is None and without.domain_tokens == {}
     assert without.digest != prepared.digest
-    # Truncated rows hold less; the documents are as long as they were.
+    # Truncated rows hold fewer tokens; the documents have the same tokens.
     cut = prepare(config(source, tmp_path, tokenizer_folder, "--rows.mode=truncate"))
     assert cut.manifest["tokens"]["dropped"] > 0 and cut.manifest["domain_tokens"] == gained
 
@@ -374,7 +374,7 @@ def test_manifest_says_what_was_gained(
     assert [(one["token"], one["occurrences"]) for one in listed] == [(one.token, one.occurrences) for one in expected]
 
 
-def test_summary_has_a_line(prepared: PreparedCorpus) -> None:
+def test_summary_has_a_line_on_domain_tokens(prepared: PreparedCorpus) -> None:
     from rich.console import Console
 
     console = Console(width=200)
@@ -384,10 +384,10 @@ def test_summary_has_a_line(prepared: PreparedCorpus) -> None:
     assert f"domain tokens: {before:,} tokens without them" in captured.get()
 
 
-def test_shards_of_the_same_tokenizer_are_others_where_its_words_are_no_news(
+def test_shards_differ_if_the_domain_tokens_are_part_of_the_original_tokenizer(
     prepared: PreparedCorpus, source: Path, tokenizer_folder: Path, tmp_path: Path
 ) -> None:
-    """The rows are equal, but not what is said about them."""
+    """The rows are equal, but the figures about domain tokens are not."""
     flags = ("--tokenizer.add_domain_tokens=null",)
     first = prepare(config(source, tmp_path, prepared.folder / "tokenizer", *flags))
     assert first.manifest["tokens"] == prepared.manifest["tokens"] and first.manifest["domain_tokens"] is None
@@ -395,7 +395,7 @@ def test_shards_of_the_same_tokenizer_are_others_where_its_words_are_no_news(
     assert second.manifest["domain_tokens"] == prepared.manifest["domain_tokens"]
 
 
-def test_processes_and_interruptions_change_nothing(
+def test_corpus_does_not_depend_on_processes_and_interruptions(
     prepared: PreparedCorpus, source: Path, tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = str(launching.free_port())
@@ -439,7 +439,7 @@ def test_processes_and_interruptions_change_nothing(
 
 
 @pytest.mark.parametrize("name", list(CHECKPOINTS))
-def test_saved_model_answers_with_a_new_word(bases: Any, extended: Any, tmp_path: Path, name: str) -> None:
+def test_saved_model_predicts_an_added_word(bases: Any, extended: Any, tmp_path: Path, name: str) -> None:
     kind = CHECKPOINTS[name][0]
     new, added = extended[kind]
     grown(checkpoint(tmp_path, name, bases[kind]), new, added).save_pretrained(tmp_path / "model")
@@ -447,7 +447,7 @@ def test_saved_model_answers_with_a_new_word(bases: Any, extended: Any, tmp_path
     check_answers(tmp_path / "model")
 
 
-def test_exported_model_answers_with_a_new_word(bases: Any, tmp_path: Path) -> None:
+def test_exported_model_predicts_an_added_word(bases: Any, tmp_path: Path) -> None:
     """All the way, in a process of its own, as a user would."""
     path = checkpoint(tmp_path, "roberta", bases["bpe"])
     (tmp_path / "documents").mkdir()

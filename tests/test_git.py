@@ -1,4 +1,4 @@
-"""Git repositories: what travels, what is written down, and what is refused."""
+"""Git repositories: what is downloaded, what is recorded, and what is refused."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Remote:
         return self.path.as_uri()
 
     def lose(self, file: str) -> None:
-        """Delete the content of a file of main, so that whoever asks for it is told there is none."""
+        """Delete the content of a file of main, so that fetching it fails."""
         blob = run_git(self.path, "rev-parse", f"main:{file}")
         (self.path / "objects" / blob[:2] / blob[2:]).unlink()
 
 
 @pytest.fixture
 def remote(tmp_path: Path) -> Remote:
-    """A repository that can filter what it sends."""
+    """A repository whose server supports filters."""
     work = tmp_path / "work"
     work.mkdir()
     run_git(work, "init", "--quiet")
@@ -46,9 +46,9 @@ def remote(tmp_path: Path) -> Remote:
 
     def commit(name: str, **files: str) -> None:
         for path, text in files.items():
-            place = work / path.replace("__", "/").replace("_", ".")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text)
+            target = work / path.replace("__", "/").replace("_", ".")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
         run_git(work, "add", "--all")
         run_git(work, "commit", "--quiet", f"--message={name}")
         commits[name] = run_git(work, "rev-parse", "HEAD")
@@ -84,7 +84,7 @@ def test_matching_files_of_the_default_branch_and_their_commit(remote: Remote, t
     assert files_in(folder) == {"a.md": "second\n", "sub/b.md": "in a folder\n"}
 
 
-def test_files_that_do_not_match_never_travel(remote: Remote, tmp_path: Path) -> None:
+def test_files_that_do_not_match_are_not_downloaded(remote: Remote, tmp_path: Path) -> None:
     remote.lose("code.py")
     remote.lose("sub/picture.png")
     folder, _ = git.fetch(remote.url, PATTERNS, tmp_path / "cache")  # would fail if it asked for them
@@ -94,7 +94,7 @@ def test_files_that_do_not_match_never_travel(remote: Remote, tmp_path: Path) ->
         git.fetch(remote.url, [*PATTERNS, "*.none"], tmp_path / "cache")
 
 
-def test_history_and_other_branches_never_travel(
+def test_history_and_other_branches_are_not_downloaded(
     remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = tmp_path / "trace"
@@ -123,7 +123,7 @@ def test_revision_after_a_number_sign(remote: Remote, tmp_path: Path, revision: 
     assert (source.root / "a.md").read_text() == f"{name}\n"
 
 
-def test_revision_that_is_not_there_is_named(remote: Remote, tmp_path: Path) -> None:
+def test_missing_revision_is_named_in_the_error(remote: Remote, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="at nowhere"):
         acquire(f"{remote.url}#nowhere", tmp_path / "cache")
 
@@ -134,7 +134,7 @@ def test_revision_cannot_be_an_option_or_a_range(remote: Remote, tmp_path: Path,
         acquire(f"{remote.url}#{revision}", tmp_path / "cache")
 
 
-def test_source_says_where_it_is_from(remote: Remote, tmp_path: Path) -> None:
+def test_source_has_its_address_and_commit(remote: Remote, tmp_path: Path) -> None:
     source = acquire(remote.url, tmp_path / "cache")
     assert (source.kind, source.location, source.commit) == ("git", remote.url, remote.commits["second"])
     assert list(source.files) == ["a.md", "sub/b.md"] and not source.records
@@ -155,7 +155,7 @@ def test_repository_that_was_fetched_is_used_again(remote: Remote, tmp_path: Pat
     assert acquire(remote.url, tmp_path / "cache") == first
 
 
-def test_failed_fetch_leaves_nothing(remote: Remote, tmp_path: Path) -> None:
+def test_failed_fetch_leaves_no_files(remote: Remote, tmp_path: Path) -> None:
     with pytest.raises(CorpusError):
         acquire(f"{remote.url}#nowhere", tmp_path / "cache")
     assert not list((tmp_path / "cache" / "sources").iterdir())
@@ -165,12 +165,12 @@ def test_failed_fetch_leaves_nothing(remote: Remote, tmp_path: Path) -> None:
     assert not list((tmp_path / "cache" / "sources").iterdir())
 
 
-def test_nothing_of_git_is_left_in_the_cache(remote: Remote, tmp_path: Path) -> None:
+def test_git_files_are_not_kept_in_the_cache(remote: Remote, tmp_path: Path) -> None:
     acquire(remote.url, tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.name.startswith(".git")]
 
 
-def test_links_in_a_repository_lead_nowhere(remote: Remote, tmp_path: Path) -> None:
+def test_links_in_a_repository_are_not_followed(remote: Remote, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("do not read me")
     (tmp_path / "work" / "link.md").symlink_to(secret)
@@ -182,7 +182,7 @@ def test_links_in_a_repository_lead_nowhere(remote: Remote, tmp_path: Path) -> N
     assert "do not read me" not in "".join(files_in(folder).values())
 
 
-def test_submodules_stay_where_they_are(remote: Remote, tmp_path: Path) -> None:
+def test_submodules_are_not_fetched(remote: Remote, tmp_path: Path) -> None:
     work = tmp_path / "work"
     run_git(work, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", remote.url, "module")
     run_git(work, "commit", "--quiet", "--message=module")
@@ -191,7 +191,7 @@ def test_submodules_stay_where_they_are(remote: Remote, tmp_path: Path) -> None:
     assert not files_in(folder / "module")
 
 
-def test_hooks_and_filters_of_this_machine_do_not_change_the_files(
+def test_hooks_and_filters_of_the_machine_do_not_change_the_files(
     remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, _ = git.fetch(remote.url, PATTERNS, tmp_path / "plain")
@@ -209,7 +209,7 @@ def test_hooks_and_filters_of_this_machine_do_not_change_the_files(
     }
 
 
-def test_fetching_from_within_a_hook_leaves_that_repository_alone(
+def test_fetch_within_a_hook_does_not_change_its_repository(
     remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = tmp_path / "work"
@@ -256,12 +256,12 @@ def test_dangerous_address_is_refused(tmp_path: Path, address: str) -> None:
         "host:a.git",
     ],
 )
-def test_address_of_a_repository_is_known(address: str) -> None:
+def test_address_of_a_repository_is_recognized(address: str) -> None:
     assert git.is_repository(address) and git.is_repository(f"{address}#main")
 
 
 @pytest.mark.parametrize("name", ["docs", "./docs", "owner/dataset", "a.json", "~/docs", "/some:where/else"])
-def test_other_sources_are_no_repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_other_sources_are_not_repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     assert not git.is_repository(name)
 
@@ -304,7 +304,7 @@ def test_credentials_are_not_kept(remote: Remote, tmp_path: Path, monkeypatch: p
         assert not path.is_file() or b"s3cret" not in path.read_bytes()
 
 
-def test_git_that_is_not_installed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_git_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(CorpusError, match="git is not installed"):
         acquire("https://127.0.0.1:1/a.git", tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""Documents, caches and repositories that nobody would wish for: said plainly, within bounds, and nothing outside."""
+"""Hostile documents, caches and repositories: clear errors, bounded memory and time, nothing changed outside."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LINE = 200_000_000  # bytes, without a line break in them
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever started the tests is no launcher."""
+    """Remove the variables of a launcher that may have started the tests."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
 
@@ -42,7 +42,7 @@ def flags_for(source: Path, cache: Path) -> list[str]:
 
 
 def config(source: Path, cache: Path, *flags: str) -> Config:
-    """The same as a config, with some flags more."""
+    """A config for small corpora."""
     return parse([*flags_for(source, cache), "--rows.max_length=32", "--corpus.validation_fraction=0.2", *flags])
 
 
@@ -53,11 +53,11 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def everything(source: SourceFiles, limit: int) -> list[Document | Dropped]:
-    """All a source has, of at most `limit` bytes each."""
+    """All documents of a source of at most `limit` bytes each, and what is dropped."""
     return [found for shard in shards.shards(source) for found in shards.read(source, shard.parts, limit)]
 
 
-def test_only_front_matter_is_no_document(folder: Path, tmp_path: Path) -> None:
+def test_file_of_front_matter_alone_is_not_a_document(folder: Path, tmp_path: Path) -> None:
     for i, text in enumerate(("---\ntitle: Nothing else\n---\n", "---\nauthor: nobody\n---", "---\n---\n\n")):
         (folder / f"front{i}.md").write_text(text)
     dropped = prepare(config(folder, tmp_path / "cache")).manifest["documents"]["dropped"]
@@ -86,7 +86,7 @@ def test_one_text_in_many_encodings_is_one_document(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.md", "a.txt", "a.jsonl", "a.json", "named.txt", "named.jsonl", "named.json"])
-def test_line_of_200_mb_is_set_aside_within_little_memory(tmp_path: Path, name: str) -> None:
+def test_line_of_200_mb_is_dropped_within_little_memory(tmp_path: Path, name: str) -> None:
     path = tmp_path / "d" / name
     path.parent.mkdir()
     with open(path, "wb") as file:
@@ -120,7 +120,7 @@ def test_parquet_is_decoded_within_little_memory(tmp_path: Path) -> None:
     assert found == 128 and 0 < most < 40_000_000
 
 
-def test_parquet_cell_over_the_limit_is_no_python_object(tmp_path: Path) -> None:
+def test_parquet_cell_over_the_limit_is_not_decoded(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["x" * 50_000_000, "one"]}), path)
     source = sources.acquire(CorpusConfig(source=str(path)), tmp_path)
@@ -134,7 +134,7 @@ def test_parquet_cell_over_the_limit_is_no_python_object(tmp_path: Path) -> None
     assert peak < 20_000_000
 
 
-def test_line_over_many_parts_is_not_searched_through_by_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_across_many_parts_is_not_read_by_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_lines, "PART_BYTES", 1000)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'"one"\n"' + b"x" * 1_000_000 + b'"\n"two"\n')
@@ -166,7 +166,7 @@ def test_line_over_many_parts_is_not_searched_through_by_each(tmp_path: Path, mo
     found = everything(source, 10_000)
     said = [one.text if isinstance(one, Document) else one.reason for one in found]
     assert sorted(said) == ["one", "over 0.01 MB", "two"]
-    assert read < 5_000_000  # once by the part it begins in, and a part's length by each of the others
+    assert read < 5_000_000  # once by its own part, and at most a part's length by each other part
 
 
 def test_fewer_documents_than_processes(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_fewer_documents_than_processes(tmp_path: Path) -> None:
     assert tree(tmp_path / "three" / alone.digest) == tree(alone.folder)
 
 
-def test_files_that_vanish_while_the_folder_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_deleted_while_the_folder_is_listed_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "d"
     (root / "sub").mkdir(parents=True)
     for name in ("a.md", "b.md", "sub/c.md"):
@@ -205,7 +205,7 @@ def test_files_that_vanish_while_the_folder_is_listed(tmp_path: Path, monkeypatc
     }
 
 
-def test_vanishing_and_changing_files_are_in_the_manifest(
+def test_deleted_and_changed_files_are_in_the_manifest(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut = shards.shards
@@ -225,7 +225,7 @@ def test_vanishing_and_changing_files_are_in_the_manifest(
     }
 
 
-def test_document_that_takes_too_long_to_clean_is_set_aside(
+def test_document_that_takes_too_long_to_clean_is_dropped(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clean = cleaner.clean
@@ -246,20 +246,20 @@ def test_document_that_takes_too_long_to_clean_is_set_aside(
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Iterator[Path]:
-    """Files that are none of the program's business, and must be the same after the test."""
-    place = tmp_path / "outside"
+    """Files outside the cache, which must be unchanged after the test."""
+    root = tmp_path / "outside"
     for name in ("letter.txt", "train/photo.arrow", "shards/notes.json", "documents/diary.parquet"):
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_text("mine")
-    before = tree(place)
-    yield place
-    assert tree(place) == before
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("mine")
+    before = tree(root)
+    yield root
+    assert tree(root) == before
 
 
 @pytest.mark.parametrize(
     "link", [".partial", ".partial/train", ".partial/documents", ".partial/shards", ".partial/x", ""]
 )
-def test_links_planted_in_the_cache_lead_nowhere(folder: Path, tmp_path: Path, outside: Path, link: str) -> None:
+def test_links_in_the_cache_are_not_followed(folder: Path, tmp_path: Path, outside: Path, link: str) -> None:
     expected = prepare(config(folder, tmp_path / "expected"))
     planted = tmp_path / "cache" / (expected.digest + link)
     planted.parent.mkdir(parents=True)
@@ -272,7 +272,7 @@ def test_links_planted_in_the_cache_lead_nowhere(folder: Path, tmp_path: Path, o
 @pytest.mark.parametrize(
     "name", ["../../outside/letter.txt", "{outside}/letter.txt", "train/../../../outside/letter.txt"]
 )
-def test_mark_of_a_shard_cannot_name_files_outside(folder: Path, tmp_path: Path, outside: Path, name: str) -> None:
+def test_shard_record_cannot_name_files_outside(folder: Path, tmp_path: Path, outside: Path, name: str) -> None:
     expected = prepare(config(folder, tmp_path / "expected", "--rows.max_length=16"))
     first = prepare(config(folder, tmp_path / "cache"))
     path = name.format(outside=outside)
@@ -295,7 +295,7 @@ def test_files_named_in_a_manifest_are_never_deleted(folder: Path, tmp_path: Pat
     assert again.folder == corpus.folder and len(list(PreparedCorpus(again.folder).documents())) == 30
 
 
-def test_large_file_filters_of_a_repository_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lfs_filters_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work, remote = tmp_path / "work", tmp_path / "remote.git"
     work.mkdir()
     run_git(work, "init", "--quiet")
@@ -322,7 +322,7 @@ def test_large_file_filters_of_a_repository_are_not_run(tmp_path: Path, monkeypa
         ("https://user:s3cret@example.org/a.git", "https://example.org/a.git"),
     ],
 )
-def test_password_in_any_form_of_address_is_not_shown(address: str, shown: str) -> None:
+def test_passwords_are_removed_from_any_form_of_address(address: str, shown: str) -> None:
     assert git.without_credentials(address) == shown
 
 

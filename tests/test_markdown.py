@@ -221,7 +221,7 @@ documents = st.lists(blocks, min_size=1, max_size=4).map("\n\n".join).flatmap(fi
 
 @settings(max_examples=400, deadline=None)
 @given(documents)
-def test_what_shall_stay_stays_in_order_and_what_shall_go_goes(text: str) -> None:
+def test_text_is_kept_in_order_and_markup_removed(text: str) -> None:
     cleaned = cleaner.clean(text)
     assert re.findall(r"keep\d+", cleaned.text) == re.findall(r"keep\d+", text)
     assert "gone" not in cleaned.text
@@ -231,7 +231,7 @@ def test_what_shall_stay_stays_in_order_and_what_shall_go_goes(text: str) -> Non
 
 @settings(max_examples=400, deadline=None)
 @given(st.text(alphabet="ab12 \n\t*_`~#>-+.|\\=:!()[]\"'$^{}&;,<%@é\u2028", max_size=80))
-def test_soup_without_links_tags_and_directives_loses_no_letter(text: str) -> None:
+def test_random_markup_without_links_tags_and_directives_loses_no_letter(text: str) -> None:
     # What may hide letters in it: targets, fences' languages, tags, entities, attributes and definitions.
     text = re.sub(r"\]\(|\]\[|\]:|```+|~~~+|<(?=[a-z/!?])|&|[{}]|:::+", " ", text)
     text = re.sub(r"\[[ x]\]|\[!", "[", text)
@@ -249,7 +249,7 @@ def test_any_text_is_cleaned(text: str) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(kept, min_size=1, max_size=8).map(" ".join), min_size=1, max_size=5).map("\n\n".join))
-def test_plain_text_is_left_alone(text: str) -> None:
+def test_plain_text_is_unchanged(text: str) -> None:
     assert clean(text) == text
     assert clean(text.replace("\n", "\r\n")) == text
     assert clean("\ufeff" + text) == text
@@ -300,7 +300,7 @@ def test_plain_text_is_left_alone(text: str) -> None:
         ("a\\\nb \\[c\\](d)", "a\nb [c](d)"),
     ],
 )
-def test_it_reads_well(source: str, expected: str) -> None:
+def test_cleaned_text_of_examples(source: str, expected: str) -> None:
     assert clean(source) == expected
 
 
@@ -353,7 +353,7 @@ def test_front_matter(source: str, title: str | None, body: str | None) -> None:
         assert cleaned.text == "\n\n".join(part for part in (title, body) if part)
 
 
-def test_title_is_not_said_twice() -> None:
+def test_title_is_not_repeated() -> None:
     assert clean("---\ntitle: A  b\n---\n# a *B*\n\nc") == "a B\n\nc"
     assert clean("---\ntitle: A b\n---\n# A\n\nb") == "A b\n\nA\n\nb"
 
@@ -413,13 +413,13 @@ def test_hostile_text_is_kept(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["quotes", "lists", "list markers", "footnotes", "admonitions"])
-def test_what_is_nested_too_deeply_is_left_as_it_was(name: str) -> None:
+def test_deeply_nested_markdown_is_kept_as_is(name: str) -> None:
     text = "---\ntitle: T\n---\n" + HOSTILE[name]
     assert cleaner.clean(text) == cleaner.Cleaned("T\n\n" + HOSTILE[name].strip(), "T", (cleaner.TOO_DEEP,))
 
 
 @pytest.mark.parametrize("text", [HOSTILE["lazy quotes"], "a *b*\n" * 300 + "c\n\nd\n" * 400], ids=["tries", "lines"])
-def test_what_takes_too_much_is_left_as_it_was(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_markdown_that_takes_too_long_is_kept_as_is(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "MAX_LINES", 1000 if "*" in text else 1_000_000)
     assert cleaner.clean(text) == cleaner.Cleaned(text.strip(), None, (cleaner.TOO_LONG,))
 
@@ -439,7 +439,7 @@ def test_tokens_and_columns_are_bounded(text: str, monkeypatch: pytest.MonkeyPat
         assert cleaned == cleaner.Cleaned(text.strip(), None, (cleaner.TOO_LONG,))
 
 
-def test_a_paragraph_too_dense_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paragraph_with_too_much_markup_is_kept_as_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "MAX_MARKUP", 5)
     cleaned = cleaner.clean("*a* *b* *c*\n\n*d*")
     assert cleaned == cleaner.Cleaned("*a* *b* *c*\n\nd", notes=(writer.TOO_DENSE,))
@@ -447,10 +447,10 @@ def test_a_paragraph_too_dense_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("depth", [1, 30, 45, 47, 48, 49, 50, 51, 99, 100, 101, 150])
 @pytest.mark.parametrize("marker", [">", "- ", "1. ", "> - "])
-def test_depth_loses_nothing(depth: int, marker: str) -> None:
+def test_nested_text_is_kept(depth: int, marker: str) -> None:
     cleaned = cleaner.clean(f"before\n\n{marker * depth}keep\n\nafter *x*")
     assert [word for word in words(cleaned.text) if word != "1"] == ["before", "keep", "after", "x"]
 
 
-def test_odd_characters() -> None:
+def test_unusual_characters() -> None:
     assert clean("a\0b \ud800 *c*\n\n\x0b\f d\u2028e") == "a\ufffdb \ud800 c\n\nd\u2028e"

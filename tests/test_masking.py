@@ -244,7 +244,7 @@ class FullRows:
     def chunks(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(indices), 128), np.ones(len(indices), np.int64)
 
-    def words(self, indices: np.ndarray) -> np.ndarray:
+    def word_starts(self, indices: np.ndarray) -> np.ndarray:
         return np.tile([True, False], (len(indices), 64))
 
 

@@ -1,4 +1,4 @@
-"""Preparing a corpus: the figures are true, the files are whole, and the number of processes changes nothing."""
+"""Preparing a corpus: figures are correct, files are complete, and the number of processes changes nothing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LENGTH = 32
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever started the tests is no launcher."""
+    """Remove the variables of a launcher that may have started the tests."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
 
@@ -54,7 +54,7 @@ def flags_for(source: Path | str, cache: Path) -> list[str]:
 
 
 def config(source: Path | str, cache: Path, *flags: str) -> Config:
-    """The same as a config, with some flags more."""
+    """A config for small corpora."""
     return parse([*flags_for(source, cache), *flags])
 
 
@@ -78,7 +78,7 @@ def in_cache(cache: Path) -> set[str]:
 
 
 def load(folder: Path) -> Any:
-    """A `datasets` folder, as anybody would load it."""
+    """Load a `datasets` folder."""
     from datasets import load_from_disk
 
     return load_from_disk(str(folder))
@@ -86,7 +86,7 @@ def load(folder: Path) -> Any:
 
 @pytest.fixture
 def mixed(folder: Path) -> Path:
-    """30 documents and, beside them, everything that has to be set aside."""
+    """30 documents, and one of each kind that is dropped."""
     (folder / "short.md").write_text("Too short.")
     (folder / "empty.md").touch()
     (folder / "blank.md").write_text(" \n\t\n")
@@ -122,7 +122,7 @@ def test_figures_add_up(mixed: Path, tmp_path: Path) -> None:
     assert manifest["tokens"] == {"kept": kept, "dropped": 0, "padded": num_rows * LENGTH - used}
 
 
-def test_manifest_says_where_it_is_from(folder: Path, tmp_path: Path) -> None:
+def test_manifest_has_the_source(folder: Path, tmp_path: Path) -> None:
     corpus = prepare(config(folder, tmp_path / "cache", "--rows.mode=truncate"))
     manifest = corpus.manifest
     assert corpus.folder == tmp_path / "cache" / corpus.digest and manifest["digest"] == corpus.digest
@@ -168,7 +168,7 @@ def test_rows_hold_every_token_of_every_document_once(folder: Path, tmp_path: Pa
     assert corpus.manifest["tokens"]["kept"] == sum(map(len, expected.values()))
 
 
-def test_prepared_corpus_gives_its_rows_at_random(folder: Path, tmp_path: Path) -> None:
+def test_rows_can_be_read_in_any_order(folder: Path, tmp_path: Path) -> None:
     corpus = prepare(config(folder, tmp_path / "cache"))
     table, rows = corpus.rows("train"), load(corpus.folder / "train")
     assert len(table) == len(rows)
@@ -198,9 +198,9 @@ def test_pack_keeps_what_chunk_keeps_in_fewer_rows(folder: Path, tmp_path: Path)
         lengths = [length for row in rows["lengths"][:] for length in row]
         assert sorted(lengths) == sorted(length for (length,) in load(chunk.folder / split)["lengths"][:])
         assert len(rows) == pack.manifest["rows"][split]
-    places = LENGTH * sum(pack.manifest["rows"].values())
+    positions = LENGTH * sum(pack.manifest["rows"].values())
     num_chunks = sum(chunk.manifest["rows"].values())
-    assert pack.manifest["tokens"]["padded"] == places - pack.manifest["tokens"]["kept"] - 2 * num_chunks
+    assert pack.manifest["tokens"]["padded"] == positions - pack.manifest["tokens"]["kept"] - 2 * num_chunks
     assert pack.manifest["tokens"]["padded"] < chunk.manifest["tokens"]["padded"] / 2
 
 
@@ -215,7 +215,7 @@ def test_pack_keeps_what_chunk_keeps_in_fewer_rows(folder: Path, tmp_path: Path)
         (("--rows.mode=chunk",), "chunk"),
     ],
 )
-def test_rows_are_packed_where_the_architecture_is_known_to_keep_windows_apart(
+def test_rows_are_packed_if_the_architecture_supports_it(
     flags: tuple[str, ...], mode: str, folder: Path, tmp_path: Path
 ) -> None:
     corpus = prepare(config(folder, tmp_path / "cache", *flags))
@@ -224,12 +224,12 @@ def test_rows_are_packed_where_the_architecture_is_known_to_keep_windows_apart(
     assert (max(num_chunks) > 1) == (mode == "pack")
 
 
-def test_duplicates_stay_where_they_are_wanted(mixed: Path, tmp_path: Path) -> None:
+def test_duplicates_are_kept_without_deduplication(mixed: Path, tmp_path: Path) -> None:
     documents = prepare(config(mixed, tmp_path / "cache", "--corpus.deduplicate=none")).manifest["documents"]
     assert documents["kept"] == 31 and "duplicate" not in documents["dropped"]
 
 
-def test_nothing_held_out_is_an_empty_split(folder: Path, tmp_path: Path) -> None:
+def test_validation_fraction_of_zero_gives_an_empty_split(folder: Path, tmp_path: Path) -> None:
     corpus = prepare(config(folder, tmp_path / "cache", "--corpus.validation_fraction=0.0"))
     assert corpus.manifest["documents"]["train"] == 30 and corpus.manifest["rows"]["validation"] == 0
     assert len(load(corpus.folder / "train")) == corpus.manifest["rows"]["train"]
@@ -237,7 +237,7 @@ def test_nothing_held_out_is_an_empty_split(folder: Path, tmp_path: Path) -> Non
     assert len(corpus.rows("validation")) == 0
 
 
-def test_second_call_uses_the_first(folder: Path, tmp_path: Path) -> None:
+def test_second_call_uses_the_prepared_corpus(folder: Path, tmp_path: Path) -> None:
     first = prepare(config(folder, tmp_path / "cache"))
     before = times(first.folder)
     assert prepare(config(folder, tmp_path / "cache")).folder == first.folder
@@ -289,10 +289,10 @@ def test_damaged_corpus_is_prepared_again(folder: Path, tmp_path: Path, damage: 
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES])
-def test_corpus_that_the_disk_cannot_give_is_not_deleted(
+def test_corpus_that_cannot_be_read_is_not_deleted(
     folder: Path, tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such a disk cannot be had here, and to root every file is open."""
+    """The error is injected, because root can read every file."""
     corpus = prepare(config(folder, tmp_path / "cache"))
     before = times(corpus.folder)
 
@@ -309,7 +309,7 @@ def test_corpus_that_the_disk_cannot_give_is_not_deleted(
 
 
 def shard_files(folder: Path) -> dict[str, int]:
-    """{path: inode} of everything that belongs to shards; equal inodes are the same file, taken over."""
+    """{path: inode} of everything that belongs to shards; equal inodes are the same file, reused."""
     names = ("documents", "shards", "train", "validation")
     paths = (path for name in names for path in (folder / name).iterdir() if path.suffix in (".parquet", ".arrow"))
     return {path.relative_to(folder).as_posix(): path.stat().st_ino for path in paths}
@@ -332,7 +332,7 @@ def halt(monkeypatch: pytest.MonkeyPatch, name: str, after: int) -> list[int]:
 
 
 @pytest.mark.parametrize("stage", ["documents", "rows"])
-def test_interrupted_preparation_goes_on_at_the_finished_shards(
+def test_interrupted_preparation_continues_after_the_finished_shards(
     large: Path, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = prepare(config(large, tmp_path / "expected"))
@@ -351,7 +351,7 @@ def test_interrupted_preparation_goes_on_at_the_finished_shards(
     assert in_cache(tmp_path / "cache") == {expected.digest}
 
 
-def test_changed_file_redoes_only_its_own_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_file_makes_only_its_own_shard_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, cache = tmp_path / "d", tmp_path / "cache"
     root.mkdir()
     for i in range(120):
@@ -369,12 +369,12 @@ def test_changed_file_redoes_only_its_own_shard(tmp_path: Path, monkeypatch: pyt
     assert second.digest != first.digest
     before, after = shard_files(first.folder), shard_files(second.folder)
     assert len(set(before.items()) & set(after.items())) == len(before) - 3
-    # A preparation that could take nothing over gives the same bytes.
+    # A preparation that cannot reuse anything gives the same bytes.
     alone = prepare(replace(given, corpus=replace(given.corpus, cache_dir=str(tmp_path / "other"))))
     assert tree(alone.folder) == tree(second.folder)
     shutil.rmtree(first.folder)
     assert prepare(given).folder == second.folder
-    # Two processes take over as much as one.
+    # Two processes reuse as much as one.
     (root / "8.md").write_text(made_up_text(1008, 4100))
     path = f"--tokenizer.path={trained.folder / 'tokenizer'}"
     ended = [one for one, _ in launch(2, root, cache, "--tokenizer.train_vocab_size=null", path)]
@@ -384,7 +384,7 @@ def test_changed_file_redoes_only_its_own_shard(tmp_path: Path, monkeypatch: pyt
     assert third.digest != second.digest and len(set(before.items()) & set(after.items())) == len(before) - 3
 
 
-def test_damaged_shard_is_not_taken_over(large: Path, tmp_path: Path) -> None:
+def test_damaged_shard_is_not_reused(large: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     first = prepare(config(large, cache))
     for path in (first.folder / "documents").glob("*.parquet"):
@@ -396,20 +396,29 @@ def test_damaged_shard_is_not_taken_over(large: Path, tmp_path: Path) -> None:
     assert tree(second.folder) == tree(expected.folder)
 
 
-def test_what_an_interrupted_preparation_left_is_no_part_of_the_corpus(folder: Path, tmp_path: Path) -> None:
+def test_shard_of_another_format_is_not_reused(folder: Path, tmp_path: Path) -> None:
+    first = prepare(config(folder, tmp_path / "cache"))
+    for path in (first.folder / "shards").glob("*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0, "dropped": None}))
+    second = prepare(config(folder, tmp_path / "cache", "--rows.max_length=16"))
+    expected = prepare(config(folder, tmp_path / "other", "--rows.max_length=16"))
+    assert tree(second.folder) == tree(expected.folder)
+
+
+def test_files_of_an_interrupted_preparation_are_not_part_of_the_corpus(folder: Path, tmp_path: Path) -> None:
     expected = prepare(config(folder, tmp_path / "expected"))
     partial = tmp_path / "cache" / f"{expected.digest}.partial"
     shutil.copytree(expected.folder, partial)
     (partial / "junk").write_text("junk")
     (partial / "train" / "junk.arrow").write_text("junk")
-    for mark in (partial / "shards").glob("*.json"):  # says something, but its files are not there
+    for mark in (partial / "shards").glob("*.json"):  # a record whose files do not exist
         mark.write_text(json.dumps(json.loads(mark.read_text()) | {"files": {"train/none.arrow": {"size": 1}}}))
     found = prepare(config(folder, tmp_path / "cache"))
     assert found.folder == tmp_path / "cache" / expected.digest and tree(found.folder) == tree(expected.folder)
     assert in_cache(tmp_path / "cache") == {expected.digest}
 
 
-def test_manifest_cannot_point_out_of_its_folder(folder: Path, tmp_path: Path) -> None:
+def test_manifest_cannot_name_files_outside_its_folder(folder: Path, tmp_path: Path) -> None:
     corpus = prepare(config(folder, tmp_path / "cache"))
     manifest = json.loads((corpus.folder / "manifest.json").read_text())
     (tmp_path / "cache" / "outside").write_text("x")
@@ -430,11 +439,11 @@ def test_documents_are_exported_and_can_be_a_source_again(mixed: Path, tmp_path:
     assert again.manifest["documents"]["dropped"] == {}
     if suffix == ".json":
         assert sorted(json.loads(path.read_text())) == texts
-    # The documents and their sides, not their file, decide the split.
+    # The split depends on the documents, not on their file.
     sides = [{text: split for _, split, text in corpus.documents()} for corpus in (first, again)]
     assert sides[0] == sides[1]
     path.unlink()
-    prepare(config(mixed, tmp_path / "cache", f"--corpus.export={path}"))  # the rows are there, the file is not
+    prepare(config(mixed, tmp_path / "cache", f"--corpus.export={path}"))  # from the prepared corpus
     assert path.exists()
 
 
@@ -461,15 +470,15 @@ def test_export_never_writes_over_a_document(folder: Path, tmp_path: Path) -> No
     assert {path: found for path, found in tree(tmp_path).items() if not path.startswith("new/")} == before
 
 
-def test_half_a_corpus_in_its_place_is_not_taken(folder: Path, tmp_path: Path) -> None:
+def test_incomplete_corpus_is_not_used(folder: Path, tmp_path: Path) -> None:
     expected = prepare(config(folder, tmp_path / "expected"))
-    place = tmp_path / "cache" / expected.digest
-    shutil.copytree(expected.folder / "train", place / "train")
+    folder_in_cache = tmp_path / "cache" / expected.digest
+    shutil.copytree(expected.folder / "train", folder_in_cache / "train")
     assert ShardStore(tmp_path / "cache", expected.digest).find() is None
     assert tree(prepare(config(folder, tmp_path / "cache")).folder) == tree(expected.folder)
 
 
-def test_digest_depends_on_what_the_rows_depend_on_and_on_nothing_else(folder: Path, tmp_path: Path) -> None:
+def test_digest_depends_exactly_on_what_the_rows_depend_on(folder: Path, tmp_path: Path) -> None:
     def digest(*flags: str, source: Path = folder) -> str:
         return prepare(config(source, tmp_path / "cache", *flags)).digest
 
@@ -496,7 +505,7 @@ def test_digest_depends_on_what_the_rows_depend_on_and_on_nothing_else(folder: P
     assert len({base, *others}) == 1 + len(others)
 
 
-def test_documents_depend_on_the_versions_of_the_libraries_that_make_them(
+def test_documents_depend_on_the_versions_of_libraries(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version, cleaned = importlib.metadata.version, config(folder, tmp_path / "cache")
@@ -528,7 +537,7 @@ def test_named_tokenizer_is_loaded_once(folder: Path, tmp_path: Path, monkeypatc
     assert load_rows(again) == load_rows(first)
     loaded.clear()
     prepare(config(folder, tmp_path / "other", *named, "--tokenizer.add_domain_tokens=3"))
-    assert len(loaded) == 2  # and the one with more words, as it was saved
+    assert len(loaded) == 2  # and the saved one, with domain tokens
 
 
 def load_rows(corpus: PreparedCorpus) -> list[list[int]]:
@@ -546,7 +555,7 @@ def test_plan_shows_no_credentials(tmp_path: Path) -> None:
     assert "127.0.0.1:9/none.git, not prepared yet" in said.get() and "secret" not in said.get()
 
 
-def test_tokenizer_counts_by_its_content_not_by_its_place(folder: Path, tmp_path: Path) -> None:
+def test_tokenizer_is_identified_by_its_content(folder: Path, tmp_path: Path) -> None:
     trained = prepare(config(folder, tmp_path / "cache")).folder / "tokenizer"
     shutil.copytree(trained, tmp_path / "copy")
     with_path = [
@@ -561,7 +570,7 @@ def test_tokenizer_counts_by_its_content_not_by_its_place(folder: Path, tmp_path
         prepare(missing)
 
 
-def test_documents_too_odd_for_files_are_still_counted(tmp_path: Path) -> None:
+def test_documents_with_unusual_names_and_characters_are_counted(tmp_path: Path) -> None:
     root = tmp_path / "odd"
     root.mkdir()
     texts = [made_up_text(i, 80) + " \ud800 \x00 \U0001f600" for i in range(6)]
@@ -599,7 +608,7 @@ def test_corpus_that_cannot_be_trained_on_is_refused(
     assert not [name for name in in_cache(tmp_path / "cache") if not name.endswith(".partial")]
 
 
-def test_one_document_is_enough_where_none_is_held_out(tmp_path: Path) -> None:
+def test_one_document_is_enough_without_a_validation_set(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.md").write_text(made_up_text(1, 100))
     corpus = prepare(config(tmp_path / "d", tmp_path / "cache", "--corpus.validation_fraction=0.0"))
@@ -607,7 +616,7 @@ def test_one_document_is_enough_where_none_is_held_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cache", ["file", "file/below", "~no-such-user-here/cache"])
-def test_cache_that_cannot_be_is_refused(folder: Path, tmp_path: Path, cache: str) -> None:
+def test_invalid_cache_dir_is_refused(folder: Path, tmp_path: Path, cache: str) -> None:
     (tmp_path / "file").touch()
     path = cache if cache.startswith("~") else tmp_path / cache
     with pytest.raises(CorpusError, match=r"^corpus\.cache_dir: "):
@@ -617,13 +626,13 @@ def test_cache_that_cannot_be_is_refused(folder: Path, tmp_path: Path, cache: st
 
 
 def pieces(source: Path) -> list[shards.Shard]:
-    """The pieces of work that the ranks share out."""
+    """The shards of a source."""
     return shards.shards(sources.acquire(CorpusConfig(source=str(source)), source.parent))
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A .jsonl file of 3 MB, enough for several pieces of work, with duplicates, short and bad lines in it."""
+    """A .jsonl file of 3 MB, enough for several shards, with duplicates, short and bad lines in it."""
     path = tmp_path_factory.mktemp("large") / "large.jsonl"
     paragraphs = [made_up_text(i, 40) for i in range(60)]
     draw = np.random.default_rng(0)
@@ -631,7 +640,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [json.dumps({"text": text}) for text in [*texts, *texts[:50], "short", "short"]]
     lines[500:500] = ["{", "[]"]
     path.write_text("\n".join(lines))
-    assert len(pieces(path)) > 4  # something to do for each of four
+    assert len(pieces(path)) > 4  # work for each of four ranks
     return path
 
 
@@ -672,7 +681,7 @@ def test_four_processes_write_the_same_bytes_as_one(large: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["d/x.md", "x.jsonl"])
-def test_file_that_grows_between_two_ranks_is_cut_by_both_alike(
+def test_file_that_grows_during_preparation_has_the_same_shards_on_all_ranks(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / name
@@ -699,7 +708,7 @@ def test_file_that_grows_between_two_ranks_is_cut_by_both_alike(
                 file.write(f"{json.dumps(made_up_text(99, 30_000))}\n")
             works[1] = cut(source)
         both.wait()
-        assert works[0] == works[1]  # else they would wait for each other for ever
+        assert works[0] == works[1]  # otherwise the ranks would wait for each other
         return works[ranks.rank]
 
     def live(rank: int) -> PreparedCorpus | Exception:
@@ -723,7 +732,7 @@ def test_file_that_grows_between_two_ranks_is_cut_by_both_alike(
         assert ended[0].manifest["dropped"] == {"changed while the corpus was being prepared": ["x.md"]}
 
 
-def test_killed_processes_go_on_at_the_finished_shards(large: Path, tmp_path: Path) -> None:
+def test_preparation_continues_after_killed_processes(large: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     processes = two_processes(large, cache, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     patience = time.monotonic() + 60
@@ -743,12 +752,12 @@ def test_killed_processes_go_on_at_the_finished_shards(large: Path, tmp_path: Pa
     ended = [one for one, _ in launch(2, large, cache)]
     assert [one.returncode for one in ended] == [0, 0], [one.output for one in ended]
     (found,) = in_cache(cache)
-    assert finished <= set(shard_files(cache / found).items())  # the very same files, not made again
+    assert finished <= set(shard_files(cache / found).items())  # the same files, not made again
     assert tree(cache / found) == tree(prepare(config(large, tmp_path / "alone")).folder)
 
 
 def two_processes(source: Path, cache: Path, *, stdout: int, stderr: int) -> list[subprocess.Popen[str]]:
-    """prepare.py on two ranks, which are on their way when this returns."""
+    """Start prepare.py on two ranks."""
     port = str(launching.free_port())
     return [
         subprocess.Popen(
@@ -764,19 +773,19 @@ def two_processes(source: Path, cache: Path, *, stdout: int, stderr: int) -> lis
 
 
 def files(folder: Path, pattern: str) -> int:
-    """How many files there are by now."""
+    """Number of files that match."""
     return len(list(folder.glob(pattern)))
 
 
 @pytest.mark.parametrize("moment", ["before any work", "after its own work"])
-def test_process_that_falls_behind_is_no_fault(folder: Path, large: Path, tmp_path: Path, moment: str) -> None:
+def test_slow_process_is_waited_for(folder: Path, large: Path, tmp_path: Path, moment: str) -> None:
     source, cache = folder if moment == "before any work" else large, tmp_path / "cache"
     theirs = Rendezvous(cache, 1, 2).share([piece.size for piece in pieces(source)])
     assert bool(theirs) == (source == large)
     processes = two_processes(source, cache, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     late = processes[1]
     try:
-        # Of the small corpus there is one piece of work, for rank 0; of the large one rank 1 has every other.
+        # The small corpus has one shard, for rank 0; rank 1 has every other shard of the large one.
         pattern, wanted = (
             ("rendezvous/*/start.json", 1) if source == folder else ("*.partial/validation/*.arrow", len(theirs))
         )
@@ -784,7 +793,7 @@ def test_process_that_falls_behind_is_no_fault(folder: Path, large: Path, tmp_pa
         while files(cache, pattern) < wanted and time.monotonic() < patience:
             time.sleep(0.01)
         late.send_signal(signal.SIGSTOP)
-        patience = time.monotonic() + 8  # rank 0 may wait for it, or be done without it
+        patience = time.monotonic() + 8  # rank 0 may wait for it or finish without it
         while not files(cache, "*/manifest.json") and time.monotonic() < patience:
             time.sleep(0.01)
         time.sleep(0.5)
@@ -798,7 +807,7 @@ def test_process_that_falls_behind_is_no_fault(folder: Path, large: Path, tmp_pa
     assert files(cache, "*/manifest.json") == 1
 
 
-def test_failure_of_one_process_ends_the_others_soon(large: Path, tmp_path: Path) -> None:
+def test_failure_of_one_process_stops_the_others(large: Path, tmp_path: Path) -> None:
     ended = launch(3, large, tmp_path / "cache", small_files=2)
     culprit, when = ended.pop()
     assert culprit.returncode != 0 and "too large" in culprit.stderr.lower(), culprit.output
@@ -810,7 +819,7 @@ def test_failure_of_one_process_ends_the_others_soon(large: Path, tmp_path: Path
     assert not [name for name in in_cache(tmp_path / "cache") if not name.endswith(".partial")]
 
 
-def test_two_runs_at_once_prepare_the_same_rows_once(large: Path, tmp_path: Path) -> None:
+def test_concurrent_runs_prepare_the_corpus_once(large: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: launch(1, large, tmp_path / "cache")[0][0], range(2)))
     assert [one.returncode for one in both] == [0, 0], [one.output for one in both]
@@ -818,7 +827,7 @@ def test_two_runs_at_once_prepare_the_same_rows_once(large: Path, tmp_path: Path
     assert len(in_cache(tmp_path / "cache")) == 1
 
 
-def test_name_that_is_neither_here_nor_on_the_hub_ends_with_code_2(tmp_path: Path) -> None:
-    ended = launching.python("prepare.py", "--corpus.source=nobody/nothing", f"--corpus.cache_dir={tmp_path}")
+def test_unknown_source_exits_with_code_2(tmp_path: Path) -> None:
+    ended = launching.python("prepare.py", "--corpus.source=someone/nothing", f"--corpus.cache_dir={tmp_path}")
     assert ended.returncode == 2
-    assert ended.stderr.startswith("error: corpus.source: nobody/nothing ") and ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("error: corpus.source: someone/nothing ") and ended.stderr.count("\n") == 1

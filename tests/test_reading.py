@@ -1,4 +1,4 @@
-"""Reading: unknown encodings become text, and work is cut the same way whoever does it."""
+"""Reading: text in unknown encodings is decoded, and shards do not depend on the process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read(path: Path, content: bytes) -> list[Document | Dropped]:
 
 
 @pytest.mark.parametrize("text", ["plain", "", "Größe \U0001f600 日本語", "a\r\nb\tc\n", "\u200bzero width", "e\u0301"])
-def test_utf8_is_kept_to_the_letter(text: str) -> None:
+def test_utf8_is_decoded_exactly(text: str) -> None:
     assert text_encoding.decode(text.encode()) == (text, "utf-8")
 
 
@@ -62,18 +62,18 @@ def test_utf16_with_byte_order_mark(mark: bytes, encoding: str) -> None:
 
 @pytest.mark.parametrize("text", [GERMAN, FRENCH])
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
-def test_western_text_of_one_byte_a_letter(text: str, encoding: str) -> None:
+def test_western_text_in_single_byte_encodings(text: str, encoding: str) -> None:
     assert text_encoding.decode(text.encode(encoding))[0] == text
 
 
-def test_text_is_recognised_by_its_beginning_and_decoded_to_its_end() -> None:
+def test_encoding_is_detected_in_a_sample_and_used_for_the_whole_text() -> None:
     text = (GERMAN + "\n") * 1000
     found, encoding = text_encoding.decode(text.encode("latin-1"))
     assert found == text and encoding not in ("utf-8", "replaced")
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_garbage_becomes_some_text(seed: int) -> None:
+def test_random_bytes_are_decoded_to_some_text(seed: int) -> None:
     data = random.Random(seed).randbytes(500)
     text, encoding = text_encoding.decode(data)
     assert text and encoding
@@ -81,20 +81,20 @@ def test_garbage_becomes_some_text(seed: int) -> None:
     text.encode("utf-8")
 
 
-def test_lost_bytes_are_replaced_and_said() -> None:
+def test_undecodable_bytes_are_replaced_and_reported() -> None:
     found, encoding = text_encoding.decode(random.Random(1).randbytes(500))
     assert encoding == "replaced" and "\N{REPLACEMENT CHARACTER}" in found
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfea", b"\xfe\xff\xd8\x00", b"\xef\xbb\xbf\xff"])
-def test_byte_order_mark_before_something_else(content: bytes) -> None:
+def test_byte_order_mark_before_other_bytes(content: bytes) -> None:
     text, encoding = text_encoding.decode(content)
     assert isinstance(text, str) and encoding not in ("utf-16", "utf-8-sig")
 
 
 @pytest.mark.parametrize("name", ["a.md", "a.json"])
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
-def test_encoding_is_sought_where_the_text_is_no_ascii(tmp_path: Path, name: str, encoding: str) -> None:
+def test_encoding_is_detected_where_the_text_is_not_ascii(tmp_path: Path, name: str, encoding: str) -> None:
     head, tail = "plain words. " * 30_000, GERMAN * 20
     texts = [head, tail, "plain end"] if name == "a.json" else [head + tail]
     content = (json.dumps(texts, ensure_ascii=False) if name == "a.json" else texts[0]).encode(encoding)
@@ -104,11 +104,11 @@ def test_encoding_is_sought_where_the_text_is_no_ascii(tmp_path: Path, name: str
     assert said == {"utf-8"} if encoding == "utf-8" else not said & {"utf-8", "ascii", "replaced"}
 
 
-@pytest.mark.parametrize("place", [0, 1, 2], ids=["before", "amid", "after"])
+@pytest.mark.parametrize("bad", [0, 1, 2], ids=["before", "amid", "after"])
 @pytest.mark.parametrize("name", ["a.md", "a.json", "a.jsonl", "a.txt"])
-def test_one_bad_byte_costs_no_other_letter_and_is_said(tmp_path: Path, name: str, place: int) -> None:
+def test_one_invalid_byte_affects_no_other_character_and_is_reported(tmp_path: Path, name: str, bad: int) -> None:
     texts = ["plain words. " * 30_000 + "1st: " + GERMAN, "2nd: " + GERMAN, "3rd: " + FRENCH]
-    texts[place] = texts[place].replace(": ", ": bad ")
+    texts[bad] = texts[bad].replace(": ", ": bad ")
     if name == "a.json":
         content = json.dumps(texts, ensure_ascii=False)
     else:
@@ -120,8 +120,8 @@ def test_one_bad_byte_costs_no_other_letter_and_is_said(tmp_path: Path, name: st
         CorpusConfig(source=str(path.parent if name == "a.md" else path), patterns=["*"]), tmp_path
     )
     found = [one for shard in shards.shards(source) for one in shards.read(source, shard.parts, 1_000_000)]
-    texts[place] = texts[place].replace("bad", "b\N{REPLACEMENT CHARACTER}d")
-    expected = [(text, "replaced" if i == place else "utf-8") for i, text in enumerate(texts)]
+    texts[bad] = texts[bad].replace("bad", "b\N{REPLACEMENT CHARACTER}d")
+    expected = [(text, "replaced" if i == bad else "utf-8") for i, text in enumerate(texts)]
     if name == "a.md":
         expected = [("\n".join(texts), "replaced")]
     said = [(one.text, one.encoding) for one in found if isinstance(one, Document)]
@@ -132,7 +132,7 @@ def test_one_bad_byte_costs_no_other_letter_and_is_said(tmp_path: Path, name: st
 @pytest.mark.parametrize(
     ("mark", "end"), [(b"\xff\xfe", b"x"), (b"\xff\xfe", b"\x00\xd8"), (b"\xff\xfe", b"\x00\xd8x"), (b"", b"x")]
 )
-def test_damaged_utf16_is_no_text_full_of_zeros(tmp_path: Path, records: bool, mark: bytes, end: bytes) -> None:
+def test_damaged_utf16_is_not_decoded_to_zeros(tmp_path: Path, records: bool, mark: bytes, end: bytes) -> None:
     path = tmp_path / "d" / "a.txt"
     path.parent.mkdir()
     path.write_bytes(mark + (GERMAN + "!").encode("utf-16-le") + end)
@@ -149,7 +149,7 @@ def test_utf32_with_byte_order_mark(tmp_path: Path, mark: bytes) -> None:
     assert read(tmp_path / "d" / "a.md", content) == [Document("a.md", GERMAN, "utf-32")]
 
 
-def test_file_with_zero_bytes_is_set_aside_as_binary(tmp_path: Path) -> None:
+def test_file_with_zero_bytes_is_dropped_as_binary(tmp_path: Path) -> None:
     assert read(tmp_path / "d" / "a.md", b"text\0text") == [Dropped("a.md", "binary")]
     assert read(tmp_path / "d" / "a.md", b"te\0xt\0\0xt") == [Dropped("a.md", "binary")]
     assert read(tmp_path / "d" / "a.md", bytes(100)) == [Dropped("a.md", "binary")]
@@ -162,7 +162,7 @@ def test_file_in_utf16_is_not_binary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_utf16_without_byte_order_mark_is_known_by_its_zeros(tmp_path: Path, encoding: str) -> None:
+def test_utf16_without_byte_order_mark_is_detected_by_its_zeros(tmp_path: Path, encoding: str) -> None:
     text = "plain text, Größe \u201cquoted\u201d"
     assert read(tmp_path / "d" / "a.md", text.encode(encoding)) == [Document("a.md", text, encoding)]
 
@@ -171,7 +171,7 @@ def test_empty_file_is_an_empty_document(tmp_path: Path) -> None:
     assert read(tmp_path / "d" / "a.md", b"") == [Document("a.md", "")]
 
 
-def test_file_says_its_encoding(tmp_path: Path) -> None:
+def test_document_has_the_encoding_of_its_file(tmp_path: Path) -> None:
     (found,) = read(tmp_path / "d" / "a.md", GERMAN.encode("cp1252"))
     assert isinstance(found, Document) and found.text == GERMAN and found.encoding not in ("utf-8", "replaced")
 
@@ -230,7 +230,7 @@ def test_shards_are_of_similar_size(tmp_path: Path) -> None:
     assert len(cut()) == 2 * shards.NUM_SHARDS
 
 
-def test_file_that_comes_goes_or_changes_changes_its_own_shard_only(tmp_path: Path) -> None:
+def test_added_removed_or_changed_file_changes_only_its_own_shard(tmp_path: Path) -> None:
     root = tmp_path / "d"
     root.mkdir()
     for i in range(200):
@@ -249,7 +249,7 @@ def test_file_that_comes_goes_or_changes_changes_its_own_shard_only(tmp_path: Pa
     assert len(before - contents()) == 1
 
 
-def test_shards_depend_on_the_files_alone(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_depend_only_on_the_files(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = shards.shards(acquire(mixed))
     shutil.copytree(mixed, tmp_path / "elsewhere" / "copy")
     for name, value in (("RANK", "3"), ("WORLD_SIZE", "7"), ("LOCAL_RANK", "1")):
@@ -258,7 +258,7 @@ def test_shards_depend_on_the_files_alone(mixed: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 64])
-def test_shares_of_the_shards_give_what_the_whole_gives(mixed: Path, world_size: int) -> None:
+def test_reading_shard_by_shard_gives_all_documents(mixed: Path, world_size: int) -> None:
     source = acquire(mixed)
     whole = list(shards.read(source, [part for shard in shards.shards(source) for part in shard.parts], 1_000_000))
     work = shards.shards(source)

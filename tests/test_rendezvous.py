@@ -1,4 +1,4 @@
-"""Ranks that meet through files: one answer for all, no ghosts of earlier launches, and failing together."""
+"""A rendezvous of ranks: all get the same answers, files of earlier launches are ignored, and ranks fail together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.errors import CorpusError
 
-# What every process does first. Where a test waits for GRACE or SILENCE to pass, its story makes them shorter.
+# The beginning of every process. Tests that wait for GRACE_SECONDS or SILENCE_SECONDS shorten them.
 BEGINNING = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -26,7 +26,7 @@ from mlm_dist.errors import CorpusError, PeerError
 folder, rank, world_size = Path(sys.argv[1]), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 def gather():
-    "All processes have started, however busy the machine is."
+    "Wait until all processes have started."
     mark = "started-" + os.environ["MASTER_PORT"]
     Path(folder, f"{mark}-{rank}").touch()
     while len(list(folder.glob(f"{mark}-*"))) < world_size:
@@ -35,14 +35,14 @@ def gather():
 """
 
 
-def launch(folder: Path, world_size: int, story: str, port: int = 29500) -> list[launching.Ended]:
-    """Let some ranks live through the same story at the same time."""
+def launch(folder: Path, world_size: int, program: str, port: int = 29500) -> list[launching.Ended]:
+    """Run the same program on some ranks at the same time."""
     for mark in folder.glob(f"started-{port}-*"):
         mark.unlink()
 
     def live(rank: int) -> launching.Ended:
         return launching.run(
-            [sys.executable, "-c", BEGINNING + dedent(story), str(folder)],
+            [sys.executable, "-c", BEGINNING + dedent(program), str(folder)],
             timeout=40,
             RANK=str(rank),
             WORLD_SIZE=str(world_size),
@@ -55,7 +55,7 @@ def launch(folder: Path, world_size: int, story: str, port: int = 29500) -> list
 
 
 def answers(ended: list[launching.Ended]) -> list[object]:
-    """What each rank printed as its last line, all having ended well."""
+    """The last line each rank printed, after checking that all succeeded."""
     assert [one.returncode for one in ended] == [0] * len(ended), [one.stderr for one in ended]
     return [json.loads(one.stdout.splitlines()[-1]) for one in ended]
 
@@ -71,15 +71,15 @@ def test_one_process_needs_no_files(tmp_path: Path) -> None:
     assert not (tmp_path / "ranks").exists()
 
 
-def test_ranks_that_meet_twice_do_so_in_two_places(tmp_path: Path) -> None:
-    """In one, who leaves the first meeting last would clear away what the second has begun."""
-    first, again, second = (Rendezvous(tmp_path, 0, 2, purpose).folder for purpose in ("own", "own", "second"))
+def test_each_purpose_has_its_own_folder(tmp_path: Path) -> None:
+    """In a shared folder, the last rank to leave the first rendezvous would remove files of the second."""
+    first, again, second = (Rendezvous(tmp_path, 0, 2, purpose).folder for purpose in ("first", "first", "second"))
     assert first == again != second
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("num_items", [0, 1, 3, 8, 20])
-def test_work_is_shared_out_once_and_evenly(tmp_path: Path, world_size: int, num_items: int) -> None:
+def test_items_are_shared_once_and_evenly(tmp_path: Path, world_size: int, num_items: int) -> None:
     sizes = np.random.default_rng(num_items).integers(0, 100, num_items).tolist()
     shares = [Rendezvous(tmp_path, rank, world_size).share(sizes) for rank in range(world_size)]
     assert sorted(item for share in shares for item in share) == list(range(num_items))
@@ -87,8 +87,8 @@ def test_work_is_shared_out_once_and_evenly(tmp_path: Path, world_size: int, num
     assert max(loads) - min(loads) <= max(sizes, default=0)
 
 
-def test_rank_0_makes_and_all_return_it(tmp_path: Path) -> None:
-    story = """
+def test_all_ranks_return_what_rank_0_makes(tmp_path: Path) -> None:
+    program = """
     gather()
     time.sleep(0.3 * rank)
     def make(name):
@@ -100,13 +100,13 @@ def test_rank_0_makes_and_all_return_it(tmp_path: Path) -> None:
     print(json.dumps(found))
     """
     expected = [{"name": name, "list": [1, None, "\udcff"]} for name in ("one", "two", "three")]
-    assert answers(launch(tmp_path, 3, story)) == [expected] * 3
+    assert answers(launch(tmp_path, 3, program)) == [expected] * 3
     assert (tmp_path / "made").read_text() == "0:one 0:two 0:three "
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()]  # the last one out has cleared up
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]  # the last rank has removed the folder
 
 
-def test_all_wait_for_the_files_of_all(tmp_path: Path) -> None:
-    story = """
+def test_all_ranks_wait_for_the_files_of_all(tmp_path: Path) -> None:
+    program = """
     files = [folder / f"shard-{i}" for i in range(7)]
     with module.Rendezvous(folder, rank, world_size) as ranks:
         ranks.lead("plan", lambda: None)
@@ -116,17 +116,17 @@ def test_all_wait_for_the_files_of_all(tmp_path: Path) -> None:
         ranks.wait_for(files)
         print(json.dumps([file.exists() for file in files]))
     """
-    assert answers(launch(tmp_path, 3, story)) == [[True] * 7] * 3
+    assert answers(launch(tmp_path, 3, program)) == [[True] * 7] * 3
 
 
-def test_long_work_is_no_silence(tmp_path: Path) -> None:
-    story = """
+def test_rank_that_works_long_is_not_silent(tmp_path: Path) -> None:
+    program = """
     module.SILENCE_SECONDS = 1.5
     gather()
     with module.Rendezvous(folder, rank, world_size) as ranks:
         print(json.dumps(ranks.lead("plan", lambda: rank or time.sleep(3) or "done")))
     """
-    assert answers(launch(tmp_path, 2, story)) == ["done"] * 2
+    assert answers(launch(tmp_path, 2, program)) == ["done"] * 2
 
 
 LEAD = """
@@ -139,11 +139,11 @@ with module.Rendezvous(folder, rank, world_size) as ranks:
 
 
 @pytest.mark.parametrize("late", [0, 1])
-def test_answer_of_an_earlier_launch_is_not_believed(tmp_path: Path, late: int) -> None:
+def test_answer_of_an_earlier_launch_is_ignored(tmp_path: Path, late: int) -> None:
     def once(value: str, more: str) -> list[object]:
         return answers(launch(tmp_path, 2, LEAD.format(delay=f"0.6 * (rank == {late})", value=value, more=more)))
 
-    assert once("old", "sys.stdout.flush(); os._exit(0)") == ["old"] * 2  # before it could clear up
+    assert once("old", "sys.stdout.flush(); os._exit(0)") == ["old"] * 2  # before it removes its file
     assert list(tmp_path.glob("*/plan.json"))
     assert once("new", "") == ["new"] * 2
 
@@ -158,7 +158,7 @@ def test_answer_of_an_earlier_launch_is_not_believed(tmp_path: Path, late: int) 
         (1, 0, "os.kill(os.getpid(), signal.SIGKILL)"),
     ],
 )
-def test_failure_of_an_earlier_launch_is_not_believed(tmp_path: Path, culprit: int, late: int, end: str) -> None:
+def test_failure_of_an_earlier_launch_is_ignored(tmp_path: Path, culprit: int, late: int, end: str) -> None:
     more = f"if rank == {culprit}: {end}"
     first = launch(tmp_path, 2, LEAD.format(delay=0, value="old", more=more))
     assert first[culprit].returncode != 0
@@ -166,7 +166,7 @@ def test_failure_of_an_earlier_launch_is_not_believed(tmp_path: Path, culprit: i
     assert answers(second) == ["new"] * 2
 
 
-def test_launches_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
+def test_concurrent_launches_do_not_interfere(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         found = pool.map(
             lambda i: answers(launch(tmp_path, 2, LEAD.format(delay="0.5 * rank", value=i, more=""), port=29500 + i)),
@@ -197,7 +197,7 @@ with module.Rendezvous(folder, rank, world_size) as ranks:
         (2, {"end": "sys.exit(3)"}, "rank 2 failed: SystemExit: 3"),
     ],
 )
-def test_failure_of_one_rank_ends_the_others(tmp_path: Path, culprit: int, lines: dict[str, str], said: str) -> None:
+def test_failure_of_one_rank_stops_the_others(tmp_path: Path, culprit: int, lines: dict[str, str], said: str) -> None:
     started = time.monotonic()
     ended = launch(tmp_path, 3, FAIL.format(**{"make": "1", "end": "pass"} | lines))
     assert time.monotonic() - started < 20
@@ -206,8 +206,8 @@ def test_failure_of_one_rank_ends_the_others(tmp_path: Path, culprit: int, lines
     assert answers(ended) == [said] * 2
 
 
-def test_failure_before_anybody_looked_is_heard(tmp_path: Path) -> None:
-    story = """
+def test_failure_before_others_start_is_noticed(tmp_path: Path) -> None:
+    program = """
     module.GRACE_SECONDS = 1.0
     gather()
     time.sleep(rank != 1)
@@ -220,13 +220,13 @@ def test_failure_before_anybody_looked_is_heard(tmp_path: Path) -> None:
         except PeerError as error:
             print(json.dumps(str(error)))
     """
-    zero, one, two = launch(tmp_path, 3, story)
+    zero, one, two = launch(tmp_path, 3, program)
     assert one.returncode != 0
     assert answers([zero, two]) == ["rank 1 failed: early"] * 2
 
 
-def test_rank_that_is_killed_is_missed_by_name(tmp_path: Path) -> None:
-    story = """
+def test_killed_rank_is_named_in_the_error(tmp_path: Path) -> None:
+    program = """
     module.SILENCE_SECONDS = 2.0
     gather()
     try:
@@ -238,15 +238,15 @@ def test_rank_that_is_killed_is_missed_by_name(tmp_path: Path) -> None:
     except (CorpusError, PeerError) as error:
         print(json.dumps(str(error)))
     """
-    zero, one, two = launch(tmp_path, 3, story)
+    zero, one, two = launch(tmp_path, 3, program)
     assert one.returncode == -9
     said = answers([zero, two])
-    # The first to miss it fails of that, and the other may hear so.
+    # The first rank to notice fails; the other may read its failure.
     assert all("rank 1 has written nothing" in str(line) and "corpus.cache_dir" in str(line) for line in said)
 
 
-def test_rank_that_never_starts_is_missed_by_name(tmp_path: Path) -> None:
-    story = """
+def test_rank_that_never_starts_is_named_in_the_error(tmp_path: Path) -> None:
+    program = """
     module.SILENCE_SECONDS = 1.0
     if rank == 1:
         sys.exit("wrong flag")
@@ -256,17 +256,17 @@ def test_rank_that_never_starts_is_missed_by_name(tmp_path: Path) -> None:
     except CorpusError as error:
         print(json.dumps(str(error)))
     """
-    zero, one = launch(tmp_path, 2, story)
+    zero, one = launch(tmp_path, 2, program)
     assert one.returncode != 0
     (said,) = answers([zero])
     assert "rank 1 has written nothing" in str(said) and "to start" in str(said)
 
 
-def test_failure_is_left_where_the_others_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_is_written_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", "1")
     with pytest.raises(CorpusError), Rendezvous(tmp_path, 1, 2) as ranks:
         raise CorpusError("over three lines?\nno")
     state = json.loads((ranks.folder / "rank-1.json").read_text())
     assert state["failed"] == "over three lines?\nno"
     assert [path.name for path in ranks.folder.iterdir()] == ["rank-1.json"]
-    assert os.stat(ranks.folder / "rank-1.json").st_mode & 0o444 == 0o444  # other users' ranks can read it
+    assert os.stat(ranks.folder / "rank-1.json").st_mode & 0o444 == 0o444  # ranks of other users can read it

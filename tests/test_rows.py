@@ -1,4 +1,4 @@
-"""Rows: where every token of every document goes."""
+"""Rows: every token of every document is where it should be."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def corpus(seed: int, num_documents: int) -> tuple[np.ndarray, np.ndarray, list[
 
 
 def chunks(block: packing.RowBlock) -> list[list[list[int]]]:
-    """Each row's chunks, which must fill it from its beginning; behind them is only padding."""
+    """The chunks of each row, after checking that they fill it from its beginning and padding follows."""
     found, lengths = [], iter(block.lengths.tolist())
     assert len(block.lengths) == block.num_chunks.sum() and (block.num_chunks > 0).all()
     for row, count in zip(block.input_ids.tolist(), block.num_chunks.tolist(), strict=True):
@@ -42,17 +42,17 @@ def chunks(block: packing.RowBlock) -> list[list[list[int]]]:
 
 
 def contents(block: packing.RowBlock, special: SpecialTokens) -> list[list[int]]:
-    """What stands between the special tokens of each window, which must be where they belong."""
+    """The tokens between the special tokens of each chunk, after checking the special tokens."""
     found = []
-    for window in (window for row in chunks(block) for window in row):
-        start, end = len(special.prefix), len(window) - len(special.suffix)
-        assert tuple(window[:start]) == special.prefix and tuple(window[end:]) == special.suffix
-        found.append(window[start:end])
+    for chunk in (chunk for row in chunks(block) for chunk in row):
+        start, end = len(special.prefix), len(chunk) - len(special.suffix)
+        assert tuple(chunk[:start]) == special.prefix and tuple(chunk[end:]) == special.suffix
+        found.append(chunk[start:end])
     return found
 
 
 def rebuilt(parts: list[list[int]], room: int) -> list[list[int]]:
-    """Documents put together again: a row that is not full ends one."""
+    """Documents reassembled from chunks: a chunk that is not full ends one."""
     documents: list[list[int]] = [[]]
     for part in parts:
         documents[-1] += part
@@ -79,10 +79,10 @@ def test_chunk_loses_no_token(seed: int, name: str, max_length: int) -> None:
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", SPECIALS)
 @pytest.mark.parametrize("max_length", [8, 16, 61])
-def test_pack_holds_the_windows_of_chunk(seed: int, name: str, max_length: int) -> None:
+def test_pack_holds_the_chunks_of_mode_chunk(seed: int, name: str, max_length: int) -> None:
     special = SPECIALS[name]
     ids, lengths, _ = corpus(seed, 40)
-    ids = np.arange(10, 10 + len(ids), dtype=np.int32)  # so that every window can be told from every other
+    ids = np.arange(10, 10 + len(ids), dtype=np.int32)  # so that all chunks are distinct
     chunk = packing.make_rows(ids, lengths, "chunk", max_length, special)
     pack = packing.make_rows(ids, lengths, "pack", max_length, special)
     assert pack.num_dropped == 0 and pack.input_ids.shape[1] == max_length
@@ -90,7 +90,7 @@ def test_pack_holds_the_windows_of_chunk(seed: int, name: str, max_length: int) 
     used = [sum(map(len, row)) for row in chunks(pack)]
     assert max(used) <= max_length and (len(used) < len(chunk.input_ids) or max_length == 8)
     assert sum(tokens <= max_length // 2 for tokens in used) <= 1, "two rows would have fitted in one"
-    order = [[window[len(special.prefix)] for window in row] for row in chunks(pack)]
+    order = [[chunk[len(special.prefix)] for chunk in row] for row in chunks(pack)]
     assert all(row == sorted(row) for row in order) and order == sorted(order)
 
 
@@ -128,7 +128,7 @@ def test_best_fit_follows_its_definition() -> None:
         for i in np.argsort(-sizes, kind="stable").tolist():
             fitting = [room for room in left if room >= sizes[i]]
             if fitting:
-                # Of rows equally full any will do; only how full the rows get is defined.
+                # Any of several equally full rows may be chosen; only the sums are defined.
                 left[left.index(min(fitting))] -= int(sizes[i])
             else:
                 left.append(capacity - int(sizes[i]))
@@ -188,7 +188,7 @@ def test_empty_documents_between_others_change_nothing(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["chunk", "truncate", "pack"])
-def test_types_and_inputs_are_left_alone(mode: str) -> None:
+def test_inputs_are_not_changed(mode: str) -> None:
     ids, lengths, _ = corpus(1, 20)
     before = ids.copy(), lengths.copy()
     block = packing.make_rows(ids, lengths, mode, 16, SPECIALS["bert"])
@@ -198,7 +198,7 @@ def test_types_and_inputs_are_left_alone(mode: str) -> None:
 
 
 def lengths_by_row(block: packing.RowBlock) -> list[list[int]]:
-    return [[len(window) for window in row] for row in chunks(block)]
+    return [[len(chunk) for chunk in row] for row in chunks(block)]
 
 
 @pytest.mark.parametrize("num_documents", [0, 30])
@@ -217,7 +217,7 @@ def test_written_rows_are_a_datasets_table(tmp_path: Path, num_documents: int) -
 
 
 @pytest.mark.parametrize("mode", ["chunk", "pack"])
-def test_written_rows_can_be_joined_loaded_and_read_at_random(tmp_path: Path, mode: str) -> None:
+def test_written_rows_can_be_joined_loaded_and_read_in_any_order(tmp_path: Path, mode: str) -> None:
     import datasets
 
     expected, expected_lengths = [], []
@@ -236,6 +236,7 @@ def test_written_rows_can_be_joined_loaded_and_read_at_random(tmp_path: Path, mo
     assert len(table) == len(expected)
     wanted = np.random.default_rng(0).integers(0, len(table), 100)
     assert table.take(wanted).tolist() == [expected[i] for i in wanted]
+    assert table.num_tokens == sum(map(sum, expected_lengths))
     flat, counts = table.chunks(wanted)
     assert counts.tolist() == [len(expected_lengths[i]) for i in wanted]
     assert flat.tolist() == [length for i in wanted for length in expected_lengths[i]]

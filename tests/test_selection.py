@@ -1,4 +1,4 @@
-"""Selection: copies go, near-copies stay together, and a document's side depends on texts alone."""
+"""Selection: duplicates are dropped, near-duplicates are on one side, and sides depend on texts alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def keys_of(start: int, stop: int) -> list[bytes]:
 
 
 def selected(keys: Sequence[bytes], fraction: float = 0.1, deduplicate: str = "exact") -> Selection:
-    """The selection among documents that are alike only where their keys are equal."""
+    """The selection among documents that are similar only if their keys are equal."""
     found = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
     signatures = np.array(
         [np.random.default_rng(list(key)).integers(0, 2**32, near_duplicates.NUM_PERM) for key in keys]
@@ -60,7 +60,7 @@ def test_key_ignores_white_space_and_composition(one: str, other: str) -> None:
 @pytest.mark.parametrize(
     ("one", "other"), [("a b", "ab"), ("a", "A"), ("a", "a."), ("a b", "b a"), ("ﬁ", "fi"), ("", "a")]
 )
-def test_key_tells_texts_apart(one: str, other: str) -> None:
+def test_key_distinguishes_texts(one: str, other: str) -> None:
     assert text_key(one) != text_key(other)
     assert len(text_key(one)) == 16
 
@@ -75,19 +75,19 @@ def test_only_the_first_of_equal_documents_stays(deduplicate: str) -> None:
     assert [many[i] for i in found.original.tolist()] == many and found.original.max() < 50
 
 
-def test_without_deduplication_nothing_is_dropped_and_equals_stay_together() -> None:
+def test_without_deduplication_nothing_is_dropped_and_equal_documents_are_on_one_side() -> None:
     keys = keys_of(0, 200)
     found = selected(keys + keys, deduplicate="none")
     assert not found.is_dropped.any() and found.side[:200].tolist() == found.side[200:].tolist() == choose(keys)
     assert found.original.tolist() == list(range(400))
 
 
-def near_copies(number: int, copies: int) -> list[str]:
+def near_duplicate_texts(number: int, versions: int) -> list[str]:
     """Groups of versions of a text, each with a word of its own, in any order."""
     texts = []
     for i in range(number):
         words = made_up_text(i, 300).split()
-        for j in range(copies):
+        for j in range(versions):
             changed = [*words]
             changed[(37 * j) % len(words)] = f"version{j}"
             texts.append(" ".join(changed))
@@ -96,8 +96,8 @@ def near_copies(number: int, copies: int) -> list[str]:
 
 
 @pytest.mark.parametrize("deduplicate", MODES)
-def test_no_near_copy_of_a_held_out_document_is_trained_on(deduplicate: str) -> None:
-    texts = near_copies(60, 4)
+def test_no_near_duplicate_of_a_held_out_document_is_trained_on(deduplicate: str) -> None:
+    texts = near_duplicate_texts(60, 4)
     found = select_texts(texts, deduplicate)
     group = near_duplicates.groups([near_duplicates.signatures(texts)], 0.8)
     assert len(set(group.tolist())) == 60
@@ -111,7 +111,7 @@ def test_no_near_copy_of_a_held_out_document_is_trained_on(deduplicate: str) -> 
 
 
 def test_every_mode_holds_out_the_same_groups() -> None:
-    texts = near_copies(60, 4)
+    texts = near_duplicate_texts(60, 4)
     group = near_duplicates.groups([near_duplicates.signatures(texts)], 0.8)
     held_out = [set(group[select_texts(texts, mode).side == VALIDATION].tolist()) for mode in MODES]
     assert held_out[0] == held_out[1] == held_out[2] and held_out[0]
@@ -127,7 +127,7 @@ def test_no_text_is_on_both_sides() -> None:
 
 
 @pytest.mark.parametrize("deduplicate", MODES)
-def test_side_stays_while_the_corpus_grows_or_is_shuffled(deduplicate: str) -> None:
+def test_side_is_the_same_if_the_corpus_grows_or_is_shuffled(deduplicate: str) -> None:
     keys = keys_of(0, 300)
     before = dict(zip(keys, choose(keys, 0.1, deduplicate), strict=True))
     grown = [*keys_of(300, 900), *reversed(keys)]
@@ -136,17 +136,17 @@ def test_side_stays_while_the_corpus_grows_or_is_shuffled(deduplicate: str) -> N
     assert {key: after[key] for key in keys} == before
 
 
-def test_a_new_near_copy_seldom_moves_a_document() -> None:
+def test_a_new_near_duplicate_rarely_moves_a_document() -> None:
     fraction = 0.2
-    old = near_copies(300, 1)
+    old = near_duplicate_texts(300, 1)
     before = select_texts(old, "none", fraction).side
     after = select_texts([*old, *(f"{text} once more" for text in old)], "none", fraction).side[:300]
     moved = int((before != after).sum())
-    expected = 300 * 0.5 * 2 * fraction * (1 - fraction)  # half of the new keys are the smaller ones
+    expected = 300 * 0.5 * 2 * fraction * (1 - fraction)  # half of the new keys are smaller than the old ones
     assert 0 < moved < expected + 4 * expected**0.5
 
 
-def test_side_stays_validation_while_the_fraction_grows() -> None:
+def test_validation_set_grows_with_the_fraction() -> None:
     keys = keys_of(0, 500)
     held_out = [
         {key for key, s in zip(keys, choose(keys, f), strict=True) if s == VALIDATION} for f in (0.05, 0.2, 0.6)
@@ -179,17 +179,17 @@ def test_one_document_is_not_split() -> None:
 
 
 @pytest.mark.parametrize("deduplicate", MODES)
-def test_fraction_of_nothing_holds_out_nothing(deduplicate: str) -> None:
+def test_fraction_of_zero_holds_out_nothing(deduplicate: str) -> None:
     assert set(choose(keys_of(0, 1000), 0.0, deduplicate)) == {TRAIN}
 
 
 @pytest.mark.parametrize("deduplicate", MODES)
-def test_no_documents_no_sides(deduplicate: str) -> None:
+def test_selection_of_no_documents_is_empty(deduplicate: str) -> None:
     found = selected([], 0.1, deduplicate)
     assert len(found.side) == 0 and found.count(TRAIN) == 0
 
 
-def test_it_can_be_written_down(tmp_path: Path) -> None:
+def test_selection_can_be_saved_and_loaded(tmp_path: Path) -> None:
     kept = selected([*keys_of(0, 20), *keys_of(0, 5)])
     kept.save(tmp_path / "selection.npz")
     found = selection.load(tmp_path / "selection.npz")

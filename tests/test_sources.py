@@ -1,4 +1,4 @@
-"""Sources: what is found, what is set aside and why, and what a digest depends on."""
+"""Sources: which files are read, which are dropped and why, and what a digest depends on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from making import run_git
 
 from mlm_dist.config import CorpusConfig
 from mlm_dist.corpus import shards, sources
-from mlm_dist.corpus.readers import Document, Dropped, Part
+from mlm_dist.corpus.readers import READERS, Document, DocumentReader, Dropped, Part, RecordsReader
+from mlm_dist.corpus.readers.protocol import record
 from mlm_dist.corpus.sources import SourceFiles, git
 from mlm_dist.errors import CorpusError
 
@@ -39,7 +40,7 @@ def acquire(source: Path | str, cache: Path, *patterns: str) -> SourceFiles:
 
 
 def write(path: Path, content: str | bytes = "text") -> Path:
-    """A file and the folders above it."""
+    """Write a file and make the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
@@ -51,15 +52,15 @@ def everything(source: SourceFiles) -> list[Document | Dropped]:
 
 
 def texts(source: SourceFiles) -> list[str]:
-    """All documents; fails where something is set aside."""
+    """All documents; fails if something is dropped."""
     found = everything(source)
     assert all(isinstance(one, Document) for one in found), found
     return [one.text for one in found if isinstance(one, Document)]
 
 
 @contextmanager
-def nobody() -> Iterator[None]:
-    """Give up root's right to read everything, where the tests have it."""
+def unprivileged() -> Iterator[None]:
+    """Without root's permission to read everything, if the tests run as root."""
     if os.geteuid() != 0:
         yield
         return
@@ -107,7 +108,7 @@ def test_patterns_are_those_of_gitignore(tmp_path: Path, patterns: list[str], ex
     assert list(acquire(tmp_path / "d", tmp_path, *patterns).files) == expected
 
 
-def test_links_are_set_aside_and_never_followed(tmp_path: Path) -> None:
+def test_links_are_dropped_and_never_followed(tmp_path: Path) -> None:
     outside = write(tmp_path / "outside" / "secret.md")
     root = tmp_path / "d"
     write(root / "a.md")
@@ -121,13 +122,13 @@ def test_links_are_set_aside_and_never_followed(tmp_path: Path) -> None:
     assert found.dropped == {"symbolic link": ["dangling.md", "elsewhere", "link.md", "loop"]}
 
 
-def test_folder_may_itself_be_named_by_a_link(tmp_path: Path) -> None:
+def test_folder_may_be_named_by_a_link(tmp_path: Path) -> None:
     write(tmp_path / "d" / "a.md")
     (tmp_path / "link").symlink_to("d")
     assert acquire(tmp_path / "link", tmp_path).digest() == acquire(tmp_path / "d", tmp_path).digest()
 
 
-def test_special_files_are_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_special_files_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "d" / "a.md")
     monkeypatch.chdir(tmp_path / "d")  # the path of a socket must be short
     os.mkfifo("pipe.md")
@@ -138,13 +139,13 @@ def test_special_files_are_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found.dropped == {"not a regular file": ["pipe.md", "socket.md"]}
 
 
-def test_what_cannot_be_read_is_set_aside(open_folder: Path) -> None:
+def test_unreadable_files_and_folders_are_dropped(open_folder: Path) -> None:
     for name in ("a.md", "closed.md", "locked/b.md"):
         write(open_folder / "d" / name)
     acquire(open_folder / "d", open_folder)  # loads the modules that only root may be able to read
     (open_folder / "d" / "closed.md").chmod(0)
     (open_folder / "d" / "locked").chmod(0)
-    with nobody():
+    with unprivileged():
         found = acquire(open_folder / "d", open_folder)
     assert list(found.files) == ["a.md"]
     assert {path: reason for reason, paths in found.dropped.items() for path in paths} == {
@@ -153,7 +154,7 @@ def test_what_cannot_be_read_is_set_aside(open_folder: Path) -> None:
     }
 
 
-def test_file_that_vanishes_while_reading_is_set_aside(tmp_path: Path) -> None:
+def test_file_that_is_deleted_after_listing_is_dropped(tmp_path: Path) -> None:
     write(tmp_path / "d" / "a.md")
     write(tmp_path / "d" / "b.md")
     found = acquire(tmp_path / "d", tmp_path)
@@ -176,7 +177,7 @@ def test_file_that_vanishes_while_reading_is_set_aside(tmp_path: Path) -> None:
         b"!#.md",
     ],
 )
-def test_odd_names_are_names(tmp_path: Path, name: bytes) -> None:
+def test_unusual_file_names_are_read(tmp_path: Path, name: bytes) -> None:
     root = os.fsencode(tmp_path) + b"/d"
     path = os.path.join(root, name)
     os.makedirs(os.path.dirname(path))
@@ -189,7 +190,7 @@ def test_odd_names_are_names(tmp_path: Path, name: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["c# docs", "a#-b", "#"])
-def test_number_sign_in_the_name_of_a_folder_is_no_revision(tmp_path: Path, name: str) -> None:
+def test_number_sign_in_a_folder_name_is_not_a_revision(tmp_path: Path, name: str) -> None:
     write(tmp_path / name / "a.md")
     found = acquire(tmp_path / name, tmp_path)
     assert (found.kind, list(found.files)) == ("folder", ["a.md"])
@@ -203,7 +204,7 @@ def test_folder_without_matching_files_is_refused(tmp_path: Path) -> None:
             acquire(tmp_path / name, tmp_path)
 
 
-def test_refusal_says_how_much_was_set_aside(tmp_path: Path) -> None:
+def test_error_counts_what_was_dropped(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.md").symlink_to("b.md")
     with pytest.raises(CorpusError, match="1 links or special files were dropped"):
@@ -211,7 +212,7 @@ def test_refusal_says_how_much_was_set_aside(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["none", "none/deeper", "none.json", "none.txt"])
-def test_missing_path_is_named(tmp_path: Path, name: str) -> None:
+def test_missing_path_is_named_in_the_error(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     with pytest.raises(CorpusError) as caught:
         acquire(path, tmp_path)
@@ -219,7 +220,7 @@ def test_missing_path_is_named(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["~no-such-user-here/docs", "{here}/" + "x" * 300, "docs\0"])
-def test_path_that_cannot_be_is_the_users_mistake(tmp_path: Path, name: str) -> None:
+def test_invalid_path_is_a_user_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(CorpusError, match=r"corpus\.source"):
         acquire(name.format(here=tmp_path), tmp_path)
 
@@ -260,7 +261,7 @@ def test_json_list(tmp_path: Path) -> None:
         ("[" * 100_000, "not JSON"),
     ],
 )
-def test_json_that_is_no_list_is_set_aside(tmp_path: Path, content: str, reason: str) -> None:
+def test_json_that_is_not_a_list_is_dropped(tmp_path: Path, content: str, reason: str) -> None:
     found = acquire(write(tmp_path / "a.json", content), tmp_path)
     assert everything(found) == [Dropped("a.json", reason)]
 
@@ -290,7 +291,7 @@ def test_jsonl_with_bad_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\r\n"])
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
-def test_jsonl_cut_anywhere_gives_each_line_once(tmp_path: Path, newline: bytes, end: bytes) -> None:
+def test_jsonl_split_anywhere_gives_each_line_once(tmp_path: Path, newline: bytes, end: bytes) -> None:
     expected = ["", "a", "bb" * 9, "ünï", "line\nbreak", "last"]
     path = write(
         tmp_path / "a.jsonl", newline.join(json.dumps(text, ensure_ascii=False).encode() for text in expected) + end
@@ -323,7 +324,7 @@ def test_parquet_by_row_groups(tmp_path: Path) -> None:
     assert len({one.id for one in everything(source)}) == 10
 
 
-def test_parquet_with_gaps_and_other_types(tmp_path: Path) -> None:
+def test_parquet_with_nulls_and_other_types(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["one", None, ""]}), tmp_path / "a.parquet")
     found = everything(acquire(tmp_path / "a.parquet", tmp_path))
     assert [one.text if isinstance(one, Document) else one.reason for one in found] == ["one", "no text", ""]
@@ -333,7 +334,7 @@ def test_parquet_with_gaps_and_other_types(tmp_path: Path) -> None:
     assert everything(acquire(tmp_path / "c.parquet", tmp_path)) == []
 
 
-def test_parquet_that_is_none_is_set_aside(tmp_path: Path) -> None:
+def test_unusable_parquet_files_are_dropped(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": ["x"]}), tmp_path / "a.parquet")
     assert everything(acquire(tmp_path / "a.parquet", tmp_path)) == [Dropped("a.parquet", "no 'text' column")]
     write(tmp_path / "b.parquet", b"no parquet at all")
@@ -342,7 +343,7 @@ def test_parquet_that_is_none_is_set_aside(tmp_path: Path) -> None:
     assert everything(acquire(tmp_path / "c.parquet", tmp_path)) == [Dropped("c.parquet", "not a parquet file")]
 
 
-def test_parquet_with_damaged_pages_is_set_aside_with_a_reason(tmp_path: Path) -> None:
+def test_parquet_with_damaged_pages_is_dropped_with_a_reason(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": [f"some text {i}" for i in range(1000)]}), path, compression="zstd")
     data = bytearray(path.read_bytes())
@@ -353,12 +354,12 @@ def test_parquet_with_damaged_pages_is_set_aside_with_a_reason(tmp_path: Path) -
     assert found.reason and "None" not in found.reason
 
 
-def test_text_file_is_parted_by_blank_lines(tmp_path: Path) -> None:
+def test_blank_lines_separate_documents_of_a_text_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "\n\none\nstill one\n\n  \n\ntwo\r\n\r\nthree\n")
     assert texts(acquire(path, tmp_path)) == ["one\nstill one", "two", "three"]
 
 
-def test_text_file_without_blank_lines_has_a_document_a_line(tmp_path: Path) -> None:
+def test_text_file_without_blank_lines_has_one_document_per_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "one\ntwo\r\nthree\n")
     source = acquire(path, tmp_path)
     assert texts(source) == ["one", "two", "three"]
@@ -370,7 +371,7 @@ def test_text_file_in_a_folder_is_one_document(tmp_path: Path) -> None:
     assert texts(acquire(tmp_path / "d", tmp_path)) == ["one\n\ntwo\n"]
 
 
-def test_python_docs_need_nothing_but_the_interpreter(tmp_path: Path) -> None:
+def test_python_docs_need_no_network(tmp_path: Path) -> None:
     source = acquire("python-docs", tmp_path)
     found = texts(source)
     assert source.kind == "python-docs" and source.records
@@ -380,8 +381,8 @@ def test_python_docs_need_nothing_but_the_interpreter(tmp_path: Path) -> None:
     assert acquire("python-docs", tmp_path).digest() == source.digest() and path.stat().st_mtime_ns == before
 
 
-def test_datasets_of_the_hub_with_like_names_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub of two functions: the real one is out of reach of a test."""
+def test_hub_datasets_with_similar_names_are_cached_separately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub is replaced by two functions, because tests have no network."""
     fetched = []
 
     def load_dataset(name: str, split: str, revision: str) -> datasets.Dataset:
@@ -399,7 +400,7 @@ def test_datasets_of_the_hub_with_like_names_are_kept_apart(tmp_path: Path, monk
     assert fetched == [(name, "train", f"commit of {name}") for name in names]
 
 
-def test_digest_is_independent_of_the_place_and_of_times(folder: Path, tmp_path: Path) -> None:
+def test_digest_does_not_depend_on_location_and_times(folder: Path, tmp_path: Path) -> None:
     first = acquire(folder, tmp_path)
     shutil.copytree(folder, tmp_path / "else where" / "copy", copy_function=shutil.copyfile)
     moved = acquire(tmp_path / "else where" / "copy", tmp_path)
@@ -428,7 +429,7 @@ def test_digest_depends_on_names_contents_and_kind(tmp_path: Path) -> None:
     assert digest(b="2", a="1") == found[0]
 
 
-def test_work_tree_is_a_folder_at_its_commit(tmp_path: Path) -> None:
+def test_work_tree_is_a_folder_with_a_commit(tmp_path: Path) -> None:
     root = tmp_path / "d"
     write(root / "a.md")
     run_git(root, "init", "--quiet")
@@ -449,7 +450,7 @@ def test_work_tree_is_read_without_git(tmp_path: Path, monkeypatch: pytest.Monke
     assert (list(found.files), found.commit) == (["a.md"], None)
 
 
-def test_folders_without_documents_of_the_users_are_set_aside_whole(tmp_path: Path) -> None:
+def test_folders_without_documents_of_the_user_are_dropped(tmp_path: Path) -> None:
     root = tmp_path / "project"
     write(root / "guide.md"), write(root / "docs" / "a.md"), write(root / ".hidden.md")
     expected = ["." + "hidden.md", "docs/a.md", "guide.md"]
@@ -472,7 +473,7 @@ def test_folders_without_documents_of_the_users_are_set_aside_whole(tmp_path: Pa
         "run directory": ["docs/run", "runs/one"],
         "virtual environment": ["env"],
     }
-    # What the user names is read, whatever it is called.
+    # A hidden folder is read if the user names it.
     shutil.move(root, tmp_path / ".project")
     assert list(sources.acquire(CorpusConfig(source=str(tmp_path / ".project")), tmp_path).files)
 
@@ -492,13 +493,13 @@ LONG = "x" * LIMIT
         ("a.json", json.dumps(["one", LONG + "y", "two"])),
     ],
 )
-def test_document_over_the_limit_is_set_aside_and_the_rest_is_read(tmp_path: Path, name: str, content: str) -> None:
+def test_document_over_the_limit_is_dropped_and_the_rest_is_read(tmp_path: Path, name: str, content: str) -> None:
     found = everything(acquire(write(tmp_path / name, content), tmp_path))
     said = [one.text if isinstance(one, Document) else one.reason for one in found]
     assert sorted(said) == ["one", "over 1 MB", "two"]
 
 
-def test_file_over_the_limit_is_set_aside(tmp_path: Path) -> None:
+def test_file_over_the_limit_is_dropped(tmp_path: Path) -> None:
     write(tmp_path / "d" / "a.md", LONG), write(tmp_path / "d" / "b.md", LONG + "y")
     found = everything(acquire(tmp_path / "d", tmp_path, "*"))
     assert sorted(found, key=lambda one: one.id) == [
@@ -507,13 +508,13 @@ def test_file_over_the_limit_is_set_aside(tmp_path: Path) -> None:
     ]
 
 
-def test_parquet_cell_over_the_limit_is_set_aside(tmp_path: Path) -> None:
+def test_parquet_cell_over_the_limit_is_dropped(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["one", LONG + "y"]}), tmp_path / "a.parquet")
     found = everything(acquire(tmp_path / "a.parquet", tmp_path))
     assert found == [Document("a.parquet#0.0", "one"), Dropped("a.parquet#0.1", "over 1 MB")]
 
 
-def test_change_of_what_holds_many_documents_stops_the_run(tmp_path: Path) -> None:
+def test_change_of_a_file_of_many_documents_stops_the_run(tmp_path: Path) -> None:
     lines = '"one"\n"two"\n'
     pq.write_table(pa.table({"text": ["one", "two"]}), tmp_path / "a.parquet")
     for name in ("a.jsonl", "a.json", "a.txt", "a.parquet"):
@@ -521,7 +522,7 @@ def test_change_of_what_holds_many_documents_stops_the_run(tmp_path: Path) -> No
         if name != "a.parquet":
             path.write_text(json.dumps(["one", "two"]) if name == "a.json" else lines)
         said = rf"^corpus\.source: .*{name} changed while it was read; run again$"
-        # After it was listed, keeping its size; between its first document and its last; gone.
+        # Changed after listing with the same size; changed between two documents; deleted.
         for begun, change in ((False, lambda path: os.utime(path, (1, 1))), (True, os.utime), (True, os.unlink)):
             source = acquire(path, tmp_path)
             found = shards.read(source, [part for shard in shards.shards(source) for part in shard.parts], LIMIT)
@@ -533,7 +534,7 @@ def test_change_of_what_holds_many_documents_stops_the_run(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
 @pytest.mark.parametrize("over", [0, 1])
-def test_line_of_exactly_the_limit_takes_none_with_it(tmp_path: Path, name: str, over: int) -> None:
+def test_line_of_exactly_the_limit_does_not_affect_its_neighbors(tmp_path: Path, name: str, over: int) -> None:
     quote = '"' if name == "a.jsonl" else ""
     line = quote + "x" * (LIMIT - 2 * len(quote) + over) + quote
     found = everything(acquire(write(tmp_path / name, f"{quote}one{quote}\n{line}\n{quote}two{quote}\n"), tmp_path))
@@ -555,7 +556,7 @@ def test_limit_is_in_bytes(tmp_path: Path, name: str) -> None:
     assert sorted(said) == ["one", "over 1 MB", "two"]
 
 
-def test_json_list_of_more_than_fits_a_block(tmp_path: Path) -> None:
+def test_json_list_larger_than_a_block(tmp_path: Path) -> None:
     expected = [("Zw\u00f6lf [] , \\" + "x" * (i % 5000)) for i in range(500)]
     path = write(tmp_path / "a.json", json.dumps(expected, indent=3) + "\n ")
     assert texts(acquire(path, tmp_path)) == expected
@@ -564,20 +565,80 @@ def test_json_list_of_more_than_fits_a_block(tmp_path: Path) -> None:
     assert len(found) == 501 and found[-1] == Dropped("a.json", "not JSON")
 
 
-def test_json_value_without_an_end_is_given_up(tmp_path: Path) -> None:
+def test_json_value_without_an_end_is_dropped(tmp_path: Path) -> None:
     found = everything(acquire(write(tmp_path / "a.json", '["one", "' + LONG * 5), tmp_path))
     assert [type(one) for one in found] == [Document, Dropped]
 
 
-def test_file_that_changes_after_it_was_listed_is_set_aside(tmp_path: Path) -> None:
+def test_file_that_changes_after_listing_is_dropped(tmp_path: Path) -> None:
     path = write(tmp_path / "d" / "a.md", "before")
     source = acquire(tmp_path / "d", tmp_path)
     path.write_text("after!")
     assert everything(source) == [Dropped("a.md", "changed while the corpus was being prepared")]
 
 
-def test_runs_that_begin_together_write_the_embedded_documents_once(tmp_path: Path) -> None:
-    """A file that is replaced while another run reads it would be taken for a change."""
+class Fruits:
+    """A kind of source as another package may register it."""
+
+    is_local = True
+
+    def recognizes(self, name: str, key: str) -> bool:
+        return name.startswith("fruits:")
+
+    def fetch(self, request: sources.Request) -> sources.Fetched:
+        write(request.folder / "fruits" / "list.csv", request.name.removeprefix("fruits:"))
+        return sources.Fetched(request.name, request.folder / "fruits", request.patterns, files=["list.csv"])
+
+
+class CommaReader(RecordsReader):
+    """A reader as another package may register it."""
+
+    def read(self, path: str, part: Part, max_bytes: int) -> Iterator[Document | Dropped]:
+        for i, text in enumerate(Path(path).read_text("utf-8").split(",")):
+            yield record(f"{part.path}#{i}", text, max_bytes)
+
+
+class UpperReader(DocumentReader):
+    """A reader of files of one document each."""
+
+    def document(self, name: str, data: bytes) -> Document | Dropped:
+        return Document(name, data.decode().upper())
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line registers each; the registries are restored afterwards."""
+    monkeypatch.setattr(sources.SOURCES, "_entries", dict(sources.SOURCES._entries))
+    monkeypatch.setattr(READERS, "_entries", dict(READERS._entries))
+    sources.SOURCES.add("fruits", Fruits)
+    READERS.add(".csv", CommaReader)
+    READERS.add(".up", UpperReader)
+
+
+def test_registered_source_and_reader_are_used(tmp_path: Path, registered: None) -> None:
+    assert sources.recognize("fruits:apple,pear") == "fruits" and sources.is_local("fruits:apple,pear")
+    found = acquire("fruits:apple,pear", tmp_path)
+    assert (found.kind, found.location, texts(found)) == ("fruits", "fruits:apple,pear", ["apple", "pear"])
+
+
+def test_registered_reader_reads_folders_and_named_files(tmp_path: Path, registered: None) -> None:
+    write(tmp_path / "d" / "a.csv", "one,two"), write(tmp_path / "d" / "b.up", "three")
+    assert sorted(texts(acquire(tmp_path / "d", tmp_path, "*"))) == ["THREE", "one", "two"]
+    assert texts(acquire(tmp_path / "d" / "a.csv", tmp_path)) == ["one", "two"]
+    with pytest.raises(CorpusError, match=r"\.txt, \.csv, \.up"):
+        acquire(write(tmp_path / "a.docx"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "ftp://example.org/a.git", "{here}/none.json", "{here}/a.docx"])
+def test_error_names_the_key_of_the_source(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "a.docx")
+    config = CorpusConfig(source=name.format(here=tmp_path))
+    with pytest.raises(CorpusError, match=r"^validation\.second_source: "):
+        sources.acquire(config, tmp_path, "validation.second_source")
+
+
+def test_concurrent_runs_write_the_embedded_documents_once(tmp_path: Path) -> None:
+    """Otherwise a run would see a change of its source when another run replaces the file."""
     script = (
         "import sys; from pathlib import Path; from mlm_dist.corpus.sources import python_docs; "
         "path = python_docs.write(Path(sys.argv[1])); print(path.stat().st_mtime_ns, path.stat().st_ino)"

@@ -95,10 +95,10 @@ def test_mask_token_replaces_a_word(of_kind: dict[str, Any], kind: str, tmp_path
     for before, after in (("ba ke", " di lo."), ("ba,", "."), ("Ke", " mu")):
         whole = trained(f"{before} {word}{after}")["input_ids"]
         asked = trained(f"{before} [MASK]{after}")["input_ids"]
-        (place,) = [i for i, token in enumerate(asked) if token == trained.mask_token_id]
+        (position,) = [i for i, token in enumerate(asked) if token == trained.mask_token_id]
         assert len(asked) == len(whole)
-        assert [*asked[:place], *asked[place + 1 :]] == [*whole[:place], *whole[place + 1 :]]
-        assert trained.decode([whole[place]]).strip() == word
+        assert [*asked[:position], *asked[position + 1 :]] == [*whole[:position], *whole[position + 1 :]]
+        assert trained.decode([whole[position]]).strip() == word
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""Between two log lines nothing asks the device for a value, which would wait for all that it was given to do."""
+"""Between two log steps no value is read from the device, because that would wait for all its pending work."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import Path
 import launching
 import pytest
 
-# `train.py` itself, watched: which questions its main thread asks in each update. The stop flag is left out, which is
-# read at once on the CPU alone (see StopSignal).
+# `train.py` with a watch on the operations of its main thread that read from the device, by step. The stop flag is
+# excluded; it is read at once only on the CPU (see StopSignal).
 WATCHED = """
 import json, sys, threading
 from unittest.mock import patch
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from mlm_dist import train
-from mlm_dist.batching.loader import TrainingBatches
+from mlm_dist.batches.loader import TrainingBatches
 from mlm_dist.config import parse
 from mlm_dist.training.guard import StopSignal
 
-asked, now = {}, {"step": None, "aside": False}
+reads, now = {}, {"step": None, "excluded": False}
 aten = torch.ops.aten
 WAITING = {aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.equal.default}
 
 def note(name):
-    if threading.current_thread() is threading.main_thread() and now["step"] is not None and not now["aside"]:
-        asked.setdefault(now["step"], []).append(name)
+    if threading.current_thread() is threading.main_thread() and now["step"] is not None and not now["excluded"]:
+        reads.setdefault(now["step"], []).append(name)
 
 class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -35,7 +35,7 @@ class Watch(TorchDispatchMode):
             note(str(func))
         return func(*args, **(kwargs or {}))
 
-def told(name):
+def watched(name):
     original = getattr(torch.Tensor, name)
     def method(self, *args, **kwargs):
         note(name)
@@ -48,21 +48,21 @@ class Watched(TrainingBatches):
         return super().window(step)
 
 agreed = StopSignal.agreed
-def aside(self, result, *, line_due):
-    now["aside"] = True
+def excluded(self, result, *, line_due):
+    now["excluded"] = True
     found = agreed(self, result, line_due=line_due)
-    now["aside"] = False
+    now["excluded"] = False
     return found
 
-with patch.object(train, "TrainingBatches", Watched), patch.object(StopSignal, "agreed", aside), Watch(), \\
-        told("cpu"), told("tolist"), told("item"):
+with patch.object(train, "TrainingBatches", Watched), patch.object(StopSignal, "agreed", excluded), Watch(), \\
+        watched("cpu"), watched("tolist"), watched("item"):
     train.main(parse(sys.argv[1:]))
-print(json.dumps(asked))
+print(json.dumps(reads))
 """
 
 
 @pytest.mark.parametrize("mode", ["chunk", pytest.param("pack", marks=pytest.mark.slow)])
-def test_nothing_waits_off_the_logging_path(mode: str, tmp_path: Path, prepared_cache: Path) -> None:
+def test_device_is_not_read_between_log_steps(mode: str, tmp_path: Path, prepared_cache: Path) -> None:
     ended = launching.run(
         [
             *(
@@ -78,6 +78,6 @@ def test_nothing_waits_off_the_logging_path(mode: str, tmp_path: Path, prepared_
         ]
     )
     assert ended.returncode == 0, ended.output
-    asked = json.loads(ended.stdout.splitlines()[-1])
-    assert set(asked) <= {"4", "9"}, asked
-    assert set(asked) == {"4", "9"}, "nothing was watched"
+    reads = json.loads(ended.stdout.splitlines()[-1])
+    assert set(reads) <= {"4", "9"}, reads
+    assert set(reads) == {"4", "9"}, "nothing was watched"

@@ -1,4 +1,4 @@
-"""Where words begin: as the tokenizer says, kept beside the rows, shared between corpora."""
+"""Word starts: those of the tokenizer, stored beside the rows, shared between corpora."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def split(marked: np.ndarray) -> tuple[list[int], list[bool]]:
 
 
 def by_word_ids(tokenizer: Any, text: str) -> list[bool]:
-    """What the tokenizer's word ids say, long words cut."""
-    found, place, before = [], 0, None
+    """Word starts from the tokenizer's word ids; long words are split."""
+    found, index, before = [], 0, None
     for word in tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).word_ids:
-        place = place + 1 if word == before else 0
-        found.append(place % word_starts.LONGEST == 0)
+        index = index + 1 if word == before else 0
+        found.append(index % word_starts.LONGEST == 0)
         before = word
     return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_words_are_those_of_the_tokenizer(of_kind: dict[str, Any], kind: str) -> None:
+def test_word_starts_are_those_of_the_tokenizer(of_kind: dict[str, Any], kind: str) -> None:
     tokenizer = of_kind[kind]
     marked, lengths = BatchTokenizer(tokenizer, word_starts=True)(HARD)
     ids, begins = split(marked)
@@ -51,17 +51,17 @@ def test_words_are_those_of_the_tokenizer(of_kind: dict[str, Any], kind: str) ->
     assert begins == [begin for text in HARD for begin in by_word_ids(tokenizer, text)]
 
 
-def test_vocabulary_alone_could_not_tell(of_kind: dict[str, Any]) -> None:
+def test_word_starts_do_not_follow_from_the_vocabulary(of_kind: dict[str, Any]) -> None:
     tokenizer = of_kind["bpe"]
     ids, begins = split(BatchTokenizer(tokenizer, word_starts=True)(["don't xt"])[0])
     found = list(zip(tokenizer.convert_ids_to_tokens(ids), begins, strict=True))
     assert ("'", True) in found or ("'t", True) in found
-    assert ("t", False) in found, "of a letter that also begins words, its place must say whether it does"
+    assert ("t", False) in found, "whether a token begins a word must depend on its position"
     ids, begins = split(BatchTokenizer(tokenizer, word_starts=True)(["t"])[0])
     assert begins == [True]
 
 
-def test_white_space_ends_a_word_where_the_tokenizer_does_not_split() -> None:
+def test_white_space_ends_a_word_if_the_tokenizer_does_not_split() -> None:
     from tokenizers import Tokenizer, models, normalizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -79,13 +79,13 @@ def test_white_space_ends_a_word_where_the_tokenizer_does_not_split() -> None:
     found: list[str] = []
     for token, begin in zip(tokenizer.convert_ids_to_tokens(ids[: len(ids) // 2]), begins, strict=False):
         found = [*found, token] if begin else [*found[:-1], found[-1] + token]
-    # Line ends and tabs are unknown to it; a space that no word follows stands for itself.
+    # Line ends and tabs are unknown to it; a space at the end is a word.
     assert found == ["ba", "▁kedi", "[UNK]lo", "▁▁mu", "[UNK][UNK]sto", "▁"]
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=HOSTILE)
-def test_memory_of_words_marks_as_the_tokenizer_does(of_kind: dict[str, Any], text: str) -> None:
+def test_word_cache_gives_the_word_starts_of_the_tokenizer(of_kind: dict[str, Any], text: str) -> None:
     backend = of_kind["wordpiece"].backend_tokenizer
     exact = word_starts.WordStartTokenizer(backend)
     word_cache = WordCache.fit(backend, exact)
@@ -104,7 +104,7 @@ def prepared(folder: Path, cache: Path, *arguments: str) -> PreparedCorpus:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mode", ["truncate", "chunk", "pack"])
-def test_rows_know_where_their_words_begin(folder: Path, tmp_path: Path, mode: str, kind: str) -> None:
+def test_rows_have_word_starts(folder: Path, tmp_path: Path, mode: str, kind: str) -> None:
     arguments = (f"--rows.mode={mode}", f"--tokenizer.train_kind={kind}", "--masking.unit=word")
     corpus = prepared(folder, tmp_path / "cache", *arguments)
     tokenizer, special, table = corpus.tokenizer, loading.special_tokens(corpus.tokenizer), corpus.rows("train")
@@ -131,7 +131,7 @@ def test_rows_know_where_their_words_begin(folder: Path, tmp_path: Path, mode: s
     np.testing.assert_array_equal(table.word_starts(draw), table.word_starts(everything)[draw])
 
 
-def test_corpora_share_all_but_where_words_begin(folder: Path, tmp_path: Path) -> None:
+def test_corpora_share_all_files_but_word_starts(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     plain = prepared(folder, cache)
     scheduled = prepared(folder, cache, "--masking.final_probability=0.3", "--masking.probability=0.2")
@@ -148,7 +148,7 @@ def test_corpora_share_all_but_where_words_begin(folder: Path, tmp_path: Path) -
     assert {name: word.manifest["files"][name] for name in kept if name != state} == {
         name: file for name, file in kept.items() if name != state
     }
-    # And the other way around.
+    # And in the other order.
     other = tmp_path / "other"
     first = prepared(folder, other, "--masking.unit=span")
     again = prepared(folder, other)
@@ -158,7 +158,7 @@ def test_corpora_share_all_but_where_words_begin(folder: Path, tmp_path: Path) -
     assert found[0] is not None and found[0].digest == first.digest
 
 
-def test_words_go_on_where_they_were_interrupted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_word_starts_continue(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -172,7 +172,7 @@ def test_words_go_on_where_they_were_interrupted(folder: Path, tmp_path: Path, m
         assert prepared(folder, tmp_path / "cache", "--masking.unit=word").manifest == whole.manifest
 
 
-def test_rows_that_are_not_the_tokenizers_are_refused(of_kind: dict[str, Any], tmp_path: Path) -> None:
+def test_rows_of_another_tokenizer_are_refused(of_kind: dict[str, Any], tmp_path: Path) -> None:
     special = loading.special_tokens(of_kind["bpe"])
     texts = [made_up_text(i, 50) for i in range(5)]
     plain, marked = (BatchTokenizer(of_kind["bpe"], word_starts=marking)(texts) for marking in (False, True))

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Iterator
 
 MAX_CHARS = 240
 CHARS_READ = 16_000_000
-_END_MARKS = ".!?\u3002\uff01\uff1f"  # those of Chinese and Japanese among them
+_END_MARKS = ".!?\u3002\uff01\uff1f"  # including Chinese and Japanese
 _END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")
 _PROSE = re.compile(rf"[\w\s,;:'\u2019\"“”()\uff0c\u3001{_END_MARKS}-]+")
 
 
 def sentences(text: str) -> Iterator[str]:
-    """What looks like whole sentences of prose, rather than headings, tables, lists and code."""
+    """The whole sentences of prose in a text, without headings, tables, lists and code."""
     for paragraph in re.split(r"\n\s*\n", text):
         if paragraph[:1].isspace():
-            continue  # indented: code, most likely
+            continue  # indented: most likely code
         for sentence in _END.split(" ".join(paragraph.split())):
             letters = sum(letter.isalpha() or letter.isspace() for letter in sentence)
             if (
@@ -33,9 +33,11 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def sample(texts: Iterable[str], count: int) -> list[str]:
-    """So many different sentences of some texts, always the same ones: those with the smallest hashes.
+    """`count` distinct sentences of some texts: those with the smallest hashes, so always the same.
 
-    No more texts are read than make up some millions of characters.
+    Args:
+        texts: The texts, read until they have more than `CHARS_READ` characters.
+        count: Sentences to return; fewer if the texts have fewer.
     """
     distinct: set[str] = set()
     read = 0

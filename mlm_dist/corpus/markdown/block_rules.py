@@ -1,4 +1,4 @@
-"""What documentation tools add between paragraphs, and where the library would lose text or time: rules for the parser.
+"""Parser rules for block extensions of documentation tools, and for blocks in which the library loses text or time.
 
 DocFX, MyST, Pandoc and Docusaurus: lines that begin with `:::`. MkDocs: `!!! note "Title"`, `??? note` and `=== "Tab"`
 over indented blocks.
@@ -25,7 +25,7 @@ _UNTIL_COLONS = ("image", "code", "video")
 
 
 def use(md: MarkdownIt) -> None:
-    """Teach a parser these rules."""
+    """Add these rules to a parser."""
     interrupts: RuleOptionsType = {"alt": ["paragraph", "reference", "blockquote", "list"]}
     md.block.ruler.before("table", "effort", _effort, interrupts)
     md.block.ruler.before("fence", "colons", _colons, interrupts)
@@ -35,11 +35,11 @@ def use(md: MarkdownIt) -> None:
 
 
 class TooMuchEffortError(Exception):
-    """A document that would take far more time or memory than a document of its length is worth."""
+    """A document that takes far more time or memory than usual for its length."""
 
 
 def _effort(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """No block, but a look at what was spent so far: each quote around a line makes the parser try the line again."""
+    """Not a block: checks the work done so far, because each quote around a line makes the parser try it again."""
     state.env["tries"] = tries = state.env.get("tries", 0) + 1
     if (tries > 10_000 and tries > TRIES_PER_LINE * len(state.bMarks)) or len(state.tokens) > MAX_TOKENS:
         raise TooMuchEffortError
@@ -47,7 +47,7 @@ def _effort(state: StateBlock, start: int, end: int, silent: bool) -> bool:
 
 
 def _colons(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """A line that begins with `:::` is a block of its own, even amid a paragraph."""
+    """A line that begins with `:::` is a block, even within a paragraph."""
     at = state.bMarks[start] + state.tShift[start]
     if not state.src.startswith(":::", at) or state.is_code_block(start):
         return False
@@ -55,7 +55,7 @@ def _colons(state: StateBlock, start: int, end: int, silent: bool) -> bool:
         return True
     after = start + 1
     line = state.src[at : state.eMarks[start]]
-    if line[3:].lstrip().startswith(_UNTIL_COLONS):  # these may run over several lines
+    if line[3:].lstrip().startswith(_UNTIL_COLONS):  # these may span several lines
         while after < min(end, start + 10) and ":::" not in line[3:] and not state.isEmpty(after):
             line = state.src[state.bMarks[after] : state.eMarks[after]]
             after += 1
@@ -92,9 +92,9 @@ def _indented(state: StateBlock, start: int, end: int, silent: bool) -> bool:
 
 
 def _html_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """Comments, and what is not Markdown inside; other tags stand in paragraphs, whose text is Markdown to people.
+    """Comments and tags whose content is not Markdown. Other tags are parts of paragraphs.
 
-    A comment that is never closed is none, so that it hides nothing.
+    A comment that is never closed is text, so that it hides nothing.
     """
     at = state.bMarks[start] + state.tShift[start]
     src = state.src
@@ -108,12 +108,12 @@ def _html_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
             return False
     elif not _VERBATIM_HTML.match(src, at):
         return False
-    found: bool = html_block(state, start, end, silent)
-    return found
+    is_block: bool = html_block(state, start, end, silent)
+    return is_block
 
 
 def _table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """A table, with the cells that exceed its header, which the library leaves out."""
+    """A table, with the cells beyond its header, which the library drops."""
     first = len(state.tokens)
     if state.src.count("|", state.bMarks[start], state.eMarks[start]) > MAX_COLUMNS:
         return False

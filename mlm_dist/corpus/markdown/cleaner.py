@@ -1,4 +1,4 @@
-"""Markdown to plain text that loses no word: the markup goes; text, tables and code stay."""
+"""Markdown to plain text: markup is removed; text, tables and code are kept."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from mlm_dist.corpus.markdown import front_matter
 from mlm_dist.corpus.markdown.block_rules import TooMuchEffortError
 from mlm_dist.corpus.markdown.writer import TooDeepError, Writer
 
-TOO_DEEP = "markdown nested too deeply, left as it was"
-TOO_LONG = "markdown too much to parse, left as it was"
+TOO_DEEP = "markdown nested too deeply, kept as is"
+TOO_LONG = "markdown too long to parse, kept as is"
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class Cleaned:
     """A document as plain text.
 
     Args:
-        text: Headings and paragraphs on a line each, list items after `-` or their number, cells between ` | `, code as
-            it was, blank lines between blocks. The front matter's title comes first if the document does not begin
+        text: Headings and paragraphs on one line each, list items after `-` or their number, cells separated by ` | `,
+            code unchanged, blank lines between blocks. The front matter's title comes first unless the document begins
             with it.
-        title: That of the front matter.
-        notes: What was unusual, to be counted.
+        title: The title in the front matter.
+        notes: What was unusual, which the manifest counts.
     """
 
     text: str
@@ -30,11 +30,11 @@ class Cleaned:
 
 
 def clean(text: str) -> Cleaned:
-    """Turn a Markdown document into plain text.
+    """Convert a Markdown document to plain text.
 
-    What vanishes is listed in docs/preparation.md; every other word stays. The same text always gives the same result.
-    A body that is nested too deeply for the parser, or would take it too much time or memory, is left as it was, and so
-    is a paragraph of too much markup; each is noted.
+    docs/preparation.md lists what is removed; every other word is kept. The same text always gives the same result. A
+    body that is nested too deeply for the parser, or would take too much time or memory, is kept as is, and so is a
+    paragraph with too much markup; each is noted.
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
     title, source = front_matter.split(text)

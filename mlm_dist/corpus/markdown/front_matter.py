@@ -1,4 +1,4 @@
-"""Front matter: the block of settings before a Markdown document, of which only the title is text."""
+"""Front matter: the settings at the beginning of a Markdown document, of which only the title is text."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from itertools import islice
 
 import yaml
 
-TITLE_CHARS = 2000  # a longer title is none; it also bounds what is given to the YAML scanner
+TITLE_CHARS = 2000  # a longer title is ignored, which also bounds the input of the YAML scanner
 
 _YAML = re.compile(r"---[ \t]*\n(?:[ \t]*(?:#.*)?\n)*(?=[\"']?[\w$@.-]+[\"']?[ \t]*:(?:[ \t]|\n))")
 _YAML_END = re.compile(r"^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.MULTILINE)
-# A line that starts at the margin is a key, an item, a comment or a closing bracket, or else this is no settings block.
+# In settings, a line without indentation is a key, an item, a comment or a closing bracket.
 _PROSE = re.compile(r"^(?![\"']?[\w$@.-]+[\"']?[ \t]*:(?:[ \t]|$)|-(?:[ \t]|$)|[ \t#\]}]|$)", re.MULTILINE)
 _YAML_TITLE = re.compile(r"^(?P<quote>[\"']?)title(?P=quote)[ \t]*:", re.MULTILINE | re.IGNORECASE)
 _NEXT_KEY = re.compile(r"\n(?=[^\s])")
@@ -28,11 +28,11 @@ _TOML_TITLE = re.compile(r"^title[ \t]*=[ \t]*([\"'])(.*)\1[ \t]*(?:#.*)?$", re.
 def split(text: str) -> tuple[str | None, str]:
     """The title in the front matter, if any, and what follows the front matter.
 
-    YAML between lines of `---` (or up to `...`) and TOML between lines of `+++` are front matter where they begin with
-    a key. What is never closed, or holds prose, is not: it stays in the body.
+    YAML between lines of `---` (or up to `...`) and TOML between lines of `+++` are front matter if they begin with a
+    key. A block that is never closed, or that holds prose, is part of the body.
 
-    Nothing is constructed, included or expanded: of the YAML only the title's own few lines are scanned, as events, so
-    that an alias is just no title and a tag has no effect.
+    Nothing is constructed, included or expanded: only the few lines of the title are scanned, as YAML events. An alias
+    is not a title, and a tag has no effect.
     """
     if opening := _YAML.match(text):
         closing = _YAML_END.search(text, opening.end())
@@ -41,17 +41,17 @@ def split(text: str) -> tuple[str | None, str]:
     elif opening := _TOML.match(text):
         closing = _TOML_END.search(text, opening.end())
         if closing and _is_toml(text[opening.end() : closing.start()]):
-            found = _TOML_TITLE.search(text, opening.end(), closing.start())
-            return _plain(found[2]) if found else None, text[closing.end() :]
+            title = _TOML_TITLE.search(text, opening.end(), closing.start())
+            return _plain(title[2]) if title else None, text[closing.end() :]
     return None, text
 
 
 def _is_toml(settings: str) -> bool:
-    """Whether each line is blank, a comment, a table, or a key with a value, which may go on over several lines."""
+    """Whether each line is blank, a comment, a table, or a key with a value, which may span several lines."""
 
     def shortened(text: re.Match[str]) -> str:
         if text["open"] is not None:
-            return "a text that is never closed"  # which is no TOML
+            return "a text that is never closed"  # which is not TOML
         return "" if text[0][0] == "#" else "''"
 
     depth = 0
@@ -63,16 +63,16 @@ def _is_toml(settings: str) -> bool:
 
 
 def _yaml_title(settings: str) -> str | None:
-    found = _YAML_TITLE.search(settings)
-    if not found:
+    key = _YAML_TITLE.search(settings)
+    if not key:
         return None
-    after = _NEXT_KEY.search(settings, found.end())
-    lines = settings[found.start() : after.start() if after else len(settings)]
+    after = _NEXT_KEY.search(settings, key.end())
+    lines = settings[key.start() : after.start() if after else len(settings)]
     if len(lines) > TITLE_CHARS:
         return None
     try:
         nodes = [event for event in islice(yaml.parse(lines, Loader=yaml.SafeLoader), 6) if hasattr(event, "anchor")]
-    except yaml.YAMLError:  # such as a colon in a title without quotes, which is common
+    except yaml.YAMLError:  # often a colon in a title without quotes
         return _plain(lines.partition(":")[2].strip().strip("\"'"))
     value = nodes[2] if len(nodes) > 2 else None  # after the mapping and the key
     if not isinstance(value, yaml.ScalarEvent) or (value.implicit[0] and value.value in {"~", "null"}):

@@ -16,7 +16,7 @@ from markdown_it.token import Token
 
 from mlm_dist.corpus.markdown import inline_rules
 
-# Names that make no sense in the body of a document are left out: there, `<title>` stands for some title.
+# Names that have no meaning in the body of a document are excluded: `<title>` is a placeholder there.
 _NO_TAGS = {"address", "base", "basefont", "dir", "head", "link", "option", "param", "search", "title", "track"}
 _WITHIN_LINES = (
     "a abbr acronym audio b bdi bdo big br button cite code del dfn em embed font i img input ins kbd mark nobr object "
@@ -29,7 +29,7 @@ _ALT = re.compile(r"""\salt\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
 
 _SPECIAL = re.compile(r"[*_`\[<&\\~{]|:::|  \n")
 _WRAP = re.compile(r"[ \t]*\n[ \t]*")
-_APART = "\0"  # around what its markup held apart from its neighbours; a cleaned text has no such character
+_APART = "\0"  # around text that its markup separated from its neighbors; a cleaned text has no such character
 _GLUED = re.compile(rf"(?<=\w){_APART}+(?=\w)")
 _NEW_LINES = re.compile(r"[ \t]*\n\s*")
 
@@ -38,7 +38,7 @@ _NEW_LINES = re.compile(r"[ \t]*\n\s*")
 def _parser() -> MarkdownIt:
     md = MarkdownIt("commonmark", {"maxNesting": 20}).enable("strikethrough").disable("fragments_join")
     inline_rules.use(md)
-    # Targets are dropped, so they are neither checked nor encoded, whatever they are.
+    # Link targets are removed, so they need not be checked or encoded.
     md.validateLink = lambda url: True  # type: ignore[method-assign]
     md.normalizeLink = lambda url: url  # type: ignore[method-assign]
     md.normalizeLinkText = lambda link: link  # type: ignore[method-assign]
@@ -46,16 +46,16 @@ def _parser() -> MarkdownIt:
 
 
 def is_dense(source: str, limit: int) -> bool:
-    """Whether more characters than that might be markup."""
+    """Whether more than `limit` characters may be markup."""
     return len(source) > limit and next(islice(_SPECIAL.finditer(source), limit, None), None) is not None
 
 
 def plain(source: str, references: dict[str, Any]) -> str:
-    """The text of a paragraph: on one line but for hard breaks and HTML that begins a line.
+    """The text of a paragraph: on one line except for hard breaks and HTML that begins a line.
 
     Args:
         source: Markdown without the markers of its block.
-        references: What the document's link labels stand for, as the parser found it.
+        references: The document's link reference definitions, as parsed.
     """
     if not _SPECIAL.search(source):
         return _WRAP.sub(" ", source).strip()
@@ -65,7 +65,7 @@ def plain(source: str, references: dict[str, Any]) -> str:
 
 
 def preformatted(html: str) -> str:
-    """The text of `<pre>` and its like."""
+    """The text of `<pre>` and similar tags."""
     return unescape(_TAG.sub(lambda tag: "" if tag[2].lower() in _TAGS else tag[0], html))
 
 
@@ -92,10 +92,10 @@ def _text(tokens: Sequence[Token]) -> str:
 
 
 class _Html:
-    """What the tags within a paragraph are as text."""
+    """Converts the HTML tags within a paragraph to text."""
 
     def __init__(self, tokens: Sequence[Token]) -> None:
-        self.hides = ""  # the name of the tag whose content is no text
+        self.hides = ""  # the name of the open tag whose content is not text
         self._ends = Counter(token.content[2:-1].strip().lower() for token in tokens if token.content.startswith("</"))
         self._in_row = False
 
@@ -108,7 +108,7 @@ class _Html:
         elif self.hides or html.startswith("<!--"):
             pass
         elif name not in _TAGS:
-            return html  # `<name>` stands for a name
+            return html  # a placeholder such as `<name>`
         elif name in _NEW_LINE:
             self._in_row = False
             return "\n- " if name == "li" and opens else "\n"
@@ -123,7 +123,7 @@ class _Html:
         return ""
 
     def _hide(self, name: str, opens: bool) -> None:
-        """What is never closed hides nothing."""
+        """Hide the content of a tag, unless it is never closed."""
         if not opens:
             self._ends[name] -= 1
             self.hides = "" if self.hides == name else self.hides

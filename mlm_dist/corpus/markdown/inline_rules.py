@@ -1,4 +1,4 @@
-"""What documentation tools add inside a paragraph: rules for the parser that keep its text and drop its machinery.
+"""Parser rules for inline extensions of documentation tools, which keep their text and remove their syntax.
 
 DocFX and GitHub: `[!INCLUDE [title](path)]`, `[!NOTE]`, `[!div ...]`, `[!VIDEO url]`, `[!code-csharp[title](path)]`,
 `:::image ...:::`, `::: zone ...`, `::: moniker ...`. MyST, Pandoc and Docusaurus: `:::{note} Title`, `:::tip Title`,
@@ -12,9 +12,9 @@ import re
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
 
-# Every repetition below is bounded, so that a rule takes no longer than a constant wherever it is tried.
+# Every repetition below is bounded, so that each attempt of a rule takes constant time.
 _INCLUDE = re.compile(r"\[![\w-]{1,40}\s{0,9}\[([^\]]{0,500})\]\(([^)\n]{0,1000})\)[^\]\n\[]{0,100}\]")
-_MACHINERY = re.compile(r"\[!(?:div|video|action)\b[^\]\n]{0,1000}\]", re.IGNORECASE)
+_WITHOUT_TEXT = re.compile(r"\[!(?:div|video|action)\b[^\]\n]{0,1000}\]", re.IGNORECASE)
 _ALERT = re.compile(r"\[!([\w-]{1,40})\][+-]?")
 _DOCFX = re.compile(
     r":::[ \t]{0,9}(?:(?:image|code|video)\b(.{0,2000}?)(?::::+|\Z)"
@@ -39,12 +39,12 @@ _VISIBLE = re.compile(
 
 
 def use(md: MarkdownIt) -> None:
-    """Teach a parser these rules."""
+    """Add these rules to a parser."""
     md.inline.ruler.before("link", "extensions", _within)
 
 
 def heading(name: str, title: str) -> str:
-    """What an admonition begins with: `Note:`, or `Note: Title`."""
+    """The heading of an admonition: `Note:`, or `Note: Title`."""
     name = name.replace("-", " ").strip()
     return f"{name[:1].upper()}{name[1:].lower() if name.isupper() else name[1:]}: {title}".strip()
 
@@ -62,7 +62,7 @@ def _within(state: StateInline, silent: bool) -> bool:
         if fills_line and state.tokens and state.tokens[-1].type == "softbreak":
             state.tokens[-1].type = "hardbreak"
         if text:
-            # What its markup held apart from its neighbours stays apart.
+            # Markup separated the text from its neighbors.
             before = " " if src[pos - 1 : pos].isalnum() else ""
             after = " " if src[end : end + 1].isalnum() and not text.endswith(" ") else ""
             state.push("text", "", 0).content = before + text + after
@@ -77,7 +77,7 @@ def _bracket(src: str, pos: int) -> tuple[str, int] | None:
         return None
     if found := _INCLUDE.match(src, pos):
         return "" if _names_the_file(found[1], found[2]) else found[1], found.end()
-    if found := _MACHINERY.match(src, pos):
+    if found := _WITHOUT_TEXT.match(src, pos):
         return "", found.end()
     if found := _ALERT.match(src, pos):
         return heading(found[1], ""), found.end()
@@ -98,7 +98,7 @@ def _colon(src: str, pos: int) -> tuple[str, int] | None:
 def _brace(src: str, pos: int) -> tuple[str, int] | None:
     if found := _TAG.match(src, pos):
         return _visible(found[2] or found[3] or ""), found.end()
-    if src.startswith("{{", pos):  # stands for a value
+    if src.startswith("{{", pos):  # a placeholder for a value
         return "{{", pos + 2
     if found := _ROLE.match(src, pos) or _ATTRIBUTES.match(src, pos):
         return "", found.end()
@@ -109,11 +109,11 @@ _READ = {"[": _bracket, ":": _colon, "{": _brace}
 
 
 def _names_the_file(title: str, path: str) -> bool:
-    """Whether the title of an include is but the name of a file."""
+    """Whether the title of an include is only the name of its file."""
     title = title.strip()
     return title.endswith(".md") or title == path.strip().rpartition("/")[2].removesuffix(".md")
 
 
 def _visible(attributes: str) -> str:
-    """What a reader sees of a directive: its alternative text, title and the like."""
+    """The visible text of a directive: its alternative text, title and similar attributes."""
     return " ".join(found[1] or found[2] or "" for found in _VISIBLE.finditer(attributes))

@@ -14,15 +14,15 @@ from mdit_py_plugins.footnote import footnote_plugin
 
 from mlm_dist.corpus.markdown import block_rules, inline, inline_rules
 
-MAX_NESTING = 100  # quotes, or twice the lists, in one another; what is deeper the library leaves out
+MAX_NESTING = 100  # of quotes, or half as many lists; the library drops what is deeper
 MAX_LINES = 1_000_000
-MAX_MARKUP = 20_000  # characters of markup in a paragraph, far more than people write; more takes too long
-TOO_DENSE = "markdown too dense, left in part as it was"
+MAX_MARKUP = 20_000  # characters of markup in a paragraph, far more than people write; more would take too long
+TOO_DENSE = "markdown too dense, kept in part as is"
 
 _TASK = re.compile(r"\[[ xX]\]\s")
 _DIRECTIVE = re.compile(r"\{([\w:.-]+)\}[ \t]*(.*)")
 _OPTIONS = re.compile(r"\A(?::[\w-]+:.*(?:\n|\Z))+")
-# Fences of MyST whose inside is Markdown; that of all others stays as it is.
+# MyST fences whose content is Markdown; the content of others is kept as is.
 _PROSE = (
     "admonition attention card caution danger deprecated details dropdown error example exercise glossary grid "
     "grid-item-card hint important list-table margin note proof seealso sidebar solution tab-item tab-set theorem tip "
@@ -32,7 +32,7 @@ _PROSE_DIRECTIVES = frozenset(_PROSE.split())
 
 
 class TooDeepError(Exception):
-    """The library left out what is nested too deeply."""
+    """The document is nested too deeply for the library."""
 
 
 @functools.cache
@@ -49,23 +49,23 @@ class Writer:
     def __init__(self) -> None:
         self._parts: list[str] = []
         self.notes: set[str] = set()
-        self._references: dict[str, Any] = {}  # what the document's link labels stand for
-        self._depth = 0  # of directives in one another
-        self._lists = 0  # in one another
-        self._marker = ""  # of an item whose text is to come
-        self._tight = False  # whether the paragraph to come is in a tight list
-        self._apart = False  # whether what comes stands apart even so
-        self._cells: list[str] | None = None  # of the row that is being read
+        self._references: dict[str, Any] = {}  # link reference definitions of the document
+        self._depth = 0  # of nested directives
+        self._lists = 0  # nested lists
+        self._marker = ""  # of an item whose text follows
+        self._tight = False  # whether the next paragraph is in a tight list
+        self._apart = False  # whether a blank line comes before it even so
+        self._cells: list[str] | None = None  # of the current row
 
     def text(self) -> str:
-        """All that was written."""
+        """The text written so far."""
         return "".join(self._parts)
 
     def write(self, source: str) -> None:
-        """Write a document, or what is inside a directive.
+        """Write a document, or the content of a directive.
 
         Raises:
-            TooDeepError: The library left out what is nested too deeply.
+            TooDeepError: It is nested too deeply.
             TooMuchEffortError: It would take too much time or memory.
         """
         if source.count("\n") > MAX_LINES:
@@ -140,7 +140,7 @@ class Writer:
         self._marker += f"[^{token.meta['label']}]: "
 
     def _end_item(self, token: Token) -> None:
-        """A number without a text after it is a text."""
+        """A number without text after it is text."""
         marker, self._marker = self._marker.strip(), ""
         if any(map(str.isalnum, marker)):
             self._block(marker, tight=True)

@@ -6,7 +6,6 @@ a folder with any other suffix are read as text, one document each, if `corpus.p
 
 from __future__ import annotations
 
-import functools
 import os
 
 from mlm_dist.corpus.readers.protocol import Document, DocumentReader, Dropped, Part, Reader, RecordsReader
@@ -33,11 +32,7 @@ def reader_of(name: str, *, records: bool) -> Reader:
         name: The file.
         records: Whether the file was named itself, rather than found in a folder.
     """
-    return _reader(os.path.splitext(name)[1].lower(), records)
-
-
-@functools.cache
-def _reader(suffix: str, records: bool) -> Reader:
+    suffix = os.path.splitext(name)[1].lower()
     if suffix in READERS:
         reader = READERS[suffix]()
         if records or reader.in_folders:

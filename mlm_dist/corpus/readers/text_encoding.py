@@ -1,4 +1,4 @@
-"""Text of unknown encoding: what a byte-order mark says, else UTF-8, else the likeliest."""
+"""Decoding text of unknown encoding: by its byte-order mark, else as UTF-8, else by the most likely encoding."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import codecs
 from dataclasses import dataclass
 from typing import IO
 
-SAMPLE = 100_000  # bytes by which an unknown encoding is recognised
-BLOCK = 1 << 18  # bytes that are decoded together
+SAMPLE = 100_000  # bytes in which an unknown encoding is detected
+BLOCK = 1 << 18  # bytes that are decoded at a time
 
 
 def decode(data: bytes) -> tuple[str, str]:
-    """Text of unknown encoding: what a byte-order mark says, else UTF-8, else the likeliest.
+    """Decode text of unknown encoding.
 
     Returns:
-        The text, and the name of the encoding; "replaced" where bytes of it had to be given up.
+        The text, and the name of the encoding; "replaced" if some bytes could not be decoded.
     """
-    marked = _marked(data)
+    marked = _by_marks(data)
     encoding = marked or "utf-8"
     try:
         return data.decode(encoding), encoding
@@ -31,19 +31,24 @@ def decode(data: bytes) -> tuple[str, str]:
 
 
 def is_binary(data: bytes) -> bool:
-    """Whether bytes are no text in any encoding."""
-    return b"\0" in data and _marked(data) is None
+    """Whether bytes hold zeros that no encoding explains."""
+    return b"\0" in data and _by_marks(data) is None
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How to open a file that may be too large to be decoded at once, and whether bytes of it will be replaced."""
+    """The encoding of a file that may be too large to be decoded at once.
+
+    Args:
+        name: Its name.
+        loses: Whether some bytes cannot be decoded and are replaced.
+    """
 
     name: str
     loses: bool
 
     def of(self, text: str) -> str:
-        """What to say of one text of the file."""
+        """The name of the encoding for one text of the file; "replaced" if the text has replaced bytes."""
         return "replaced" if self.loses and "\N{REPLACEMENT CHARACTER}" in text else self.name
 
 
@@ -51,9 +56,9 @@ PLAIN = Encoding("utf-8", loses=False)
 
 
 def encoding_of(path: str) -> Encoding:
-    """A file's encoding, by the rules of `decode`."""
+    """The encoding of a file, by the rules of `decode`."""
     with open(path, "rb") as file:
-        marked = _marked(file.read(SAMPLE))
+        marked = _by_marks(file.read(SAMPLE))
         encoding = marked or "utf-8"
         failed = _first_failure(file, encoding)
         if failed is None or marked is not None:
@@ -63,17 +68,17 @@ def encoding_of(path: str) -> Encoding:
         return Encoding(encoding, _first_failure(file, encoding) is not None)
 
 
-def _marked(data: bytes) -> str | None:
-    """The encoding that a byte-order mark tells, or the zero bytes of UTF-16 that has none."""
+def _by_marks(data: bytes) -> str | None:
+    """The encoding by a byte-order mark, or by the zero bytes of UTF-16 without one; None if there is neither."""
     if data.startswith(codecs.BOM_UTF8):
         return "utf-8-sig"
-    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # the former begins like that of UTF-16
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # the little-endian mark begins like that of UTF-16
         return "utf-32"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if b"\0" not in data[:SAMPLE]:
         return None
-    # Every other byte of Western text in UTF-16 is zero, and none of the rest.
+    # In Western text in UTF-16 every second byte is zero, and no other byte is.
     zeros = [data[i:SAMPLE:2].count(0) for i in (0, 1)]
     if min(zeros) == 0 and max(zeros) * 4 > min(len(data), SAMPLE):
         return "utf-16-be" if zeros[0] else "utf-16-le"
@@ -81,12 +86,12 @@ def _marked(data: bytes) -> str | None:
 
 
 def _sample_start(failed: int) -> int:
-    """Where to begin looking for the encoding: bytes before the first that is no UTF-8 are mostly plain ASCII."""
+    """Offset of the sample for detection: bytes before the first that is not UTF-8 are mostly ASCII."""
     return max(failed - SAMPLE // 10, 0)
 
 
 def _likeliest(sample: bytes) -> str:
-    """The encoding of text that is not all UTF-8; "utf-8" where it is that but for some bytes, or none is likely."""
+    """The most likely encoding of text that is not valid UTF-8; "utf-8" if only some bytes are invalid."""
     from charset_normalizer import from_bytes
 
     letters = [letter for letter in sample.decode("utf-8", errors="replace") if letter > "\x7f"]
@@ -97,15 +102,15 @@ def _likeliest(sample: bytes) -> str:
 
 
 def _first_failure(file: IO[bytes], encoding: str) -> int | None:
-    """About where a file cannot be decoded: some bytes before it where a letter lies across two blocks."""
+    """Approximate offset of the first byte that cannot be decoded; slightly less if a character spans two blocks."""
     decoder = codecs.getincrementaldecoder(encoding)()
-    place = 0
+    offset = 0
     file.seek(0)
     try:
         while block := file.read(BLOCK):
             decoder.decode(block)
-            place += len(block)
+            offset += len(block)
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
-        return place + error.start
+        return offset + error.start
     return None
