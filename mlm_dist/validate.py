@@ -94,7 +94,7 @@ def run(config: Config) -> dict[str, Any]:
     validation_set = ValidationSet(corpus, corpora.second)
     if not len(validation_set):
         raise ConfigError(
-            f"corpus.validation_fraction: the corpus {corpus.folder} has no validation set; prepare it with a larger one"
+            f"corpus.validation_fraction: {corpus.folder} has no validation set; prepare the corpus with a larger value"
         )
     probe = SearchProbe(corpus) if config.validation.probe else None
     with start_engine(spec) as engine:

@@ -128,14 +128,10 @@ def _of_optimizer(name: str, launch: Launch) -> Iterator[str]:
     package = optimizers.missing_package(name)
     if package is not None:
         yield f"optim.name: {name} needs {package}, which is not installed; run: pip install 'mlm_dist[optimizers]'"
-    if optimizers.OPTIMIZERS[name].needs_whole_tensors and launch.sharding == "zero":
+    if optimizers.OPTIMIZERS[name].needs_whole_tensors and launch.is_sharded:
+        sharding = "ZeRO" if launch.sharding == "zero" else "FSDP2"
         yield (
-            f"optim.name: {name} needs whole tensors, but ZeRO concatenates them and divides them among the "
-            "processes; use adamw, or an accelerate file without sharding such as configs/accelerate/ddp.yaml"
-        )
-    if name != "adamw" and launch.sharding == "fsdp2":
-        yield (
-            f"optim.name: {name} is not tested with FSDP2; use adamw, or an accelerate file "
+            f"optim.name: {name} needs whole tensors, which {sharding} shards; use adamw, or an accelerate file "
             "without sharding such as configs/accelerate/ddp.yaml"
         )
 

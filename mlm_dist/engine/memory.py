@@ -136,8 +136,8 @@ def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, 
     """Bytes of weights, gradients and moments on each device, and of what is offloaded to the host.
 
     With N parameters, T of them trained, on P processes, after Rajbhandari et al., 2020 (ZeRO,
-    https://arxiv.org/abs/1910.02054, section 3): AdamW keeps 8 T bytes of moments in fp32; for others
-    see `optimizers.moment_bytes`. Plain and DDP runs keep weights (4 N) and gradients (4 T) in fp32, and autocast's 16-bit
+    https://arxiv.org/abs/1910.02054, section 3): AdamW keeps 8 T bytes of moments in fp32; for others see
+    `optimizers.moment_bytes`. Plain and DDP runs keep weights (4 N) and gradients (4 T) in fp32, and autocast's 16-bit
     copies of the weights (2 N); DDP's buckets are the gradients. DeepSpeed computes on e N bytes of weights and e T of
     gradients, e being 2 or 4, and updates fp32 copies (4 T), which it divides by P with the moments; stage 2 divides
     the gradients too, and stage 3 the weights. Two of its buckets exist at once. FSDP2 divides all fp32 states by P

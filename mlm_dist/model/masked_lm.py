@@ -120,6 +120,16 @@ class MaskedLanguageModel(nn.Module):
         scores = scores.flatten(0, 1)
         return scores if self.masked_head else scores[positions]
 
+    def has_unused(self) -> bool:
+        """Whether a backward pass leaves a parameter without a gradient; existing gradients are lost."""
+        device = next(self.parameters()).device
+        input_ids = (torch.arange(16).reshape(2, 8) % 5).to(device)
+        positions, labels = torch.tensor([1, 9], device=device), torch.tensor([1, 2], device=device)
+        self(input_ids, None, positions, labels).loss_sum.backward()
+        unused = any(parameter.requires_grad and parameter.grad is None for parameter in self.parameters())
+        self.zero_grad(set_to_none=True)
+        return unused
+
     def _keep_masked(self, module: nn.Module, arguments: Any, output: Any) -> Any:
         if self._positions is None:
             return None
@@ -129,18 +139,6 @@ class MaskedLanguageModel(nn.Module):
             return (kept, *output[1:])
         output[next(iter(output.keys()))] = kept
         return output
-
-
-def has_unused(model: nn.Module) -> bool:
-    """Whether a backward pass leaves a parameter without a gradient; existing gradients are lost."""
-    batch = torch.arange(16).reshape(2, 8) % 5
-    device = next(model.parameters()).device
-    model(
-        batch.to(device), None, torch.tensor([1, 9], device=device), torch.tensor([1, 2], device=device)
-    ).loss_sum.backward()
-    unused = any(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-    model.zero_grad(set_to_none=True)
-    return unused
 
 
 def _same_logits(wrapped: MaskedLanguageModel) -> bool:

@@ -46,7 +46,7 @@ class Validation:
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
     def figures(self) -> dict[str, Any]:
-        """{name: number}, flat, as trackers and JSON take them; None for values that are not finite or have no tokens."""
+        """{name: number}, flat, as trackers and JSON take them; None for values that are not finite."""
         values = self._summary()
         for band in self.bands:
             values[f"accuracy_{band.name}"] = band.num_correct / band.num_masked if band.num_masked else None

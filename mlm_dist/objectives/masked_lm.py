@@ -24,8 +24,8 @@ TERM = "masked_lm"
 class MaskedLM:
     """See `protocol.Objective`. Its loss is the cross-entropy in nats, summed over the predicted tokens.
 
-    Validation masks depend neither on the seed of the run nor on `masking.unit` and `masking.final_probability`, so that
-    runs that differ in these can be compared: words of a text that is cut into spans are harder to predict.
+    Validation masks depend neither on the seed of the run nor on `masking.unit` and `masking.final_probability`, so
+    that runs that differ in these can be compared: words of a text that is cut into spans are harder to predict.
 
     Args:
         masker: The masks of training rows.

@@ -33,7 +33,7 @@ class Due:
         return self._is_due(self.spec.validation.every)
 
     def checkpoint(self, best: Best) -> bool:
-        """Whether a checkpoint is due: by its interval, because this is the best step, or because training ends here."""
+        """Whether a checkpoint is due: by its interval, for the best step, or because training ends."""
         is_best = self.spec.checkpoint.keep_best and best.step == self.step
         return is_best or best.ends_training(self.spec.validation.patience) or self._is_due(self.spec.checkpoint.every)
 

@@ -33,7 +33,7 @@ def fit_memory(engine: Engine, objective: Objective, module: Any, batch: BatchSp
     One micro-batch goes forward and backward, with as much memory reserved as the optimizer will take. If any rank runs
     out of memory, all ranks halve the micro-batch and double the accumulation, which does not change the loss curve.
     The trial comes before any rank depends on another: a rank that runs out of memory within a step leaves the others
-    waiting for its gradients. Sharded models are not tried, because they may not fit unsharded; `explained` covers them.
+    waiting for its gradients. Sharded models are not tried, as they may not fit unsharded; `explained` covers them.
 
     Args:
         engine: The engine.
