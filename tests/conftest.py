@@ -86,7 +86,7 @@ def prose(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(prose: Path, one_core: None) -> Path:
-    """The directory of a finished run on that prose, with checkpoints after 6 and 12 updates; all workers share it."""
+    """The directory of a finished run on that prose, with checkpoints at steps 6 and 12; all workers share it."""
     run = prose.parent / "finished"
     with FileLock(f"{run}.lock"):
         if not (run / "report.html").exists():

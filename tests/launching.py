@@ -1,4 +1,4 @@
-"""Really launching jobs, as a user would."""
+"""Launch jobs as a user would."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A small corpus, quickly tokenized; every test that trains uses it, so that it is prepared once.
 # What the export proves by loading the model in a process of its own has its own tests.
 TINY = ("--tokenizer.train_vocab_size=1000", "--rows.max_length=64", "--export.verify=false")
-# A run of a few updates on a folder of documents, with a checkpoint half way.
+# A run of a few steps on a folder of documents, with a checkpoint half way.
 SHORT = (
     *("--corpus.validation_fraction=0.2", "--optim.duration=12 steps"),
     *("--logging.every=2", "--validation.every=6", "--checkpoint.every=6", *TINY),
@@ -110,7 +110,7 @@ def copy_of_package(place: Path) -> Path:
 
 
 def finish(run_directory: Path, documents: Path) -> Path:
-    """A run of a few updates on a folder of documents, to its end; the cache is beside the folder."""
+    """A run of a few steps on a folder of documents, to its end; the cache is beside the folder."""
     ended = python(
         "train.py",
         *(f"--corpus.source={documents}", f"--corpus.cache_dir={documents.parent / 'prose-cache'}"),

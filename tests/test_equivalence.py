@@ -22,7 +22,7 @@ PRECISIONS = {"no": (1e-4, 1e-3), "bf16": (3e-2, 3e-2)}  # {precision: (loss, re
 
 
 def launch(folder: Path, prepared_cache: Path, topology: str, precision: str, *arguments: str) -> Any:
-    """20 updates of a tiny model with a global batch of 16."""
+    """20 steps of a tiny model with a global batch of 16."""
     processes = () if topology == "cpu" else ("--num_processes=2",)
     ended = launching.accelerate(
         topology,
@@ -98,7 +98,7 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...], float]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
-def test_ways_to_optimize_follow_one_process(name: str, tmp_path: Path, prepared_cache: Path) -> None:
+def test_optimizer_options_follow_one_process(name: str, tmp_path: Path, prepared_cache: Path) -> None:
     topology, arguments, tolerance = OPTIONS[name]
     expected, _ = launch(tmp_path / "one", prepared_cache, "cpu", "no", *arguments)
     found, _ = launch(tmp_path / "two", prepared_cache, topology, "no", *arguments, "--batch.micro_size=4")
@@ -109,18 +109,18 @@ def test_ways_to_optimize_follow_one_process(name: str, tmp_path: Path, prepared
     assert losses[-1] < losses[0]
 
 
-def check_same(precision: str, ours_of_both: Any, theirs_of_both: Any) -> None:
+def check_same(precision: str, ours: Any, theirs: Any) -> None:
     """Compare (train lines, validation lines) of two runs."""
-    (found, found_validation), (expected, expected_validation) = ours_of_both, theirs_of_both
+    (found, found_validation), (expected, expected_validation) = ours, theirs
     loss_tolerance, norm_tolerance = PRECISIONS[precision]
     assert len(found) == len(expected) == 20
-    for ours, theirs in zip(found, expected, strict=True):
+    for line, other in zip(found, expected, strict=True):
         for exact in ("step", "learning_rate", "samples", "tokens", "masked_tokens", "skipped_steps"):
-            assert ours[exact] == theirs[exact], exact
-        assert ours["loss"] == pytest.approx(theirs["loss"], abs=loss_tolerance)
-        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=norm_tolerance)
-    for ours, theirs in zip(found_validation, expected_validation, strict=True):
-        assert ours["masked_tokens"] == theirs["masked_tokens"]
-        assert ours["loss"] == pytest.approx(theirs["loss"], abs=loss_tolerance)
+            assert line[exact] == other[exact], exact
+        assert line["loss"] == pytest.approx(other["loss"], abs=loss_tolerance)
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=norm_tolerance)
+    for line, other in zip(found_validation, expected_validation, strict=True):
+        assert line["masked_tokens"] == other["masked_tokens"]
+        assert line["loss"] == pytest.approx(other["loss"], abs=loss_tolerance)
     assert found[-1]["loss"] < found[0]["loss"]
-    assert any(line["grad_norm"] > 1.0 for line in found), "clipping was never at work"
+    assert any(line["grad_norm"] > 1.0 for line in found), "no gradient was clipped"

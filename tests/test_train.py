@@ -44,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> t
 def test_run_directory_explains_itself(trained: tuple[Path, str]) -> None:
     run, printed = trained
     config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
-    assert config["optim"]["steps"] == 30
+    assert config["optim"]["duration"] == "30 steps"
     assert {"start", "train", "validation", "end"} == {
         json.loads(line)["kind"] for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()
     }
@@ -57,7 +57,7 @@ def test_run_directory_explains_itself(trained: tuple[Path, str]) -> None:
     end = launching.metrics(run, "end")[0]
     assert end["loss_after"] < end["loss_before"]
     assert f"{end['unigram_loss']:.4f}" in printed
-    assert "held-out loss" in printed
+    assert "validation loss" in printed
 
 
 def test_tensorboard_holds_the_same_losses(trained: tuple[Path, str]) -> None:
@@ -96,11 +96,11 @@ def test_unigram_loss_is_that_of_the_same_rows(trained: tuple[Path, str], prepar
     """Counted again without the package's own batches."""
     run, _ = trained
     corpus = PreparedCorpus(prepared_cache / launching.metrics(run, "start")[0]["corpus"])
-    train, held_out = corpus.rows("train"), corpus.rows("validation")
+    train, validation = corpus.rows("train"), corpus.rows("validation")
     special = set(corpus.tokenizer.all_special_ids)
     words = [int(i) for i in train.take(np.arange(len(train))).reshape(-1) if int(i) not in special]
     counts = np.bincount(words, minlength=len(corpus.tokenizer)) + 1.0
-    tokens = [int(i) for i in held_out.take(np.arange(len(held_out))).reshape(-1) if int(i) not in special]
+    tokens = [int(i) for i in validation.take(np.arange(len(validation))).reshape(-1) if int(i) not in special]
     everywhere = -np.log(counts / counts.sum())[tokens].mean()
     # The run's figure is over a seventh of these tokens, so it is near and not equal.
     assert launching.metrics(run, "end")[0]["unigram_loss"] == pytest.approx(everywhere, rel=0.05)
@@ -200,11 +200,12 @@ def test_processes_that_train_alone_are_refused() -> None:
         "from accelerate import PartialState\n"
         "PartialState(cpu=True)\n"
         "os.environ |= {'WORLD_SIZE': '2', 'RANK': '0'}\n"
-        "from mlm_dist.batching.plan import batch_plan\n"
-        "from mlm_dist.config import parse\n"
-        "from mlm_dist.training import distributed\n"
-        "config = parse([])\n"
-        "distributed.start(config, batch_plan(config, 2))\n"
+        "from mlm_dist.batches.global_batch import spread\n"
+        "from mlm_dist.config import BatchConfig\n"
+        "from mlm_dist.engine.launch import Launch\n"
+        "from mlm_dist.engine.start import start\n"
+        "with start(Launch.read(), spread(BatchConfig(), 128, 2), 1.0):\n"
+        "    pass\n"
     )
     ended = launching.run([sys.executable, "-c", program])
     assert ended.returncode != 0
