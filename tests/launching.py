@@ -100,6 +100,11 @@ def accelerate(topology: str, script: str, *arguments: str, launch: tuple[str, .
     )
 
 
+def two_processes(script: str, *arguments: str, **options: Any) -> Ended:
+    """A launch of two processes on the CPU."""
+    return accelerate("cpu_2", script, *arguments, **options)
+
+
 def copy_of_package(place: Path) -> Path:
     """Copy what is needed to install the package, so that building it leaves nothing in this checkout."""
     for name in ("mlm_dist", "configs"):
