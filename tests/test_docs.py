@@ -140,6 +140,7 @@ COMMANDS = {
     "make test": SUITE,
     "JOBS=8 make test": SUITE,
     "make test-all": SUITE,
+    "make test-unit": SUITE,
     "make check": SUITE,
     ".venv/bin/pre-commit install": Tried(),
     "make bench": LONG,

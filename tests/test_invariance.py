@@ -27,7 +27,6 @@ SHAPES = [(processes, micro) for processes in (1, 2, 3) for micro in (1, 2, 4) i
 MAX_LENGTH = 64
 DEFAULT = MaskingConfig()
 KINDS = ("plain", "zero1", "zero2", "zero3")
-FAST = {(3, 4, "plain"), (3, 2, "zero2")}
 
 
 def prepared(small: tuple[Path, int], *arguments: str) -> PreparedCorpus:
@@ -152,13 +151,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory, small: tuple[Path, int])
     return losses(tmp_path_factory.mktemp("reference") / "run", small, 1, 4, "plain")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("processes", "micro", "kind"),
-    [
-        pytest.param(processes, micro, kind, marks=() if (processes, micro, kind) in FAST else pytest.mark.slow)
-        for processes, micro in SHAPES
-        for kind in KINDS
-    ],
+    ("processes", "micro", "kind"), [(processes, micro, kind) for processes, micro in SHAPES for kind in KINDS]
 )
 def test_losses_do_not_depend_on_the_topology(
     reference: list[float], tmp_path: Path, small: tuple[Path, int], processes: int, micro: int, kind: str

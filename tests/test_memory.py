@@ -142,6 +142,11 @@ def train(folder: Path, cache: Path, launch: Callable[..., launching.Ended], **e
     return [line["loss"] for line in launching.metrics(folder, "train")], ended.stdout
 
 
+def two_processes(*arguments: str, **options: Any) -> launching.Ended:
+    """A launch of two processes."""
+    return launching.accelerate("cpu_2", *arguments, **options)
+
+
 def shape_of(run: Path) -> tuple[int, int, int]:
     """Micro-batch, accumulation and processes of a run."""
     start = launching.metrics(run, "start")[0]
@@ -152,7 +157,7 @@ def test_too_large_micro_batch_is_halved_without_changing_the_losses(tmp_path: P
     """Only the second process runs out of memory; both halve the micro-batch."""
     expected, _ = train(tmp_path / "plain", prepared_cache, launching.python)
     assert shape_of(tmp_path / "plain") == (16, 1, 1)
-    found, printed = train(tmp_path / "two", prepared_cache, launching.two_processes, **{FAULT: "memory@8@1"})
+    found, printed = train(tmp_path / "two", prepared_cache, two_processes, **{FAULT: "memory@8@1"})
     assert "out of memory with a micro-batch of 8 rows; trying 16 rows per step = 4 x 2 x 2" in printed
     assert shape_of(tmp_path / "two") == (4, 2, 2)
     assert found == pytest.approx(expected, abs=1e-4)

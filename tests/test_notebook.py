@@ -129,6 +129,7 @@ def check(ended: launching.Ended, outputs: dict[str, Any], machine: Machine) -> 
     assert installed == {"libraries.pth", "mlm_dist"}, "libraries of the machine were replaced"
 
 
+@pytest.mark.slow
 def test_run_all_resumes_after_a_lost_session(machine: Machine, prose: Path, finished: Path) -> None:
     """The first session left the files of a run that was killed after half of its steps."""
     shutil.copytree(finished, machine.run)

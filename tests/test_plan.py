@@ -35,7 +35,8 @@ def test_plan_prints_the_spec_and_a_table_and_writes_nothing(tmp_path: Path, pre
 
 def test_plan_under_a_launcher_prints_once_and_needs_no_process_group(prepared_cache: Path) -> None:
     """The second process ends before the first has read the config: a process group would wait for it."""
-    ended = launching.two_processes(
+    ended = launching.accelerate(
+        "cpu_2",
         "plan.py",
         *(f"--corpus.cache_dir={prepared_cache}", "--corpus.source=https://127.0.0.1:9/none.git", *launching.TINY),
         timeout=120,

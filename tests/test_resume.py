@@ -10,6 +10,7 @@ from typing import Any
 import launching
 import pytest
 import torch
+from conftest import Runs
 
 from mlm_dist.checkpoint.find import newest
 
@@ -88,15 +89,28 @@ def check_resume(
         assert final_weights(run) == final_weights(before), "not equal bit by bit"
 
 
-FAST = {("one", "one"), ("zero3", "one")}
-
-
-@pytest.mark.parametrize(
-    ("saved_by", "resumed_by"),
-    [pytest.param(a, b, marks=() if (a, b) in FAST else pytest.mark.slow) for a in TOPOLOGIES for b in TOPOLOGIES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("saved_by", "resumed_by"), [(a, b) for a in TOPOLOGIES for b in TOPOLOGIES])
 def test_any_topology_resumes_from_any_other(full: Full, tmp_path: Path, saved_by: str, resumed_by: str) -> None:
     check_resume(full, tmp_path, saved_by, resumed_by)
+
+
+@pytest.mark.parametrize(("topology", "arguments"), [("one", ()), ("zero2", ("--batch.micro_size=4",))])
+def test_one_process_resumes(topology: str, arguments: tuple[str, ...], runs: Runs, tmp_path: Path) -> None:
+    """From a checkpoint of its own, bit by bit, and from one of two processes under ZeRO-2."""
+    before, run = runs(topology, *arguments), tmp_path / "run"
+    shutil.copytree(before, run)
+    shutil.rmtree(run / "checkpoints" / "step-00000020")
+    done = launching.here("train", *runs.flags, f"--output_dir={run}")
+    assert f"resuming from {run / 'checkpoints'}/step-00000010 at step 10" in done.log
+    assert ("the micro-batch is 16 rows, before it was 4" in done.log) == (topology == "zero2")
+    assert sorted(done.result.losses) == list(range(11, 21))
+    assert [line["step"] for line in launching.metrics(run, "train")] == list(range(1, 21))
+    assert losses(run) == pytest.approx(losses(before), rel=1e-5)
+    assert launching.metrics(run, "train")[-1]["tokens"] == launching.metrics(before, "train")[-1]["tokens"]
+    if topology == "one":
+        assert losses(run) == losses(before)
+        assert final_weights(run) == final_weights(before), "not equal bit by bit"
 
 
 # {option: relative tolerance}; Muon computes in bfloat16, which enlarges differences.
@@ -175,14 +189,11 @@ def test_micro_batch_may_change(full: Full, tmp_path: Path) -> None:
     assert losses(run) == pytest.approx(losses(before), rel=1e-5)
 
 
-def test_resume_from_a_named_checkpoint(full: Full, tmp_path: Path) -> None:
-    before = full("one")
-    point = before / "checkpoints" / f"step-{SAVED_AT:08d}"
-    ended = launch(
-        tmp_path / "run", full.cache, "one", f"--optim.duration={STEPS} steps", f"--checkpoint.resume={point}"
-    )
-    assert ended.returncode == 0, ended.output
-    assert losses(tmp_path / "run") == pytest.approx(losses(before)[SAVED_AT:], rel=1e-6)
+def test_resume_from_a_named_checkpoint(runs: Runs, tmp_path: Path) -> None:
+    before = runs("one")
+    point = before / "checkpoints" / "step-00000010"
+    launching.here("train", *runs.flags, f"--output_dir={tmp_path / 'run'}", f"--checkpoint.resume={point}")
+    assert losses(tmp_path / "run") == pytest.approx(losses(before)[10:], rel=1e-6)
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ def test_exported_model_has_the_figures_of_the_last_validation(copy: Path, caplo
     assert not (copy / "probe.json").exists()
 
 
+@pytest.mark.slow
 def test_checkpoint_on_two_processes_has_the_same_figures(copy: Path) -> None:
     point = copy / "checkpoints" / "step-00000006"
     ended = launching.accelerate(
