@@ -1,9 +1,10 @@
-"""Checkpoints: what is written, what is refused, and what is never lost."""
+"""Checkpoints: their files, what is refused, what is kept, and the state of a run in them."""
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import gc
 import json
 import math
@@ -17,28 +18,34 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from launching import ROOT
-from mlm_dist.checkpoint.best import Best
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from specs import cpu_engine
 from torch import nn
 
-from mlm_dist.checkpoint import find, format, save
-from mlm_dist.checkpoint.format import RunState
+from mlm_dist.checkpoint import find, format
+from mlm_dist.checkpoint.restore import restore
 from mlm_dist.checkpoint.save import Checkpoints
+from mlm_dist.checkpoint.state import Best, LossAverage, TrainState
 from mlm_dist.checkpoint.tensor_file import TensorFileWriter
+from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import CheckpointError
+from mlm_dist.optim.optimizers import OPTIMIZERS
+from mlm_dist.run_dir import RunDir
+from mlm_dist.spec import CheckpointSpec
 
+MICRO = 8
 IDENTITY = {"seed": 7, "batch.global_size": 8, "masking.probability": 0.15}
 EVERY_FILE = (*format.FILES, "manifest.json")
 NEVER = "--checkpoint.resume never"
 NOT_VALIDATED = Best()
+CPU = torch.device("cpu")
 
 
 @contextlib.contextmanager
 def small_disk(place: Path, size: str) -> Iterator[Path]:
-    """A file system of its own that is full soon; the test is skipped where none may be mounted."""
+    """A small file system; the test is skipped if none can be mounted."""
     place.mkdir(parents=True)
     try:
         subprocess.run(
@@ -66,45 +73,72 @@ class Net(nn.Module):
         return outcome
 
 
+def optimizer_of(module: nn.Module) -> torch.optim.Optimizer:
+    """AdamW as `build_optimizer` makes it, for any module."""
+    group = {"params": [*module.parameters()], "lr_factor": 1.0, "layout": OPTIMIZERS["adamw"].layout}
+    return torch.optim.AdamW([group], lr=0.1, fused=True)
+
+
 class Run:
-    """A run of a tiny model on this very process, and its checkpoints."""
+    """A run of a tiny model in this process, and its checkpoints."""
 
-    def __init__(self, folder: Path, *, keep_last: int = 2, seed: int = 0, keep_best: bool = False) -> None:
-        self.folder = folder
-        self.accelerator = Accelerator(cpu=True)
+    def __init__(
+        self,
+        folder: Path,
+        engine: Engine,
+        *,
+        keep_last: int = 2,
+        seed: int = 0,
+        keep_best: bool = False,
+        saved: Path | None = None,
+    ) -> None:
+        self.folder, self.engine = folder, engine
         self.core = Net(seed)
-        self.model, self.optimizer = self.accelerator.prepare(
-            self.core, torch.optim.AdamW(self.core.parameters(), lr=0.1, fused=True)
-        )
-        self.checkpoints = Checkpoints(folder, keep_last, IDENTITY, keep_best=keep_best)
-        self.step = 0
+        self.optimizer = optimizer_of(self.core)
+        self.checkpoints = Checkpoints(folder, CheckpointSpec(None, keep_last, keep_best, "auto"), IDENTITY, MICRO)
+        self.state = restore(saved, engine, self.core, self.optimizer, MICRO, lambda: torch.zeros(()))
+        self.step = self.state.step
 
-    def train(self, num_updates: int) -> None:
-        """A few updates, each on data that follows from its number."""
-        for _ in range(num_updates):
+    def train(self, num_steps: int) -> None:
+        """A few steps, each on data that is a function of its number."""
+        for _ in range(num_steps):
             generator = torch.Generator().manual_seed(self.step)
-            self.accelerator.backward(self.model(torch.randn(4, 5, generator=generator)))
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            self.engine.begin_step(0.1, 1)
+            with self.engine.micro_batch():
+                self.engine.backward(self.engine.model(torch.randn(4, 5, generator=generator)))
+            self.engine.finish_step()
             self.step += 1
 
     def save(self, step: int, best: Best = NOT_VALIDATED) -> Path:
         """A published checkpoint."""
-        state = RunState(step=step, samples=8 * step, best=best)
-        self.checkpoints.save(self.accelerator, self.core, self.optimizer, state)
-        self.checkpoints.finish(self.accelerator)
+        self.write(step, best)
+        self.checkpoints.finish(self.engine)
         return self.folder / f"step-{step:08d}"
 
-    def resume_point(self, resume: str, *, identity: dict[str, Any] = IDENTITY) -> tuple[Path | None, list[str]]:
-        """Where a run would go on, and what it would say."""
-        said: list[str] = []
-        return find.resume_point(self.accelerator, resume, self.folder, identity, said.append), said
+    def write(self, step: int, best: Best = NOT_VALIDATED) -> None:
+        """A checkpoint that may not be published yet."""
+        self.checkpoints.save(self.engine, state_at(step, best=best))
+
+    def to_resume(self, resume: str, *, identity: dict[str, Any] = IDENTITY) -> Path | None:
+        """The checkpoint that a run would resume from."""
+        return find.to_resume(self.engine, resume, self.folder, identity)
+
+
+def state_at(step: int, **values: Any) -> TrainState:
+    """The state of a run after some steps."""
+    return dataclasses.replace(TrainState.new(CPU), step=step, samples=8 * step, **values)
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """A run that has done two updates and saved nothing."""
-    run = Run(tmp_path / "checkpoints")
+def engine() -> Iterator[Engine]:
+    with cpu_engine() as started:
+        yield started
+
+
+@pytest.fixture
+def run(tmp_path: Path, engine: Engine) -> Run:
+    """A run that has done two steps and saved nothing."""
+    run = Run(tmp_path / "checkpoints", engine)
     run.train(2)
     return run
 
@@ -121,7 +155,7 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def steps(folder: Path) -> list[str]:
-    """What is in a folder of checkpoints, temporaries included."""
+    """The content of a folder of checkpoints, with temporary folders."""
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -143,7 +177,7 @@ def write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
             file.write(name, tensor)
 
 
-def test_tensor_file_is_what_safetensors_reads(tmp_path: Path) -> None:
+def test_safetensors_reads_the_tensor_file(tmp_path: Path) -> None:
     write(tmp_path / "file", TENSORS)
     found = load_file(tmp_path / "file")
     assert found.keys() == TENSORS.keys()
@@ -188,11 +222,11 @@ def test_tensor_bytes_begin_at_a_multiple_of_8(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize(
     ("name", "tensor"),
     [("second", torch.zeros(3)), ("other", torch.zeros(2)), ("first", torch.zeros(3)), ("first", torch.zeros(2, 1))],
-    ids=["out of turn", "unknown", "other size", "other shape"],
+    ids=["out of order", "unknown", "other size", "other shape"],
 )
-def test_tensor_file_refuses_what_was_not_announced(tmp_path: Path, name: str, tensor: torch.Tensor) -> None:
+def test_tensor_file_refuses_unannounced_tensors(tmp_path: Path, name: str, tensor: torch.Tensor) -> None:
     with (
-        pytest.raises(AssertionError, match="out of turn"),
+        pytest.raises(AssertionError, match="out of order"),
         TensorFileWriter(tmp_path / "file", {"first": (2,), "second": (3,)}) as file,
     ):
         file.write(name, tensor)
@@ -228,36 +262,72 @@ def test_checkpoint_holds_these_files_only(run: Run, good: Path) -> None:
     assert moments.keys() == {f"{key}/{name}" for name in weights for key in ("exp_avg", "exp_avg_sq")}
     for name, parameter in run.core.named_parameters():
         for key in ("exp_avg", "exp_avg_sq"):
-            assert torch.equal(moments[f"{key}/{name}"], run.optimizer.optimizer.state[parameter][key])
+            assert torch.equal(moments[f"{key}/{name}"], run.optimizer.state[parameter][key])
             assert moments[f"{key}/{name}"].any()
 
 
-@pytest.mark.parametrize("scale", [None, (65536.0, 17), (0.5, 0)])
-def test_state_comes_back(run: Run, scale: tuple[float, int] | None) -> None:
-    state = RunState(step=12, samples=96, tokens=2**40 + 1, skipped_steps=3, loss_scale=scale)
-    run.checkpoints.save(run.accelerator, run.core, run.optimizer, state)
-    run.checkpoints.finish(run.accelerator)
-    assert format.read_state(run.folder / "step-00000012") == (state, IDENTITY)
-    assert run.checkpoints.last_step == 12
+STATES = {
+    "new": TrainState.new(CPU),
+    "counts": state_at(
+        12, tokens=torch.tensor(2**40 + 1), skipped_steps=torch.tensor(3), skipped_in_a_row=torch.tensor(2)
+    ),
+    "loss scale": state_at(12, loss_scale=(65536.0, 17)),
+    "hours": state_at(12, seconds=12.5, estimate=(0.5, 400)),
+    "best": state_at(12, best=Best(2.25, 8, 1)),
+    "average": state_at(12, loss_average=LossAverage(3.1415926535897931, 0.1 + 0.2)),
+}
 
 
-def test_run_goes_on_to_the_same_bits(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", list(STATES))
+def test_state_survives_json(name: str) -> None:
+    state = STATES[name]
+    found = TrainState.from_json(json.loads(json.dumps(state.to_json())), CPU)
+    assert found == state
+    counts = (found.tokens, found.skipped_steps, found.skipped_in_a_row)
+    assert all(count.dtype == torch.int64 and count.ndim == 0 for count in counts)
+    assert found.to_json().keys() == {item.name for item in dataclasses.fields(TrainState)}
+
+
+@pytest.mark.parametrize("name", [name for name in STATES if name != "loss scale"])
+def test_checkpoint_holds_the_state(run: Run, name: str) -> None:
+    state = STATES[name]
+    run.checkpoints.save(run.engine, state)
+    run.checkpoints.finish(run.engine)
+    folder = run.folder / format.name_of(state.step)
+    assert format.train_state(folder, CPU) == state
+    content = format.read_state(folder)
+    assert (content["identity"], content["micro_batch"]) == (IDENTITY, MICRO)
+    assert run.checkpoints.last_step == state.step
+
+
+def test_resumed_run_has_the_same_bits(run: Run, tmp_path: Path) -> None:
     run.train(3)
-    point = run.save(5)
+    saved = run.save(5)
     run.train(4)
-    other = Run(tmp_path / "other", seed=1)
-    state, _ = format.read_state(point)
-    format.load_weights(point, other.core)
-    format.load_moments(point, other.accelerator, other.core, other.optimizer, state)
-    other.step = state.step
-    other.train(4)
-    for ours, theirs in zip(other.core.parameters(), run.core.parameters(), strict=True):
-        assert torch.equal(bits(ours.detach()), bits(theirs.detach()))
-    assert [state["step"] for state in other.optimizer.optimizer.state.values()] == [9.0, 9.0, 9.0]
+    expected = [parameter.detach().clone() for parameter in run.core.parameters()]
+    with cpu_engine() as engine:
+        resumed = Run(tmp_path / "other", engine, seed=1, saved=saved)
+        assert resumed.step == 5
+        resumed.train(4)
+        for found, value in zip(resumed.core.parameters(), expected, strict=True):
+            assert torch.equal(bits(found.detach()), bits(value))
+        assert [state["step"] for state in resumed.optimizer.state.values()] == [9.0, 9.0, 9.0]
 
 
-def test_checkpoint_before_the_first_update(tmp_path: Path) -> None:
-    run = Run(tmp_path / "checkpoints")
+@pytest.mark.parametrize("micro_batch", [MICRO, 2])
+def test_resume_with_another_micro_batch_warns(good: Path, micro_batch: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mlm_dist")
+    core = Net()
+    with cpu_engine() as engine:
+        restore(good, engine, core, optimizer_of(core), micro_batch, lambda: torch.zeros(()))
+    assert f"resuming from {good} at step 2, 16 samples" in caplog.messages
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == (micro_batch != MICRO)
+    assert all("the micro-batch is 2 rows, before it was 8" in warning for warning in warnings)
+
+
+def test_checkpoint_before_the_first_step(tmp_path: Path, engine: Engine) -> None:
+    run = Run(tmp_path / "checkpoints", engine)
     point = run.save(0)
     format.verify(point)
     assert not any(moment.any() for moment in load_file(point / "optimizer.safetensors").values())
@@ -290,7 +360,7 @@ def append(path: Path) -> None:
 
 
 def link(path: Path) -> None:
-    """The same bytes, but somewhere else, where nobody watches over them."""
+    """The same bytes outside the checkpoint."""
     elsewhere = path.parent.parent.parent / "elsewhere"
     path.rename(elsewhere)
     path.symlink_to(elsewhere)
@@ -333,15 +403,16 @@ def test_every_byte_of_the_manifest_counts(good: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "null", "3", "[]", "{}", '{"sha256": 1}', '{"sha256": 1, "files": []}', "\0"])
-def test_manifest_that_is_none(good: Path, content: str) -> None:
+def test_file_that_is_not_a_manifest_is_refused(good: Path, content: str) -> None:
     (good / "manifest.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"manifest\.json is missing or not a manifest"):
         format.verify(good)
 
 
 def test_other_format_is_refused(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(format, "FORMAT", format.FORMAT + 1)
-    with pytest.raises(CheckpointError, match=r"has format 1; this version reads format 2"):
+    version = format.FORMAT
+    monkeypatch.setattr(format, "FORMAT", version + 1)
+    with pytest.raises(CheckpointError, match=rf"has format {version}; this version reads format {version + 1}"):
         format.verify(good)
 
 
@@ -358,7 +429,7 @@ def test_extra_file_is_named(good: Path, name: str) -> None:
 
 
 class Trap:
-    """A pickle that leaves a mark when somebody loads it."""
+    """A pickle that creates a file when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self._mark = mark
@@ -382,12 +453,12 @@ def test_pickle_is_refused_and_never_loaded(run: Run, good: Path, tmp_path: Path
     assert find.newest(run.folder)[0] is None
     for resume in ("auto", str(good)):
         with pytest.raises(CheckpointError):
-            run.resume_point(resume)
-    # Even those that do not verify first load no pickle.
+            run.to_resume(resume)
+    # Nor without verification.
     with contextlib.suppress(SafetensorError):
         format.load_weights(good, run.core)
     with contextlib.suppress(SafetensorError):
-        format.load_moments(good, run.accelerator, run.core, run.optimizer, RunState(2))
+        restore(good, run.engine, run.core, run.optimizer, MICRO, lambda: torch.zeros(()))
     assert not mark.exists()
 
 
@@ -400,7 +471,7 @@ PICKLING_METHODS = {"load_state", "save_state", "load_checkpoint", "save_checkpo
 
 
 def pickling(source: str) -> list[str]:
-    """What in a module could read or write a pickle."""
+    """Names in a module that can read or write a pickle."""
     found = []
     for node in ast.walk(ast.parse(source)):
         names: list[str] = []
@@ -421,7 +492,7 @@ def pickling(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "mlm_dist").rglob("*.py")), ids=lambda path: path.stem)
-def test_package_knows_no_pickle(path: Path) -> None:
+def test_package_uses_no_pickle(path: Path) -> None:
     assert pickling(path.read_text("utf-8")) == []
 
 
@@ -440,25 +511,25 @@ def test_package_knows_no_pickle(path: Path) -> None:
         "np.load('x')",
     ],
 )
-def test_pickles_would_be_found(source: str) -> None:
+def test_use_of_pickle_is_found(source: str) -> None:
     assert pickling(source)
 
 
 # --- newest ---
 
 
-def test_newest_passes_over_what_is_damaged(run: Run) -> None:
-    run.checkpoints = Checkpoints(run.folder, 4, IDENTITY)
+def test_newest_skips_damaged_checkpoints(run: Run) -> None:
+    run.checkpoints = Checkpoints(run.folder, CheckpointSpec(None, 4, False, "auto"), IDENTITY, MICRO)
     for step in (2, 4, 6, 100_000_000):
         run.save(step)
     assert find.newest(run.folder) == (run.folder / "step-100000000", [])
     flip(run.folder / "step-100000000" / "model.safetensors")
     (run.folder / "step-00000006" / "state.json").unlink()
-    found, passed_over = find.newest(run.folder)
+    found, problems = find.newest(run.folder)
     assert found == run.folder / "step-00000004"
-    assert len(passed_over) == 2
-    assert "step-100000000/model.safetensors" in passed_over[0]
-    assert "step-00000006/state.json" in passed_over[1]
+    assert len(problems) == 2
+    assert "step-100000000/model.safetensors" in problems[0]
+    assert "step-00000006/state.json" in problems[1]
 
 
 def test_newest_takes_published_checkpoints_only(run: Run, good: Path) -> None:
@@ -480,8 +551,8 @@ def test_newest_of_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep_last", [1, 2, 3])
-def test_keep_last_is_honoured(tmp_path: Path, keep_last: int) -> None:
-    run = Run(tmp_path / "checkpoints", keep_last=keep_last)
+def test_keep_last_checkpoints_are_kept(tmp_path: Path, engine: Engine, keep_last: int) -> None:
+    run = Run(tmp_path / "checkpoints", engine, keep_last=keep_last)
     for step in range(1, 6):
         run.save(step)
         kept = range(max(1, step - keep_last + 1), step + 1)
@@ -490,9 +561,9 @@ def test_keep_last_is_honoured(tmp_path: Path, keep_last: int) -> None:
             format.verify(path)
 
 
-def test_old_checkpoint_stays_until_the_new_one_is_there(tmp_path: Path) -> None:
-    """Something is in the new one's place: the save fails at its last moment."""
-    run = Run(tmp_path / "checkpoints", keep_last=1)
+def test_old_checkpoint_stays_until_the_new_one_is_published(tmp_path: Path, engine: Engine) -> None:
+    """A file has the new one's name, so the save fails at its last moment."""
+    run = Run(tmp_path / "checkpoints", engine, keep_last=1)
     old = run.save(4)
     (run.folder / "step-00000008").write_text("in the way")
     with pytest.raises(CheckpointError, match="step 8 cannot be written") as caught:
@@ -503,13 +574,13 @@ def test_old_checkpoint_stays_until_the_new_one_is_there(tmp_path: Path) -> None
     assert steps(run.folder) == ["step-00000004", "step-00000008"], "the temporary folder was left"
 
 
-def test_failure_while_publishing_is_raised_by_the_next_save(tmp_path: Path) -> None:
-    run = Run(tmp_path / "checkpoints", keep_last=1)
+def test_failure_while_publishing_is_raised_by_the_next_save(tmp_path: Path, engine: Engine) -> None:
+    run = Run(tmp_path / "checkpoints", engine, keep_last=1)
     run.save(4)
     (run.folder / "step-00000008").write_text("in the way")
-    run.checkpoints.save(run.accelerator, run.core, run.optimizer, RunState(8))
+    run.write(8)
     with pytest.raises(CheckpointError, match="step 8 cannot be written"):
-        run.checkpoints.save(run.accelerator, run.core, run.optimizer, RunState(12))
+        run.write(12)
     assert find.newest(run.folder) == (run.folder / "step-00000004", [])
 
 
@@ -520,43 +591,43 @@ def test_saving_over_a_damaged_checkpoint(run: Run, good: Path) -> None:
 
 
 @pytest.mark.parametrize("keep_last", [1, 2])
-def test_damaged_newer_checkpoint_pushes_no_good_one_out(tmp_path: Path, keep_last: int) -> None:
-    """A run that fell back to an older checkpoint saves between the two."""
-    run = Run(tmp_path / "checkpoints", keep_last=keep_last)
+def test_damaged_newer_checkpoint_does_not_replace_a_good_one(tmp_path: Path, engine: Engine, keep_last: int) -> None:
+    """A run that resumes from an older checkpoint saves between the two."""
+    run = Run(tmp_path / "checkpoints", engine, keep_last=keep_last)
     run.save(4)
-    shutil.copytree(run.folder / "step-00000004", tmp_path / "aside")
+    shutil.copytree(run.folder / "step-00000004", tmp_path / "copy")
     run.save(8)
     flip(run.folder / "step-00000008" / "model.safetensors")
     if keep_last == 1:
-        shutil.copytree(tmp_path / "aside", run.folder / "step-00000004")
-    assert run.resume_point("auto")[0] == run.folder / "step-00000004"
-    again = Run(run.folder, keep_last=keep_last)
+        shutil.copytree(tmp_path / "copy", run.folder / "step-00000004")
+    assert run.to_resume("auto") == run.folder / "step-00000004"
+    again = Run(run.folder, engine, keep_last=keep_last)
     again.save(6)
     assert find.newest(run.folder)[0] == run.folder / "step-00000006"
 
 
-def test_abandoned_newer_checkpoint_does_not_win(tmp_path: Path) -> None:
-    """A run that went on from an older checkpoint by name leaves the newer ones behind for good."""
-    run = Run(tmp_path / "checkpoints", keep_last=2)
+def test_newer_checkpoints_are_archived_when_an_older_one_is_resumed(tmp_path: Path, engine: Engine) -> None:
+    run = Run(tmp_path / "checkpoints", engine, keep_last=2)
     older = run.save(4)
     run.save(8)
-    again = Run(run.folder, keep_last=2)
-    assert again.resume_point(str(older))[0] == older
-    assert find.set_aside(tmp_path, older) == tmp_path / "previous-1"
+    again = Run(run.folder, engine, keep_last=2)
+    assert again.to_resume(str(older)) == older
+    assert RunDir(tmp_path).archive(older) == tmp_path / "previous-1"
+    assert steps(tmp_path / "previous-1") == ["step-00000008"]
     again.save(6)
-    assert again.resume_point("auto")[0] == run.folder / "step-00000006"
+    assert again.to_resume("auto") == run.folder / "step-00000006"
 
 
-def test_clean_removes_what_interrupted_saves_left(run: Run, good: Path) -> None:
+def test_remains_of_interrupted_saves_are_removed(run: Run, good: Path) -> None:
     shutil.copytree(good, run.folder / ".step-00000004")
     (run.folder / "step-1").mkdir()
-    run.checkpoints.clean()
+    RunDir(run.folder.parent).clean()
     assert steps(run.folder) == ["step-00000002", "step-1"]
 
 
-def test_full_disk_while_saving(tmp_path: Path) -> None:
+def test_full_disk_while_saving(tmp_path: Path, engine: Engine) -> None:
     with small_disk(tmp_path / "disk", "64k") as disk:
-        run = Run(disk / "checkpoints", keep_last=1)
+        run = Run(disk / "checkpoints", engine, keep_last=1)
         old = run.save(4)
         with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
             while True:
@@ -567,11 +638,11 @@ def test_full_disk_while_saving(tmp_path: Path) -> None:
         assert str(disk) in message
         assert "\n" not in message
         del caught
-        gc.collect()  # a file that was left open speaks up here
+        gc.collect()  # a file that was left open is a warning here
         format.verify(old)
         assert steps(disk / "checkpoints") == ["step-00000004"]
         (disk / "filler").unlink()
-        again = Run(disk / "checkpoints", keep_last=1)
+        again = Run(disk / "checkpoints", engine, keep_last=1)
         format.verify(again.save(8))
 
 
@@ -579,101 +650,88 @@ def test_full_disk_while_saving(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("keep_last", "kept"), [(1, [4, 12]), (2, [4, 10, 12]), (5, [2, 4, 8, 10, 12])])
-def test_best_is_kept_beside_the_last_ones(tmp_path: Path, keep_last: int, kept: list[int]) -> None:
-    run = Run(tmp_path / "checkpoints", keep_last=keep_last, keep_best=True)
+def test_best_is_kept_beside_the_last_ones(tmp_path: Path, engine: Engine, keep_last: int, kept: list[int]) -> None:
+    run = Run(tmp_path / "checkpoints", engine, keep_last=keep_last, keep_best=True)
     best = Best()
     for step, loss in ((2, 3.0), (4, 2.0), (8, 2.5), (10, 2.2), (12, 2.1)):
         best = best.after(step, loss)
         run.save(step, best)
     assert steps(run.folder) == [f"step-{step:08d}" for step in kept]
     assert find.best(run.folder) == (run.folder / "step-00000004", [])
-    assert format.read_state(run.folder / "step-00000012")[0].best == Best(2.0, 4, 3)
-    assert run.checkpoints.still_there(Best(2.0, 4, 3)) == Best(2.0, 4, 3)
+    assert format.train_state(run.folder / "step-00000012", CPU).best == Best(2.0, 4, 3)
+    assert run.checkpoints.known_best(Best(2.0, 4, 3)) == Best(2.0, 4, 3)
     run.save(14, best.after(14, 1.0))
     assert find.best(run.folder)[0] == run.folder / "step-00000014"
     assert keep_last == 5 or not (run.folder / "step-00000004").exists(), "it is no longer the best"
 
 
-def test_best_that_is_gone_or_damaged_is_none(tmp_path: Path) -> None:
-    run = Run(tmp_path / "checkpoints", keep_last=2, keep_best=True)
+def test_missing_or_damaged_checkpoint_is_not_the_best(
+    tmp_path: Path, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(tmp_path / "checkpoints", engine, keep_last=2, keep_best=True)
     first, second = run.save(4, Best(2.0, 4)), run.save(8, Best(1.0, 8))
     flip(second / "model.safetensors")
-    found, passed_over = find.best(run.folder)
+    found, problems = find.best(run.folder)
     assert found == first
-    assert "step-00000008/model.safetensors is damaged" in passed_over[0]
+    assert "step-00000008/model.safetensors is damaged" in problems[0]
     shutil.rmtree(first)
-    said: list[str] = []
+    caplog.clear()
     with pytest.raises(CheckpointError, match=r"no good checkpoint in .* is known to be the best; export newest"):
-        find.require_best(run.folder, said.append)
-    assert "passed over a checkpoint" in said[0]
-    assert run.checkpoints.still_there(Best(2.0, 4, 5)) == Best(), "what is gone cannot be exported"
-    assert Run(tmp_path / "others").checkpoints.still_there(Best(2.0, 4, 5)) == Best(2.0, 4, 5), "nor is it to be"
+        find.require_best(run.folder)
+    assert "skipped a checkpoint that is not good" in caplog.messages[0]
+    assert run.checkpoints.known_best(Best(2.0, 4, 5)) == Best(), "a missing checkpoint cannot be exported"
+    with cpu_engine() as another:
+        newest_only = Run(tmp_path / "others", another).checkpoints
+        assert newest_only.known_best(Best(2.0, 4, 5)) == Best(2.0, 4, 5), "the best is not exported"
 
 
-def test_checkpoint_of_before_there_was_a_best_still_loads(run: Run, good: Path) -> None:
-    state = json.loads((good / "state.json").read_text("utf-8"))
-    del state["best"]
-    (good / "state.json").write_text(json.dumps(state), "utf-8")
-    assert format.read_state(good)[0] == RunState(step=2, samples=16)
+# --- resuming ---
 
 
-# --- going on ---
-
-
-def test_same_identity_is_let_through(tmp_path: Path) -> None:
-    format.require_same(IDENTITY, dict(IDENTITY), tmp_path)
-    format.require_same(IDENTITY | {"of an older version": 1}, IDENTITY, tmp_path)
-
-
-def test_checkpoints_older_than_a_key_were_made_with_its_default(tmp_path: Path) -> None:
-    older = {"masking.probability": 0.15}
-    default = older | {"masking.unit": "token", "masking.final_probability": None}
-    format.require_same(older, default, tmp_path)
-    for key, value in (("masking.unit", "word"), ("masking.final_probability", 0.3)):
-        with pytest.raises(CheckpointError, match=rf"^{key}: .*now it is {value};"):
-            format.require_same(older, default | {key: value}, tmp_path)
-        with pytest.raises(CheckpointError, match=rf"^{key}: .*made with {value},"):
-            format.require_same(default | {key: value}, default, tmp_path)
+def test_same_identity_is_accepted(tmp_path: Path) -> None:
+    format.write_state(tmp_path, {}, IDENTITY | {"model.overrides.removed": 1}, MICRO)
+    format.require_same(tmp_path, IDENTITY)
+    format.require_same(tmp_path, IDENTITY | {"model.overrides.new_in_a_library": 1})
 
 
 @pytest.mark.parametrize("key", list(IDENTITY))
 @pytest.mark.parametrize("theirs", [99, None])
 def test_other_identity_names_the_key_and_the_flag(key: str, theirs: int | None, tmp_path: Path) -> None:
+    format.write_state(tmp_path, {}, IDENTITY | {key: theirs}, MICRO)
     with pytest.raises(CheckpointError) as caught:
-        format.require_same(IDENTITY | {key: theirs}, IDENTITY, tmp_path)
+        format.require_same(tmp_path, IDENTITY)
     message = str(caught.value)
     assert message.startswith(f"{key}: ")
     assert f"made with {theirs}, now it is {IDENTITY[key]};" in message
     assert NEVER in message
 
 
-def test_auto_without_checkpoints_begins(run: Run) -> None:
-    assert run.resume_point("auto") == (None, [])
+def test_auto_starts_fresh_without_checkpoints(run: Run) -> None:
+    assert run.to_resume("auto") is None
 
 
-def test_auto_takes_the_newest_good_one(run: Run, good: Path) -> None:
+def test_auto_takes_the_newest_good_one(run: Run, good: Path, caplog: pytest.LogCaptureFixture) -> None:
     newer = run.save(4)
-    assert run.resume_point("auto") == (newer, [])
+    assert run.to_resume("auto") == newer and not caplog.messages
     truncate(newer / "optimizer.safetensors")
-    point, said = run.resume_point("auto")
-    assert point == good
-    assert len(said) == 1
-    assert said[0].startswith("WARNING: passed over a checkpoint: ")
-    assert str(newer / "optimizer.safetensors") in said[0]
+    assert run.to_resume("auto") == good
+    (message,) = caplog.messages
+    assert message.startswith("skipped a checkpoint that is not good: ")
+    assert str(newer / "optimizer.safetensors") in message
 
 
-def test_auto_with_nothing_good_refuses_to_begin_anew(run: Run, good: Path) -> None:
+def test_auto_without_a_good_one_refuses_to_start_fresh(run: Run, good: Path) -> None:
     flip(good / "state.json")
     with pytest.raises(CheckpointError) as caught:
-        run.resume_point("auto")
+        run.to_resume("auto")
     assert str(good / "state.json") in str(caught.value)
     assert NEVER in str(caught.value)
 
 
-def test_never_looks_at_nothing(run: Run, good: Path) -> None:
-    assert run.resume_point("never") == (None, [])
+def test_never_ignores_checkpoints(run: Run, good: Path) -> None:
+    assert run.to_resume("never") is None
     flip(good / "state.json")
-    assert run.resume_point("never", identity={"seed": 8}) == (None, [])
+    assert run.to_resume("never", identity={"seed": 8}) is None
 
 
 @pytest.mark.parametrize("form", ["absolute", "relative", "home", "slash"])
@@ -685,96 +743,22 @@ def test_named_checkpoint_is_taken(
     monkeypatch.setenv("HOME", str(tmp_path))
     tail = "checkpoints/step-00000002"
     resume = {"absolute": str(good), "relative": tail, "home": f"~/{tail}", "slash": f"{good}/"}[form]
-    point, said = run.resume_point(resume)
-    assert point is not None
-    assert point.resolve() == good.resolve()
-    assert said == []
+    found = run.to_resume(resume)
+    assert found is not None
+    assert found.resolve() == good.resolve()
 
 
 def test_named_checkpoint_must_be_good(run: Run, good: Path) -> None:
     newer = run.save(4)
     flip(newer / "model.safetensors")
     with pytest.raises(CheckpointError, match=str(newer / "model.safetensors")):
-        run.resume_point(str(newer))
+        run.to_resume(str(newer))
     for wrong in (str(good.parent), str(good.parent / "step-00000009"), "latest", str(good / "state.json")):
         with pytest.raises(CheckpointError, match=rf"checkpoint\.resume: {wrong} is no checkpoint"):
-            run.resume_point(wrong)
+            run.to_resume(wrong)
 
 
 @pytest.mark.parametrize("resume", ["auto", "by name"])
 def test_checkpoint_of_another_run_is_refused(run: Run, good: Path, resume: str) -> None:
     with pytest.raises(CheckpointError, match=r"^seed: .*made with 7, now it is 8"):
-        run.resume_point("auto" if resume == "auto" else str(good), identity=IDENTITY | {"seed": 8})
-
-
-# --- a new run in an old directory ---
-
-
-def old_run(folder: Path, text: str) -> None:
-    """What a finished run leaves."""
-    for name in ("checkpoints/step-00000004/state.json", "metrics.jsonl", "tensorboard/events", "model/config.json"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    (folder / "config.yaml").write_text(text)
-
-
-def test_set_aside_moves_and_never_overwrites(tmp_path: Path) -> None:
-    for number in (1, 2, 3):
-        old_run(tmp_path, f"run {number}")
-        assert find.set_aside(tmp_path) == tmp_path / f"previous-{number}"
-        for name in ("checkpoints", "metrics.jsonl", "tensorboard"):
-            assert not (tmp_path / name).exists()
-    for number in (1, 2, 3):
-        for name in ("checkpoints/step-00000004/state.json", "metrics.jsonl", "tensorboard/events"):
-            assert (tmp_path / f"previous-{number}" / name).read_text() == f"run {number}"
-
-
-def test_set_aside_takes_all_that_a_new_run_would_replace(tmp_path: Path) -> None:
-    """The trained model and the config it was trained with are part of a run too."""
-    old_run(tmp_path, "old")
-    place = find.set_aside(tmp_path)
-    assert place is not None
-    assert (place / "config.yaml").exists()
-    assert (place / "model" / "config.json").exists()
-
-
-def test_nothing_to_set_aside(tmp_path: Path) -> None:
-    assert find.set_aside(tmp_path) is None
-    assert list(tmp_path.iterdir()) == []
-
-
-class Wide(nn.Module):
-    """A MiB of weights: two checkpoints and the model take 7 MiB."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(2**18))
-
-
-def test_preflight_refuses_a_small_disk(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", "6m") as disk:
-        with pytest.raises(CheckpointError) as caught:
-            save.preflight(disk, Wide())
-        message = str(caught.value)
-        assert message.startswith("output_dir: ")
-        assert "7 MiB" in message
-        assert "6 MiB" in message
-        assert str(disk) in message
-        save.preflight(disk, Net())
-
-
-def test_preflight_counts_what_the_run_itself_will_replace(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", "8m") as disk:
-        save.preflight(disk, Wide())
-        (disk / "checkpoints" / "step-00000004").mkdir(parents=True)
-        (disk / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"\0" * 3 * 2**20)
-        save.preflight(disk, Wide())
-
-
-def test_preflight_does_not_count_on_what_stays(tmp_path: Path) -> None:
-    """What was set aside is never removed, so its room is no room."""
-    with small_disk(tmp_path / "disk", "8m") as disk:
-        (disk / "previous-1").mkdir()
-        (disk / "previous-1" / "model.safetensors").write_bytes(b"\0" * 3 * 2**20)
-        with pytest.raises(CheckpointError, match="5 MiB free"):
-            save.preflight(disk, Wide())
+        run.to_resume("auto" if resume == "auto" else str(good), identity=IDENTITY | {"seed": 8})

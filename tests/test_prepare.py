@@ -22,11 +22,9 @@ import launching
 import numpy as np
 import pytest
 from making import made_up_text
-from rich.console import Console
-from rich.table import Table
 from specs import prepare
 
-from mlm_dist import plan, runtime
+from mlm_dist import runtime
 from mlm_dist.config import Config, CorpusConfig, parse
 from mlm_dist.corpus import documents, file_records, row_shards, shards, sources
 from mlm_dist.corpus.readers import json_lines
@@ -547,12 +545,9 @@ def load_rows(corpus: PreparedCorpus) -> list[list[int]]:
 
 
 def test_plan_shows_no_credentials(tmp_path: Path) -> None:
-    shown = Table()
-    plan._corpus(config("https://me:secret@127.0.0.1:9/none.git", tmp_path), shown)
-    console = Console(width=200)
-    with console.capture() as said:
-        console.print(shown)
-    assert "127.0.0.1:9/none.git, not prepared yet" in said.get() and "secret" not in said.get()
+    flags = flags_for("https://me:secret@127.0.0.1:9/none.git", tmp_path)
+    log = launching.here("plan", *flags).log
+    assert "https://127.0.0.1:9/none.git" in log and "secret" not in log
 
 
 def test_tokenizer_is_identified_by_its_content(folder: Path, tmp_path: Path) -> None:

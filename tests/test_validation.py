@@ -1,4 +1,4 @@
-"""What a model is judged by: each figure against a plain computation of it, on real rows and a real tiny model."""
+"""Validation: each figure against a plain computation of it, on real rows and a real tiny model."""
 
 from __future__ import annotations
 
@@ -7,35 +7,38 @@ import math
 import random
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from making import made_up_prose, made_up_text
-from mlm_dist.checkpoint.best import Best, is_exported, num_kept
-from mlm_dist.evaluation.frequency_bands import by_frequency
-from mlm_dist.second_corpus import check
 from models import architecture, build
+from specs import cpu_engine, spec_of
 
 from mlm_dist.batches.loader import validation_batches
-from mlm_dist.batches.masking import Masker
+from mlm_dist.checkpoint.state import Best
 from mlm_dist.config import Config, parse
+from mlm_dist.corpora import Corpora, load_or_prepare
 from mlm_dist.corpus import sentences
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
+from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import ConfigError
 from mlm_dist.evaluation.embeddings import mean_states
 from mlm_dist.evaluation.pseudo_likelihood import one_by_one
 from mlm_dist.evaluation.retrieval import retrieval_metrics, token_overlap
 from mlm_dist.evaluation.retrieval_tasks import halves, retrieval_tasks, title_and_body
 from mlm_dist.evaluation.search_probe import SearchProbe
-from mlm_dist.evaluation.validation import MASK_SEED, Validation, evaluate
-from mlm_dist.evaluation.validation_set import HeldOut, Spread
+from mlm_dist.evaluation.validation import evaluate
+from mlm_dist.evaluation.validation_set import EvenlySpaced, ValidationSet
 from mlm_dist.model.masked_lm import MaskedLanguageModel
-from mlm_dist.prepare import prepare
+from mlm_dist.objectives.figures import Validation
+from mlm_dist.objectives.frequency_bands import by_frequency
+from mlm_dist.objectives.masked_lm import MaskedLM
+from mlm_dist.training.due import Due
 
 
 def jargon(seed: int, num_sentences: int) -> str:
@@ -70,18 +73,28 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="module")
-def corpus(config: Config) -> PreparedCorpus:
-    return prepare(config)
+def corpora(config: Config) -> Corpora:
+    return load_or_prepare(spec_of(config))
 
 
 @pytest.fixture(scope="module")
-def held_out(config: Config, corpus: PreparedCorpus) -> HeldOut:
-    return HeldOut(config, corpus)
+def corpus(corpora: Corpora) -> PreparedCorpus:
+    return corpora.main
+
+
+@pytest.fixture(scope="module")
+def validation_set(corpora: Corpora) -> ValidationSet:
+    return ValidationSet(corpora.main, corpora.second)
+
+
+@pytest.fixture(scope="module")
+def objective(config: Config, corpus: PreparedCorpus) -> MaskedLM:
+    return MaskedLM.create(config.masking, 9, corpus)
 
 
 @pytest.fixture(scope="module")
 def model(config: Config, corpus: PreparedCorpus) -> MaskedLanguageModel:
-    """Random weights, large enough that context matters; it mostly takes what it sees for what was there."""
+    """Random weights, large enough that context matters; it mostly predicts the token that it sees."""
     found = build(config, architecture(config, corpus.tokenizer, len(corpus.domain_tokens)))
     with torch.no_grad():
         for parameter in found.parameters():
@@ -92,20 +105,17 @@ def model(config: Config, corpus: PreparedCorpus) -> MaskedLanguageModel:
 
 
 @pytest.fixture
-def accelerator() -> Accelerator:
-    return Accelerator(cpu=True)
-
-
-def masker_of(config: Config, corpus: PreparedCorpus) -> Masker:
-    special = loading.special_tokens(corpus.tokenizer)
-    return Masker(config.masking, MASK_SEED, special.mask, special.all, len(corpus.tokenizer))
+def engine(model: MaskedLanguageModel) -> Iterator[Engine]:
+    with cpu_engine() as started:
+        started.model = model
+        yield started
 
 
 # --- bands ---
 
 
 def plain_bands(corpus: PreparedCorpus) -> dict[int, str]:
-    """The band of each token that training saw, from its rows and without arrays."""
+    """The band of each token in the training rows, computed without arrays."""
     rows, special = corpus.rows("train"), set(corpus.tokenizer.all_special_ids)
     counts = Counter(int(i) for i in rows.take(np.arange(len(rows))).reshape(-1) if int(i) not in special)
     total, before, found = sum(counts.values()), 0, {}
@@ -115,7 +125,7 @@ def plain_bands(corpus: PreparedCorpus) -> dict[int, str]:
     return found
 
 
-def test_bands_hold_a_quarter_of_the_text_each(corpus: PreparedCorpus) -> None:
+def test_each_band_has_a_quarter_of_the_text(corpus: PreparedCorpus) -> None:
     bands, expected = by_frequency(corpus.token_counts, corpus.domain_tokens), plain_bands(corpus)
     assert bands.names == ("frequent", "common", "uncommon", "rare", "domain")
     for token in range(len(corpus.tokenizer)):
@@ -127,15 +137,18 @@ def test_bands_hold_a_quarter_of_the_text_each(corpus: PreparedCorpus) -> None:
     assert by_frequency(corpus.token_counts).names == bands.names[:4], "no words were added"
 
 
-def test_figures_are_those_of_a_loop_over_the_tokens(
-    config: Config, corpus: PreparedCorpus, held_out: HeldOut, model: MaskedLanguageModel, accelerator: Accelerator
+def test_figures_equal_those_of_a_loop_over_the_tokens(
+    corpus: PreparedCorpus,
+    validation_set: ValidationSet,
+    objective: MaskedLM,
+    model: MaskedLanguageModel,
+    engine: Engine,
 ) -> None:
-    masker = masker_of(config, corpus)
-    found = held_out.evaluate(accelerator, model, masker, 8)
+    found = validation_set.evaluate(engine, objective, 8)
     rows = corpus.rows("validation")
     numbers = np.arange(len(rows))
     true = rows.take(numbers)
-    shown, predicted = masker(true, np.zeros_like(numbers), numbers)
+    shown, predicted = objective.validation_corruption(true, np.zeros_like(numbers), numbers)
     lengths = rows.chunks(numbers)[0]
     band_of, losses = plain_bands(corpus), []
     right, count = Counter[str](), Counter[str]()
@@ -143,12 +156,12 @@ def test_figures_are_those_of_a_loop_over_the_tokens(
     for ids, labels, wanted, length in zip(shown, true, predicted, lengths, strict=True):
         with torch.no_grad():
             logits = model.model(input_ids=torch.tensor(ids[:length][None].astype(np.int64))).logits[0]
-        for place in np.flatnonzero(wanted).tolist():
-            label = int(labels[place])
-            losses.append(-float(logits[place].log_softmax(-1)[label]))
+        for position in np.flatnonzero(wanted).tolist():
+            label = int(labels[position])
+            losses.append(-float(logits[position].log_softmax(-1)[label]))
             for name in ("all", band_of.get(label, "rare"), *(["domain"] if label in corpus.domain_tokens else [])):
                 count[name] += 1
-                right[name] += int(logits[place].argmax()) == label
+                right[name] += int(logits[position].argmax()) == label
     assert found.loss == pytest.approx(np.mean(losses), rel=1e-5)
     assert (found.num_masked, found.accuracy) == (count["all"], right["all"] / count["all"])
     assert {band.name: (band.num_correct, band.num_masked) for band in found.bands} == {
@@ -161,7 +174,7 @@ def test_figures_are_those_of_a_loop_over_the_tokens(
     assert line["perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
 
 
-def test_what_has_no_tokens_or_is_not_finite_is_null(held_out: HeldOut) -> None:
+def test_figures_that_are_not_finite_are_null() -> None:
     found = Validation(math.nan, 0.0, 0, second=Validation(math.inf, 0.0, 0)).figures()
     assert found["loss"] is None and found["second_loss"] is None and found["second_perplexity"] is None
     assert list(found)[:4] == ["loss", "perplexity", "accuracy", "masked_tokens"]
@@ -170,50 +183,54 @@ def test_what_has_no_tokens_or_is_not_finite_is_null(held_out: HeldOut) -> None:
 # --- the second source ---
 
 
-def test_second_source_is_measured_in_the_same_tokens(
-    config: Config, corpus: PreparedCorpus, held_out: HeldOut, model: MaskedLanguageModel, accelerator: Accelerator
+def test_second_source_has_the_same_tokens(
+    config: Config, corpus: PreparedCorpus, validation_set: ValidationSet, objective: MaskedLM, engine: Engine
 ) -> None:
-    masker = masker_of(config, corpus)
-    found = held_out.evaluate(accelerator, model, masker, 8)
-    facts = held_out.facts(masker)
+    found = validation_set.evaluate(engine, objective, 8)
+    facts = validation_set.baseline(objective)
     second = PreparedCorpus(corpus.folder.parent / facts["second_corpus"])
     assert facts["second_source"] == config.validation.second_source
     assert loading.digest(second.tokenizer) == loading.digest(corpus.tokenizer)
     assert set(corpus.domain_tokens) & set(second.rows("train").take(np.arange(50)).reshape(-1).tolist())
     rows = second.rows("train")
     assert second.manifest["documents"]["validation"] == 0
-    assert len(rows) > len(corpus.rows("validation")), "so that some are left out"
-    chosen = [i * len(rows) // len(held_out) for i in range(len(held_out))]
-    expected = evaluate(accelerator, model, validation_batches(Spread(rows, len(held_out)), masker, 5, 1, 0))
+    assert len(rows) > len(corpus.rows("validation")), "only some of them are used"
+    size = len(validation_set)
+    chosen = [i * len(rows) // size for i in range(size)]
+    some = EvenlySpaced(rows, size)
+    expected = evaluate(engine, objective, validation_batches(some, objective.validation_corruption, 5))
     assert found.second is not None
     assert found.second.loss == pytest.approx(expected.loss, rel=1e-6)
     assert found.second.num_masked == expected.num_masked
     assert found.second.loss != pytest.approx(found.loss, rel=1e-3)
-    some = Spread(rows, len(held_out))
     assert np.array_equal(some.take(np.arange(len(some))), rows.take(np.array(chosen)))
     assert np.array_equal(some.chunks(np.array([1]))[0], rows.chunks(np.array([chosen[1]]))[0])
-    assert len(Spread(rows, 10**6)) == len(rows)
+    assert len(EvenlySpaced(rows, 10**6)) == len(rows)
 
 
-def test_second_source_that_is_none_is_refused_by_its_name(config: Config, corpus: PreparedCorpus) -> None:
+def test_second_source_that_does_not_exist_is_refused_by_its_key(config: Config) -> None:
     def named(source: str) -> Config:
         return dataclasses.replace(config, validation=dataclasses.replace(config.validation, second_source=source))
 
     with pytest.raises(ConfigError, match=r"validation\.second_source: \./nowhere does not exist"):
-        check(named("./nowhere"))
-    check(named("someone/dataset"))
+        spec_of(named("./nowhere"))
+    assert spec_of(named("someone/dataset")).second_source == "someone/dataset"
     Path(config.corpus.cache_dir, "short.txt").write_text("short", "utf-8")
-    with pytest.raises(ConfigError, match=r"validation\.second_source: .* has no document left"):
-        HeldOut(named(str(Path(config.corpus.cache_dir, "short.txt"))), corpus)
+    with pytest.raises(ConfigError, match=r"validation\.second_source: "):
+        load_or_prepare(spec_of(named(str(Path(config.corpus.cache_dir, "short.txt")))))
 
 
 # --- sentences ---
 
 
-def test_pseudo_likelihood_is_that_of_one_token_at_a_time(
-    corpus: PreparedCorpus, held_out: HeldOut, model: MaskedLanguageModel, accelerator: Accelerator
+def test_pseudo_likelihood_masks_one_token_at_a_time(
+    corpus: PreparedCorpus,
+    validation_set: ValidationSet,
+    objective: MaskedLM,
+    model: MaskedLanguageModel,
+    engine: Engine,
 ) -> None:
-    found = held_out.pseudo_likelihood(accelerator, model, 5, 7)
+    found = validation_set.pseudo_likelihood(engine, objective, 5, 7)
     assert found is not None
     texts = [text for _, split, text in corpus.documents() if split == "validation"]
     chosen = sentences.sample(texts, 5)
@@ -222,48 +239,52 @@ def test_pseudo_likelihood_is_that_of_one_token_at_a_time(
     model.eval()
     for sentence in chosen:
         ids = corpus.tokenizer(sentence)["input_ids"]
-        for place in range(1, len(ids) - 1):
+        for position in range(1, len(ids) - 1):
             masked = torch.tensor([ids])
-            masked[0, place] = corpus.tokenizer.mask_token_id
+            masked[0, position] = corpus.tokenizer.mask_token_id
             with torch.no_grad():
-                logits = model.model(input_ids=masked).logits[0, place]
-            total += float(logits.log_softmax(-1)[ids[place]])
+                logits = model.model(input_ids=masked).logits[0, position]
+            total += float(logits.log_softmax(-1)[ids[position]])
             count += 1
     assert (found.num_sentences, found.num_tokens) == (5, count)
     assert found.per_token == pytest.approx(total / count, rel=1e-5)
     assert found.perplexity == pytest.approx(math.exp(-total / count), rel=1e-4)
-    assert held_out.pseudo_likelihood(accelerator, model, 0, 7) is None
+    assert validation_set.pseudo_likelihood(engine, objective, 0, 7) is None
 
 
 def test_processes_share_the_masked_sentences() -> None:
     texts = [[1, 5, 6, 7, 2], [1, 8, 2], [1, 9, 9, 9, 9, 2]]
+    special = loading.SpecialTokens(prefix=(1,), suffix=(2,), pad=0, mask=3, all=(0, 1, 2, 3))
     seen = []
     for rank in range(2):
-        batches = list(one_by_one(texts, (0, 1, 2, 3), 3, 0, 3, 2, rank))
+        batches = list(one_by_one(texts, special, 3, rank, 2))
         assert len(batches) == 2, "a process waits for another"
         for batch in batches:
             assert batch.input_ids.shape[0] == 3
             for position, label in zip(batch.positions.tolist(), batch.labels.tolist(), strict=True):
                 if label >= 0:
-                    row, place = divmod(position, batch.input_ids.shape[1])
+                    row, column = divmod(position, batch.input_ids.shape[1])
                     ids = batch.input_ids[row].tolist()
-                    assert ids[place] == 3 and ids.count(3) == 1
-                    ids[place] = label
-                    seen.append(([i for i in ids if i], place))
-    assert sorted(seen) == sorted((ids, place) for ids in texts for place in range(1, len(ids) - 1))
+                    assert ids[column] == 3 and ids.count(3) == 1
+                    ids[column] = label
+                    seen.append(([i for i in ids if i], column))
+    assert sorted(seen) == sorted((ids, column) for ids in texts for column in range(1, len(ids) - 1))
 
 
 # --- the best ---
 
 
 def test_best_is_the_lowest_loss_and_patience_counts_from_it() -> None:
-    patient, plain = parse(["--validation.patience=2"]), parse([])
+    patient = spec_of(parse(["--validation.patience=2", "--checkpoint.every=1000"]))
+    plain = spec_of(parse(["--checkpoint.every=1000"]))
     losses = {0: 1.0, 5: 4.0, 10: 3.0, 15: math.nan, 20: 2.5, 25: 2.5, 30: math.inf}
-    seen, told = Best(), []
+    best, found = Best(), []
     for step, loss in losses.items():
-        seen = seen.after(step, loss)
-        told.append((seen.step, seen.since, seen.ends(patient), seen.saves(step, patient)))
-    assert told == [
+        best = best.after(step, loss)
+        saves = Due(patient, step, 10_000).checkpoint(best) if step else False
+        found.append((best.step, best.since, best.ends_training(2), saves))
+        assert not step or not Due(plain, step, 10_000).checkpoint(best)
+    assert found == [
         (None, 0, False, False),  # the starting model is no result of training
         (5, 0, False, True),
         (10, 0, False, True),
@@ -272,8 +293,8 @@ def test_best_is_the_lowest_loss_and_patience_counts_from_it() -> None:
         (20, 1, False, False),
         (20, 2, True, True),
     ]
-    assert not seen.ends(plain) and not seen.saves(20, plain) and seen.facts(plain) == {}
-    assert seen.facts(patient) == {"best_step": 20, "best_loss": 2.5, "stopped_early": True}
+    assert not best.ends_training(None)
+    assert best == Best(2.5, 20, 2)
 
 
 @pytest.mark.parametrize(
@@ -286,16 +307,17 @@ def test_best_is_the_lowest_loss_and_patience_counts_from_it() -> None:
         (["--export.checkpoint=runs/mine/checkpoints/step-00000500"], False),
     ],
 )
-def test_best_is_exported_where_that_is_asked(flags: list[str], exported: bool) -> None:
-    config = parse(flags)
-    assert is_exported(config) == exported
-    assert num_kept(config) == config.checkpoint.keep_last + exported
+def test_best_checkpoint_is_kept_if_it_is_exported(flags: list[str], exported: bool) -> None:
+    spec = spec_of(parse(flags))
+    assert spec.checkpoint.keep_best == exported
+    assert spec.checkpoint.num_kept == spec.checkpoint.keep_last + exported
+    assert (spec.export.checkpoint == "best") == exported
 
 
 # --- the search probe ---
 
 PARAGRAPH = (
-    "It is a long paragraph that says what there is to say of the matter at hand, and then some more of it. " * 3
+    "It is a long paragraph that describes one matter at length, sentence by sentence, and then goes into details. " * 3
 )
 DOCUMENTS = {
     "front matter and heading": f"Vaults of the world\n\nAll about vaults\n\n{PARAGRAPH}\n\n{PARAGRAPH}",
@@ -360,7 +382,7 @@ def test_token_overlap_is_tf_idf() -> None:
     assert similarity == pytest.approx(np.array(expected))
 
 
-def test_mean_states_are_those_of_each_text_on_its_own(corpus: PreparedCorpus, model: MaskedLanguageModel) -> None:
+def test_mean_states_of_a_text_do_not_depend_on_others(corpus: PreparedCorpus, model: MaskedLanguageModel) -> None:
     special = loading.special_tokens(corpus.tokenizer)
     texts = [np.array(ids) for ids in ([9, 10, 11, 12, 13], [14], [15, 16, 17])]
     states = mean_states(model.model, texts, special)

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mlm_dist import train
 from mlm_dist.batches.loader import TrainingBatches
 from mlm_dist.config import parse
-from mlm_dist.training.guard import StopSignal
+from mlm_dist.training.signals import StopSignal
 
 reads, now = {}, {"step": None, "excluded": False}
 aten = torch.ops.aten
@@ -43,20 +43,20 @@ def watched(name):
     return patch.object(torch.Tensor, name, method)
 
 class Watched(TrainingBatches):
-    def window(self, step):
+    def __getitem__(self, step):
         now["step"] = step
-        return super().window(step)
+        return super().__getitem__(step)
 
 agreed = StopSignal.agreed
-def excluded(self, result, *, line_due):
+def excluded(self, result, *, is_logged):
     now["excluded"] = True
-    found = agreed(self, result, line_due=line_due)
+    found = agreed(self, result, is_logged=is_logged)
     now["excluded"] = False
     return found
 
 with patch.object(train, "TrainingBatches", Watched), patch.object(StopSignal, "agreed", excluded), Watch(), \\
         watched("cpu"), watched("tolist"), watched("item"):
-    train.main(parse(sys.argv[1:]))
+    train.run(parse(sys.argv[1:]))
 print(json.dumps(reads))
 """
 
