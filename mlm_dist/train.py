@@ -61,8 +61,8 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
     with RunDir.claim(spec) as run_dir:
         corpora = load_or_prepare(spec)
         spec = complete(spec, corpora.main)
-        with start_engine(spec) as engine:
-            session = fit(spec, corpora, run_dir, engine, callbacks)
+        with start_engine(spec) as engine, StopSignal() as signal:
+            session = fit(spec, corpora, run_dir, engine, signal, callbacks)
             if session.is_finished:
                 export_trained(spec, corpora.main, run_dir, engine, session.task.module.model, session.state.step)
             result = session.end()
@@ -75,7 +75,14 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
     return result
 
 
-def fit(spec: Spec, corpora: Corpora, run_dir: RunDir, engine: Engine, callbacks: Sequence[Callback] = ()) -> Session:
+def fit(
+    spec: Spec,
+    corpora: Corpora,
+    run_dir: RunDir,
+    engine: Engine,
+    signal: StopSignal,
+    callbacks: Sequence[Callback] = (),
+) -> Session:
     """Train to the end of the run, or until a signal; collective."""
     task = Task.create(spec, corpora)
     resume_from = find.to_resume(engine, spec.checkpoint.resume, run_dir.checkpoints, task.identity)
@@ -93,7 +100,7 @@ def fit(spec: Spec, corpora: Corpora, run_dir: RunDir, engine: Engine, callbacks
         compiled = compile_forward(task.module, spec.model.compile)
         engine.on_main(lambda: write_records(run_dir, spec, corpora, engine))
         session = Session(spec, task, engine, batches, ValidationSet(corpora.main, corpora.second), run_dir, state)
-        with StopSignal() as signal, session.running(compiled, callbacks):
+        with session.running(compiled, callbacks):
             while not session.is_finished:
                 step, lr = session.state.step, learning_rate(session.state.step, spec.optim, session.length.steps)
                 seed_dropout(spec.seed, step, engine.rank)
