@@ -1,5 +1,6 @@
 # quickstart  set up .venv and train on the documentation that comes with Python
 # test        unit tests and quick launches, under 7 minutes on 2 cores
+# test-unit   unit tests, which start no programs, under 90 s
 # test-all    all tests
 # lint        format, style and types
 # check       lint, then test
@@ -12,13 +13,16 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: quickstart test test-all check lint docs bench clean
+.PHONY: quickstart test test-unit test-all check lint docs bench clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/accelerate launch mlm_dist/train.py
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test-unit: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not launch'
 
 test-all: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m ''

@@ -10,9 +10,12 @@ The jobs are modules with a function `run(config)`: `plan`, `prepare`, `train`, 
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library prints nothing unless logging is configured
 
 if TYPE_CHECKING:
     from mlm_dist import export, plan, prepare, report, train, validate

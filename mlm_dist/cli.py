@@ -25,6 +25,9 @@ from mlm_dist import __version__, launcher, names, runtime
 from mlm_dist.config import Config, keys, parse, parse_of_run
 from mlm_dist.engine.topologies import TOPOLOGIES
 from mlm_dist.errors import ConfigError, UserError
+from mlm_dist.objectives import OBJECTIVES
+from mlm_dist.optim import OPTIMIZERS
+from mlm_dist.registry import Registry
 
 
 class Job(NamedTuple):
@@ -111,11 +114,7 @@ def _run(words: Sequence[str]) -> None:
 
 def _lazy(name: str) -> Callable[[Config], object]:
     """A job that is imported after its flags were read, so that help and errors do not wait for torch."""
-
-    def run(config: Config) -> object:
-        return importlib.import_module(f"mlm_dist.{name}").run(config)
-
-    return run
+    return lambda config: importlib.import_module(f"mlm_dist.{name}").run(config)
 
 
 def split_flags(words: Sequence[str]) -> Flags:
@@ -177,6 +176,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=__version__)
     shtab.add_argument_to(top, "--print_completion", help="print the completion of a shell; see docs/topologies.md")
     jobs = top.add_subparsers(title="jobs", metavar="JOB")
+    registries: dict[str, Registry[Any]] = {"objective": OBJECTIVES, "optim.name": OPTIMIZERS}
     for name, (text, _) in JOBS.items():
         one = jobs.add_parser(name, help=text, add_help=False)
         one.add_argument("--topology", choices=TOPOLOGIES.names(), help="launch through accelerate with this file")
@@ -185,7 +185,8 @@ def parser() -> argparse.ArgumentParser:
         file: Any = one.add_argument("--config", help="YAML file with any of the keys")
         file.complete = shtab.FILE
         for key, kind in keys().items():
-            one.add_argument(f"--{key}", choices=_choices(kind), help=key)
+            choices = registries[key].names() if key in registries else _choices(kind)
+            one.add_argument(f"--{key}", choices=choices, help=key)
     return top
 
 

@@ -36,10 +36,15 @@ class ConsoleHandler(logging.Handler):
 def show_log() -> None:
     """Print the log messages of this package on the console; for programs, not for libraries."""
     logger = logging.getLogger("mlm_dist")
-    if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
+    if not is_log_shown():
         logger.addHandler(ConsoleHandler())
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def is_log_shown() -> bool:
+    """Whether `show_log` was called: this process is a program of this package, which may show progress bars."""
+    return any(isinstance(handler, ConsoleHandler) for handler in logging.getLogger("mlm_dist").handlers)
 
 
 def text_of(renderable: RenderableType) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Generic, TypeVar, cast
 
+from mlm_dist.errors import ConfigError, reason
+
 T = TypeVar("T")
 
 
@@ -30,10 +32,9 @@ class Registry(Generic[T]):
         self._entries: dict[str, Any] = dict(entries)
 
     @cached_property
-    def _registered(self) -> dict[str, Any]:
+    def _registered(self) -> dict[str, importlib.metadata.EntryPoint]:
         """{name: entry point} of other packages; a name of this package cannot be replaced."""
-        found = importlib.metadata.entry_points(group=self.group)
-        return {point.name: point for point in sorted(found, key=lambda point: point.name)}
+        return {point.name: point for point in entry_points(self.group)}
 
     def add(self, name: str, entry: T | str) -> None:
         """Register an object, or "module:attribute", in this process."""
@@ -51,11 +52,28 @@ class Registry(Generic[T]):
 
         Raises:
             KeyError: There is no such name.
+            ConfigError: Another package registers it, and it cannot be imported.
         """
-        entry = self._entries[name] if name in self._entries else self._registered[name]
+        if name not in self._entries:
+            self._entries[name] = _load(self._registered[name])
+        entry = self._entries[name]
         if isinstance(entry, str):
             module, _, attribute = entry.partition(":")
             entry = self._entries[name] = getattr(importlib.import_module(module), attribute)
-        elif isinstance(entry, importlib.metadata.EntryPoint):
-            entry = self._entries[name] = entry.load()
         return cast(T, entry)
+
+
+def entry_points(group: str) -> list[importlib.metadata.EntryPoint]:
+    """The entry points that installed packages declare in a group, by name."""
+    return sorted(importlib.metadata.entry_points(group=group), key=lambda point: point.name)
+
+
+def _load(point: importlib.metadata.EntryPoint) -> Any:
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        package = point.dist.name if point.dist is not None else point.module
+        raise ConfigError(
+            f"{point.group}: cannot import {point.name} of the package {package} ({reason(error)}); repair or remove "
+            "the package"
+        ) from error

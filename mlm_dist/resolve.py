@@ -7,12 +7,13 @@ depends on the rows, once they are known.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlm_dist import objectives
 from mlm_dist.batches.global_batch import spread
 from mlm_dist.batches.ramp import Ramp
-from mlm_dist.config import Config, Duration, to_dict
+from mlm_dist.config import Config, Duration, ExportConfig, OptimConfig, to_dict
 from mlm_dist.corpus import sources
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
@@ -47,31 +48,32 @@ def resolve(config: Config, launch: Launch) -> Spec:
         ConfigError: Keys contradict each other, the accelerate file, the DeepSpeed JSON or this machine.
         ModelError: The model or the tokenizer does not exist, or they do not fit each other.
     """
+    length = config.rows.max_length
     objectives.check(config.objective)
     optimizers.check_name(config.optim.name)
     trackers.check(config.tracking.trackers)
-    _check_launch(config, launch, spread(config.batch, config.rows.max_length, launch.world_size))
-    _check_sources(config)
+    _check_launch(config.optim, config.model.compile, launch, spread(config.batch, length, launch.world_size))
+    _check_sources({SECOND_SOURCE: config.validation.second_source, REPLAY_SOURCE: config.corpus.replay_source})
     upload.check(config.export.push_to_hub)
 
     model = dataclasses.replace(config.model, from_scratch=starts_from_scratch(config.model))
     corpus = corpus_spec(config)
     tokenizer = corpus.tokenizer
     named = None if tokenizer.path is None else loading.load(tokenizer.path, tokenizer.key)
-    found = architecture(config.model, config.rows.max_length, named)
+    found = architecture(config.model, length, named)
     if named is None:
         found.vocab_size = config.model.overrides.get("vocab_size", tokenizer.train_vocab_size)
     shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu")
     settings = memory.Settings(
-        config.rows.max_length,
+        length,
         predicted=config.masking.highest_probability if config.model.masked_head else 1.0,
         optimizer=config.optim.name,
         freeze_embeddings=config.model.freeze_embeddings,
     )
     most_rows = memory.most_rows(settings, shape, launch)
-    batch = spread(config.batch, config.rows.max_length, launch.world_size, most_rows)
-    _check_launch(config, launch, batch)  # with the micro-batch that the memory allows
-    is_best = _exports_best(config)
+    batch = spread(config.batch, length, launch.world_size, most_rows)
+    _check_launch(config.optim, config.model.compile, launch, batch)  # with the micro-batch that the memory allows
+    is_best = _exports_best(config.export, config.validation.patience)
     return Spec(
         output_dir=Path(config.output_dir).expanduser(),
         seed=config.seed,
@@ -88,7 +90,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         shape=shape,
         memory=memory.estimate(settings, shape, launch, batch.micro_size),
         batch=batch,
-        optim=_optim(config, model.from_scratch, found.hidden_size),
+        optim=_optim(config.optim, model.from_scratch, found.hidden_size),
         length=Length(),
         validation=ValidationSpec(config.validation.every, config.validation.patience),
         checkpoint=CheckpointSpec(
@@ -166,8 +168,7 @@ def corpus_spec(config: Config) -> CorpusSpec:
     )
 
 
-def _optim(config: Config, from_scratch: bool, hidden_size: int) -> OptimSpec:
-    optim = config.optim
+def _optim(optim: OptimConfig, from_scratch: bool, hidden_size: int) -> OptimSpec:
     return OptimSpec(
         name=optim.name,
         lr=default_lr(from_scratch, hidden_size) if optim.lr is None else optim.lr,
@@ -182,24 +183,20 @@ def _optim(config: Config, from_scratch: bool, hidden_size: int) -> OptimSpec:
     )
 
 
-def _exports_best(config: Config) -> bool:
+def _exports_best(export: ExportConfig, patience: int | None) -> bool:
     """Whether the checkpoint with the lowest validation loss is kept and exported."""
-    if config.export.checkpoint is None:
-        return config.validation.patience is not None
-    return config.export.checkpoint == "best"
+    if export.checkpoint is None:
+        return patience is not None
+    return export.checkpoint == "best"
 
 
-def _check_launch(config: Config, launch: Launch, batch: BatchSpec) -> None:
-    run = conflicts.RunSettings(batch, config.optim.name, config.optim.max_grad_norm, config.model.compile)
-    conflicts.check(run, launch)
+def _check_launch(optim: OptimConfig, compile_: str, launch: Launch, batch: BatchSpec) -> None:
+    conflicts.check(conflicts.RunSettings(batch, optim.name, optim.max_grad_norm, compile_), launch)
 
 
-def _check_sources(config: Config) -> None:
-    """Refuse a second source that does not exist and cannot be fetched."""
-    for key, name in (
-        (SECOND_SOURCE, config.validation.second_source),
-        (REPLAY_SOURCE, config.corpus.replay_source),
-    ):
+def _check_sources(names: Mapping[str, str | None]) -> None:
+    """Refuse a second source, by its key, that does not exist and cannot be fetched."""
+    for key, name in names.items():
         if name is not None:
             try:
                 sources.recognize(name, key)

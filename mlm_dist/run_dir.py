@@ -82,6 +82,8 @@ class RunDir:
     def claim(cls, spec: Spec) -> Iterator[RunDir]:
         """Make the directory, check it, and keep other runs out of it inside; called on every rank.
 
+        A directory that is new and stays empty is removed again.
+
         Rank 0 does the work; the ranks meet through files in the cache, so no process group is needed.
 
         Raises:
@@ -98,6 +100,8 @@ class RunDir:
             yield run_dir
 
     def _claim(self, claimed: contextlib.ExitStack, num_parameters: int, num_kept: int) -> None:
+        if not self.path.exists():
+            claimed.callback(self._remove_if_empty)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".writable-{os.getpid()}"
@@ -114,6 +118,11 @@ class RunDir:
                 f"output_dir: another run is writing to {self.path}; wait for it or choose another folder"
             ) from None
         self._check_disk(num_parameters, num_kept)
+
+    def _remove_if_empty(self) -> None:
+        with contextlib.suppress(OSError):
+            if {path.name for path in self.path.iterdir()} <= {".lock"}:
+                shutil.rmtree(self.path)
 
     def _check_disk(self, num_parameters: int, num_kept: int) -> None:
         needed = disk_needed(num_parameters, num_kept)

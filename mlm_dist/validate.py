@@ -88,7 +88,7 @@ def run(config: Config) -> dict[str, Any]:
     if config.validation.probe and launch.world_size > 1:
         raise ConfigError("validation.probe needs one process; start it as python mlm_dist/validate.py")
     run_dir = RunDir(spec.output_dir)
-    evaluated = _evaluated(config, run_dir)
+    evaluated = _evaluated(config.validation.model, config.model, run_dir)
     corpora = load_or_prepare(spec)
     corpus = corpora.main
     validation_set = ValidationSet(corpus, corpora.second)
@@ -170,13 +170,19 @@ def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4f}"
 
 
-def _evaluated(config: Config, run_dir: RunDir) -> Evaluated:
-    """The model that `validation.model` names."""
-    match config.validation.model:
+def _evaluated(name: str, start: ModelConfig, run_dir: RunDir) -> Evaluated:
+    """The model that `validation.model` names.
+
+    Args:
+        name: The value of the key.
+        start: The model before training.
+        run_dir: The run directory.
+    """
+    match name:
         case "start":
-            return Evaluated(config.model, None, is_start=True)
+            return Evaluated(start, None, is_start=True)
         case "checkpoint":
-            return Evaluated(config.model, find.require_newest(run_dir.checkpoints), is_start=True)
+            return Evaluated(start, find.require_newest(run_dir.checkpoints), is_start=True)
         case "model":
             folder = run_dir.model
             if not (folder / "config.json").is_file():
@@ -187,14 +193,14 @@ def _evaluated(config: Config, run_dir: RunDir) -> Evaluated:
         case named:
             folder = Path(named).expanduser()
             if format.is_name(folder.name) and folder.is_dir():
-                return Evaluated(config.model, find.named(named, "validation.model"), is_start=True)
+                return Evaluated(start, find.named(named, "validation.model"), is_start=True)
             if not (folder / "config.json").is_file():
                 raise ModelError(
                     f"validation.model: {named} is neither model, checkpoint nor start, nor the folder of a checkpoint "
                     "or a model; for a model of the Hub write --validation.model start --model.name_or_path NAME"
                 )
-    padded = {name: value for name, value in config.model.overrides.items() if name == "vocab_size"}
-    model = ModelConfig(name_or_path=str(folder), overrides=padded, masked_head=config.model.masked_head)
+    padded = {name: value for name, value in start.overrides.items() if name == "vocab_size"}
+    model = ModelConfig(name_or_path=str(folder), overrides=padded, masked_head=start.masked_head)
     return Evaluated(model, None, is_start=False)
 
 

@@ -2,16 +2,62 @@
 
 from __future__ import annotations
 
-import json
+import ast
+import logging
 import os
+import re
 import shutil
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import launching
 import pytest
 from filelock import FileLock
 from making import made_up_prose, made_up_text
+
+MODULES, LAUNCHERS = {"launching", "subprocess"}, {"accelerate", "python", "run", "Popen"}  # they start programs
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start programs, themselves or through a function or fixture of their file."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        starters = starting_programs(item.path)
+        if (
+            item.function.__name__ in starters
+            or not starters.isdisjoint(item.fixturenames)
+            or {"installed", "runs"} & set(item.fixturenames)
+        ):
+            item.add_marker(pytest.mark.launch)
+
+
+@cache
+def starting_programs(file: Path) -> frozenset[str]:
+    """The functions, classes and fixtures of a file that start programs."""
+    uses: dict[str, set[str]] = {}
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            uses[node.name] = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+            uses[node.name] |= {name.arg for name in ast.walk(node) if isinstance(name, ast.arg)}
+            called = (part for part in ast.walk(node) if isinstance(part, ast.Attribute) and part.attr in LAUNCHERS)
+            if any(isinstance(part.value, ast.Name) and part.value.id in MODULES for part in called):
+                uses[node.name].add("a program")
+    found = {"a program"}
+    while more := {name for name, used in uses.items() if used & found} - found:
+        found |= more
+    return frozenset(found)
+
+
+@pytest.fixture(autouse=True)
+def logger_as_before() -> Iterator[None]:
+    """Undo what a job does to the package's logger."""
+    logger = logging.getLogger("mlm_dist")
+    handlers, level, propagate = [*logger.handlers], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,8 +74,7 @@ def prepared_cache(tmp_path_factory: pytest.TempPathFactory, one_core: None) -> 
     """A corpus cache that all workers share, with the tiny corpus in it."""
     base = tmp_path_factory.getbasetemp()
     cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "corpus-cache"
-    ended = launching.python("prepare.py", f"--corpus.cache_dir={cache}", *launching.TINY)
-    assert ended.returncode == 0, ended.output
+    launching.here("prepare", f"--corpus.cache_dir={cache}", *launching.TINY)
     return cache
 
 
@@ -59,6 +104,46 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+class Runs:
+    """Runs of 20 steps on the tiny corpus with checkpoints at steps 10 and 20; each is made once and never changed."""
+
+    FLAGS = (
+        *("--optim.duration=20 steps", "--batch.global_size=16", "--logging.every=1", "--validation.every=10"),
+        *("--checkpoint.every=10", "--model.overrides={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}"),
+        *launching.TINY,
+    )
+
+    def __init__(self, folder: Path, cache_dir: Path) -> None:
+        self._folder = folder
+        self.flags = (f"--corpus.cache_dir={cache_dir}", *self.FLAGS)
+
+    def __call__(self, topology: str, *more: str, precision: str = "no") -> Path:
+        """The directory of a run on one process (`one`), or on two of another topology."""
+        run = self._folder / re.sub(r"[^\w=.-]+", "_", "-".join((topology, precision, *more)))
+        with FileLock(f"{run}.lock"):
+            if not (run / "stdout.txt").exists():
+                shutil.rmtree(run, ignore_errors=True)
+                flags = (f"--output_dir={run}", *self.flags, *more)
+                if (topology, precision) == ("one", "no"):
+                    ended = launching.python("train.py", *flags)
+                else:
+                    processes = () if topology == "one" else ("--num_processes=2",)
+                    launch = (f"--mixed_precision={precision}", *processes)
+                    file = "cpu" if topology == "one" else topology
+                    ended = launching.accelerate(file, "train.py", *flags, launch=launch)
+                assert ended.returncode == 0, ended.output
+                (run / "stdout.txt").write_text(ended.stdout, "utf-8")
+        return run
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Runs:
+    """Runs that all tests and workers share."""
+    folder = prepared_cache.parent / "runs"
+    folder.mkdir(exist_ok=True)
+    return Runs(folder, prepared_cache)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder of 30 made-up documents of different lengths, in two subfolders and three formats."""
@@ -86,7 +171,7 @@ def prose(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(prose: Path, one_core: None) -> Path:
-    """The directory of a finished run on that prose, with checkpoints after 6 and 12 updates; all workers share it."""
+    """The directory of a finished run on that prose, with checkpoints at steps 6 and 12; all workers share it."""
     run = prose.parent / "finished"
     with FileLock(f"{run}.lock"):
         if not (run / "report.html").exists():
@@ -114,7 +199,5 @@ def small(tmp_path_factory: pytest.TempPathFactory, one_core: None) -> tuple[Pat
     for i in range(24):
         (cache / "documents" / f"{i:02d}.md").write_text(made_up_text(i, 150 + 10 * i), "utf-8")
     source = f"--corpus.source={cache / 'documents'}"
-    ended = launching.python("prepare.py", source, f"--corpus.cache_dir={cache}", *launching.TINY)
-    assert ended.returncode == 0, ended.output
-    manifest = json.loads(next(cache.glob("*/manifest.json")).read_text("utf-8"))
-    return cache, manifest["rows"]["train"]
+    prepared = launching.here("prepare", source, f"--corpus.cache_dir={cache}", *launching.TINY).result
+    return cache, len(prepared.rows("train"))

@@ -1,22 +1,31 @@
-"""Really launching jobs, as a user would."""
+"""Launch jobs as a user would, or run them in this process, which saves seconds of imports."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import json
+import logging
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+from mlm_dist.config import parse, parse_of_run
 
 ROOT = Path(__file__).resolve().parent.parent
 # A small corpus, quickly tokenized; every test that trains uses it, so that it is prepared once.
 # What the export proves by loading the model in a process of its own has its own tests.
 TINY = ("--tokenizer.train_vocab_size=1000", "--rows.max_length=64", "--export.verify=false")
-# A run of a few updates on a folder of documents, with a checkpoint half way.
+# A run of a few steps on a folder of documents, with a checkpoint half way.
 SHORT = (
     *("--corpus.validation_fraction=0.2", "--optim.duration=12 steps"),
     *("--logging.every=2", "--validation.every=6", "--checkpoint.every=6", *TINY),
@@ -100,6 +109,47 @@ def accelerate(topology: str, script: str, *arguments: str, launch: tuple[str, .
     )
 
 
+@dataclass(frozen=True)
+class Done:
+    """A job that was done in this process.
+
+    Args:
+        result: What it returned.
+        log: Its log messages.
+    """
+
+    result: Any
+    log: str
+
+
+def here(job: str, *arguments: str, of_a_run: bool = False, **changes: str) -> Done:
+    """Run a job in this process, with changes to the environment.
+
+    Raises:
+        UserError: The job raised it.
+    """
+    config = (parse_of_run if of_a_run else parse)(list(arguments), prog=f"{job}.py")
+    with mock.patch.dict(os.environ, changes), logged() as log:
+        result = importlib.import_module(f"mlm_dist.{job}").run(config)
+    return Done(result, log.getvalue())
+
+
+@contextlib.contextmanager
+def logged() -> Iterator[io.StringIO]:
+    """What the package logs inside; warnings of libraries are ignored there."""
+    logger, log = logging.getLogger("mlm_dist"), io.StringIO()
+    handler, level = logging.StreamHandler(log), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield log
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 def copy_of_package(place: Path) -> Path:
     """Copy what is needed to install the package, so that building it leaves nothing in this checkout."""
     for name in ("mlm_dist", "configs"):
@@ -110,13 +160,12 @@ def copy_of_package(place: Path) -> Path:
 
 
 def finish(run_directory: Path, documents: Path) -> Path:
-    """A run of a few updates on a folder of documents, to its end; the cache is beside the folder."""
-    ended = python(
-        "train.py",
+    """A run of a few steps on a folder of documents, to its end; the cache is beside the folder."""
+    here(
+        "train",
         *(f"--corpus.source={documents}", f"--corpus.cache_dir={documents.parent / 'prose-cache'}"),
         *(f"--output_dir={run_directory}", *SHORT),
     )
-    assert ended.returncode == 0, ended.output
     return run_directory
 
 

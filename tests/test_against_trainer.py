@@ -1,4 +1,4 @@
-"""Training as transformers.Trainer does it, where both are set up alike: the notebook's recipe, at another size."""
+"""Training gives the losses of transformers.Trainer with the same settings: the notebook's recipe at another size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_DROPOUT = '--model.overrides={"hidden_dropout_prob": 0.0, "attention_probs_dr
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> tuple[str, ...]:
-    """What both need: the rows, weights to begin with that nothing has trained, dropout on, and the recipe."""
+    """Flags for both: the rows, random initial weights, dropout on, and the recipe."""
     from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
     start = tmp_path_factory.mktemp("start")
@@ -38,13 +38,13 @@ def flags(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> tup
 
 
 def ours(run: Path, *flags: str) -> dict[str, list[float]]:
-    """The losses of every update, and the held-out losses of `train.py`."""
+    """The losses of every step, and the validation losses, of `train.py`."""
     ended = launching.python("train.py", *flags, f"--output_dir={run}", "--logging.every=1")
     assert ended.returncode == 0, ended.output
-    train, held_out = (launching.metrics(run, kind) for kind in ("train", "validation"))
+    train, validation = (launching.metrics(run, kind) for kind in ("train", "validation"))
     return {
         "losses": [line["loss"] for line in train],
-        "held_out_losses": [line["loss"] for line in held_out if line["step"]],
+        "validation_losses": [line["loss"] for line in validation if line["step"]],
     }
 
 
@@ -57,19 +57,19 @@ def theirs(out: Path, seeds: str, *flags: str) -> Any:
 
 @pytest.mark.slow
 def test_the_same_batches_give_the_same_curve(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    """Four micro-batches an update, weighted by what each predicts, and Trainer with all rows at once; no dropout."""
+    """Four micro-batches per step, weighted by their tokens, and Trainer with all rows at once; no dropout."""
     flags += (NO_DROPOUT, "--optim.duration=60 steps", "--validation.every=20")
     found = ours(tmp_path / "run", *flags, "--batch.micro_size=4")
     (expected,) = theirs(tmp_path / "theirs.json", "ours", *flags)
-    assert len(expected["losses"]) == 60 and len(expected["held_out_losses"]) == 3
+    assert len(expected["losses"]) == 60 and len(expected["validation_losses"]) == 3
     assert found["losses"] == pytest.approx(expected["losses"], abs=1e-5)
-    assert found["held_out_losses"] == pytest.approx(expected["held_out_losses"], abs=1e-5)
-    assert found["held_out_losses"][-1] < found["losses"][0] - 0.5, "nothing was learned"
+    assert found["validation_losses"] == pytest.approx(expected["validation_losses"], abs=1e-5)
+    assert found["validation_losses"][-1] < found["losses"][0] - 0.5, "nothing was learned"
 
 
 @pytest.mark.slow
 def test_curves_agree_within_the_noise_of_seeds(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    """With dropout on, and with order and masks of their own: means over three seeds of each.
+    """With dropout on, and each with its own order and masks: means over three seeds of each.
 
     The noise is how much Trainer's seeds differ, on average along the curve; a mean of three has 1 / sqrt(3) of it, and
     the difference of two such means sqrt(2 / 3).
@@ -77,11 +77,11 @@ def test_curves_agree_within_the_noise_of_seeds(tmp_path: Path, flags: tuple[str
     flags += (f"--optim.duration={STEPS} steps", f"--validation.every={EVERY}")
     mine = [ours(tmp_path / str(seed), *flags, f"--seed={seed}") for seed in SEEDS]
     other = theirs(tmp_path / "theirs.json", ",".join(map(str, SEEDS)), *flags)
-    for curve, sharpness in (("losses", 0.05), ("held_out_losses", 0.01)):
+    for curve, sharpness in (("losses", 0.05), ("validation_losses", 0.01)):
         found, expected = (
             np.array([np.reshape(run[curve], (STEPS // EVERY, -1)).mean(1) for run in runs]) for runs in (mine, other)
-        )  # [seeds, chunks of EVERY updates]
+        )  # [seeds, chunks of EVERY steps]
         noise = np.sqrt(expected.var(0, ddof=1).mean() * 2 / len(SEEDS))
-        assert noise < sharpness, "too much of it to see a difference"
+        assert noise < sharpness, "too noisy to see a difference"
         assert np.abs(found.mean(0) - expected.mean(0)).max() < SIGMAS * noise, curve
         assert expected[:, 0].mean() - expected[:, -1].mean() > 2 * SIGMAS * noise, "nothing was learned"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +16,19 @@ import torch
 from safetensors import safe_open
 
 from mlm_dist.batches import shapes
-from mlm_dist.batches.loader import MicroBatch, assemble
+from mlm_dist.batches.global_batch import spread
 from mlm_dist.batches.masking import Masker
+from mlm_dist.batches.micro_batch import MicroBatch, Samples, assemble
 from mlm_dist.batches.shapes import VARYING, Shapes
-from mlm_dist.config import MaskingConfig
+from mlm_dist.checkpoint.state import TrainState
+from mlm_dist.config import BatchConfig, MaskingConfig
+from mlm_dist.engine.launch import Launch
+from mlm_dist.engine.start import start
 from mlm_dist.model.compilation import CompileStats, compile_forward
 from mlm_dist.model.layers import encoder_layers
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.training.metrics import Metrics
+from mlm_dist.training.step import StepResult
 
 ROWS, LENGTH, VOCABULARY, STEPS = 8, 32, 200, 10
 DROPOUT = '--model.overrides={"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}'
@@ -58,7 +64,7 @@ MASKER = Masker(MaskingConfig(), 1, 4, (0, 1, 2, 3, 4), VOCABULARY)
 def batch(step: int, rows: SomeRows, filled_to: Shapes) -> MicroBatch:
     samples = np.arange(step * ROWS, (step + 1) * ROWS) % len(rows)
     keys = np.arange(ROWS).astype(np.uint64) + np.uint64(step * 1000)
-    return assemble(rows, MASKER, np.full(ROWS, step), samples, ROWS, keys, filled_to=filled_to)
+    return assemble(rows, MASKER, Samples(np.full(ROWS, step), samples, keys), ROWS, filled_to)
 
 
 def model_of(*, packed: bool = False) -> MaskedLanguageModel:
@@ -76,7 +82,7 @@ def train(
 ) -> tuple[list[float], list[int], MaskedLanguageModel]:
     """Losses of some steps and of an evaluation after them, the number of graphs after each step, and the model."""
     rows = SomeRows(packed=packed)
-    filled_to = VARYING if how == "none" else shapes.fixed(MASKER.config, rows, ROWS)
+    filled_to = VARYING if how == "none" else shapes.fixed(MASKER, rows, ROWS)
     core = model_of(packed=packed)
     compiled = compile_forward(core, how)
     compiled.pause(pause)
@@ -84,7 +90,7 @@ def train(
     losses, graphs = [], []
     for step in range(STEPS):
         micro = batch(step, rows, filled_to)
-        loss = core(*micro.inputs).loss_sum / micro.num_masked
+        loss = core(*micro.inputs).loss_sum / micro.num_predicted
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -120,7 +126,7 @@ def fresh() -> Iterator[None]:
 def test_nothing_is_compiled_twice_and_losses_stay_the_same(how: str, packed: bool, fresh: None) -> None:
     """With dropout masks per row, the masked head, packed rows, and a varying number of predicted tokens."""
     rows = SomeRows(packed=packed)
-    assert len({batch(step, rows, VARYING).num_masked for step in range(STEPS)}) > 3
+    assert len({batch(step, rows, VARYING).num_predicted for step in range(STEPS)}) > 3
     expected, _, plain = train("none", packed=packed)
     pauses: list[float] = []
 
@@ -147,7 +153,7 @@ def test_encoder_layers() -> None:
 
 def test_fixed_shapes_fit_practically_all_micro_batches() -> None:
     rows = SomeRows(packed=True)
-    fixed = shapes.fixed(MASKER.config, rows, ROWS)
+    fixed = shapes.fixed(MASKER, rows, ROWS)
     found = [batch(step, rows, fixed) for step in range(60)]
     assert {micro.positions.shape for micro in found} == {(fixed.predicted,)}
     assert fixed.predicted == 96, "a mean of 38, five deviations of 6, and up to a multiple of 32"
@@ -159,17 +165,17 @@ def test_fixed_shapes_fit_practically_all_micro_batches() -> None:
 def test_packed_rows_of_one_chunk_each_keep_the_shape() -> None:
     """Otherwise a micro-batch of such rows would have a mask and need another graph."""
     rows = SomeRows(packed=True)
-    fixed = shapes.fixed(MASKER.config, rows, 2)
-    micro = assemble(rows, MASKER, np.zeros(2, np.int64), np.array([0, 3]), 2, filled_to=fixed)
+    fixed = shapes.fixed(MASKER, rows, 2)
+    micro = assemble(rows, MASKER, Samples(np.zeros(2, np.int64), np.array([0, 3])), 2, fixed)
     assert micro.cu_seq_lens is not None and micro.attention_mask is None
 
 
 def test_too_many_predicted_tokens_use_the_next_shape() -> None:
     rows = SomeRows()
     loose, tight = batch(3, rows, VARYING), batch(3, rows, Shapes(predicted=32))
-    assert loose.num_masked > 32
-    assert tight.positions[: loose.num_masked].tolist() == loose.positions[: loose.num_masked].tolist()
-    assert len(tight.positions) % 32 == 0 and int((tight.labels >= 0).sum()) == loose.num_masked
+    assert loose.num_predicted > 32
+    assert tight.positions[: loose.num_predicted].tolist() == loose.positions[: loose.num_predicted].tolist()
+    assert len(tight.positions) % 32 == 0 and int((tight.labels >= 0).sum()) == loose.num_predicted
     large = Shapes(predicted=1024)
     assert [large.num_predicted(count) for count in (1, 1024, 1025, 1152, 1153)] == [1024, 1024, 1152, 1152, 1280]
     assert [VARYING.num_predicted(count) for count in (0, 1, 32, 33)] == [32, 32, 32, 64]
@@ -183,7 +189,7 @@ def test_fixed_shapes_fit_the_largest_micro_batch_of_a_run(probability: float) -
         def take(self, indices: np.ndarray) -> np.ndarray:
             return np.zeros((len(indices), 512), np.int32)
 
-    room = shapes.fixed(MaskingConfig(probability=probability), Many(), 8).predicted
+    room = shapes.fixed(dataclasses.replace(MASKER, config=MaskingConfig(probability=probability)), Many(), 8).predicted
     assert counts.max() <= room < counts.mean() * 1.2 + 96
 
 
@@ -203,18 +209,19 @@ def test_each_compilation_is_logged_once(caplog: pytest.LogCaptureFixture) -> No
 
 def test_pauses_may_be_nested(tmp_path: Path) -> None:
     """The clock pauses during validation, and again during compilation within it."""
-    from accelerate import Accelerator
-
-    metrics = Metrics(Accelerator(cpu=True), tmp_path / "metrics.jsonl")
-    before = metrics._seconds
-    with metrics.paused():
-        time.sleep(0.2)
+    with start(Launch.read({}), spread(BatchConfig(), LENGTH, 1), 1.0) as engine:
+        metrics = Metrics(engine, tmp_path / "metrics.jsonl", TrainState.new(engine.device))
         with metrics.paused():
             time.sleep(0.2)
-        time.sleep(0.2)
-    assert metrics._seconds - before < 0.15, "time within a pause was counted"
-    assert time.perf_counter() - metrics._since < 0.15
-    metrics.end()
+            with metrics.paused():
+                time.sleep(0.2)
+            time.sleep(0.2)
+        one, tokens = torch.ones(1), torch.tensor(1000)
+        result = StepResult(one, one, tokens, torch.tensor(1.0), *[torch.tensor(0)] * 3)
+        state = TrainState.new(engine.device).after(8, tokens, torch.tensor(0))
+        line = metrics.train_line(state, result, ("masked_lm",), 1e-3, {})
+        metrics.end()
+    assert 1000 / line["tokens_per_second"] < 0.15, "time within a pause was counted"
 
 
 def launch(run: Path, cache: Path, topology: str, *arguments: str) -> Any:

@@ -21,7 +21,7 @@ from launching import ROOT
 from making import run_git
 from pathspec import GitIgnoreSpec
 
-from mlm_dist import cli
+from mlm_dist import cli, launcher
 from mlm_dist.config import keys, parse
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -140,6 +140,7 @@ COMMANDS = {
     "make test": SUITE,
     "JOBS=8 make test": SUITE,
     "make test-all": SUITE,
+    "make test-unit": SUITE,
     "make check": SUITE,
     ".venv/bin/pre-commit install": Tried(),
     "make bench": LONG,
@@ -195,10 +196,11 @@ def test_command_is_parsed(command: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
             ended = launching.run(["make", "-n", *targets])
             assert ended.returncode == 0, ended.output
         case ["mlm-dist", job, *flags] if job in cli.JOBS:
-            own, for_job, for_launcher = cli._sorted(flags)
-            parsed_by_job(for_job)
-            if "topology" in own:
-                parsed_by_launcher([*for_launcher, "--config_file", str(cli._file(own["topology"])), "train.py"])
+            split = cli.split_flags(flags)
+            parsed_by_job(split.for_job)
+            if split.topology is not None:
+                file = str(launcher.accelerate_file(split.topology))
+                parsed_by_launcher([*split.for_launcher, "--config_file", file, "train.py"])
         case ["mlm-dist", *flags]:
             with pytest.raises(SystemExit, match="0"):
                 cli.parser().parse_args(flags)

@@ -1,4 +1,4 @@
-"""The same run on any topology: every one is really launched, and compared with one process."""
+"""A run has the same losses on any topology: each is launched, and compared with one process."""
 
 from __future__ import annotations
 
@@ -7,75 +7,50 @@ from typing import Any
 
 import launching
 import pytest
+from conftest import Runs
 
-ACCUMULATED = ("--batch.micro_size", "4")
+ACCUMULATED = ("--batch.micro_size=4",)
 TOPOLOGIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "one process, 4 micro-batches": ("cpu", ACCUMULATED),
+    "one process, 4 micro-batches": ("one", ACCUMULATED),
     "two processes": ("cpu_2", ()),
     "zero1": ("zero1", ACCUMULATED),
     "zero2": ("zero2", ACCUMULATED),
     "zero3": ("zero3", ACCUMULATED),
     "zero3_offload": ("zero3_offload", ACCUMULATED),
 }
-FAST_IN_BF16 = ("two processes", "zero2")
+QUICK = {("no", "two processes"), ("no", "zero2")}
 PRECISIONS = {"no": (1e-4, 1e-3), "bf16": (3e-2, 3e-2)}  # {precision: (loss, relative gradient norm)} may differ by
 
 
-def launch(folder: Path, prepared_cache: Path, topology: str, precision: str, *arguments: str) -> Any:
-    """20 updates of a tiny model with a global batch of 16."""
-    processes = () if topology == "cpu" else ("--num_processes=2",)
-    ended = launching.accelerate(
-        topology,
-        "train.py",
-        f"--corpus.cache_dir={prepared_cache}",
-        f"--output_dir={folder}",
-        *(
-            "--optim.duration",
-            "20 steps",
-            "--batch.global_size",
-            "16",
-            "--logging.every",
-            "1",
-            "--validation.every",
-            "10",
-        ),
-        *launching.TINY,
-        *arguments,
-        launch=(f"--mixed_precision={precision}", *processes),
-    )
-    assert ended.returncode == 0, ended.output
-    return launching.metrics(folder, "train"), launching.metrics(folder, "validation")
-
-
-@pytest.fixture(scope="module")
-def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Any:
-    """(precision, train lines, validation lines) of one process."""
-    folder = tmp_path_factory.mktemp("reference")
-    return request.param, *launch(folder, prepared_cache, "cpu", request.param)
+def lines(run: Path) -> tuple[Any, Any]:
+    """The train lines and the validation lines of a run."""
+    return launching.metrics(run, "train"), launching.metrics(run, "validation")
 
 
 @pytest.mark.parametrize(
-    ("reference", "name"),
+    ("precision", "name"),
     [
-        pytest.param(precision, name, marks=() if precision == "no" or name in FAST_IN_BF16 else pytest.mark.slow)
+        pytest.param(precision, name, marks=() if (precision, name) in QUICK else pytest.mark.slow)
         for precision in PRECISIONS
         for name in TOPOLOGIES
     ],
-    indirect=["reference"],
 )
-def test_topology_follows_one_process(name: str, reference: Any, tmp_path: Path, prepared_cache: Path) -> None:
-    precision, *expected = reference
+def test_topology_follows_one_process(precision: str, name: str, runs: Runs) -> None:
     topology, arguments = TOPOLOGIES[name]
-    check_same(precision, launch(tmp_path / "run", prepared_cache, topology, precision, *arguments), expected)
+    expected = lines(runs("one", precision=precision))
+    check_same(precision, lines(runs(topology, *arguments, precision=precision)), expected)
+
+
+def test_accumulation_follows_one_micro_batch(runs: Runs, tmp_path: Path) -> None:
+    launching.here("train", *runs.flags, *ACCUMULATED, f"--output_dir={tmp_path / 'run'}")
+    check_same("no", lines(tmp_path / "run"), lines(runs("one")))
 
 
 @pytest.mark.slow
-def test_packed_rows_follow_one_process(tmp_path: Path, prepared_cache: Path) -> None:
+def test_packed_rows_follow_one_process(runs: Runs) -> None:
     """Micro-batches differ in size, so that rows meet others with and without several chunks."""
     arguments = ("--rows.mode=pack", "--rows.max_length=128")
-    expected = launch(tmp_path / "one", prepared_cache, "cpu", "no", *arguments)
-    found = launch(tmp_path / "two", prepared_cache, "zero2", "no", *arguments, "--batch.micro_size=2")
-    check_same("no", found, expected)
+    check_same("no", lines(runs("zero2", *arguments, "--batch.micro_size=2")), lines(runs("one", *arguments)))
 
 
 # Muon computes in bfloat16, which enlarges differences in the last bit.
@@ -98,29 +73,29 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...], float]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
-def test_ways_to_optimize_follow_one_process(name: str, tmp_path: Path, prepared_cache: Path) -> None:
+def test_optimizer_options_follow_one_process(name: str, runs: Runs) -> None:
     topology, arguments, tolerance = OPTIONS[name]
-    expected, _ = launch(tmp_path / "one", prepared_cache, "cpu", "no", *arguments)
-    found, _ = launch(tmp_path / "two", prepared_cache, topology, "no", *arguments, "--batch.micro_size=4")
+    expected, _ = lines(runs("one", *arguments))
+    found, _ = lines(runs(topology, *arguments, "--batch.micro_size=4"))
     assert [line["learning_rate"] for line in found] == [line["learning_rate"] for line in expected]
-    losses, wanted = ([line["loss"] for line in lines] for lines in (found, expected))
+    losses, wanted = ([line["loss"] for line in each] for each in (found, expected))
     assert losses[:2] == pytest.approx(wanted[:2], abs=1e-5)
     assert losses == pytest.approx(wanted, abs=tolerance)
     assert losses[-1] < losses[0]
 
 
-def check_same(precision: str, ours_of_both: Any, theirs_of_both: Any) -> None:
+def check_same(precision: str, ours: Any, theirs: Any) -> None:
     """Compare (train lines, validation lines) of two runs."""
-    (found, found_validation), (expected, expected_validation) = ours_of_both, theirs_of_both
+    (found, found_validation), (expected, expected_validation) = ours, theirs
     loss_tolerance, norm_tolerance = PRECISIONS[precision]
     assert len(found) == len(expected) == 20
-    for ours, theirs in zip(found, expected, strict=True):
+    for line, other in zip(found, expected, strict=True):
         for exact in ("step", "learning_rate", "samples", "tokens", "masked_tokens", "skipped_steps"):
-            assert ours[exact] == theirs[exact], exact
-        assert ours["loss"] == pytest.approx(theirs["loss"], abs=loss_tolerance)
-        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=norm_tolerance)
-    for ours, theirs in zip(found_validation, expected_validation, strict=True):
-        assert ours["masked_tokens"] == theirs["masked_tokens"]
-        assert ours["loss"] == pytest.approx(theirs["loss"], abs=loss_tolerance)
+            assert line[exact] == other[exact], exact
+        assert line["loss"] == pytest.approx(other["loss"], abs=loss_tolerance)
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=norm_tolerance)
+    for line, other in zip(found_validation, expected_validation, strict=True):
+        assert line["masked_tokens"] == other["masked_tokens"]
+        assert line["loss"] == pytest.approx(other["loss"], abs=loss_tolerance)
     assert found[-1]["loss"] < found[0]["loss"]
-    assert any(line["grad_norm"] > 1.0 for line in found), "clipping was never at work"
+    assert any(line["grad_norm"] > 1.0 for line in found), "no gradient was clipped"

@@ -22,12 +22,14 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 
 from mlm_dist import export, trained_model
 from mlm_dist.config import Config, parse, parse_of_run, to_yaml
+from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
 from mlm_dist.hf_model import reload_check, upload
 from mlm_dist.hf_model.model_card import CardContent, model_card, validation_table
 from mlm_dist.hf_model.write import with_parameters, write_model
 from mlm_dist.pages.record import Record
 from mlm_dist.redaction import config_without_credentials
+from mlm_dist.resolve import resolve
 
 SECRET = "hf_verysecretindeed"
 
@@ -53,7 +55,7 @@ def test_training_exports_its_last_checkpoint(run: Path) -> None:
 @pytest.mark.parametrize(("dtype", "short"), [("bfloat16", "BF16"), ("float16", "F16")])
 def test_job_exports_in_the_given_dtype(dtype: str, short: str, copy: Path) -> None:
     shutil.rmtree(copy / "model")
-    export.main(config_of(copy, f"--export.dtype={dtype}", f"--export.verify={dtype == 'bfloat16'}"))
+    export.run(config_of(copy, f"--export.dtype={dtype}", f"--export.verify={dtype == 'bfloat16'}"))
     assert dtypes(copy / "model") == {short}
     model = AutoModelForMaskedLM.from_pretrained(copy / "model")
     assert str(model.dtype) == f"torch.{dtype}"
@@ -67,7 +69,7 @@ def test_job_exports_in_the_given_dtype(dtype: str, short: str, copy: Path) -> N
 def test_named_checkpoint_is_exported(copy: Path) -> None:
     point = copy / "checkpoints" / "step-00000006"
     address = "https://me:secret@example.org/docs.git"  # not fetched, because the corpus is in the cache
-    export.main(config_of(copy, f"--export.checkpoint={point}", f"--corpus.source={address}"))
+    export.run(config_of(copy, f"--export.checkpoint={point}", f"--corpus.source={address}"))
     assert "source: https://example.org/docs.git" in (copy / "model" / "README.md").read_text("utf-8")
     model = AutoModelForMaskedLM.from_pretrained(copy / "model")
     assert torch.equal(model.get_input_embeddings().weight, load_file(point / "model.safetensors")[EMBEDDINGS])
@@ -80,23 +82,23 @@ EMBEDDINGS = "model.bert.embeddings.word_embeddings.weight"
 
 
 def test_errors_name_the_checkpoint_or_the_corpus(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CheckpointError, match=r"export\.checkpoint: nowhere is not a checkpoint"):
-        export.main(config_of(copy, "--export.checkpoint=nowhere"))
+    with pytest.raises(CheckpointError, match=r"export\.checkpoint: nowhere is no checkpoint"):
+        export.run(config_of(copy, "--export.checkpoint=nowhere"))
     weights = copy / "checkpoints" / "step-00000006" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     with pytest.raises(CheckpointError, match="is damaged"):
-        export.main(config_of(copy, f"--export.checkpoint={weights.parent}"))
+        export.run(config_of(copy, f"--export.checkpoint={weights.parent}"))
     with pytest.raises(CheckpointError, match=r"was trained on corpus .* restore the cache or the documents"):
-        export.main(config_of(copy, f"--corpus.cache_dir={copy / 'cache'}", "--corpus.min_chars=300"))
+        export.run(config_of(copy, f"--corpus.cache_dir={copy / 'cache'}", "--corpus.min_chars=300"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="the export job needs one process"):
-        export.main(config_of(copy))
+        export.run(config_of(copy))
 
 
 def test_model_that_fails_the_reload_check_replaces_no_other(copy: Path) -> None:
     """A weight beyond the range of float16 becomes infinite when it is written."""
     point = copy / "checkpoints" / "step-00000012"
-    model, corpus, _ = trained_model.load_checkpoint(config_of(copy), point)
+    model, corpus, _ = trained_model.load_checkpoint(resolve(config_of(copy), Launch.read()), point)
     with torch.no_grad():
         model.get_input_embeddings().weight[3, 0] = 1e6
     before = (copy / "model" / "model.safetensors").read_bytes()
@@ -185,7 +187,7 @@ def test_best_checkpoint_is_exported_by_the_job(copy: Path) -> None:
     shutil.rmtree(copy / "model")
     losses = {line["step"]: line["loss"] for line in launching.metrics(copy, "validation")}
     best = copy / "checkpoints" / f"step-{min((6, 12), key=losses.__getitem__):08d}"
-    export.main(config_of(copy, "--export.checkpoint=best"))
+    export.run(config_of(copy, "--export.checkpoint=best"))
     model = AutoModelForMaskedLM.from_pretrained(copy / "model")
     assert torch.equal(model.get_input_embeddings().weight, load_file(best / "model.safetensors")[EMBEDDINGS])
 
@@ -322,4 +324,4 @@ def test_upload_without_a_login_is_refused_before_any_work(
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
     with pytest.raises(ConfigError, match=r"export\.push_to_hub: not logged in to the Hugging Face Hub"):
-        export.main(config_of(run, "--export.push_to_hub=me/model", "--export.checkpoint=nowhere"))
+        export.run(config_of(run, "--export.push_to_hub=me/model", "--export.checkpoint=nowhere"))

@@ -15,8 +15,8 @@ import yaml
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 from launching import ROOT
 
-from mlm_dist.cli import topologies
 from mlm_dist.config import parse
+from mlm_dist.engine.topologies import TOPOLOGIES
 
 SCRIPTS = sorted(path for path in (ROOT / "launch").iterdir() if path.suffix in {".sh", ".sbatch"})
 Start = Callable[[int, str], tuple[list[str], dict[str, Any]]]  # node rank, port: command, environment
@@ -42,7 +42,8 @@ def test_local_trains_here(tmp_path: Path, prepared_cache: Path) -> None:
         TOPOLOGY="cpu_2",
     )
     assert ended.returncode == 0, ended.output
-    assert "2 processes on cpu, DDP" in ended.stdout
+    (start,) = launching.metrics(tmp_path / "run", "start")
+    assert (start["world_size"], start["device"], start["sharding"]) == (2, "cpu", "ddp")
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
 
 
@@ -53,7 +54,7 @@ def test_unknown_topology_is_named(tmp_path: Path) -> None:
 
 
 def short(cache: Path, run: Path) -> list[str]:
-    """The flags of a run of four updates."""
+    """The flags of a run of four steps."""
     return [
         *(f"--corpus.cache_dir={cache}", f"--output_dir={run}"),
         *("--optim.duration=4 steps", "--logging.every=1", *launching.TINY),
@@ -86,8 +87,8 @@ def by_kubeflow(rank: int, port: str) -> tuple[list[str], dict[str, Any]]:
 @pytest.mark.parametrize(
     ("start", "topology", "sharding"),
     [
-        pytest.param(by_hand, "cpu_2", "DDP", id="by hand, DDP"),
-        pytest.param(by_kubeflow, "zero2", "ZeRO-2", id="by Kubeflow, ZeRO-2"),
+        pytest.param(by_hand, "cpu_2", "ddp", id="by hand, DDP"),
+        pytest.param(by_kubeflow, "zero2", "zero2", id="by Kubeflow, ZeRO-2"),
     ],
 )
 def test_two_nodes_train_as_one_process_does(
@@ -111,8 +112,10 @@ def test_two_nodes_train_as_one_process_does(
     for thread in threads:
         thread.join()
     assert [results[rank].returncode for rank in range(2)] == [0, 0], results[0].output + results[1].output
-    assert f"2 processes on cpu, {sharding}, precision fp32" in results[0].stdout
-    assert "2 processes on cpu" not in results[1].stdout, "the second has not joined the first"
+    (line,) = launching.metrics(tmp_path / "run", "start")
+    assert (line["world_size"], line["sharding"], line["precision"]) == (2, sharding, "fp32")
+    assert "world size" in results[0].stdout
+    assert "world size" not in results[1].stdout, "the second node has not joined the first"
     found = [line["loss"] for line in launching.metrics(tmp_path / "run", "train")]
     assert found == pytest.approx(losses, abs=1e-4)
 
@@ -140,7 +143,7 @@ def test_kubernetes_job_fits_the_image() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
     assert f"USER {pod['securityContext']['fsGroup']}:" in dockerfile
     assert f"VOLUME {container['volumeMounts'][0]['mountPath']}" in dockerfile
-    assert {name["name"]: name["value"] for name in trainer["env"]}["TOPOLOGY"] in topologies()
+    assert {name["name"]: name["value"] for name in trainer["env"]}["TOPOLOGY"] in TOPOLOGIES
     assert parse(trainer["args"]).output_dir.startswith("runs/")
 
 

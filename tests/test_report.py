@@ -20,6 +20,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 from mlm_dist import report
 from mlm_dist.config import Config, parse_of_run
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError
 from mlm_dist.evaluation.cloze import ClozeExample, choose_examples
 from mlm_dist.evaluation.fill_mask import Prediction, predict
@@ -29,6 +30,8 @@ from mlm_dist.pages.page import Content, page
 from mlm_dist.pages.record import Record, read_record
 from mlm_dist.pages.run_facts import run_facts
 from mlm_dist.pages.starting_point import StartingPoint
+from mlm_dist.resolve import resolve
+from mlm_dist.run_dir import RunDir
 
 EMPTY = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source"}
 OPTIONAL_END = {"path", "circle"}  # self-closing in SVG
@@ -129,10 +132,10 @@ def test_resumed_run_keeps_its_starting_point(copy: Path) -> None:
     corpus = PreparedCorpus(Path(config.corpus.cache_dir) / lines(copy)[0]["corpus"])
     model = build(config, architecture(config, corpus.tokenizer))
     kept = (copy / "report.json").read_text("utf-8")
-    report.record_start(copy, None, corpus)  # without a model, because none is needed
+    report.before_training(RunDir(copy), None, corpus)  # without a model, because none is needed
     assert (copy / "report.json").read_text("utf-8") == kept
     (copy / "report.json").unlink()
-    report.record_start(copy, model, corpus)
+    report.before_training(RunDir(copy), model, corpus)
     assert json.loads((copy / "report.json").read_text("utf-8"))["examples"] == json.loads(kept)["examples"]
 
 
@@ -159,7 +162,7 @@ def test_running_run_shows_its_newest_checkpoint(copy: Path) -> None:
     write_lines(copy, [line for line in lines(copy) if line["kind"] != "end" and line.get("step", 0) <= 8])
     shutil.rmtree(copy / "model")
     shutil.rmtree(copy / "checkpoints" / "step-00000012")
-    report.main(config_of(copy))
+    report.run(config_of(copy))
     text = words_of((copy / "report.html").read_text("utf-8"))
     assert "at step 8 of 12, running or interrupted" in text
     assert "Before training Step 6" in text
@@ -167,29 +170,30 @@ def test_running_run_shows_its_newest_checkpoint(copy: Path) -> None:
 
 def test_job_needs_a_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"output_dir: .* has no metrics\.jsonl"):
-        report.main(parse_of_run(["--output_dir", str(tmp_path)], prog="report.py"))
+        report.run(parse_of_run(["--output_dir", str(tmp_path)], prog="report.py"))
 
 
 def test_failures_are_logged_and_do_not_end_the_run(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
-    config = config_of(copy)
+    run_dir, spec = RunDir(copy), resolve(config_of(copy), Launch.read())
     (copy / "report.json").write_text("{", "utf-8")
-    report.write_after_training(config)
+    report.after_training(run_dir, spec)
     assert "report.html: report.json cannot be read" in caplog.text
     assert "report.json cannot be read" in (copy / "report.html").read_text("utf-8")
     (copy / "metrics.jsonl").unlink()
-    report.write_after_training(config)
+    report.after_training(run_dir, spec)
     assert "the report is not written (output_dir:" in caplog.text
     (copy / "report.json").unlink()
-    report.record_start(copy, None, PreparedCorpus(copy / "nowhere"))
+    report.before_training(RunDir(copy), None, PreparedCorpus(copy / "nowhere"))
     assert "the predictions of the starting model are not recorded (FileNotFoundError" in caplog.text
     assert {record.levelname for record in caplog.records if record.name == report.__name__} == {"WARNING"}
 
 
 def test_report_json_with_other_content_is_named(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run_dir, spec = RunDir(copy), resolve(config_of(copy), Launch.read())
     for content in ('{"corpus": {}}', '{"corpus": {}, "examples": [{"text": 1}], "before": []}', "[]"):
         (copy / "report.json").write_text(content, "utf-8")
         caplog.clear()
-        report.write_after_training(config_of(copy))
+        report.after_training(run_dir, spec)
         assert "report.json cannot be read (unexpected content" in caplog.text
 
 
@@ -329,7 +333,7 @@ def test_files_of_the_validate_job_are_read_or_named(copy: Path, caplog: pytest.
     probe = {"model": "m", "step": 9, "tasks": {"half_to_half": {"pairs": 4}}}
     (copy / "probe.json").write_text(json.dumps(probe), "utf-8")
     (copy / "validation.json").write_text("{", "utf-8")
-    report.main(config_of(copy))
+    report.run(config_of(copy))
     html = (copy / "report.html").read_text("utf-8")
     assert "among 4 held-out documents" in html
     assert "validation.json cannot be read" in caplog.text

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: exactly on the same topology, elastically on any other."""
+"""Resuming from a checkpoint: exactly on the same topology, elastically on any other."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import launching
 import pytest
 import torch
+from conftest import Runs
 
 from mlm_dist.checkpoint.find import newest
 
 TOPOLOGIES = {"one": "cpu", "two": "cpu_2", "zero1": "zero1", "zero2": "zero2", "zero3": "zero3"}
-UPDATES, SAVED_AT = 8, 4
+STEPS, SAVED_AT = 8, 4
 DROPOUT = "--model.overrides={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}"
 
 
@@ -36,8 +37,8 @@ def launch(run: Path, cache: Path, topology: str, *arguments: str, precision: st
 
 def final_weights(run: Path) -> bytes:
     """The weights file of the newest checkpoint, which is a good one."""
-    found, passed_over = newest(run / "checkpoints")
-    assert found is not None and not passed_over
+    found, problems = newest(run / "checkpoints")
+    assert found is not None and not problems
     return (found / "model.safetensors").read_bytes()
 
 
@@ -46,7 +47,7 @@ def losses(run: Path) -> list[float]:
 
 
 class Full:
-    """Uninterrupted runs, each made once and only when it is needed."""
+    """Uninterrupted runs, each made once, when it is needed."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder, self.cache = folder, cache
@@ -54,7 +55,7 @@ class Full:
     def __call__(self, topology: str, precision: str = "no", more: tuple[str, ...] = ()) -> Path:
         run = self.folder / f"{topology}-{precision}{''.join(more)}"
         if not run.exists():
-            arguments = (f"--optim.duration={UPDATES} steps", f"--checkpoint.every={SAVED_AT}", *more)
+            arguments = (f"--optim.duration={STEPS} steps", f"--checkpoint.every={SAVED_AT}", *more)
             ended = launch(run, self.cache, topology, *arguments, precision=precision)
             assert ended.returncode == 0, ended.output
         return run
@@ -65,11 +66,11 @@ def full(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Full
     return Full(tmp_path_factory.mktemp("full"), prepared_cache)
 
 
-def go_on(
+def check_resume(
     full: Full,
     tmp_path: Path,
     saved_by: str,
-    continued_by: str,
+    resumed_by: str,
     precision: str = "no",
     more: tuple[str, ...] = (),
     tolerance: float = 1e-5,
@@ -77,26 +78,39 @@ def go_on(
     before = full(saved_by, precision, more)
     run = tmp_path / "run"
     shutil.copytree(before, run)
-    shutil.rmtree(run / "checkpoints" / f"step-{UPDATES:08d}")
-    ended = launch(run, full.cache, continued_by, f"--optim.duration={UPDATES} steps", *more, precision=precision)
+    shutil.rmtree(run / "checkpoints" / f"step-{STEPS:08d}")
+    ended = launch(run, full.cache, resumed_by, f"--optim.duration={STEPS} steps", *more, precision=precision)
     assert ended.returncode == 0, ended.output
-    assert f"going on from {run / 'checkpoints'}/step-{SAVED_AT:08d}" in ended.stdout
-    assert [line["step"] for line in launching.metrics(run, "train")] == list(range(1, UPDATES + 1))
+    assert f"resuming from {run / 'checkpoints'}/step-{SAVED_AT:08d}" in ended.stdout
+    assert [line["step"] for line in launching.metrics(run, "train")] == list(range(1, STEPS + 1))
     assert losses(run) == pytest.approx(losses(before), rel=tolerance if precision == "no" else 3e-2)
     assert launching.metrics(run, "train")[-1]["tokens"] == launching.metrics(before, "train")[-1]["tokens"]
-    if saved_by == continued_by and precision == "no":
-        assert final_weights(run) == final_weights(before), "not the same to the last bit"
+    if saved_by == resumed_by and precision == "no":
+        assert final_weights(run) == final_weights(before), "not equal bit by bit"
 
 
-FAST = {("one", "one"), ("zero3", "one")}
+@pytest.mark.slow
+@pytest.mark.parametrize(("saved_by", "resumed_by"), [(a, b) for a in TOPOLOGIES for b in TOPOLOGIES])
+def test_any_topology_resumes_from_any_other(full: Full, tmp_path: Path, saved_by: str, resumed_by: str) -> None:
+    check_resume(full, tmp_path, saved_by, resumed_by)
 
 
-@pytest.mark.parametrize(
-    ("saved_by", "continued_by"),
-    [pytest.param(a, b, marks=() if (a, b) in FAST else pytest.mark.slow) for a in TOPOLOGIES for b in TOPOLOGIES],
-)
-def test_any_topology_goes_on_from_any_other(full: Full, tmp_path: Path, saved_by: str, continued_by: str) -> None:
-    go_on(full, tmp_path, saved_by, continued_by)
+@pytest.mark.parametrize(("topology", "arguments"), [("one", ()), ("zero2", ("--batch.micro_size=4",))])
+def test_one_process_resumes(topology: str, arguments: tuple[str, ...], runs: Runs, tmp_path: Path) -> None:
+    """From a checkpoint of its own, bit by bit, and from one of two processes under ZeRO-2."""
+    before, run = runs(topology, *arguments), tmp_path / "run"
+    shutil.copytree(before, run)
+    shutil.rmtree(run / "checkpoints" / "step-00000020")
+    done = launching.here("train", *runs.flags, f"--output_dir={run}")
+    assert f"resuming from {run / 'checkpoints'}/step-00000010 at step 10" in done.log
+    assert ("the micro-batch is 16 rows, before it was 4" in done.log) == (topology == "zero2")
+    assert sorted(done.result.losses) == list(range(11, 21))
+    assert [line["step"] for line in launching.metrics(run, "train")] == list(range(1, 21))
+    assert losses(run) == pytest.approx(losses(before), rel=1e-5)
+    assert launching.metrics(run, "train")[-1]["tokens"] == launching.metrics(before, "train")[-1]["tokens"]
+    if topology == "one":
+        assert losses(run) == losses(before)
+        assert final_weights(run) == final_weights(before), "not equal bit by bit"
 
 
 # {option: relative tolerance}; Muon computes in bfloat16, which enlarges differences.
@@ -113,7 +127,7 @@ WHOLE = ("--optim.name=stableadamw", "--optim.name=muon")  # cannot be sharded
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("option", "saved_by", "continued_by"),
+    ("option", "saved_by", "resumed_by"),
     [
         (option, *pair)
         for option in OPTIONS
@@ -123,39 +137,41 @@ WHOLE = ("--optim.name=stableadamw", "--optim.name=muon")  # cannot be sharded
         )
     ],
 )
-def test_ways_to_optimize_survive(full: Full, tmp_path: Path, option: str, saved_by: str, continued_by: str) -> None:
-    go_on(full, tmp_path, saved_by, continued_by, more=(option,), tolerance=OPTIONS[option])
+def test_optimizer_options_survive_a_resume(
+    full: Full, tmp_path: Path, option: str, saved_by: str, resumed_by: str
+) -> None:
+    check_resume(full, tmp_path, saved_by, resumed_by, more=(option,), tolerance=OPTIONS[option])
 
 
 @pytest.mark.slow
 def test_frozen_embeddings_are_not_rounded(full: Full, tmp_path: Path) -> None:
-    """DeepSpeed computes with a table in bf16, and keeps no other; checkpoints hold the one the run began with."""
+    """DeepSpeed computes with a bf16 table and keeps no other; checkpoints hold the table the run began with."""
     from safetensors.torch import load_file
 
     frozen = ("--model.freeze_embeddings=true",)
     tables = []
     for topology, precision in (("one", "no"), ("zero2", "bf16"), ("zero3", "bf16")):
-        point = full(topology, precision, frozen) / "checkpoints" / f"step-{UPDATES:08d}" / "model.safetensors"
+        point = full(topology, precision, frozen) / "checkpoints" / f"step-{STEPS:08d}" / "model.safetensors"
         tables.append(load_file(point)["model.bert.embeddings.word_embeddings.weight"])
     assert torch.equal(tables[0], tables[1])
     assert torch.equal(tables[0], tables[2])
-    go_on(full, tmp_path, "zero3", "zero2", "bf16", frozen)
+    check_resume(full, tmp_path, "zero3", "zero2", "bf16", frozen)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("saved_by", "continued_by"), [("one", "zero2"), ("zero2", "two"), ("zero3", "one")])
-def test_bf16_survives(full: Full, tmp_path: Path, saved_by: str, continued_by: str) -> None:
-    go_on(full, tmp_path, saved_by, continued_by, "bf16")
+@pytest.mark.parametrize(("saved_by", "resumed_by"), [("one", "zero2"), ("zero2", "two"), ("zero3", "one")])
+def test_bf16_survives_a_resume(full: Full, tmp_path: Path, saved_by: str, resumed_by: str) -> None:
+    check_resume(full, tmp_path, saved_by, resumed_by, "bf16")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this CPU has no fp16 arithmetic")
-def test_loss_scale_survives(full: Full, tmp_path: Path) -> None:
+def test_loss_scale_survives_a_resume(full: Full, tmp_path: Path) -> None:
     before = full("zero2", "fp16")
-    go_on(full, tmp_path, "zero2", "zero2", "fp16")
+    check_resume(full, tmp_path, "zero2", "zero2", "fp16")
 
     def scale(run: Path) -> Any:
-        state = run / "checkpoints" / f"step-{UPDATES:08d}" / "state.json"
+        state = run / "checkpoints" / f"step-{STEPS:08d}" / "state.json"
         return json.loads(state.read_text("utf-8"))["loss_scale"]
 
     assert scale(before) is not None
@@ -167,30 +183,27 @@ def test_micro_batch_may_change(full: Full, tmp_path: Path) -> None:
     before = full("one")
     run = tmp_path / "run"
     shutil.copytree(before, run)
-    shutil.rmtree(run / "checkpoints" / f"step-{UPDATES:08d}")
-    ended = launch(run, full.cache, "two", f"--optim.duration={UPDATES} steps", "--batch.micro_size=2")
+    shutil.rmtree(run / "checkpoints" / f"step-{STEPS:08d}")
+    ended = launch(run, full.cache, "two", f"--optim.duration={STEPS} steps", "--batch.micro_size=2")
     assert ended.returncode == 0, ended.output
     assert losses(run) == pytest.approx(losses(before), rel=1e-5)
 
 
-def test_going_on_from_a_named_checkpoint(full: Full, tmp_path: Path) -> None:
-    before = full("one")
-    point = before / "checkpoints" / f"step-{SAVED_AT:08d}"
-    ended = launch(
-        tmp_path / "run", full.cache, "one", f"--optim.duration={UPDATES} steps", f"--checkpoint.resume={point}"
-    )
-    assert ended.returncode == 0, ended.output
-    assert losses(tmp_path / "run") == pytest.approx(losses(before)[SAVED_AT:], rel=1e-6)
+def test_resume_from_a_named_checkpoint(runs: Runs, tmp_path: Path) -> None:
+    before = runs("one")
+    point = before / "checkpoints" / "step-00000010"
+    launching.here("train", *runs.flags, f"--output_dir={tmp_path / 'run'}", f"--checkpoint.resume={point}")
+    assert losses(tmp_path / "run") == pytest.approx(losses(before)[10:], rel=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("topology", ["one", "two", "zero2"])
-def test_killed_around_an_epoch_end_it_ends_bit_equal(topology: str, tmp_path: Path, small: tuple[Path, int]) -> None:
+def test_run_killed_around_an_epoch_end_ends_bit_equal(topology: str, tmp_path: Path, small: tuple[Path, int]) -> None:
     """SIGKILL one before, at and one after an epoch's end, and twice within an epoch, with dropout on."""
     cache, num_rows = small
-    epoch_end = num_rows // 8  # the update in which the first epoch ends
-    updates = epoch_end + 8
-    arguments = ("--optim.duration=1000 epochs", f"--optim.duration={updates} steps", "--checkpoint.every=1", DROPOUT)
+    epoch_end = num_rows // 8  # the step in which the first epoch ends
+    num_steps = epoch_end + 8
+    arguments = (f"--optim.duration={num_steps} steps", "--checkpoint.every=1", DROPOUT)
     source = f"--corpus.source={cache / 'documents'}"
     ended = launch(tmp_path / "whole", cache, topology, source, *arguments)
     assert ended.returncode == 0, ended.output
@@ -200,8 +213,8 @@ def test_killed_around_an_epoch_end_it_ends_bit_equal(topology: str, tmp_path: P
     ended = launch(tmp_path / "killed", cache, topology, source, *arguments)
     assert ended.returncode == 0, ended.output
     lines = launching.metrics(tmp_path / "killed", "train")
-    assert [line["step"] for line in lines] == list(range(1, updates + 1)), "an update was lost or repeated"
-    assert [line["samples"] for line in lines] == [8 * step for step in range(1, updates + 1)]
+    assert [line["step"] for line in lines] == list(range(1, num_steps + 1)), "a step was lost or repeated"
+    assert [line["samples"] for line in lines] == [8 * step for step in range(1, num_steps + 1)]
     assert lines[-1]["tokens"] == launching.metrics(tmp_path / "whole", "train")[-1]["tokens"]
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
     assert final_weights(tmp_path / "killed") == final_weights(tmp_path / "whole")
@@ -210,24 +223,24 @@ def test_killed_around_an_epoch_end_it_ends_bit_equal(topology: str, tmp_path: P
 MASKS = ("--masking.unit=span", "--masking.probability=0.4", "--masking.final_probability=0.1", "--rows.mode=pack")
 
 
-def goes_on_where_it_was(
-    tmp_path: Path, cache: Path, arguments: tuple[str, ...], change: str, named: str, *continued_by: str
+def check_schedule_resumes(
+    tmp_path: Path, cache: Path, arguments: tuple[str, ...], change: str, named: str, *resumed_by: str
 ) -> list[dict[str, Any]]:
-    """A run of one process goes on as it would have, on any topology; a changed flag is refused by the name of a key.
+    """A run of one process resumes exactly on any topology; a changed flag is refused with the name of its key.
 
     Returns:
         The train lines of the run that was not interrupted.
     """
-    arguments = (f"--optim.duration={UPDATES} steps", f"--checkpoint.every={SAVED_AT}", *arguments)
+    arguments = (f"--optim.duration={STEPS} steps", f"--checkpoint.every={SAVED_AT}", *arguments)
     whole, half = tmp_path / "whole", tmp_path / "half"
     ended = launch(whole, cache, "one", *arguments)
     assert ended.returncode == 0, ended.output
     expected: list[dict[str, Any]] = launching.metrics(whole, "train")
     shutil.copytree(whole, half)
-    shutil.rmtree(half / "checkpoints" / f"step-{UPDATES:08d}")
+    shutil.rmtree(half / "checkpoints" / f"step-{STEPS:08d}")
     refused = launch(half, cache, "one", *arguments, change)
     assert refused.returncode != 0 and f"{named}: " in refused.stderr, refused.output
-    for topology in continued_by:
+    for topology in resumed_by:
         run = tmp_path / topology
         shutil.copytree(half, run)
         ended = launch(run, cache, topology, *arguments)
@@ -242,18 +255,18 @@ def goes_on_where_it_was(
 
 
 @pytest.mark.slow
-def test_masks_go_on_where_they_were(tmp_path: Path, prepared_cache: Path) -> None:
+def test_masking_schedule_resumes_exactly(tmp_path: Path, prepared_cache: Path) -> None:
     change = "--masking.unit=token"
-    lines = goes_on_where_it_was(tmp_path, prepared_cache, MASKS, change, "masking.unit", "one", "zero2")
+    lines = check_schedule_resumes(tmp_path, prepared_cache, MASKS, change, "masking.unit", "one", "zero2")
     assert lines[0]["masked_tokens"] > 2 * lines[-1]["masked_tokens"], "the rate does not go from 0.4 to 0.1"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("topology", "back"), [("one", 1), ("one", 0), ("two", 1), ("zero2", 2)])
-def test_going_on_keeps_the_best_and_the_patience(
+def test_resume_keeps_the_best_and_the_patience(
     topology: str, back: int, tmp_path: Path, small: tuple[Path, int]
 ) -> None:
-    """Taken up again where patience is not used up yet, it ends as it did; where it is, nothing is trained any more."""
+    """Resumed before its patience is used up, it ends as it did; resumed after, it trains no more steps."""
     cache, _ = small
     arguments = (f"--corpus.source={cache / 'documents'}", *launching.PATIENT)
     more = ("--checkpoint.every=1", "--checkpoint.keep_last=4")
@@ -268,7 +281,7 @@ def test_going_on_keeps_the_best_and_the_patience(
     shutil.rmtree(run / "model")
     ended = launch(run, cache, topology, *arguments, *more)
     assert ended.returncode == 0, ended.output
-    assert f"going on from {run / 'checkpoints'}/step-{end['step'] - back:08d}" in ended.stdout
+    assert f"resuming from {run / 'checkpoints'}/step-{end['step'] - back:08d}" in ended.stdout
     (again,) = launching.metrics(run, "end")
     names = ("step", "best_step", "best_loss", "stopped_early")
     assert [again[name] for name in names] == [end[name] for name in names]

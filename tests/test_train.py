@@ -1,4 +1,4 @@
-"""The main job from documents to a model, and what it says to wrong input."""
+"""The train job, from documents to a model, and its messages for wrong input."""
 
 from __future__ import annotations
 
@@ -13,43 +13,28 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import Runs
 
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> tuple[Path, str]:
+@pytest.fixture
+def trained(runs: Runs) -> tuple[Path, str]:
     """The directory of a short run on one process, and what it printed."""
-    run = tmp_path_factory.mktemp("trained") / "run"
-    ended = launching.python(
-        "train.py",
-        f"--corpus.cache_dir={prepared_cache}",
-        f"--output_dir={run}",
-        *(
-            "--optim.duration",
-            "30 steps",
-            "--batch.global_size",
-            "8",
-            "--validation.every",
-            "20",
-            "--logging.every",
-            "10",
-        ),
-        *launching.TINY,
-    )
-    assert ended.returncode == 0, ended.output
-    return run, ended.stdout
+    run = runs("one")
+    return run, (run / "stdout.txt").read_text("utf-8")
 
 
 def test_run_directory_explains_itself(trained: tuple[Path, str]) -> None:
     run, printed = trained
     config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
-    assert config["optim"]["steps"] == 30
+    assert config["optim"]["duration"] == "20 steps"
     assert {"start", "train", "validation", "end"} == {
         json.loads(line)["kind"] for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()
     }
-    assert [line["step"] for line in launching.metrics(run, "train")] == [10, 20, 30]
-    assert [line["step"] for line in launching.metrics(run, "validation")] == [0, 20, 30]
+    assert [line["step"] for line in launching.metrics(run, "train")] == list(range(1, 21))
+    assert [line["step"] for line in launching.metrics(run, "validation")] == [0, 10, 20]
     for line in launching.metrics(run, "validation"):
         assert line["perplexity"] == pytest.approx(math.exp(line["loss"]))
         assert 0 <= line["accuracy"] <= 1
@@ -57,7 +42,7 @@ def test_run_directory_explains_itself(trained: tuple[Path, str]) -> None:
     end = launching.metrics(run, "end")[0]
     assert end["loss_after"] < end["loss_before"]
     assert f"{end['unigram_loss']:.4f}" in printed
-    assert "held-out loss" in printed
+    assert "validation loss" in printed
 
 
 def test_tensorboard_holds_the_same_losses(trained: tuple[Path, str]) -> None:
@@ -72,6 +57,7 @@ def test_tensorboard_holds_the_same_losses(trained: tuple[Path, str]) -> None:
     assert [value for _, value in found] == pytest.approx([value for _, value in expected], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_model_answers_in_a_clean_process(trained: tuple[Path, str]) -> None:
     run, _ = trained
     program = (
@@ -96,11 +82,11 @@ def test_unigram_loss_is_that_of_the_same_rows(trained: tuple[Path, str], prepar
     """Counted again without the package's own batches."""
     run, _ = trained
     corpus = PreparedCorpus(prepared_cache / launching.metrics(run, "start")[0]["corpus"])
-    train, held_out = corpus.rows("train"), corpus.rows("validation")
+    train, validation = corpus.rows("train"), corpus.rows("validation")
     special = set(corpus.tokenizer.all_special_ids)
     words = [int(i) for i in train.take(np.arange(len(train))).reshape(-1) if int(i) not in special]
     counts = np.bincount(words, minlength=len(corpus.tokenizer)) + 1.0
-    tokens = [int(i) for i in held_out.take(np.arange(len(held_out))).reshape(-1) if int(i) not in special]
+    tokens = [int(i) for i in validation.take(np.arange(len(validation))).reshape(-1) if int(i) not in special]
     everywhere = -np.log(counts / counts.sum())[tokens].mean()
     # The run's figure is over a seventh of these tokens, so it is near and not equal.
     assert launching.metrics(run, "end")[0]["unigram_loss"] == pytest.approx(everywhere, rel=0.05)
@@ -111,9 +97,9 @@ def test_dense_head_gives_the_same_losses(tmp_path: Path, prepared_cache: Path) 
     losses = []
     for masked_head in ("true", "false"):
         run = tmp_path / masked_head
-        ended = launching.python("train.py", *common, f"--output_dir={run}", f"--model.masked_head={masked_head}")
-        assert ended.returncode == 0, ended.output
-        losses.append([line["loss"] for line in launching.metrics(run, "train")])
+        result = launching.here("train", *common, f"--output_dir={run}", f"--model.masked_head={masked_head}").result
+        losses.append(list(result.losses.values()))
+    assert len(losses[0]) == 5
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
@@ -162,23 +148,41 @@ BAD_INPUT = {
 }
 
 
-@pytest.mark.parametrize("name", list(BAD_INPUT))
-def test_bad_input_is_one_clear_line(name: str, tmp_path: Path, prepared_cache: Path, checkpoints: Path) -> None:
+def bad_input(name: str, run: Path, cache: Path, checkpoints: Path) -> tuple[list[str], str, str]:
+    """The flags of a run with wrong input, the key that the message must name, and its remedy."""
     arguments, key, remedy = BAD_INPUT[name]
     filled = [argument.format(checkpoints=checkpoints) for argument in arguments]
-    run = tmp_path / "run"
-    ended = launching.python("train.py", f"--corpus.cache_dir={prepared_cache}", f"--output_dir={run}", *filled)
+    return [f"--corpus.cache_dir={cache}", f"--output_dir={run}", *filled], key, remedy
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_is_named_with_its_remedy(name: str, tmp_path: Path, prepared_cache: Path, checkpoints: Path) -> None:
+    flags, key, remedy = bad_input(name, tmp_path / "run", prepared_cache, checkpoints)
+    with pytest.raises(UserError) as caught:
+        launching.here("train", *flags)
+    assert key in str(caught.value)
+    assert remedy in str(caught.value)
+    assert not (tmp_path / "run").exists(), "something was written"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "corpus under a batch" else pytest.mark.slow) for name in BAD_INPUT]
+)
+def test_bad_input_is_one_clear_line(name: str, tmp_path: Path, prepared_cache: Path, checkpoints: Path) -> None:
+    flags, key, remedy = bad_input(name, tmp_path / "run", prepared_cache, checkpoints)
+    ended = launching.python("train.py", *flags)
     assert ended.returncode == 2, ended.output
     lines = ended.stderr.strip().splitlines()
     assert len(lines) == 1, ended.stderr
     assert lines[0].startswith("error: ")
     assert key in lines[0]
     assert remedy in lines[0]
-    assert not run.exists(), "something was written"
+    assert not (tmp_path / "run").exists(), "something was written"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topology", ["cpu_2", "zero2"])
-def test_bad_input_on_two_processes_is_said_once(topology: str, tmp_path: Path, prepared_cache: Path) -> None:
+def test_bad_input_on_two_processes_is_reported_once(topology: str, tmp_path: Path, prepared_cache: Path) -> None:
     ended = launching.accelerate(
         topology,
         "train.py",
@@ -193,6 +197,7 @@ def test_bad_input_on_two_processes_is_said_once(topology: str, tmp_path: Path, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_processes_that_train_alone_are_refused() -> None:
     """Two processes were launched, but this one had started alone before anything could connect it."""
     program = (
@@ -200,17 +205,19 @@ def test_processes_that_train_alone_are_refused() -> None:
         "from accelerate import PartialState\n"
         "PartialState(cpu=True)\n"
         "os.environ |= {'WORLD_SIZE': '2', 'RANK': '0'}\n"
-        "from mlm_dist.batching.plan import batch_plan\n"
-        "from mlm_dist.config import parse\n"
-        "from mlm_dist.training import distributed\n"
-        "config = parse([])\n"
-        "distributed.start(config, batch_plan(config, 2))\n"
+        "from mlm_dist.batches.global_batch import spread\n"
+        "from mlm_dist.config import BatchConfig\n"
+        "from mlm_dist.engine.launch import Launch\n"
+        "from mlm_dist.engine.start import start\n"
+        "with start(Launch.read(), spread(BatchConfig(), 128, 2), 1.0):\n"
+        "    pass\n"
     )
     ended = launching.run([sys.executable, "-c", program])
     assert ended.returncode != 0
     assert "2 processes were launched, but each trains alone (1 joined)" in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
 def test_fsdp_without_gpu_is_refused(tmp_path: Path) -> None:
     ended = launching.accelerate("fsdp2", "train.py", f"--output_dir={tmp_path / 'run'}", launch=("--num_processes=2",))
@@ -218,6 +225,7 @@ def test_fsdp_without_gpu_is_refused(tmp_path: Path) -> None:
     assert "needs GPUs" in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
 def test_fp16_without_gpu_is_refused(tmp_path: Path) -> None:
     ended = launching.accelerate("colab", "train.py", f"--output_dir={tmp_path / 'run'}")
@@ -225,6 +233,7 @@ def test_fp16_without_gpu_is_refused(tmp_path: Path) -> None:
     assert "error: mixed_precision: fp16 needs a GPU" in ended.stderr
 
 
+@pytest.mark.slow
 def test_zero_without_deepspeed_says_what_to_install(tmp_path: Path) -> None:
     """DeepSpeed is hidden from the interpreter, as where it was never installed."""
     hide = tmp_path / "sitecustomize.py"
@@ -247,6 +256,7 @@ def test_zero_without_deepspeed_says_what_to_install(tmp_path: Path) -> None:
     assert "pip install 'mlm_dist[deepspeed]'" in ended.stderr
 
 
+@pytest.mark.slow
 def test_help_and_print_config() -> None:
     for flag in ("--help", "--print_config"):
         ended = launching.python("train.py", flag)

@@ -1,15 +1,16 @@
-"""transformers.Trainer with the notebook's recipe, in a process of its own: what the suite holds this project against.
+"""transformers.Trainer with the notebook's recipe, in a process of its own, as a reference for tests.
 
     python tests/trainer_run.py OUT.json SEEDS FLAGS...
 
-FLAGS are those of `train.py`: the rows, the weights to begin with, the batch, the rate and the length are taken from
-them. SEEDS, with commas between them, decide on order, masks and dropout, all of which Trainer makes; where they are
-`ours`, the rows come in the order and with the masks of `train.py`. OUT.json gets, for each seed, the loss of every
-update and the held-out loss of every `validation.every` updates.
+FLAGS are those of `train.py`: they give the rows, initial weights, batch, learning rate and duration. SEEDS, separated
+by commas, are Trainer's seeds for order, masks and dropout; with `ours`, the rows come in the order and with the masks
+of `train.py`. OUT.json gets, for each seed, the loss of every step and the validation loss every `validation.every`
+steps.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import tempfile
@@ -28,62 +29,65 @@ from transformers import (
     default_data_collator,
 )
 
-from mlm_dist.batches.global_batch import BatchPlan
-from mlm_dist.batches.loader import MicroBatch, TrainingBatches, validation_batches
+from mlm_dist.batches.global_batch import spread
+from mlm_dist.batches.loader import Stream, Target, TrainingBatches, validation_batches
 from mlm_dist.batches.masking import Masker
+from mlm_dist.batches.micro_batch import MicroBatch
 from mlm_dist.batches.order import SampleOrder
 from mlm_dist.batches.ramp import Ramp
-from mlm_dist.config import Config, parse
+from mlm_dist.config import Config, Duration, parse
+from mlm_dist.corpus.pipeline import prepare
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
-from mlm_dist.evaluation.validation import held_out_masks
-from mlm_dist.prepare import prepare
+from mlm_dist.objectives.masked_lm import MaskedLM
+from mlm_dist.resolve import corpus_spec
 
 
 class InOrder(Trainer):  # type: ignore[misc]
-    """A Trainer that takes its rows as they come."""
+    """A Trainer that takes its rows in their order."""
 
     def _get_train_sampler(self, *_: Any) -> torch.utils.data.Sampler[int]:
         assert self.train_dataset is not None
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
 
-class Notes(TrainerCallback):  # type: ignore[misc]
-    """Takes note of the losses."""
+class Losses(TrainerCallback):  # type: ignore[misc]
+    """Keeps the losses."""
 
-    def __init__(self, held_out: Sequence[MicroBatch], every: int | None) -> None:
-        self._held_out, self._every = held_out, every
+    def __init__(self, validation: Sequence[MicroBatch], every: int | None) -> None:
+        self._validation, self._every = validation, every
         self.losses: list[float] = []
-        self.held_out_losses: list[float] = []
+        self.validation_losses: list[float] = []
 
     def on_log(self, arguments: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **_: Any) -> None:
         if "loss" in logs:
             self.losses.append(logs["loss"])
             if self._every is not None and state.global_step % self._every == 0:
-                self.held_out_losses.append(held_out_loss(model, self._held_out))
+                self.validation_losses.append(validation_loss(model, self._validation))
 
 
 @torch.no_grad()
-def held_out_loss(model: Any, batches: Sequence[MicroBatch]) -> float:
-    """By all logits of the plain model."""
+def validation_loss(model: Any, batches: Sequence[MicroBatch]) -> float:
+    """The validation loss, by all logits of the plain model."""
     model.eval()
     loss_sum = torch.zeros(())
     for batch in batches:
         scores = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits.flatten(0, 1)
         loss_sum += F.cross_entropy(scores[batch.positions], batch.labels, reduction="sum")
     model.train()
-    return float(loss_sum) / sum(batch.num_masked for batch in batches)
+    return float(loss_sum) / sum(batch.num_predicted for batch in batches)
 
 
 def examples(config: Config, corpus: PreparedCorpus, masker: Masker, steps: int) -> list[dict[str, torch.Tensor]]:
-    """The rows that `train.py` takes, one update after the other, masked."""
+    """The rows of `train.py`, masked, step by step."""
     size = config.batch.global_size
     rows = corpus.rows("train")
-    stream = BatchPlan(size, size, 1, 1), Ramp(config), SampleOrder(len(rows), config.seed), steps * size
-    batches = TrainingBatches(rows, masker, *stream, rank=0)
+    batch = spread(dataclasses.replace(config.batch, micro_size=size), config.rows.max_length, 1)
+    stream, ramp = Stream(rows, SampleOrder(len(rows), config.seed), steps * size), Ramp(batch, config.rows.max_length)
+    batches = TrainingBatches(stream, masker, batch, ramp, Target())
     found = []
     for step in range(steps):
-        (micro,) = batches.window(step)
+        (micro,) = batches[step]
         labels = torch.full_like(micro.input_ids, -100).flatten()
         labels[micro.positions] = micro.labels
         mask = torch.ones_like(micro.input_ids) if micro.attention_mask is None else micro.attention_mask
@@ -108,14 +112,14 @@ def rows(corpus: PreparedCorpus) -> Any:
 
 def trained(config: Config, corpus: PreparedCorpus, seed: str) -> dict[str, list[float]]:
     """The losses of one run."""
-    steps, size = config.optim.steps, config.batch.global_size
-    assert steps is not None and config.optim.lr is not None
+    steps, size = int(Duration.parse(config.optim.duration).value), config.batch.global_size
+    assert config.optim.lr is not None
     special = loading.special_tokens(corpus.tokenizer)
     masker = Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer))
-    fixed = list(validation_batches(corpus.rows("validation"), held_out_masks(masker), size, 1, 0))
-    notes = Notes(fixed, config.validation.every)
+    corruption = MaskedLM(masker).validation_corruption
+    kept = Losses(list(validation_batches(corpus.rows("validation"), corruption, size)), config.validation.every)
     with tempfile.TemporaryDirectory() as folder:
-        # All else is Trainer's default, as in the notebook.
+        # All else is the default of Trainer, as in the notebook.
         arguments = TrainingArguments(
             output_dir=folder,
             max_steps=steps,
@@ -134,14 +138,14 @@ def trained(config: Config, corpus: PreparedCorpus, seed: str) -> dict[str, list
         else:
             kind, table = Trainer, rows(corpus)
             collator = DataCollatorForLanguageModeling(corpus.tokenizer, mlm_probability=config.masking.probability)
-        kind(model, arguments, data_collator=collator, train_dataset=table, callbacks=[notes]).train()
-    return {"losses": notes.losses, "held_out_losses": notes.held_out_losses}
+        kind(model, arguments, data_collator=collator, train_dataset=table, callbacks=[kept]).train()
+    return {"losses": kept.losses, "validation_losses": kept.validation_losses}
 
 
 def main(out: str, seeds: str, *flags: str) -> None:
     """Train with every seed."""
     config = parse(list(flags))
-    corpus = prepare(config)
+    corpus = prepare(corpus_spec(config))
     Path(out).write_text(json.dumps([trained(config, corpus, seed) for seed in seeds.split(",")]), "utf-8")
 
 

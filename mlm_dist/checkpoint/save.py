@@ -85,10 +85,14 @@ class Checkpoints:
         Raises:
             CheckpointError: It could not be published; on every rank.
         """
+        self.wait()
+        self._agree(engine, self._failure, self.last_step)
+
+    def wait(self) -> None:
+        """Wait for the thread of the last save, whether it succeeds or not; not collective."""
         if self._publishing is not None:
             self._publishing.join()
             self._publishing = None
-        self._agree(engine, self._failure, self.last_step)
 
     def _agree(self, engine: Engine, failure: BaseException | None, step: int) -> None:
         if not float(engine.sum(torch.tensor(float(failure is not None), device=engine.device))):

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlm_dist.config.value_types import fits, type_hints, type_name
 from mlm_dist.errors import ConfigError
 
 
@@ -20,8 +21,12 @@ class Section:
     SECTION: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
+        hints = type_hints(self.__class__)
         for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
+            value: Any = getattr(self, item.name)
+            kind = hints[item.name]
+            if not fits(value, kind):
+                raise ConfigError(f"{self.key(item.name)}: expected {type_name(kind)}, got {value}")
             numbers = value if isinstance(value, tuple) else (value,)
             if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
                 raise ConfigError(f"{self.key(item.name)}: must be a finite number, got {value}")

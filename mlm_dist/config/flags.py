@@ -10,17 +10,25 @@ import re
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from mlm_dist.config.checks import Section
 from mlm_dist.config.tree import Config, keys
+from mlm_dist.config.value_types import type_name
 from mlm_dist.errors import ConfigError
+from mlm_dist.registry import entry_points
 
 # Keys of earlier versions, and how they are written now.
 _REPLACED = {
     "optim.epochs": "optim.duration: '{} epochs'",
     "optim.steps": "optim.duration: '{} steps'",
     "optim.hours": "optim.duration: '{} hours'",
+}
+# Keys whose values other packages can register, and the groups of their entry points.
+_REGISTERED = {
+    "objective": "mlm_dist.objectives",
+    "corpus.source": "mlm_dist.sources",
+    "optim.name": "mlm_dist.optimizers",
 }
 
 
@@ -39,6 +47,8 @@ def parse(argv: Sequence[str] | None = None, *, prog: str = "train.py", descript
     parser = _parser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of these keys; flags win over it.")
     arguments = _files_first(_bare_lists(list(sys.argv[1:] if argv is None else argv)))
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        _name_registered(parser)
     return Config(**_sections(parser, lambda: parser.parse_args(arguments)))
 
 
@@ -49,8 +59,20 @@ def from_dicts(values: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: As `parse`.
     """
     given = {name: dataclasses.asdict(value) if isinstance(value, Section) else value for name, value in values.items()}
+    for name in {key.split(".")[0] for key in keys() if "." in key} & given.keys():
+        if not isinstance(given[name], Mapping):
+            raise ConfigError(f"{name}: expected a dict of its keys, got {given[name]}")
     parser = _parser()
     return _sections(parser, lambda: parser.parse_object(given))
+
+
+def _name_registered(parser: Any) -> None:
+    """Let --help name what other packages register."""
+    for action in parser._actions:
+        group = _REGISTERED.get(action.dest)
+        names = ", ".join(point.name for point in entry_points(group)) if group is not None else ""
+        if names:
+            action.help += f" Other packages register: {names}."
 
 
 def _parser(**about: Any) -> Any:
@@ -139,7 +161,7 @@ def _explain(message: str) -> str:
     if wrong and wrong[1] in keys():
         given = re.search(r"(?:Got value|Given value): (.*)", message)
         kind = keys()[wrong[1]]
-        return f"{wrong[1]}: expected {_type_name(kind)}, got {given[1] if given else 'something else'}"
+        return f"{wrong[1]}: expected {type_name(kind)}, got {given[1] if given else 'something else'}"
     plain = " ".join(message.split())
     for theirs, ours in (('Parser key "config": ', "--config: "), ("Problems parsing config: ", "--config: ")):
         plain = plain.replace(theirs, ours)
@@ -160,15 +182,3 @@ def _nearest(key: str) -> str:
         close = [name for name in known if name.rsplit(".", 1)[-1] == leaf]
         close = close or difflib.get_close_matches(leaf, known, n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else "--help lists all keys"
-
-
-def _type_name(kind: Any) -> str:
-    if typing.get_origin(kind) is Literal:
-        return "one of " + ", ".join(typing.get_args(kind))
-    if isinstance(kind, type) and not typing.get_args(kind):
-        return kind.__name__
-    return (
-        " or ".join("null" if part is type(None) else _type_name(part) for part in typing.get_args(kind))
-        if (type(None) in typing.get_args(kind))
-        else str(kind)
-    )

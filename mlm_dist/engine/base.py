@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from torch import nn
+from torch.distributed.distributed_c10d import _abort_process_group
 
 from mlm_dist.engine import trackers
 from mlm_dist.engine.launch import Launch
@@ -137,14 +139,20 @@ class AccelerateEngine:
         """See `Engine`."""
         trackers.start(self._accelerator, config, run_name, folder)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         """See `Engine`."""
         # In this order: a process group whose last user is the model's gradient reducer can hang.
         self.model, self._optimizer = self._accelerator.free_memory(self.model, self._optimizer)
         self._module = nn.Identity()
+        if failed and dist.is_initialized() and dist.get_backend() == "nccl":
+            _abort_process_group()  # NCCL would wait for ranks that may be elsewhere
         self._accelerator.end_training()
-        AcceleratorState._reset_state()
-        GradientState._reset_state()
+
+
+def reset() -> None:
+    """Let another engine start in this process, with another device, precision or sharding."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 def library_versions() -> dict[str, str]:

@@ -168,6 +168,10 @@ class Engine(Protocol):
         """Start the experiment trackers; on rank 0."""
         ...
 
-    def close(self) -> None:
-        """Release the model, finish the trackers, and let another engine start in this process."""
+    def close(self, *, failed: bool = False) -> None:
+        """Release the model, finish the trackers and leave the other ranks.
+
+        Args:
+            failed: Whether this rank leaves because of an exception, so that other ranks may not.
+        """
         ...

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, ProjectConfiguration
@@ -14,6 +16,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
 from mlm_dist.engine import trackers
+from mlm_dist.engine.base import reset
 from mlm_dist.engine.cpu import cpu_settings
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.protocol import Engine
@@ -21,6 +24,8 @@ from mlm_dist.errors import ConfigError
 from mlm_dist.spec import BatchSpec, Spec
 
 logger = logging.getLogger(__name__)
+
+_STARTS = itertools.count()  # of engines in this process; every rank starts the same ones
 
 
 def start_engine(spec: Spec) -> contextlib.AbstractContextManager[Engine]:
@@ -35,7 +40,8 @@ def start(
 ) -> Iterator[Engine]:
     """Join the processes of this launch, on the device and in the precision that the accelerate file names.
 
-    Inside, the environment may be changed by the libraries; after it, the environment is what it was.
+    Inside, libraries may change the environment. After it, also after an exception, the engine is closed and the
+    environment is what it was, so that another run can follow in this process.
 
     Args:
         launch: The launch.
@@ -50,6 +56,7 @@ def start(
     environment = dict(os.environ)
     with contextlib.ExitStack() as stack:
         stack.callback(_restore_environment, environment)
+        stack.callback(reset)
         if launch.device.kind == "cpu":
             stack.enter_context(cpu_settings())
         if (
@@ -65,13 +72,13 @@ def start(
         # Accumulation follows from the batch: accelerate must not take it from an environment variable.
         os.environ.pop("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", None)
         engine = _engine(launch, batch, max_grad_norm, folder, log_with)
+        stack.push(lambda kind, *_: engine.close(failed=kind is not None))
         if engine.world_size != launch.world_size:
             raise ConfigError(
                 f"{launch.world_size} processes were launched, but each trains alone ({engine.world_size} joined); "
                 "check distributed_type and use_cpu in the accelerate file"
             )
         yield engine
-        engine.close()
 
 
 def _engine(
@@ -115,18 +122,19 @@ def _restore_environment(environment: dict[str, str]) -> None:
 
 
 def _rendezvous() -> str | None:
-    """How the processes find each other: as the launcher says, but never through what was left before a restart.
+    """How the processes find each other: as the launcher says, but never through what an earlier engine left.
 
-    A launcher that restarts lost processes may keep its store, with the addresses of processes that are gone.
+    The launcher's store keeps the addresses of processes that were lost before a restart, and of earlier runs of the
+    same processes.
     """
-    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if restarts == "0":
+    restarts, earlier = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), next(_STARTS)
+    if restarts == "0" and not earlier:
         return None
 
     def meet(url: str, **given: Any) -> Iterator[tuple[Store, int, int]]:
         store, rank, world_size = next(rendezvous("env://", **given))
-        yield PrefixStore(f"restart_{restarts}", store), rank, world_size
+        yield PrefixStore(urlsplit(url).netloc, store), rank, world_size
 
     with contextlib.suppress(RuntimeError):  # it is registered already, by an earlier run of this process
-        register_rendezvous_handler("restarted", meet)  # type: ignore[no-untyped-call]
-    return "restarted://"
+        register_rendezvous_handler("again", meet)  # type: ignore[no-untyped-call]
+    return f"again://restart-{restarts}-{earlier}"

@@ -44,8 +44,6 @@ def attend(
     *,
     dropout: float = 0.0,
     scaling: float | None = None,
-    sliding_window: int | None = None,
-    cu_seq_lens_q: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Scaled dot-product attention (Vaswani et al., 2017).
@@ -58,13 +56,14 @@ def attend(
         attention_mask: Which tokens attend to each other; unused by the variable-length kernel.
         dropout: Dropout probability of the attention probabilities.
         scaling: Factor of the scores; by default 1 / sqrt(size).
-        sliding_window: Number of tokens to either side that a token attends to, itself included.
-        cu_seq_lens_q: [chunks + 1] first position of each chunk in the flattened rows; None if rows are not packed.
-        kwargs: Further arguments of transformers' attention functions.
+        kwargs: Further arguments of transformers' attention functions. Used are `sliding_window`, the number of tokens
+            to either side that a token attends to, itself included; and for packed rows `cu_seq_lens_q`, [chunks + 1],
+            the first position of each chunk in the flattened rows.
 
     Returns:
         [rows, length, heads, size], and no attention probabilities.
     """
+    sliding_window, cu_seq_lens_q = kwargs.pop("sliding_window", None), kwargs.pop("cu_seq_lens_q", None)
     if torch.is_autocast_enabled(query.device.type):  # rotary positions leave queries and keys in fp32
         working = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(working), key.to(working), value.to(working)

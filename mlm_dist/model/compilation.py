@@ -34,6 +34,7 @@ class CompileStats:
         self._began = 0.0
         self._pause: Callable[[], AbstractContextManager[None]] | None = None
         self._paused: AbstractContextManager[None] | None = None
+        self._handler: Any = None
         if enabled:
             from torch._dynamo import callback, utils
 
@@ -41,6 +42,7 @@ class CompileStats:
             self._num_graphs = lambda: utils.counters["stats"]["unique_graphs"] - before
             callback.on_compile_start(self._start)
             callback.on_compile_end(self._end)
+            self._handler = callback.callback_handler
 
     @property
     def num_graphs(self) -> int:
@@ -50,6 +52,13 @@ class CompileStats:
     def pause(self, pause: Callable[[], AbstractContextManager[None]]) -> None:
         """Enter such a context around every compilation from now on."""
         self._pause = pause
+
+    def close(self) -> None:
+        """Observe no compilation any more."""
+        if self._handler is not None:
+            self._handler.remove_start_callback(self._start)
+            self._handler.remove_end_callback(self._end)
+            self._handler = None
 
     def log(self) -> None:
         """Log the graphs compiled since the last call, if there are any."""

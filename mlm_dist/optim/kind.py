@@ -29,7 +29,7 @@ class StateLayout:
 
 @dataclass(frozen=True)
 class OptimizerKind:
-    """A kind of optimizer: an entry of the registry `optimizers.OPTIMIZERS`.
+    """A kind of optimizer: an entry of the registry `optim.OPTIMIZERS`.
 
     Args:
         make: Makes the optimizer from parameter groups and the spec. Weight decay must be decoupled.

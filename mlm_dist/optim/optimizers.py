@@ -9,20 +9,22 @@ import torch
 
 from mlm_dist.errors import ConfigError
 from mlm_dist.model.masked_lm import MaskedLanguageModel
+from mlm_dist.optim import OPTIMIZERS
 from mlm_dist.optim.combined import CombinedOptimizer
-from mlm_dist.optim.kind import OptimizerKind, StateLayout
+from mlm_dist.optim.kind import StateLayout
 from mlm_dist.optim.parameter_groups import parameter_groups
-from mlm_dist.registry import Registry
 from mlm_dist.spec import OptimSpec
 
-OPTIMIZERS: Registry[OptimizerKind] = Registry(
-    "mlm_dist.optimizers",
-    {
-        "adamw": "mlm_dist.optim.adamw:ADAMW",
-        "stableadamw": "mlm_dist.optim.stableadamw:STABLEADAMW",
-        "muon": "mlm_dist.optim.muon:MUON",
-    },
-)
+__all__ = [
+    "OPTIMIZERS",
+    "build_optimizer",
+    "check_name",
+    "missing_package",
+    "moment_bytes",
+    "set_lr",
+    "set_step_count",
+    "state_layout",
+]
 
 
 def check_name(name: str) -> None:

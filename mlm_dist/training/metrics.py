@@ -103,6 +103,10 @@ class Metrics:
     def end(self, **facts: Any) -> None:
         """Write the `end` line and close the file."""
         self._write("end", facts)
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; also after a failure."""
         if self._file is not None:
             self._file.close()
 
@@ -112,10 +116,12 @@ class Metrics:
         if not self._pauses:
             self._seconds += time.perf_counter() - self._since
         self._pauses += 1
-        yield
-        self._pauses -= 1
-        if not self._pauses:
-            self._since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._pauses -= 1
+            if not self._pauses:
+                self._since = time.perf_counter()
 
     def _write(self, kind: str, facts: Mapping[str, Any]) -> None:
         if self._file is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mlm_dist.console import console
+from mlm_dist.console import console, is_log_shown
 from mlm_dist.training.callbacks import Callback
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class TrainingProgress(Callback):
     def __init__(self, num_steps: int | None, *, is_main: bool) -> None:
         self._num_steps, self._is_main = num_steps, is_main
         self._bar: Progress | None = None
-        if is_main and console.is_terminal:
+        if is_main and console.is_terminal and is_log_shown():
             columns = (
                 TextColumn("[bold]train"),
                 BarColumn(),

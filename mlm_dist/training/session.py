@@ -74,19 +74,25 @@ class Session:
         self._compiled, engine = compiled, self._engine
         compiled.pause(self._metrics.paused)
         self._callbacks = Callbacks([self._history, self._progress, *callbacks])
-        if engine.is_main:
+        try:
             self._baseline = self._validation_set.baseline(self.task.objective)
-        facts = start_facts(self.spec, self.task) | self._baseline
-        self._progress.show(facts)
-        self._metrics.start(**facts, resumed_from=self.state.step)
-        self._began = time.perf_counter()
-        with self._progress:
-            if self.state.step == 0:
-                self.validate()
-            self.length.begin()
-            yield
-        self._checkpoints.finish(engine)
-        self._callbacks.on_end(self.state.step, is_finished=self.is_finished)
+            facts = start_facts(self.spec, self.task) | self._baseline
+            self._progress.show(facts)
+            self._metrics.start(**facts, resumed_from=self.state.step)
+            self._began = time.perf_counter()
+            with self._progress:
+                if self.state.step == 0:
+                    self.validate()
+                self.length.begin()
+                yield
+            self._checkpoints.finish(engine)
+            self._callbacks.on_end(self.state.step, is_finished=self.is_finished)
+        except BaseException:
+            self._checkpoints.wait()
+            self._metrics.close()
+            raise
+        finally:
+            compiled.close()
 
     @property
     def is_finished(self) -> bool:

@@ -35,7 +35,8 @@ class StopSignal:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            if handler is not None:  # None: it was not set from Python, and Python cannot set it again
+                signal.signal(number, handler)
 
     def agreed(self, result: StepResult, *, is_logged: bool) -> bool:
         """Whether any rank was asked to stop; the same answer on all.

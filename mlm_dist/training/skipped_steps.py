@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from mlm_dist import ranks
 from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.errors import TrainingError
 from mlm_dist.training.step import StepResult
@@ -33,14 +34,14 @@ class SkippedSteps:
         self._unreported.append((step, result.skipped))
 
     def report(self, state: TrainState) -> None:
-        """Log the steps that were skipped since the last report.
+        """Log the steps that were skipped since the last report, on rank 0.
 
         Raises:
             TrainingError: Too many in a row were skipped, up to the newest.
         """
         flags = torch.stack([flag for _, flag in self._unreported]).tolist() if self._unreported else []
         for (step, _), flag in zip(self._unreported, flags, strict=True):
-            if flag:
+            if flag and ranks.is_main():
                 samples = ", ".join(map(str, self._samples_of(step)[:NAMED_SAMPLES]))
                 logger.warning(
                     "step %d was skipped: its loss or gradient is not finite; its samples begin with %s",

@@ -51,7 +51,8 @@ def recognize(name: str, key: str = "corpus.source") -> str:
     for kind in (*others, *BUILT_IN):
         if SOURCES[kind]().recognizes(name, key):
             return kind
-    raise CorpusError(f"{key}: {name} does not exist; give a folder, a file, a git URL or python-docs")
+    registered = "".join(f", {kind}" for kind in others)
+    raise CorpusError(f"{key}: {name} does not exist; give a folder, a file, a git URL{registered} or python-docs")
 
 
 def is_local(name: str, key: str = "corpus.source") -> bool:

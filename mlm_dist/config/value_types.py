@@ -1,0 +1,43 @@
+"""The types that values of the config can have: whether a value fits, and their names for people."""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+from typing import Any, Literal
+
+
+@functools.cache
+def type_hints(section: type) -> dict[str, Any]:
+    """{field: type} of a section."""
+    return typing.get_type_hints(section)
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value has a type; an integer is a number too, and true and false are not integers."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return isinstance(value, str) and value in parts
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is list:
+        return isinstance(value, list) and all(fits(one, parts[0]) for one in value)
+    if origin is tuple:
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(fits, value, parts))
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return kind is Any or isinstance(value, origin or kind)
+
+
+def type_name(kind: Any) -> str:
+    """A type for messages."""
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(typing.get_args(kind))
+    if isinstance(kind, type) and not typing.get_args(kind):
+        return kind.__name__
+    return (
+        " or ".join("null" if part is type(None) else type_name(part) for part in typing.get_args(kind))
+        if (type(None) in typing.get_args(kind))
+        else str(kind)
+    )

@@ -1,0 +1,98 @@
+"""A run: every section of its specification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from mlm_dist.config import Duration, LoggingConfig, MaskingConfig, ModelConfig, TrackingConfig
+from mlm_dist.spec.batch import BatchSpec
+from mlm_dist.spec.corpus import CorpusSpec
+from mlm_dist.spec.training import CheckpointSpec, ExportSpec, Length, OptimSpec, ValidationSpec
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A run.
+
+    Args:
+        output_dir: The run directory.
+        seed: Random seed for order, masks, dropout and initial weights.
+        objective: Name of the objective.
+        launch: Processes, device, precision and sharding.
+        corpus: The corpus to train on.
+        replay_source: Source of rows to replay; None for none.
+        replay_share: Fraction of the training rows that are replayed; 0 for none.
+        second_source: A second source to validate on; None for none.
+        masking: Which tokens are predicted.
+        model: The encoder; `from_scratch` is decided.
+        tokenizer_name: Where the tokenizer comes from, for messages.
+        architecture: Its transformers configuration as far as it is known without the tokenizer of the corpus.
+        shape: `engine.memory.Shape`, what the memory depends on in it.
+        memory: `engine.memory.Memory`, the estimate for a step on each device.
+        batch: How a global batch is spread.
+        optim: The optimizer and the duration.
+        length: Steps, samples and warm-up steps.
+        validation: Validation during training.
+        checkpoint: Checkpoints.
+        export: The exported model.
+        tracking: Experiment trackers.
+        logging: Progress lines.
+        written: The config as it was written, with defaults and without credentials, for records and the report.
+    """
+
+    output_dir: Path
+    seed: int
+    objective: str
+    launch: Any
+    corpus: CorpusSpec
+    replay_source: str | None
+    replay_share: float
+    second_source: str | None
+    masking: MaskingConfig
+    model: ModelConfig
+    tokenizer_name: str
+    architecture: Any
+    shape: Any
+    memory: Any
+    batch: BatchSpec
+    optim: OptimSpec
+    length: Length
+    validation: ValidationSpec
+    checkpoint: CheckpointSpec
+    export: ExportSpec
+    tracking: TrackingConfig
+    logging: LoggingConfig
+    written: Mapping[str, Any]
+
+    @property
+    def has_static_shapes(self) -> bool:
+        """Whether all micro-batches have the same shape, so that nothing is compiled twice."""
+        return self.model.compile != "none"
+
+    def to_yaml(self) -> str:
+        """Every value as it was decided, as YAML, without credentials."""
+        import yaml
+
+        values = {item.name: _plain(getattr(self, item.name)) for item in fields(self) if item.name != "written"}
+        values["corpus"]["documents"] = dict(self.written["corpus"])
+        values["replay_source"] = self.written["corpus"]["replay_source"]
+        values["second_source"] = self.written["validation"]["second_source"]
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    """A value in the types that YAML has."""
+    if isinstance(value, Duration | Path):
+        return str(value)
+    if is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | frozenset):
+        return [_plain(one) for one in (sorted(value) if isinstance(value, frozenset) else value)]
+    if hasattr(value, "to_diff_dict"):  # a transformers configuration
+        return _plain(value.to_diff_dict())
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,106 @@
+"""The optimizer, the length of a run, validation, checkpoints and the export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mlm_dist.config import Duration
+
+Schedule = Literal["linear", "cosine", "wsd", "constant"]
+
+
+@dataclass(frozen=True)
+class OptimSpec:
+    """The optimizer and the length of the run.
+
+    Args:
+        name: A name of the registry `optim.OPTIMIZERS`.
+        lr: Peak learning rate.
+        layer_lr_decay: Learning rate of a layer as a fraction of that of the layer above it.
+        weight_decay: Decoupled, of matrices only.
+        betas: Decay rates of the moments.
+        eps: Epsilon.
+        max_grad_norm: Gradients with a larger global norm are scaled down to it; None turns clipping off.
+        warmup: Steps, or under 1 a fraction of all steps.
+        schedule: The learning rate after warm-up.
+        duration: Length of the run.
+    """
+
+    name: str
+    lr: float
+    layer_lr_decay: float
+    weight_decay: float
+    betas: tuple[float, float]
+    eps: float
+    max_grad_norm: float | None
+    warmup: float
+    schedule: Schedule
+    duration: Duration
+
+
+@dataclass(frozen=True)
+class ValidationSpec:
+    """Validation during training.
+
+    Args:
+        every: Steps between validations; None at the start and the end only.
+        patience: Validations without a lower loss after which training ends; None to train to the end.
+    """
+
+    every: int | None
+    patience: int | None
+
+
+@dataclass(frozen=True)
+class CheckpointSpec:
+    """Checkpoints.
+
+    Args:
+        every: Steps between checkpoints; None at the end only.
+        keep_last: Checkpoints to keep.
+        keep_best: Whether the checkpoint with the lowest validation loss is kept as well.
+        resume: auto, never or a path.
+    """
+
+    every: int | None
+    keep_last: int
+    keep_best: bool
+    resume: str
+
+    @property
+    def num_kept(self) -> int:
+        """Checkpoints that stay on the disk."""
+        return self.keep_last + self.keep_best
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """The exported model.
+
+    Args:
+        dtype: float32, bfloat16 or float16.
+        checkpoint: newest, best, or the folder of a checkpoint.
+        verify: Whether it is loaded in a new process and compared.
+        push_to_hub: Repository to upload it to; None uploads nothing.
+    """
+
+    dtype: str
+    checkpoint: str
+    verify: bool
+    push_to_hub: str | None
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is; None while the rows are not known, and for a run whose duration is in hours.
+
+    Args:
+        steps: Number of steps.
+        samples: Rows they consume; the last step may be smaller than the others.
+        warmup_steps: Steps over which the learning rate rises.
+    """
+
+    steps: int | None = None
+    samples: int | None = None
+    warmup_steps: int | None = None
