@@ -241,8 +241,6 @@ values = json.loads(sys.argv[1])
 results = []
 for name in ("one", "two"):
     config = Config(**values | {"output_dir": os.path.join(values["output_dir"], name)})
-    if os.environ.get("RANK", "0") == os.environ.get("WORLD_SIZE", "1") == "1":
-        raise SystemExit(3)
     try:
         train.run(config, callbacks=[Raises()])
     except RuntimeError:
