@@ -1,4 +1,4 @@
-"""`mlm-dist`: what it says and how fast, what it launches, and that it works from an installed wheel."""
+"""`mlm-dist`: its help and errors, what it launches, and that it works from an installed wheel."""
 
 from __future__ import annotations
 
@@ -48,12 +48,13 @@ def test_help_names_all_jobs_and_loads_nothing_heavy() -> None:
         assert f"--{key}" in ended.stdout, key
 
 
-def test_every_job_is_a_file_with_a_main() -> None:
+def test_every_job_is_a_file_with_a_run_function() -> None:
     for name in cli.JOBS:
         spec = importlib.util.find_spec(f"mlm_dist.{name}")
         assert spec is not None and spec.origin is not None, name
         text = Path(spec.origin).read_text("utf-8")
-        assert "\ndef main(config: Config" in text, name
+        assert "\ndef run(config: Config" in text, name
+        assert "\n    runtime.main(run, " in text, name
         assert ("of_a_run=True" in text) == cli.JOBS[name].of_a_run, name
 
 
@@ -77,16 +78,16 @@ WRONG = {
 
 @pytest.mark.parametrize("name", list(WRONG))
 def test_wrong_input_is_one_line_and_exit_code_2(name: str) -> None:
-    words, said = WRONG[name]
+    words, message = WRONG[name]
     ended = mlm_dist(*words)
     assert ended.returncode == 2, ended.output
     lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, ended.output
-    assert said in lines[0]
+    assert message in lines[0]
     assert "Traceback" not in ended.output
 
 
-def test_file_that_is_no_accelerate_file_is_named(tmp_path: Path) -> None:
+def test_file_that_is_not_an_accelerate_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     for text in ("- a\n- b\n", "distributed_type: NO\nprocesses: 3\n", "a: [\n"):
         file.write_text(text, "utf-8")
@@ -135,17 +136,17 @@ def test_bash_completes_jobs_topologies_and_values(tmp_path: Path) -> None:
         assert expected in done.stdout.split(), (words, done.stdout, done.stderr)
 
 
-def test_flags_go_where_they_belong() -> None:
+def test_flags_are_split_into_those_of_the_job_and_of_the_launcher() -> None:
     words = "--topology zero2 --num_processes 4 --optim.lr 3e-5 --seed 1 --mixed_precision=bf16 --config a.yaml --debug"
-    own, for_job, for_launcher = cli._sorted(words.split())
-    assert own == {"topology": "zero2", "debug": ""}
-    assert for_job == ["--optim.lr", "3e-5", "--seed", "1", "--config", "a.yaml"]
-    assert for_launcher == ["--num_processes", "4", "--mixed_precision=bf16"]
+    flags = cli.split_flags(words.split())
+    assert (flags.topology, flags.debug) == ("zero2", True)
+    assert flags.for_job == ["--optim.lr", "3e-5", "--seed", "1", "--config", "a.yaml"]
+    assert flags.for_launcher == ["--num_processes", "4", "--mixed_precision=bf16"]
 
 
 @pytest.mark.slow
-def test_launched_processes_save_at_a_signal_and_the_exit_code_says_so(tmp_path: Path, prepared_cache: Path) -> None:
-    """SIGTERM reaches the program alone, as a container's does: its processes save, and it leaves with their code."""
+def test_launched_processes_save_at_a_signal_and_the_exit_code_is_75(tmp_path: Path, prepared_cache: Path) -> None:
+    """SIGTERM reaches the program alone, as in a container: its processes save, and it exits with their code."""
     words = ("train", "--topology", "cpu_2", "--main_process_port", str(launching.free_port()))
     process = subprocess.Popen(
         [
@@ -162,23 +163,23 @@ def test_launched_processes_save_at_a_signal_and_the_exit_code_says_so(tmp_path:
     try:
         assert any(re.match(r"step +2/", line) for line in process.stdout)
         process.send_signal(signal.SIGTERM)
-        said, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=120)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, 9)
-    assert process.returncode == 75, said + errors
-    assert "stopped by a signal and saved" in said
-    assert "Traceback" not in said + errors
+    assert process.returncode == 75, output + errors
+    assert re.search(r"stopped by a signal, saved at step \d+", output + errors)
+    assert "Traceback" not in output + errors
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
 
 
 @pytest.mark.slow
-def test_installed_wheel_brings_its_topologies(tmp_path: Path, installed: Path, prepared_cache: Path) -> None:
-    """What else it does outside the checkout is in `test_docs.py`."""
+def test_installed_wheel_has_its_topologies(tmp_path: Path, installed: Path, prepared_cache: Path) -> None:
+    """test_docs.py tests the rest outside the checkout."""
     options: dict[str, Any] = {"cwd": tmp_path, "PYTHONPATH": str(installed)}
     program = str(installed / "bin" / "mlm-dist")
     assert __version__ in launching.run([program, "--version"], **options).stdout
-    where = "from mlm_dist import cli; print(*cli.topologies().values())"
+    where = "from mlm_dist.engine.topologies import TOPOLOGIES as t; print(*(t[name] for name in t.names()))"
     paths = launching.run([sys.executable, "-c", where], **options).stdout.split()
     assert len(paths) == len(list((ROOT / "configs" / "accelerate").glob("*.yaml")))
     assert all(Path(path).is_relative_to(installed) for path in paths)

@@ -1,4 +1,4 @@
-"""Replaying a second corpus: its share of the stream, its rows, and its validation set."""
+"""Replay of a second corpus: its share of the stream, its rows, and its validation set."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import made_up_prose
-from mlm_dist.second_corpus import check, to_train_on, to_validate
-from test_invariance import GLOBAL_SIZE, UPDATES, losses
-from test_resume import goes_on_where_it_was
+from specs import spec_of
+from test_invariance import GLOBAL_SIZE, STEPS, losses
+from test_resume import check_schedule_resumes
 
-from mlm_dist.batches.global_batch import num_updates
 from mlm_dist.batches.mixture import MixedOrder
 from mlm_dist.batches.order import SampleOrder
 from mlm_dist.config import Config, parse
+from mlm_dist.corpora import Corpora, load_or_prepare
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
-from mlm_dist.prepare import prepare
+from mlm_dist.resolve import complete
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,13 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="module")
-def corpus(config: Config) -> PreparedCorpus:
-    return prepare(config)
+def corpora(config: Config) -> Corpora:
+    return load_or_prepare(spec_of(config))
+
+
+@pytest.fixture(scope="module")
+def corpus(corpora: Corpora) -> PreparedCorpus:
+    return corpora.main
 
 
 @settings(deadline=None, max_examples=30)
@@ -67,11 +72,11 @@ def test_stream_mixes_both_orders_in_the_requested_share(
     np.testing.assert_array_equal(np.concatenate(apart, axis=1), [epochs, samples])
 
 
-def test_rows_come_from_both_tables(config: Config, corpus: PreparedCorpus) -> None:
-    rows, _, digest = to_train_on(config, corpus, corpus.rows("train"))
-    main = corpus.rows("train")
-    other = PreparedCorpus(corpus.folder.parent / str(digest)).rows("train")
-    assert len(rows) == len(main) + len(other) and digest != corpus.digest
+def test_rows_come_from_both_tables(corpora: Corpora) -> None:
+    assert corpora.replay is not None
+    rows, _ = corpora.training_rows(0, 0.25)
+    main, other = corpora.main.rows("train"), corpora.replay.rows("train")
+    assert len(rows) == len(main) + len(other) and corpora.replay.digest != corpora.main.digest
     # In any order, and from one table only.
     for indices in (
         np.arange(len(rows))[::-1],
@@ -92,34 +97,37 @@ def test_rows_come_from_both_tables(config: Config, corpus: PreparedCorpus) -> N
     assert int(counts.max()) > 1 or int(rows.chunks(np.arange(len(rows)))[1].max()) > 1, "no row holds several chunks"
 
 
-def test_epochs_count_the_main_corpus(config: Config, corpus: PreparedCorpus) -> None:
-    num_rows = len(corpus.rows("train"))
-    updates, samples = num_updates(config, num_rows)
-    assert samples == round(8 * num_rows / 0.75) and updates == -(-samples // 16)
-    _, order, _ = to_train_on(config, corpus, corpus.rows("train"))
+def test_epochs_count_the_main_corpus(config: Config, corpora: Corpora) -> None:
+    num_rows = len(corpora.main.rows("train"))
+    length = complete(spec_of(config), corpora.main).length
+    samples = round(8 * num_rows / 0.75)
+    assert (length.samples, length.steps) == (samples, -(-samples // 16))
+    _, order = corpora.training_rows(0, 0.25)
     _, stream = order.between(0, samples)
     seen = np.bincount(stream, minlength=num_rows)
     assert abs(seen[:num_rows].sum() - 8 * num_rows) <= 1 and abs(seen[:num_rows] - 8).max() <= 1
 
 
-def test_validation_rows_are_not_replayed(config: Config, corpus: PreparedCorpus) -> None:
+def test_validation_rows_are_not_replayed(config: Config) -> None:
     source = config.corpus.replay_source
     same = dataclasses.replace(config, validation=dataclasses.replace(config.validation, second_source=source))
-    _, held_out = to_validate(same, corpus)
-    trained_on = to_train_on(same, corpus, corpus.rows("train"))[0]
+    corpora = load_or_prepare(spec_of(same))
+    assert corpora.second is not None
+    second, split = corpora.second
+    validated, (trained_on, _) = second.rows(split), corpora.training_rows(0, 0.25)
     seen = {row.tobytes() for row in trained_on.take(np.arange(len(trained_on)))}
-    assert len(held_out)
-    assert not seen & {row.tobytes() for row in held_out.take(np.arange(len(held_out)))}
+    assert len(validated)
+    assert not seen & {row.tobytes() for row in validated.take(np.arange(len(validated)))}
 
 
-def test_impossible_replays_are_refused(config: Config, corpus: PreparedCorpus, tmp_path: Path) -> None:
+def test_impossible_replays_are_refused(config: Config, tmp_path: Path) -> None:
     def of(source: str) -> Config:
         return dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, replay_source=source))
 
     with pytest.raises(ConfigError, match=r"corpus\.replay_source: \./nowhere does not exist"):
-        check(of("./nowhere"))
+        spec_of(of("./nowhere"))
     with pytest.raises(ConfigError, match=r"corpus\.replay_source: no file in .*"):
-        to_train_on(of(str(tmp_path)), corpus, corpus.rows("train"))
+        load_or_prepare(spec_of(of(str(tmp_path))))
     with pytest.raises(ConfigError, match=r"corpus\.replay_share"):
         parse(["--corpus.replay_share=1.0"])
 
@@ -136,8 +144,8 @@ def replaying(cache: Path) -> tuple[str, ...]:
 @pytest.mark.slow
 def test_losses_with_a_replay_do_not_depend_on_the_topology(tmp_path: Path, small: tuple[Path, int]) -> None:
     # At the default learning rate, ten times as high, AdamW amplifies rounding differences to just over 1e-5 here.
-    plain = (f"--optim.duration={UPDATES} steps", "--optim.lr=3e-4")
-    flags, samples = (*replaying(tmp_path), *plain), UPDATES * GLOBAL_SIZE
+    plain = (f"--optim.duration={STEPS} steps", "--optim.lr=3e-4")
+    flags, samples = (*replaying(tmp_path), *plain), STEPS * GLOBAL_SIZE
     expected = losses(tmp_path / "one", small, 1, 4, "plain", *flags, samples=samples)
     assert expected != losses(tmp_path / "without", small, 1, 4, "plain", *plain, samples=samples)
     for processes, micro, kind in ((2, 2, "plain"), (3, 4, "zero2")):
@@ -148,4 +156,4 @@ def test_losses_with_a_replay_do_not_depend_on_the_topology(tmp_path: Path, smal
 @pytest.mark.slow
 def test_run_with_a_replay_resumes(tmp_path: Path, prepared_cache: Path) -> None:
     change, named = "--corpus.replay_share=0.2", "corpus.replay_source"
-    goes_on_where_it_was(tmp_path, prepared_cache, replaying(tmp_path), change, named, "two", "one")
+    check_schedule_resumes(tmp_path, prepared_cache, replaying(tmp_path), change, named, "two", "one")

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from test_modeling import model_of
+from test_model import model_of
 from torch.nn import functional as F
 
-from mlm_dist.batches.loader import MicroBatch, assemble
 from mlm_dist.batches.masking import Masker
+from mlm_dist.batches.micro_batch import MicroBatch, Samples, assemble
 from mlm_dist.config import MaskingConfig
 from mlm_dist.corpus import packing, rows
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
@@ -64,7 +64,7 @@ def batch_of(folder: Path, mode: str, num_rows: int | None = None) -> tuple[Micr
     table = rows.RowTable(pa.ipc.open_stream(pa.memory_map(str(folder / "rows.arrow"))).read_all(), LENGTH)
     samples = np.arange(len(table) if num_rows is None else num_rows)
     masker = Masker(MaskingConfig(), 0, SPECIAL.mask, SPECIAL.all, 120)
-    return assemble(table, masker, np.zeros_like(samples), samples, max(len(samples), len(table))), table
+    return assemble(table, masker, Samples(np.zeros_like(samples), samples), max(len(samples), len(table))), table
 
 
 def chunks_of(table: rows.RowTable) -> list[slice]:
@@ -137,7 +137,7 @@ def test_models_that_mix_chunks_are_refused(name: str, changes: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("name", sorted(SEPARATING))
-def test_layers_are_sharded_one_by_one(name: str) -> None:
+def test_layers_are_sharded_one_at_a_time(name: str) -> None:
     """FSDP2 wraps modules of the named classes: the encoder's layers, which share no parameter with other modules."""
     model = model_for(name)
     core, layers = MaskedLanguageModel(model), encoder_layers(model)

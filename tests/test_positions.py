@@ -7,25 +7,25 @@ from typing import Any
 
 import launching
 import pytest
-import test_modeling
+import test_model
 import torch
 from models import architecture, build
+from specs import spec_of
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
 from mlm_dist.config import parse
 from mlm_dist.errors import ModelError
 from mlm_dist.model.positions import first_position, max_positions, stretched
-from mlm_dist.plan import foresee
 
 HAD = 40  # max_position_embeddings of the configurations
-SMALL = test_modeling.SMALL | {
+SMALL = test_model.SMALL | {
     "max_position_embeddings": HAD,
     "initializer_range": 0.5,  # with the default, attention hardly depends on positions
 }
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
 RELATIVE = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
 LEARNED = ("bert", "roberta", "distilbert", "albert", "electra", "mpnet", "esm")
-TABLES = {name: test_modeling.SHAPES[name] for name in LEARNED} | {"deberta": {}, "deberta-v2": RELATIVE}
+TABLES = {name: test_model.SHAPES[name] for name in LEARNED} | {"deberta": {}, "deberta-v2": RELATIVE}
 ROTARY: dict[str, dict[str, Any]] = {"nomic_bert": {}, "eurobert": SPECIAL | {"mask_token_id": 4}}
 
 
@@ -80,7 +80,7 @@ def test_positions_are_counted_behind_the_padding_index() -> None:
 
 @pytest.mark.parametrize("name", list(TABLES))
 def test_tables_are_interpolated(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """With one new position between any two old ones, tokens at every other position give the logits of before."""
+    """With one new position between any two old ones, tokens at every other position give the same logits."""
     had = max_positions(CONFIG_MAPPING[name](**SMALL | TABLES[name])) or 0
     made = Longer(caplog, tmp_path, name, 2 * had - 1)
     ((old, new),) = made.tables
@@ -301,7 +301,7 @@ def test_exported_model_has_the_new_length(tmp_path: Path, start: Path, folder: 
 
 def test_plan_logs_the_interpolation(start: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "mlm_dist")
-    found = foresee(parse([f"--model.name_or_path={start}", "--rows.max_length=64"]))
+    found = spec_of(parse([f"--model.name_or_path={start}", "--rows.max_length=64"]))
     assert f"the 24 positions of {start} become 64, linearly interpolated" in caplog.text
     assert max_positions(found.architecture) == 64
 
@@ -313,7 +313,7 @@ def test_run_on_longer_rows_resumes(tmp_path: Path, start: Path, folder: Path) -
     for name, parts in (("whole", (4,)), ("parts", (2, 4))):
         for steps in parts:
             ended = train(tmp_path / name, start, folder, *every, f"--optim.duration={steps} steps")
-    assert "going on from" in ended.output
+    assert "resuming from" in ended.output
     whole, continued = (
         [line["loss"] for line in launching.metrics(tmp_path / name, "train")] for name in ("whole", "parts")
     )

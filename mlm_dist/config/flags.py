@@ -59,6 +59,9 @@ def from_dicts(values: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: As `parse`.
     """
     given = {name: dataclasses.asdict(value) if isinstance(value, Section) else value for name, value in values.items()}
+    for name in {key.split(".")[0] for key in keys() if "." in key} & given.keys():
+        if not isinstance(given[name], Mapping):
+            raise ConfigError(f"{name}: expected a dict of its keys, got {given[name]}")
     parser = _parser()
     return _sections(parser, lambda: parser.parse_object(given))
 

@@ -28,7 +28,7 @@ from mlm_dist.spec import CorpusSpec
 logger = logging.getLogger(__name__)
 
 
-def prepare(spec: CorpusSpec, rank: int, world_size: int) -> PreparedCorpus:
+def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCorpus:
     """Prepare the corpus that a spec describes, unless the cache has it. Every process calls it.
 
     Args:

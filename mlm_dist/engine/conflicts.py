@@ -148,7 +148,7 @@ def _of_fsdp(environ: Mapping[str, str], on_cpu: bool) -> Iterator[str]:
 def _of_deepspeed(run: RunSettings, launch: Launch, environ: Mapping[str, str]) -> Iterator[str]:
     if importlib.util.find_spec("deepspeed") is None:
         yield "the accelerate file asks for DeepSpeed, which is not installed; run: pip install 'mlm_dist[deepspeed]'"
-    if is_on("ACCELERATEUSE_CPU", environ):
+    if is_on("ACCELERATE_USE_CPU", environ):
         yield USE_CPU
     file, settings = launch.deepspeed_file, launch.deepspeed
     if file is None:
