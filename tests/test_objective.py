@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import launching
 import pytest
@@ -20,7 +21,7 @@ FLAGS = ("--objective=two_terms", *launching.SHORT)
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def package(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The environment in which a package with the objective is installed."""
     place = tmp_path_factory.mktemp("package")
     (place / "two_terms.py").write_bytes(Path(__file__).with_name("two_terms.py").read_bytes())
@@ -32,7 +33,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def trained(package: dict[str, str], prose: Path, tmp_path_factory: pytest.TempPathFactory, one_core: None) -> Path:
+def trained(package: dict[str, Any], prose: Path, tmp_path_factory: pytest.TempPathFactory, one_core: None) -> Path:
     """A run of one process."""
     run = tmp_path_factory.mktemp("trained") / "run"
     ended = launching.python("train.py", *FLAGS, *corpus(prose), f"--output_dir={run}", **package)
@@ -63,7 +64,7 @@ def test_it_trains_on_both_terms_and_validates(trained: Path) -> None:
 
 
 def test_two_processes_have_the_losses_of_one(
-    trained: Path, package: dict[str, str], prose: Path, tmp_path: Path
+    trained: Path, package: dict[str, Any], prose: Path, tmp_path: Path
 ) -> None:
     ended = launching.accelerate("cpu_2", "train.py", *FLAGS, *corpus(prose), f"--output_dir={tmp_path}", **package)
     assert ended.returncode == 0, ended.output
@@ -72,7 +73,7 @@ def test_two_processes_have_the_losses_of_one(
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_resumed_run_has_the_same_losses(trained: Path, package: dict[str, str], prose: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_has_the_same_losses(trained: Path, package: dict[str, Any], prose: Path, tmp_path: Path) -> None:
     resume = f"--checkpoint.resume={trained / 'checkpoints' / 'step-00000006'}"
     ended = launching.python("train.py", *FLAGS, *corpus(prose), resume, f"--output_dir={tmp_path}", **package)
     assert ended.returncode == 0, ended.output
@@ -91,7 +92,8 @@ def test_checkpoints_hold_both_heads_and_the_exported_model_only_its_own(trained
     assert bool((model.get_input_embeddings().weight == embeddings).all())
 
 
-def test_the_export_and_validate_jobs_work(trained: Path, package: dict[str, str]) -> None:
+@pytest.mark.slow
+def test_the_export_and_validate_jobs_work(trained: Path, package: dict[str, Any]) -> None:
     for job in ("export.py", "validate.py"):
         ended = launching.python(job, f"--output_dir={trained}", "--validation.model=checkpoint", **package)
         assert ended.returncode == 0, ended.output
@@ -99,7 +101,7 @@ def test_the_export_and_validate_jobs_work(trained: Path, package: dict[str, str
     assert figures["loss"] == pytest.approx(launching.metrics(trained, "validation")[-1]["loss"], rel=1e-5)
 
 
-def test_an_unknown_objective_is_refused_with_the_names(package: dict[str, str], tmp_path: Path) -> None:
+def test_an_unknown_objective_is_refused_with_the_names(package: dict[str, Any], tmp_path: Path) -> None:
     ended = launching.python("train.py", "--objective=three_terms", f"--output_dir={tmp_path}", **package)
     assert ended.returncode == 2
     assert ended.stderr.strip() == "error: objective: three_terms is not known; choose from masked_lm, two_terms"

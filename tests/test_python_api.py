@@ -259,9 +259,7 @@ def script(tmp_path: Path, prose: Path) -> tuple[str, str]:
     """A script that trains twice, and its argument."""
     path = tmp_path / "my_script.py"
     path.write_text(SCRIPT, "utf-8")
-    values = {item.name: getattr(config_of(prose, tmp_path), item.name) for item in dataclasses.fields(Config)}
-    plain = {name: dataclasses.asdict(one) if dataclasses.is_dataclass(one) else one for name, one in values.items()}
-    return str(path), json.dumps(plain)
+    return str(path), json.dumps(dataclasses.asdict(config_of(prose, tmp_path)))
 
 
 def losses(result: TrainResult) -> dict[str, Any]:
