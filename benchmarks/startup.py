@@ -8,8 +8,8 @@ The first step is done when the first `train` line is in metrics.jsonl, with log
 functions of the job are timed (startup_parts.py).
 
 --checkout measures another checkout of this repository as well, in alternation, without parts. --flags replaces the
-flag that sets the length of its runs. All rounds alternate; the first one is not counted. Prints tables of medians and
-writes results/startup.json.
+flag that sets the length of its runs. All rounds alternate; the first one is not counted. CPU seconds depend less on
+the load of the machine than seconds. Prints tables of medians and writes results/startup.json.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shlex
 import statistics
 import subprocess
@@ -25,7 +26,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import common
 import startup_parts
@@ -36,6 +37,13 @@ ROOT = Path(__file__).resolve().parent.parent
 DURATION = "--optim.duration=1000 steps"
 POLL_SECONDS = 0.01
 TIMEOUT_SECONDS = 600
+
+
+class Cost(NamedTuple):
+    """The cost of a start-up: seconds, and CPU seconds of all threads."""
+
+    seconds: float
+    cpu_seconds: float
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,10 @@ class Checkout:
         """Prepare the corpus."""
         self._finish(self.start(["mlm_dist/prepare.py"], [], folder / "log"), folder / "log")
 
-    def train_seconds(self, folder: Path) -> float:
-        """Seconds from the start of `train.py` to its first train line."""
+    def train(self, folder: Path) -> Cost:
+        """The cost of `train.py` up to its first train line."""
         log, metrics = folder / "log", folder / "run" / "metrics.jsonl"
-        began = time.perf_counter()
+        before, began = _cpu_seconds_of_children(), time.perf_counter()
         process = self.start(
             ["mlm_dist/train.py"], [f"--output_dir={folder / 'run'}", "--logging.every=1"], folder / "log"
         )
@@ -75,17 +83,18 @@ class Checkout:
                 if process.poll() is not None or time.perf_counter() - began > TIMEOUT_SECONDS:
                     raise SystemExit(f"error: no step was done:\n{log.read_text('utf-8', 'replace')[-2000:]}")
                 time.sleep(POLL_SECONDS)
-            return time.perf_counter() - began
+            seconds = time.perf_counter() - began
         finally:
             process.kill()
             process.wait()
+        return Cost(seconds, _cpu_seconds_of_children() - before)
 
-    def plan_seconds(self, folder: Path) -> float:
-        """Seconds of `plan.py`."""
-        began = time.perf_counter()
+    def plan(self, folder: Path) -> Cost:
+        """The cost of `plan.py`."""
+        before, began = _cpu_seconds_of_children(), time.perf_counter()
         process = self.start(["mlm_dist/plan.py"], [f"--output_dir={folder / 'run'}"], folder / "log")
         self._finish(process, folder / "log")
-        return time.perf_counter() - began
+        return Cost(time.perf_counter() - began, _cpu_seconds_of_children() - before)
 
     def parts(self, job: str, folder: Path) -> dict[str, float]:
         """{part: seconds} of the start-up of a job of this repository."""
@@ -110,18 +119,18 @@ def main() -> None:
     if arguments.checkout:
         flags = [*common_flags, *shlex.split(arguments.flags or shlex.quote(DURATION)), *arguments.train_flags]
         checkouts["other checkout"] = Checkout(arguments.checkout.resolve(), arguments.python, flags)
-    totals: dict[str, dict[str, list[float]]] = {job: {name: [] for name in checkouts} for job in ("train", "plan")}
+    totals: dict[str, dict[str, list[Cost]]] = {job: {name: [] for name in checkouts} for job in ("train", "plan")}
     parts: dict[str, list[dict[str, float]]] = {job: [] for job in totals}
     for checkout in checkouts.values():
         with tempfile.TemporaryDirectory() as folder:
             checkout.prepare(Path(folder))
     for i in range(arguments.rounds + 1):
         for name, checkout in list(checkouts.items())[:: 1 if i % 2 else -1]:
-            for job, measure in (("train", checkout.train_seconds), ("plan", checkout.plan_seconds)):
+            for job, measure in (("train", checkout.train), ("plan", checkout.plan)):
                 with tempfile.TemporaryDirectory() as folder:
-                    seconds = measure(Path(folder))
+                    cost = measure(Path(folder))
                 if i:
-                    totals[job][name].append(seconds)
+                    totals[job][name].append(cost)
         for job, rounds in parts.items():
             with tempfile.TemporaryDirectory() as folder:
                 seconds_of_parts = here.parts(job, Path(folder))
@@ -133,13 +142,18 @@ def main() -> None:
     common.write(arguments.output, source=Path(arguments.source).name, flags=arguments.train_flags, **result)
 
 
-def figures(totals: dict[str, list[float]], rounds: list[dict[str, float]]) -> dict[str, Any]:
-    """Totals of each checkout with their ratio, and the median seconds of each part."""
-    here = totals["this checkout"]
+def figures(totals: dict[str, list[Cost]], rounds: list[dict[str, float]]) -> dict[str, Any]:
+    """The cost of each checkout, its ratio to that of this one, and the median seconds of each part."""
+    costs = {name: [list(values) for values in zip(*of_rounds, strict=True)] for name, of_rounds in totals.items()}
     names = list(dict.fromkeys(name for parts in rounds for name in parts))
     return {
-        "seconds": {name: common.spread(values) for name, values in totals.items()},
-        "ratio": {name: common.ratios(here, values) for name, values in totals.items()},
+        "checkouts": {
+            name: {
+                kind: {"value": common.spread(values), "ratio": common.ratios(here, values)}
+                for kind, values, here in zip(Cost._fields, of_checkout, costs["this checkout"], strict=True)
+            }
+            for name, of_checkout in costs.items()
+        },
         "parts": {name: statistics.median(parts.get(name, 0.0) for parts in rounds) for name in names},
     }
 
@@ -147,15 +161,20 @@ def figures(totals: dict[str, list[float]], rounds: list[dict[str, float]]) -> d
 def show(job: str, result: dict[str, Any]) -> None:
     """Print the table of a job."""
     until = "to its first step" if job == "train" else "to its end"
-    table = Table(f"{job}.py {until}", "seconds", "this checkout / it")
-    for name, seconds in result["seconds"].items():
-        table.add_row(name, str(seconds), str(result["ratio"][name]))
+    table = Table(f"{job}.py {until}", "seconds", "this / it", "CPU seconds", "this / it")
+    for name, costs in result["checkouts"].items():
+        table.add_row(name, *(str(cost[kind]) for cost in costs.values() for kind in ("value", "ratio")))
     console.print(table)
     table = Table(f"parts of {job}.py", "seconds")
     for name, seconds in result["parts"].items():
         table.add_row(name, f"{seconds:.2f}")
     table.add_row("sum", f"{sum(result['parts'].values()):.2f}")
     console.print(table)
+
+
+def _cpu_seconds_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _has_train_line(metrics: Path) -> bool:

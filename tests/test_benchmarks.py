@@ -141,9 +141,10 @@ def test_startup_of_two_checkouts(small: tuple[Path, int], tmp_path: Path) -> No
     flags = ("--rounds=1", f"--checkout={ROOT}", "--flags=--optim.duration '3 steps'", "--", *launching.TINY)
     results = bench("startup", small, tmp_path / "results.json", *flags)
     for job, last in (("train", "first step"), ("plan", "time of a step")):
-        assert all(one["median"] > 0 for one in results[job]["seconds"].values())
+        assert set(results[job]["checkouts"]) == {"this checkout", "other checkout"}
+        assert all(one["seconds"]["value"]["min"] > 0 for one in results[job]["checkouts"].values())
         parts = results[job]["parts"]
-        assert list(parts)[0] == startup_parts.IMPORTS and list(parts)[-1] == last
+        assert next(iter(parts)) == startup_parts.IMPORTS and list(parts)[-1] == last
         assert {"flags", "resolve", "corpus"} < set(parts)
     assert {"model", "engine", "memory trial", "validation before the first step"} < set(results["train"]["parts"])
 
