@@ -1,4 +1,4 @@
-"""Trackers: each under its own name, told the configuration, and none that asks a question."""
+"""Trackers: each run under its name, with the config, and no tracker that asks a question."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from accelerate.utils import LoggerType
 
-from mlm_dist.config import keys, parse
+from mlm_dist.config import flat, keys, parse, to_dict
+from mlm_dist.engine import trackers
 from mlm_dist.errors import ConfigError
-from mlm_dist.training import trackers
 
 
 def train(run: Path, prose: Path, names: str, **environment: str) -> launching.Ended:
-    """A run of two updates."""
+    """A run of two steps."""
     return launching.python(
         "train.py",
         *(f"--corpus.source={prose}", f"--corpus.cache_dir={prose.parent / 'prose-cache'}", f"--output_dir={run}"),
@@ -31,7 +31,7 @@ def train(run: Path, prose: Path, names: str, **environment: str) -> launching.E
 
 
 def test_hyperparameters_are_flat_and_of_types_that_every_tracker_takes() -> None:
-    found = trackers.flat(parse(["--model.overrides.hidden_size=8"]))
+    found = flat(to_dict(parse(["--model.overrides.hidden_size=8"])))
     assert found.keys() == keys().keys()
     assert {type(value) for value in found.values()} == {bool, int, float, str}
     assert found["model.overrides"] == '{"hidden_size": 8}'
@@ -43,7 +43,7 @@ def test_hyperparameters_are_flat_and_of_types_that_every_tracker_takes() -> Non
 def test_tensorboard_has_its_folder_and_others_the_name_of_the_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other one stands for any tracker that files runs under the name it is given."""
+    """The other one stands for any tracker that stores runs under a given name."""
 
     class Other(GeneralTracker):  # type: ignore[misc]
         name = "mlflow"
@@ -64,14 +64,15 @@ def test_tensorboard_has_its_folder_and_others_the_name_of_the_project(
     monkeypatch.setitem(sys.modules["accelerate.accelerator"].LOGGER_TYPE_TO_CLASS, "mlflow", Other)
     monkeypatch.setattr(sys.modules["accelerate.tracking"], "get_available_trackers", lambda: list(LoggerType))
     run = tmp_path / "my-run"
-    config = parse([f"--output_dir={run}", "--tracking.trackers=mlflow,tensorboard,mlflow"])
-    accelerator = Accelerator(cpu=True, log_with=trackers.chosen(config), project_dir=str(run))
-    trackers.start(accelerator, config, run)
+    values = flat(to_dict(parse([f"--output_dir={run}"])))
+    log_with = trackers.accelerate_names(("mlflow", "tensorboard", "mlflow"), str(run))
+    accelerator = Accelerator(cpu=True, log_with=log_with, project_dir=str(run))
+    trackers.start(accelerator, values, "my-run", str(run))
     accelerator.end_training()
     assert Other.made == [("mlm_dist", "my-run"), tuple(keys())]
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
     stored = next((run / "tensorboard").glob("*/hparams.yml"))
-    assert yaml.safe_load(stored.read_text("utf-8")) == trackers.flat(config)
+    assert yaml.safe_load(stored.read_text("utf-8")) == values
 
 
 def test_tracker_that_asks_a_question_is_refused(tmp_path: Path) -> None:
@@ -85,8 +86,8 @@ def test_tracker_that_asks_a_question_is_refused(tmp_path: Path) -> None:
 
     accelerator = Accelerator(cpu=True, log_with=[Asking()])
     terminal = sys.stdin
-    with pytest.raises(ConfigError, match=r"tracking\.trackers: wandb cannot start \(EOF when reading a line\)"):
-        trackers.start(accelerator, parse(["--tracking.trackers=wandb"]), tmp_path)
+    with pytest.raises(ConfigError, match=r"tracking\.trackers: asking cannot start \(EOF when reading a line\)"):
+        trackers.start(accelerator, {}, "my-run", str(tmp_path))
     assert sys.stdin is terminal
 
 
@@ -124,7 +125,7 @@ def test_wandb_without_a_key_is_refused_and_works_offline(tmp_path: Path, prose:
     assert ended.returncode == 2, ended.output
     assert "error: tracking.trackers: wandb has no key" in ended.stderr
     assert "WANDB_MODE=offline" in ended.stderr
-    assert not (tmp_path / "run").exists(), "something was done before"
+    assert not (tmp_path / "run").exists(), "no work before the refusal"
     ended = train(tmp_path / "run", prose, "wandb", **clean, WANDB_MODE="offline")
     assert ended.returncode == 0, ended.output
     assert list((tmp_path / "run" / "wandb").rglob("*.wandb"))

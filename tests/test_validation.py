@@ -1,4 +1,4 @@
-"""What a model is judged by: each figure against a plain computation of it, on real rows and a real tiny model."""
+"""Validation: each figure against a plain computation of it, on real rows and a real tiny model."""
 
 from __future__ import annotations
 
@@ -7,35 +7,39 @@ import math
 import random
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from making import made_up_prose, made_up_text
-from mlm_dist.checkpoint.best import Best, is_exported, num_kept
-from mlm_dist.evaluation.frequency_bands import by_frequency
-from mlm_dist.second_corpus import check
-from models import architecture, build
+from models import architecture, build, optim_spec
+from specs import cpu_engine, spec_of
 
 from mlm_dist.batches.loader import validation_batches
-from mlm_dist.batches.masking import Masker
+from mlm_dist.checkpoint.state import Best
 from mlm_dist.config import Config, parse
+from mlm_dist.corpora import Corpora, load_or_prepare
 from mlm_dist.corpus import sentences
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
+from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import ConfigError
 from mlm_dist.evaluation.embeddings import mean_states
 from mlm_dist.evaluation.pseudo_likelihood import one_by_one
 from mlm_dist.evaluation.retrieval import retrieval_metrics, token_overlap
 from mlm_dist.evaluation.retrieval_tasks import halves, retrieval_tasks, title_and_body
 from mlm_dist.evaluation.search_probe import SearchProbe
-from mlm_dist.evaluation.validation import MASK_SEED, Validation, evaluate
-from mlm_dist.evaluation.validation_set import HeldOut, Spread
+from mlm_dist.evaluation.validation import evaluate
+from mlm_dist.evaluation.validation_set import EvenlySpaced, ValidationSet
 from mlm_dist.model.masked_lm import MaskedLanguageModel
-from mlm_dist.prepare import prepare
+from mlm_dist.objectives.figures import Validation
+from mlm_dist.objectives.frequency_bands import by_frequency
+from mlm_dist.objectives.masked_lm import MaskedLM
+from mlm_dist.optim.optimizers import build_optimizer
+from mlm_dist.training.due import Due
 
 
 def jargon(seed: int, num_sentences: int) -> str:
@@ -48,17 +52,17 @@ def jargon(seed: int, num_sentences: int) -> str:
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A run on titled documents with words added to the tokenizer, and a second source."""
     root = tmp_path_factory.mktemp("validation")
-    (root / "own").mkdir()
+    (root / "main").mkdir()
     (root / "other").mkdir()
     for i in range(40):
         title = f"How number {i} works" if i % 4 else "What they have in common"
-        (root / "own" / f"{i:02d}.md").write_text(f"# {title}\n\n{jargon(i, 20)}\n", "utf-8")
+        (root / "main" / f"{i:02d}.md").write_text(f"# {title}\n\n{jargon(i, 20)}\n", "utf-8")
     for i in range(30):
         (root / "other" / f"{i:02d}.txt").write_text(jargon(100 + i, 20), "utf-8")
     return parse(
         [
             *(
-                f"--corpus.source={root / 'own'}",
+                f"--corpus.source={root / 'main'}",
                 f"--corpus.cache_dir={root / 'cache'}",
                 "--rows.max_length=32",
                 "--rows.mode=chunk",
@@ -70,35 +74,42 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="module")
-def corpus(config: Config) -> PreparedCorpus:
-    return prepare(config)
+def corpora(config: Config) -> Corpora:
+    return load_or_prepare(spec_of(config))
 
 
 @pytest.fixture(scope="module")
-def held_out(config: Config, corpus: PreparedCorpus) -> HeldOut:
-    return HeldOut(config, corpus)
+def corpus(corpora: Corpora) -> PreparedCorpus:
+    return corpora.main
+
+
+@pytest.fixture(scope="module")
+def validation_set(corpora: Corpora) -> ValidationSet:
+    return ValidationSet(corpora.main, corpora.second)
+
+
+@pytest.fixture(scope="module")
+def objective(config: Config, corpus: PreparedCorpus) -> MaskedLM:
+    return MaskedLM.create(config.masking, config.seed, corpus)
 
 
 @pytest.fixture(scope="module")
 def model(config: Config, corpus: PreparedCorpus) -> MaskedLanguageModel:
-    """Random weights, large enough that context matters; it mostly takes what it sees for what was there."""
-    found = build(config, architecture(config, corpus.tokenizer, len(corpus.domain_tokens)))
+    """Random weights, large enough that context matters; its most probable token is mostly the one it sees."""
+    built = build(config, architecture(config, corpus.tokenizer, len(corpus.domain_tokens)))
     with torch.no_grad():
-        for parameter in found.parameters():
+        for parameter in built.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(4)
-        found.cls.predictions.transform.dense.weight.copy_(torch.eye(found.config.hidden_size))
-    return MaskedLanguageModel(found).eval()
+        built.cls.predictions.transform.dense.weight.copy_(torch.eye(built.config.hidden_size))
+    return MaskedLanguageModel(built).eval()
 
 
 @pytest.fixture
-def accelerator() -> Accelerator:
-    return Accelerator(cpu=True)
-
-
-def masker_of(config: Config, corpus: PreparedCorpus) -> Masker:
-    special = loading.special_tokens(corpus.tokenizer)
-    return Masker(config.masking, MASK_SEED, special.mask, special.all, len(corpus.tokenizer))
+def engine(model: MaskedLanguageModel) -> Iterator[Engine]:
+    with cpu_engine() as engine:
+        engine.setup(model, build_optimizer(model, optim_spec()))
+        yield engine
 
 
 # --- bands ---
@@ -128,14 +139,17 @@ def test_bands_hold_a_quarter_of_the_text_each(corpus: PreparedCorpus) -> None:
 
 
 def test_figures_are_those_of_a_loop_over_the_tokens(
-    config: Config, corpus: PreparedCorpus, held_out: HeldOut, model: MaskedLanguageModel, accelerator: Accelerator
+    corpus: PreparedCorpus,
+    validation_set: ValidationSet,
+    objective: MaskedLM,
+    model: MaskedLanguageModel,
+    engine: Engine,
 ) -> None:
-    masker = masker_of(config, corpus)
-    found = held_out.evaluate(accelerator, model, masker, 8)
+    result = validation_set.evaluate(engine, objective, 8)
     rows = corpus.rows("validation")
     numbers = np.arange(len(rows))
     true = rows.take(numbers)
-    shown, predicted = masker(true, np.zeros_like(numbers), numbers)
+    shown, predicted = objective.validation_corruption(true, np.zeros_like(numbers), numbers)
     lengths = rows.chunks(numbers)[0]
     band_of, losses = plain_bands(corpus), []
     right, count = Counter[str](), Counter[str]()
@@ -143,78 +157,86 @@ def test_figures_are_those_of_a_loop_over_the_tokens(
     for ids, labels, wanted, length in zip(shown, true, predicted, lengths, strict=True):
         with torch.no_grad():
             logits = model.model(input_ids=torch.tensor(ids[:length][None].astype(np.int64))).logits[0]
-        for place in np.flatnonzero(wanted).tolist():
-            label = int(labels[place])
-            losses.append(-float(logits[place].log_softmax(-1)[label]))
+        for position in np.flatnonzero(wanted).tolist():
+            label = int(labels[position])
+            losses.append(-float(logits[position].log_softmax(-1)[label]))
             for name in ("all", band_of.get(label, "rare"), *(["domain"] if label in corpus.domain_tokens else [])):
                 count[name] += 1
-                right[name] += int(logits[place].argmax()) == label
-    assert found.loss == pytest.approx(np.mean(losses), rel=1e-5)
-    assert (found.num_masked, found.accuracy) == (count["all"], right["all"] / count["all"])
-    assert {band.name: (band.num_correct, band.num_masked) for band in found.bands} == {
+                right[name] += int(logits[position].argmax()) == label
+    assert result.loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert (result.num_masked, result.accuracy) == (count["all"], right["all"] / count["all"])
+    assert {band.name: (band.num_correct, band.num_masked) for band in result.bands} == {
         name: (right[name], count[name]) for name in ("frequent", "common", "uncommon", "rare", "domain")
     }
     assert min(count.values()) > 0 and right["all"] > 0, "nothing was compared"
-    line = found.figures()
+    line = result.figures()
     assert line["accuracy_rare"] == right["rare"] / count["rare"]
     assert line["masked_tokens_domain"] == count["domain"]
     assert line["perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
 
 
-def test_what_has_no_tokens_or_is_not_finite_is_null(held_out: HeldOut) -> None:
-    found = Validation(math.nan, 0.0, 0, second=Validation(math.inf, 0.0, 0)).figures()
-    assert found["loss"] is None and found["second_loss"] is None and found["second_perplexity"] is None
-    assert list(found)[:4] == ["loss", "perplexity", "accuracy", "masked_tokens"]
+def test_values_without_tokens_or_that_are_not_finite_are_null() -> None:
+    figures = Validation(math.nan, 0.0, 0, second=Validation(math.inf, 0.0, 0)).figures()
+    assert figures["loss"] is None and figures["second_loss"] is None and figures["second_perplexity"] is None
+    assert list(figures)[:4] == ["loss", "perplexity", "accuracy", "masked_tokens"]
 
 
 # --- the second source ---
 
 
-def test_second_source_is_measured_in_the_same_tokens(
-    config: Config, corpus: PreparedCorpus, held_out: HeldOut, model: MaskedLanguageModel, accelerator: Accelerator
+def test_second_source_is_evaluated_with_the_same_tokenizer(
+    config: Config,
+    corpus: PreparedCorpus,
+    validation_set: ValidationSet,
+    objective: MaskedLM,
+    engine: Engine,
 ) -> None:
-    masker = masker_of(config, corpus)
-    found = held_out.evaluate(accelerator, model, masker, 8)
-    facts = held_out.facts(masker)
+    result = validation_set.evaluate(engine, objective, 8)
+    facts = validation_set.baseline(objective)
     second = PreparedCorpus(corpus.folder.parent / facts["second_corpus"])
     assert facts["second_source"] == config.validation.second_source
     assert loading.digest(second.tokenizer) == loading.digest(corpus.tokenizer)
     assert set(corpus.domain_tokens) & set(second.rows("train").take(np.arange(50)).reshape(-1).tolist())
-    rows = second.rows("train")
+    rows, count = second.rows("train"), len(validation_set)
     assert second.manifest["documents"]["validation"] == 0
-    assert len(rows) > len(corpus.rows("validation")), "so that some are left out"
-    chosen = [i * len(rows) // len(held_out) for i in range(len(held_out))]
-    expected = evaluate(accelerator, model, validation_batches(Spread(rows, len(held_out)), masker, 5, 1, 0))
-    assert found.second is not None
-    assert found.second.loss == pytest.approx(expected.loss, rel=1e-6)
-    assert found.second.num_masked == expected.num_masked
-    assert found.second.loss != pytest.approx(found.loss, rel=1e-3)
-    some = Spread(rows, len(held_out))
+    assert len(rows) > len(corpus.rows("validation")), "so that some rows are not used"
+    some = EvenlySpaced(rows, count)
+    expected = evaluate(engine, objective, validation_batches(some, objective.validation_corruption, 5))
+    assert result.second is not None
+    assert result.second.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert result.second.num_masked == expected.num_masked
+    assert result.second.loss != pytest.approx(result.loss, rel=1e-3)
+    chosen = [i * len(rows) // count for i in range(count)]
     assert np.array_equal(some.take(np.arange(len(some))), rows.take(np.array(chosen)))
     assert np.array_equal(some.chunks(np.array([1]))[0], rows.chunks(np.array([chosen[1]]))[0])
-    assert len(Spread(rows, 10**6)) == len(rows)
+    assert len(EvenlySpaced(rows, 10**6)) == len(rows)
 
 
-def test_second_source_that_is_none_is_refused_by_its_name(config: Config, corpus: PreparedCorpus) -> None:
-    def named(source: str) -> Config:
+def test_second_source_that_cannot_be_used_is_refused_by_its_key(config: Config, corpus: PreparedCorpus) -> None:
+    def with_second(source: str) -> Config:
         return dataclasses.replace(config, validation=dataclasses.replace(config.validation, second_source=source))
 
     with pytest.raises(ConfigError, match=r"validation\.second_source: \./nowhere does not exist"):
-        check(named("./nowhere"))
-    check(named("someone/dataset"))
-    Path(config.corpus.cache_dir, "short.txt").write_text("short", "utf-8")
+        spec_of(with_second("./nowhere"))
+    spec_of(with_second("someone/dataset"))
+    short = Path(config.corpus.cache_dir, "short.txt")
+    short.write_text("short", "utf-8")
     with pytest.raises(ConfigError, match=r"validation\.second_source: .* has no document left"):
-        HeldOut(named(str(Path(config.corpus.cache_dir, "short.txt"))), corpus)
+        load_or_prepare(spec_of(with_second(str(short))))
 
 
 # --- sentences ---
 
 
 def test_pseudo_likelihood_is_that_of_one_token_at_a_time(
-    corpus: PreparedCorpus, held_out: HeldOut, model: MaskedLanguageModel, accelerator: Accelerator
+    corpus: PreparedCorpus,
+    validation_set: ValidationSet,
+    objective: MaskedLM,
+    model: MaskedLanguageModel,
+    engine: Engine,
 ) -> None:
-    found = held_out.pseudo_likelihood(accelerator, model, 5, 7)
-    assert found is not None
+    result = validation_set.pseudo_likelihood(engine, objective, 5, 7)
+    assert result is not None
     texts = [text for _, split, text in corpus.documents() if split == "validation"]
     chosen = sentences.sample(texts, 5)
     assert chosen == sentences.sample(reversed(texts), 5)
@@ -222,48 +244,50 @@ def test_pseudo_likelihood_is_that_of_one_token_at_a_time(
     model.eval()
     for sentence in chosen:
         ids = corpus.tokenizer(sentence)["input_ids"]
-        for place in range(1, len(ids) - 1):
+        for position in range(1, len(ids) - 1):
             masked = torch.tensor([ids])
-            masked[0, place] = corpus.tokenizer.mask_token_id
+            masked[0, position] = corpus.tokenizer.mask_token_id
             with torch.no_grad():
-                logits = model.model(input_ids=masked).logits[0, place]
-            total += float(logits.log_softmax(-1)[ids[place]])
+                logits = model.model(input_ids=masked).logits[0, position]
+            total += float(logits.log_softmax(-1)[ids[position]])
             count += 1
-    assert (found.num_sentences, found.num_tokens) == (5, count)
-    assert found.per_token == pytest.approx(total / count, rel=1e-5)
-    assert found.perplexity == pytest.approx(math.exp(-total / count), rel=1e-4)
-    assert held_out.pseudo_likelihood(accelerator, model, 0, 7) is None
+    assert (result.num_sentences, result.num_tokens) == (5, count)
+    assert result.per_token == pytest.approx(total / count, rel=1e-5)
+    assert result.perplexity == pytest.approx(math.exp(-total / count), rel=1e-4)
+    assert validation_set.pseudo_likelihood(engine, objective, 0, 7) is None
 
 
-def test_processes_share_the_masked_sentences() -> None:
+def test_ranks_share_the_masked_sentences() -> None:
     texts = [[1, 5, 6, 7, 2], [1, 8, 2], [1, 9, 9, 9, 9, 2]]
+    special = loading.SpecialTokens(prefix=(1,), suffix=(2,), pad=0, mask=3, all=(0, 1, 2, 3))
     seen = []
     for rank in range(2):
-        batches = list(one_by_one(texts, (0, 1, 2, 3), 3, 0, 3, 2, rank))
-        assert len(batches) == 2, "a process waits for another"
+        batches = list(one_by_one(texts, special, 3, rank, 2))
+        assert len(batches) == 2, "a rank waits for another"
         for batch in batches:
             assert batch.input_ids.shape[0] == 3
-            for position, label in zip(batch.positions.tolist(), batch.labels.tolist(), strict=True):
+            for flat, label in zip(batch.positions.tolist(), batch.labels.tolist(), strict=True):
                 if label >= 0:
-                    row, place = divmod(position, batch.input_ids.shape[1])
+                    row, position = divmod(flat, batch.input_ids.shape[1])
                     ids = batch.input_ids[row].tolist()
-                    assert ids[place] == 3 and ids.count(3) == 1
-                    ids[place] = label
-                    seen.append(([i for i in ids if i], place))
-    assert sorted(seen) == sorted((ids, place) for ids in texts for place in range(1, len(ids) - 1))
+                    assert ids[position] == 3 and ids.count(3) == 1
+                    ids[position] = label
+                    seen.append(([i for i in ids if i], position))
+    assert sorted(seen) == sorted((ids, position) for ids in texts for position in range(1, len(ids) - 1))
 
 
-# --- the best ---
+# --- the best validation ---
 
 
 def test_best_is_the_lowest_loss_and_patience_counts_from_it() -> None:
-    patient, plain = parse(["--validation.patience=2"]), parse([])
+    patient = spec_of(parse(["--validation.patience=2", "--checkpoint.every=null"]))
     losses = {0: 1.0, 5: 4.0, 10: 3.0, 15: math.nan, 20: 2.5, 25: 2.5, 30: math.inf}
-    seen, told = Best(), []
+    best, seen = Best(), []
     for step, loss in losses.items():
-        seen = seen.after(step, loss)
-        told.append((seen.step, seen.since, seen.ends(patient), seen.saves(step, patient)))
-    assert told == [
+        best = best.after(step, loss)
+        due = Due(patient, step, 1000).checkpoint(best)
+        seen.append((best.step, best.since, best.ends_training(patient.validation.patience), due))
+    assert seen == [
         (None, 0, False, False),  # the starting model is no result of training
         (5, 0, False, True),
         (10, 0, False, True),
@@ -272,8 +296,9 @@ def test_best_is_the_lowest_loss_and_patience_counts_from_it() -> None:
         (20, 1, False, False),
         (20, 2, True, True),
     ]
-    assert not seen.ends(plain) and not seen.saves(20, plain) and seen.facts(plain) == {}
-    assert seen.facts(patient) == {"best_step": 20, "best_loss": 2.5, "stopped_early": True}
+    assert not best.ends_training(None)
+    plain = spec_of(parse(["--checkpoint.every=null"]))
+    assert not Due(plain, 20, 1000).checkpoint(best)
 
 
 @pytest.mark.parametrize(
@@ -286,10 +311,11 @@ def test_best_is_the_lowest_loss_and_patience_counts_from_it() -> None:
         (["--export.checkpoint=runs/mine/checkpoints/step-00000500"], False),
     ],
 )
-def test_best_is_exported_where_that_is_asked(flags: list[str], exported: bool) -> None:
-    config = parse(flags)
-    assert is_exported(config) == exported
-    assert num_kept(config) == config.checkpoint.keep_last + exported
+def test_best_is_kept_and_exported_if_that_is_asked(flags: list[str], exported: bool) -> None:
+    spec = spec_of(parse(flags))
+    assert (spec.export.checkpoint == "best") == exported
+    assert spec.checkpoint.keep_best == exported
+    assert spec.checkpoint.num_kept == spec.checkpoint.keep_last + exported
 
 
 # --- the search probe ---
