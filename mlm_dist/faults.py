@@ -1,7 +1,7 @@
-"""Faults on demand, so that tests can see what a run survives. Nothing here acts unless MLM_DIST_FAULT is set.
+"""Planned faults, so that tests can see what a run survives. Nothing here acts unless MLM_DIST_FAULT is set.
 
-MLM_DIST_FAULT=POINT@STEP or POINT@STEP@RANK names one moment of a run: the process kills itself there, as a lost
-machine would, or reports a value as not a number.
+MLM_DIST_FAULT=POINT@STEP or POINT@STEP@RANK names a moment of a run, and commas separate several: the process kills
+itself there, as a lost machine would, or a value becomes NaN.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ VARIABLE = "MLM_DIST_FAULT"
 
 
 def planned(point: str, step: int, rank: int = 0) -> bool:
-    """Whether the fault of this process is planned for here and now."""
-    fault = os.environ.get(VARIABLE)
-    return fault is not None and fault in (f"{point}@{step}", f"{point}@{step}@{rank}")
+    """Whether a fault is planned for this moment of this process."""
+    faults = os.environ.get(VARIABLE)
+    return faults is not None and not {f"{point}@{step}", f"{point}@{step}@{rank}"}.isdisjoint(faults.split(","))
 
 
 def kill_here(point: str, step: int, rank: int = 0) -> None:
-    """Die without any chance to clean up, if that is planned for here and now."""
+    """Die without any chance to clean up, if that is planned for this moment."""
     if planned(point, step, rank):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -25,7 +25,7 @@ def spec_of(config: Config, launch: Launch = ONE_PROCESS) -> Spec:
     return resolve(config, launch)
 
 
-def prepared(config: Config) -> PreparedCorpus:
+def prepare(config: Config) -> PreparedCorpus:
     """The corpus of a config."""
     return pipeline.prepare(corpus_spec(config))
 

@@ -19,12 +19,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 from launching import ROOT
+from mlm_dist.checkpoint.best import Best
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 from mlm_dist.checkpoint import find, format, save
-from mlm_dist.checkpoint.best import Best
 from mlm_dist.checkpoint.format import RunState
 from mlm_dist.checkpoint.save import Checkpoints
 from mlm_dist.checkpoint.tensor_file import TensorFileWriter

@@ -16,6 +16,7 @@ import pytest
 import torch
 from making import made_up_text
 from models import architecture, build
+from specs import prepare
 from transformers import CONFIG_MAPPING, AutoModelForMaskedLM, BertForMaskedLM, RemBertForMaskedLM
 
 from mlm_dist.config import Config, parse
@@ -24,7 +25,6 @@ from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import domain_tokens, loading, training
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer, WordCache
 from mlm_dist.errors import ModelError
-from mlm_dist.prepare import prepare
 
 KINDS = ("wordpiece", "bpe", "unigram")
 LETTERS = " ".join("abcdefghijklmnopqrstuvwxyzÜKQ0123456789,.-_()")

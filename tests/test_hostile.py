@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from making import made_up_text, run_git
+from specs import prepare
 
 from mlm_dist.config import Config, CorpusConfig, parse
 from mlm_dist.corpus import documents, shards, sources
@@ -24,7 +25,6 @@ from mlm_dist.corpus.readers import Document, Dropped, json_lines
 from mlm_dist.corpus.sources import SourceFiles, git
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import CorpusError
-from mlm_dist.prepare import prepare
 
 LINE = 200_000_000  # bytes, without a line break in them
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mlm_dist.batches import shapes
-from mlm_dist.batches.loader import assemble
 from mlm_dist.batches.masking import Masker
+from mlm_dist.batches.micro_batch import Samples, assemble
 from mlm_dist.config import MaskingConfig
-from mlm_dist.evaluation.validation import held_out_masks
+from mlm_dist.objectives.masked_lm import MaskedLM
 
 VOCAB_SIZE = 1000
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -213,19 +213,21 @@ def test_numbers_of_predictions_per_row_are_binomial(million: tuple[np.ndarray, 
 def test_validation_masks_are_the_same_for_all_runs() -> None:
     plain = masker(0, probability=0.2)
     for config in ({"unit": "word"}, {"unit": "span", "final_probability": 0.1}, {}):
-        assert held_out_masks(masker(9, probability=0.2, **config)) == plain
-    assert held_out_masks(masker(9, probability=0.3)) != plain
+        objective = MaskedLM(masker(9, probability=0.2, **config))
+        assert objective.validation_corruption == plain
+        assert objective.corruption == masker(9, probability=0.2, **config)
+    assert MaskedLM(masker(9, probability=0.3)).validation_corruption != plain
 
 
 @pytest.mark.parametrize("unit", ["token", "word", "span"])
 def test_fixed_shapes_fit_the_largest_number_of_predicted_tokens(unit: str) -> None:
     made = FullRows(16)
     masks = masker(unit=unit, probability=0.1, final_probability=0.3)
-    room = shapes.fixed(masks.config, made, 16).predicted
+    room = shapes.fixed(masks, made, 16).predicted
     most = 0
     for epoch in range(150):
-        batch = assemble(made, masks, np.full(16, epoch), np.arange(16), 16, progress=np.ones(16))
-        most = max(most, batch.num_masked)
+        wanted = Samples(np.full(16, epoch), np.arange(16), progress=np.ones(16))
+        most = max(most, assemble(made, masks, wanted, 16).num_predicted)
     assert most <= room < 3 * most
 
 

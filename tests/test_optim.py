@@ -5,35 +5,44 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import launching
 import pytest
 import torch
-from accelerate import Accelerator
-from mlm_dist.training.horizon import Horizon
 from models import architecture, build, optim_spec
+from specs import ONE_PROCESS, cpu_engine
 from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
-from mlm_dist.batches.global_batch import UNBOUNDED, batch_plan, num_updates
-from mlm_dist.batches.loader import MicroBatch
+from mlm_dist.batches.global_batch import spread
+from mlm_dist.batches.masking import Masker
+from mlm_dist.batches.micro_batch import MicroBatch
 from mlm_dist.checkpoint import format
-from mlm_dist.checkpoint.format import RunState
+from mlm_dist.checkpoint.restore import restore
 from mlm_dist.checkpoint.save import Checkpoints
-from mlm_dist.config import Config, ModelConfig, OptimConfig, parse
-from mlm_dist.engine import conflicts, distributed, memory, topology
+from mlm_dist.checkpoint.state import TrainState
+from mlm_dist.config import BatchConfig, Duration, MaskingConfig, parse
+from mlm_dist.engine import conflicts, memory
+from mlm_dist.engine.device import Device
+from mlm_dist.engine.launch import Launch
+from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
 from mlm_dist.model.layers import depths, encoder_layers
 from mlm_dist.model.masked_lm import MaskedLanguageModel
+from mlm_dist.objectives.masked_lm import MaskedLM
 from mlm_dist.optim import optimizers
 from mlm_dist.optim.combined import CombinedOptimizer
 from mlm_dist.optim.kind import OptimizerKind, StateLayout
 from mlm_dist.optim.optimizers import OPTIMIZERS, build_optimizer, set_lr
 from mlm_dist.optim.schedule import WSD_DECAY_FRACTION, default_lr, learning_rate, warmup_steps
-from mlm_dist.training.step import StepResult, optimizer_step
+from mlm_dist.spec import CheckpointSpec, Length
+from mlm_dist.training.run_length import UNKNOWN, RunLength
+from mlm_dist.training.step import StepResult, train_step
 
 NAMES = ("adamw", "stableadamw", "muon")
+OBJECTIVE = MaskedLM(Masker(MaskingConfig(), 0, 4, (0, 1, 2, 3, 4), 120))
 SMALL: dict[str, Any] = {
     "vocab_size": 120,
     "hidden_size": 32,
@@ -69,22 +78,34 @@ def batch_of(number: int) -> MicroBatch:
     input_ids = torch.randint(5, 120, (4, 16), generator=generator)
     positions = torch.tensor([1, 7, 20, 47])
     labels = input_ids.flatten()[positions]
-    return MicroBatch(input_ids, None, positions, labels, None, None, num_masked=4, num_tokens=64)
+    return MicroBatch(input_ids, None, positions, labels, None, None, num_predicted=4, num_tokens=64)
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with cpu_engine(max_grad_norm=1.0) as started:
+        yield started
 
 
 class Training:
-    """A small model and its prepared optimizer in this process."""
+    """A small model and its optimizer, which is set up if there is an engine."""
 
-    def __init__(self, name: str, seed: int = 0, **changes: Any) -> None:
-        self.spec = optim_spec(**{"name": name, "weight_decay": 0.1} | changes)
-        self.accelerator = Accelerator(cpu=True)
+    def __init__(
+        self, name: str, engine: Engine | None = None, seed: int = 0, saved: Path | None = None, **changes: Any
+    ) -> None:
+        values: dict[str, Any] = {"name": name, "weight_decay": 0.1} | changes
+        self.spec = optim_spec(**values)
         self.core = MaskedLanguageModel(model_of(seed=seed))
-        built = build_optimizer(self.core, self.spec)
-        self.model, self.optimizer = distributed.prepare(self.accelerator, self.core, built)
+        self.optimizer = build_optimizer(self.core, self.spec)
+        self.engine = engine
         set_lr(self.optimizer, 1e-3)
+        if engine is not None:
+            restore(saved, engine, self.core, self.optimizer, 4, lambda: torch.zeros(()))
 
-    def update(self, number: int) -> StepResult:
-        return optimizer_step(self.accelerator, self.model, self.optimizer, [batch_of(number)], 1.0, step=number)
+    def train(self, number: int) -> StepResult:
+        """One training step on a batch that is a function of its number."""
+        assert self.engine is not None
+        return train_step(self.engine, OBJECTIVE, [batch_of(number)], 1e-3, number)
 
     def step_along(self, *sizes: float) -> None:
         """One step for each size, along random gradients of that size for all weights."""
@@ -250,13 +271,13 @@ def test_one_entry_adds_an_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Training("sgd", layer_lr_decay=0.5)
     assert optimizers.moment_bytes("sgd", 100, 40) == 400
     assert [group["lr"] for group in run.optimizer.param_groups[::2]] == [1e-3 * 0.5**k for k in range(4, -1, -1)]
-    assert isinstance(run.optimizer.optimizer, CombinedOptimizer)
+    assert isinstance(run.optimizer, CombinedOptimizer)
     run.step_along(1.0)
     before = run.weights()
-    run.optimizer.optimizer.found_inf = torch.ones(())
+    run.optimizer.found_inf = torch.ones(())
     run.step_along(1.0)
     assert same(run.weights(), before)
-    run.optimizer.optimizer.found_inf = torch.zeros(())
+    run.optimizer.found_inf = torch.zeros(())
     run.step_along(1.0)
     assert not same(run.weights(), before)
 
@@ -268,66 +289,70 @@ def test_one_entry_adds_an_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_non_finite_step_is_skipped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, moments and step counts are those of a run without it."""
-    whole, broken = Training(name), Training(name)
-    for number in range(3):
-        whole.update(number)
-    broken.update(0)
-    monkeypatch.setenv("MLM_DIST_FAULT", "nan@1")
-    assert float(broken.update(1).skipped) == 1.0
-    monkeypatch.delenv("MLM_DIST_FAULT")
-    for number in (1, 2):
-        assert float(broken.update(number).skipped) == 0.0
-    assert same(broken.weights(), whole.weights())
+    with cpu_engine(max_grad_norm=1.0) as engine:
+        whole = Training(name, engine)
+        for number in range(3):
+            whole.train(number)
+        expected = whole.weights()
+    with cpu_engine(max_grad_norm=1.0) as engine:
+        broken = Training(name, engine)
+        broken.train(0)
+        monkeypatch.setenv("MLM_DIST_FAULT", "nan@1")
+        assert int(broken.train(1).skipped) == 1
+        monkeypatch.delenv("MLM_DIST_FAULT")
+        for number in (1, 2):
+            assert int(broken.train(number).skipped) == 0
+        assert same(broken.weights(), expected)
 
 
 @pytest.mark.parametrize("name", [*NAMES[:1], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])])
 def test_moments_survive_a_checkpoint(name: str, tmp_path: Path) -> None:
-    whole = Training(name)
-    for number in range(2):
-        whole.update(number)
-    checkpoints = Checkpoints(tmp_path, 1, {})
-    checkpoints.save(whole.accelerator, whole.core, whole.optimizer, RunState(step=2))
-    checkpoints.finish(whole.accelerator)
-    for number in range(2, 4):
-        whole.update(number)
-    point = tmp_path / "step-00000002"
-    resumed = Training(name, seed=1)
-    format.load_weights(point, resumed.core)
-    format.load_moments(point, resumed.accelerator, resumed.core, resumed.optimizer, RunState(step=2))
-    for number in range(2, 4):
-        resumed.update(number)
-    assert same(resumed.weights(), whole.weights())
+    with cpu_engine(max_grad_norm=1.0) as engine:
+        whole = Training(name, engine)
+        for number in range(2):
+            whole.train(number)
+        checkpoints = Checkpoints(tmp_path, CheckpointSpec(None, 1, False, "auto"), {}, 4)
+        checkpoints.save(engine, dataclasses.replace(TrainState.new(engine.device), step=2))
+        checkpoints.finish(engine)
+        for number in range(2, 4):
+            whole.train(number)
+        expected = whole.weights()
+    with cpu_engine(max_grad_norm=1.0) as engine:
+        resumed = Training(name, engine, seed=1, saved=tmp_path / "step-00000002")
+        for number in range(2, 4):
+            resumed.train(number)
+        assert same(resumed.weights(), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_estimated_memory_equals_the_optimizers_allocation(name: str) -> None:
     run = Training(name)
-    run.update(0)
-    kept = run.optimizer.optimizer.state.items()
+    run.step_along(1.0)
+    kept = run.optimizer.state.items()
     allocated = sum(
         4 * value.numel()
         for parameter, state in kept
         for value in state.values()
         if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.ndim
     )
-    config = dataclasses.replace(Config(), optim=OptimConfig(name=name))
-    launch = topology.read({}, topology.Device("cpu", "CPU", 1, 1 << 30, True))
-    moments = memory.states(config, memory.shape_of(run.core.model.config), launch)[2]
+    settings = memory.Settings(128, 0.15, name, freeze_embeddings=False)
+    moments = memory.states(settings, memory.shape_of(run.core.model.config), ONE_PROCESS)[2]
     assert moments == allocated
-    frozen = dataclasses.replace(config, model=ModelConfig(freeze_embeddings=True))
-    saved = memory.states(frozen, memory.shape_of(run.core.model.config), launch)[2] - moments
+    frozen = dataclasses.replace(settings, freeze_embeddings=True)
+    saved = memory.states(frozen, memory.shape_of(run.core.model.config), ONE_PROCESS)[2] - moments
     assert saved == -4 * 120 * 32 * 2
 
 
-def test_checkpoint_of_another_optimizer_is_refused() -> None:
-    old = {"seed": 0}
-    format.require_same(old, {"seed": 0, "optim.name": "adamw", "model.freeze_embeddings": False}, Path("run"))
+def test_checkpoint_of_another_optimizer_is_refused(tmp_path: Path) -> None:
+    identity: dict[str, object] = {"seed": 0, "optim.name": "adamw", "model.freeze_embeddings": False}
+    format.write_state(tmp_path, {}, identity, 4)
+    format.require_same(tmp_path, identity)
     for key, value in (("optim.name", "muon"), ("model.freeze_embeddings", True)):
-        with pytest.raises(CheckpointError, match=f"{key}: run was made with .* now it is {value}"):
-            format.require_same(old, old | {key: value}, Path("run"))
+        with pytest.raises(CheckpointError, match=f"{key}: .* was made with .* now it is {value}"):
+            format.require_same(tmp_path, identity | {key: value})
 
 
-CUDA = topology.Device("cuda", "H100", 8, 80 << 30, True)
+CUDA = Device("cuda", "H100", 8, 80 << 30, True)
 REFUSED = {
     ("muon", "zero"): ("optim.name: muon", "ZeRO", "use adamw", "ddp.yaml"),
     ("stableadamw", "zero"): ("optim.name: stableadamw", "ZeRO", "use adamw", "ddp.yaml"),
@@ -339,25 +364,25 @@ REFUSED = {
 @pytest.mark.parametrize("sharding", ["none", "ddp", "zero", "fsdp2"])
 @pytest.mark.parametrize("name", NAMES)
 def test_sharding_is_refused_for_optimizers_of_whole_tensors(name: str, sharding: str) -> None:
-    config = dataclasses.replace(Config(), optim=OptimConfig(name=name))
-    launch = topology.Topology(8, 8, CUDA, "bf16", sharding, 2 if sharding == "zero" else 0)
+    run = conflicts.RunSettings(spread(BatchConfig(16), 128, 8), name, 1.0, "none")
+    stage = 2 if sharding == "zero" else 0
+    launch = Launch(8, 8, CUDA, precision="bf16", sharding=sharding, stage=stage)
     environ = {"FSDP_VERSION": "2"}
     expected = REFUSED.get((name, sharding))
     if expected is None:
-        conflicts.check(config, batch_plan(config, 8), launch, environ)
+        conflicts.check(run, launch, environ)
         return
     with pytest.raises(ConfigError) as caught:
-        conflicts.check(config, batch_plan(config, 8), launch, environ)
+        conflicts.check(run, launch, environ)
     assert all(words in str(caught.value) for words in expected)
 
 
 def test_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
     OPTIMIZERS.add("other", dataclasses.replace(OPTIMIZERS["adamw"], package="no_such_package"))
-    config = dataclasses.replace(Config(), optim=OptimConfig(name="other"))
-    launch = topology.Topology(1, 1, CUDA)
+    run = conflicts.RunSettings(spread(BatchConfig(16), 128, 1), "other", 1.0, "none")
     with pytest.raises(ConfigError, match=r"optim\.name: other needs no_such_package.*'mlm_dist\[optimizers\]'"):
-        conflicts.check(config, batch_plan(config, 1), launch, {})
+        conflicts.check(run, Launch(1, 1, CUDA), {})
 
 
 # --- schedules ---
@@ -385,17 +410,24 @@ def test_warmup_is_a_number_or_a_fraction_of_steps() -> None:
     assert rates == [1.0, 2.0, 3.0, 4.0, 4.0]
 
 
-def simulate(config: Config, state: RunState, speed: Any, until: float = math.inf) -> tuple[RunState, list[float]]:
+NEW = TrainState.new(torch.device("cpu"))
+
+
+def simulate(
+    duration: str, state: TrainState, speed: Any, until: float = math.inf, schedule: str = "linear"
+) -> tuple[TrainState, list[float]]:
     """A run on a machine whose steps take `speed(seconds)` each: its last state, and its learning rates."""
-    horizon = Horizon(config, num_updates(config, 1000)[0], state, is_main=False)
+    spec = optim_spec(lr=1.0, duration=Duration.parse(duration), schedule=schedule)
+    steps = int(spec.duration.value) if spec.duration.unit == "steps" else None
+    length = RunLength(spec.duration, Length(steps), 10, state, is_main=False)
     step, seconds, rates, zero = state.step, state.seconds, [], torch.zeros(())
-    while step < horizon.updates and seconds < until:
-        rates.append(learning_rate(step, optim_spec(config.optim, lr=1.0), horizon.updates))
-        told = torch.tensor(round(1000 * seconds))
+    while step < length.steps and seconds < until:
+        rates.append(learning_rate(step, spec, length.steps))
+        clock = torch.tensor(round(1000 * seconds))
         seconds += speed(seconds)
         step += 1
-        horizon.look(step, StepResult(zero, zero, zero, zero, zero, zero, told))
-    return RunState(step, seconds=seconds, horizon=horizon.estimate), rates
+        length.observe(step, StepResult(zero, zero, zero, zero, zero, zero, clock))
+    return dataclasses.replace(state, step=step, seconds=seconds, estimate=length.estimate), rates
 
 
 SPEEDS: dict[str, Any] = {
@@ -410,38 +442,34 @@ SPEEDS: dict[str, Any] = {
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd"])
 @pytest.mark.parametrize("name", list(SPEEDS))
 def test_duration_in_hours_is_kept_at_any_speed(name: str, schedule: str) -> None:
-    config = parse(["--optim.duration=1 hours", f"--optim.schedule={schedule}"])
-    ended, rates = simulate(config, RunState(), SPEEDS[name])
+    ended, rates = simulate("1 hours", NEW, SPEEDS[name], schedule=schedule)
     assert ended.seconds == pytest.approx(3600, rel=0.02)
-    assert ended.horizon == (1.0, ended.step)
+    assert ended.estimate == (1.0, ended.step)
     assert max(rates) == pytest.approx(1.0, rel=0.01), "warm-up was never over"
     assert rates[-1] < 0.03 and max(rates[-20:]) < 0.3
     assert rates.index(max(rates)) < 0.2 * len(rates)
 
 
 def test_duration_in_hours_continues_after_a_resume() -> None:
-    config = parse(["--optim.duration=1 hours"])
-    half, rates = simulate(config, RunState(), SPEEDS["steady"], until=1800)
-    assert half.horizon is not None and half.horizon[1] == pytest.approx(36_000, rel=0.01)
-    ended, more = simulate(config, half, lambda seconds: 0.4)
+    half, rates = simulate("1 hours", NEW, SPEEDS["steady"], until=1800)
+    assert half.estimate is not None and half.estimate[1] == pytest.approx(36_000, rel=0.01)
+    ended, more = simulate("1 hours", half, lambda seconds: 0.4)
     assert ended.seconds == pytest.approx(3600, rel=0.02)
     assert more[0] == pytest.approx(rates[-1], rel=0.01), "the recorded estimate is not used until there is a newer one"
     assert more[-1] < 0.03
-    assert simulate(config, ended, SPEEDS["steady"]) == (ended, []), "the run is finished"
-    longer, _ = simulate(parse(["--optim.duration=2 hours"]), ended, SPEEDS["steady"])
+    assert simulate("1 hours", ended, SPEEDS["steady"]) == (ended, []), "the run is finished"
+    longer, _ = simulate("2 hours", ended, SPEEDS["steady"])
     assert longer.seconds == pytest.approx(7200, rel=0.02)
 
 
 def test_number_of_steps_is_not_estimated_if_it_is_given() -> None:
-    config = parse(["--optim.duration=50 steps"])
-    ended, rates = simulate(config, RunState(), SPEEDS["slow steps"])
-    assert (ended.step, ended.horizon, len(rates)) == (50, None, 50)
-    assert rates == [learning_rate(step, optim_spec(config.optim, lr=1.0), 50) for step in range(50)]
-    assert num_updates(parse(["--optim.duration=1 hours"]), 1000) == (UNBOUNDED, 16 * UNBOUNDED)
+    ended, rates = simulate("50 steps", NEW, SPEEDS["slow steps"])
+    assert (ended.step, ended.estimate, len(rates)) == (50, None, 50)
+    assert rates == [learning_rate(step, optim_spec(lr=1.0), 50) for step in range(50)]
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "key"),
     [
         (("--optim.duration=0 hours",), "optim.duration"),
         (("--optim.duration=1.5 steps",), "optim.duration"),
@@ -450,13 +478,13 @@ def test_number_of_steps_is_not_estimated_if_it_is_given() -> None:
         (("--model.freeze_embeddings=true", "--tokenizer.add_domain_tokens=5"), "model.freeze_embeddings"),
     ],
 )
-def test_impossible_values_are_refused(flags: tuple[str, ...], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_impossible_values_are_refused(flags: tuple[str, ...], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
         parse(flags)
 
 
 @pytest.mark.slow
-def test_run_of_some_hours_ends_in_time_at_a_learning_rate_of_zero(tmp_path: Path, prepared_cache: Path) -> None:
+def test_duration_in_hours_ends_in_time_at_a_learning_rate_of_zero(tmp_path: Path, prepared_cache: Path) -> None:
     """Every learning rate is a function of the step and the estimate in the line before."""
     run = tmp_path / "run"
     flags = (
@@ -467,15 +495,15 @@ def test_run_of_some_hours_ends_in_time_at_a_learning_rate_of_zero(tmp_path: Pat
     assert ended.returncode == 0, ended.output
     lines, start = launching.metrics(run, "train"), launching.metrics(run, "start")[0]
     spec = optim_spec(parse(flags).optim, lr=start["peak_learning_rate"])
-    known = UNBOUNDED
+    known = UNKNOWN
     for line in lines:
         assert line["learning_rate"] == learning_rate(line["step"] - 1, spec, known)
-        known = line["steps"] or UNBOUNDED
+        known = line["steps"] or UNKNOWN
     assert [line["step"] for line in lines] == list(range(1, known + 1))
     assert lines[-1]["hours"] > lines[0]["hours"]
     assert launching.metrics(run, "end")[0]["step"] == known
     state = json.loads((run / "checkpoints" / f"step-{known:08d}" / "state.json").read_text("utf-8"))
-    assert state["horizon"] == [0.0006, known]
+    assert state["estimate"] == [0.0006, known]
     assert state["seconds"] >= 3600 * lines[-1]["hours"] - 1
     again = launching.python("train.py", *flags)
     assert again.returncode == 0, again.output
@@ -484,7 +512,7 @@ def test_run_of_some_hours_ends_in_time_at_a_learning_rate_of_zero(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cpu_2", "zero2"])
-def test_processes_agree_on_the_end(tmp_path: Path, prepared_cache: Path, kind: str) -> None:
+def test_processes_agree_on_the_last_step(tmp_path: Path, prepared_cache: Path, kind: str) -> None:
     """Otherwise one would wait for the other forever."""
     flags = (f"--corpus.cache_dir={prepared_cache}", f"--output_dir={tmp_path / 'run'}", *launching.TINY)
     ended = launching.accelerate(

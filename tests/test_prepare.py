@@ -24,6 +24,7 @@ import pytest
 from making import made_up_text
 from rich.console import Console
 from rich.table import Table
+from specs import prepare
 
 from mlm_dist import plan, runtime
 from mlm_dist.config import Config, CorpusConfig, parse
@@ -35,7 +36,6 @@ from mlm_dist.corpus.sources import SourceFiles
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.errors import CorpusError, ModelError, PeerError
-from mlm_dist.prepare import prepare
 
 LENGTH = 32
 

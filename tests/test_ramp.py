@@ -29,7 +29,6 @@ from mlm_dist.errors import ConfigError
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.spec import BatchSpec
 
-
 LENGTH = 64
 
 

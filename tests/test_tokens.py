@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import made_up_text
+from specs import prepare
 
 from mlm_dist.config import parse
 from mlm_dist.corpus.tokenizer import batch_tokenizer, loading, training, training_texts
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer, ExactTokenizer, WordCache
 from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts, count
 from mlm_dist.errors import ModelError
-from mlm_dist.prepare import prepare
 
 TEXTS = [made_up_text(i, 300) + " Überschrift naïve 漢字 x-y_z (1,234)!\n\n  Ends." for i in range(40)]
 KINDS = ("wordpiece", "bpe", "unigram")

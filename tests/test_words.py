@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from making import made_up_text
+from specs import prepare
 from test_tokens import HOSTILE, KINDS, ODD, TEXTS, train
 
 from mlm_dist.config import parse
-from mlm_dist.corpus import packing, row_shards, rows
+from mlm_dist.corpus import packing, pipeline, row_shards, rows
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading, word_starts
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer, WordCache
 from mlm_dist.errors import CorpusError
-from mlm_dist.prepare import find, prepare
+from mlm_dist.resolve import corpus_spec
 
 HARD = [*TEXTS[:3], ODD, "don't stop.Now, e.g. 1,234 (x-y) ftp://a.b/c", "", " ", "x" * 40 + " y", "a\u3000b"]
 
@@ -154,7 +155,8 @@ def test_corpora_share_all_files_but_word_starts(folder: Path, tmp_path: Path) -
     again = prepared(folder, other)
     assert again.manifest == plain.manifest
     assert (first.folder / shards[-1]).exists()
-    found = find(parse([f"--corpus.source={folder}", f"--corpus.cache_dir={other}", *COMMON, "--masking.unit=word"]))
+    config = parse([f"--corpus.source={folder}", f"--corpus.cache_dir={other}", *COMMON, "--masking.unit=word"])
+    found = pipeline.find(corpus_spec(config))
     assert found[0] is not None and found[0].digest == first.digest
 
 

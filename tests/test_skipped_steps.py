@@ -1,0 +1,138 @@
+"""Skipped steps: each is logged with its samples, and 20 in a row end the run, also across a resume."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import launching
+import pytest
+import torch
+
+from mlm_dist.checkpoint.state import TrainState
+from mlm_dist.errors import TrainingError
+from mlm_dist.training.skipped_steps import MAX_IN_A_ROW, SkippedSteps
+from mlm_dist.training.step import StepResult
+
+
+class Steps:
+    """Steps of a run, of which some are skipped, and their reports."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture, state: TrainState | None = None) -> None:
+        self._caplog = caplog
+        self._skipped = SkippedSteps(lambda step: range(100 * step, 100 * step + 32))
+        self.state = state or TrainState.new(torch.device("cpu"))
+
+    def take(self, *flags: bool) -> None:
+        """Take steps; True skips one."""
+        for flag in flags:
+            zero, skipped = torch.zeros((), dtype=torch.int64), torch.tensor(int(flag))
+            self._skipped.add(self.state.step, StepResult(zero, zero, zero, zero, skipped, zero, zero))
+            self.state = self.state.after(16 * (self.state.step + 1), zero, skipped)
+
+    def report(self) -> list[str]:
+        """The messages of a report."""
+        self._caplog.clear()
+        with self._caplog.at_level("WARNING", "mlm_dist"):
+            self._skipped.report(self.state)
+        return self._caplog.messages
+
+
+@pytest.fixture
+def steps(caplog: pytest.LogCaptureFixture) -> Steps:
+    return Steps(caplog)
+
+
+def test_report_covers_the_steps_since_the_last_report(steps: Steps) -> None:
+    assert steps.report() == []
+    steps.take(False, True, False, True, True)
+    assert len(steps.report()) == 3
+    assert steps.report() == []
+    steps.take(False, False)
+    assert steps.report() == []
+    steps.take(True)
+    assert len(steps.report()) == 1
+    assert int(steps.state.skipped_steps) == 4
+
+
+def test_messages_name_the_step_and_its_samples(steps: Steps) -> None:
+    steps.take(False, False, False, True, False, False, True)
+    first, second = steps.report()
+    assert first.startswith("step 4 was skipped: ")
+    assert first.endswith("300, 301, 302, 303, 304, 305, 306, 307")
+    assert second.startswith("step 7 was skipped: ")
+    assert second.endswith("600, 601, 602, 603, 604, 605, 606, 607")
+
+
+def test_too_many_in_a_row_end_the_run(steps: Steps, caplog: pytest.LogCaptureFixture) -> None:
+    steps.take(*[False] * 3, *[True] * MAX_IN_A_ROW)
+    with pytest.raises(TrainingError) as caught:
+        steps.report()
+    message = str(caught.value)
+    assert "20 steps in a row, up to step 23," in message
+    assert "optim.lr" in message
+    assert "\n" not in message
+    assert len(caplog.messages) == MAX_IN_A_ROW
+
+
+def test_one_fewer_does_not_end_the_run(steps: Steps) -> None:
+    steps.take(*[True] * (MAX_IN_A_ROW - 1))
+    assert len(steps.report()) == MAX_IN_A_ROW - 1
+    steps.take(False)
+    assert steps.report() == []
+
+
+@pytest.mark.parametrize("per_report", [1, 3, 7, 19])
+def test_too_many_in_a_row_across_reports(steps: Steps, per_report: int) -> None:
+    while steps.state.step + per_report < MAX_IN_A_ROW:
+        steps.take(*[True] * per_report)
+        assert len(steps.report()) == per_report
+    steps.take(*[True] * per_report)
+    with pytest.raises(TrainingError, match=f"{steps.state.step} steps in a row"):
+        steps.report()
+
+
+@pytest.mark.parametrize("per_report", [1, 5, 40])
+def test_finite_step_ends_the_streak(steps: Steps, per_report: int) -> None:
+    flags = ([True] * (MAX_IN_A_ROW - 1) + [False]) * 4
+    skipped = 0
+    for first in range(0, len(flags), per_report):
+        steps.take(*flags[first : first + per_report])
+        skipped += len(steps.report())
+    assert skipped == 4 * (MAX_IN_A_ROW - 1) == int(steps.state.skipped_steps)
+
+
+@pytest.mark.parametrize("before", [1, 12, 19])
+def test_streak_survives_the_json_of_a_checkpoint(caplog: pytest.LogCaptureFixture, before: int) -> None:
+    steps = Steps(caplog)
+    steps.take(False, *[True] * before)
+    steps.report()
+    resumed = Steps(caplog, TrainState.from_json(steps.state.to_json(), torch.device("cpu")))
+    resumed.take(*[True] * (MAX_IN_A_ROW - 1 - before))
+    resumed.report()
+    resumed.take(True)
+    with pytest.raises(TrainingError, match=r"20 steps in a row, up to step 21"):
+        resumed.report()
+
+
+def test_streak_survives_a_resume(tmp_path: Path, prepared_cache: Path) -> None:
+    """12 skipped steps up to the checkpoint and 8 after the resume are 20 in a row; 8 alone are not."""
+    flags = (
+        *(f"--corpus.cache_dir={prepared_cache}", "--optim.duration=60 steps", "--logging.every=4"),
+        *("--checkpoint.every=16", "--validation.every=null", "--batch.global_size=8", *launching.TINY),
+    )
+    fault = ",".join(f"nan@{step}" for step in range(4, 30))
+    run = tmp_path / "run"
+    ended = launching.python("train.py", f"--output_dir={run}", *flags, MLM_DIST_FAULT=f"{fault},after_rename@16")
+    assert ended.returncode != 0
+    assert [path.name for path in (run / "checkpoints").glob("step-*")] == ["step-00000016"]
+    shutil.copytree(run, tmp_path / "again")
+
+    with pytest.raises(TrainingError, match=r"20 steps in a row, up to step 24, were not finite"):
+        launching.here("train", f"--output_dir={run}", *flags, MLM_DIST_FAULT=fault)
+    assert launching.metrics(run, "train")[-1]["step"] == 20
+
+    short = ",".join(f"nan@{step}" for step in range(16, 23))
+    done = launching.here("train", f"--output_dir={tmp_path / 'again'}", *flags, MLM_DIST_FAULT=short)
+    assert done.result.is_finished
+    assert launching.metrics(tmp_path / "again", "train")[-1]["skipped_steps"] == 12 + 7
