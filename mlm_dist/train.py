@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlm_dist import ranks, report, runtime
+from mlm_dist import environment, ranks, report, runtime
 from mlm_dist.batches.loader import Stream, Target, TrainingBatches
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.checkpoint import find
@@ -46,6 +46,7 @@ from mlm_dist.training.task import Task
 logger = logging.getLogger("mlm_dist.train")  # __name__ is __main__ if this file is launched
 
 
+@environment.restored()
 def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
     """Prepare the corpus if necessary, train, validate, and export the model; called on every rank.
 
