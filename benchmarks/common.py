@@ -1,4 +1,4 @@
-"""What all benchmarks share: who measured, what alternating rounds say, memory, and the JSON they write."""
+"""What all benchmarks use: machine and versions, statistics of alternating rounds, memory, and JSON output."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "datasets", "numpy")
 
 
-LOAD_AT_START = round(os.getloadavg()[0], 2)  # before the benchmark makes its own
-# For the person at the screen; wide enough for a table where there is none.
-say = Console(highlight=False, width=None if sys.stdout.isatty() else 120).print
+LOAD_AT_START = round(os.getloadavg()[0], 2)  # before the benchmark adds its own
+# 120 columns are wide enough for the tables where the output is not a terminal.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on, and how busy it was when the benchmark began: a machine in use gives no good figures."""
+    """The machine, and its load when the benchmark began: figures from a busy machine are not reliable."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": _cpu_name(),
@@ -40,10 +40,11 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Python's and the libraries' versions."""
-    installed = {name.lower() for found in importlib.metadata.distributions() if (name := found.metadata["Name"])}
-    found = {name: importlib.metadata.version(name) for name in LIBRARIES if name in installed}
-    return {"python": platform.python_version(), **found}
+    """Versions of Python and the libraries."""
+    distributions = importlib.metadata.distributions()
+    installed = {name.lower() for distribution in distributions if (name := distribution.metadata["Name"])}
+    libraries = {name: importlib.metadata.version(name) for name in LIBRARIES if name in installed}
+    return {"python": platform.python_version(), **libraries}
 
 
 def num_cores() -> int:
@@ -52,14 +53,14 @@ def num_cores() -> int:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 class Spread(NamedTuple):
-    """The median of some rounds, with the least and the greatest."""
+    """Median, minimum and maximum of several rounds."""
 
     median: float
     min: float
@@ -70,35 +71,35 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, least and greatest."""
+    """Median, minimum and maximum."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation, which of a single value is not a number."""
+    """Mean and standard deviation; the deviation of a single value is NaN."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """Round by round, ours over theirs: what slows the machine down for a while slows down both."""
-    return spread([one / other for one, other in zip(ours, theirs, strict=True)])
+def ratios(values: Sequence[float], baseline: Sequence[float]) -> Spread:
+    """Ratios to a baseline, round by round: what slows the machine down for a while slows down both."""
+    return spread([value / other for value, other in zip(values, baseline, strict=True)])
 
 
 def write(path: Path, **result: Any) -> None:
-    """Write what was measured, with machine and versions."""
-    whole = {"machine": machine(), "versions": versions(), "date": time.strftime("%Y-%m-%d"), **result}
+    """Write a result as JSON, with machine and versions."""
+    record = {"machine": machine(), "versions": versions(), "date": time.strftime("%Y-%m-%d"), **result}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_plain(whole), indent=1) + "\n", "utf-8")
+    path.write_text(json.dumps(_plain(record), indent=1) + "\n", "utf-8")
 
 
 def reset_peak() -> int:
-    """Forget this process's peak memory, and return what it has now, in bytes; Linux only."""
+    """Reset this process's peak memory; returns its resident memory in bytes. Linux only."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 
 
 def peak_memory() -> int:
-    """The most memory this process had on its GPU, or resident where it has none, since it began or since the reset."""
+    """Peak memory of this process in bytes, on its GPU if it uses one, else resident; since its start or the reset."""
     if gpu := _gpu():
         return int(gpu.max_memory_reserved())
     if Path("/proc/self/status").exists():
@@ -107,16 +108,16 @@ def peak_memory() -> int:
 
 
 def wait_for_gpu() -> None:
-    """Wait until a GPU has done what this process gave it to do, if it did."""
+    """Wait for the GPU, if this process uses one."""
     if gpu := _gpu():
         gpu.synchronize()
 
 
 def gemm_peak(seconds: float = 3.0) -> dict[str, float]:
-    """The most FLOP/s this machine reaches in a matrix product, {precision: rate}: the best of several shapes.
+    """The highest FLOP/s of matrix products of several shapes on this machine: {precision: rate}.
 
     Args:
-        seconds: How long each precision is tried; the shapes take turns.
+        seconds: Time per precision; the shapes alternate.
     """
     import torch
 
@@ -138,7 +139,7 @@ def gemm_peak(seconds: float = 3.0) -> dict[str, float]:
 
 
 def _plain(value: Any) -> Any:
-    """Spreads as objects, as named tuples would become bare lists; and null for what is not finite."""
+    """Values for JSON: spreads as objects, because named tuples would become lists, and null for values not finite."""
     if isinstance(value, Spread):
         return value._asdict()
     if isinstance(value, dict):

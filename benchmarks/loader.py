@@ -1,10 +1,10 @@
-"""The input alone: rows to masked batches, against DataLoader with DataCollatorForLanguageModeling on the same rows.
+"""Speed of the input: rows to masked batches, compared with DataLoader and DataCollatorForLanguageModeling.
 
     python benchmarks/loader.py                                # rows of 128 and 512 tokens, batches of 32: ~3 minutes
     python benchmarks/loader.py --batch 512 --lengths 128
 
-No model runs. mlm-dist is what `train.py` takes its batches from. The other is tried as one writes it, with workers,
-and with the special tokens marked beforehand, which spares its collator a loop in Python. The contenders take turns.
+No model runs. mlm-dist is the loader that `train.py` uses. DataLoader runs without workers, with workers, and with
+special tokens marked beforehand, which saves its collator a loop in Python. All have the same rows and alternate.
 Prints a table and writes results/loader.json.
 """
 
@@ -17,50 +17,49 @@ from pathlib import Path
 from typing import Any
 
 import common
-import contenders
+import systems
 import workload
-from common import say
+from common import console
 from rich.table import Table
 
 
-def ours(corpus: Path, batch: int, num_batches: int) -> Callable[[], None]:
-    """A turn of this project: assemble so many batches, one ahead of the other, as in training."""
-    from mlm_dist.batches.global_batch import BatchPlan
-    from mlm_dist.batches.loader import TrainingBatches
-    from mlm_dist.batches.masking import Masker
+def mlm_dist(corpus: Path, length: int, batch: int, num_batches: int) -> Callable[[], None]:
+    """A function that makes batches with this project's loader, one step ahead as in training."""
+    from mlm_dist.batches.global_batch import spread
+    from mlm_dist.batches.loader import Stream, Target, TrainingBatches
     from mlm_dist.batches.order import SampleOrder
     from mlm_dist.batches.ramp import Ramp
-    from mlm_dist.config import MaskingConfig, parse
+    from mlm_dist.config import BatchConfig, MaskingConfig
     from mlm_dist.corpus.store import PreparedCorpus
-    from mlm_dist.corpus.tokenizer import loading
+    from mlm_dist.objectives.masked_lm import MaskedLM
 
     prepared = PreparedCorpus(corpus)
-    special = loading.special_tokens(prepared.tokenizer)
-    masker = Masker(MaskingConfig(), 0, special.mask, special.all, len(prepared.tokenizer))
-    plan = BatchPlan(batch, batch, 1, 1)
-    rows, ramp = prepared.rows("train"), Ramp(parse([f"--batch.global_size={batch}"]))
-    batches = TrainingBatches(rows, masker, plan, ramp, SampleOrder(len(rows), 0), 10**12, 0)
+    rows = prepared.rows("train")
+    stream = Stream(rows, SampleOrder(len(rows), 0), num_samples=10**12)
+    objective = MaskedLM.create(MaskingConfig(), 0, prepared)
+    batch_spec = spread(BatchConfig(global_size=batch, micro_size=batch), length, 1)
+    batches = TrainingBatches(stream, objective.corruption, batch_spec, Ramp(batch_spec, length), Target())
     step = 0
 
-    def turn() -> None:
+    def run() -> None:
         nonlocal step
         for step in range(step + 1, step + num_batches + 1):  # noqa: B020
-            batches.window(step)
+            batches[step]
 
-    return turn
+    return run
 
 
-def theirs(corpus: Path, batch: int, num_batches: int, *, workers: int, lean: bool) -> Callable[[], None]:
-    """A turn of DataLoader and collator."""
+def data_loader(corpus: Path, batch: int, num_batches: int, *, workers: int, lean: bool) -> Callable[[], None]:
+    """A function that makes batches with DataLoader and the collator."""
     from torch.utils.data import DataLoader
     from transformers import DataCollatorForLanguageModeling
 
-    tokenizer = contenders.tokenizer_of(corpus)
+    tokenizer = systems.tokenizer_of(corpus)
     if lean:
         tokenizer.model_input_names = ["input_ids"]
     collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=workload.MASKED)
     loader = DataLoader(
-        contenders.rows_of(corpus, tokenizer, lean=lean),
+        systems.rows_of(corpus, tokenizer, lean=lean),
         batch,
         shuffle=True,
         drop_last=True,
@@ -74,34 +73,34 @@ def theirs(corpus: Path, batch: int, num_batches: int, *, workers: int, lean: bo
             yield from loader
 
     batches = endless()
-    next(batches)  # the workers start
+    next(batches)  # starts the workers
 
-    def turn() -> None:
+    def run() -> None:
         for _ in range(num_batches):
             next(batches)
 
-    return turn
+    return run
 
 
-def measure(corpus: Path, length: int, batch: int, tokens: int, rounds: int) -> dict[str, Any]:
-    """Tokens per second of all, by name; each round gives every one of them `tokens` tokens, this project ten times."""
+def measure(corpus: Path, length: int, batch: int, tokens: int, num_rounds: int) -> dict[str, Any]:
+    """{loader: tokens per second}; `tokens` tokens per round, ten times as many for this project."""
     num_batches = max(1, tokens // (batch * length))
-    turns = {"mlm-dist": (ours(corpus, batch, 10 * num_batches), 10 * num_batches)}
+    loaders = {"mlm-dist": (mlm_dist(corpus, length, batch, 10 * num_batches), 10 * num_batches)}
     for workers in (0, 1, 2):
         for lean in (False, True):
             name = f"DataLoader, {workers} workers" + (", special tokens marked" if lean else "")
-            turns[name] = (theirs(corpus, batch, num_batches, workers=workers, lean=lean), num_batches)
-    speeds: dict[str, list[float]] = {name: [] for name in turns}
-    for i in range(rounds + 1):
-        for name, (turn, count) in turns.items():
-            time.sleep(0.2)  # workers fill their queues in their own time, not in the next one's
+            loaders[name] = (data_loader(corpus, batch, num_batches, workers=workers, lean=lean), num_batches)
+    speeds: dict[str, list[float]] = {name: [] for name in loaders}
+    for i in range(num_rounds + 1):
+        for name, (run, count) in loaders.items():
+            time.sleep(0.2)  # workers fill their queues before the next loader is measured
             began = time.perf_counter()
-            turn()
+            run()
             if i:
                 speeds[name].append(count * batch * length / (time.perf_counter() - began))
     return {
-        name: {"tokens_per_second": common.spread(those), "times_faster": common.ratios(speeds["mlm-dist"], those)}
-        for name, those in speeds.items()
+        name: {"tokens_per_second": common.spread(values), "speedup": common.ratios(speeds["mlm-dist"], values)}
+        for name, values in speeds.items()
     }
 
 
@@ -109,9 +108,9 @@ def main() -> None:
     """Measure all lengths."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--lengths", type=lambda text: [int(word) for word in text.split(",")], default=[128, 512])
+    add("--lengths", type=lambda text: [int(one) for one in text.split(",")], default=[128, 512], help="tokens per row")
     add("--batch", type=int, default=32, help="rows")
-    add("--tokens", type=int, default=200_000, help="of each contender and round")
+    add("--tokens", type=int, default=200_000, help="tokens per loader and round")
     add("--rounds", type=int, default=5)
     add("--source", default="python-docs", help="documents, as corpus.source")
     add("--vocabulary", type=int, default=workload.VOCABULARY)
@@ -121,13 +120,14 @@ def main() -> None:
     cases = []
     for length in arguments.lengths:
         _, corpus, _ = workload.full_rows(arguments.source, arguments.vocabulary, length, arguments.cache)
-        found = measure(corpus, length, arguments.batch, arguments.tokens, arguments.rounds)
-        cases.append({"length": length, "batch": arguments.batch, "contenders": found})
-        table = Table("", "tokens/s", "mlm-dist is faster", title=f"batches of {arguments.batch} rows of {length}")
-        for name, one in found.items():
-            table.add_row(name, f"{one['tokens_per_second'].median:,.0f}", str(one["times_faster"]))
-        say(table)
-    common.write(arguments.output, source=arguments.source, cases=cases)
+        result = measure(corpus, length, arguments.batch, arguments.tokens, arguments.rounds)
+        cases.append({"length": length, "batch": arguments.batch, "systems": result})
+        title = f"batches of {arguments.batch} rows of {length} tokens"
+        table = Table("", "tokens/s", "speedup of mlm-dist", title=title)
+        for name, system in result.items():
+            table.add_row(name, f"{system['tokens_per_second'].median:,.0f}", str(system["speedup"]))
+        console.print(table)
+    common.write(arguments.output, source=Path(arguments.source).name, cases=cases)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,21 @@
-"""What more processes bring: measured with one core each, and a model of larger machines.
+"""Scaling with processes: measured with one core each, and a model of larger machines.
 
     python benchmarks/scaling.py                                    # DDP on 1 and 2 cores: ~6 minutes
     python benchmarks/scaling.py --topologies cpu_2,zero1,zero2,zero3
-    python benchmarks/scaling.py --predict --flops 4e14 --bandwidth 2e11 --overlap 0.9    # the model alone
+    python benchmarks/scaling.py --predict --flops 1.5e11 --memory 2e10 --bandwidth 8e8 --latency 0 --overlap 0
 
-Measured: `accelerate launch` of `train.py`, each process pinned to a core of its own, so that two have twice the
-hardware of one. `weak` doubles the batch with the processes, `strong` keeps it. The runs alternate. With them an
-all-reduce of as many bytes as the gradients have is timed alone. Writes results/scaling.json.
+Measured: `accelerate launch` of `train.py` with each process on a core of its own, so that two processes have twice the
+hardware. `weak` doubles the batch with the processes, `strong` keeps it. The runs alternate. An all-reduce of as many
+bytes as the gradients have is measured separately. Prints a table and writes results/scaling.json.
 
-The model (see docs/performance.md) is a model: it says what would be so if communication were as simple as it takes it.
+--predict prints a model of the time of a step for a machine with the given properties, without measuring anything. See
+docs/performance.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import os
@@ -26,27 +28,28 @@ from pathlib import Path
 from typing import Any
 
 import common
-import contenders
+import processes
+import systems
 import workload
-from common import say
-from contest import Failed, apart, together
+from common import console
+from processes import ProcessError
 from rich.table import Table
 from step_time import Hardware, fit, show_prediction
 
 ROOT = Path(__file__).resolve().parent.parent
 AS_RANK = "--as-rank"  # this file, launched as one process of a run
-EVERY = 4  # updates between two lines of metrics.jsonl
+EVERY = 4  # steps between two lines of metrics.jsonl
 
 
-def run(topology: str, processes: int, batch: int, flags: list[str], steps: int) -> float:
-    """Tokens per second of a run: the median of its lines but the first two."""
+def run(topology: str, num_processes: int, batch: int, flags: list[str], steps: int) -> float:
+    """Tokens per second of a run: the median of its lines, without the first two."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *(sys.executable, "-m", "accelerate.commands.launch"),
             f"--config_file={ROOT / 'configs' / 'accelerate' / topology}.yaml",
-            f"--num_processes={processes}",
+            f"--num_processes={num_processes}",
             f"--main_process_port={common.free_port()}",
-            *(["--mixed_precision=bf16"] if topology.startswith("cpu") else []),  # DeepSpeed's file has its own
+            *(["--mixed_precision=bf16"] if topology.startswith("cpu") else []),  # DeepSpeed's file sets its own
             *(str(Path(__file__).resolve()), AS_RANK, str(steps), *flags),
             *(f"--output_dir={folder}/run", f"--batch.global_size={batch}", f"--logging.every={EVERY}"),
             *("--optim.duration=1000000 steps", "--validation.every=null", "--checkpoint.every=null"),
@@ -57,25 +60,26 @@ def run(topology: str, processes: int, batch: int, flags: list[str], steps: int)
         )
         path = Path(folder) / "run" / "metrics.jsonl"
         if ended.returncode or not path.exists():
-            raise Failed(f"{topology} with {processes} processes failed:\n{ended.stdout[-1500:]}{ended.stderr[-3000:]}")
+            output = ended.stdout[-1500:] + ended.stderr[-3000:]
+            raise ProcessError(f"{topology} with {num_processes} processes failed:\n{output}")
         lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     return float(statistics.median([line["tokens_per_second"] for line in lines if line["kind"] == "train"][2:]))
 
 
 def as_rank(steps: int, flags: list[str]) -> None:
-    """Be one process of a run, on a core of its own; so many updates, and no model is saved at the end."""
+    """Run one process of a run on a core of its own, for a number of steps; no model is saved."""
     _pin(int(os.environ.get("LOCAL_RANK", "0")))
     calls = itertools.count()
 
-    def boundary() -> None:
+    def before_step() -> None:
         if next(calls) == steps:
-            os._exit(0)  # at the same update in every process
+            os._exit(0)  # at the same step in every process
 
-    contenders.train_with(boundary, flags)
+    systems.train_with(before_step, flags)
 
 
 def all_reduce_seconds(num_bytes: int) -> float:
-    """How long an all-reduce takes when nothing else happens, the median of some; call it on every process."""
+    """Seconds of an all-reduce without training, the median of several; called on every process."""
     import torch
     import torch.distributed as dist
 
@@ -94,7 +98,7 @@ def all_reduce_seconds(num_bytes: int) -> float:
 
 
 def memory_bandwidth(num_bytes: int = 1 << 28) -> float:
-    """Bytes/s that one core reads and writes when it adds long vectors, the best of some."""
+    """Bytes/s that one core reads and writes when it adds long vectors, the best of several times."""
     import torch
 
     _pin(0)
@@ -109,12 +113,12 @@ def memory_bandwidth(num_bytes: int = 1 << 28) -> float:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Measure all topologies, and fit the model's parameters for this machine."""
+    """Measure all topologies, and fit the model's parameters to this machine."""
     shape = workload.shape(arguments.model, arguments.vocabulary)
-    flags, _, rows = apart(
+    flags, _, rows = processes.call(
         workload.full_rows, arguments.source, arguments.vocabulary, arguments.length, arguments.cache
     )
-    flags += ["--model.name_or_path=bert", f"--model.overrides={json.dumps(shape.overrides)}", *arguments.keys]
+    flags += ["--model.name_or_path=bert", f"--model.overrides={json.dumps(shape.overrides)}", *arguments.flags]
     batch = min(arguments.rows, rows // 2)
     steps = EVERY * (2 + arguments.lines)
     runs = {"1 process": ("cpu", 1, batch)}
@@ -123,30 +127,32 @@ def measure(arguments: argparse.Namespace) -> None:
         runs[f"{topology}, strong"] = (topology, 2, batch)
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(arguments.rounds):
-        for name, (topology, processes, size) in runs.items():
-            speeds[name].append(run(topology, processes, size, flags, steps))
-    port = str(common.free_port())
-    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    environments = [meeting | {"RANK": str(rank)} for rank in range(2)]
-    alone = max(together(all_reduce_seconds, 4 * shape.num_parameters, environments=environments))
+        for name, (topology, num_processes, size) in runs.items():
+            speeds[name].append(run(topology, num_processes, size, flags, steps))
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(common.free_port())}
+    environments = [group | {"RANK": str(rank)} for rank in range(2)]
+    all_reduce = max(processes.call_all(all_reduce_seconds, 4 * shape.num_parameters, environments=environments))
 
-    table = Table("", "tokens/s", "times 1 process", title=f"{shape.name}, {batch} rows of {arguments.length} tokens")
-    for name, those in speeds.items():
-        table.add_row(name, f"{statistics.median(those):,.0f}", str(common.ratios(those, speeds["1 process"])))
-    say(table)
+    title = f"{shape.name}, {batch} rows of {arguments.length} tokens"
+    table = Table("", "tokens/s", "speedup over 1 process", title=title)
+    speedups = {name: common.ratios(values, speeds["1 process"]) for name, values in speeds.items()}
+    for name, values in speeds.items():
+        table.add_row(name, f"{statistics.median(values):,.0f}", str(speedups[name]))
+    console.print(table)
     result: dict[str, Any] = {
         "model": arguments.model,
         "length": arguments.length,
         "batch": batch,
         "tokens_per_second": speeds,
-        "times_one_process": {name: common.ratios(those, speeds["1 process"]) for name, those in speeds.items()},
-        "all_reduce_seconds": alone,
+        "speedup": speedups,
+        "all_reduce_seconds": all_reduce,
     }
     weak = speeds.get("cpu_2, weak")
     if weak:
         one, two = statistics.median(speeds["1 process"]), statistics.median(weak)
-        fitted = fit(shape, arguments.length, batch, one, two, alone, apart(memory_bandwidth))
-        say(f"fitted: {fitted}")
+        bandwidth = processes.call(memory_bandwidth)
+        fitted = fit(shape, arguments.length, batch, one, two, all_reduce, bandwidth)
+        console.print(f"fitted: {fitted}")
         result["fitted"] = vars(fitted)
     common.write(arguments.output, **result)
 
@@ -157,33 +163,38 @@ def _pin(rank: int) -> None:
 
 
 def main() -> None:
-    """Measure, or print what the model says."""
+    """Measure, or print the model's table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model", help="bert-base, or LAYERSxHIDDEN; by default 6x384 measured, bert-base predicted")
+    add("--model", help="bert-base or LAYERSxHIDDEN; by default 6x384, with --predict bert-base")
     add("--length", type=int, default=128, help="tokens per row")
-    add("--rows", type=int, help="per process and update; by default 16 measured, 512 predicted")
+    add("--rows", type=int, help="rows per process and step; by default 16, with --predict 512")
     add("--vocabulary", type=int, default=workload.VOCABULARY)
     add("--topologies", type=lambda text: text.split(","), default=["cpu_2"], help="files of configs/accelerate")
     add("--rounds", type=int, default=5, help="runs of each, alternating")
-    add("--lines", type=int, default=4, help=f"of {EVERY} updates each that count in a run")
+    add("--lines", type=int, default=4, help=f"lines of {EVERY} steps each that count in a run")
     add("--source", default="python-docs", help="documents, as corpus.source")
     add("--cache", default="~/.cache/mlm_dist", help="where prepared rows are kept")
     add("--output", type=Path, default=common.RESULTS / "scaling.json")
-    add("--predict", action="store_true", help="print the model's table alone, for the machine that these describe")
-    add("--processes", type=int, default=64, help="up to so many")
-    add("--flops", type=float, default=4e14, help="FLOP/s a process reaches in training")
-    add("--memory", type=float, default=3e12, help="bytes/s of its memory")
-    add("--bandwidth", type=float, default=2e11, help="bytes/s each sends")
-    add("--latency", type=float, default=5e-6, help="seconds of a collective, per process")
-    add("--overlap", type=float, default=0.9, help="share of the backward pass under which communication hides")
-    add("keys", nargs="*", help="after --: further flags of train.py")
+    add("--predict", action="store_true", help="print the model's table for the machine that the next flags describe")
+    add("--processes", type=int, default=64, help="with --predict: processes at most")
+    for name, text in (
+        ("flops", "FLOP/s that a process reaches in training"),
+        ("memory", "bytes/s of its memory"),
+        ("bandwidth", "bytes/s that each process sends"),
+        ("latency", "seconds of a collective, per process"),
+        ("overlap", "fraction of the backward pass that communication overlaps with"),
+    ):
+        add(f"--{name}", type=float, help=f"with --predict, required: {text}")
+    add("flags", nargs="*", help="after --: further flags of train.py")
     arguments = parser.parse_args()
     if arguments.predict:
-        names = ("flops", "memory", "bandwidth", "latency", "overlap")
-        hardware = Hardware(**{name: getattr(arguments, name) for name in names})
+        properties = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(Hardware)}
+        missing = [f"--{name}" for name, value in properties.items() if value is None]
+        if missing:
+            parser.error(f"--predict needs {', '.join(missing)}: measured values of the machine")
         shape = workload.shape(arguments.model or "bert-base", arguments.vocabulary)
-        show_prediction(shape, arguments.length, arguments.rows or 512, hardware, arguments.processes)
+        show_prediction(shape, arguments.length, arguments.rows or 512, Hardware(**properties), arguments.processes)
     else:
         arguments.rows, arguments.model = arguments.rows or 16, arguments.model or "6x384"
         measure(arguments)

@@ -1,28 +1,28 @@
-"""A model of the time of an update on more processes; its parameters can be fitted to what was measured on two."""
+"""A model of the time of a step on several processes, and how its parameters are fitted to measurements on two."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common import say
+from common import console
 from rich.table import Table
 from workload import Shape
 
 ADAMW_BYTES = 28  # per parameter: weight, gradient and two moments are read, all but the gradient written, in fp32
 GRADIENT_BYTES, WEIGHT_BYTES = 4, 2  # DDP reduces fp32, ZeRO reduces and gathers bf16
-BACKWARD = 2 / 3  # of the work
+BACKWARD = 2 / 3  # fraction of the FLOPs in the backward pass
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the model knows of a machine.
+    """The properties of a machine that the model uses.
 
     Args:
-        flops: FLOP/s that one process reaches in a training step, of the work that is needed.
+        flops: Required FLOP/s that one process reaches in a training step.
         memory: Bytes/s of its memory.
-        bandwidth: Bytes/s that each process sends while all do.
+        bandwidth: Bytes/s that each process sends while all send.
         latency: Seconds that a collective takes per process, whatever its size.
-        overlap: Share of the backward pass under which communication can hide.
+        overlap: Fraction of the backward pass that communication overlaps with.
     """
 
     flops: float
@@ -34,38 +34,38 @@ class Hardware:
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of an update by the model; `exposed` is what of the communication the others wait for."""
+    """Seconds of a step, as the model computes them; `exposed` is the communication that the processes wait for."""
 
     compute: float
-    update: float
+    optimizer: float
     communication: float
     exposed: float
 
     @property
     def total(self) -> float:
-        """All of it."""
-        return self.compute + self.update + self.exposed
+        """All seconds."""
+        return self.compute + self.optimizer + self.exposed
 
 
 def predict(shape: Shape, length: int, rows: int, processes: int, stage: int, hardware: Hardware) -> StepTime:
-    """The model of an update with `rows` rows per process.
+    """The time of a step with `rows` rows per process.
 
-    What each process sends, in parameters, is as Rajbhandari et al. (2020) count it: (N-1)/N for a reduce-scatter or an
+    The bytes that each process sends are counted as in Rajbhandari et al. (2020): (N-1)/N for a reduce-scatter or an
     all-gather, twice that for an all-reduce. DDP all-reduces fp32 gradients; ZeRO reduces them and gathers the weights
     in bf16, stage 3 a second time for the backward pass.
 
     Args:
         shape: The model.
         length: Tokens per row.
-        rows: Per process and update.
+        rows: Rows per process and step.
         processes: N.
-        stage: Of ZeRO; 0 for DDP.
+        stage: Stage of ZeRO; 0 for DDP.
         hardware: The machine.
     """
     share = (processes - 1) / processes
     size = shape.num_parameters
     compute = shape.flops_per_token(length) * length * rows / hardware.flops
-    update = ADAMW_BYTES * size / hardware.memory / (processes if stage else 1)
+    optimizer = ADAMW_BYTES * size / hardware.memory / (processes if stage else 1)
 
     def seconds(num_bytes: float) -> float:
         return num_bytes / hardware.bandwidth + (hardware.latency * processes if processes > 1 else 0.0)
@@ -74,20 +74,17 @@ def predict(shape: Shape, length: int, rows: int, processes: int, stage: int, ha
         case 0:
             hidden, open_ = seconds(2 * share * GRADIENT_BYTES * size), 0.0
         case 1 | 2:
-            hidden, open_ = (
-                seconds(share * WEIGHT_BYTES * size),
-                seconds(share * WEIGHT_BYTES * size),
-            )  # gathered after the update
+            hidden = open_ = seconds(share * WEIGHT_BYTES * size)  # weights are gathered after the optimizer
         case _:
             hidden, open_ = seconds(3 * share * WEIGHT_BYTES * size), 0.0
     exposed = open_ + max(0.0, hidden - hardware.overlap * compute * BACKWARD)
-    return StepTime(compute, update, hidden + open_, exposed)
+    return StepTime(compute, optimizer, hidden + open_, exposed)
 
 
 def show_prediction(shape: Shape, length: int, rows: int, hardware: Hardware, most: int) -> None:
-    """Print the model's table."""
+    """Print the model's table for up to `most` processes."""
     table = Table(
-        *("processes", "sharding", "compute", "update", "communication", "exposed", "tokens/s", "efficiency"),
+        *("processes", "sharding", "compute", "optimizer", "communication", "exposed", "tokens/s", "efficiency"),
         title=f"A model, not a measurement: {shape.name}, {length} tokens, {rows} rows per process",
     )
     for stage in range(4):
@@ -95,24 +92,26 @@ def show_prediction(shape: Shape, length: int, rows: int, hardware: Hardware, mo
         processes = 1
         while processes <= most:
             one = predict(shape, length, rows, processes, stage, hardware)
-            times = (f"{1000 * value:,.1f} ms" for value in (one.compute, one.update, one.communication, one.exposed))
+            times = (
+                f"{1000 * value:,.1f} ms" for value in (one.compute, one.optimizer, one.communication, one.exposed)
+            )
             speed = processes * rows * length / one.total
             name = f"ZeRO-{stage}" if stage else "DDP"
             table.add_row(str(processes), name, *times, f"{speed:,.0f}", f"{alone / one.total:.0%}")
             processes *= 2
-    say(table)
+    console.print(table)
 
 
 def fit(shape: Shape, length: int, rows: int, one: float, two: float, all_reduce: float, memory: float) -> Hardware:
-    """The model's parameters, from what was measured.
+    """The properties of a machine, from measurements.
 
     Args:
         shape: The model.
         length: Tokens per row.
-        rows: Per process and update.
+        rows: Rows per process and step.
         one: Tokens per second of one process.
-        two: Of two, each with as many rows.
-        all_reduce: Seconds that two take to all-reduce the gradients, alone.
+        two: Tokens per second of two processes, each with as many rows.
+        all_reduce: Seconds of an all-reduce of the gradients on two processes, without training.
         memory: Bytes/s of the memory.
     """
     tokens = rows * length

@@ -1,4 +1,4 @@
-"""What is computed: models by name with the work they need, and rows of real documents."""
+"""The work of a benchmark: models by name, the FLOPs they require, and rows of real documents."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-MASKED = 0.15  # of the tokens are predicted
+MASKED = 0.15  # fraction of the tokens that are predicted
 VOCABULARY = 30_522  # of bert-base-uncased
-MAX_CHARS = 8_000_000  # of the documents are used for throughput; more would only take longer to prepare
+MAX_CHARS = 8_000_000  # characters of documents for throughput; more would only take longer to prepare
 
 _NAMED = {"bert-base": (12, 768, 12), "6x384": (6, 384, 12), "2x128": (2, 128, 2)}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A BERT: layers, hidden size, heads and tokens; four times the hidden size inside of its layers."""
+    """A BERT with an intermediate size of four times the hidden size."""
 
     name: str
     num_layers: int
@@ -26,7 +27,7 @@ class Shape:
 
     @property
     def overrides(self) -> dict[str, int]:
-        """What makes a transformers BertConfig of it; dropout is that architecture's 0.1."""
+        """Arguments of transformers' BertConfig; dropout stays at its default, 0.1."""
         return {
             "hidden_size": self.hidden_size,
             "num_hidden_layers": self.num_layers,
@@ -37,15 +38,15 @@ class Shape:
 
     @property
     def num_parameters(self) -> int:
-        """Embeddings, layers and head, the tied decoder counted once."""
+        """Number of parameters: embeddings, layers and head, with the tied decoder counted once."""
         hidden, layer = self.hidden_size, 12 * self.hidden_size**2 + 13 * self.hidden_size
         embeddings = (self.vocab_size + 512 + 2) * hidden + 2 * hidden
         return embeddings + self.num_layers * layer + hidden**2 + 3 * hidden + self.vocab_size
 
     def flops_per_token(self, length: int, masked: float = MASKED) -> float:
-        """The work a token needs, forward and backward: 6L(12H^2) + 12LHs + 6p(HV + H^2), head at masked places only.
+        """Required FLOPs per token, forward and backward: 6L(12H^2) + 12LHs + 6p(HV + H^2).
 
-        It is the same for all contenders, whatever they compute beyond it.
+        The head is counted at masked positions only, for all systems, whatever they compute.
         """
         layers, hidden = self.num_layers, self.hidden_size
         head = hidden * self.vocab_size + hidden**2
@@ -53,31 +54,26 @@ class Shape:
 
 
 def shape(name: str, vocab_size: int = VOCABULARY) -> Shape:
-    """bert-base, or LAYERSxHIDDEN such as 6x384 (MiniLM's shape)."""
+    """The shape called bert-base, or LAYERSxHIDDEN such as 6x384 (MiniLM's shape)."""
     layers, hidden, heads = _NAMED.get(name) or (*map(int, name.split("x")), 0)
     return Shape(name, layers, hidden, heads or max(1, hidden // 64), vocab_size)
 
 
 def full_rows(source: str, vocab_size: int, length: int, cache: str) -> tuple[list[str], Path, int]:
-    """Rows of `length` tokens without padding, the documents of a source one after the other (as in run_mlm.py).
+    """Rows of `length` tokens without padding: the documents of a source are concatenated, as in run_mlm.py.
 
     A WordPiece tokenizer of at most `vocab_size` tokens is trained on the documents.
 
     Returns:
-        The flags with which `train.py` finds these rows; the folder of the prepared corpus; and how many rows it has.
+        Flags of `train.py` that select these rows; the folder of the prepared corpus; its number of rows.
     """
-    from mlm_dist.config import parse
-    from mlm_dist.prepare import prepare
-
-    documents = prepare(
-        parse(
-            [
-                f"--corpus.source={source}",
-                f"--corpus.cache_dir={cache}",
-                f"--tokenizer.train_vocab_size={vocab_size}",
-                "--corpus.validation_fraction=0",
-            ]
-        )
+    documents = prepared(
+        [
+            f"--corpus.source={source}",
+            f"--corpus.cache_dir={cache}",
+            f"--tokenizer.train_vocab_size={vocab_size}",
+            "--corpus.validation_fraction=0",
+        ]
     )
     text = "\n\n".join(text for _, _, text in documents.documents())[:MAX_CHARS]
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -94,5 +90,13 @@ def full_rows(source: str, vocab_size: int, length: int, cache: str) -> tuple[li
         "--rows.mode=chunk",
         f"--rows.max_length={length}",
     ]
-    corpus = prepare(parse(flags))
+    corpus = prepared(flags)
     return flags, corpus.folder, corpus.manifest["rows"]["train"]
+
+
+def prepared(flags: list[str]) -> Any:
+    """The corpus that flags describe, prepared if it is not in the cache."""
+    from mlm_dist import prepare
+    from mlm_dist.config import parse
+
+    return prepare.run(parse(flags))

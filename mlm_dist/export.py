@@ -14,7 +14,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import runtime
+from mlm_dist import environment, runtime
 from mlm_dist.checkpoint import find
 from mlm_dist.config import Config, to_yaml
 from mlm_dist.corpus.store import PreparedCorpus
@@ -33,6 +33,7 @@ from mlm_dist.trained_model import load_checkpoint, load_model
 logger = logging.getLogger("mlm_dist.export")  # __name__ is __main__ if this file is launched
 
 
+@environment.restored()
 def run(config: Config) -> Path:
     """Export a checkpoint of the run in output_dir; returns the folder of the model.
 

@@ -15,7 +15,7 @@ import shutil
 
 from rich.table import Table
 
-from mlm_dist import runtime
+from mlm_dist import environment, runtime
 from mlm_dist.checkpoint.save import disk_needed
 from mlm_dist.config import Config
 from mlm_dist.console import text_of
@@ -32,6 +32,7 @@ logger = logging.getLogger("mlm_dist.plan")  # __name__ is __main__ if this file
 BYTES_PER_TOKEN = 4.2  # of English text with a WordPiece vocabulary of 30,000
 
 
+@environment.restored()
 def run(config: Config) -> Spec:
     """Show the plan of a run on one screen; returns the spec, with its length if the corpus is prepared.
 

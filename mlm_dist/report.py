@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import ranks, runtime
+from mlm_dist import environment, ranks, runtime
 from mlm_dist.checkpoint import find
 from mlm_dist.config import Config, to_dict, to_yaml
 from mlm_dist.corpus.store import PreparedCorpus
@@ -35,6 +35,7 @@ from mlm_dist.trained_model import load_checkpoint, load_exported
 logger = logging.getLogger("mlm_dist.report")  # __name__ is __main__ if this file is launched
 
 
+@environment.restored()
 def run(config: Config) -> Path:
     """Write the report of the run in output_dir; returns the page.
 

@@ -94,7 +94,10 @@ def resolve(config: Config, launch: Launch) -> Spec:
         length=Length(),
         validation=ValidationSpec(config.validation.every, config.validation.patience),
         checkpoint=CheckpointSpec(
-            config.checkpoint.every, config.checkpoint.keep_last, is_best, config.checkpoint.resume
+            config.checkpoint.every,
+            config.checkpoint.keep_last,
+            is_best,
+            "auto" if launch.is_restarted else config.checkpoint.resume,
         ),
         export=ExportSpec(
             config.export.dtype,

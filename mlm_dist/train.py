@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlm_dist import ranks, report, runtime
+from mlm_dist import environment, ranks, report, runtime
 from mlm_dist.batches.loader import Stream, Target, TrainingBatches
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.checkpoint import find
@@ -46,6 +46,7 @@ from mlm_dist.training.task import Task
 logger = logging.getLogger("mlm_dist.train")  # __name__ is __main__ if this file is launched
 
 
+@environment.restored()
 def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
     """Prepare the corpus if necessary, train, validate, and export the model; called on every rank.
 
@@ -61,8 +62,8 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
     with RunDir.claim(spec) as run_dir:
         corpora = load_or_prepare(spec)
         spec = complete(spec, corpora.main)
-        with start_engine(spec) as engine:
-            session = fit(spec, corpora, run_dir, engine, callbacks)
+        with start_engine(spec) as engine, StopSignal() as signal:
+            session = fit(spec, corpora, run_dir, engine, signal, callbacks)
             if session.is_finished:
                 export_trained(spec, corpora.main, run_dir, engine, session.task.module.model, session.state.step)
             result = session.end()
@@ -75,7 +76,14 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
     return result
 
 
-def fit(spec: Spec, corpora: Corpora, run_dir: RunDir, engine: Engine, callbacks: Sequence[Callback] = ()) -> Session:
+def fit(
+    spec: Spec,
+    corpora: Corpora,
+    run_dir: RunDir,
+    engine: Engine,
+    signal: StopSignal,
+    callbacks: Sequence[Callback] = (),
+) -> Session:
     """Train to the end of the run, or until a signal; collective."""
     task = Task.create(spec, corpora)
     resume_from = find.to_resume(engine, spec.checkpoint.resume, run_dir.checkpoints, task.identity)
@@ -93,7 +101,7 @@ def fit(spec: Spec, corpora: Corpora, run_dir: RunDir, engine: Engine, callbacks
         compiled = compile_forward(task.module, spec.model.compile)
         engine.on_main(lambda: write_records(run_dir, spec, corpora, engine))
         session = Session(spec, task, engine, batches, ValidationSet(corpora.main, corpora.second), run_dir, state)
-        with StopSignal() as signal, session.running(compiled, callbacks):
+        with session.running(compiled, callbacks):
             while not session.is_finished:
                 step, lr = session.state.step, learning_rate(session.state.step, spec.optim, session.length.steps)
                 seed_dropout(spec.seed, step, engine.rank)

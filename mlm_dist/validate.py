@@ -17,7 +17,7 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlm_dist import __version__, runtime
+from mlm_dist import __version__, environment, runtime
 from mlm_dist.batches.global_batch import spread
 from mlm_dist.checkpoint import find, format
 from mlm_dist.config import BatchConfig, Config, ModelConfig, TrackingConfig
@@ -74,6 +74,7 @@ class Evaluated(NamedTuple):
         return build(self.model, config, spec.seed, added)
 
 
+@environment.restored()
 def run(config: Config) -> dict[str, Any]:
     """Evaluate a model on a validation set; called on every rank.
 

@@ -122,7 +122,7 @@ class Done:
     log: str
 
 
-def here(job: str, *arguments: str, of_a_run: bool = False, **changes: str) -> Done:
+def here(job: str, *arguments: str, of_a_run: bool = False, **changes: Any) -> Done:
     """Run a job in this process, with changes to the environment.
 
     Raises:

@@ -1,11 +1,15 @@
-"""Documents and repositories for tests."""
+"""Documents, repositories and disks for tests."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 SYLLABLES = ["ba", "ke", "di", "lo", "mu", "ra", "se", "ti", "vo", "nu", "pla", "gre", "sto", "fri", "clo"]
 
@@ -40,3 +44,19 @@ def run_git(folder: Path, *words: str) -> str:
         ["git", *name, *words], cwd=folder, env=inherited | ours, capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Mount a small file system at a folder; the test is skipped where nothing can be mounted."""
+    folder.mkdir(parents=True)
+    try:
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True, capture_output=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"nothing can be mounted here ({error})")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

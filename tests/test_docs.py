@@ -83,9 +83,9 @@ LONG = Tried(not_run="takes minutes to hours; test_benchmarks.py runs it with ti
 # In the order in which they are run, in one copy of the repository.
 COMMANDS = {
     "make docs": Tried(is_quick=True),
-    "mlm-dist plan --corpus.source my_docs": Tried(SHORT, is_quick=True),
+    "mlm-dist plan --corpus.source my_docs": Tried(SHORT),
     "mlm-dist train --corpus.source my_docs --output_dir runs/mine": Tried(SHORT, is_quick=True),
-    'eval "$(mlm-dist --print_completion bash)"': Tried(is_quick=True),
+    'eval "$(mlm-dist --print_completion bash)"': Tried(),
     "pip install -e .": Tried(),
     "pip install -e '.[optimizers]'": Tried(),
     "pip wheel --no-deps --wheel-dir dist .": Tried(),
@@ -161,6 +161,7 @@ COMMANDS = {
     "python benchmarks/scaling.py": LONG,
     "python benchmarks/scaling.py --source my_docs": LONG,
     "python benchmarks/checkpoint.py": LONG,
+    "python benchmarks/startup.py": LONG,
     "python benchmarks/scaling.py --predict --flops 1.5e11 --memory 2e10 --bandwidth 8.1e8 --latency 0 "
     "--overlap 0": Tried(),
 }

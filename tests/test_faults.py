@@ -18,7 +18,7 @@ from typing import Any
 import launching
 import psutil
 import pytest
-from test_checkpoint import small_disk
+from making import small_disk
 
 from mlm_dist import runtime
 from mlm_dist.checkpoint import find, format

@@ -33,7 +33,7 @@ def prepared(small: tuple[Path, int], *arguments: str) -> PreparedCorpus:
     """The fixture's corpus, or one of the same documents."""
     cache, _ = small
     source = (f"--corpus.source={cache / 'documents'}", f"--corpus.cache_dir={cache}")
-    return prepare(corpus_spec(parse([*source, *launching.TINY, *arguments])))
+    return prepare(corpus_spec(parse([*source, *launching.TINY, *arguments])), 0, 1)
 
 
 def batches_of(

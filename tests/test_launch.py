@@ -32,6 +32,7 @@ def test_script_is_well_formed(path: Path) -> None:
     assert ended.returncode == 0, ended.output
 
 
+@pytest.mark.slow
 def test_local_trains_here(tmp_path: Path, prepared_cache: Path) -> None:
     ended = launching.run(
         [

@@ -145,7 +145,7 @@ def trained(config: Config, corpus: PreparedCorpus, seed: str) -> dict[str, list
 def main(out: str, seeds: str, *flags: str) -> None:
     """Train with every seed."""
     config = parse(list(flags))
-    corpus = prepare(corpus_spec(config))
+    corpus = prepare(corpus_spec(config), 0, 1)
     Path(out).write_text(json.dumps([trained(config, corpus, seed) for seed in seeds.split(",")]), "utf-8")
 
 

@@ -21,7 +21,8 @@ class Section:
     SECTION: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        hints = type_hints(self.__class__)
+        section: Any = type(self)
+        hints = type_hints(section)
         for item in dataclasses.fields(self):
             value: Any = getattr(self, item.name)
             kind = hints[item.name]

@@ -146,7 +146,9 @@ class AccelerateEngine:
         self._module = nn.Identity()
         if failed and dist.is_initialized() and dist.get_backend() == "nccl":
             _abort_process_group()  # NCCL would wait for ranks that may be elsewhere
-        self._accelerator.end_training()
+        # After a failure, trackers may fail as well, for example on a full disk; the first error counts.
+        with contextlib.suppress(Exception) if failed else contextlib.nullcontext():
+            self._accelerator.end_training()
 
 
 def reset() -> None:

@@ -33,6 +33,7 @@ class Launch:
         offload: What DeepSpeed keeps in host memory: any of optimizer, param.
         deepspeed_file: The DeepSpeed JSON, if one is used.
         deepspeed: Its content.
+        is_restarted: Whether a launcher or a cluster started the job again, with the flags of the first time.
     """
 
     world_size: int
@@ -45,6 +46,7 @@ class Launch:
     offload: frozenset[str] = frozenset()
     deepspeed_file: str | None = None
     deepspeed: Mapping[str, Any] = field(default_factory=dict)
+    is_restarted: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -84,6 +86,7 @@ class Launch:
             "world_size": ranks.world_size(environ),
             "local_world_size": ranks.local_world_size(environ),
             "rank": ranks.rank(environ),
+            "is_restarted": ranks.is_restarted(environ),
             "device": device or device_here(environ),
             "precision": "fp32" if precision == "no" else precision,
         }

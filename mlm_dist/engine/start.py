@@ -20,6 +20,7 @@ from mlm_dist.engine.base import reset
 from mlm_dist.engine.cpu import cpu_settings
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.protocol import Engine
+from mlm_dist.environment import restored
 from mlm_dist.errors import ConfigError
 from mlm_dist.spec import BatchSpec, Spec
 
@@ -53,9 +54,8 @@ def start(
     Raises:
         ConfigError: Fewer processes joined than were launched.
     """
-    environment = dict(os.environ)
     with contextlib.ExitStack() as stack:
-        stack.callback(_restore_environment, environment)
+        stack.enter_context(restored())
         stack.callback(reset)
         if launch.device.kind == "cpu":
             stack.enter_context(cpu_settings())
@@ -114,11 +114,6 @@ def _engine(
     from mlm_dist.engine.torch import TorchEngine
 
     return TorchEngine(accelerator, launch, max_grad_norm)
-
-
-def _restore_environment(environment: dict[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
 
 
 def _rendezvous() -> str | None:

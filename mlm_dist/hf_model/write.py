@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,8 @@ def write_model(
     disable_progress_bar()
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        model.to(getattr(torch, dtype)).save_pretrained(str(temporary))
+        with _deepspeed_silent():
+            model.to(getattr(torch, dtype)).save_pretrained(str(temporary))
         # The tokenizer of a checkpoint can have a lower limit than the positions that the model has now.
         tokenizer.model_max_length = max(tokenizer.model_max_length, max_length)
         tokenizer.save_pretrained(str(temporary))
@@ -50,6 +53,21 @@ def write_model(
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _deepspeed_silent() -> Iterator[None]:
+    """Saving imports DeepSpeed if it is installed, which then logs to stdout what its device is."""
+    logger = logging.getLogger("DeepSpeed")
+    logger.addFilter(_no_record)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_no_record)
+
+
+def _no_record(record: logging.LogRecord) -> bool:
+    return False
 
 
 def with_parameters(trained: Any, parameters: Mapping[str, torch.Tensor]) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from mlm_dist.errors import ConfigError
-from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.optim import OPTIMIZERS
 from mlm_dist.optim.combined import CombinedOptimizer
 from mlm_dist.optim.kind import StateLayout
@@ -55,7 +54,7 @@ def moment_bytes(name: str, num_parameters: int, num_hidden: int) -> int:
     return 4 * (per_parameter * (num_parameters - num_hidden) + per_hidden * num_hidden)
 
 
-def build_optimizer(model: MaskedLanguageModel, spec: OptimSpec) -> torch.optim.Optimizer:
+def build_optimizer(module: Any, spec: OptimSpec) -> torch.optim.Optimizer:
     """The optimizer of the parameters that need gradients; it skips its step if `found_inf` is set over 0.
 
     Weight decay acts on matrices only: not on biases, nor on the scales of norms. With `layer_lr_decay` the learning
@@ -63,7 +62,7 @@ def build_optimizer(model: MaskedLanguageModel, spec: OptimSpec) -> torch.optim.
     al., 2020, https://arxiv.org/abs/2003.10555).
 
     Args:
-        model: The model, not wrapped yet.
+        module: The objective's module around a transformers model, not wrapped yet.
         spec: The optimizer.
 
     Raises:
@@ -71,7 +70,7 @@ def build_optimizer(model: MaskedLanguageModel, spec: OptimSpec) -> torch.optim.
     """
     kind = OPTIMIZERS[spec.name]
     groups = parameter_groups(
-        model,
+        module,
         weight_decay=spec.weight_decay,
         layer_lr_decay=spec.layer_lr_decay,
         separate_hidden=kind.hidden_layout is not None,

@@ -1,4 +1,4 @@
-"""Corpora of any size, made of real documents, in the forms that people keep theirs in."""
+"""Corpora of any size made from real documents, in the forms that people keep documents in."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 FILES_PER_FOLDER = 1000
 
 
-def documents(source: Path | None) -> list[str]:
-    """The texts that are repeated with changes: those of a folder, or the interpreter's own."""
+def read(source: Path | None) -> list[str]:
+    """The texts of a folder, or of the documents that come with Python."""
     if source is None:
         from mlm_dist.corpus.sources import python_docs
 
@@ -25,19 +25,19 @@ def documents(source: Path | None) -> list[str]:
 
 
 def varied(texts: Sequence[str], size: int) -> Iterator[str]:
-    """So many bytes of documents: first all as they are, then copies in which every fourth word is another of its own.
+    """At least `size` bytes of documents: first all texts, then copies in which every fourth word is shuffled.
 
-    So no copy is a near-copy: of any five words in a row at least one has changed.
+    No copy is a near-duplicate, because at least one of any five consecutive words differs.
     """
     written = 0
     for copy in itertools.count():
         for i, text in enumerate(texts):
             words = text.split(" ")
-            places = [k for k in range(copy % 4, len(words), 4) if words[k].isalpha()]
-            mixed = [words[k] for k in places]
+            indices = [k for k in range(copy % 4, len(words), 4) if words[k].isalpha()]
+            mixed = [words[k] for k in indices]
             if copy:
                 random.Random(f"{copy} {i}").shuffle(mixed)
-            for k, word in zip(places, mixed, strict=True):
+            for k, word in zip(indices, mixed, strict=True):
                 words[k] = word
             changed = " ".join(words)
             yield changed
@@ -47,7 +47,7 @@ def varied(texts: Sequence[str], size: int) -> Iterator[str]:
 
 
 def write_files(texts: Iterator[str], folder: Path) -> int:
-    """One .md file a document, a thousand in a folder; returns their bytes."""
+    """Write one .md file per document, a thousand per folder; returns their bytes."""
     size = 0
     for i, text in enumerate(texts):
         path = folder / f"{i // FILES_PER_FOLDER:04d}" / f"{i % FILES_PER_FOLDER:03d}.md"
@@ -58,7 +58,7 @@ def write_files(texts: Iterator[str], folder: Path) -> int:
 
 
 def write_jsonl(texts: Iterator[str], path: Path) -> int:
-    """One object a line."""
+    """Write one object per line; returns the bytes of the file."""
     with open(path, "w", encoding="utf-8") as file:
         for text in texts:
             file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
@@ -66,7 +66,7 @@ def write_jsonl(texts: Iterator[str], path: Path) -> int:
 
 
 def write_parquet(texts: Iterator[str], path: Path) -> int:
-    """A column of texts, in row groups as large as pyarrow makes them by default; returns their bytes of text."""
+    """Write a column of texts in several row groups; returns the bytes of text."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

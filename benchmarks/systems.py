@@ -1,94 +1,96 @@
-"""Who competes in throughput: this project's job, Trainer twice, and a plain Accelerate loop."""
+"""The systems that are compared: train.py of this project, Trainer, and a plain Accelerate loop."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from contest import Pace
+from processes import StepControl
 from workload import MASKED, Shape
 
-# All compute on the CPU, whatever else the machine has; benchmarks/gpu.py is for GPUs.
+# On the CPU, also if the machine has a GPU; benchmarks/gpu.py is for GPUs.
 ON_CPU = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 BF16 = {"ACCELERATE_MIXED_PRECISION": "bf16"}
 
 
 @dataclass(frozen=True)
-class Task:
-    """What all contenders of a case have in common.
+class Job:
+    """The work of all systems in a case.
 
     Args:
-        flags: Make `train.py` find the rows.
-        corpus: The folder of the prepared corpus, where the others find them.
+        corpus_flags: Flags of `train.py` that select the rows.
+        corpus: Folder of the prepared corpus, for the other systems.
         shape: The model.
-        batch: Rows per update.
-        keys: Further flags for `train.py`, to compare settings of this project.
+        batch: Rows per step.
+        flags: Further flags of `train.py`, to compare its settings.
         on_gpu: Whether Trainer may use a GPU.
     """
 
-    flags: list[str]
+    corpus_flags: list[str]
     corpus: Path
     shape: Shape
     batch: int
-    keys: list[str] = field(default_factory=list)
+    flags: Sequence[str] = ()
     on_gpu: bool = False
 
 
 def train_with(
-    boundary: Callable[[], None], flags: list[str], change: Callable[[Any], Any] = lambda micro: micro
+    before_step: Callable[[], None], flags: list[str], change: Callable[[Any], Any] = lambda micro_batch: micro_batch
 ) -> None:
-    """`train.py` itself, with a call between updates, where it asks for the next batch; an exception there ends it.
+    """Run `train.py` with a call before each step, when it asks for the batch; an exception in the call ends it.
 
     Args:
-        boundary: The call.
-        flags: Of `train.py`.
-        change: Makes of each micro-batch what is trained on.
+        before_step: The call.
+        flags: Flags of `train.py`.
+        change: Changes each micro-batch before training on it.
     """
     from mlm_dist import train
     from mlm_dist.batches.loader import TrainingBatches
     from mlm_dist.config import parse
+    from mlm_dist.console import show_log
 
-    class WatchedBatches(TrainingBatches):
-        def window(self, step: int) -> Any:
-            boundary()
-            return [change(micro) for micro in super().window(step)]
+    class ObservedBatches(TrainingBatches):
+        def __getitem__(self, step: int) -> Any:
+            before_step()
+            return [change(micro_batch) for micro_batch in super().__getitem__(step)]
 
-    with patch.object(train, "TrainingBatches", WatchedBatches):
-        train.main(parse(flags))
+    show_log()
+    with patch.object(train, "TrainingBatches", ObservedBatches):
+        train.run(parse(flags))
 
 
-def mlm_dist(pace: Pace, task: Task) -> None:
+def mlm_dist(control: StepControl, job: Job) -> None:
     """This project."""
     with tempfile.TemporaryDirectory() as run:
         flags = [
             f"--output_dir={run}",
             "--model.name_or_path=bert",
-            f"--model.overrides={json.dumps(task.shape.overrides)}",
-            f"--batch.global_size={task.batch}",
+            f"--model.overrides={json.dumps(job.shape.overrides)}",
+            f"--batch.global_size={job.batch}",
             "--optim.duration=1000000 steps",
             "--validation.every=null",
             "--checkpoint.every=null",
         ]
-        train_with(pace.boundary, [*task.flags, *flags, *task.keys])
+        train_with(control.before_step, [*job.corpus_flags, *flags, *job.flags])
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """How a Trainer is set up.
+class TrainerSettings:
+    """Settings of a Trainer.
 
     Args:
         bf16: Autocast.
         fp16: Autocast with a loss scale, for GPUs without bf16.
         micro_size: Rows per forward pass; None for the whole batch.
-        num_workers: Of the DataLoader.
+        num_workers: Workers of the DataLoader.
         compile: torch.compile.
-        lean: Rows come without attention mask and token types, and with the special tokens marked beforehand.
+        lean: Rows without attention mask and token types, and with special tokens marked beforehand.
     """
 
     bf16: bool = False
@@ -107,67 +109,67 @@ class Tuning:
         return ", ".join(parts)
 
 
-# As the notebook sets it up: defaults, and what its tokenizer returns.
-NOTEBOOK = Tuning()
-# Where the search for the fastest settings begins. Fused AdamW is Trainer's default by now.
-TUNED = Tuning(bf16=True, lean=True, num_workers=1)
+# As in the notebook: defaults, and rows with everything that its tokenizer returns.
+NOTEBOOK = TrainerSettings()
+# Where the search for the fastest settings begins. Fused AdamW is Trainer's default in transformers 5.
+TUNED = TrainerSettings(bf16=True, lean=True, num_workers=1)
 
 
-def trainer(pace: Pace, task: Task, tuning: Tuning) -> None:
+def trainer(control: StepControl, job: Job, settings: TrainerSettings) -> None:
     """`transformers.Trainer` with DataCollatorForLanguageModeling."""
     from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 
-    class Paced(TrainerCallback):  # type: ignore[misc]
+    class BeforeStep(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            pace.boundary()
+            control.before_step()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            pace.boundary()
+            control.before_step()
 
-    micro = tuning.micro_size or task.batch
-    tokenizer = tokenizer_of(task.corpus)
-    if tuning.lean:
-        tokenizer.model_input_names = ["input_ids"]  # else its padding would put the mask back
+    micro_size = settings.micro_size or job.batch
+    tokenizer = tokenizer_of(job.corpus)
+    if settings.lean:
+        tokenizer.model_input_names = ["input_ids"]  # otherwise its padding would add the mask
     with tempfile.TemporaryDirectory() as run:
         arguments = TrainingArguments(
             output_dir=run,
             max_steps=1_000_000,
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=task.batch // micro,
-            bf16=tuning.bf16,
-            fp16=tuning.fp16,
+            per_device_train_batch_size=micro_size,
+            gradient_accumulation_steps=job.batch // micro_size,
+            bf16=settings.bf16,
+            fp16=settings.fp16,
             optim="adamw_torch_fused",
-            dataloader_num_workers=tuning.num_workers,
-            dataloader_persistent_workers=tuning.num_workers > 0,
-            torch_compile=tuning.compile,
+            dataloader_num_workers=settings.num_workers,
+            dataloader_persistent_workers=settings.num_workers > 0,
+            torch_compile=settings.compile,
             save_strategy="no",
             report_to="none",
-            use_cpu=not task.on_gpu,
+            use_cpu=not job.on_gpu,
         )
         collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED)
-        rows = rows_of(task.corpus, tokenizer, lean=tuning.lean)
-        model = _model(task)
-        Trainer(model, arguments, data_collator=collator, train_dataset=rows, callbacks=[Paced()]).train()
+        rows = rows_of(job.corpus, tokenizer, lean=settings.lean)
+        model = _model(job)
+        Trainer(model, arguments, data_collator=collator, train_dataset=rows, callbacks=[BeforeStep()]).train()
 
 
-def plain(pace: Pace, task: Task) -> None:
-    """The shortest Accelerate loop one would write: bf16, the model's dense loss, a DataLoader with the collator."""
+def plain(control: StepControl, job: Job) -> None:
+    """The shortest Accelerate loop: bf16, the model's dense loss, a DataLoader with the collator."""
     import torch
     from accelerate import Accelerator
     from torch.utils.data import DataLoader
     from transformers import DataCollatorForLanguageModeling
 
     accelerator = Accelerator(mixed_precision="bf16", cpu=True)
-    tokenizer = tokenizer_of(task.corpus)
+    tokenizer = tokenizer_of(job.corpus)
     collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED)
-    rows = rows_of(task.corpus, tokenizer, lean=False)
-    loader = DataLoader(rows, task.batch, shuffle=True, drop_last=True, collate_fn=collator)
-    model = _model(task)
+    rows = rows_of(job.corpus, tokenizer, lean=False)
+    loader = DataLoader(rows, job.batch, shuffle=True, drop_last=True, collate_fn=collator)
+    model = _model(job)
     model, optimizer, loader = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=5e-5), loader)
     model.train()
     while True:
         for batch in loader:
-            pace.boundary()
+            control.before_step()
             accelerator.backward(model(**batch).loss)
             accelerator.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -182,7 +184,7 @@ def tokenizer_of(corpus: Path) -> Any:
 
 
 def rows_of(corpus: Path, tokenizer: Any, *, lean: bool) -> Any:
-    """The same rows as a `datasets` table; lean, or with all that a tokenizer returns when it pads to a length."""
+    """The training rows as a `datasets` table: lean, or with everything a tokenizer returns when it pads."""
     from datasets import load_from_disk
 
     rows = load_from_disk(str(corpus / "train"))
@@ -196,14 +198,14 @@ def rows_of(corpus: Path, tokenizer: Any, *, lean: bool) -> Any:
         special = set(tokenizer.all_special_ids)
         return {"special_tokens_mask": [[int(token in special) for token in row] for row in batch["input_ids"]]}
 
-    # In memory, so that nothing is left beside the rows.
+    # In memory, so that no file is written beside the rows.
     return rows.map(marked if lean else as_tokenized, batched=True, remove_columns="lengths", keep_in_memory=True)
 
 
-def _model(task: Task) -> Any:
+def _model(job: Job) -> Any:
     import torch
     from transformers import BertConfig, BertForMaskedLM
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
-    return BertForMaskedLM(BertConfig(**task.shape.overrides))
+    return BertForMaskedLM(BertConfig(**job.shape.overrides))

@@ -1,4 +1,4 @@
-"""What a GPU can do at most: by its vendor's data sheet, and in matrix products measured on it."""
+"""The peak of a GPU: from its vendor's data sheet, and of matrix products measured on it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 import common
 
-# Dense FLOP/s in bf16 (fp16 on a T4) by what the driver calls the card, from the vendor's data sheets.
+# {name in the driver: dense FLOP/s in bf16 (fp16 on a T4)}, from the vendor's data sheets.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "T4": 65e12}
 
 
-def device_here() -> dict[str, Any]:
-    """The GPU's name, memory and dense peak in 16 bit as its vendor gives it; null for a card that is not listed."""
+def properties() -> dict[str, Any]:
+    """The GPU's name, memory and dense 16-bit peak according to its vendor, None if the card is not listed."""
     import torch
 
     if not torch.cuda.is_available():
-        raise RuntimeError("torch finds no CUDA device; --dry-run needs none")
-    name, properties = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0)
+        raise RuntimeError("torch found no CUDA device; --dry-run needs none")
+    name = torch.cuda.get_device_name()
     return {
         "name": name,
-        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "memory_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1),
         "capability": list(torch.cuda.get_device_capability()),
         "has_bf16": torch.cuda.is_bf16_supported(including_emulation=False),
         "driver": torch.version.cuda,
@@ -30,7 +30,7 @@ def device_here() -> dict[str, Any]:
 
 
 def vendor_peak(name: str) -> float | None:
-    """The dense 16-bit FLOP/s of a card, by its name; None where it is not listed."""
+    """The dense 16-bit FLOP/s of a card, by its name; None if it is not listed."""
     words = re.split(r"[^A-Za-z0-9]+", name)
     if "PCIe" in words and "H100" in words:
         return None  # it has fewer units, and a lower clock
@@ -38,7 +38,7 @@ def vendor_peak(name: str) -> float | None:
 
 
 def measured_peak(seconds: float, precision: str, on_gpu: bool) -> dict[str, Any]:
-    """The most FLOP/s that matrix products of some shapes reach, {precision: rate}."""
+    """The highest FLOP/s of matrix products of several shapes: {precision: rate}."""
     if not on_gpu:
         return dict(common.gemm_peak(seconds))
     import torch
