@@ -108,7 +108,8 @@ class Metrics:
     def close(self) -> None:
         """Close the file; also after a failure."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of a line that could not be written, which was reported then
+                self._file.close()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
