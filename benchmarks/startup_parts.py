@@ -33,7 +33,7 @@ class Parts:
         self._running, self._since = [IMPORTS], began
 
     def switch(self, name: str) -> None:
-        """End the running part, and begin another in its place."""
+        """End the running part, and begin another one."""
         self._count()
         self._running[-1] = name
 
