@@ -275,13 +275,19 @@ def test_a_script_prints_nothing_unless_logging_is_configured(
         assert is_finished and found == losses(runs.first)
 
 
-def test_a_script_under_accelerate_launch_gives_every_rank_the_result(
-    script: tuple[str, str], runs: Runs, tmp_path: Path
-) -> None:
-    file = launching.ACCELERATE / "cpu_2.yaml"
+def launch(topology: str, *command: str) -> launching.Ended:
+    """`accelerate launch --config_file ... COMMAND` with two processes on the CPU, in fp32."""
+    file = launching.ACCELERATE / f"{topology}.yaml"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", f"--config_file={file}"]
-    port = f"--main_process_port={launching.free_port()}"
-    ended = launching.run([*launcher, port, *script], PYTHONPATH=str(launching.ROOT))
+    flags = ["--num_processes=2", "--mixed_precision=no", f"--main_process_port={launching.free_port()}"]
+    return launching.run([*launcher, *flags, *command], timeout=200, PYTHONPATH=str(launching.ROOT))
+
+
+@pytest.mark.parametrize("topology", ["cpu_2", pytest.param("zero2", marks=pytest.mark.slow)])
+def test_a_script_under_accelerate_launch_gives_every_rank_the_result(
+    topology: str, script: tuple[str, str], runs: Runs, tmp_path: Path
+) -> None:
+    ended = launch(topology, *script)
     assert ended.returncode == 0, ended.output
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text("utf-8")) for rank in range(2)]
     assert ranks[0] == ranks[1]
@@ -289,6 +295,19 @@ def test_a_script_under_accelerate_launch_gives_every_rank_the_result(
         assert (step, is_finished, unigram_loss) == (12, True, runs.first.unigram_loss)
         assert found == pytest.approx(losses(runs.first), rel=1e-5)
         assert Path(model).is_dir()
+
+
+@pytest.mark.slow
+def test_an_exception_on_one_rank_ends_the_launch(script: tuple[str, str]) -> None:
+    path, values = script
+    program = Path(path)
+    changed = SCRIPT.replace(
+        'raise RuntimeError("mine")', 'if os.environ["RANK"] == "1": raise ValueError("of rank 1")'
+    )
+    program.write_text(changed, "utf-8")
+    ended = launch("cpu_2", path, values)
+    assert ended.returncode == 1
+    assert "ValueError: of rank 1" in ended.output
 
 
 @pytest.mark.parametrize(

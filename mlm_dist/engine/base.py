@@ -144,11 +144,16 @@ class AccelerateEngine:
         # In this order: a process group whose last user is the model's gradient reducer can hang.
         self.model, self._optimizer = self._accelerator.free_memory(self.model, self._optimizer)
         self._module = nn.Identity()
-        if failed and dist.is_initialized() and dist.get_backend() == "nccl":
-            _abort_process_group()  # NCCL would wait for ranks that may be elsewhere
+        if dist.is_initialized() and failed and dist.get_backend() == "nccl":
+            _abort_process_group()  # otherwise NCCL waits for ranks that may be elsewhere
+        elif dist.is_initialized():
+            self._destroy_process_group()
         # After a failure, trackers may fail as well, for example on a full disk; the first error counts.
         with contextlib.suppress(Exception) if failed else contextlib.nullcontext():
             self._accelerator.end_training()
+
+    def _destroy_process_group(self) -> None:
+        dist.destroy_process_group()
 
 
 def reset() -> None:

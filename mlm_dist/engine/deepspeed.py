@@ -134,6 +134,11 @@ class DeepSpeedEngine(AccelerateEngine):
         since = scaler.cur_iter - scaler.last_overflow_iter if hasattr(scaler, "cur_iter") else 0
         return float(scaler.cur_scale), int(since)
 
+    def _destroy_process_group(self) -> None:
+        from deepspeed import comm
+
+        comm.destroy_process_group()  # DeepSpeed forgets the groups that it made of it, too
+
     def _create_moments(self, example_loss: Callable[[], torch.Tensor]) -> None:
         """Take one step along gradients of zero at a learning rate of zero: DeepSpeed creates its moments then."""
         accumulation = int(self._settings["gradient_accumulation_steps"])
