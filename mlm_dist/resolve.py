@@ -60,7 +60,8 @@ def resolve(config: Config, launch: Launch) -> Spec:
     corpus = corpus_spec(config)
     tokenizer = corpus.tokenizer
     named = None if tokenizer.path is None else loading.load(tokenizer.path, tokenizer.key)
-    found = architecture(config.model, length, named)
+    tokenizer_name = config.tokenizer.path or ("the corpus" if config.tokenizer.train_vocab_size else "")
+    found = architecture(config.model, length, named, 0, tokenizer_name, tokenizer.add_domain_tokens)
     if named is None:
         found.vocab_size = config.model.overrides.get("vocab_size", tokenizer.train_vocab_size)
     shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu")
@@ -85,7 +86,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         second_source=config.validation.second_source,
         masking=config.masking,
         model=model,
-        tokenizer_name=config.tokenizer.path or ("the corpus" if config.tokenizer.train_vocab_size else ""),
+        tokenizer_name=tokenizer_name,
         architecture=found,
         shape=shape,
         memory=memory.estimate(settings, shape, launch, batch.micro_size),

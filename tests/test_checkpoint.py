@@ -11,7 +11,6 @@ import math
 import pickle
 import shutil
 import struct
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from launching import ROOT
+from making import small_disk
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from specs import cpu_engine
@@ -41,22 +41,6 @@ EVERY_FILE = (*format.FILES, "manifest.json")
 NEVER = "--checkpoint.resume never"
 NOT_VALIDATED = Best()
 CPU = torch.device("cpu")
-
-
-@contextlib.contextmanager
-def small_disk(place: Path, size: str) -> Iterator[Path]:
-    """A small file system; the test is skipped if none can be mounted."""
-    place.mkdir(parents=True)
-    try:
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True, capture_output=True
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"nothing can be mounted here ({error})")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 class Net(nn.Module):

@@ -131,7 +131,7 @@ def test_phrases_are_hashed_with_the_finalizer_of_splitmix64() -> None:
     expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     assert hashing.mix(states).tolist() == expected
     assert hashing.mix(states + np.uint64(hashing.INCREMENT), increment=0).tolist() == expected
-    assert [int(hashing.mix(state)) for state in states] == expected
+    assert [int(hashing.mix(np.asarray(state))) for state in states] == expected
     assert int(hashing.mix(np.uint64(0), increment=0)) == 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 import sys
 from pathlib import Path
 
@@ -40,10 +40,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "utf-8",
     )
     monkeypatch.syspath_prepend(str(folder))
-    importlib.metadata.MetadataPathFinder.invalidate_caches()
-    yield_folder = folder
+    importlib.invalidate_caches()
     monkeypatch.delitem(sys.modules, "other_package_things", raising=False)
-    return yield_folder
+    return folder
 
 
 def test_objects_and_addresses_are_registered() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from making import made_up_prose
 from specs import CPU, ONE_PROCESS, prepare, spec_of
@@ -30,7 +32,7 @@ def of(*flags: str, launch: Launch = ONE_PROCESS) -> Spec:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small BERT with a tokenizer of 300 tokens."""
+    """A small BERT with its tokenizer."""
     from transformers import BertConfig, BertForMaskedLM
 
     from mlm_dist.corpus.tokenizer import training
@@ -72,7 +74,6 @@ def test_default_run_is_decided() -> None:
     ],
 )
 def test_row_mode_is_pack_if_the_architecture_supports_it(flags: tuple[str, ...], mode: str) -> None:
-    flags = (*flags, "--model.overrides={num_hidden_layers: 1}")
     assert of(*flags).corpus.rows.mode == mode
 
 
@@ -101,17 +102,22 @@ def test_peak_learning_rate_from_scratch_follows_the_width(flags: tuple[str, ...
     assert of(*flags).optim.lr == pytest.approx(lr)
 
 
+def num_tokens_of(checkpoint: Path) -> int:
+    """The vocabulary of the checkpoint."""
+    return int(json.loads((checkpoint / "config.json").read_text("utf-8"))["vocab_size"])
+
+
 def test_checkpoint_decides_rate_and_tokenizer(checkpoint: Path) -> None:
-    flag = f"--model.name_or_path={checkpoint}"
+    flag, vocabulary = f"--model.name_or_path={checkpoint}", num_tokens_of(checkpoint)
     spec = of(flag)
     assert not spec.model.from_scratch and spec.optim.lr == 5e-5
     assert (spec.corpus.tokenizer.path, spec.corpus.tokenizer.key) == (str(checkpoint), "model.name_or_path")
-    assert spec.architecture.vocab_size == 300
+    assert spec.architecture.vocab_size == vocabulary
     scratch = of(flag, "--model.from_scratch=true")
     assert scratch.model.from_scratch and scratch.optim.lr == pytest.approx(0.384 / 32)
     other = of(f"--tokenizer.path={checkpoint}")
     assert (other.corpus.tokenizer.path, other.corpus.tokenizer.key) == (str(checkpoint), "tokenizer.path")
-    assert other.architecture.vocab_size == 300
+    assert other.architecture.vocab_size == vocabulary
     trained = of(flag, "--model.from_scratch=true", "--tokenizer.train_vocab_size=500")
     assert trained.corpus.tokenizer.path is None and trained.shape.vocabulary == 500
 
@@ -167,7 +173,11 @@ REFUSED: dict[str, tuple[tuple[str, ...], Launch, str]] = {
         ONE_PROCESS,
         r"^corpus\.replay_source: \./nowhere does not exist",
     ),
-    "model": (("--model.name_or_path=./nowhere",), ONE_PROCESS, r"^model\.name_or_path: \./nowhere"),
+    "model": (
+        ("--model.name_or_path=./nowhere",),
+        ONE_PROCESS,
+        r"^model\.name_or_path: folder \./nowhere ",
+    ),
     "causal model": (("--model.name_or_path=gpt2",), ONE_PROCESS, r"^model\.name_or_path: gpt2 is a gpt2 model"),
     "override": (("--model.overrides={hidden: 3}",), ONE_PROCESS, r"^model\.overrides\.hidden: a bert configuration"),
     "tokenizer": (("--tokenizer.path=./nowhere",), ONE_PROCESS, r"^tokenizer\.path: .*\./nowhere"),
@@ -187,8 +197,11 @@ def test_tokenizer_of_another_vocabulary_is_refused(checkpoint: Path, tmp_path: 
     from transformers import BertConfig, BertForMaskedLM
 
     BertForMaskedLM(BertConfig(vocab_size=900, **TINY)).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"^tokenizer\.path: .* has 300 tokens, but the vocabulary .* has 900"):
-        of(f"--model.name_or_path={tmp_path}", f"--tokenizer.path={checkpoint}")
+    size = num_tokens_of(checkpoint)
+    message = rf"^tokenizer\.path: the tokenizer of {checkpoint} has {size} tokens, but the vocabulary of {tmp_path} "
+    remedy = rf"has 900; .*--model\.overrides\.vocab_size {size + 7}$"
+    with pytest.raises(ModelError, match=message + remedy):
+        of(f"--model.name_or_path={tmp_path}", f"--tokenizer.path={checkpoint}", "--tokenizer.add_domain_tokens=7")
 
 
 # --- the length ---
@@ -249,7 +262,7 @@ def test_length_in_steps(config: Config, corpus: PreparedCorpus, steps: int) -> 
 
 def test_length_in_tokens_counts_tokens_without_padding(config: Config, corpus: PreparedCorpus) -> None:
     rows = corpus.rows("train")
-    num_tokens = sum(int(rows.chunks([i])[0].sum()) for i in range(len(rows)))  # type: ignore[arg-type]
+    num_tokens = int(rows.chunks(np.arange(len(rows)))[0].sum())
     assert num_tokens < 0.97 * 48 * len(rows), "nothing is padded"
     length, _ = length_of(config, corpus, f"{2 * num_tokens} tokens")
     assert length.samples == 2 * len(rows)

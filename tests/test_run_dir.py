@@ -12,8 +12,8 @@ from pathlib import Path
 import launching
 import pytest
 import yaml
+from making import small_disk
 from specs import spec_of
-from test_checkpoint import small_disk
 
 from mlm_dist.config import parse
 from mlm_dist.errors import CheckpointError, ConfigError

@@ -580,7 +580,7 @@ def test_file_that_changes_after_listing_is_dropped(tmp_path: Path) -> None:
 class Fruits:
     """A kind of source as another package may register it."""
 
-    is_local = True
+    is_local: ClassVar[bool] = True
 
     def recognizes(self, name: str, key: str) -> bool:
         return name.startswith("fruits:")
