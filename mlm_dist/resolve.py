@@ -64,6 +64,8 @@ def resolve(config: Config, launch: Launch) -> Spec:
     found = architecture(config.model, length, named, 0, tokenizer_name, tokenizer.add_domain_tokens)
     if named is None:
         found.vocab_size = config.model.overrides.get("vocab_size", tokenizer.train_vocab_size)
+        if (found.pad_token_id or 0) >= found.vocab_size:
+            found.pad_token_id = 0  # until the tokenizer is trained; that of the architecture is not in its vocabulary
     shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu")
     settings = memory.Settings(
         length,

@@ -54,7 +54,8 @@ def train(run: Path, cache: Path, *more: str, topology: str = "one", fault: str 
 
 def train_here(run: Path, cache: Path, *more: str, fault: str = "") -> str:
     """Run to the end in this process; returns the log."""
-    return launching.here("train", *flags(run, cache, *more), **{FAULT: fault}).log
+    environment: dict[str, Any] = {FAULT: fault}
+    return launching.here("train", *flags(run, cache, *more), **environment).log
 
 
 class Running:

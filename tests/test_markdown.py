@@ -23,7 +23,7 @@ def words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.casefold())
 
 
-# --- An independent view of the same: regular expressions over the source, code set aside first. ---
+# --- An independent view of the same: regular expressions over the source, without code. ---
 
 # Every class of token that may vanish, and what is left of it. Nothing else may.
 VANISHING = [
@@ -51,7 +51,7 @@ CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)((?:(?!\n\s*\n).)+?)(?<!`)\1(?!`)", re.D
 
 
 def expected_words(text: str) -> tuple[list[str], list[str]]:
-    """The words of the title and of all that shall stay."""
+    """The words of the title and of all text that must stay."""
     text = text.replace("\r\n", "\n")
     title = ""
     if settings_block := FRONT_MATTER.match(text):
@@ -107,7 +107,7 @@ def test_no_word_of_the_real_corpus_is_lost() -> None:
         assert cleaned.notes == (), path
 
 
-# --- Made-up documents, of words that shall stay and words that shall go. ---
+# --- Made-up documents, of words that must stay and words that must go. ---
 
 _numbers = st.integers(0, 999)
 kept = _numbers.map(lambda number: f"keep{number}")

@@ -132,7 +132,7 @@ def test_phrases_are_hashed_with_the_finalizer_of_splitmix64() -> None:
     assert hashing.mix(states).tolist() == expected
     assert hashing.mix(states + np.uint64(hashing.INCREMENT), increment=0).tolist() == expected
     assert [int(hashing.mix(np.asarray(state))) for state in states] == expected
-    assert int(hashing.mix(np.uint64(0), increment=0)) == 0
+    assert int(hashing.mix(np.asarray(0, np.uint64), increment=0)) == 0
 
 
 def test_no_documents_have_no_groups() -> None:

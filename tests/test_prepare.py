@@ -24,9 +24,8 @@ import pytest
 from making import made_up_text
 from specs import prepare
 
-from mlm_dist import runtime
 from mlm_dist.config import Config, CorpusConfig, parse
-from mlm_dist.corpus import documents, file_records, row_shards, shards, sources
+from mlm_dist.corpus import documents, file_records, pipeline, row_shards, shards, sources
 from mlm_dist.corpus.readers import json_lines
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.shard_store import ShardStore
@@ -34,6 +33,7 @@ from mlm_dist.corpus.sources import SourceFiles
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.errors import CorpusError, ModelError, PeerError
+from mlm_dist.resolve import corpus_spec
 
 LENGTH = 32
 
@@ -709,12 +709,12 @@ def test_file_that_grows_during_preparation_has_the_same_shards_on_all_ranks(
     def live(rank: int) -> PreparedCorpus | Exception:
         ranks.rank = rank
         try:
-            return prepare(config(path if path.suffix == ".jsonl" else path.parent, tmp_path / "cache"))
+            made = config(path if path.suffix == ".jsonl" else path.parent, tmp_path / "cache")
+            return pipeline.prepare(corpus_spec(made), rank, 2)
         except Exception as error:
             return error
 
     monkeypatch.setattr(shards, "shards", in_turn)
-    monkeypatch.setattr(runtime, "rank_and_world_size", lambda: (ranks.rank, 2))
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(live, range(2)))
     assert len(works[0]) > 2

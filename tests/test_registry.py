@@ -35,7 +35,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "utf-8",
     )
     (folder / "other_package_things.py").write_text(
-        "from pathlib import Path\n\nLATER, FIRST, TOPOLOGY = 'later', 'first', Path('mine.yaml')\n\n\nclass Wiki:\n"
+        "from pathlib import Path\n\nLATER, FIRST, TOPOLOGY = 2, 1, Path('mine.yaml')\n\n\nclass Wiki:\n"
         "    is_local = True\n\n    def recognizes(self, name, key):\n        return name.startswith('wiki:')\n",
         "utf-8",
     )
@@ -62,9 +62,9 @@ def test_added_entry_is_used_in_this_process() -> None:
 
 
 def test_module_is_imported_at_first_use(package: Path) -> None:
-    registry: Registry[str] = Registry(GROUP, {"here": "other_package_things:LATER"})
+    registry: Registry[int] = Registry(GROUP, {"here": "other_package_things:LATER"})
     assert "other_package_things" not in sys.modules
-    assert registry["here"] == "later"
+    assert registry["here"] == 2
     assert "other_package_things" in sys.modules
 
 
@@ -72,13 +72,13 @@ def test_entry_points_of_other_packages_follow(package: Path) -> None:
     registry: Registry[object] = Registry(GROUP, {"one": 1})
     assert registry.names() == ["one", "broken", "first", "later", "missing"]
     assert "first" in registry and "other_package_things" not in sys.modules
-    assert (registry["first"], registry["later"]) == ("first", "later")
+    assert (registry["first"], registry["later"]) == (1, 2)
     assert [point.name for point in entry_points(GROUP)] == ["broken", "first", "later", "missing"]
 
 
 def test_name_of_this_package_cannot_be_replaced(package: Path) -> None:
-    registry: Registry[object] = Registry(GROUP, {"first": 1})
-    assert registry["first"] == 1
+    registry: Registry[object] = Registry(GROUP, {"first": "pathlib:Path"})
+    assert registry["first"] is Path
     assert registry.names().count("first") == 1
 
 

@@ -67,7 +67,6 @@ def test_default_run_is_decided() -> None:
     [
         ((), "pack"),
         (("--model.name_or_path=modernbert",), "pack"),
-        (("--model.name_or_path=fnet",), "chunk"),
         (("--model.name_or_path=convbert",), "chunk"),
         (("--rows.mode=truncate",), "truncate"),
         (("--rows.mode=chunk",), "chunk"),
