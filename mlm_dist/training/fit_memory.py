@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 
 from mlm_dist import faults
 from mlm_dist.batches import shapes
 from mlm_dist.batches.micro_batch import MicroBatch, Samples, assemble
 from mlm_dist.batches.shapes import Rows
+from mlm_dist.engine.out_of_memory import is_out_of_memory
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import ConfigError, TrainingError, reason
 from mlm_dist.objectives.protocol import Objective
@@ -22,8 +22,6 @@ from mlm_dist.spec import BatchSpec
 
 logger = logging.getLogger(__name__)
 
-# Messages of libraries below torch that raise no out-of-memory error.
-_OUT_OF_MEMORY = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 _BYTES_OF_MOMENTS = 8  # per parameter: two moments, the most that an optimizer keeps
 
 
@@ -77,7 +75,7 @@ def explained(batch: BatchSpec) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         smaller = batch.halved().micro_size if batch.micro_size > 1 else None
         remedy = "shard the model with zero3" if smaller is None else f"run again with --batch.micro_size {smaller}"
@@ -101,14 +99,10 @@ def _fits(engine: Engine, objective: Objective, module: Any, batch: MicroBatch) 
         loss.backward()  # type: ignore[no-untyped-call]
         del losses, loss, reserve
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         fits = False
     module.zero_grad(set_to_none=True)
     if device.type != "cpu":
         torch.accelerator.empty_cache()
     return fits
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return should_reduce_batch_size(error) or any(message in str(error) for message in _OUT_OF_MEMORY)
