@@ -87,6 +87,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(name: str) -> None:
     assert "Traceback" not in ended.output
 
 
+@pytest.mark.slow
 def test_file_that_is_not_an_accelerate_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     for text in ("- a\n- b\n", "distributed_type: NO\nprocesses: 3\n", "a: [\n"):

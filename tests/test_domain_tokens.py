@@ -395,6 +395,7 @@ def test_shards_differ_if_the_domain_tokens_are_part_of_the_original_tokenizer(
     assert second.manifest["domain_tokens"] == prepared.manifest["domain_tokens"]
 
 
+@pytest.mark.slow
 def test_corpus_does_not_depend_on_processes_and_interruptions(
     prepared: PreparedCorpus, source: Path, tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,6 +448,7 @@ def test_saved_model_predicts_an_added_word(bases: Any, extended: Any, tmp_path:
     check_answers(tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_exported_model_predicts_an_added_word(bases: Any, tmp_path: Path) -> None:
     """All the way, in a process of its own, as a user would."""
     path = checkpoint(tmp_path, "roberta", bases["bpe"])

@@ -121,6 +121,7 @@ def test_all_parameters_are_needed_to_write_a_model(run: Path) -> None:
         with_parameters(trained, parameters)
 
 
+@pytest.mark.slow
 def test_reload_check_finds_untied_weights_and_missing_files(copy: Path) -> None:
     folder = copy / "model"
     model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)

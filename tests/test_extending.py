@@ -121,6 +121,7 @@ def test_two_processes_have_the_losses_of_one(trained: Path, package: dict[str, 
     assert two == pytest.approx(one, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_topology_launches_by_its_name(trained: Path, package: dict[str, Any], archive: Path) -> None:
     command = [sys.executable, "-m", "mlm_dist.cli", "plan", "--topology", "workstation"]
     port = f"--main_process_port={launching.free_port()}"

@@ -169,6 +169,7 @@ def test_line_across_many_parts_is_not_read_by_each(tmp_path: Path, monkeypatch:
     assert read < 5_000_000  # once by its own part, and at most a part's length by each other part
 
 
+@pytest.mark.slow
 def test_fewer_documents_than_processes(tmp_path: Path) -> None:
     root = tmp_path / "d"
     root.mkdir()

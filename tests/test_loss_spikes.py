@@ -58,6 +58,7 @@ def test_non_finite_loss_is_not_a_spike_and_changes_nothing() -> None:
     assert average.is_spike(9.0)
 
 
+@pytest.mark.slow
 def test_spike_right_after_a_resume_is_flagged(tmp_path: Path, prepared_cache: Path) -> None:
     """The checkpoint's average is far below the loss of a resumed run, as if that had jumped."""
     run = tmp_path / "run"

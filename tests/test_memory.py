@@ -59,7 +59,9 @@ def test_plain_states_equal_the_allocation_of_adamw() -> None:
     assert sum(memory.states(SETTINGS, shape, Launch.read({}, CPU))) == allocated
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", pytest.param("modernbert", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in ("roberta", "distilbert", "modernbert"))]
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_activations_equal_the_storage_a_forward_pass_keeps(name: str, precision: str) -> None:
     """Each storage that autograd keeps counts once; the formula adds a layer and the head's gradients."""
@@ -153,6 +155,7 @@ def shape_of(run: Path) -> tuple[int, int, int]:
     return start["micro_batch"], start["accumulation"], start["world_size"]
 
 
+@pytest.mark.slow
 def test_too_large_micro_batch_is_halved_without_changing_the_losses(tmp_path: Path, prepared_cache: Path) -> None:
     """Only the second process runs out of memory; both halve the micro-batch."""
     expected, _ = train(tmp_path / "plain", prepared_cache, launching.python)

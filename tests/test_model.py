@@ -34,6 +34,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "mpnet": {},
     "esm": {"pad_token_id": 1, "mask_token_id": 4},
 }
+QUICK = ("bert", "modernbert", "deberta-v2")
+QUICK_AND_SLOW = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SHAPES]
 # Names of dropout in the architectures' configurations.
 DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "hidden_dropout")
 
@@ -43,7 +45,7 @@ def model_of(name: str, **changes: Any) -> Any:
     return AutoModelForMaskedLM.from_config(CONFIG_MAPPING[name](**SMALL | SHAPES.get(name, {}) | changes))
 
 
-@pytest.mark.parametrize("name", list(SHAPES))
+@pytest.mark.parametrize("name", QUICK_AND_SLOW)
 def test_masked_head_gives_the_dense_logits_and_gradients(name: str) -> None:
     model = model_of(name).eval()
     input_ids = torch.randint(5, 120, (3, 16))
@@ -65,7 +67,7 @@ def test_masked_head_gives_the_dense_logits_and_gradients(name: str) -> None:
         assert one is None or torch.allclose(one, other, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", list(SHAPES))
+@pytest.mark.parametrize("name", QUICK_AND_SLOW)
 def test_loss_and_gradients_equal_those_of_transformers(name: str) -> None:
     """With the same weights and batch, padding included, as BertForMaskedLM(labels=...) and its like compute them."""
     model = model_of(name, **dict.fromkeys(DROPOUT, 0.0))

@@ -63,6 +63,7 @@ def test_it_trains_on_both_terms_and_validates(trained: Path) -> None:
     assert launching.metrics(trained, "start")[0]["objective"] == "two_terms"
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(
     trained: Path, package: dict[str, Any], prose: Path, tmp_path: Path
 ) -> None:

@@ -43,7 +43,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
-FAST = ("bert", "modernbert")
+FAST = ("bert",)
 
 
 def model_for(name: str, **changes: Any) -> Any:

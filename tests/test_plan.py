@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import launching
+import pytest
 import yaml
 
 
@@ -13,9 +15,11 @@ def test_plan_prints_the_spec_and_a_table_and_writes_nothing(tmp_path: Path, pre
     common = (f"--corpus.cache_dir={prepared_cache}", f"--output_dir={tmp_path / 'run'}", *launching.TINY)
     ended = launching.python("plan.py", *common)
     assert ended.returncode == 0, ended.output
-    manifest = json.loads(next(prepared_cache.glob("*/manifest.json")).read_text("utf-8"))
     spec, _, table = ended.stdout.partition("Plan of ")
     printed = " ".join(table.split())
+    prepared = re.search(r"prepared as (\w+)", printed)
+    assert prepared is not None, ended.output
+    manifest = json.loads((prepared_cache / prepared[1] / "manifest.json").read_text("utf-8"))
     assert f"{manifest['rows']['train']:,} rows" in printed
     for part in (
         "1 process on cpu, no sharding, precision fp32",
@@ -33,6 +37,7 @@ def test_plan_prints_the_spec_and_a_table_and_writes_nothing(tmp_path: Path, pre
     assert ended.stderr == ""
 
 
+@pytest.mark.slow
 def test_plan_under_a_launcher_prints_once_and_needs_no_process_group(prepared_cache: Path) -> None:
     """The second process ends before the first has read the config: a process group would wait for it."""
     ended = launching.accelerate(

@@ -727,6 +727,7 @@ def test_file_that_grows_during_preparation_has_the_same_shards_on_all_ranks(
         assert ended[0].manifest["dropped"] == {"changed while the corpus was being prepared": ["x.md"]}
 
 
+@pytest.mark.slow
 def test_preparation_continues_after_killed_processes(large: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     processes = two_processes(large, cache, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -772,6 +773,7 @@ def files(folder: Path, pattern: str) -> int:
     return len(list(folder.glob(pattern)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before any work", "after its own work"])
 def test_slow_process_is_waited_for(folder: Path, large: Path, tmp_path: Path, moment: str) -> None:
     source, cache = folder if moment == "before any work" else large, tmp_path / "cache"
@@ -802,6 +804,7 @@ def test_slow_process_is_waited_for(folder: Path, large: Path, tmp_path: Path, m
     assert files(cache, "*/manifest.json") == 1
 
 
+@pytest.mark.slow
 def test_failure_of_one_process_stops_the_others(large: Path, tmp_path: Path) -> None:
     ended = launch(3, large, tmp_path / "cache", small_files=2)
     culprit, when = ended.pop()
@@ -814,6 +817,7 @@ def test_failure_of_one_process_stops_the_others(large: Path, tmp_path: Path) ->
     assert not [name for name in in_cache(tmp_path / "cache") if not name.endswith(".partial")]
 
 
+@pytest.mark.slow
 def test_concurrent_runs_prepare_the_corpus_once(large: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: launch(1, large, tmp_path / "cache")[0][0], range(2)))

@@ -266,6 +266,7 @@ def losses(result: TrainResult) -> dict[str, Any]:
     return {str(step): loss for step, loss in result.losses.items()}
 
 
+@pytest.mark.slow
 def test_a_script_prints_nothing_unless_logging_is_configured(
     script: tuple[str, str], runs: Runs, tmp_path: Path
 ) -> None:

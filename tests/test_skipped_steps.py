@@ -115,6 +115,7 @@ def test_streak_survives_the_json_of_a_checkpoint(caplog: pytest.LogCaptureFixtu
         resumed.report()
 
 
+@pytest.mark.slow
 def test_streak_survives_a_resume(tmp_path: Path, prepared_cache: Path) -> None:
     """12 skipped steps up to the checkpoint and 8 after the resume are 20 in a row; 8 alone are not."""
     flags = (
