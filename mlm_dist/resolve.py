@@ -127,8 +127,7 @@ def complete(spec: Spec, corpus: PreparedCorpus) -> Spec:
     Raises:
         ConfigError: It has fewer training rows than one global batch.
     """
-    rows = corpus.rows("train")
-    num_rows = len(rows)
+    num_rows = int(corpus.manifest["rows"]["train"])
     size = spec.batch.global_size
     if not num_rows:
         raise ConfigError("corpus.source: its training documents hold no tokens, so there are no rows; use another one")
@@ -144,8 +143,9 @@ def complete(spec: Spec, corpus: PreparedCorpus) -> Spec:
         steps = int(duration.value)
         samples = ramp.samples_before(steps)
     else:
-        is_epochs = duration.unit == "epochs"
-        samples = max(1, round(duration.value * num_rows / ((1 - spec.replay_share) if is_epochs else rows.num_tokens)))
+        # Only a duration in tokens needs the rows; loading them takes most of a second.
+        divisor = 1 - spec.replay_share if duration.unit == "epochs" else corpus.rows("train").num_tokens
+        samples = max(1, round(duration.value * num_rows / divisor))
         steps = ramp.steps(samples)
     return dataclasses.replace(spec, length=Length(steps, samples, warmup_steps(spec.optim.warmup, steps)))
 
