@@ -302,7 +302,7 @@ def test_fewer_rows_than_a_global_batch_are_refused(config: Config, corpus: Prep
 def test_corpus_without_rows_is_refused(
     config: Config, corpus: PreparedCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PreparedCorpus, "rows", lambda self, split: [])
+    monkeypatch.setitem(corpus.manifest["rows"], "train", 0)
     with pytest.raises(ConfigError, match=r"^corpus\.source: .*no rows"):
         complete(spec_of(config), corpus)
 
