@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.errors import CheckpointError
 from mlm_dist.files import sha256_of
 
@@ -76,11 +75,6 @@ def read_state(folder: Path) -> dict[str, Any]:
     """The content of a verified checkpoint's state.json."""
     state: dict[str, Any] = json.loads((folder / "state.json").read_text("utf-8"))
     return state
-
-
-def train_state(folder: Path, device: torch.device) -> TrainState:
-    """The state of the run that a verified checkpoint was saved in."""
-    return TrainState.from_json(read_state(folder), device)
 
 
 def require_same(folder: Path, identity: Mapping[str, Any]) -> None:

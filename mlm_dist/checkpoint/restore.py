@@ -39,8 +39,8 @@ def restore(
         return TrainState.new(engine.device)
     format.load_weights(path, module)
     engine.setup(module, optimizer)
-    state = format.train_state(path, engine.device)
-    saved_micro_batch = format.read_state(path)["micro_batch"]
+    saved = format.read_state(path)
+    state, saved_micro_batch = TrainState.from_json(saved, engine.device), saved["micro_batch"]
     if engine.is_main:
         logger.info("resuming from %s at step %s, %s samples", path, f"{state.step:,}", f"{state.samples:,}")
         if saved_micro_batch != micro_batch:

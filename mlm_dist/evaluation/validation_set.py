@@ -41,7 +41,7 @@ class ValidationSet:
         return len(self._rows)
 
     def baseline(self, objective: Objective) -> dict[str, Any]:
-        """The unigram baseline, and what the second source is; on one rank."""
+        """The unigram baseline, and what the second source is; not collective, the same on every rank."""
         if not len(self):
             return {}
         batches = validation_batches(self._rows, objective.validation_corruption, BASELINE_ROWS)
