@@ -13,7 +13,7 @@ from mlm_dist.corpus.rows import RowTable
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError, CorpusError
 from mlm_dist.resolve import REPLAY_SOURCE, SECOND_SOURCE
-from mlm_dist.spec import CorpusSpec, Spec
+from mlm_dist.spec import CorpusSpec, SourceSpec, Spec
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def load_or_prepare(spec: Spec) -> Corpora:
         except CorpusError as error:
             raise ConfigError(str(error)) from None
         if not len(corpus.rows(split)):
-            name = Path(corpus.manifest["source"]["location"]).name
+            name = Path(corpus.manifest["sources"][0]["location"]).name
             raise ConfigError(f"{key}: the documents of {name} hold no tokens; use another source")
         return corpus
 
@@ -81,8 +81,9 @@ def load_or_prepare(spec: Spec) -> Corpora:
 
 def _like(spec: CorpusSpec, main: PreparedCorpus, key: str, source: str, validation_fraction: float) -> CorpusSpec:
     """The spec of another source, with the tokenizer of a prepared corpus."""
-    documents = dataclasses.replace(spec.documents, source=source, validation_fraction=validation_fraction, export=None)
+    documents = dataclasses.replace(spec.documents, validation_fraction=validation_fraction, export=None)
+    sources = (SourceSpec(key, dataclasses.replace(spec.sources[0].config, source=source)),)
     tokenizer = dataclasses.replace(
         spec.tokenizer, path=str(main.folder / "tokenizer"), key="tokenizer.path", add_domain_tokens=0
     )
-    return dataclasses.replace(spec, documents=documents, tokenizer=tokenizer, key=key)
+    return dataclasses.replace(spec, sources=sources, documents=documents, tokenizer=tokenizer)

@@ -19,7 +19,8 @@ from mlm_dist import environment, runtime
 from mlm_dist.checkpoint.save import disk_needed
 from mlm_dist.config import Config
 from mlm_dist.console import text_of
-from mlm_dist.corpus import pipeline
+from mlm_dist.corpus import pipeline, summary
+from mlm_dist.corpus.sources import without_credentials
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.engine import memory
 from mlm_dist.engine.launch import Launch
@@ -76,15 +77,15 @@ def _add_corpus(table: Table, spec: Spec, corpus: PreparedCorpus | None, num_byt
     """Add the size of an epoch; returns its rows: exact if the corpus is prepared, else an estimate or unknown."""
     rows, length = spec.corpus.rows, spec.corpus.rows.max_length
     if corpus is not None:
-        manifest, source = corpus.manifest, corpus.manifest["source"]
+        manifest = corpus.manifest
         num_rows = int(manifest["rows"]["train"])
         fraction = num_rows / max(1, sum(manifest["rows"].values()))
-        at = f" at {source['commit']}" if source["commit"] else ""
-        table.add_row("corpus", f"{source['location']}{at}, prepared as {corpus.digest}")
+        table.add_row("corpus", f"{summary.locations(manifest)}, prepared as {corpus.digest}")
         num_tokens = manifest["tokens"]["kept"] * fraction
         table.add_row("epoch", f"{num_rows:,} rows (mode {rows.mode}), about {num_tokens:,.0f} tokens")
         return num_rows
-    table.add_row("corpus", f"{spec.written['corpus']['source']}, not prepared yet")
+    names = ", ".join(without_credentials(source.config.source) for source in spec.corpus.sources)
+    table.add_row("corpus", f"{names}, not prepared yet")
     if num_bytes is None or rows.mode == "truncate":
         table.add_row("epoch", "unknown until the corpus is prepared (mlm-dist prepare)")
         return None

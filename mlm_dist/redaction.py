@@ -18,4 +18,8 @@ def config_without_credentials(config: Config) -> Config:
             section, name = key.split(".")
             changed = dataclasses.replace(getattr(config, section), **{name: without_credentials(address)})
             config = dataclasses.replace(config, **{section: changed})
-    return config
+    sources = {
+        name: values | {"source": without_credentials(values["source"])}
+        for name, values in config.corpus.sources.items()
+    }
+    return dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, sources=sources))

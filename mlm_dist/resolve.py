@@ -14,7 +14,7 @@ from mlm_dist import objectives
 from mlm_dist.batches.global_batch import spread
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.config import Config, Duration, ExportConfig, OptimConfig, to_dict
-from mlm_dist.corpus import sources
+from mlm_dist.corpus import cleaners, sources
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.engine import conflicts, memory, trackers
@@ -33,6 +33,7 @@ from mlm_dist.spec import (
     Length,
     OptimSpec,
     RowsSpec,
+    SourceSpec,
     Spec,
     TokenizerSpec,
     ValidationSpec,
@@ -154,10 +155,15 @@ def corpus_spec(config: Config) -> CorpusSpec:
     """Everything the prepared corpus of a run depends on.
 
     Raises:
+        ConfigError: There is no such `corpus.clean`.
         ModelError: `rows.mode` is open, and the model does not exist.
     """
     source = tokenizer_source(config.model, config.tokenizer)
+    named = config.corpus.named_sources()
+    for key, one in named.items():
+        cleaners.check(one.clean, f"{key}.clean")
     return CorpusSpec(
+        sources=tuple(SourceSpec(key, one) for key, one in named.items()),
         documents=config.corpus,
         tokenizer=TokenizerSpec(
             path=None if source is None else source[0],

@@ -84,7 +84,7 @@ def trained(package: dict[str, Any], archive: Path, one_core: None) -> Path:
 
 def test_the_source_and_the_reader_give_the_documents_of_the_archive(trained: Path, archive: Path) -> None:
     manifest = json.loads(next((archive.parent / "cache").glob("*/manifest.json")).read_text("utf-8"))
-    assert manifest["source"]["location"] == str(archive)
+    assert manifest["sources"][0]["location"] == str(archive)
     assert manifest["documents"]["found"] == DOCUMENTS
 
 

@@ -20,6 +20,7 @@ from specs import prepare
 
 from mlm_dist.config import Config, CorpusConfig, parse
 from mlm_dist.corpus import documents, shards, sources
+from mlm_dist.corpus.cleaners import Cleaned
 from mlm_dist.corpus.markdown import cleaner
 from mlm_dist.corpus.readers import Document, Dropped, json_lines
 from mlm_dist.corpus.sources import SourceFiles, git
@@ -231,7 +232,7 @@ def test_document_that_takes_too_long_to_clean_is_dropped(
 ) -> None:
     clean = cleaner.clean
 
-    def slow(text: str) -> cleaner.Cleaned:
+    def slow(text: str) -> Cleaned:
         until = time.monotonic() + 30
         while "forever" in text and time.monotonic() < until:
             pass

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlm_dist.corpus.cleaners import Cleaned
 from mlm_dist.corpus.markdown import block_rules, cleaner, front_matter, writer
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
@@ -361,7 +362,7 @@ def test_title_is_not_repeated() -> None:
 def test_front_matter_is_never_expanded_or_constructed() -> None:
     bomb = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 60))
     cleaned = cleaner.clean(f"---\na0: &a0 [lol]\n{bomb}title: *a59\n---\nBody")
-    assert cleaned == cleaner.Cleaned("Body")
+    assert cleaned == Cleaned("Body")
     huge = "".join(f"key{i}: value\n" for i in range(20_000))
     assert cleaner.clean(f"---\n{huge}title: A\n---\nBody").text == "A\n\nBody"
     assert cleaner.clean(f"---\ntitle: {'a' * 3000}\n---\nBody").text == "Body"
@@ -415,13 +416,13 @@ def test_hostile_text_is_kept(name: str) -> None:
 @pytest.mark.parametrize("name", ["quotes", "lists", "list markers", "footnotes", "admonitions"])
 def test_deeply_nested_markdown_is_kept_as_is(name: str) -> None:
     text = "---\ntitle: T\n---\n" + HOSTILE[name]
-    assert cleaner.clean(text) == cleaner.Cleaned("T\n\n" + HOSTILE[name].strip(), "T", (cleaner.TOO_DEEP,))
+    assert cleaner.clean(text) == Cleaned("T\n\n" + HOSTILE[name].strip(), "T", (cleaner.TOO_DEEP,))
 
 
 @pytest.mark.parametrize("text", [HOSTILE["lazy quotes"], "a *b*\n" * 300 + "c\n\nd\n" * 400], ids=["tries", "lines"])
 def test_markdown_that_takes_too_long_is_kept_as_is(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "MAX_LINES", 1000 if "*" in text else 1_000_000)
-    assert cleaner.clean(text) == cleaner.Cleaned(text.strip(), None, (cleaner.TOO_LONG,))
+    assert cleaner.clean(text) == Cleaned(text.strip(), None, (cleaner.TOO_LONG,))
 
 
 @pytest.mark.parametrize(
@@ -434,15 +435,15 @@ def test_tokens_and_columns_are_bounded(text: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(block_rules, "MAX_COLUMNS", 10)
     cleaned = cleaner.clean(text)
     if text.startswith("|"):  # no table, so a paragraph
-        assert cleaned == cleaner.Cleaned(text.replace("\n", " "))
+        assert cleaned == Cleaned(text.replace("\n", " "))
     else:
-        assert cleaned == cleaner.Cleaned(text.strip(), None, (cleaner.TOO_LONG,))
+        assert cleaned == Cleaned(text.strip(), None, (cleaner.TOO_LONG,))
 
 
 def test_paragraph_with_too_much_markup_is_kept_as_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "MAX_MARKUP", 5)
     cleaned = cleaner.clean("*a* *b* *c*\n\n*d*")
-    assert cleaned == cleaner.Cleaned("*a* *b* *c*\n\nd", notes=(writer.TOO_DENSE,))
+    assert cleaned == Cleaned("*a* *b* *c*\n\nd", notes=(writer.TOO_DENSE,))
 
 
 @pytest.mark.parametrize("depth", [1, 30, 45, 47, 48, 49, 50, 51, 99, 100, 101, 150])

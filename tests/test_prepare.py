@@ -102,7 +102,7 @@ def test_figures_add_up(mixed: Path, tmp_path: Path) -> None:
     assert documents["dropped"] == {"binary": 1, "duplicate": 1, "empty": 2, "under 200 characters": 1}
     assert documents["found"] == documents["kept"] + sum(documents["dropped"].values())
     assert documents["train"] + documents["validation"] == 30 and documents["validation"] >= 1
-    assert manifest["source"]["files"] == 35 and manifest["source"]["dropped"] == 1
+    assert manifest["sources"][0]["files"] == 35 and manifest["sources"][0]["dropped"] == 1
     assert {reason: sorted(paths) for reason, paths in manifest["dropped"].items()} == {
         "binary": ["binary.md"],
         "duplicate": ["guide/01.rst"],
@@ -124,8 +124,8 @@ def test_manifest_has_the_source(folder: Path, tmp_path: Path) -> None:
     corpus = prepare(config(folder, tmp_path / "cache", "--rows.mode=truncate"))
     manifest = corpus.manifest
     assert corpus.folder == tmp_path / "cache" / corpus.digest and manifest["digest"] == corpus.digest
-    assert manifest["source"]["kind"] == "folder" and manifest["source"]["location"] == str(folder)
-    assert manifest["source"]["commit"] is None and len(manifest["source"]["sha256"]) == 64
+    assert manifest["sources"][0]["kind"] == "folder" and manifest["sources"][0]["location"] == str(folder)
+    assert manifest["sources"][0]["commit"] is None and len(manifest["sources"][0]["sha256"]) == 64
     assert manifest["config"]["rows"] == {"mode": "truncate", "max_length": LENGTH}
     assert len(manifest["config_digest"]) == 64
 
@@ -508,12 +508,14 @@ def test_documents_depend_on_the_versions_of_libraries(
 ) -> None:
     version, cleaned = importlib.metadata.version, config(folder, tmp_path / "cache")
     plain = config(folder, tmp_path / "cache", "--corpus.clean=none").corpus
-    first, described, as_it_is = prepare(cleaned), documents.dependencies(cleaned.corpus), documents.dependencies(plain)
+    first = prepare(cleaned)
+    described, as_it_is = (sources.acquire(one, tmp_path / "cache").settings() for one in (cleaned.corpus, plain))
     for name in ("markdown-it-py", "mdit-py-plugins", "charset-normalizer"):
         with monkeypatch.context() as patch:
             patch.setattr(importlib.metadata, "version", lambda of, name=name: version(of) + "+1" * (of == name))
-            assert documents.dependencies(cleaned.corpus) != described
-            assert (documents.dependencies(plain) != as_it_is) == (name == "charset-normalizer")
+            assert sources.acquire(cleaned.corpus, tmp_path / "cache").settings() != described
+            as_it_would_be = sources.acquire(plain, tmp_path / "cache").settings()
+            assert (as_it_would_be != as_it_is) == (name == "charset-normalizer")
             if name == "markdown-it-py":
                 second = prepare(cleaned)
     assert second.digest != first.digest and not {*second.manifest["shards"]} & {*first.manifest["shards"]}

@@ -218,7 +218,7 @@ def test_shards_are_of_similar_size(tmp_path: Path) -> None:
     def cut() -> list[shards.Shard]:
         states = {name: source_files.state(tmp_path / name) for name in ("big.jsonl", "small.md")}
         return shards.shards(
-            SourceFiles("folder", "d", None, tmp_path, dict.fromkeys(states, ""), states, {}, {}, False)
+            SourceFiles("", "folder", "d", None, tmp_path, dict.fromkeys(states, ""), states, {}, {}, False)
         )
 
     work = cut()
@@ -273,5 +273,5 @@ def test_reading_shard_by_shard_gives_all_documents(mixed: Path, world_size: int
 
 
 def test_source_without_files_has_no_documents(tmp_path: Path) -> None:
-    source = SourceFiles("folder", "d", None, tmp_path, {}, {}, {}, {}, False)
+    source = SourceFiles("", "folder", "d", None, tmp_path, {}, {}, {}, {}, False)
     assert [found for shard in shards.shards(source) for found in shards.read(source, shard.parts, 1_000_000)] == []

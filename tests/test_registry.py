@@ -10,6 +10,7 @@ import pytest
 
 from mlm_dist.config import parse
 from mlm_dist.corpus import sources
+from mlm_dist.corpus.cleaners import CLEANERS
 from mlm_dist.corpus.readers import READERS
 from mlm_dist.engine.topologies import TOPOLOGIES
 from mlm_dist.errors import ConfigError
@@ -104,9 +105,9 @@ def test_help_names_what_other_packages_register(package: Path, capsys: pytest.C
 
 
 def test_every_registered_name_of_this_package_can_be_loaded() -> None:
-    registries: list[Registry[object]] = [sources.SOURCES, READERS, OBJECTIVES, OPTIMIZERS, TOPOLOGIES]  # type: ignore[list-item]
+    registries: list[Registry[object]] = [sources.SOURCES, READERS, CLEANERS, OBJECTIVES, OPTIMIZERS, TOPOLOGIES]  # type: ignore[list-item]
     groups = {registry.group for registry in registries}
-    assert len(groups) == 5 and all(group.startswith("mlm_dist.") for group in groups)
+    assert len(groups) == 6 and all(group.startswith("mlm_dist.") for group in groups)
     for registry in registries:
         assert registry.names()
         for name in registry.names():

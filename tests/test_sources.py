@@ -24,7 +24,7 @@ from making import run_git
 
 from mlm_dist.config import CorpusConfig
 from mlm_dist.corpus import shards, sources
-from mlm_dist.corpus.readers import READERS, Document, DocumentReader, Dropped, Part, RecordsReader
+from mlm_dist.corpus.readers import READERS, Document, DocumentReader, Dropped, Part, ReadSettings, RecordsReader
 from mlm_dist.corpus.readers.protocol import record
 from mlm_dist.corpus.sources import SourceFiles, git
 from mlm_dist.errors import CorpusError
@@ -594,15 +594,15 @@ class Fruits:
 class CommaReader(RecordsReader):
     """A reader as another package may register it."""
 
-    def read(self, path: str, part: Part, max_bytes: int) -> Iterator[Document | Dropped]:
+    def read(self, path: str, part: Part, settings: ReadSettings) -> Iterator[Document | Dropped]:
         for i, text in enumerate(Path(path).read_text("utf-8").split(",")):
-            yield record(f"{part.path}#{i}", text, max_bytes)
+            yield record(f"{part.path}#{i}", text, settings)
 
 
 class UpperReader(DocumentReader):
     """A reader of files of one document each."""
 
-    def document(self, name: str, data: bytes) -> Document | Dropped:
+    def document(self, name: str, data: bytes, settings: ReadSettings) -> Document | Dropped:
         return Document(name, data.decode().upper())
 
 

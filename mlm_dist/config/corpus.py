@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from mlm_dist.config.checks import Section
 from mlm_dist.errors import ConfigError
 
 EXPORT_SUFFIXES = (".json", ".jsonl", ".parquet")
+PATTERNS = ("md", "markdown", "rst", "txt")  # suffixes of the files that are documents by default
 
 
 @dataclass(frozen=True)
-class CorpusConfig(Section):
-    """The documents.
+class SourceConfig(Section):
+    """One source of documents.
 
     Args:
         source: python-docs (built in, needs no network), a folder, a git URL or repository (URL#branch-or-commit), a
             .json list of strings, a .jsonl, .parquet or .txt file, or the name of a dataset on the Hugging Face Hub.
         patterns: Which files of a folder or repository are documents (globs relative to its root).
-        clean: markdown converts every document from Markdown to plain text, none keeps the text as it is; by default
-            files named .md or .markdown are converted.
+        clean: Markup to remove from every document, such as markdown; none keeps the text as it is. By default the
+            suffix of a file decides, and records are kept as they are.
+        text: Fields of a record that hold its text; several are joined by a blank line. A dot leads into a field, as in
+            page.body.
+        encoding: Character encoding of all files, such as windows-1252. By default each file's own is detected.
+        separator: Text between the documents of a .txt file that is itself the source, such as ---; by default one or
+            more blank lines.
+    """
+
+    SECTION = "corpus"
+
+    source: str = "python-docs"
+    patterns: list[str] = field(default_factory=lambda: [f"**/*.{suffix}" for suffix in PATTERNS])
+    clean: str | None = None
+    text: list[str] = field(default_factory=lambda: ["text"])
+    encoding: str | None = None
+    separator: str | None = None
+
+    def check(self) -> None:
+        """See `Section.check`."""
+        self.require_text("source", "must name a source")
+        self.require("patterns", bool(self.patterns), "must hold at least one glob such as '**/*.md'")
+        self.require_text("clean", "must name a kind of markup, or be none or null")
+        self.require("text", bool(self.text) and all(self.text), "must name at least one field")
+        self.require("separator", self.separator != "", "must not be empty")
+
+
+@dataclass(frozen=True)
+class CorpusConfig(SourceConfig):
+    """The documents.
+
+    Args:
+        sources: Several sources instead of one: {name: {source: ..., patterns: ..., clean: ...}}, each with any of the
+            keys above. Near-duplicates are looked for across them, and the manifest counts each.
         min_chars: Documents with fewer characters are dropped.
         max_document_mb: Documents larger than this are dropped. Preparation needs memory in proportion to it, and
             about 1 KB per document.
@@ -36,11 +71,7 @@ class CorpusConfig(Section):
         cache_dir: Folder for fetched sources and prepared corpora, kept between runs and shared by all nodes.
     """
 
-    SECTION = "corpus"
-
-    source: str = "python-docs"
-    patterns: list[str] = field(default_factory=lambda: ["**/*.md", "**/*.markdown", "**/*.rst", "**/*.txt"])
-    clean: Literal["markdown", "none"] | None = None
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     min_chars: int = 200
     max_document_mb: float = 16.0
     deduplicate: Literal["none", "exact", "near"] = "near"
@@ -53,8 +84,8 @@ class CorpusConfig(Section):
 
     def check(self) -> None:
         """See `Section.check`."""
-        self.require_text("source", "must name a source")
-        self.require("patterns", bool(self.patterns), "must hold at least one glob such as '**/*.md'")
+        super().check()
+        self.named_sources()
         self.require("min_chars", self.min_chars >= 0, "must not be negative")
         self.require("validation_fraction", 0 <= self.validation_fraction < 1, "must be at least 0 and under 1")
         self.require("max_document_mb", 0 < self.max_document_mb <= 1000, "must be over 0 and at most 1000")
@@ -63,6 +94,42 @@ class CorpusConfig(Section):
         self.require("replay_share", 0 < self.replay_share < 1, "must be over 0 and under 1")
         can_be_written = self.export is None or self.export.lower().endswith(EXPORT_SUFFIXES)
         self.require("export", can_be_written, f"must end in {', '.join(EXPORT_SUFFIXES)}")
+
+    def named_sources(self) -> dict[str, SourceConfig]:
+        """{key: source} of all sources: those of `sources`, or the one of `source`.
+
+        Raises:
+            ConfigError: A source of `sources` has a wrong name, key or value, or both forms are used.
+        """
+        names = [item.name for item in dataclasses.fields(SourceConfig)]
+        if not self.sources:
+            return {self.SECTION: SourceConfig(**{name: getattr(self, name) for name in names})}
+        default = SourceConfig()
+        for name in names:
+            if getattr(self, name) != getattr(default, name):
+                raise ConfigError(f"corpus.sources and corpus.{name} exclude each other; give {name} of each source")
+        return {f"corpus.sources.{name}": _named_source(name, values) for name, values in self.sources.items()}
+
+
+def _named_source(name: str, values: dict[str, Any]) -> SourceConfig:
+    """A source of `corpus.sources`.
+
+    Raises:
+        ConfigError: Its name, a key or a value is wrong.
+    """
+    key = f"corpus.sources.{name}"
+    names = [item.name for item in dataclasses.fields(SourceConfig)]
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise ConfigError(f"{key}: a name has letters, digits, _ and - only")
+    if not isinstance(values, dict) or "source" not in values:
+        raise ConfigError(f"{key}: expected a dict with the key source and others of {', '.join(names)}, got {values}")
+    for given in values:
+        if given not in names:
+            raise ConfigError(f"{key}.{given}: unknown key; the keys of a source are {', '.join(names)}")
+    try:
+        return SourceConfig(**values)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("corpus.", f"{key}.", 1)) from None
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mlm_dist.corpus import documents
 from mlm_dist.corpus.shards import Shard
-from mlm_dist.corpus.sources import SourceFiles
 from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.spec import CorpusSpec, RowsSpec
 
-VERSION = 4  # of how rows are made; another number gives other digests, so that all corpora are prepared again
+VERSION = 5  # of how rows are made; another number gives other digests, so that all corpora are prepared again
 
 
 def dependencies(spec: CorpusSpec, tokenizer: CorpusTokenizer) -> dict[str, Any]:
@@ -28,26 +28,26 @@ def dependencies(spec: CorpusSpec, tokenizer: CorpusTokenizer) -> dict[str, Any]
     return {"corpus": corpus, "tokenizer": tokenizer.dependencies(), "rows": rows} | word_starts
 
 
-def corpus_key(source_digest: str, dependencies: dict[str, Any]) -> str:
+def corpus_key(source_digests: Sequence[str], dependencies: dict[str, Any]) -> str:
     """The digest of a corpus.
 
     Args:
-        source_digest: `SourceFiles.digest`.
+        source_digests: `SourceFiles.digest` of each source.
         dependencies: What `dependencies` returned.
     """
-    return _key(source_digest, dependencies)
+    return _key(list(source_digests), dependencies)
 
 
-def documents_key(settings: dict[str, Any], source: SourceFiles, shard: Shard) -> str:
+def documents_key(settings: dict[str, Any], shard: Shard) -> str:
     """The key of a shard's documents.
 
     Args:
         settings: What `documents.dependencies` returned.
-        source: The files.
         shard: The shard.
     """
-    parts = [(part.path, part.start, part.stop, source.files[part.path]) for part in shard.parts]
-    return _key(settings, source.records, parts)
+    files = shard.source.files
+    parts = [(part.path, part.start, part.stop, files[part.path]) for part in shard.parts]
+    return _key(settings, shard.source.settings(), parts)
 
 
 def tokenizer_key(tokenizer_digest: str, domain_tokens: dict[int, list[int]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.config import CorpusConfig
-from mlm_dist.corpus import near_duplicates, selection, shards
+from mlm_dist.corpus import cleaners, near_duplicates, selection, shards
 from mlm_dist.corpus.document_files import groups
-from mlm_dist.corpus.markdown import cleaner
-from mlm_dist.corpus.readers import Dropped, Part
-from mlm_dist.corpus.sources import SourceFiles
+from mlm_dist.corpus.readers import Document, Dropped
+from mlm_dist.corpus.shards import Shard
 from mlm_dist.corpus.time_limit import time_limit
 from mlm_dist.files import write_whole
 
-MARKDOWN_SUFFIXES = (".md", ".markdown")
 SECONDS_PER_DOCUMENT = 60.0
-DECODERS, CLEANERS = ("charset-normalizer",), ("markdown-it-py", "mdit-py-plugins")
 
 
 @dataclass(frozen=True)
@@ -41,12 +37,13 @@ class ShardFigures:
 
 
 def dependencies(config: CorpusConfig) -> dict[str, Any]:
-    """Everything a shard's documents depend on besides the files: settings and versions of libraries."""
-    names = ("clean", "min_chars", "max_document_mb")
-    columns = {"keyed": needs_keys(config), "signed": needs_signatures(config)}
-    libraries = DECODERS if config.clean == "none" else DECODERS + CLEANERS
-    versions = {name: importlib.metadata.version(name) for name in libraries}
-    return {name: getattr(config, name) for name in names} | columns | {"versions": versions}
+    """Everything a shard's documents depend on besides its source."""
+    return {
+        "min_chars": config.min_chars,
+        "max_document_mb": config.max_document_mb,
+        "keyed": needs_keys(config),
+        "signed": needs_signatures(config),
+    }
 
 
 def needs_keys(config: CorpusConfig) -> bool:
@@ -64,65 +61,63 @@ class _Cleaning:
 
     Args:
         config: The settings.
-        source: The files.
-        parts: The parts of files in this shard.
+        shard: The shard.
     """
 
-    def __init__(self, config: CorpusConfig, source: SourceFiles, parts: Sequence[Part]) -> None:
-        self._config, self._source, self._parts = config, source, parts
+    def __init__(self, config: CorpusConfig, shard: Shard) -> None:
+        self._config, self._shard = config, shard
         self.dropped: list[tuple[str, str]] = []
         self.encodings: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """(id, text) of the documents to keep."""
-        min_chars = self._config.min_chars
-        for document in shards.read(self._source, self._parts, int(self._config.max_document_mb * 1e6)):
+        min_chars, source = self._config.min_chars, self._shard.source
+        prefix = f"{source.name}/" if source.name else ""
+        for document in shards.read(source, self._shard.parts, int(self._config.max_document_mb * 1e6)):
+            # A file name that is not UTF-8 gives an id with lone surrogates. In a text they are replaced.
+            id_ = prefix + document.id.encode("utf-8", "backslashreplace").decode("utf-8")
             if isinstance(document, Dropped):
-                self.dropped.append((document.id, document.reason))
+                self.dropped.append((id_, document.reason))
                 continue
             self.encodings[document.encoding] += 1
             try:
-                text = self._cleaned(document.id, document.text).strip()
+                text = self._cleaned(document).strip()
             except TimeoutError:
-                self.dropped.append((document.id, f"over {SECONDS_PER_DOCUMENT:g} s to clean"))
+                self.dropped.append((id_, f"over {SECONDS_PER_DOCUMENT:g} s to clean"))
                 continue
             if len(text) < max(min_chars, 1):
-                self.dropped.append((document.id, f"under {min_chars} characters" if text else "empty"))
+                self.dropped.append((id_, f"under {min_chars} characters" if text else "empty"))
                 continue
-            # A file name that is not UTF-8 gives an id with lone surrogates. In a text they are replaced.
             yield (
-                document.id.encode("utf-8", "backslashreplace").decode("utf-8"),
+                id_,
                 text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8"),
             )
 
-    def _cleaned(self, id_: str, text: str) -> str:
-        """The text without Markdown, if it is Markdown.
+    def _cleaned(self, document: Document) -> str:
+        """The text without markup.
 
         Raises:
             TimeoutError: Cleaning takes too long.
         """
-        is_markdown = self._config.clean == "markdown"
-        if self._config.clean is None:
-            is_markdown = not self._source.records and id_.lower().endswith(MARKDOWN_SUFFIXES)
-        if not is_markdown:
-            return text
+        markup = self._shard.source.clean or document.markup
+        if markup == "none":
+            return document.text
         with time_limit(SECONDS_PER_DOCUMENT):
-            cleaned = cleaner.clean(text)
+            cleaned = cleaners.clean(document.text, markup)
         self.notes.update(cleaned.notes)
         return cleaned.text
 
 
-def write(config: CorpusConfig, source: SourceFiles, parts: Sequence[Part], path: Path) -> ShardFigures:
+def write(config: CorpusConfig, shard: Shard, path: Path) -> ShardFigures:
     """Write the documents of a shard to a parquet file, and return what became of each.
 
     Its columns are id, text and, where needed, key (`selection.text_key`) and signature
     (`near_duplicates.signatures`).
 
     Args:
-        config: How documents are cleaned and filtered.
-        source: The files.
-        parts: The parts of files in this shard.
+        config: How documents are filtered.
+        shard: The shard.
         path: The file to write.
 
     Raises:
@@ -145,7 +140,7 @@ def write(config: CorpusConfig, source: SourceFiles, parts: Sequence[Part], path
     )
     # Hashes cannot be compressed; trying would only take time.
     compression = {"id": "lz4", "text": "lz4"} | dict.fromkeys(measures, "none")
-    cleaning = _Cleaning(config, source, parts)
+    cleaning = _Cleaning(config, shard)
     kept = 0
 
     def fill(temporary: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlm_dist.corpus import document_files, selection
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
+from mlm_dist.corpus.shards import Shard
 from mlm_dist.corpus.sources import SourceFiles
 from mlm_dist.corpus.store import FORMAT, SPLITS, PreparedCorpus
 
@@ -23,48 +24,53 @@ class CorpusInputs:
 
     Args:
         digest: The corpus's digest.
-        source: The files.
-        source_digest: `source.digest()`.
+        sources: The files of each source.
         dependencies: What `digests.dependencies` returned.
     """
 
     digest: str
-    source: SourceFiles
-    source_digest: str
+    sources: list[SourceFiles]
     dependencies: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
-        return vars(self) | {"source": self.source.to_json()}
+        return vars(self) | {"sources": [source.to_json() for source in self.sources]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> CorpusInputs:
         """The inverse of `to_json`."""
-        return cls(**value | {"source": SourceFiles.from_json(value["source"])})
+        return cls(**value | {"sources": [SourceFiles.from_json(source) for source in value["sources"]]})
 
 
-def describe(store: ShardStore, inputs: CorpusInputs, shards: Sequence[ShardKeys]) -> dict[str, Any]:
+def describe(
+    store: ShardStore, inputs: CorpusInputs, shards: Sequence[Shard], keys: Sequence[ShardKeys]
+) -> dict[str, Any]:
     """The manifest of a corpus whose shards are finished: the sums of their figures.
 
     Args:
         store: The corpus in preparation.
         inputs: What it is made from.
         shards: All shards, in order.
+        keys: Their keys.
     """
-    of_documents = [store.figures(shard.documents) for shard in shards]
-    of_rows = [store.figures(shard.rows) for shard in shards]
+    of_documents = [store.figures(key.documents) for key in keys]
+    of_rows = [store.figures(key.rows) for key in keys]
     chosen = selection.load(store.partial / "selection.npz")
-    dropped = {reason: list(paths) for reason, paths in inputs.source.dropped.items()}
+    dropped: dict[str, list[str]] = {}
+    for source in inputs.sources:
+        prefix = f"{source.name}/" if source.name else ""
+        for reason, paths in source.dropped.items():
+            dropped.setdefault(reason, []).extend(prefix + path for path in paths)
     for id_, reason in (pair for figures in of_documents for pair in figures["dropped"]):
         dropped.setdefault(reason, []).append(id_)
     duplicates: dict[str, list[str]] = {}
-    ids = _ids(store, [shard.documents for shard in shards], chosen)
+    ids = _ids(store, [key.documents for key in keys], chosen)
     for i in np.flatnonzero(chosen.is_dropped).tolist():
         dropped.setdefault(selection.REASONS[int(chosen.side[i])], []).append(ids[i])
         duplicates.setdefault(ids[int(chosen.original[i])], []).append(ids[i])
     num_dropped = count_dropped(of_documents, chosen)
     kept = chosen.count(selection.TRAIN) + chosen.count(selection.VALIDATION)
-    source, dependencies = inputs.source, inputs.dependencies
+    dependencies = inputs.dependencies
 
     def total(name: str) -> dict[str, int]:
         return dict(sorted(sum((Counter(figures[name]) for figures in of_documents), Counter()).items()))
@@ -72,14 +78,9 @@ def describe(store: ShardStore, inputs: CorpusInputs, shards: Sequence[ShardKeys
     return {
         "format": FORMAT,
         "digest": inputs.digest,
-        "source": {
-            "kind": source.kind,
-            "location": source.location,
-            "commit": source.commit,
-            "sha256": inputs.source_digest,
-            "files": len(source.files),
-            "dropped": sum(map(len, source.dropped.values())),
-        },
+        "sources": [
+            _source(source, _Part.of(source, shards, of_documents, of_rows, chosen)) for source in inputs.sources
+        ],
         "config": dependencies,
         "config_digest": hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest(),
         "documents": {
@@ -99,7 +100,56 @@ def describe(store: ShardStore, inputs: CorpusInputs, shards: Sequence[ShardKeys
         "notes": total("notes"),
         "dropped": dict(sorted(dropped.items())),
         "duplicates": dict(sorted(duplicates.items())),
-        "shards": [shard.documents for shard in shards],
+        "shards": [key.documents for key in keys],
+    }
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The figures of one source: of its shards' documents and rows, and the sides of its documents."""
+
+    of_documents: list[dict[str, Any]]
+    of_rows: list[dict[str, Any]]
+    side: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        source: SourceFiles,
+        shards: Sequence[Shard],
+        of_documents: Sequence[dict[str, Any]],
+        of_rows: Sequence[dict[str, Any]],
+        chosen: selection.Selection,
+    ) -> _Part:
+        """The figures of a source."""
+        mine = [i for i, shard in enumerate(shards) if shard.source == source]
+        sides = np.split(chosen.side, np.cumsum([figures["kept"] for figures in of_documents])[:-1])
+        return cls(
+            [of_documents[i] for i in mine],
+            [of_rows[i] for i in mine],
+            np.concatenate([np.empty(0, np.int8), *(sides[i] for i in mine)]),
+        )
+
+
+def _source(source: SourceFiles, part: _Part) -> dict[str, Any]:
+    """What the manifest says of one source."""
+    train, validation = (int((part.side == code).sum()) for code in (selection.TRAIN, selection.VALIDATION))
+    return {
+        "name": source.name,
+        "kind": source.kind,
+        "location": source.location,
+        "commit": source.commit,
+        "sha256": source.digest(),
+        "settings": source.settings(),
+        "files": len(source.files),
+        "dropped": sum(map(len, source.dropped.values())),
+        "documents": {
+            "found": len(part.side) + sum(len(figures["dropped"]) for figures in part.of_documents),
+            "kept": train + validation,
+            "train": train,
+            "validation": validation,
+        },
+        "rows": {split: sum(figures[split]["rows"] for figures in part.of_rows) for split in SPLITS},
     }
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from mlm_dist.corpus.store import FORMAT, PreparedCorpus
 from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.errors import CorpusError, reason
 from mlm_dist.files import lock
-from mlm_dist.spec import CorpusSpec
+from mlm_dist.spec import CorpusSpec, SourceSpec
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
         PeerError: Another process failed.
     """
     cache_dir = _cache_dir(spec)
-    purpose = json.dumps(dataclasses.asdict(spec.documents), sort_keys=True)
+    purpose = json.dumps([dataclasses.asdict(spec.documents), *map(dataclasses.asdict, spec.sources)], sort_keys=True)
     tokenizer = CorpusTokenizer(spec.tokenizer, spec.rows.max_length)
     with Rendezvous(cache_dir / "rendezvous", rank, world_size, purpose) as ranks, contextlib.ExitStack() as locks:
         start = ranks.lead("start", lambda: _start(spec, cache_dir, tokenizer, locks))
@@ -70,21 +72,44 @@ def find(spec: CorpusSpec) -> tuple[PreparedCorpus | None, int | None]:
     """
     cache_dir = Path(spec.documents.cache_dir).expanduser().absolute()
     dependencies = digests.dependencies(spec, CorpusTokenizer(spec.tokenizer, spec.rows.max_length))
-    name = spec.documents.source
-    if is_local(name, spec.key):
-        source = acquire(spec.documents, cache_dir, spec.key)
-        folder = cache_dir / digests.corpus_key(source.digest(), dependencies)
-        size = sum(size for size, _ in source.states.values())
+    if all(is_local(source.config.source, source.source_key) for source in spec.sources):
+        found = _acquire(spec, cache_dir)
+        folder = cache_dir / digests.corpus_key([source.digest() for source in found], dependencies)
+        size = sum(size for source in found for size, _ in source.states.values())
         return (PreparedCorpus(folder) if (folder / "manifest.json").is_file() else None), size
-    location = without_credentials(name)
     paths = sorted(cache_dir.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for corpus in (PreparedCorpus(path.parent) for path in paths if path.parent.suffix != ".partial"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             manifest = corpus.manifest
-            made_from = manifest["source"]["location"], manifest["config"]
-            if manifest["format"] == FORMAT and made_from == (location, json.loads(json.dumps(dependencies))):
+            is_alike = manifest["format"] == FORMAT and manifest["config"] == json.loads(json.dumps(dependencies))
+            if is_alike and _are_described(manifest["sources"], spec.sources):
                 return corpus, None
     return None, None
+
+
+def _acquire(spec: CorpusSpec, cache_dir: Path) -> list[SourceFiles]:
+    """The files of all sources.
+
+    Raises:
+        CorpusError: A source cannot be used.
+    """
+    return [acquire(source.config, cache_dir, source.source_key, source.name) for source in spec.sources]
+
+
+def _are_described(described: Sequence[dict[str, Any]], sources: Sequence[SourceSpec]) -> bool:
+    """Whether a manifest's sources have the addresses, settings and versions of packages of these."""
+    if len(described) != len(sources):
+        return False
+    for one, source in zip(described, sources, strict=True):
+        settings, config = one["settings"], source.config
+        expected = (source.name, config.clean, config.text, config.encoding, config.separator)
+        if tuple(settings[key] for key in ("name", "clean", "text", "encoding", "separator")) != expected:
+            return False
+        if one["location"] != without_credentials(config.source):
+            return False
+        if any(importlib.metadata.version(name) != version for name, version in settings["versions"].items()):
+            return False
+    return True
 
 
 def _cache_dir(spec: CorpusSpec) -> Path:
@@ -111,11 +136,11 @@ def _start(
     Returns:
         `inputs`, the corpus's inputs, and `is_prepared`, as JSON values.
     """
-    logger.info("looking at %s", without_credentials(spec.documents.source))
-    source = acquire(spec.documents, cache_dir, spec.key)
-    _check_export(spec, source)
-    dependencies, source_digest = digests.dependencies(spec, tokenizer), source.digest()
-    inputs = CorpusInputs(digests.corpus_key(source_digest, dependencies), source, source_digest, dependencies)
+    logger.info("looking at %s", ", ".join(without_credentials(source.config.source) for source in spec.sources))
+    found = _acquire(spec, cache_dir)
+    _check_export(spec, found)
+    dependencies = digests.dependencies(spec, tokenizer)
+    inputs = CorpusInputs(digests.corpus_key([source.digest() for source in found], dependencies), found, dependencies)
     path = cache_dir / f"{inputs.digest}.lock"
     try:
         held = lock(path, wait=False)
@@ -127,19 +152,21 @@ def _start(
     is_prepared = store.find() is not None
     if not is_prepared:
         store.begin()
-        logger.info("preparing %s files into %s", f"{len(source.files):,}", store.folder)
+        logger.info("preparing %s files into %s", f"{sum(len(source.files) for source in found):,}", store.folder)
     return {"inputs": inputs.to_json(), "is_prepared": is_prepared}
 
 
-def _check_export(spec: CorpusSpec, source: SourceFiles) -> None:
+def _check_export(spec: CorpusSpec, found: Sequence[SourceFiles]) -> None:
     """Refuse to overwrite a document.
 
     Raises:
-        CorpusError: `corpus.export` is a file of the source.
+        CorpusError: `corpus.export` is a file of a source.
     """
-    if spec.documents.export is not None:
-        path = os.path.realpath(os.path.expanduser(spec.documents.export))
+    if spec.documents.export is None:
+        return
+    path = os.path.realpath(os.path.expanduser(spec.documents.export))
+    for source in found:
         if path.removeprefix(os.path.join(os.path.realpath(source.root), "")) in source.files:
             raise CorpusError(
-                f"corpus.export: {spec.documents.export} is a file of {spec.key} and would be lost; name another file"
+                f"corpus.export: {spec.documents.export} is a file of {source.key} and would be lost; name another file"
             )

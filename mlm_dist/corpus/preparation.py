@@ -14,7 +14,6 @@ from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.row_shards import RowMaker
 from mlm_dist.corpus.selection import Selection
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
-from mlm_dist.corpus.sources import without_credentials
 from mlm_dist.corpus.store import PreparedCorpus, word_starts_key
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
@@ -45,9 +44,9 @@ class Preparation:
     ) -> None:
         self._spec, self._inputs, self._store, self._ranks = spec, inputs, store, ranks
         self._tokenizer = tokenizer
-        self._shards = shards.shards(inputs.source)
+        self._shards = [shard for source in inputs.sources for shard in shards.shards(source)]
         settings = documents.dependencies(spec.documents)
-        self._keys = [digests.documents_key(settings, inputs.source, shard) for shard in self._shards]
+        self._keys = [digests.documents_key(settings, shard) for shard in self._shards]
         self._mine = ranks.share([shard.size for shard in self._shards])
 
     def run(self) -> None:
@@ -71,7 +70,7 @@ class Preparation:
             key = self._keys[i]
             if not self._store.is_finished(key):
                 path = self._store.documents(key)
-                figures = documents.write(self._spec.documents, self._inputs.source, self._shards[i].parts, path)
+                figures = documents.write(self._spec.documents, self._shards[i], path)
                 self._store.finish(key, [path], dataclasses.asdict(figures))
 
     def _select(self) -> str:
@@ -100,16 +99,16 @@ class Preparation:
         Raises:
             CorpusError: No document is left, or one side of the split is empty.
         """
-        config, key = self._spec.documents, self._spec.key
+        key, names = self._spec.key, ", ".join(source.location for source in self._inputs.sources)
         num_train, num_validation = chosen.count(selection.TRAIN), chosen.count(selection.VALIDATION)
         if not (num_train or num_validation):
             counts = manifest.count_dropped([self._store.figures(key) for key in self._keys], chosen)
             dropped = ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "no documents in it"
             raise CorpusError(
-                f"{key}: {without_credentials(config.source)} has no document left to train on ({dropped}); name "
+                f"{key}: {names} has no document left to train on ({dropped}); name "
                 "another source or change corpus.min_chars"
             )
-        if config.validation_fraction > 0 and not (num_train and num_validation):
+        if self._spec.documents.validation_fraction > 0 and not (num_train and num_validation):
             raise CorpusError(
                 f"{key}: there is only one distinct document, so none can be held out; add documents or set "
                 "corpus.validation_fraction to 0"
@@ -163,5 +162,5 @@ class Preparation:
         store = self._store
         made = [key for shard in keys for key in (shard.rows, shard.word_starts) if key]
         self._ranks.wait_for([store.record(key) for key in made])
-        description = manifest.describe(store, self._inputs, keys)
+        description = manifest.describe(store, self._inputs, self._shards, keys)
         store.publish(description, keys, row_shards.token_counts(store, keys))

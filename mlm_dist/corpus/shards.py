@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from mlm_dist.corpus.readers import Document, DocumentReader, Dropped, Part, RecordsReader, reader_of
+from mlm_dist.corpus.readers import Document, DocumentReader, Dropped, Part, ReadSettings, RecordsReader, reader_of
 from mlm_dist.corpus.readers.protocol import too_large
 from mlm_dist.corpus.sources.source_files import SourceFiles, state
 from mlm_dist.errors import CorpusError, reason
@@ -17,8 +17,15 @@ SMALL_SHARD, LARGE_SHARD, NUM_SHARDS = 1 << 19, 16 << 20, 64  # bytes, bytes, an
 
 @dataclass(frozen=True)
 class Shard:
-    """Parts of files that one rank reads in order, and their size in bytes."""
+    """Parts of files that one rank reads in order.
 
+    Args:
+        source: The files.
+        parts: The parts.
+        size: Their size in bytes.
+    """
+
+    source: SourceFiles
     parts: list[Part]
     size: int
 
@@ -42,7 +49,7 @@ def shards(source: SourceFiles) -> list[Shard]:
     for part, weight in parts:
         name = f"{part.path}\0{part.start}".encode("utf-8", "surrogateescape")
         bins[int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") % count].append((part, weight))
-    return [Shard([part for part, _ in one], sum(weight for _, weight in one)) for one in bins if one]
+    return [Shard(source, [part for part, _ in one], sum(weight for _, weight in one)) for one in bins if one]
 
 
 def read(source: SourceFiles, parts: Iterable[Part], max_bytes: int) -> Iterator[Document | Dropped]:
@@ -53,6 +60,7 @@ def read(source: SourceFiles, parts: Iterable[Part], max_bytes: int) -> Iterator
             may have read other parts of it.
     """
     root = str(source.root)
+    settings = ReadSettings(max_bytes, source.text, source.encoding, source.separator)
     for part in parts:
         path = os.path.join(root, part.path)
         reader = reader_of(part.path, records=source.records)
@@ -61,23 +69,25 @@ def read(source: SourceFiles, parts: Iterable[Part], max_bytes: int) -> Iterator
             _refuse_changed(source, part.path)
         try:
             if isinstance(reader, RecordsReader):
-                yield from reader.read(path, part, max_bytes)
+                yield from reader.read(path, part, settings)
             elif isinstance(reader, DocumentReader):
-                yield _read_document(reader, path, part.path, source.files[part.path], max_bytes)
+                yield _read_document(reader, path, part.path, source.files[part.path], settings)
         except OSError as error:
             yield Dropped(part.path, f"unreadable ({error.strerror or reason(error)})")
         if has_records:
             _refuse_changed(source, part.path)
 
 
-def _read_document(reader: DocumentReader, path: str, name: str, sha256: str, max_bytes: int) -> Document | Dropped:
+def _read_document(
+    reader: DocumentReader, path: str, name: str, sha256: str, settings: ReadSettings
+) -> Document | Dropped:
     with open(path, "rb") as file:
-        data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        return too_large(name, max_bytes)
+        data = file.read(settings.max_bytes + 1)
+    if len(data) > settings.max_bytes:
+        return too_large(name, settings.max_bytes)
     if hashlib.sha256(data).hexdigest() != sha256:
         return Dropped(name, "changed while the corpus was being prepared")
-    return reader.document(name, data)
+    return reader.document(name, data, settings)
 
 
 def _refuse_changed(source: SourceFiles, name: str) -> None:

@@ -7,6 +7,17 @@ from typing import Any
 from rich.table import Table
 
 
+def locations(manifest: dict[str, Any]) -> str:
+    """Where the documents of a corpus come from, in one line."""
+    return ", ".join(map(location, manifest["sources"]))
+
+
+def location(source: dict[str, Any]) -> str:
+    """Where the documents of a source of a manifest come from."""
+    name = f"{source['name']}: " if source["name"] else ""
+    return name + str(source["location"]) + (f" at commit {source['commit']}" if source["commit"] else "")
+
+
 def table(manifest: dict[str, Any], folder: str) -> Table:
     """Documents found, kept and dropped; tokens kept, dropped and padded; rows."""
     documents, tokens, rows = manifest["documents"], manifest["tokens"], manifest["rows"]
@@ -14,11 +25,12 @@ def table(manifest: dict[str, Any], folder: str) -> Table:
     shown.add_column(style="bold")
     shown.add_column(justify="right")
     shown.add_column()
-    source = manifest["source"]
-    shown.add_row(
-        "source", source["kind"], source["location"] + (f" at {source['commit']}" if source["commit"] else "")
-    )
-    shown.add_row("files", f"{source['files']:,}", f"{source['dropped']:,} dropped")
+    for source in manifest["sources"]:
+        shown.add_row("source", source["kind"], location(source))
+        shown.add_row("files", f"{source['files']:,}", f"{source['dropped']:,} dropped")
+        if len(manifest["sources"]) > 1:
+            kept, found = source["documents"]["kept"], source["documents"]["found"]
+            shown.add_row("", f"{found:,}", f"documents found, {kept:,} kept")
     shown.add_row("documents", f"{documents['found']:,}", "found")
     for reason, count in documents["dropped"].items():
         shown.add_row("", f"{count:,}", f"dropped: {reason}")

@@ -47,7 +47,7 @@ class ValidationSet:
         batches = validation_batches(self._rows, objective.validation_corruption, BASELINE_ROWS)
         facts: dict[str, Any] = {"unigram_loss": unigram_baseline(self._corpus.token_counts, batches)}
         if self._second is not None:
-            facts["second_source"] = self._second.manifest["source"]["location"]
+            facts["second_source"] = self._second.manifest["sources"][0]["location"]
             facts["second_corpus"] = self._second.digest
         return facts
 

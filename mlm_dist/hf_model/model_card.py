@@ -9,6 +9,7 @@ from typing import Any
 
 from mlm_dist import __version__
 from mlm_dist.config import ModelConfig
+from mlm_dist.corpus import summary
 from mlm_dist.model.architecture import is_architecture
 from mlm_dist.pages.formats import plural
 from mlm_dist.pages.record import Record
@@ -58,16 +59,16 @@ def model_card(content: CardContent) -> Any:
     """The card as a `huggingface_hub.ModelCard`."""
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-    source = content.manifest["source"]
+    sources = content.manifest["sources"]
     validation = content.record.validation.get(content.step)
     results = [
         EvalResult(
             task_type="fill-mask",
             task_name="Masked language modelling",
             dataset_type=f"mlm_dist/{content.manifest['digest']}",
-            dataset_name=f"held-out documents of {source['location']}",
+            dataset_name=f"held-out documents of {', '.join(source['location'] for source in sources)}",
             dataset_split="validation",
-            dataset_revision=source["commit"],
+            dataset_revision=sources[0]["commit"] if len(sources) == 1 else None,
             metric_type=metric,
             metric_name=title,
             metric_value=validation[metric],
@@ -80,7 +81,7 @@ def model_card(content: CardContent) -> Any:
         library_name="transformers",
         pipeline_tag="fill-mask",
         base_model=content.base_model,
-        datasets=[source["location"]] if source["kind"] == "hub" else None,
+        datasets=[source["location"] for source in sources if source["kind"] == "hub"] or None,
         tags=["fill-mask", content.model_type, "mlm_dist"],
         eval_results=results or None,
     )
@@ -146,10 +147,10 @@ def validation_table(record: Record, step: int) -> str:
 
 def _facts(content: CardContent) -> str:
     manifest = content.manifest
-    source, documents, tokens = manifest["source"], manifest["documents"], manifest["tokens"]
+    documents, tokens = manifest["documents"], manifest["tokens"]
     facts = {
         "weights": f"{content.dtype}, step {content.step:,}",
-        "documents": source["location"] + (f" at commit {source['commit']}" if source["commit"] else ""),
+        "documents": summary.locations(manifest),
         **run_facts(content.record),
         "corpus": f"digest {manifest['digest']}: {plural(documents['train'], 'training document')}, "
         f"{plural(documents['validation'], 'validation document')}, {plural(tokens['kept'], 'token')}",

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from mlm_dist.spec.batch import BatchSpec, largest_divisor
-from mlm_dist.spec.corpus import CorpusSpec, RowMode, RowsSpec, TokenizerKind, TokenizerSpec
+from mlm_dist.spec.corpus import CorpusSpec, RowMode, RowsSpec, SourceSpec, TokenizerKind, TokenizerSpec
 from mlm_dist.spec.run import Spec
 from mlm_dist.spec.training import CheckpointSpec, ExportSpec, Length, OptimSpec, Schedule, ValidationSpec
 
@@ -21,6 +21,7 @@ __all__ = [
     "RowMode",
     "RowsSpec",
     "Schedule",
+    "SourceSpec",
     "Spec",
     "TokenizerKind",
     "TokenizerSpec",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mlm_dist.config import CorpusConfig
+from mlm_dist.config import CorpusConfig, SourceConfig
 
 RowMode = Literal["truncate", "chunk", "pack"]
 TokenizerKind = Literal["wordpiece", "bpe", "unigram"]
@@ -44,19 +44,47 @@ class RowsSpec:
 
 
 @dataclass(frozen=True)
+class SourceSpec:
+    """One source of documents.
+
+    Args:
+        key: The config section that describes it, such as corpus or corpus.sources.manuals, for messages.
+        config: Where its documents are, and how they are read and cleaned.
+    """
+
+    key: str
+    config: SourceConfig
+
+    @property
+    def name(self) -> str:
+        """The name among several sources, which begins the ids of its documents; empty for the only source."""
+        return self.key.removeprefix("corpus.sources.") if self.key.startswith("corpus.sources.") else ""
+
+    @property
+    def source_key(self) -> str:
+        """The config key that names the source, for messages."""
+        return self.key if self.key.endswith("_source") else f"{self.key}.source"
+
+
+@dataclass(frozen=True)
 class CorpusSpec:
     """Everything a prepared corpus depends on.
 
     Args:
-        documents: The source, cleaning, deduplication and the split.
+        sources: Where the documents come from.
+        documents: Filters, deduplication and the split; its own fields of a source are not read.
         tokenizer: The tokenizer.
         rows: How documents become rows.
         needs_word_starts: Whether the positions at which words begin are stored with the rows.
-        key: The config key that names the source, for messages.
     """
 
+    sources: tuple[SourceSpec, ...]
     documents: CorpusConfig
     tokenizer: TokenizerSpec
     rows: RowsSpec
     needs_word_starts: bool
-    key: str = "corpus.source"
+
+    @property
+    def key(self) -> str:
+        """The config key that names the sources, for messages."""
+        return self.sources[0].source_key if len(self.sources) == 1 else "corpus.sources"

@@ -77,6 +77,7 @@ class Spec:
         import yaml
 
         values = {item.name: _plain(getattr(self, item.name)) for item in fields(self) if item.name != "written"}
+        values["corpus"].pop("sources")  # they are a part of the documents, and may hold credentials
         values["corpus"]["documents"] = dict(self.written["corpus"])
         values["replay_source"] = self.written["corpus"]["replay_source"]
         values["second_source"] = self.written["validation"]["second_source"]

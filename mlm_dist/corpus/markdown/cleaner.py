@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import ClassVar
 
+from mlm_dist.corpus.cleaners.protocol import Cleaned
 from mlm_dist.corpus.markdown import front_matter
 from mlm_dist.corpus.markdown.block_rules import TooMuchEffortError
 from mlm_dist.corpus.markdown.writer import TooDeepError, Writer
@@ -12,21 +13,15 @@ TOO_DEEP = "markdown nested too deeply, kept as is"
 TOO_LONG = "markdown too long to parse, kept as is"
 
 
-@dataclass(frozen=True)
-class Cleaned:
-    """A document as plain text.
+class MarkdownCleaner:
+    """Markdown as the tools for documentation read it."""
 
-    Args:
-        text: Headings and paragraphs on one line each, list items after `-` or their number, cells separated by ` | `,
-            code unchanged, blank lines between blocks. The front matter's title comes first unless the document begins
-            with it.
-        title: The title in the front matter.
-        notes: What was unusual, which the manifest counts.
-    """
+    suffixes: ClassVar[tuple[str, ...]] = (".md", ".markdown")
+    requires: ClassVar[tuple[str, ...]] = ("markdown-it-py", "mdit-py-plugins")
 
-    text: str
-    title: str | None = None
-    notes: tuple[str, ...] = ()
+    def clean(self, text: str) -> Cleaned:
+        """See `Cleaner`."""
+        return clean(text)
 
 
 def clean(text: str) -> Cleaned:

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 import os
 
-from mlm_dist.corpus.readers.protocol import Document, DocumentReader, Dropped, Part, Reader, RecordsReader
+from mlm_dist.corpus.readers.protocol import (
+    Document,
+    DocumentReader,
+    Dropped,
+    Part,
+    Reader,
+    ReadSettings,
+    RecordsReader,
+    record,
+    too_large,
+)
 from mlm_dist.corpus.readers.text import TextReader
 from mlm_dist.registry import Registry
 
@@ -22,7 +32,19 @@ READERS: Registry[type[Reader]] = Registry(
     },
 )
 
-__all__ = ["READERS", "Document", "DocumentReader", "Dropped", "Part", "Reader", "RecordsReader", "reader_of"]
+__all__ = [
+    "READERS",
+    "Document",
+    "DocumentReader",
+    "Dropped",
+    "Part",
+    "ReadSettings",
+    "Reader",
+    "RecordsReader",
+    "reader_of",
+    "record",
+    "too_large",
+]
 
 
 def reader_of(name: str, *, records: bool) -> Reader:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from mlm_dist.corpus.readers import text_encoding
-from mlm_dist.corpus.readers.protocol import Document, Dropped, Part, RecordsReader, record
+from mlm_dist.corpus.readers.protocol import Document, Dropped, Part, ReadSettings, RecordsReader, record
 
 BLOCK = 1 << 18  # characters that are read at a time, at least
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -17,13 +17,16 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 class JsonListReader(RecordsReader):
     """Reads a list of strings, or of objects with a string under `text`."""
 
-    def read(self, path: str, part: Part, max_bytes: int) -> Iterator[Document | Dropped]:
+    requires: ClassVar[tuple[str, ...]] = text_encoding.REQUIRES
+
+    def read(self, path: str, part: Part, settings: ReadSettings) -> Iterator[Document | Dropped]:
         """See `RecordsReader`."""
+        max_bytes = settings.max_bytes
         encoding = text_encoding.encoding_of(path)
         with open(path, encoding=encoding.name, errors="replace") as file:
             try:
                 for i, value in enumerate(items(file, max_bytes)):
-                    yield record(f"{part.path}#{i}", value, max_bytes, encoding)
+                    yield record(f"{part.path}#{i}", value, settings, encoding)
             except OverflowError:
                 yield Dropped(part.path, f"not JSON to its end, or with a value over {max_bytes / 1e6:g} MB")
             except (ValueError, RecursionError):

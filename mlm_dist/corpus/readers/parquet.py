@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlm_dist.corpus.readers.protocol import Document, Dropped, Part, RecordsReader, record, too_large
+from mlm_dist.corpus.readers.protocol import Document, Dropped, Part, ReadSettings, RecordsReader, record, too_large
 
 BUFFER_BYTES = 1 << 18
 MAX_ROWS, MAX_BYTES = 256, 16 << 20  # decoded at a time: the smaller of both, and at least one row
@@ -33,8 +33,9 @@ class ParquetReader(RecordsReader):
         for i in range(units or 0):
             yield Part(name, i, i + 1), max(size // (units or 1), 1)
 
-    def read(self, path: str, part: Part, max_bytes: int) -> Iterator[Document | Dropped]:
+    def read(self, path: str, part: Part, settings: ReadSettings) -> Iterator[Document | Dropped]:
         """See `RecordsReader`."""
+        max_bytes = settings.max_bytes
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -53,7 +54,7 @@ class ParquetReader(RecordsReader):
                         if is_text and cell.as_buffer().size > max_bytes:
                             yield too_large(id_, max_bytes)
                         else:
-                            yield record(id_, cell.as_py(), max_bytes)
+                            yield record(id_, cell.as_py(), settings)
                         i += 1
         except pa.ArrowException:
             yield Dropped(part.path, "not a parquet file")

@@ -21,6 +21,23 @@ class Part:
 
 
 @dataclass(frozen=True)
+class ReadSettings:
+    """How the files of a source are read.
+
+    Args:
+        max_bytes: Larger documents are dropped, see `too_large`.
+        text: Fields of a record that hold its text.
+        encoding: Character encoding of all files; None to detect each file's own.
+        separator: Text between the documents of a text file; None for blank lines.
+    """
+
+    max_bytes: int
+    text: tuple[str, ...] = ("text",)
+    encoding: str | None = None
+    separator: str | None = None
+
+
+@dataclass(frozen=True)
 class Document:
     """One text.
 
@@ -28,11 +45,13 @@ class Document:
         id: The file, and the position in it if the file holds many documents.
         text: The text.
         encoding: The encoding it was decoded from; "replaced" if some bytes could not be decoded.
+        markup: The cleaner of `CLEANERS` that makes it plain text; none if it is plain text.
     """
 
     id: str
     text: str
     encoding: str = "utf-8"
+    markup: str = "none"
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,12 @@ class Reader:
 
     in_folders: ClassVar[bool] = True
     """Whether files of a folder are read with it. If not, only a file that is itself the source is."""
+
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Packages, by their names on PyPI, that reading needs; their versions are a part of a corpus's digest."""
+
+    markups: ClassVar[tuple[str, ...]] = ()
+    """Cleaners that its documents may name as their `markup`."""
 
     def count_units(self, path: Path) -> int | None:
         """What `parts` needs to know of the content of a file, such as its row groups; None for nothing.
@@ -74,12 +99,13 @@ class DocumentReader(Reader, ABC):
     """Reads a format whose files hold one document each, in memory. A file that changes while it is read is dropped."""
 
     @abstractmethod
-    def document(self, name: str, data: bytes) -> Document | Dropped:
+    def document(self, name: str, data: bytes, settings: ReadSettings) -> Document | Dropped:
         """The document in a file.
 
         Args:
             name: The file, which is the document's id.
             data: Its content.
+            settings: How files are read.
         """
 
 
@@ -87,13 +113,13 @@ class RecordsReader(Reader, ABC):
     """Reads a format whose files hold many documents. A file that changes while it is read stops the run."""
 
     @abstractmethod
-    def read(self, path: str, part: Part, max_bytes: int) -> Iterator[Document | Dropped]:
+    def read(self, path: str, part: Part, settings: ReadSettings) -> Iterator[Document | Dropped]:
         """The documents in a part of a file, in order and within bounded memory.
 
         Args:
             path: Where the file is.
             part: The part. `part.path` begins the documents' ids.
-            max_bytes: Larger documents are dropped, see `too_large`.
+            settings: How files are read.
 
         Raises:
             OSError: The file cannot be read. What has not been read of the part is then dropped.
@@ -105,10 +131,11 @@ def too_large(id_: str, max_bytes: int) -> Dropped:
     return Dropped(id_, f"over {max_bytes / 1e6:g} MB")
 
 
-def record(id_: str, value: Any, max_bytes: int, encoding: Encoding = PLAIN) -> Document | Dropped:
-    """The document in a record: a string, or an object with a string under `text`."""
+def record(id_: str, value: Any, settings: ReadSettings, encoding: Encoding = PLAIN) -> Document | Dropped:
+    """The document in a record: a string, or an object with strings under the fields of `settings.text`."""
+    max_bytes = settings.max_bytes
     if isinstance(value, dict):
-        value = value.get("text")
+        value = value.get(settings.text[0])
     if not isinstance(value, str):
         return Dropped(id_, "no text")
     # A character takes at most four bytes, so bytes need not be counted far from the limit.

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from mlm_dist.corpus import cleaners
 from mlm_dist.corpus.readers import text_encoding
-from mlm_dist.corpus.readers.protocol import Document, DocumentReader, Dropped
+from mlm_dist.corpus.readers.protocol import Document, DocumentReader, Dropped, ReadSettings
 
 
 class TextReader(DocumentReader):
-    """Reads a text file as it is; files with zero bytes that no encoding explains are dropped as binary."""
+    """Reads a text file, with the markup of its suffix; files with zero bytes that no encoding explains are dropped."""
 
-    def document(self, name: str, data: bytes) -> Document | Dropped:
+    requires: ClassVar[tuple[str, ...]] = text_encoding.REQUIRES
+
+    def document(self, name: str, data: bytes, settings: ReadSettings) -> Document | Dropped:
         """See `DocumentReader`."""
         if text_encoding.is_binary(data):
             return Dropped(name, "binary")
-        return Document(name, *text_encoding.decode(data))
+        return Document(name, *text_encoding.decode(data), cleaners.markup_of(name))

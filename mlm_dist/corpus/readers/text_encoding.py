@@ -6,6 +6,7 @@ import codecs
 from dataclasses import dataclass
 from typing import IO
 
+REQUIRES = ("charset-normalizer",)  # packages that detection needs
 SAMPLE = 100_000  # bytes in which an unknown encoding is detected
 BLOCK = 1 << 18  # bytes that are decoded at a time
 

@@ -7,16 +7,18 @@ from typing import ClassVar
 
 from mlm_dist.corpus.readers import text_encoding
 from mlm_dist.corpus.readers.lines import lines
-from mlm_dist.corpus.readers.protocol import Document, Dropped, Part, RecordsReader, record, too_large
+from mlm_dist.corpus.readers.protocol import Document, Dropped, Part, ReadSettings, RecordsReader, record, too_large
 
 
 class TextRecordsReader(RecordsReader):
     """Reads documents separated by blank lines; in a file without blank lines, each line is a document."""
 
     in_folders: ClassVar[bool] = False
+    requires: ClassVar[tuple[str, ...]] = text_encoding.REQUIRES
 
-    def read(self, path: str, part: Part, max_bytes: int) -> Iterator[Document | Dropped]:
+    def read(self, path: str, part: Part, settings: ReadSettings) -> Iterator[Document | Dropped]:
         """See `RecordsReader`."""
+        max_bytes = settings.max_bytes
         with open(path, "rb") as raw:
             head = raw.read(text_encoding.SAMPLE)
         if text_encoding.is_binary(head):
@@ -33,7 +35,7 @@ class TextRecordsReader(RecordsReader):
                 id_ = f"{part.path}#{count}"
                 if size > max_bytes:
                     return too_large(id_, max_bytes)
-                return record(id_, "".join(block).strip(), max_bytes, encoding)
+                return record(id_, "".join(block).strip(), settings, encoding)
 
             for _, line in lines(file, max_bytes):
                 if line is None:

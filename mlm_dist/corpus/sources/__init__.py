@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlm_dist.config import CorpusConfig
+from mlm_dist.config import SourceConfig
 from mlm_dist.corpus.sources.git import without_credentials
 from mlm_dist.corpus.sources.protocol import Fetched, Request, Source
-from mlm_dist.corpus.sources.source_files import SourceFiles, list_files
+from mlm_dist.corpus.sources.source_files import SourceFiles, SourceIdentity, list_files
 from mlm_dist.errors import CorpusError
 from mlm_dist.registry import Registry
 
@@ -64,17 +64,18 @@ def is_local(name: str, key: str = "corpus.source") -> bool:
     return SOURCES[recognize(name, key)]().is_local
 
 
-def acquire(config: CorpusConfig, cache_dir: Path, key: str = "corpus.source") -> SourceFiles:
+def acquire(config: SourceConfig, cache_dir: Path, key: str = "corpus.source", name: str = "") -> SourceFiles:
     """Fetch what `config.source` names, and list and hash its files.
 
     Args:
-        config: The source and the patterns of its files.
+        config: The source.
         cache_dir: Fetched files go to a folder in it.
         key: The config key that names the source, for messages.
+        name: Its name among several sources.
 
     Raises:
         CorpusError: No kind recognizes the source, it cannot be fetched, or no file of it matches.
     """
     kind = recognize(config.source, key)
     fetched = SOURCES[kind]().fetch(Request(config.source, config.patterns, cache_dir / "sources", key))
-    return list_files(kind, fetched, cache_dir, key)
+    return list_files(SourceIdentity(name, kind, key), fetched, config, cache_dir)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlm_dist.config import SourceConfig
+from mlm_dist.corpus import cleaners
 from mlm_dist.corpus.readers import reader_of
+from mlm_dist.corpus.readers.text import TextReader
 from mlm_dist.corpus.sources.matching_files import matching_files
 from mlm_dist.corpus.sources.protocol import Fetched
 from mlm_dist.errors import CorpusError
@@ -19,10 +25,26 @@ HASHED_TOGETHER = 64  # files per task of the thread pool; a task per file would
 
 
 @dataclass(frozen=True)
-class SourceFiles:
-    """Files that hold documents.
+class SourceIdentity:
+    """What a source is called.
 
     Args:
+        name: Its name among several sources; empty for the only one.
+        kind: A name of the registry `SOURCES`.
+        key: The config key that names the source, for messages.
+    """
+
+    name: str
+    kind: str
+    key: str = "corpus.source"
+
+
+@dataclass(frozen=True)
+class SourceFiles:
+    """Files that hold documents, and how they are read.
+
+    Args:
+        name: The source's name among several; it begins the ids of its documents. Empty for the only source.
         kind: A name of the registry `SOURCES`.
         location: What the user named, without credentials.
         commit: The commit the files belong to, if there is one.
@@ -33,8 +55,13 @@ class SourceFiles:
         dropped: {reason: paths of files and folders that are not read}.
         records: Whether the files were named themselves, so that a .txt file holds many documents and not one.
         key: The config key that names the source, for messages.
+        clean: Markup of all documents; None if each file's suffix decides.
+        text: Fields of a record that hold its text.
+        encoding: Character encoding of all files; None to detect each file's own.
+        separator: Text between the documents of a text file; None for blank lines.
     """
 
+    name: str
     kind: str
     location: str
     commit: str | None
@@ -45,11 +72,29 @@ class SourceFiles:
     dropped: dict[str, list[str]]
     records: bool
     key: str = "corpus.source"
+    clean: str | None = None
+    text: tuple[str, ...] = ("text",)
+    encoding: str | None = None
+    separator: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Everything besides the files that their documents depend on, as JSON values."""
+        needed = sorted({package for name in self.files for package in self._packages(name)})
+        return {
+            "name": self.name,
+            "records": self.records,
+            "clean": self.clean,
+            "text": list(self.text),
+            "encoding": self.encoding,
+            "separator": self.separator,
+            "versions": {package: importlib.metadata.version(package) for package in needed},
+        }
 
     def digest(self) -> str:
-        """A hash of names and contents; it does not depend on the location of the folder, on times or on owners."""
-        lines = [f"{path}\0{content}" for path, content in self.files.items()]
-        return hashlib.sha256("\n".join([str(self.records), *lines]).encode("utf-8", "surrogateescape")).hexdigest()
+        """A hash of names, contents and settings; it does not depend on the folder's location, on times or owners."""
+        lines = [json.dumps(self.settings(), sort_keys=True)]
+        lines += [f"{path}\0{content}" for path, content in self.files.items()]
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -58,7 +103,11 @@ class SourceFiles:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> SourceFiles:
         """The inverse of `to_json`."""
-        return cls(**value | {"root": Path(value["root"])})
+        return cls(**value | {"root": Path(value["root"]), "text": tuple(value["text"])})
+
+    def _packages(self, name: str) -> tuple[str, ...]:
+        """The packages that reading and cleaning a file needs."""
+        return packages(name, records=self.records, clean=self.clean)
 
 
 def state(path: Path | str) -> list[int]:
@@ -73,14 +122,30 @@ def state(path: Path | str) -> list[int]:
     return [result.st_size, result.st_mtime_ns]
 
 
-def list_files(kind: str, fetched: Fetched, cache_dir: Path, key: str) -> SourceFiles:
+def packages(name: str, *, records: bool, clean: str | None) -> tuple[str, ...]:
+    """The packages, by their names on PyPI, that a file's documents depend on.
+
+    Args:
+        name: The file.
+        records: Whether the file was named itself.
+        clean: Markup of all documents; None if the suffix decides.
+    """
+    reader = reader_of(name, records=records)
+    is_text = isinstance(reader, TextReader)
+    markups = (clean,) if clean is not None else (cleaners.markup_of(name),) if is_text else reader.markups
+    return reader.requires + tuple(
+        package for markup in markups if markup != "none" for package in cleaners.CLEANERS[markup].requires
+    )
+
+
+def list_files(identity: SourceIdentity, fetched: Fetched, config: SourceConfig, cache_dir: Path) -> SourceFiles:
     """List and hash the files of a fetched source; files that cannot be read are dropped with a reason.
 
     Args:
-        kind: A name of the registry `SOURCES`.
+        identity: What the source is called.
         fetched: The folder and which of its files to take.
+        config: How its files are read.
         cache_dir: The cache, which is not a part of any source.
-        key: The config key that names the source, for messages.
 
     Raises:
         CorpusError: No file matches.
@@ -93,9 +158,10 @@ def list_files(kind: str, fetched: Fetched, cache_dir: Path, key: str) -> Source
             count = sum(map(len, dropped.values()))
             others = f" ({count} links or special files were dropped)" if count else ""
             raise CorpusError(
-                f"{key}: no file in {fetched.location} matches corpus.patterns {fetched.patterns}{others}; change the "
-                "patterns or name another source"
+                f"{identity.key}: no file in {fetched.location} matches corpus.patterns {fetched.patterns}{others}; "
+                "change the patterns or name another source"
             )
+    _refuse_missing_packages(identity, names, records=fetched.files is not None, clean=config.clean)
     states: dict[str, list[int]] = {}
     files: dict[str, str] = {}
     for name, content in _hashed(fetched.root, sorted(names)):
@@ -104,7 +170,8 @@ def list_files(kind: str, fetched: Fetched, cache_dir: Path, key: str) -> Source
         else:
             states[name], files[name] = content
     return SourceFiles(
-        kind=kind,
+        name=identity.name,
+        kind=identity.kind,
         location=fetched.location,
         commit=fetched.commit,
         root=fetched.root,
@@ -113,8 +180,32 @@ def list_files(kind: str, fetched: Fetched, cache_dir: Path, key: str) -> Source
         units=_units(fetched.root, files, records=fetched.files is not None),
         dropped={reason: sorted(paths) for reason, paths in dropped.items() if paths},
         records=fetched.files is not None,
-        key=key,
+        key=identity.key,
+        clean=config.clean,
+        text=tuple(config.text),
+        encoding=config.encoding,
+        separator=config.separator,
     )
+
+
+def _refuse_missing_packages(
+    identity: SourceIdentity, names: Sequence[str], *, records: bool, clean: str | None
+) -> None:
+    """Refuse files that need a package which is not installed.
+
+    Raises:
+        CorpusError: Names the package, the files and the remedy.
+    """
+    by_suffix: dict[str, str] = {os.path.splitext(name)[1].lower(): name for name in names}
+    for suffix, name in sorted(by_suffix.items()):
+        for package in packages(name, records=records, clean=clean):
+            try:
+                importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                raise CorpusError(
+                    f"{identity.key}: {suffix} files such as {name} need the package {package}; run pip install "
+                    f"'mlm_dist[formats]', or change corpus.patterns so that no {suffix} file matches"
+                ) from None
 
 
 def _hashed(root: Path, names: list[str]) -> list[tuple[str, tuple[list[int], str] | OSError]]:
