@@ -15,7 +15,7 @@ from making import made_up_text
 
 from mlm_dist.config import CorpusConfig
 from mlm_dist.corpus import shards, sources
-from mlm_dist.corpus.readers import Document, Dropped, json_lines, text_encoding
+from mlm_dist.corpus.readers import Document, Dropped, Part, json_lines, text_encoding
 from mlm_dist.corpus.sources import SourceFiles, source_files
 
 GERMAN = (
@@ -146,7 +146,7 @@ def test_damaged_utf16_is_not_decoded_to_zeros(tmp_path: Path, records: bool, ma
 def test_utf32_with_byte_order_mark(tmp_path: Path, mark: bytes) -> None:
     content = mark + GERMAN.encode("utf-32-le" if mark == codecs.BOM_UTF32_LE else "utf-32-be")
     assert text_encoding.decode(content) == (GERMAN, "utf-32")
-    assert read(tmp_path / "d" / "a.md", content) == [Document("a.md", GERMAN, "utf-32")]
+    assert read(tmp_path / "d" / "a.md", content) == [Document("a.md", GERMAN, "utf-32", "markdown")]
 
 
 def test_file_with_zero_bytes_is_dropped_as_binary(tmp_path: Path) -> None:
@@ -158,17 +158,17 @@ def test_file_with_zero_bytes_is_dropped_as_binary(tmp_path: Path) -> None:
 def test_file_in_utf16_is_not_binary(tmp_path: Path) -> None:
     for mark, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
         content = mark + "plain text".encode(encoding)
-        assert read(tmp_path / "d" / "a.md", content) == [Document("a.md", "plain text", "utf-16")]
+        assert read(tmp_path / "d" / "a.md", content) == [Document("a.md", "plain text", "utf-16", "markdown")]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_utf16_without_byte_order_mark_is_detected_by_its_zeros(tmp_path: Path, encoding: str) -> None:
     text = "plain text, Größe \u201cquoted\u201d"
-    assert read(tmp_path / "d" / "a.md", text.encode(encoding)) == [Document("a.md", text, encoding)]
+    assert read(tmp_path / "d" / "a.md", text.encode(encoding)) == [Document("a.md", text, encoding, "markdown")]
 
 
 def test_empty_file_is_an_empty_document(tmp_path: Path) -> None:
-    assert read(tmp_path / "d" / "a.md", b"") == [Document("a.md", "")]
+    assert read(tmp_path / "d" / "a.md", b"") == [Document("a.md", "", markup="markdown")]
 
 
 def test_document_has_the_encoding_of_its_file(tmp_path: Path) -> None:
@@ -250,11 +250,14 @@ def test_added_removed_or_changed_file_changes_only_its_own_shard(tmp_path: Path
 
 
 def test_shards_depend_only_on_the_files(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = shards.shards(acquire(mixed))
+    def parts(root: Path) -> list[tuple[list[Part], int]]:
+        return [(shard.parts, shard.size) for shard in shards.shards(acquire(root))]
+
+    here = parts(mixed)
     shutil.copytree(mixed, tmp_path / "elsewhere" / "copy")
     for name, value in (("RANK", "3"), ("WORLD_SIZE", "7"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
-    assert shards.shards(acquire(tmp_path / "elsewhere" / "copy")) == here
+    assert parts(tmp_path / "elsewhere" / "copy") == here
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 64])

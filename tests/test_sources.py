@@ -504,7 +504,7 @@ def test_file_over_the_limit_is_dropped(tmp_path: Path) -> None:
     write(tmp_path / "d" / "a.md", LONG), write(tmp_path / "d" / "b.md", LONG + "y")
     found = everything(acquire(tmp_path / "d", tmp_path, "*"))
     assert sorted(found, key=lambda one: one.id) == [
-        Document("a.md", LONG),
+        Document("a.md", LONG, markup="markdown"),
         Dropped("b.md", "over 1 MB"),
     ]
 
