@@ -152,10 +152,10 @@ def _source_value(name: str, value: str) -> Any:
     import yaml
 
     kind = typing.get_type_hints(SourceConfig).get(name)
-    if kind is str or value == "":
+    if typing.get_origin(kind) is list:
+        return yaml.safe_load(value) if value.startswith("[") else [item for item in value.split(",") if item]
+    if kind is str or (str in typing.get_args(kind) and value != "null"):
         return value
-    if typing.get_origin(kind) is list and not value.startswith("["):
-        return [item for item in value.split(",") if item]
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError:
