@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from mlm_dist.corpus.readers.compression import content_name
 from mlm_dist.corpus.readers.protocol import (
     Document,
     DocumentReader,
@@ -25,9 +26,14 @@ from mlm_dist.registry import Registry
 READERS: Registry[type[Reader]] = Registry(
     "mlm_dist.readers",
     {
-        ".json": "mlm_dist.corpus.readers.json_list:JsonListReader",
+        ".arrow": "mlm_dist.corpus.readers.arrow:ArrowReader",
+        ".csv": "mlm_dist.corpus.readers.comma_separated:CommaReader",
+        ".feather": "mlm_dist.corpus.readers.arrow:ArrowReader",
+        ".json": "mlm_dist.corpus.readers.json_file:JsonReader",
         ".jsonl": "mlm_dist.corpus.readers.json_lines:JsonLinesReader",
+        ".ndjson": "mlm_dist.corpus.readers.json_lines:JsonLinesReader",
         ".parquet": "mlm_dist.corpus.readers.parquet:ParquetReader",
+        ".tsv": "mlm_dist.corpus.readers.comma_separated:TabReader",
         ".txt": "mlm_dist.corpus.readers.text_records:TextRecordsReader",
     },
 )
@@ -48,13 +54,13 @@ __all__ = [
 
 
 def reader_of(name: str, *, records: bool) -> Reader:
-    """The reader of a file.
+    """The reader of a file, by the suffix of its content if it is compressed.
 
     Args:
         name: The file.
         records: Whether the file was named itself, rather than found in a folder.
     """
-    suffix = os.path.splitext(name)[1].lower()
+    suffix = os.path.splitext(content_name(name))[1].lower()
     if suffix in READERS:
         reader = READERS[suffix]()
         if records or reader.in_folders:
