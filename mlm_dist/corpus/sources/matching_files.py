@@ -6,9 +6,13 @@ import os
 import stat
 from pathlib import Path
 
+from mlm_dist.corpus.sources import hub_cache
+
 
 def matching_files(root: Path, patterns: list[str], cache_dir: Path) -> tuple[list[str], dict[str, list[str]]]:
     """All files below `root` that a pattern matches. Links and special files are dropped and never followed.
+
+    The exception are links of the Hugging Face Hub's cache, whose files are all links into a folder beside them.
 
     Folders that hold no documents of the user are dropped as a whole: hidden ones, environments and packages, and
     what this program writes, so that `--corpus.source .` means the same before and after a run.
@@ -55,7 +59,7 @@ def matching_files(root: Path, patterns: list[str], cache_dir: Path) -> tuple[li
             except OSError as error:  # it was deleted after the folder was listed
                 drop(f"unreadable ({error.strerror})", relative)
                 continue
-            if stat.S_ISREG(mode):
+            if stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and hub_cache.is_own_blob(Path(folder, file))):
                 names.append(relative)
             else:
                 drop("symbolic link" if stat.S_ISLNK(mode) else "not a regular file", relative)

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mlm_dist.config import SourceConfig
 from mlm_dist.corpus import cleaners
 from mlm_dist.corpus.readers import reader_of
 from mlm_dist.corpus.readers.text import TextReader
+from mlm_dist.corpus.sources import source_keys
 from mlm_dist.corpus.sources.matching_files import matching_files
 from mlm_dist.corpus.sources.protocol import Fetched
 from mlm_dist.errors import CorpusError
@@ -58,7 +59,11 @@ class SourceFiles:
         clean: Markup of all documents; None if each file's suffix decides.
         text: Fields of a record that hold its text.
         encoding: Character encoding of all files; None to detect each file's own.
-        separator: Text between the documents of a text file; None for blank lines.
+        separator: Text between the documents of a text file; None if it is one document.
+        split: Field of a record that names its side of the split; None if no field does.
+        group: Field of a record whose value it shares with all records on its side; None for none.
+        has_splits: Whether names of files and folders say on which side of the split their records are.
+        options: {key of `SourceConfig`: value} of what else was set for this kind of source.
     """
 
     name: str
@@ -76,6 +81,10 @@ class SourceFiles:
     text: tuple[str, ...] = ("text",)
     encoding: str | None = None
     separator: str | None = None
+    split: str | None = "split"
+    group: str | None = None
+    has_splits: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """Everything besides the files that their documents depend on, as JSON values."""
@@ -87,6 +96,10 @@ class SourceFiles:
             "text": list(self.text),
             "encoding": self.encoding,
             "separator": self.separator,
+            "split": self.split,
+            "group": self.group,
+            "has_splits": self.has_splits,
+            "options": self.options,
             "versions": {package: importlib.metadata.version(package) for package in needed},
         }
 
@@ -151,7 +164,7 @@ def list_files(identity: SourceIdentity, fetched: Fetched, config: SourceConfig,
         CorpusError: No file matches.
     """
     names = fetched.files
-    dropped: dict[str, list[str]] = {}
+    dropped: dict[str, list[str]] = {reason: list(paths) for reason, paths in fetched.dropped.items()}
     if names is None:
         names, dropped = matching_files(fetched.root, fetched.patterns, cache_dir)
         if not names:
@@ -185,6 +198,10 @@ def list_files(identity: SourceIdentity, fetched: Fetched, config: SourceConfig,
         text=tuple(config.text),
         encoding=config.encoding,
         separator=config.separator,
+        split=config.split,
+        group=config.group,
+        has_splits=fetched.has_splits and config.split is not None,
+        options=source_keys.options(config),
     )
 
 
