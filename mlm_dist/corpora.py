@@ -82,7 +82,10 @@ def load_or_prepare(spec: Spec) -> Corpora:
 def _like(spec: CorpusSpec, main: PreparedCorpus, key: str, source: str, validation_fraction: float) -> CorpusSpec:
     """The spec of another source, with the tokenizer of a prepared corpus."""
     documents = dataclasses.replace(spec.documents, validation_fraction=validation_fraction, export=None)
-    sources = (SourceSpec(key, dataclasses.replace(spec.sources[0].config, source=source)),)
+    config = dataclasses.replace(spec.sources[0].config, source=source)
+    if validation_fraction == 0:
+        config = dataclasses.replace(config, split=None)  # all its documents are used, whatever their records say
+    sources = (SourceSpec(key, config),)
     tokenizer = dataclasses.replace(
         spec.tokenizer, path=str(main.folder / "tokenizer"), key="tokenizer.path", add_domain_tokens=0
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from mlm_dist.corpus.readers import compression, record_fields
 from mlm_dist.corpus.readers.compression import content_name
 from mlm_dist.corpus.readers.protocol import (
     Document,
@@ -47,8 +48,10 @@ __all__ = [
     "ReadSettings",
     "Reader",
     "RecordsReader",
+    "compression",
     "reader_of",
     "record",
+    "record_fields",
     "too_large",
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, Literal
 
 from mlm_dist.corpus.readers import file_encoding
 from mlm_dist.corpus.readers.lines import lines
@@ -112,7 +112,7 @@ class _Table:
                     yield line
                 has_ended = True
 
-            quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+            quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
             reader = csv.reader(all_lines(), delimiter=self._delimiter, quoting=quoting)
             is_first = True
             for row in reader:

@@ -14,16 +14,16 @@ from typing import IO, Any
 BUFFER_BYTES = 1 << 18
 
 
-def _open_zstd(path: str) -> Any:
+def _open_zstd(file: IO[bytes]) -> Any:
     import pyarrow as pa
 
-    return pa.input_stream(path, compression="zstd")
+    return pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
 
 
-OPEN: dict[str, Callable[[str], Any]] = {
-    ".bz2": lambda path: bz2.open(path),
-    ".gz": lambda path: gzip.open(path),
-    ".xz": lambda path: lzma.open(path),
+OPEN: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".bz2": lambda file: bz2.open(file),
+    ".gz": lambda file: gzip.open(file),
+    ".xz": lambda file: lzma.open(file),
     ".zst": _open_zstd,
 }
 
@@ -44,10 +44,8 @@ def open_binary(path: str) -> IO[bytes]:
     Raises:
         OSError: The file cannot be read; reading raises it, too, where the compressed data is damaged.
     """
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in OPEN:
-        return open(path, "rb")
-    return io.BufferedReader(_Decompressed(OPEN[suffix](path)), BUFFER_BYTES)
+    file = open(path, "rb")
+    return _decompressed(file, path) if is_compressed(path) else file
 
 
 def read(path: str, max_bytes: int) -> bytes:
@@ -60,11 +58,25 @@ def read(path: str, max_bytes: int) -> bytes:
         return file.read(max_bytes)
 
 
+def decompress(data: bytes, name: str, max_bytes: int) -> bytes:
+    """At most `max_bytes` bytes of compressed data, from a file of that name.
+
+    Raises:
+        OSError: The data is damaged.
+    """
+    with _decompressed(io.BytesIO(data), name) as file:
+        return file.read(max_bytes)
+
+
+def _decompressed(file: IO[bytes], name: str) -> IO[bytes]:
+    return io.BufferedReader(_Decompressed(file, OPEN[os.path.splitext(name)[1].lower()]), BUFFER_BYTES)
+
+
 class _Decompressed(io.RawIOBase):
     """A stream of decompressed bytes whose errors are those of a file."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, file: IO[bytes], decompress: Callable[[IO[bytes]], Any]) -> None:
+        self._file, self._stream = file, decompress(file)
 
     def readable(self) -> bool:
         return True
@@ -81,4 +93,5 @@ class _Decompressed(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             self._stream.close()
+            self._file.close()
         super().close()

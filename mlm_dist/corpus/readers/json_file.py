@@ -117,10 +117,10 @@ def _layout_of_object(path: str, encoding: Encoding, settings: ReadSettings) -> 
         has_more = bool(scanner.mark())
     if has_more or is_record or not lists or isinstance(lists.get(TOKENS), int):
         return _Layout("values")
-    name = _list_of_records(lists, settings.text)
-    if name is None:
+    chosen = _list_of_records(lists, settings.text)
+    if chosen is None:
         return _Layout("none", f"a JSON object with several lists ({', '.join(lists)})")
-    return _Layout("named", name)
+    return _Layout("named", chosen)
 
 
 def _list_of_records(lists: dict[str, Any], fields: Sequence[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -71,6 +72,18 @@ def side_of(record: Any, field: str | None) -> str | None:
     if value is None or value == "":
         return None
     return _SIDES.get(value.strip().lower(), UNKNOWN) if isinstance(value, str) else UNKNOWN
+
+
+def side_of_path(path: str) -> str | None:
+    """The side of the split that the name of a file, or of a folder above it, says: data/train-00000.parquet is train.
+
+    None if no name says it, or one names both sides.
+    """
+    for name in reversed(path.split("/")):
+        sides = {_SIDES[word] for word in re.split(r"[\W_]+|\d+", name.lower()) if word in _SIDES}
+        if sides:
+            return sides.pop() if len(sides) == 1 else None
+    return None
 
 
 def group_of(record: Any, field: str | None) -> str | None:

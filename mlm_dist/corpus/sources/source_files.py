@@ -15,6 +15,7 @@ from typing import Any
 from mlm_dist.config import SourceConfig
 from mlm_dist.corpus import cleaners
 from mlm_dist.corpus.readers import reader_of
+from mlm_dist.corpus.readers.compression import content_name
 from mlm_dist.corpus.readers.text import TextReader
 from mlm_dist.corpus.sources import source_keys
 from mlm_dist.corpus.sources.matching_files import matching_files
@@ -145,7 +146,9 @@ def packages(name: str, *, records: bool, clean: str | None) -> tuple[str, ...]:
     """
     reader = reader_of(name, records=records)
     is_text = isinstance(reader, TextReader)
-    markups = (clean,) if clean is not None else (cleaners.markup_of(name),) if is_text else reader.markups
+    markups = (
+        (clean,) if clean is not None else (cleaners.markup_of(content_name(name)),) if is_text else reader.markups
+    )
     return reader.requires + tuple(
         package for markup in markups if markup != "none" for package in cleaners.CLEANERS[markup].requires
     )

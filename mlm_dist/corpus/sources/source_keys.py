@@ -43,7 +43,7 @@ def refuse_options(config: SourceConfig, kind: str, known: Sequence[str], key: s
         if name not in known:
             hint = "; name a branch, tag or commit of a repository as URL#branch" if name == "revision" else ""
             raise CorpusError(
-                f"{_sibling(key, name)}: has no effect for {config.source}, which is a source of the kind {kind}{hint}; "
+                f"{_sibling(key, name)}: has no effect for {config.source}, a source of the kind {kind}{hint}; "
                 "remove the key"
             )
 
