@@ -78,8 +78,7 @@ class PreparedCorpus:
             wanted = np.isin(here, [code for code, name in names.items() if split in (None, name)])
             found = chain.from_iterable(document_files.contents(path, wanted))
             for code, (id_, text, tokens) in zip(here[wanted].tolist(), found, strict=True):
-                is_text = tokens is None
-                shown = text if is_text else self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
+                shown = text if tokens is None else self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
                 yield id_, names[code], shown
             start += count
 

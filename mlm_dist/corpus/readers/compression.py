@@ -21,9 +21,9 @@ def _open_zstd(file: IO[bytes]) -> Any:
 
 
 OPEN: dict[str, Callable[[IO[bytes]], Any]] = {
-    ".bz2": lambda file: bz2.open(file),
-    ".gz": lambda file: gzip.open(file),
-    ".xz": lambda file: lzma.open(file),
+    ".bz2": bz2.BZ2File,
+    ".gz": lambda file: gzip.GzipFile(fileobj=file),
+    ".xz": lzma.LZMAFile,
     ".zst": _open_zstd,
 }
 
@@ -44,7 +44,7 @@ def open_binary(path: str) -> IO[bytes]:
     Raises:
         OSError: The file cannot be read; reading raises it, too, where the compressed data is damaged.
     """
-    file = open(path, "rb")
+    file = open(path, "rb")  # noqa: SIM115 (the caller closes it)
     return _decompressed(file, path) if is_compressed(path) else file
 
 
