@@ -14,7 +14,7 @@ from mlm_dist.corpus.readers import DocumentReader, reader_of
 from mlm_dist.corpus.sources import SourceFiles
 from mlm_dist.corpus.sources.file import is_text
 
-CHARS_PER_WORD = 8  # of a run without spaces, such as a Chinese sentence, that count as one word
+CHARS_PER_WORD = 16  # of a run without spaces, such as a Chinese sentence, that count as one word
 LEAST_ROWS = 4  # a document of fewer rows is not divided
 GAP = "gap between the parts of a document"
 _WORD = re.compile(r"\S+")
@@ -74,7 +74,7 @@ def divide(text: str, spec: PartsSpec) -> Parts | None:
     """Divide a document at ends of paragraphs, or of lines or sentences where paragraphs are long.
 
     The last part has the fraction that is held out, and at least one row. The gap has at least as many words as a row
-    has tokens; a run without spaces counts one for every 8 characters.
+    has tokens; a run without spaces counts one for every 16 characters.
 
     Returns:
         The parts; None if the document has less than 4 rows of words, or no place to divide it.
@@ -84,7 +84,7 @@ def divide(text: str, spec: PartsSpec) -> Parts | None:
     before = list(accumulate(sizes, initial=0))  # words before each
     total = before[-1]
     held_out = max(int(spec.fraction * total), spec.row_length)
-    if total < LEAST_ROWS * spec.row_length or held_out + 2 * spec.row_length > total:
+    if total < LEAST_ROWS * spec.row_length or held_out + 3 * spec.row_length > total:
         return None
 
     def words(at: int) -> int:
@@ -98,7 +98,8 @@ def divide(text: str, spec: PartsSpec) -> Parts | None:
         i = max(bisect_left(before, count + 1) - 1, 0)
         return min(starts[i] + (count - before[i]) * CHARS_PER_WORD, len(text)) if i < len(starts) else len(text)
 
-    window = max(spec.row_length, held_out // 4)  # words in which the end of a paragraph is looked for
+    # Words in which the end of a paragraph is looked for; the first part and a wide gap keep their room.
+    window = min(max(spec.row_length, held_out // 4), total - held_out - 3 * spec.row_length)
     second = _end_before(text, offset(total - held_out), offset(max(total - held_out - window, 0)))
     first = _end_before(
         text, offset(words(second) - spec.row_length), offset(max(words(second) - 2 * spec.row_length, 0))

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, ClassVar, Literal
 
-from mlm_dist.corpus.readers import file_encoding
+from mlm_dist.corpus.readers import decoded_file
 from mlm_dist.corpus.readers.lines import lines
 from mlm_dist.corpus.readers.protocol import Dropped, Part, ReadSettings
 from mlm_dist.corpus.readers.text_encoding import Encoding
@@ -25,8 +25,8 @@ class CommaReader(ValuesReader):
         """See `ValuesReader`."""
         if not part.stop:
             return
-        encoding = file_encoding.of(path, settings)
-        if not file_encoding.is_wide(encoding) and file_encoding.is_binary(path):
+        encoding = decoded_file.encoding_of(path, settings)
+        if not decoded_file.is_wide(encoding) and decoded_file.is_binary(path):
             yield Dropped(part.path, "binary")
             return
         max_size = 2 * settings.max_bytes + ROOM
@@ -136,7 +136,7 @@ class _Table:
         return True
 
     def _open(self) -> IO[Any]:
-        return file_encoding.open_text(self._path, self._encoding, newline="")
+        return decoded_file.open_text(self._path, self._encoding, newline="")
 
 
 def _too_long() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mlm_dist.corpus.readers import file_encoding, json_lines
+from mlm_dist.corpus.readers import decoded_file, json_lines
 from mlm_dist.corpus.readers.json_scanner import JsonScanner
 from mlm_dist.corpus.readers.lines import lines
 from mlm_dist.corpus.readers.protocol import Dropped, Part, ReadSettings
@@ -38,7 +38,7 @@ class JsonReader(ValuesReader):
     def values(self, path: str, part: Part, settings: ReadSettings) -> Iterator[Value | Dropped]:
         """See `ValuesReader`."""
         max_bytes = settings.max_bytes
-        encoding = file_encoding.of(path, settings)
+        encoding = decoded_file.encoding_of(path, settings)
         try:
             layout = _layout(path, encoding, settings)
             if layout.kind == "none":
@@ -46,7 +46,7 @@ class JsonReader(ValuesReader):
             elif layout.kind == "lines":
                 yield from json_lines.whole_file(path, part.path, max_bytes, encoding)
             else:
-                with file_encoding.open_text(path, encoding) as file:
+                with decoded_file.open_text(path, encoding) as file:
                     for i, value in enumerate(_records(JsonScanner(file, max_bytes), layout)):
                         yield Value(f"{part.path}#{i}", value, encoding)
         except OverflowError:
@@ -71,13 +71,13 @@ def _layout(path: str, encoding: Encoding, settings: ReadSettings) -> _Layout:
     Raises:
         OverflowError, ValueError: As of `JsonScanner`.
     """
-    with file_encoding.open_text(path, encoding) as file:
+    with decoded_file.open_text(path, encoding) as file:
         mark = JsonScanner(file, settings.max_bytes).mark()
     if mark == "[":
         return _Layout("list")
     if mark not in ("{", '"'):
         return _Layout("none", "not JSON")
-    with file_encoding.open_text(path, encoding) as file:
+    with decoded_file.open_text(path, encoding) as file:
         if _begins_with_a_record(file, settings.max_bytes):
             return _Layout("lines")
     if mark == '"':
@@ -104,7 +104,7 @@ def _layout_of_object(path: str, encoding: Encoding, settings: ReadSettings) -> 
     wanted = {TOKENS, *settings.text, *(field.split(".")[0] for field in settings.text)}
     lists: dict[str, Any] = {}  # the first item of each
     is_record = False
-    with file_encoding.open_text(path, encoding) as file:
+    with decoded_file.open_text(path, encoding) as file:
         scanner = JsonScanner(file, settings.max_bytes)
         for name, value, is_item in scanner.members():
             if is_item:
@@ -114,8 +114,10 @@ def _layout_of_object(path: str, encoding: Encoding, settings: ReadSettings) -> 
                 lists[name] = None
             else:
                 is_record |= name in wanted
-        has_more = bool(scanner.mark())
-    if has_more or is_record or not lists or isinstance(lists.get(TOKENS), int):
+        mark = scanner.mark()
+    if mark not in ("", "{"):
+        return _Layout("none", "not JSON")
+    if mark or is_record or not lists or isinstance(lists.get(TOKENS), int):
         return _Layout("values")
     chosen = _list_of_records(lists, settings.text)
     if chosen is None:

@@ -6,7 +6,7 @@ import codecs
 import json
 from collections.abc import Iterator
 
-from mlm_dist.corpus.readers import file_encoding
+from mlm_dist.corpus.readers import decoded_file
 from mlm_dist.corpus.readers.compression import is_compressed
 from mlm_dist.corpus.readers.lines import lines
 from mlm_dist.corpus.readers.protocol import Dropped, Part, ReadSettings, too_large
@@ -33,8 +33,8 @@ class JsonLinesReader(ValuesReader):
 
     def values(self, path: str, part: Part, settings: ReadSettings) -> Iterator[Value | Dropped]:
         """See `ValuesReader`. A line belongs to the part in which it begins."""
-        encoding = file_encoding.of(path, settings)
-        if not is_compressed(path) and not file_encoding.is_wide(encoding):
+        encoding = decoded_file.encoding_of(path, settings)
+        if not is_compressed(path) and not decoded_file.is_wide(encoding):
             yield from _in_range(path, part, settings.max_bytes, encoding)
         elif part.start == 0:
             yield from whole_file(path, part.path, settings.max_bytes, encoding)
@@ -42,7 +42,7 @@ class JsonLinesReader(ValuesReader):
 
 def whole_file(path: str, name: str, max_bytes: int, encoding: Encoding) -> Iterator[Value | Dropped]:
     """The records in the lines of a file of any encoding, whose positions are numbers of lines."""
-    with file_encoding.open_text(path, encoding) as file:
+    with decoded_file.open_text(path, encoding) as file:
         for i, (_, line) in enumerate(lines(file, max_bytes)):
             if line is None:
                 yield too_large(f"{name}@{i}", max_bytes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO, ClassVar
 
-from mlm_dist.corpus.readers import file_encoding, text_encoding
+from mlm_dist.corpus.readers import decoded_file, text_encoding
 from mlm_dist.corpus.readers.lines import lines
 from mlm_dist.corpus.readers.protocol import Document, Dropped, Part, ReadSettings, RecordsReader, too_large
 
@@ -26,14 +26,14 @@ class TextRecordsReader(RecordsReader):
 
     def read(self, path: str, part: Part, settings: ReadSettings) -> Iterator[Document | Dropped]:
         """See `RecordsReader`."""
-        encoding = file_encoding.of(path, settings)
-        if not file_encoding.is_wide(encoding) and file_encoding.is_binary(path):
+        encoding = decoded_file.encoding_of(path, settings)
+        if not decoded_file.is_wide(encoding) and decoded_file.is_binary(path):
             yield Dropped(part.path, "binary")
             return
         max_bytes = settings.max_bytes
         separator = literal(settings.separator)
         # One document keeps its line breaks. Separators are found whatever kind of line breaks a file has.
-        with file_encoding.open_text(path, encoding, newline="" if separator is None else None) as file:
+        with decoded_file.open_text(path, encoding, newline="" if separator is None else None) as file:
             if separator is None:
                 text = file.read(max_bytes + 1)
                 if _size(text, max_bytes) > max_bytes:

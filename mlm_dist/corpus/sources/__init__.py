@@ -82,6 +82,7 @@ def acquire(config: SourceConfig, cache_dir: Path, key: str = "corpus.source", n
     source_keys.refuse_options(config, kind, getattr(source, "options", ()), key)
     fetched = source.fetch(Request(config.source, config.patterns, cache_dir / "sources", key, config))
     files = list_files(SourceIdentity(name, kind, key), fetched, config, cache_dir)
-    source_keys.refuse_without_effect(files)
+    if key.endswith(".source"):  # a second source has the keys of the first
+        source_keys.refuse_without_effect(files)
     source_keys.refuse_missing_fields(files)
     return files

@@ -88,7 +88,7 @@ def _have_text(root: Path, files: list[str], config: SourceConfig) -> bool:
 
 
 def _data_files(root: Path, folder: str, description: dict[str, Any]) -> list[str]:
-    """The files of a saved dataset, by the paths in its description; a path that leads elsewhere is left out."""
+    """The files of a saved dataset, by the paths in its description; a path that leads elsewhere is not read."""
     names = [str(one.get("filename", "")) for one in description.get("_data_files", [])]
     files = [os.path.join(folder, name) for name in names if os.path.basename(name) == name]
     return [name for name in files if name and reader_of(name, records=True) and (root / name).is_file()]

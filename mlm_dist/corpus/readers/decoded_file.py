@@ -1,4 +1,4 @@
-"""The encoding of a file of many documents, decided once per file in each process."""
+"""Files of many documents as text, in an encoding that is decided once per file in each process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAMPLE = 16 << 20  # bytes of a compressed file's content in which its encoding 
 _WIDE = ("utf-16", "utf16", "utf_16", "utf-32", "utf32", "utf_32")
 
 
-def of(path: str, settings: ReadSettings) -> Encoding:
+def encoding_of(path: str, settings: ReadSettings) -> Encoding:
     """The encoding of a file's content: the one that is set, else the one that is detected.
 
     Raises:
@@ -44,7 +44,7 @@ def open_text(path: str, encoding: Encoding, newline: str | None = None) -> IO[s
 
     Args:
         path: The file.
-        encoding: What `of` returned.
+        encoding: What `encoding_of` returned.
         newline: As of `open`.
     """
     return io.TextIOWrapper(open_binary(path), encoding.name, errors="replace", newline=newline)
