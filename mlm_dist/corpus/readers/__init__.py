@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from mlm_dist.corpus import cleaners
 from mlm_dist.corpus.readers import compression, record_fields
 from mlm_dist.corpus.readers.compression import content_name
 from mlm_dist.corpus.readers.protocol import (
@@ -49,11 +50,19 @@ __all__ = [
     "Reader",
     "RecordsReader",
     "compression",
+    "is_readable",
     "reader_of",
     "record",
     "record_fields",
     "too_large",
 ]
+
+
+def is_readable(name: str) -> bool:
+    """Whether a file of a folder has a reader or a cleaner for its suffix."""
+    content = content_name(name)
+    suffix = os.path.splitext(content)[1].lower()
+    return (suffix in READERS and READERS[suffix].in_folders) or cleaners.markup_of(content) != "none"
 
 
 def reader_of(name: str, *, records: bool) -> Reader:

@@ -11,7 +11,7 @@ from typing import Any
 from mlm_dist.config import SourceConfig
 from mlm_dist.corpus.readers import READERS, ReadSettings, RecordsReader, compression, reader_of
 from mlm_dist.corpus.sources import source_keys
-from mlm_dist.corpus.sources.matching_files import matching_files
+from mlm_dist.corpus.sources.matching_files import by_suffix, matching_files
 from mlm_dist.corpus.sources.protocol import Fetched, Request
 from mlm_dist.errors import CorpusError
 
@@ -65,21 +65,30 @@ def records(root: Path, request: Request) -> Fetched | None:
     suffixes = [suffix for suffix in READERS.names() if issubclass(READERS[suffix], RecordsReader)]
     suffixes = [suffix for suffix in suffixes if READERS[suffix].in_folders]
     patterns = [f"**/*{suffix}{packed}" for suffix in suffixes for packed in ("", *compression.OPEN)]
-    found, dropped = matching_files(root, patterns, cache)
-    files = [name for name in found if os.path.basename(name) not in DESCRIPTIONS]
+    found = matching_files(root, patterns, cache)
+    files = [name for name in found.names if os.path.basename(name) not in DESCRIPTIONS]
     tables = [name for name in files if not compression.content_name(name).lower().endswith(".json")]
     files = tables or files
     if not files:
         return None
-    documents, _ = matching_files(root, request.patterns, cache)
+    documents = matching_files(root, request.patterns, cache).names
     if documents and not all(os.path.basename(name).lower().startswith(ABOUT) for name in documents):
         return None
     if documents and not _have_text(root, files, config):
         return None
-    if documents:
-        dropped.setdefault("about the dataset", []).extend(documents)
+    dropped = found.dropped | ({"about the dataset": documents} if documents else {})
     logger.info("%s holds no documents but records; reading %s files of records", request.name, f"{len(files):,}")
-    return Fetched(request.name, root, request.patterns, files=files, dropped=dropped, has_splits=True)
+    chosen = {*files, *documents}
+    unmatched = by_suffix(name for name in matching_files(root, ["*"], cache).names if name not in chosen)
+    return Fetched(
+        request.name,
+        root,
+        request.patterns,
+        files=files,
+        dropped=dropped,
+        unmatched=unmatched,
+        has_splits=True,
+    )
 
 
 def _have_text(root: Path, files: list[str], config: SourceConfig) -> bool:

@@ -40,6 +40,7 @@ class Fetched:
         files: The files, relative to `root`, if they are known. Each then holds many documents, whatever its suffix.
         commit: The commit the files belong to, if there is one.
         dropped: {reason: paths} of what was not fetched although it may hold documents.
+        unmatched: {suffix: number of files} that were not fetched because no pattern matches them.
         has_splits: Whether the names of files and folders of records say on which side of the split they are.
     """
 
@@ -49,6 +50,7 @@ class Fetched:
     files: list[str] | None = None
     commit: str | None = None
     dropped: Mapping[str, list[str]] = field(default_factory=dict)
+    unmatched: Mapping[str, int] = field(default_factory=dict)
     has_splits: bool = False
 
 
