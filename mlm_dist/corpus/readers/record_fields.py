@@ -68,7 +68,7 @@ def side_of(record: Any, field: str | None) -> str | None:
 
     A record for testing is on the side of validation.
     """
-    value = None if field is None else next(values_at(record, field), None)
+    value = _first_at(record, field)
     if value is None or value == "":
         return None
     return _SIDES.get(value.strip().lower(), UNKNOWN) if isinstance(value, str) else UNKNOWN
@@ -88,7 +88,7 @@ def side_of_path(path: str) -> str | None:
 
 def group_of(record: Any, field: str | None) -> str | None:
     """The value of a record by which it is grouped, as text."""
-    value = None if field is None else next(values_at(record, field), None)
+    value = _first_at(record, field)
     return None if value is None else str(value)
 
 
@@ -101,6 +101,15 @@ def names(record: Any, prefix: str = "", depth: int = 0) -> Iterator[str]:
                 yield from names(inner, f"{prefix}{name}.", depth + 1)
             else:
                 yield f"{prefix}{name}"
+
+
+def _first_at(record: Any, field: str | None) -> Any:
+    """The first value of a record under a field; None if there is none, or no field."""
+    if field is None or isinstance(record, str):
+        return None
+    if isinstance(record, dict) and (field in record or "." not in field):
+        return record.get(field)
+    return next(values_at(record, field), None)
 
 
 def _texts(value: Any) -> list[str]:

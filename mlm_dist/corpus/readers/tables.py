@@ -17,7 +17,9 @@ def columns(names: Iterable[str], settings: ReadSettings) -> list[str] | None:
     content = [_column(field, known) for field in (*settings.text, TOKENS)]
     if not any(content):
         return None
-    others = [_column(field, known) for field in (settings.split, settings.group, "id") if field is not None]
+    split, group = (_column(field, known) if field else None for field in (settings.split, settings.group))
+    # A record keeps its id if it names its side of the split.
+    others = (split, group, "id" if split is not None and "id" in known else None)
     return list(dict.fromkeys(name for name in (*content, *others) if name is not None))
 
 
@@ -48,14 +50,15 @@ def documents(batch: Any, settings: ReadSettings, prefix: str, first: int) -> It
         first: The number of the first row.
     """
     names = batch.schema.names
-    texts = [i for i, name in enumerate(names) if name in settings.text]
+    cells = [batch.column(i) for i in range(len(names))]
+    texts = [cells[i] for i, name in enumerate(names) if name in settings.text]
     for i in range(batch.num_rows):
         id_ = f"{prefix}{first + i}"
         # The size is checked before a cell becomes a Python string.
-        if any(_size(batch.column(j)[i]) > settings.max_bytes for j in texts):
+        if any(_size(column[i]) > settings.max_bytes for column in texts):
             yield too_large(id_, settings.max_bytes)
         else:
-            yield record(id_, {name: batch.column(j)[i].as_py() for j, name in enumerate(names)}, settings)
+            yield record(id_, {name: column[i].as_py() for name, column in zip(names, cells, strict=True)}, settings)
 
 
 def pieces(batch: Any) -> Iterator[tuple[int, Any]]:
@@ -72,6 +75,6 @@ def _column(field: str, names: set[str]) -> str | None:
 
 
 def _size(cell: Any) -> int:
-    import pyarrow as pa
-
-    return int(cell.as_buffer().size) if isinstance(cell, pa.BinaryScalar) and cell.is_valid else 0
+    """The bytes of a text; 0 for anything else."""
+    buffer = cell.as_buffer() if hasattr(cell, "as_buffer") else None
+    return 0 if buffer is None else int(buffer.size)

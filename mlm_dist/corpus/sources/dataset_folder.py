@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -52,43 +53,45 @@ def saved(root: Path, request: Request) -> Fetched | None:
     return Fetched(request.name, root, request.patterns, files=files, has_splits=len(names) > 1)
 
 
-def records(root: Path, request: Request) -> Fetched | None:
+def records(fetched: Fetched, documents: list[str], config: SourceConfig, cache_dir: Path) -> Fetched | None:
     """The files of records of a folder without documents; None for a folder of documents.
 
     Only with the default patterns. A folder whose only documents describe it, such as README.md, counts as one without
     documents if its records have the fields of `corpus.text`.
+
+    Args:
+        fetched: The folder.
+        documents: Its files that the patterns match.
+        config: The source.
+        cache_dir: The cache, which is not a part of any source.
     """
-    config = request.config
-    if config.patterns != SourceConfig().patterns:
+    if fetched.patterns != SourceConfig().patterns:
         return None
-    cache = request.folder.parent
-    suffixes = [suffix for suffix in READERS.names() if issubclass(READERS[suffix], RecordsReader)]
-    suffixes = [suffix for suffix in suffixes if READERS[suffix].in_folders]
-    patterns = [f"**/*{suffix}{packed}" for suffix in suffixes for packed in ("", *compression.OPEN)]
-    found = matching_files(root, patterns, cache)
+    if not all(os.path.basename(name).lower().startswith(ABOUT) for name in documents):
+        return None
+    found = matching_files(fetched.root, _patterns(), cache_dir)
     files = [name for name in found.names if os.path.basename(name) not in DESCRIPTIONS]
-    tables = [name for name in files if not compression.content_name(name).lower().endswith(".json")]
-    files = tables or files
-    if not files:
+    # JSON files of a folder that also has tables describe them.
+    files = [name for name in files if not compression.content_name(name).lower().endswith(".json")] or files
+    if not files or (documents and not _have_text(fetched.root, files, config)):
         return None
-    documents = matching_files(root, request.patterns, cache).names
-    if documents and not all(os.path.basename(name).lower().startswith(ABOUT) for name in documents):
-        return None
-    if documents and not _have_text(root, files, config):
-        return None
-    dropped = found.dropped | ({"about the dataset": documents} if documents else {})
-    logger.info("%s holds no documents but records; reading %s files of records", request.name, f"{len(files):,}")
     chosen = {*files, *documents}
-    unmatched = by_suffix(name for name in matching_files(root, ["*"], cache).names if name not in chosen)
-    return Fetched(
-        request.name,
-        root,
-        request.patterns,
+    others = (name for name in matching_files(fetched.root, ["*"], cache_dir).names if name not in chosen)
+    logger.info("%s holds no documents but records; reading %s files", fetched.location, f"{len(files):,}")
+    return dataclasses.replace(
+        fetched,
         files=files,
-        dropped=dropped,
-        unmatched=unmatched,
+        dropped=found.dropped | ({"about the dataset": documents} if documents else {}),
+        unmatched=by_suffix(others),
         has_splits=True,
     )
+
+
+def _patterns() -> list[str]:
+    """Patterns of all files of records, compressed or not; text files hold records only if they are named."""
+    suffixes = (suffix for suffix in READERS.names() if issubclass(READERS[suffix], RecordsReader))
+    found = [suffix for suffix in suffixes if READERS[suffix].in_folders]
+    return [f"**/*{suffix}{packed}" for suffix in found for packed in ("", *compression.OPEN)]
 
 
 def _have_text(root: Path, files: list[str], config: SourceConfig) -> bool:

@@ -25,7 +25,7 @@ class Folder:
         """See `Source`."""
         path = Path(os.path.expanduser(request.name))
         root, commit = path.resolve(), git.commit_of(path)
-        found = dataset_folder.saved(root, request) or dataset_folder.records(root, request)
+        found = dataset_folder.saved(root, request)
         if found is None:
             return Fetched(request.name, root, request.patterns, commit=commit)
         return dataclasses.replace(found, commit=commit)
