@@ -14,6 +14,7 @@ from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.row_shards import RowMaker
 from mlm_dist.corpus.selection import Selection
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
+from mlm_dist.corpus.split_labels import SplitLabels
 from mlm_dist.corpus.store import PreparedCorpus, word_starts_key
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
@@ -45,8 +46,10 @@ class Preparation:
         self._spec, self._inputs, self._store, self._ranks = spec, inputs, store, ranks
         self._tokenizer = tokenizer
         self._shards = [shard for source in inputs.sources for shard in shards.shards(source)]
-        settings = documents.dependencies(spec.documents)
-        self._keys = [digests.documents_key(settings, shard) for shard in self._shards]
+        self._keys = [
+            digests.documents_key(documents.shard_dependencies(spec.documents, shard, spec.rows.max_length), shard)
+            for shard in self._shards
+        ]
         self._mine = ranks.share([shard.size for shard in self._shards])
 
     def run(self) -> None:
@@ -70,13 +73,14 @@ class Preparation:
             key = self._keys[i]
             if not self._store.is_finished(key):
                 path = self._store.documents(key)
-                figures = documents.write(self._spec.documents, self._shards[i], path)
+                figures = documents.write(self._spec.documents, self._shards[i], path, self._spec.rows.max_length)
                 self._store.finish(key, [path], dataclasses.asdict(figures))
 
     def _select(self) -> str:
         """Select from the documents of all shards, make the tokenizer, and return its digest. Runs on rank 0 alone."""
         self._ranks.wait_for([self._store.record(key) for key in self._keys])
         config = self._spec.documents
+        self._check_tokenized()
         measures = [document_files.measures(self._store.documents(key)) for key in self._keys]
         no_keys = np.empty((0, selection.KEY_BYTES), np.uint8)
         chosen = selection.select(
@@ -85,6 +89,7 @@ class Preparation:
             deduplicate=config.deduplicate,
             near_threshold=config.near_threshold,
             validation_fraction=config.validation_fraction,
+            labels=SplitLabels.of([document_files.labels(self._store.documents(key)) for key in self._keys]),
         )
         self._check(chosen)
         is_train = [side == selection.TRAIN for side in self._sides(chosen)]
@@ -112,6 +117,27 @@ class Preparation:
             raise CorpusError(
                 f"{key}: there is only one distinct document, so none can be held out; add documents or set "
                 "corpus.validation_fraction to 0"
+                if num_train + num_validation == 1
+                else f"{key}: the records name only one side of the split, so the other is empty; add records or set "
+                "corpus.split to null"
+            )
+
+    def _check_tokenized(self) -> None:
+        """Refuse documents of token ids if it is not known what the ids mean.
+
+        Raises:
+            CorpusError: No tokenizer is named, or it is changed, or words must be known.
+        """
+        count = sum(self._store.figures(key)["notes"].get(documents.TOKENIZED, 0) for key in self._keys)
+        if count and not self._tokenizer.is_original:
+            raise CorpusError(
+                f"{self._spec.key}: {count:,} documents are tokenized already; name the tokenizer that made their ids "
+                "with tokenizer.path, without tokenizer.train_vocab_size and tokenizer.add_domain_tokens"
+            )
+        if count and self._spec.needs_word_starts:
+            raise CorpusError(
+                f"{self._spec.key}: {count:,} documents are tokenized already, so their words are not known; set "
+                "masking.unit to token, or use their text"
             )
 
     def _sides(self, chosen: Selection) -> list[np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from mlm_dist.corpus import near_duplicates
+from mlm_dist.corpus.split_labels import SplitLabels
+
+logger = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, DUPLICATE, NEAR_DUPLICATE = range(4)
 KEY_BYTES = 16
@@ -27,9 +31,11 @@ def text_key(text: str) -> bytes:
 class Selection:
     """What becomes of each document of the corpus, in order.
 
-    Args:
-        side: [n] TRAIN, VALIDATION, DUPLICATE or NEAR_DUPLICATE; int8.
-        original: [n] index of the document that is kept in its place; its own index if it is kept.
+        Args:
+            side: [n] logger = logging.getLogger(__name__)
+
+    TRAIN, VALIDATION, DUPLICATE or NEAR_DUPLICATE; int8.
+            original: [n] index of the document that is kept in its place; its own index if it is kept.
     """
 
     side: np.ndarray
@@ -63,6 +69,7 @@ def select(
     deduplicate: str,
     near_threshold: float,
     validation_fraction: float,
+    labels: SplitLabels | None = None,
 ) -> Selection:
     """Drop duplicates, and assign groups of near-duplicates to the validation set by a hash of their texts.
 
@@ -70,7 +77,8 @@ def select(
     are dropped or not, so that no version of a held-out document is trained on. A group is held out if a part of its
     smallest key, taken as a number from 0 to 1, is under the fraction. So a document keeps its side while the corpus
     grows, unless it gets a near-duplicate with a smaller key; then it changes sides with a probability of 2 f (1 - f)
-    for a fraction f. If one side would be empty, the group nearest to the fraction changes sides.
+    for a fraction f. If one side would be empty, the group nearest to the fraction changes sides. Labels come before
+    all of this.
 
     Args:
         keys: [n, 16] bytes, the documents' `text_key`; not read if duplicates make no difference.
@@ -78,9 +86,14 @@ def select(
         deduplicate: none, exact or near.
         near_threshold: Similarity at which two documents are near-duplicates.
         validation_fraction: Fraction of the documents to hold out.
+        labels: Sides of the split that documents name, which are respected, and groups that stay on one side.
     """
+    if labels is None:
+        labels = SplitLabels.none(len(keys))
     if deduplicate == "none" and validation_fraction == 0:
-        return Selection(np.full(len(keys), TRAIN, np.int8), np.arange(len(keys)))
+        side, original = np.full(len(labels.side), TRAIN, np.int8), np.arange(len(labels.side))
+        labels.apply(side, labels.joined(original))
+        return Selection(side, original)
     halves = np.ascontiguousarray(keys).view(">u8").astype(np.uint64).reshape(-1, 2)
     order = np.lexsort((halves[:, 1], halves[:, 0]))
     is_new = np.concatenate([[True], (halves[order[1:]] != halves[order[:-1]]).any(1)])[: len(order)]
@@ -93,20 +106,28 @@ def select(
         else exact
     )
 
+    one_side = labels.joined(group)
     side = np.full(len(keys), TRAIN, np.int8)
     original = np.arange(len(keys))
     if validation_fraction > 0:
         smallest = np.full(len(keys), len(keys))
-        np.minimum.at(smallest, group, rank)
-        draw = halves[order[is_new]][smallest[group], 1] / 2.0**64
+        np.minimum.at(smallest, one_side, rank)
+        draw = halves[order[is_new]][smallest[one_side], 1] / 2.0**64
         side[draw < validation_fraction] = VALIDATION
-        if len(np.unique(draw)) > 1:
+        if len(np.unique(draw)) > 1 and not labels.hold_out:
             if not (side == VALIDATION).any():
                 side[draw == draw.min()] = VALIDATION
             elif not (side == TRAIN).any():
                 side[draw == draw.max()] = TRAIN
+    labels.apply(side, one_side)
     if deduplicate != "none":
         original = group if deduplicate == "near" else exact
         side[original != np.arange(len(keys))] = NEAR_DUPLICATE
         side[exact != np.arange(len(keys))] = DUPLICATE
+    if conflicts := labels.num_conflicts(side, one_side):
+        logger.warning(
+            "%s validation documents have near-duplicates, or documents of their group, among the training documents, "
+            "because their records name the sides of the split",
+            f"{conflicts:,}",
+        )
     return Selection(side, original)
