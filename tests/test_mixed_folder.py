@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 from making import made_up_text
+from pyarrow import feather
 from specs import prepare
 
 from mlm_dist.config import Config

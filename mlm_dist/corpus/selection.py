@@ -31,11 +31,9 @@ def text_key(text: str) -> bytes:
 class Selection:
     """What becomes of each document of the corpus, in order.
 
-        Args:
-            side: [n] logger = logging.getLogger(__name__)
-
-    TRAIN, VALIDATION, DUPLICATE or NEAR_DUPLICATE; int8.
-            original: [n] index of the document that is kept in its place; its own index if it is kept.
+    Args:
+        side: [n] TRAIN, VALIDATION, DUPLICATE or NEAR_DUPLICATE; int8.
+        original: [n] index of the document that is kept in its place; its own index if it is kept.
     """
 
     side: np.ndarray
