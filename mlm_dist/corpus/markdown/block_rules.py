@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import accumulate
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from markdown_it import MarkdownIt
+from markdown_it.parser_block import ParserBlock
 from markdown_it.rules_block import StateBlock, blockquote, code, fence, html_block, list_block, table
 from markdown_it.rules_block.table import escapedSplit, getLine
 from markdown_it.token import Token
@@ -34,6 +35,22 @@ class TooDeepError(Exception):
     """The document is nested too deeply for the library."""
 
 
+class Block(Token):
+    """A token with the few attributes that blocks have, which is made quickly."""
+
+    content = ""
+    info = ""
+    markup = ""
+    hidden = False
+    map: list[int] | None = None
+    meta: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
+
+    def __init__(self, type: str, nesting: Literal[-1, 0, 1], level: int) -> None:
+        self.type = type
+        self.nesting = nesting
+        self.level = level
+
+
 class State(StateBlock):
     """The state of the parser; in MDX, indented lines are not code."""
 
@@ -45,7 +62,8 @@ class State(StateBlock):
         self.eMarks = list(accumulate([len(line) + 1 for line in lines], initial=-1))[1:]
         self.bMarks = [0, *(end + 1 for end in self.eMarks[:-1]), len(source)]
         self.eMarks.append(len(source))
-        self.tShift = [*(len(line) - len(line.lstrip(" \t")) for line in lines), 0]
+        self.tShift = [len(line) - len(line.lstrip(" \t")) if line[:1] in " \t" else 0 for line in lines]
+        self.tShift.append(0)
         self.sCount = self.tShift.copy()
         if "\t" in source:
             for number, line in enumerate(lines):
@@ -54,18 +72,14 @@ class State(StateBlock):
         self.lineMax = len(lines)
         self.bsCount = [0] * (self.lineMax + 1)
         self.has_code = not document.mdx
-        self.deepest = 0
 
     def push(self, ttype: str, tag: str, nesting: Literal[-1, 0, 1]) -> Token:
         """Add a token."""
-        level = self.level
         if nesting < 0:
-            level -= 1
-            self.level = level
-        elif nesting > 0:
-            self.level = level + 1
-            self.deepest = max(self.deepest, level)
-        token = Token(ttype, tag, nesting, None, None, level)
+            self.level -= 1
+        token = Block(ttype, nesting, self.level)
+        if nesting > 0:
+            self.level += 1
         self.tokens.append(token)
         return token
 
@@ -74,11 +88,42 @@ class State(StateBlock):
         return self.has_code and self.sCount[line] - self.blkIndent >= 4
 
 
+class Parser(ParserBlock):
+    """The parser of blocks, with one rule that selects among the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ruler.push("all", _block, {"alt": ["paragraph", "reference", "blockquote", "list"]})
+        self.ruler.enableOnly(["all"])
+
+    def tokenize(self, state: StateBlock, startLine: int, endLine: int) -> None:
+        """As the library's, but what is nested too deeply is an error."""
+        line = startLine
+        had_blank_lines = False
+        marks, shifts, ends, indents = state.bMarks, state.tShift, state.eMarks, state.sCount
+        while line < endLine:
+            while line < endLine and marks[line] + shifts[line] >= ends[line]:
+                line += 1
+            state.line = line
+            if line >= endLine or indents[line] < state.blkIndent:
+                break
+            if state.level >= state.md.options.maxNesting:
+                raise TooDeepError
+            _block(state, line, endLine, False)
+            state.tight = not had_blank_lines
+            line = state.line
+            if line - 1 < endLine and marks[line - 1] + shifts[line - 1] >= ends[line - 1]:
+                had_blank_lines = True
+            if line < endLine and marks[line] + shifts[line] >= ends[line]:
+                had_blank_lines = True
+                line += 1
+                state.line = line
+
+
 def parser(max_nesting: int) -> MarkdownIt:
-    """A parser of blocks with one rule, which selects among the others."""
+    """A parser of which only the blocks are used."""
     md = MarkdownIt("commonmark", {"maxNesting": max_nesting})
-    md.block.ruler.push("all", _block, {"alt": ["paragraph", "reference", "blockquote", "list"]})
-    md.block.ruler.enableOnly(["all"])
+    md.block = Parser()
     return md
 
 
@@ -91,8 +136,6 @@ def parse(source: str, md: MarkdownIt, document: Document) -> list[Token]:
     """
     state = State(source, md, document)
     md.block.tokenize(state, 0, state.lineMax)
-    if state.deepest >= md.options.maxNesting - 1:
-        raise TooDeepError
     return state.tokens
 
 
@@ -192,7 +235,7 @@ def _table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
         elif token.type == "tr_close" and line > start:
             row = getLine(state, line).strip().removeprefix("|")
             if row.count("|") - row.endswith("|") >= columns:
-                token.meta["more"] = [cell.strip() for cell in escapedSplit(row)[columns:] if cell.strip()]
+                token.meta = {"more": [cell.strip() for cell in escapedSplit(row)[columns:] if cell.strip()]}
     return True
 
 

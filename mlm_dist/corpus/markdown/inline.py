@@ -105,6 +105,9 @@ class _Paragraph(Pieces):
 
     def _backticks(self, at: int) -> int:
         source = self.source
+        end = source.find("`", at + 1)
+        if end > at + 1 and not source.startswith("`", end + 1):  # the usual case
+            return self._code_span(at + 1, end, 1)
         if self._code is None:
             self._code = {}
             for run in reversed(list(_RUNS["`"].finditer(source))):
@@ -118,13 +121,16 @@ class _Paragraph(Pieces):
         if not ends:
             self.pieces.append(source[at : at + length])
             return at + length
-        text = source[at + length : ends[-1]]
+        return self._code_span(at + length, ends[-1], length)
+
+    def _code_span(self, start: int, end: int, length: int) -> int:
+        text = self.source[start:end]
         if "\n" in text:
             text = text.replace("\n", " ")
         if text[:1] == text[-1:] == " " and text.strip(" "):
             text = text[1:-1]
         self.pieces.append(text)
-        return ends[-1] + length
+        return end + length
 
     def _escape(self, at: int) -> int:
         source = self.source

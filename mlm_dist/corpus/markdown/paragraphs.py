@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from markdown_it.rules_block import StateBlock
+from markdown_it.token import Token
 
 from mlm_dist.corpus.markdown import links, templates
 
@@ -22,6 +23,8 @@ _OPENINGS = re.compile(
     re.IGNORECASE,
 )
 _SIMPLE = {"comment": "-->", "display": "$$", "jsx": "*/}", "bracket": "\\]"}
+
+_CLOSE = Token("paragraph_close", "p", 0, level=-1)  # which the library's lists look for
 
 Ends = Callable[[StateBlock, int, int], bool]
 
@@ -87,9 +90,8 @@ def paragraph(state: StateBlock, start: int, end: int, ends: Ends) -> bool:
     if underlined:
         state.push("inline", "", 0).content = text
         return True
-    state.push("paragraph_open", "p", 1)
-    state.push("inline", "", 0).content = text
-    state.push("paragraph_close", "p", -1)
+    state.push("paragraph_open", "p", 0).content = text
+    state.tokens.append(_CLOSE)
     return True
 
 

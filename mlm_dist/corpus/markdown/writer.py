@@ -20,6 +20,7 @@ TOO_DENSE = "markdown too dense, kept in part as is"
 
 _TASK = re.compile(r"\[[ xX]\]\s")
 _HTML = re.compile(r"<(!--|script|style|pre|textarea)", re.IGNORECASE)
+_TEXTS = frozenset(("inline", "paragraph_open"))
 _HTML_START = re.compile(r"<[^<>]*>")
 
 
@@ -38,7 +39,6 @@ class Writer:
         self._depth = 0  # of nested directives
         self._lists = 0  # nested lists
         self._marker = ""  # of an item whose text follows
-        self._tight = False  # whether the next paragraph is in a tight list
         self._apart = False  # whether a blank line comes before it even so
         self._cells: list[str] | None = None  # of the current row
 
@@ -58,7 +58,7 @@ class Writer:
         if not self._depth:
             self._document = Document(mdx=components.is_mdx(source), allowance=1_000_000 + 20 * len(source))
         tokens = block_rules.parse(source, _parser(), self._document)
-        texts = [token.content for token in tokens if token.type == "inline" and "</" in token.content]
+        texts = [token.content for token in tokens if "</" in token.content and token.type in _TEXTS]
         self._document.components |= components.components(texts)
         for token in tokens:
             if handle := self._HANDLERS.get(token.type):
@@ -79,15 +79,14 @@ class Writer:
         return inline.plain(source, self._document)
 
     def _paragraph(self, token: Token) -> None:
-        self._tight = token.hidden
+        task = self._marker and _TASK.match(token.content)
+        self._block(self._plain(token.content[task.end() :] if task else token.content), token.hidden)
 
     def _inline(self, token: Token) -> None:
         if self._cells is not None:
             self._cells.append(self._plain(token.content).replace("\n", " "))
-            return
-        task = self._marker and _TASK.match(token.content)
-        self._block(self._plain(token.content[task.end() :] if task else token.content), self._tight)
-        self._tight = False
+        else:
+            self._block(self._plain(token.content))
 
     def _code(self, token: Token) -> None:
         content, seen = token.content, ""
