@@ -34,8 +34,10 @@ def braces(state: StateBlock, start: int, end: int, silent: bool) -> bool:
             state.line = start + 1
         return True
     if not silent and state.env["document"].mdx:
-        limit = state.env["document"].within(at, 20_000)
+        document = state.env["document"]
+        limit = min(document.within(at, 20_000), state.eMarks[end - 1])
         expression_end = components.expression_end(src, at, limit)
+        document.allowance -= 4 * ((expression_end or limit) - at)
         if expression_end and expression_end > stop:
             return _several_lines(state, start, end, expression_end)
     return False
@@ -90,12 +92,10 @@ def tags(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     document = state.env["document"]
     if silent or (">" in state.src[at:stop] and "{" not in state.src[at:stop]):
         return False
-    tag_end = components.tag_end(state.src, at, min(state.eMarks[end - 1], document.within(at, 20_000)))
-    if tag_end is None:
-        document.allowance -= 500
-        return False
-    document.allowance -= tag_end - at
-    return tag_end > stop and _several_lines(state, start, end, tag_end)
+    limit = min(document.within(at, 20_000), state.eMarks[end - 1])
+    tag_end = components.tag_end(state.src, at, limit)
+    document.allowance -= 4 * ((tag_end or limit) - at)
+    return tag_end is not None and tag_end > stop and _several_lines(state, start, end, tag_end)
 
 
 def snippets(state: StateBlock, start: int, end: int, silent: bool) -> bool:

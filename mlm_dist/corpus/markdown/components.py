@@ -28,9 +28,10 @@ _SIMPLE = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9-]*)(?:\s[^<>]*)?/?>")
 _OPEN = re.compile(r"</?([A-Za-z][\w.:-]*)(?=[\s/>{])")
 _PART = re.compile(r"[^\"'`{}<>]+|\"[^\"]{0,20000}\"|'[^'\n]{0,5000}'|`[^`]{0,20000}`|[{}>]|<|[\"'`]")
 _SCRIPT = re.compile(
-    r"//[^\n]*|/\*.{0,20000}?\*/|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|`[^`]{0,20000}`|[{}()\[\]]|\n", re.DOTALL
+    r"//[^\n]*|/\*.{0,2000}?\*/|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|`[^`]{0,20000}`|[{}()\[\]]|\n", re.DOTALL
 )
 _LINK = re.compile(r"\[([^\[\]\n]{1,500})\]\((?:https?:|[#/.]|[^\s()]{1,200}\.(?:md|html?)\b)[^\s()]{0,1000}\)")
+_OPENED = re.compile(r"<([A-Za-z][\w.:-]*)(?=[\s/>{])")
 _CLOSED = re.compile(r"</([A-Za-z][\w.:-]*)\s*>")
 _CODE_SPAN = re.compile(r"(?<!`)(`{1,3})(?!`)[^`]{1,1000}\1(?!`)")
 
@@ -40,7 +41,9 @@ _MODULE = re.compile(
     r"|default\s+(?:function|class|async|[\w$.]+\s*[(;=]|[({\[]|\w+\s*$))",
     re.MULTILINE,
 )
-_MDX = re.compile(r"^(?:import\s|export\s|</[A-Z][\w.]*>|\{/\*)", re.MULTILINE)
+_MDX = re.compile(
+    r"^(?:import\s|export\s|</[A-Z][\w.]*>|<[A-Z][\w.]*(?:\s[^<>\n]*)?/>[ \t]*$|\{/\*)", re.MULTILINE
+)
 _FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})")
 LINE = re.compile(
     r"(?:</?(?:[A-Z][\w.]*|[a-z][\w]*(?:-[\w]+)+)(?:\s[^<>\n]{0,5000})?>[ \t]{0,20}|</?>[ \t]{0,20}){1,20}\Z"
@@ -92,9 +95,9 @@ def components(texts: Iterable[str]) -> frozenset[str]:
     closed: set[str] = set()
     opened: set[str] = set()
     for text in texts:
-        text = _CODE_SPAN.sub(" ", text) if "`" in text else text
-        closed.update(_CLOSED.findall(text))
-        opened.update(_OPEN.findall(text.replace("</", "")))
+        prose = _CODE_SPAN.sub(" ", text) if "`" in text else text
+        closed.update(_CLOSED.findall(prose))
+        opened.update(_OPENED.findall(prose))
     return frozenset(closed & opened)
 
 

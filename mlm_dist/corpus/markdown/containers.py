@@ -37,7 +37,9 @@ def colons(state: StateBlock, start: int, end: int, silent: bool) -> bool:
             line = state.src[state.bMarks[after] : state.eMarks[after]]
             after += 1
     state.line = after
-    state.push("inline", "", 0).content = state.getLines(start, after, state.blkIndent, False).strip()
+    text = state.getLines(start, after, state.blkIndent, False).strip()
+    title = directives.container_line(text)
+    state.push("inline", "", 0).content = text if title is None else title
     return True
 
 
@@ -62,13 +64,14 @@ def _directive(state: StateBlock, start: int, end: int, found: re.Match[str]) ->
 
 def _verbatim(state: StateBlock, start: int, end: int, closing: str, info: str) -> bool:
     """A container whose content is code, up to its last line."""
+    document = state.env["document"]
     line = start + 1
     while line < end and state.src[state.bMarks[line] + state.tShift[line] : state.eMarks[line]].strip() != closing:
-        if state.sCount[line] < state.blkIndent and not state.isEmpty(line):
+        if document.allowance < 0 or (state.sCount[line] < state.blkIndent and not state.isEmpty(line)):
             return False
+        document.allowance -= 20
         line += 1
-    state.env["document"].allowance -= state.bMarks[line] - state.bMarks[start] if line >= end else 0
-    if line >= end or state.env["document"].allowance < 0:
+    if line >= end:
         return False
     token = state.push("fence", "code", 0)
     token.info = info

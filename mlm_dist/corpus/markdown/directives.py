@@ -28,6 +28,7 @@ _CONTAINER = re.compile(
 )
 _TEXT = re.compile(r"::?[a-z][\w-]{0,30}\[((?:[^\[\]\n\\]|\\.){0,500})\]\{[^{}\n]{0,500}\}")
 _ICON = re.compile(r":(?:material|octicons|fontawesome|simple)-[a-z0-9-]{1,80}:")
+_ATTRIBUTES = re.compile(r"[ \t]*\{[\w.#][^{}]{0,300}\}\Z")
 _CLASS = re.compile(r"\.(?:callout-)?([A-Za-z][\w-]*)")
 _NO_HEADING = frozenset(
     ["article", "aside", "block", "blocks", "box", "card", "cards", "carousel", "center", "code", "code-group", "code-tabs", "col", "cols", "column", "columns", "container", "content", "div", "fence", "figure", "flex", "full", "grid", "grid-item", "grid-item-card", "group", "landscape", "layer", "left", "line-block", "list", "main", "margin", "no-autoshow", "panel", "panels", "panel-tabset", "portrait", "raw", "right", "row", "rows", "section", "slide", "slides", "span", "steps", "tab", "tab-item", "tab-set", "table", "tabs", "tabset", "thumb", "timeline", "v-pre", "video", "wrapper", "wide"]
@@ -78,8 +79,6 @@ def colon(source: str, position: int) -> tuple[str, int] | None:
     if source.startswith(":::", position):
         if found := _DOCFX.match(source, position):
             return attributes.visible(found[1] or found[2] or ""), found.end()
-        if position == 0 or source[position - 1] == "\n":
-            return _line(source, position)
         return None
     if position and (source[position - 1].isalnum() or source[position - 1] == ":"):
         return None
@@ -90,18 +89,21 @@ def colon(source: str, position: int) -> tuple[str, int] | None:
     return None
 
 
-def _line(source: str, position: int) -> tuple[str, int] | None:
-    found = _CONTAINER.match(source, position)
-    if not found:
+def container_line(line: str) -> str | None:
+    """What a reader sees of a line that begins with `:::`, as Markdown; None if it is one of DocFX."""
+    if _DOCFX.match(line):
         return None
+    found = _CONTAINER.match(line)
+    if not found:
+        return line.lstrip(":")
     braces, listed, name, title, more = found.groups()
-    title = title or ""
+    name = braces or name or ""
     seen = attributes.visible(listed or more or "")
     if listed:
         classes = [m[1] for m in _CLASS.finditer(listed)]
         name = next((each for each in classes if each in _ADMONITIONS), "")
-    text = container(braces or name or "", title or seen) if braces or name else title or seen
-    return (text + " " if text.endswith(":") else text), found.end()
+    title = " ".join(filter(None, (title or seen, line[found.end() :].strip(" :"))))
+    return container(name, _ATTRIBUTES.sub("", title))
 
 
 def _names_the_file(title: str, path: str) -> bool:

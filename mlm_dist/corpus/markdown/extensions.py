@@ -62,10 +62,10 @@ def _code(paragraph: Pieces, at: int) -> int | None:
     if code.markdown and "`" in inside:
         return None  # its tags are removed; nothing else in it is a tag
     if code.text:
-        paragraph.pieces += APART, code.text, APART
+        paragraph.pieces += APART, paragraph.nested(code.text), APART
     if code.hidden:
         return paragraph.add("", at, closing.end())
-    paragraph.add_code(inside)
+    paragraph.add_code(inside, lines="\n" in inside)
     return closing.end()
 
 
@@ -75,7 +75,7 @@ def _template(paragraph: Pieces, at: int) -> int | None:
         return None
     text, end, is_text = found
     if not is_text:
-        return paragraph.add(text, at, end)
+        return paragraph.add(paragraph.nested(text) if text.strip() else text, at, end)
     if text == "{{":
         paragraph.pieces.append(text)
     else:
@@ -96,5 +96,5 @@ def _expression(paragraph: Pieces, at: int) -> int | None:
     inside = source[at:end]
     if not re.search(r"=>|&&|\|\||[?(]|</?[A-Za-z]", inside):
         return None
-    text = " ".join(part for part in (" ".join(m[1].split()) for m in _WITHIN_TAGS.finditer(inside)) if part)
+    text = " ".join(part for part in (" ".join(m[1].split()) for m in _WITHIN_TAGS.finditer(inside.replace("=>", ""))) if part)
     return paragraph.add(text, at, end)

@@ -73,6 +73,10 @@ class _Paragraph(Pieces):
         pieces.append(source[position:])
         self._match(0)
 
+    def nested(self, text: str) -> str:
+        """The text of a value in a tag, which may be Markdown."""
+        return plain(text, self.document)
+
     def _newline(self, at: int) -> int:
         pieces = self.pieces
         hard = False

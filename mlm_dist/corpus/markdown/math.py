@@ -17,7 +17,7 @@ _PARENTHESES = re.compile(
 _BRACKETS = re.compile(
     r"\\\[((?:[^\\]|\\(?![\[\]()])[\s\S]){1,20000}?)\\\](?!\()|\\\\\[((?:[^\\]|\\(?!\\[\[\]])[\s\S]){1,20000}?)\\\\\]"
 )
-_TEX = re.compile(r"\\[A-Za-z]{2,}|[=^+<>/*]|(?<!\\)_|\A\s.*\S.*\s\Z", re.DOTALL)
+_TEX = re.compile(r"\\[A-Za-z]{2,}|[=^+<>/*]|(?<![A-Za-z\\]{2})(?<!\\)_|_(?:\{|\w\b)|\A\s.*\S.*\s\Z", re.DOTALL)
 _ESCAPES = re.compile(r"\\[*_`#!<>|~{}&]")
 _BEGIN = re.compile(r"\\begin\{([A-Za-z]+\*?)\}")
 _BLOCK = re.compile(r"\$\$(?!\$)|\\\\?\[[ \t]*(?=\n|\Z|[^\]\n]*(?:\n|\Z))|\\begin\{([A-Za-z]+\*?)\}")

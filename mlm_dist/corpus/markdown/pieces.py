@@ -10,7 +10,7 @@ from mlm_dist.corpus.markdown import scripts
 APART = "\0a"  # around text that its markup separated from its neighbors; a cleaned text has no such character
 SOFT = "\0s"  # a line break that is a space, or nothing
 _VERBATIM = "\0v"  # code, formulas and values, in order
-_MARKS = re.compile("(?:\0[as])+")
+_MARKS = re.compile(" ?(?:\0[as])+ ?")
 _CLOSERS = frozenset(".,;:!?)]}”’")
 _BLANKS = re.compile(r"[ \t]*")
 
@@ -62,10 +62,16 @@ class Pieces:
         parts = [_trimmed(part) if "\n" in part else part for part in text.split(_VERBATIM)]
         text = parts[0].lstrip()
         for code, part in zip(self._verbatim, parts[1:], strict=True):
-            if code.startswith("\n") and (not text or text.endswith("\n")):
-                code = code[1:]
-            text += code + (part.lstrip("\n") if code.endswith("\n") else part)
+            if code.startswith("\n"):
+                text = text.rstrip(" \t\n")
+                text += (code if text else code[1:]) + part.lstrip(" \t\n")
+            else:
+                text += code + part
         return text.rstrip(" \t\n") if parts[-1].strip() else text.strip("\n")
+
+    def nested(self, text: str) -> str:
+        """The text of a value in a tag, which may be Markdown."""
+        return text
 
     def add(self, text: str, start: int, end: int) -> int:
         """Add the text of markup, which stays on a line of its own; returns where to read on."""
@@ -84,14 +90,14 @@ class Pieces:
         return self.blanks(blanks + 1)
 
     def add_code(self, text: str, lines: bool = False) -> None:
-        """Add text that stays to the letter, apart from its neighbors if it has several lines.
+        """Add text that stays to the letter.
 
         Args:
             text: Code, a formula or a value.
-            lines: Whether it has lines of its own even if it is short.
+            lines: Whether it has lines of its own.
         """
         self.pieces.append(_VERBATIM)
-        self._verbatim.append("\n" + text.strip("\n") + "\n" if lines or "\n" in text else text)
+        self._verbatim.append("\n" + text.strip("\n") + "\n" if lines else text)
 
     def blanks(self, position: int) -> int:
         """Where the spaces and tabs from a position on end."""
@@ -110,15 +116,17 @@ class Pieces:
 
 def _between(marks: re.Match[str]) -> str:
     text = marks.string
-    if marks.start() == 0 or marks.end() == len(text):
+    start, end = marks.span()
+    if start == 0 or end == len(text):
         return ""
-    before, after = text[marks.start() - 1], text[marks.end()]
-    if before.isspace() or after.isspace():
+    if text[start] == " " or text[end - 1] == " ":
+        return " "
+    before, after = text[start - 1], text[end]
+    if before.isspace() or after.isspace() or scripts.joins(before, after):
         return ""
     if "s" in marks[0]:
-        return "" if scripts.joins(before, after) else " "
-    is_word = after.isalnum() or after == "_"
-    return " " if is_word and (before.isalnum() or before in _CLOSERS) and not scripts.joins(before, after) else ""
+        return " "
+    return " " if (after.isalnum() or after == "_") and (before.isalnum() or before in _CLOSERS) else ""
 
 
 def _trimmed(text: str) -> str:

@@ -44,6 +44,7 @@ def read(paragraph: Pieces, at: int) -> int | None:
         limit = min(len(source), paragraph.document.within(at, 20_000))
         long = components.tag_end(source, at, limit)
         if long is None:
+            paragraph.document.allowance -= 4 * (limit - at)
             return None
         end, name = long, components.name(source, at)
         inside, empty = source[at + 1 + len(name) : end - 1], source.startswith("/", end - 2)
@@ -78,7 +79,8 @@ def _html(paragraph: Pieces, at: int, end: int, tag: str) -> int:
             return closing.end()
         if closing:
             is_block = name not in ("code", "tt", "samp")
-            paragraph.add_code(components.code(source[end : closing.start()], links=not is_block), lines=is_block)
+            text = components.code(source[end : closing.start()], links=not is_block)
+            paragraph.add_code(text, lines=is_block or "\n" in text)
             return closing.end()
     if name in components.NEW_LINE:
         paragraph.in_row = False

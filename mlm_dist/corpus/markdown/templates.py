@@ -31,15 +31,16 @@ _CONTROL = re.compile(
     r"\{\{[{~-]?\s*(?:[#/^>!]|/\*|(?:else|end)\b|(?:if|range|with|define|block|template|partial|unless|each)\s+[^}\s])"
 )
 _BETWEEN = re.compile(r"[{%~<\s-]*(?:else|elif|elsif|elseif|when|case)\b")
-_SHORTCODE = re.compile(r"\{\{[<%](?!/\*)((?:[^}]|\}(?!\})|(?<![>%])\}\}){0,2000}?)[>%]\}\}", re.DOTALL)
+_SHORTCODE = re.compile(r"\{\{[<%](?!/\*)((?:[^>%]|[>%](?!\}\})){0,2000})[>%]\}\}")
 _RAW = re.compile(r"\{%-?\s*(end)?(?:raw|verbatim)\s*-?%\}")
 _BRACES = re.compile(r"\{(?=[{%#<])")
 _COMMENT = re.compile(r"\{#[\s-].{0,2000}?#\}", re.DOTALL)
 _TITLE = re.compile(r"\{\{#title\s+([^{}\n]*)\}\}")
-LINE = re.compile(
-    r"(?:(?:\{%[^\n]{0,2000}?%\}|\{\{[<%][^\n]{0,2000}?[>%]\}\}|\{\{[~{]?[#/^>!][^{}\n]{0,500}\}\}\}?|\{#\s[^\n]{0,2000}?#\})"
-    r"[ \t]{0,20}){1,20}\Z"
+_TAGS = (  # no part of one may be a part of the next, or the search would take forever
+    r"\{%(?:[^%\n]|%(?!\})){0,2000}%\}|\{\{[<%](?!/\*)(?:[^>%\n]|[>%](?!\}\})){0,2000}[>%]\}\}"
+    r"|\{\{[~{]?[#/^>!][^{}\n]{0,500}\}\}\}?|\{#\s(?:[^#\n]|#(?!\})){0,2000}#\}"
 )
+LINE = re.compile(rf"(?:(?:{_TAGS})[ \t]{{0,20}}){{1,20}}\Z")
 INCLUDE = re.compile(
     r"^[ \t]*(?:\{\{#(?:include|rustdoc_include|playground|playpen)[ \t][^{}\n]*\}\}|-+8<-+[ \t]+(?:\"[^\"\n]*\"|'[^'\n]*'))[ \t]*$\n?",
     re.MULTILINE,

@@ -56,9 +56,9 @@ class Writer:
         if source.count("\n") > MAX_LINES:
             raise block_rules.TooMuchEffortError
         if not self._depth:
-            self._document = Document(mdx=components.is_mdx(source), allowance=1_000_000 + 20 * len(source))
+            self._document = Document(mdx=components.is_mdx(source), allowance=1_000_000 + 5 * len(source))
         tokens = block_rules.parse(source, _parser(), self._document)
-        texts = [token.content for token in tokens if "</" in token.content and token.type in _TEXTS]
+        texts = [token.content for token in tokens if "<" in token.content and token.type in _TEXTS]
         self._document.components |= components.components(texts)
         for token in tokens:
             if handle := self._HANDLERS.get(token.type):
