@@ -8,11 +8,39 @@ from itertools import zip_longest
 MAX_CHARS = 20_000  # of a tag
 
 _SEEN = frozenset(
-    ["alt", "alt-text", "caption", "cap", "description", "fig-alt", "fig-cap", "fig.alt", "fig.cap", "header", "heading", "label", "loc-text", "lst-cap", "message", "subtitle", "summary", "tab", "tab-title", "tbl-cap", "text", "title", "tooltip"]
+    [
+        "alt",
+        "alt-text",
+        "caption",
+        "cap",
+        "description",
+        "fig-alt",
+        "fig-cap",
+        "fig.alt",
+        "fig.cap",
+        "header",
+        "heading",
+        "label",
+        "loc-text",
+        "lst-cap",
+        "message",
+        "subtitle",
+        "summary",
+        "tab",
+        "tab-title",
+        "tbl-cap",
+        "text",
+        "title",
+        "tooltip",
+    ]
 )
 _NAME = re.compile(r"(?:^|(?<=[\s,{(]))([A-Za-z][\w.-]*)[ \t]*=[ \t]*(?:\{[ \t]*)?(?=[\"'`])")
 _BARE = re.compile(r"(?<=\s)([A-Za-z][\w.-]*)=([^\s\"'`{}<>]+)")
-_IN_OBJECT = re.compile(r"\b(?:label|title)[ \t]*:[ \t]*(?:\"([^\"\n]*)\"|'([^'\n]*)')")
+_IN_OBJECT = re.compile(
+    r"\b(?:label|title|text|explain|content|description|question|answer|caption)[ \t]*:[ \t]*"
+    r"(?:\"((?:[^\"\\\n]|\\.)*)\"|'((?:[^'\\\n]|\\.)*)'|`([^`$\\]*)`)"
+)
+_ESCAPED = re.compile(r"\\([\"'`])")
 _POSITIONAL = re.compile(r"(?:^|(?<=[\s,]))(?:\"((?:[^\"\\]|\\.)*)\"|`([^`]*)`)")
 _TITLED = re.compile(
     r"accordion|admonition|alert|button|callout|card|collapse|danger|detail|dropdown|expand|hint|important|info|note|"
@@ -62,7 +90,9 @@ def visible(text: str, name: str = "") -> str:
             for attribute in names
             if attribute[1].lower() in ("name", "value")
         ][:1]
-    found += [(m.start(), m[1] or m[2] or "") for m in _IN_OBJECT.finditer(text)]
+    if "{" in text:
+        objects = _IN_OBJECT.finditer(text)
+        found += [(m.start(), _ESCAPED.sub(r"\1", m[1] or m[2] or m[3] or "")) for m in objects]
     return " ".join(" ".join(value.split()) for _, value in sorted(found) if value.strip())
 
 
@@ -85,7 +115,7 @@ def shortcode(name: str, text: str) -> str:
 def block(text: str, position: int) -> tuple[str, int] | None:
     """An attribute list such as `{#id .class}` or `{: .class}` at a position: its visible text and its end."""
     found = _BLOCK.match(text, position)
-    if not found and position and text[position - 1] in ")]`*_>":
+    if not found and position and text[position - 1] in ")]`*_>:":
         found = _VALUES.match(text, position)
     return (_captions(found[0]), found.end()) if found else None
 

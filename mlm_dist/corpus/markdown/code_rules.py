@@ -9,6 +9,9 @@ from markdown_it.rules_block import StateBlock
 from mlm_dist.corpus.markdown import components, math, templates
 
 _ATTRIBUTES = re.compile(r"\{:[^{}\n]{1,500}\}[ \t]*\Z")
+_SVELTE = re.compile(
+    r"\{(?:#(?:if|each|await|key|snippet)\s|:(?:else|then|catch)\b|/(?:if|each|await|key|snippet)\b)[^{}\n]{0,500}\}[ \t]*\Z"
+)
 _SNIPPET = re.compile(r"-{1,5}8<-{1,5}(?:[ \t]+(?:\"[^\"\n]*\"|'[^'\n]*'|\[[^\]\n]*\]))?[ \t]*\Z")
 _SNIPPET_MARKER = re.compile(r"-{1,5}8<-{1,5}[ \t]*\Z")
 
@@ -28,6 +31,9 @@ def braces(state: StateBlock, start: int, end: int, silent: bool) -> bool:
         comment = _lines(state, start, end, at, at + 3, re.compile(r"\*/\s*\}"))
         if comment:
             return silent or _push_code(state, comment, "", True)
+    if _SVELTE.match(src, at, stop):
+        state.line = start + 1
+        return True
     if templates.LINE.match(src, at, stop) or _ATTRIBUTES.match(src, at, stop):
         if not silent:
             state.push("inline", "", 0).content = src[at:stop]

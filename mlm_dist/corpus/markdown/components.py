@@ -31,6 +31,7 @@ _SCRIPT = re.compile(
     r"//[^\n]*|/\*.{0,2000}?\*/|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|`[^`]{0,20000}`|[{}()\[\]]|\n", re.DOTALL
 )
 _LINK = re.compile(r"\[([^\[\]\n]{1,500})\]\((?:https?:|[#/.]|[^\s()]{1,200}\.(?:md|html?)\b)[^\s()]{0,1000}\)")
+_RAW = re.compile(r"\{%-?\s*raw\s*-?%\}((?:[^{]|\{(?!%-?\s*(?:end)?raw))*)\{%-?\s*endraw\s*-?%\}")
 _OPENED = re.compile(r"<([A-Za-z][\w.:-]*)(?=[\s/>{])")
 _CLOSED = re.compile(r"</([A-Za-z][\w.:-]*)\s*>")
 _CODE_SPAN = re.compile(r"(?<!`)(`{1,3})(?!`)[^`]{1,1000}\1(?!`)")
@@ -41,9 +42,7 @@ _MODULE = re.compile(
     r"|default\s+(?:function|class|async|[\w$.]+\s*[(;=]|[({\[]|\w+\s*$))",
     re.MULTILINE,
 )
-_MDX = re.compile(
-    r"^(?:import\s|export\s|</[A-Z][\w.]*>|<[A-Z][\w.]*(?:\s[^<>\n]*)?/>[ \t]*$|\{/\*)", re.MULTILINE
-)
+_MDX = re.compile(r"^(?:import\s|export\s|</[A-Z][\w.]*>|<[A-Z][\w.]*(?:\s[^<>\n]*)?/>[ \t]*$|\{/\*)", re.MULTILINE)
 _FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})")
 LINE = re.compile(
     r"(?:</?(?:[A-Z][\w.]*|[a-z][\w]*(?:-[\w]+)+)(?:\s[^<>\n]{0,5000})?>[ \t]{0,20}|</?>[ \t]{0,20}){1,20}\Z"
@@ -154,6 +153,8 @@ def code(html: str, links: bool) -> str:
         html: What is between the tags.
         links: Whether it may hold links of Markdown to documents.
     """
+    if "{%" in html:
+        html = _RAW.sub(r"\1", html)
     if links and "](" in html:
         html = _LINK.sub(r"\1", html)
     return unescape(_SIMPLE.sub(lambda tag: "" if tag[2].lower() in TAGS else tag[0], html) if "<" in html else html)

@@ -96,5 +96,7 @@ def _expression(paragraph: Pieces, at: int) -> int | None:
     inside = source[at:end]
     if not re.search(r"=>|&&|\|\||[?(]|</?[A-Za-z]", inside):
         return None
-    text = " ".join(part for part in (" ".join(m[1].split()) for m in _WITHIN_TAGS.finditer(inside.replace("=>", ""))) if part)
+    text = " ".join(
+        part for part in (" ".join(m[1].split()) for m in _WITHIN_TAGS.finditer(inside.replace("=>", ""))) if part
+    )
     return paragraph.add(text, at, end)

@@ -16,7 +16,9 @@ TITLE_CHARS = 2000  # a longer title is ignored, which also bounds the input of 
 _YAML = re.compile(r"---[ \t]*\n(?:[ \t]*(?:#.*)?\n)*(?=(?:\"[^\"\n]+\"|'[^'\n]+'|[\w$@./<-]+)[ \t]*:(?:[ \t]|\n))")
 _YAML_END = re.compile(r"^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.MULTILINE)
 # In settings, a line without indentation is a key, an item, a comment or a closing bracket.
-_PROSE = re.compile(r"^(?!(?:\"[^\"\n]+\"|'[^'\n]+'|[\w$@./<-]+)[ \t]*:(?:[ \t]|$)|-(?:[ \t]|$)|[ \t#\]}]|$)", re.MULTILINE)
+_PROSE = re.compile(
+    r"^(?!(?:\"[^\"\n]+\"|'[^'\n]+'|[\w$@./<-]+)[ \t]*:(?:[ \t]|$)|-(?:[ \t]|$)|[ \t#\]}]|$)", re.MULTILINE
+)
 _YAML_TITLE = re.compile(r"^(?P<quote>[\"']?)title(?P=quote)[ \t]*:", re.MULTILINE | re.IGNORECASE)
 _NEXT_KEY = re.compile(r"\n(?=[^\s])")
 

@@ -13,7 +13,7 @@ from mlm_dist.corpus.markdown import links, templates
 
 _HEADING = re.compile(r"(#{1,6})(?:[ \t]+|\Z)")
 _HEADING_END = re.compile(r"(?:\A|(?<=[ \t]))#+[ \t]*\Z")
-_ANCHOR = re.compile(r"\[\[[a-z0-9][\w-]*\]\]\s*\Z")
+_ANCHOR = re.compile(r"(?P<slug>(?<=[^\s\]])\[\[[a-z0-9][\w-]*)\]\]\Z|\[\[(?P<same>[^\[\]]+)\]\]\Z")
 _CONTENTS = re.compile(r"\[(?:TOC|\[_?toc_?\])\]\Z", re.IGNORECASE)
 _UNDERLINE = re.compile(r"(?:=+|-+)[ \t]*\Z")
 _MAY_OPEN = re.compile(r"<(?:!--|pre|script|style|textarea)|\$\$|\\begin\{|\{/\*|\{%|\{\{[<%]|\\\[", re.IGNORECASE)
@@ -37,10 +37,22 @@ def heading(state: StateBlock, start: int, end: int, silent: bool) -> bool:
         return found is not None
     text = _HEADING_END.sub("", state.src[found.end() : state.eMarks[start]].rstrip(" \t")).rstrip(" \t")
     if text.endswith("]]"):
-        text = _ANCHOR.sub("", text)
+        text = _without_anchor(text)
     state.push("inline", "", 0).content = text.strip(" \t")
     state.line = start + 1
     return True
+
+
+def _without_anchor(text: str) -> str:
+    """A heading without the name of its anchor, as in `Title[[title]]`."""
+    found = _ANCHOR.search(text)
+    if not found:
+        return text
+    title = text[: found.start()]
+    is_anchor = found["slug"] or "".join(filter(str.isalnum, title.casefold())) == "".join(
+        filter(str.isalnum, found["same"].casefold())
+    )
+    return title if is_anchor else text
 
 
 def paragraph(state: StateBlock, start: int, end: int, ends: Ends) -> bool:

@@ -57,9 +57,11 @@ class Pieces:
         text = "".join(self.pieces)
         if "\0" in text:
             text = _MARKS.sub(_between, text)
+        if "\n" in text:
+            text = _trimmed(text)
         if not self._verbatim:
-            return (_trimmed(text) if "\n" in text else text).strip()
-        parts = [_trimmed(part) if "\n" in part else part for part in text.split(_VERBATIM)]
+            return text.strip()
+        parts = text.split(_VERBATIM)
         text = parts[0].lstrip()
         for code, part in zip(self._verbatim, parts[1:], strict=True):
             if code.startswith("\n"):
@@ -130,8 +132,6 @@ def _between(marks: re.Match[str]) -> str:
 
 
 def _trimmed(text: str) -> str:
-    lines = [line.strip(" \t") for line in text.split("\n")]
-    first = "\n" if not lines[0] else ""
-    last = "\n" if not lines[-1] and len(lines) > 1 else ""
-    inner = "\n".join(line for line in lines if line)
-    return first + inner + last if inner else "\n"
+    """Lines without the spaces around them, and no blank lines."""
+    lines = (line.strip(" \t") for line in text.split("\n"))
+    return "\n".join(line for line in lines if line)

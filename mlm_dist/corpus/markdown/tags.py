@@ -66,7 +66,9 @@ def read(paragraph: Pieces, at: int) -> int | None:
 
 
 def _component(paragraph: Pieces, at: int, end: int, text: str) -> int:
-    return paragraph.add(unescape(text), at, end)
+    return paragraph.add(
+        paragraph.nested(text) if "<" in text or "{" in text or "`" in text else unescape(text), at, end
+    )
 
 
 def _html(paragraph: Pieces, at: int, end: int, tag: str) -> int:
