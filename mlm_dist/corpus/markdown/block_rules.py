@@ -1,4 +1,4 @@
-"""The parser of blocks: rules of the library, and rules for what documentation tools add, chosen by a line's character."""
+"""The parser of blocks: rules of the library and of documentation tools, chosen by the first character of a line."""
 
 from __future__ import annotations
 
@@ -146,10 +146,8 @@ def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     if (state.tries > 10_000 and state.tries > TRIES_PER_LINE * len(state.bMarks)) or len(state.tokens) > MAX_TOKENS:
         raise TooMuchEffortError
     at = state.bMarks[start] + state.tShift[start]
-    if at >= state.eMarks[start]:
-        return False
-    if silent:
-        return _ends(state, start, end)
+    if silent or at >= state.eMarks[start]:
+        return silent and at < state.eMarks[start] and _ends(state, start, end)
     if state.has_code and state.sCount[start] - state.blkIndent >= 4:
         return code(state, start, end, False)
     if _may_be_table(state, start) and _table(state, start, end, False):
@@ -157,9 +155,8 @@ def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     for rule in _RULES.get(state.src[at], ()):
         if rule(state, start, end, False):
             return True
-    if _may_be_definition(state, start, end) and _DEFINITIONS(state, start, end, False):
-        return True
-    return paragraphs.paragraph(state, start, end, _ends)
+    is_definition = _may_be_definition(state, start, end) and _DEFINITIONS(state, start, end, False)
+    return is_definition or paragraphs.paragraph(state, start, end, _ends)
 
 
 def _ends(state: StateBlock, start: int, end: int) -> bool:

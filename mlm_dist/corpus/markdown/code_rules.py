@@ -1,4 +1,4 @@
-"""Blocks that stay to the letter or vanish: code between tags, formulas, JavaScript of MDX, includes and lines of tags."""
+"""Blocks that stay to the letter or vanish: code between tags, formulas, JavaScript of MDX, includes, lines of tags."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from mlm_dist.corpus.markdown import components, math, templates
 
 _ATTRIBUTES = re.compile(r"\{:[^{}\n]{1,500}\}[ \t]*\Z")
 _SVELTE = re.compile(
-    r"\{(?:#(?:if|each|await|key|snippet)\s|:(?:else|then|catch)\b|/(?:if|each|await|key|snippet)\b)[^{}\n]{0,500}\}[ \t]*\Z"
+    r"\{(?:#(?:if|each|await|key|snippet)\s|:(?:else|then|catch)\b|/(?:if|each|await|key|snippet)\b)[^{}\n]{0,500}\}"
+    r"[ \t]*\Z"
 )
 _SNIPPET = re.compile(r"-{1,5}8<-{1,5}(?:[ \t]+(?:\"[^\"\n]*\"|'[^'\n]*'|\[[^\]\n]*\]))?[ \t]*\Z")
 _SNIPPET_MARKER = re.compile(r"-{1,5}8<-{1,5}[ \t]*\Z")

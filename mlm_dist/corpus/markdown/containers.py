@@ -46,9 +46,9 @@ def colons(state: StateBlock, start: int, end: int, silent: bool) -> bool:
 def _directive(state: StateBlock, start: int, end: int, found: re.Match[str]) -> bool:
     name, argument = found[2].lower(), found[3].strip()
     known = myst.is_prose(name) or name in ("image", "tip", "toctree", "button-link", "rubric")
-    if not known and not argument.startswith("{") and myst.is_code(name):
-        if _verbatim(state, start, end, found[1], f"{{{name}}} {argument}"):
-            return True
+    is_code = not known and not argument.startswith("{") and myst.is_code(name)
+    if is_code and _verbatim(state, start, end, found[1], f"{{{name}}} {argument}"):
+        return True
     line = start + 1
     options = []
     while line < end and (option := myst.OPTION.match(state.getLines(line, line + 1, state.blkIndent, False).strip())):

@@ -2,7 +2,8 @@
 
 DocFX and GitHub: `[!INCLUDE [title](path)]`, `[!NOTE]`, `[!div ...]`, `[!VIDEO url]`, `[!code-csharp[title](path)]`,
 `:::image ...:::`, `::: zone ...`, `::: moniker ...`. MyST, Pandoc, VitePress and Docusaurus: `:::{note} Title`,
-`::: tip Title`, `:::note[Title]`, `::: {.class}`, `:name[text]{attributes}`. MkDocs: `!!! note "Title"`, `/// note | Title`.
+`::: tip Title`, `:::note[Title]`, `::: {.class}`, `:name[text]{attributes}`. MkDocs: `!!! note "Title"`,
+`/// note | Title`.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ _BEFORE = re.compile(r"(?:[ \t]*\n|[ \t]*(?:<!--|\{/\*))")  # blank lines, comme
 _COMMENT_ENDS = {"<": "-->", "{": "*/}"}
 _JSON = re.compile(r"\{\s*\"")
 _LINES = re.compile(
-    r"(?:(?:title|authors?|date|modified|tags|categor(?:y|ies)|keywords|slug|status|lang|summary|description|template|layout"
-    r"|permalink|copyright|license|version|status|save_as|url|order|toc|show|hide|blog_?title|subtitle)[ \t]*:[ \t]+\S[^\n]*\n"
+    r"(?:(?:title|authors?|date|modified|tags|categor(?:y|ies)|keywords|slug|status|lang|summary|description|template"
+    r"|layout|permalink|copyright|license|version|save_as|url|order|toc|subtitle)[ \t]*:[ \t]+\S[^\n]*\n"
     r"(?:[ \t]{4,}\S[^\n]*\n)*){2,}(?:[ \t]*\n|\Z)",
     re.IGNORECASE,
 )

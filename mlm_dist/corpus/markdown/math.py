@@ -6,16 +6,21 @@ import re
 
 # A price is not a formula: "$5 and $10". Nor are variables of a shell: "$HOME/bin and $PATH".
 _DOLLAR = re.compile(
-    r"\$(?![\s,;:!?)$.])((?:[^$`\\\n]|\\[^\n]|\n(?![ \t]*\n)){1,5000}?)(?<![\s\\])\$(?![\d{$])|\$(?![\s$])[^$\n\s`]\$(?!\w)"
+    r"\$(?![\s,;:!?)$.])((?:[^$`\\\n]|\\[^\n]|\n(?![ \t]*\n)){1,5000}?)(?<![\s\\])\$(?![\d{$])"
+    r"|\$(?![\s$])[^$\n\s`]\$(?!\w)"
 )
-_PRICE = re.compile(r"\d[\d.,]*(?:[kKmMbB]\b)?[*_]{0,3}(?:\s+[(*_]{0,3}[A-Za-z]{2}|\s*(?:/|[-–—]|to\b)\s*[*_]{0,3}\Z)")
+_PRICE = re.compile(
+    r"\d[\d.,]*(?:[kKmMbB]\b)?[*_]{0,3}(?:\s+[(*_]{0,3}[A-Za-z]{2}|\s*(?:/|[-\u2013\u2014]|to\b)\s*[*_]{0,3}\Z)"
+)
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]+\W?|\w+[/:;,]|\{")
 _DISPLAY = re.compile(r"\$\$(?!\$)(?:[^$\\]|\\.|\$(?!\$)){1,20000}?\$\$", re.DOTALL)
 _PARENTHESES = re.compile(
-    r"\\\((?!\s*\\\))(?:[^\\]|\\(?![()\]\[])[\s\S]){1,5000}?\\\)|\\\\\((?:[^\\]|\\(?!\\[()])[\s\S]){1,5000}?\\\\\)"
+    r"\\\((?!\s*\\\))(?:[^\\]|\\(?![()\]\[])[\s\S]){1,5000}?\\\)"
+    r"|\\\\\((?:[^\\]|\\(?!\\[()])[\s\S]){1,5000}?\\\\\)"
 )
 _BRACKETS = re.compile(
-    r"\\\[((?:[^\\]|\\(?![\[\]()])[\s\S]){1,20000}?)\\\](?!\()|\\\\\[((?:[^\\]|\\(?!\\[\[\]])[\s\S]){1,20000}?)\\\\\]"
+    r"\\\[((?:[^\\]|\\(?![\[\]()])[\s\S]){1,20000}?)\\\](?!\()"
+    r"|\\\\\[((?:[^\\]|\\(?!\\[\[\]])[\s\S]){1,20000}?)\\\\\]"
 )
 _TEX = re.compile(r"\\[A-Za-z]{2,}|[=^+<>/*]|(?<![A-Za-z\\]{2})(?<!\\)_|_(?:\{|\w\b)|\A\s.*\S.*\s\Z", re.DOTALL)
 _ESCAPES = re.compile(r"\\[*_`#!<>|~{}&]")
@@ -25,21 +30,24 @@ _BLOCK = re.compile(r"\$\$(?!\$)|\\\\?\[[ \t]*(?=\n|\Z|[^\]\n]*(?:\n|\Z))|\\begi
 
 def formula(source: str, position: int) -> int | None:
     """Where the formula ends that begins at a position, with `$` or a backslash; None if none does."""
-    if source[position] == "$":
-        if source.startswith("$$", position):
-            found = _DISPLAY.match(source, position)
-            return found.end() if found else None
-        if position and (source[position - 1].isalnum() or source[position - 1] in "$\\_"):
-            return None
-        found = _DOLLAR.match(source, position)
-        if not found:
-            return None
-        inside = found[1] or ""
-        if _PRICE.match(inside):
-            return None
-        if source[found.end() : found.end() + 1].isalpha() and (" " in inside or _NAME.match(inside)):
-            return None
-        return found.end()
+    if source.startswith("$$", position):
+        found = _DISPLAY.match(source, position)
+        return found.end() if found else None
+    return _dollar(source, position) if source[position] == "$" else _backslash(source, position)
+
+
+def _dollar(source: str, position: int) -> int | None:
+    if position and (source[position - 1].isalnum() or source[position - 1] in "$\\_"):
+        return None
+    found = _DOLLAR.match(source, position)
+    inside = found[1] or "" if found else ""
+    if not found or _PRICE.match(inside):
+        return None
+    in_word = source[found.end() : found.end() + 1].isalpha()
+    return None if in_word and (" " in inside or _NAME.match(inside)) else found.end()
+
+
+def _backslash(source: str, position: int) -> int | None:
     if found := _BEGIN.match(source, position):
         end = source.find(f"\\end{{{found[1]}}}", found.end(), position + 50_000)
         return end + len(found[1]) + 6 if end >= 0 else None

@@ -11,7 +11,7 @@ APART = "\0a"  # around text that its markup separated from its neighbors; a cle
 SOFT = "\0s"  # a line break that is a space, or nothing
 _VERBATIM = "\0v"  # code, formulas and values, in order
 _MARKS = re.compile(" ?(?:\0[as])+ ?")
-_CLOSERS = frozenset(".,;:!?)]}”’")
+_CLOSERS = frozenset(".,;:!?)]}\u201d\u2019")
 _BLANKS = re.compile(r"[ \t]*")
 
 

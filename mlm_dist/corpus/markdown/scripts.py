@@ -12,7 +12,7 @@ _UNSPACED = (
     "\uff01-\uff9f\uffe0-\uffe6\U0001b000-\U0001b2ff\U0001f200-\U0001f2ff\U00020000-\U0003ffff"
 )
 _HANGUL = "\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff"
-_SHARED = "‘’“”…‥—·"  # punctuation that Chinese and Latin text have in common
+_SHARED = "\u2018\u2019\u201c\u201d\u2026\u2025\u2014\xb7"  # punctuation that Chinese and Latin text have in common
 _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 _IS_EITHER = re.compile(f"[{_UNSPACED}{_SHARED}]")
 _IS_EAST_ASIAN = re.compile(f"[{_UNSPACED}{_HANGUL}]")
@@ -21,8 +21,8 @@ _IS_EAST_ASIAN = re.compile(f"[{_UNSPACED}{_HANGUL}]")
 def joins(before: str, after: str) -> bool:
     """Whether a line break between two characters is not a space."""
     return (
-        before > "·"
-        and after > "·"
+        before >= "\xb7"
+        and after >= "\xb7"
         and bool(_IS_EITHER.match(before) and _IS_EITHER.match(after))
         and bool(_IS_UNSPACED.match(before) or _IS_UNSPACED.match(after))
     )

@@ -21,46 +21,48 @@ def read(paragraph: Pieces, at: int) -> int | None:
     """Read the tag that begins at a position; returns where to read on, or None if it is text."""
     source = paragraph.source
     following = source[at + 1 : at + 2]
-    if following == "!" and source.startswith("<!--", at):
-        closing = paragraph.search(_COMMENT_END, at + 4)
-        return closing.end() if closing else None
     if following in ("?", "!"):
-        if found := _INSTRUCTION.match(source, at):
-            paragraph.add_code(found[0])
-            return found.end()
-        return None
+        return _declaration(paragraph, at)
+    if following == ">" or source.startswith("</>", at):  # a fragment
+        return paragraph.add("", at, at + 2 + (following == "/")) if paragraph.document.mdx else None
     if not (following.isalnum() or following == "/"):
-        return paragraph.add("", at, at + 2) if following == ">" and paragraph.document.mdx else None
+        return None
     if address := _ADDRESS.match(source, at):
         paragraph.pieces.append(address[1])
         return address.end()
-    tag = components.TAG.match(source, at)
-    if tag:
+    return _element(paragraph, at)
+
+
+def _declaration(paragraph: Pieces, at: int) -> int | None:
+    if paragraph.source.startswith("<!--", at):
+        closing = paragraph.search(_COMMENT_END, at + 4)
+        return closing.end() if closing else None
+    if found := _INSTRUCTION.match(paragraph.source, at):
+        paragraph.add_code(found[0])
+        return found.end()
+    return None
+
+
+def _element(paragraph: Pieces, at: int) -> int | None:
+    source, document = paragraph.source, paragraph.document
+    if tag := components.TAG.match(source, at):
         end, name = tag.end(), tag["name"]
         inside, empty = tag["attributes"], bool(tag["empty"])
     else:
-        if following == "/":
-            return paragraph.add("", at, at + 3) if source.startswith("</>", at) else None
-        limit = min(len(source), paragraph.document.within(at, 20_000))
+        limit = min(len(source), document.within(at, 20_000))
         long = components.tag_end(source, at, limit)
+        document.allowance -= 4 * ((long or limit) - at)
         if long is None:
-            paragraph.document.allowance -= 4 * (limit - at)
             return None
         end, name = long, components.name(source, at)
         inside, empty = source[at + 1 + len(name) : end - 1], source.startswith("/", end - 2)
-        paragraph.document.allowance -= end - at
-    lower = name.lower()
-    closes = following == "/"
-    if (
-        name != lower
-        and not name.isupper()
-        and (name in paragraph.document.components or components.is_component(name, inside, empty))
+    is_known = name.lower() in components.TAGS
+    if (not is_known or not (name.islower() or name.isupper())) and (
+        name in document.components or components.is_component(name, inside, empty)
     ):
-        return _component(paragraph, at, end, "" if closes else attributes.visible(inside, name))
-    if lower in components.TAGS:
+        return _component(paragraph, at, end, "" if source[at + 1] == "/" else attributes.visible(inside, name))
+    if is_known:
         return _html(paragraph, at, end, source[at:end])
-    if name in paragraph.document.components or components.is_component(name, inside, empty):
-        return _component(paragraph, at, end, "" if closes else attributes.visible(inside, name))
     paragraph.pieces.append(source[at:end])  # a placeholder such as `<name>`
     return end
 

@@ -1,7 +1,7 @@
 """Tags of template languages in Markdown: Liquid, Jinja, Nunjucks, Hugo, Go templates, Handlebars and mdBook.
 
-`{{ value }}` is a placeholder, which stays. Code between tags such as `{% highlight %}` and `{% endhighlight %}` stays to
-the letter.
+`{{ value }}` is a placeholder, which stays. Code between tags such as `{% highlight %}` and `{% endhighlight %}` stays
+to the letter.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ _TAGS = (  # no part of one may be a part of the next, or the search would take 
 )
 LINE = re.compile(rf"(?:(?:{_TAGS})[ \t]{{0,20}}){{1,20}}\Z")
 INCLUDE = re.compile(
-    r"^[ \t]*(?:\{\{#(?:include|rustdoc_include|playground|playpen)[ \t][^{}\n]*\}\}|-+8<-+[ \t]+(?:\"[^\"\n]*\"|'[^'\n]*'))[ \t]*$\n?",
+    r"^[ \t]*(?:\{\{#(?:include|rustdoc_include|playground|playpen)[ \t][^{}\n]*\}\}"
+    r"|-+8<-+[ \t]+(?:\"[^\"\n]*\"|'[^'\n]*'))[ \t]*$\n?",
     re.MULTILINE,
 )
 
@@ -89,7 +90,7 @@ def code(source: str, position: int) -> Code | None:
 
 
 def tag(source: str, position: int) -> tuple[str, int, bool] | None:
-    """The text of the tag or value at a position, which begins with `{`, its end, and whether it stays to the letter."""
+    """The text of the tag or value that begins with `{` at a position, its end, and whether it stays to the letter."""
     following = source[position + 1 : position + 2]
     if following == "%":
         end = source.find("%}", position + 2, position + MAX_CHARS)
@@ -97,27 +98,26 @@ def tag(source: str, position: int) -> tuple[str, int, bool] | None:
     if following == "#":
         comment = _COMMENT.match(source, position)
         return ("", comment.end(), False) if comment else None
-    if following != "{":
-        return None
-    if source[position + 2 : position + 3] in ("<", "%"):
-        if escaped := _ESCAPED.match(source, position):
-            return f"{{{{{escaped[1]}{escaped[2]}{escaped[3]}}}}}", escaped.end(), True
-        if found := _SHORTCODE.match(source, position):
-            return _text(found[1]), found.end(), False
+    return _double(source, position) if following == "{" else None
+
+
+def _double(source: str, position: int) -> tuple[str, int, bool]:
+    if escaped := _ESCAPED.match(source, position):
+        return f"{{{{{escaped[1]}{escaped[2]}{escaped[3]}}}}}", escaped.end(), True
+    if found := _SHORTCODE.match(source, position):
+        return _text(found[1]), found.end(), False
     if title := _TITLE.match(source, position):
         return title[1].strip(), title.end(), False
-    if _CONTROL.match(source, position):
-        end = source.find("}}", position + 2, position + MAX_CHARS)
-        if end >= 0:
-            return _text(source[position + 2 : end]), end + 2 + source.startswith("}", end + 2), False
-    if value := _VALUE.match(source, position):
-        return value[0], value.end(), True
-    return "{{", position + 2, True
+    end = source.find("}}", position + 2, position + MAX_CHARS) if _CONTROL.match(source, position) else -1
+    if end >= 0:
+        return _text(source[position + 2 : end]), end + 2 + source.startswith("}", end + 2), False
+    value = _VALUE.match(source, position)
+    return (value[0], value.end(), True) if value else ("{{", position + 2, True)
 
 
 def protected(source: str) -> str:
     """The document with marks in what `{% raw %}` surrounds, so that nothing there is a tag."""
-    parts = []
+    parts: list[str] = []
     position = 0
     start: int | None = None
     for found in _RAW.finditer(source):
