@@ -7,39 +7,18 @@ from itertools import zip_longest
 
 MAX_CHARS = 20_000  # of a tag
 
-_SEEN = frozenset(
-    [
-        "alt",
-        "alt-text",
-        "caption",
-        "cap",
-        "description",
-        "fig-alt",
-        "fig-cap",
-        "fig.alt",
-        "fig.cap",
-        "header",
-        "heading",
-        "label",
-        "loc-text",
-        "lst-cap",
-        "message",
-        "subtitle",
-        "summary",
-        "tab",
-        "tab-title",
-        "tbl-cap",
-        "text",
-        "title",
-        "tooltip",
-    ]
+_SEEN_NAMES = (
+    "alt alt-text caption content cap description fig-alt fig-cap fig.alt fig.cap header heading label loc-text "
+    "lst-cap message subtitle summary tab tab-title tbl-cap text title tooltip"
 )
+_SEEN = frozenset(_SEEN_NAMES.split())
 _NAME = re.compile(r"(?:^|(?<=[\s,{(]))([A-Za-z][\w.-]*)[ \t]*=[ \t]*(?:\{[ \t]*)?(?=[\"'`])")
 _BARE = re.compile(r"(?<=\s)([A-Za-z][\w.-]*)=([^\s\"'`{}<>]+)")
 _IN_OBJECT = re.compile(
     r"\b(?:label|title|text|explain|content|description|question|answer|caption)[ \t]*:[ \t]*"
     r"(?:\"((?:[^\"\\\n]|\\.)*)\"|'((?:[^'\\\n]|\\.)*)'|`([^`$\\]*)`)"
 )
+_ITEMS = re.compile(r"(?:^|(?<=\s))(?:items|names|labels)[ \t]*=[ \t]*(?:\"([^\"\n]*)\"|\{[ \t]*\[([^\[\]{}]*)\])")
 _ESCAPED = re.compile(r"\\([\"'`])")
 _POSITIONAL = re.compile(r"(?:^|(?<=[\s,]))(?:\"((?:[^\"\\]|\\.)*)\"|`([^`]*)`)")
 _TITLED = re.compile(
@@ -90,6 +69,7 @@ def visible(text: str, name: str = "") -> str:
             for attribute in names
             if attribute[1].lower() in ("name", "value")
         ][:1]
+        found += [(m.start(), _names(m[1] or m[2])) for m in _ITEMS.finditer(text)]
     if "{" in text:
         objects = _IN_OBJECT.finditer(text)
         found += [(m.start(), _ESCAPED.sub(r"\1", m[1] or m[2] or m[3] or "")) for m in objects]
@@ -123,6 +103,11 @@ def block(text: str, position: int) -> tuple[str, int] | None:
 def _captions(text: str) -> str:
     seen = re.findall(r"""\b(?:caption|fig-cap|tbl-cap|lst-cap)\s*=\s*(?:"([^"]*)"|'([^']*)')""", text)
     return " ".join(a or b for a, b in seen)
+
+
+def _names(text: str) -> str:
+    """The names in a list of tabs."""
+    return " ".join(name.strip("\"'` \n") for name in text.split(","))
 
 
 def _quoted(text: str) -> str:

@@ -32,7 +32,7 @@ def colons(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     if _VERBATIM.match(line) and _verbatim(state, start, end, ":::", ""):
         return True
     after = start + 1
-    if directives.SEVERAL_LINES.match(line):  # these may span several lines
+    if directives.SEVERAL_LINES.match(state.src, at):  # these may span several lines
         while after < min(end, start + 10) and ":::" not in line[3:] and not state.isEmpty(after):
             line = state.src[state.bMarks[after] : state.eMarks[after]]
             after += 1

@@ -17,12 +17,12 @@ _INCLUDE = re.compile(r"\[![\w-]{1,40}\s{0,9}\[([^\]]{0,500})\]\(([^)\n]{0,1000}
 _WITHOUT_TEXT = re.compile(r"\[!(?:div|video|action)\b[^\]\n]{0,1000}\]", re.IGNORECASE)
 _ALERT = re.compile(r"\[!([\w-]{1,40})\][+-]?")
 _DOCFX = re.compile(
-    r":::[ \t]{0,9}(?:(?:image|code|video)(?=[ \t\n:]|\Z)(.{0,2000}?)(?::::+|\Z)"
+    r":::[ \t]{0,9}(?:(?:image|code|video)(?=\s{1,99}[\w-]{1,40}=|[ \t]{0,9}:)(.{0,2000}?)(?::::+|\Z)"
     r"|(?:image-end|zone|zone-end|moniker|moniker-end|row|row-end|column|column-end|no-loc|form)(?![\w-])([^\n]{0,2000}?)"
     r"(?::::+|(?=\n)|\Z))",
     re.DOTALL | re.IGNORECASE,
 )
-SEVERAL_LINES = re.compile(r":::[ \t]{0,9}(?:image|code|video)(?:[ \t]*(?:\n|\Z)|[ \t]+[\w-]+=)")
+SEVERAL_LINES = re.compile(r":::[ \t]{0,9}(?:image|code|video)\s{1,99}[\w-]{1,40}=", re.IGNORECASE)
 _CONTAINER = re.compile(
     r":{3,100}[ \t]{0,9}(?:\{([A-Za-z][\w:-]{0,40})\}|\{([.#][^{}\n]{0,500})\}|([A-Za-z][\w-]{0,40}))?"
     r"(?:\[((?:[^\[\]\n\\]|\\.|\[[^\[\]\n]*\]){0,500})\])?(?:[ \t]{0,9}\{([^{}\n]{0,500})\})?[ \t]{0,9}"
@@ -31,99 +31,18 @@ _TEXT = re.compile(r"::?[a-z][\w-]{0,30}\[((?:[^\[\]\n\\]|\\.){0,500})\]\{[^{}\n
 _ICON = re.compile(r":(?:material|octicons|fontawesome|simple)-[a-z0-9-]{1,80}:")
 _ATTRIBUTES = re.compile(r"[ \t]*\{[\w.#][^{}]{0,300}\}\Z")
 _CLASS = re.compile(r"\.(?:callout-)?([A-Za-z][\w-]*)")
-_NO_HEADING = frozenset(
-    [
-        "article",
-        "aside",
-        "block",
-        "blocks",
-        "box",
-        "card",
-        "cards",
-        "carousel",
-        "center",
-        "code",
-        "code-group",
-        "code-tabs",
-        "col",
-        "cols",
-        "column",
-        "columns",
-        "container",
-        "content",
-        "div",
-        "fence",
-        "figure",
-        "flex",
-        "full",
-        "grid",
-        "grid-item",
-        "grid-item-card",
-        "group",
-        "landscape",
-        "layer",
-        "left",
-        "line-block",
-        "list",
-        "main",
-        "margin",
-        "no-autoshow",
-        "panel",
-        "panels",
-        "panel-tabset",
-        "portrait",
-        "raw",
-        "right",
-        "row",
-        "rows",
-        "section",
-        "slide",
-        "slides",
-        "span",
-        "steps",
-        "tab",
-        "tab-item",
-        "tab-set",
-        "table",
-        "tabs",
-        "tabset",
-        "thumb",
-        "timeline",
-        "v-pre",
-        "video",
-        "wrapper",
-        "wide",
-    ]
+_NO_HEADING_NAMES = (
+    "article aside block blocks box card cards carousel center code code-group code-tabs col cols column columns "
+    "container content div fence figure flex full grid grid-item grid-item-card group landscape layer left line- "
+    "block list main margin no-autoshow panel panels panel-tabset portrait raw right row rows section slide "
+    "slides span steps tab tab-item tab-set table tabs tabset thumb timeline v-pre video wrapper wide"
 )
-_ADMONITIONS = frozenset(
-    [
-        "abstract",
-        "attention",
-        "bug",
-        "caution",
-        "check",
-        "danger",
-        "details",
-        "error",
-        "example",
-        "exercise",
-        "failure",
-        "faq",
-        "hint",
-        "important",
-        "info",
-        "note",
-        "question",
-        "quote",
-        "seealso",
-        "solution",
-        "success",
-        "summary",
-        "tip",
-        "todo",
-        "warning",
-    ]
+_NO_HEADING = frozenset(_NO_HEADING_NAMES.split())
+_ADMONITIONS_NAMES = (
+    "abstract attention bug caution check danger details error example exercise failure faq hint important info "
+    "note question quote seealso solution success summary tip todo warning"
 )
+_ADMONITIONS = frozenset(_ADMONITIONS_NAMES.split())
 _PLACEMENT = frozenset(["inline", "end", "left", "right", "annotate", "collapse"])
 
 

@@ -12,176 +12,37 @@ OPTION = re.compile(r":([\w.-]+):(?:[ \t]+(.*))?\Z")
 _OPTIONS = re.compile(r"\A(?:[ \t]*:[\w.-]+:(?:[ \t].*)?(?:\n|\Z))+")
 _YAML = re.compile(r"\A---[ \t]*\n((?:[ \t]*[\w.-]+:.*\n|[ \t]+.*\n|-[ \t].*\n)*)---[ \t]*(?:\n|\Z)")
 _CHUNK_OPTIONS = re.compile(r"\A(?:[ \t]*(?:#|//|--|%%|;;)\|(?:[ \t].*)?(?:\n|\Z))+")
-_KEYS = re.compile(r"^[ \t]*(?:(?:#|//|--|%%|;;)\|[ \t]*|:)?([\w.-]+):[ \t]+(.*?)[ \t]*$", re.MULTILINE)
-_SEEN = frozenset(
-    [
-        "alt",
-        "caption",
-        "cap",
-        "title",
-        "header",
-        "fig-alt",
-        "fig-cap",
-        "fig.alt",
-        "fig.cap",
-        "tbl-cap",
-        "lst-cap",
-        "subtitle",
-    ]
-)
+_PREFIX = re.compile(r"^[ \t]*(?:#|//|--|%%|;;)\|[ \t]?", re.MULTILINE)
+_KEYS = re.compile(r"^:?([\w.-]+):[ \t]+(.*(?:\n[ \t]+(?![\w.-]+:).*)*)", re.MULTILINE)
+_SEEN_NAMES = "alt caption cap title header fig-alt fig-cap fig.alt fig.cap tbl-cap lst-cap subtitle"
+_SEEN = frozenset(_SEEN_NAMES.split())
 
 # The content of these is Markdown; the content of others is kept as is.
-_PROSE = frozenset(
-    [
-        "admonition",
-        "aside",
-        "attention",
-        "blockquote",
-        "card",
-        "caution",
-        "danger",
-        "deprecated",
-        "details",
-        "div",
-        "dropdown",
-        "epigraph",
-        "error",
-        "example",
-        "exercise",
-        "figure",
-        "figure-md",
-        "footer",
-        "glossary",
-        "grid",
-        "grid-item",
-        "grid-item-card",
-        "header",
-        "highlights",
-        "hint",
-        "important",
-        "list-table",
-        "margin",
-        "note",
-        "only",
-        "panels",
-        "proof",
-        "pull-quote",
-        "seealso",
-        "sidebar",
-        "solution",
-        "tab-item",
-        "tab-set",
-        "tabbed",
-        "table",
-        "theorem",
-        "tip",
-        "todo",
-        "topic",
-        "versionadded",
-        "versionchanged",
-        "versionremoved",
-        "warning",
-    ]
+_PROSE_NAMES = (
+    "admonition aside attention blockquote card caution danger deprecated details div dropdown epigraph error "
+    "example exercise figure figure-md footer glossary grid grid-item grid-item-card header highlights hint "
+    "important list-table margin note only panels proof pull-quote seealso sidebar solution tab-item tab-set "
+    "tabbed table theorem tip todo topic versionadded versionchanged versionremoved warning"
 )
+_PROSE = frozenset(_PROSE_NAMES.split())
 _PROSE_DOMAINS = ("prf:", "py:", "js:", "c:", "cpp:", "rst:")
-_WITHOUT_HEADING = frozenset(
-    [
-        "admonition",
-        "aside",
-        "blockquote",
-        "card",
-        "details",
-        "div",
-        "dropdown",
-        "epigraph",
-        "figure",
-        "figure-md",
-        "footer",
-        "glossary",
-        "grid",
-        "grid-item",
-        "grid-item-card",
-        "header",
-        "highlights",
-        "image",
-        "list-table",
-        "margin",
-        "only",
-        "panels",
-        "pull-quote",
-        "rubric",
-        "sidebar",
-        "tab-item",
-        "tab-set",
-        "tabbed",
-        "table",
-        "topic",
-        "csv-table",
-        "toctree",
-        "tableofcontents",
-        "contents",
-        "math",
-    ]
+_WITHOUT_HEADING_NAMES = (
+    "admonition aside blockquote card details div dropdown epigraph figure figure-md footer glossary grid grid- "
+    "item grid-item-card header highlights image list-table margin only panels pull-quote rubric sidebar tab-item "
+    "tab-set tabbed table topic csv-table toctree tableofcontents contents math"
 )
-_CODE = frozenset(
-    [
-        "code",
-        "code-block",
-        "code-cell",
-        "eval-rst",
-        "graphviz",
-        "jupyter-execute",
-        "literalinclude",
-        "math",
-        "mermaid",
-        "parsed-literal",
-        "plantuml",
-        "raw",
-        "sourcecode",
-        "csv-table",
-        "bibliography",
-    ]
+_WITHOUT_HEADING = frozenset(_WITHOUT_HEADING_NAMES.split())
+_CODE_NAMES = (
+    "code code-block code-cell eval-rst graphviz jupyter-execute literalinclude math mermaid parsed-literal "
+    "plantuml raw sourcecode csv-table bibliography"
 )
-_NOT_TEXT = frozenset(  # arguments that are paths, languages, numbers and the like
-    [
-        "aside",
-        "blockquote",
-        "bibliography",
-        "code",
-        "code-block",
-        "code-cell",
-        "csv-file",
-        "div",
-        "download",
-        "embed",
-        "eval-rst",
-        "figure",
-        "figure-md",
-        "grid",
-        "grid-item",
-        "iframe",
-        "image",
-        "include",
-        "index",
-        "ipython",
-        "jupyter-execute",
-        "list-files",
-        "literalinclude",
-        "mermaid",
-        "only",
-        "parsed-literal",
-        "plantuml",
-        "raw",
-        "sourcecode",
-        "tab-set",
-        "toctree",
-        "video",
-        "graphviz",
-        "math",
-        "tableofcontents",
-        "contents",
-    ]
+_CODE = frozenset(_CODE_NAMES.split())
+_NOT_TEXT_NAMES = (  # arguments that are paths, languages, numbers and the like
+    "aside blockquote bibliography code code-block code-cell csv-file div download embed eval-rst figure figure- "
+    "md grid grid-item iframe image include index ipython jupyter-execute list-files literalinclude mermaid only "
+    "parsed-literal plantuml raw sourcecode tab-set toctree video graphviz math tableofcontents contents"
 )
+_NOT_TEXT = frozenset(_NOT_TEXT_NAMES.split())
 
 
 def fence(info: str) -> tuple[str, str] | None:
@@ -242,5 +103,6 @@ def title(info: str) -> str:
 
 
 def _seen(text: str) -> str:
-    values = [value.strip("\"'") for key, value in _KEYS.findall(text) if key.lower() in _SEEN]
-    return " ".join(value for value in values if value not in ("", "|", ">", "true", "false"))
+    keys = _KEYS.findall(_PREFIX.sub("", text))
+    values = [" ".join(value.lstrip("|>-").split()).strip("\"'") for key, value in keys if key.lower() in _SEEN]
+    return " ".join(value for value in values if value not in ("", "true", "false"))
