@@ -16,6 +16,7 @@ from mlm_dist.corpus.shingle_sets import ShingleSets
 from mlm_dist.corpus.signatures import Buckets, SignatureTable, candidates, estimates, least_estimate
 
 FEW = 1 << 12  # documents from which sorting takes longer than marking
+PAIRS, PAIRS_PER_DOCUMENT = 3_000_000, 20  # of dropped documents that are compared to find groups, at most
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class _Search:
         self._buckets = Buckets(table, order, threshold)
         self.original = np.arange(len(order), dtype=np.int32)
         """[n] the candidate that stays in the place of each."""
+        self._budget = PAIRS + PAIRS_PER_DOCUMENT * len(order)
         self._distance = np.zeros(len(order))  # Jaccard distance of each and its original
 
     def choose(self) -> None:
@@ -105,37 +107,47 @@ class _Search:
 
         Each document that was dropped is compared with all others in its buckets that are not yet in its group. Most
         comparisons are avoided: of the documents that have one original, first this original is compared. Jaccard
-        distance is a metric, so only those can be near that are at least as far from it as the distances differ.
+        distance is a metric, so only those can be near that are at least as far from it as the distances differ. Among
+        so many documents of moderate similarity that too many pairs remain, those that can be near are joined.
         """
         clusters = _Clusters(self.original, self._distance, self._buckets)
         dropped = np.flatnonzero(self.original != np.arange(len(self.original)))
-        size, done = 1, 0
-        while done < len(dropped):
-            is_mixed = clusters.mixed()
-            for one in dropped[done : done + size].tolist():
-                self._join(one, clusters, clusters.near(self._buckets.bucket[one], is_mixed))
-            clusters.update()
-            done, size = done + size, min(2 * size, FEW)
+        for join in (self._join_originals, self._join_members):  # the first joins most, and is quick
+            size, done = 1, 0
+            while done < len(dropped):
+                is_mixed = clusters.mixed()
+                for one in dropped[done : done + size].tolist():
+                    originals = clusters.near(self._buckets.bucket[one], is_mixed)
+                    originals = originals[clusters.group[originals] != clusters.group[one]]
+                    if len(originals):
+                        join(clusters, one, originals)
+                clusters.update()
+                done, size = done + size, min(2 * size, FEW)
         return clusters.group
 
-    def _join(self, one: int, clusters: _Clusters, originals: np.ndarray) -> None:
+    def _join_originals(self, clusters: _Clusters, one: int, originals: np.ndarray) -> None:
+        """Join the groups of a dropped document and of those of other originals that are its near-duplicates."""
+        originals, similarity = self._compare(one, originals, self._threshold)
+        for original in originals[similarity >= 0].tolist():
+            clusters.join(one, original)
+
+    def _join_members(self, clusters: _Clusters, one: int, originals: np.ndarray) -> None:
         """Join the groups of a dropped document and of its near-duplicates that have some other original."""
-        originals = originals[clusters.group[originals] != clusters.group[one]]
-        if not len(originals):
-            return
-        reach = clusters.reach[originals]
-        found, similarity = self._compare(one, originals, self._threshold - reach)
-        for original, similar in zip(found.tolist(), similarity.tolist(), strict=True):
-            if similar < 0 or clusters.are_joined(one, original):
-                continue
-            if similar >= self._threshold:
-                clusters.join(one, original)
-                continue
-            # Two dropped documents are compared once.
-            members = clusters.members(original, at_least=self._threshold - similar)
-            _, similarities = self._compare(one, members[members > one], self._threshold)
-            if (similarities >= 0).any():
-                clusters.join(one, original)
+        originals, similarity = self._compare(one, originals, self._threshold - clusters.reach[originals])
+        able = similarity >= 0
+        originals, farthest = originals[able], self._threshold - similarity[able]
+        members = [
+            clusters.members(original, at_least=distance)
+            for original, distance in zip(originals.tolist(), farthest.tolist(), strict=True)
+        ]
+        others = np.concatenate([originals[:0], *members])
+        others = others[others > one]  # two dropped documents are compared once
+        self._budget -= len(others)
+        if self._budget > 0:
+            others, similarity = self._compare(one, others, self._threshold)
+            others = others[similarity >= 0]
+        for other in np.unique(self.original[others]).tolist():
+            clusters.join(one, other)
 
     def _compare(
         self, one: int, others: np.ndarray, at_least: np.ndarray | float
@@ -204,14 +216,11 @@ class _Clusters:
         members = self._by_original[self._starts[original] : self._starts[original + 1]]
         return members[: np.searchsorted(-self._distance[members], -at_least + 1e-9, side="right")]
 
-    def are_joined(self, one: int, other: int) -> bool:
-        """Whether two documents are in one group."""
-        return self._root(one) == self._root(other)
-
     def join(self, one: int, other: int) -> None:
         """Join the groups of two documents."""
         smaller, larger = sorted((self._root(one), self._root(other)))
-        self._roots[larger] = smaller
+        if smaller != larger:
+            self._roots[larger] = smaller
 
     def update(self) -> None:
         """Bring `group` up to date."""

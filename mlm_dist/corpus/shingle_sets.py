@@ -29,14 +29,15 @@ class ShingleSets:
         # It has no name in the folder, and the system removes it when the process ends in any way.
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         for text in texts:
-            values = np.unique(shingles(text))
-            self._file.write(values.data)
-            sizes.append(len(values))
+            distinct = np.unique(shingles(text))
+            self._file.write(distinct.data)
+            sizes.append(len(distinct))
         self._file.flush()
         self.sizes = np.array(sizes, np.int64)
         """[n] shingles of each set."""
         self._starts = np.cumsum(self.sizes) - self.sizes
-        self._values: np.ndarray = np.memmap(self._file, HASH_TYPE, "r") if sizes else np.empty(0, HASH_TYPE)
+        values = np.memmap(self._file, HASH_TYPE, "r") if sizes else np.empty(0, HASH_TYPE)
+        self._values = np.asarray(values)  # indexing is quicker without the subclass
         self._table = np.zeros(1 << TABLE_BITS, bool)
 
     def __len__(self) -> int:
@@ -52,7 +53,7 @@ class ShingleSets:
         # Two sets cannot be more similar than the smaller is large in relation to the larger.
         sizes, size = self.sizes[others], self.sizes[one]
         able = np.flatnonzero(np.minimum(sizes, size) >= at_least * np.maximum(sizes, size) - SLACK)
-        mine = np.asarray(self._values[self._starts[one] :][:size])
+        mine = self._values[self._starts[one] :][:size]
         self._table[mine >> (32 - TABLE_BITS)] = True
         ends = np.cumsum(sizes[able])
         first = 0
