@@ -15,12 +15,12 @@ from mlm_dist.corpus.shards import Shard
 from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.spec import CorpusSpec, RowsSpec
 
-VERSION = 5  # of how rows are made; another number gives other digests, so that all corpora are prepared again
+VERSION = 6  # of how rows are made; another number gives other digests, so that all corpora are prepared again
 
 
 def dependencies(spec: CorpusSpec, tokenizer: CorpusTokenizer) -> dict[str, Any]:
     """Everything the rows depend on besides the documents, as JSON values; the manifest keeps it as `config`."""
-    names = ("deduplicate", "near_threshold", "validation_fraction")
+    names = ("deduplicate", "near_threshold", "prefer", "validation_fraction")
     corpus = documents.dependencies(spec.documents) | {name: getattr(spec.documents, name) for name in names}
     # "words" is a part of existing digests; it says that word starts are stored.
     word_starts = {"words": True} if spec.needs_word_starts else {}

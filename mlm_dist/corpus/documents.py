@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.config import CorpusConfig
-from mlm_dist.corpus import cleaners, near_duplicates, selection, shards
+from mlm_dist.corpus import cleaners, selection, shards, signatures
 from mlm_dist.corpus.document_files import groups
 from mlm_dist.corpus.readers import Document, Dropped
 from mlm_dist.corpus.shards import Shard
@@ -112,8 +112,8 @@ class _Cleaning:
 def write(config: CorpusConfig, shard: Shard, path: Path) -> ShardFigures:
     """Write the documents of a shard to a parquet file, and return what became of each.
 
-    Its columns are id, text and, where needed, key (`selection.text_key`) and signature
-    (`near_duplicates.signatures`).
+    Its columns are id, text and, where needed, key (`selection.text_key`), chars (characters) and signature
+    (`signatures.signatures`).
 
     Args:
         config: How documents are filtered.
@@ -126,18 +126,18 @@ def write(config: CorpusConfig, shard: Shard, path: Path) -> ShardFigures:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    measures: dict[str, Callable[[Sequence[str]], list[bytes]]] = {}
+    measures: dict[str, Callable[[Sequence[str]], list[Any]]] = {}
     if needs_keys(config):
         measures["key"] = lambda texts: list(map(selection.text_key, texts))
+        measures["chars"] = lambda texts: list(map(len, texts))
     if needs_signatures(config):
-        measures["signature"] = lambda texts: [one.tobytes() for one in near_duplicates.signatures(texts)]
-    sizes = {
-        "key": selection.KEY_BYTES,
-        "signature": near_duplicates.NUM_PERM * near_duplicates.SIGNATURE_TYPE.itemsize,
+        measures["signature"] = lambda texts: [one.tobytes() for one in signatures.signatures(texts)]
+    kinds = {
+        "key": pa.binary(selection.KEY_BYTES),
+        "chars": pa.int64(),
+        "signature": pa.binary(signatures.NUM_PERM * signatures.SIGNATURE_TYPE.itemsize),
     }
-    schema = pa.schema(
-        {"id": pa.string(), "text": pa.large_string()} | {name: pa.binary(sizes[name]) for name in measures}
-    )
+    schema = pa.schema({"id": pa.string(), "text": pa.large_string()} | {name: kinds[name] for name in measures})
     # Hashes cannot be compressed; trying would only take time.
     compression = {"id": "lz4", "text": "lz4"} | dict.fromkeys(measures, "none")
     cleaning = _Cleaning(config, shard)
