@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -88,9 +89,10 @@ def test_folder_gives_the_files_that_match(tmp_path: Path) -> None:
     for name in ("b.md", "a.txt", "sub/deep/c.rst", "code.py", "sub/c.MD", "d.markdown", ".git/HEAD.md"):
         write(tmp_path / "d" / name, name)
     found = acquire(tmp_path / "d", tmp_path)
-    assert list(found.files) == ["a.txt", "b.md", "d.markdown", "sub/deep/c.rst"]
+    assert list(found.files) == ["a.txt", "b.md", "d.markdown", "sub/c.MD", "sub/deep/c.rst"]
     assert (found.kind, found.commit, found.records, found.dropped) == ("folder", None, False, {})
-    assert sorted(texts(found)) == ["a.txt", "b.md", "d.markdown", "sub/deep/c.rst"]
+    assert found.unmatched == {".py": 1}
+    assert sorted(texts(found)) == ["a.txt", "b.md", "d.markdown", "sub/c.MD", "sub/deep/c.rst"]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,47 @@ def test_patterns_are_those_of_gitignore(tmp_path: Path, patterns: list[str], ex
     for name in ("a.md", "old/b.md", "sub/c.md", "sub/d.py"):
         write(tmp_path / "d" / name)
     assert list(acquire(tmp_path / "d", tmp_path, *patterns).files) == expected
+
+
+@pytest.mark.parametrize("pattern", ["**/*.md", "*.MD", "Guide/*.Md"])
+def test_patterns_ignore_the_case_of_letters(tmp_path: Path, pattern: str) -> None:
+    write(tmp_path / "d" / "guide" / "README.MD")
+    assert list(acquire(tmp_path / "d", tmp_path, pattern).files) == ["guide/README.MD"]
+
+
+def test_files_that_match_no_pattern_are_counted_by_suffix(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("a.txt", "b.md", "sub/c.MD", "d.PNG", "Makefile", "e.tar.gz"):
+        write(tmp_path / "d" / name)
+    found = acquire(tmp_path / "d", tmp_path, "*.txt")
+    assert found.unmatched == {".md": 2, ".gz": 1, ".png": 1, "Makefile": 1}
+    assert "2 .md not matched by corpus.patterns; add **/*.md to read them" in caplog.text
+    assert "1 .gz, 1 .png, 1 Makefile" in caplog.text
+
+
+def test_source_without_a_match_says_what_it_has(tmp_path: Path) -> None:
+    for name in ("a.html", "b.html", "c.css"):
+        write(tmp_path / "d" / name)
+    with pytest.raises(CorpusError, match=r"it has 2 \.html, 1 \.css"):
+        acquire(tmp_path / "d", tmp_path)
+
+
+def test_lfs_pointers_and_missing_submodules_are_named(tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 5\n"
+    write(root / "large.md", pointer)
+    write(root / "small.md", "small")
+    write(root / "about.md", f"A pointer looks like this: {pointer}")
+    write(root / "there" / "c.md", "there")
+    (root / "away").mkdir()
+    modules = "".join(f'[submodule "{name}"]\n\tpath = {name}\n\turl = u\n' for name in ("there", "away", "gone"))
+    write(root / ".gitmodules", modules)
+    found = acquire(root, tmp_path)
+    assert list(found.files) == ["about.md", "small.md", "there/c.md"]
+    assert found.dropped == {
+        "Git LFS pointer (git lfs pull fetches the file)": ["large.md"],
+        "submodule that is not checked out": ["away", "gone"],
+    }
 
 
 def test_links_are_dropped_and_never_followed(tmp_path: Path) -> None:

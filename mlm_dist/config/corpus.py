@@ -74,7 +74,8 @@ class CorpusConfig(SourceConfig):
         cache_dir: Folder for fetched sources and prepared corpora, kept between runs and shared by all nodes.
     """
 
-    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # The parser reads strings among values of type Any as YAML, so that 1252 would become a number.
+    sources: dict[str, dict] = field(default_factory=dict)  # type: ignore[type-arg]
     min_chars: int = 200
     max_document_mb: float = 16.0
     deduplicate: Literal["none", "exact", "near"] = "near"

@@ -143,6 +143,7 @@ def _source(source: SourceFiles, part: _Part) -> dict[str, Any]:
         "settings": source.settings(),
         "files": len(source.files),
         "dropped": sum(map(len, source.dropped.values())),
+        "unmatched": source.unmatched,
         "documents": {
             "found": len(part.side) + sum(len(figures["dropped"]) for figures in part.of_documents),
             "kept": train + validation,

@@ -149,13 +149,13 @@ class _Search:
         for other in np.unique(self.original[others]).tolist():
             clusters.join(one, other)
 
-    def _compare(
-        self, one: int, others: np.ndarray, at_least: np.ndarray | float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Those of some documents that may be similar to another, and the exact similarity; -1 if it is under `at_least`."""
-        bound = np.broadcast_to(at_least, len(others))
-        may_be = estimates(self._signatures[others], self._signatures[one]) >= least_estimate(bound)
-        return others[may_be], self._sets.similarity(one, others[may_be], bound[may_be])
+    def _compare(self, one: int, others: np.ndarray, at_least: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+        """Those of some documents that may be similar to another, and their similarity; -1 if it is under `at_least`."""
+        may_be = estimates(self._signatures[others], self._signatures[one]) >= least_estimate(at_least)
+        others = others[may_be]
+        if not len(others):
+            return others, np.empty(0)
+        return others, self._sets.similarity(one, others, at_least if np.isscalar(at_least) else at_least[may_be])
 
 
 def _distinct(values: np.ndarray, count: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The form of a text in which duplicates and near-duplicates are looked for: what a reader cannot see does not count."""
+"""The form of a text in which duplicates are looked for: what a reader cannot see does not count."""
 
 from __future__ import annotations
 

@@ -143,9 +143,7 @@ def select(
     stays, group = np.arange(len(distinct)), np.arange(len(distinct))
     if deduplicate == "near" or validation_fraction > 0:
         table, has_sides = SignatureTable(documents.signatures), validation_fraction > 0
-        found = near_duplicates.find(
-            table, order[distinct], near_threshold, documents.shingles, needs_groups=has_sides
-        )
+        found = near_duplicates.find(table, order[distinct], near_threshold, documents.shingles, needs_groups=has_sides)
         stays, group = found.original, found.group
     if validation_fraction > 0:
         smallest = np.full(len(distinct), len(halves))

@@ -27,17 +27,17 @@ class ShingleSets:
     def __init__(self, texts: Iterable[str], folder: Path | None = None) -> None:
         sizes = []
         # It has no name in the folder, and the system removes it when the process ends in any way.
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        for text in texts:
-            distinct = np.unique(shingles(text))
-            self._file.write(distinct.data)
-            sizes.append(len(distinct))
-        self._file.flush()
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for text in texts:
+                distinct = np.unique(shingles(text))
+                file.write(distinct.data)
+                sizes.append(len(distinct))
+            file.flush()
+            values = np.memmap(file, HASH_TYPE, "r") if sizes else np.empty(0, HASH_TYPE)
+        self._values = np.asarray(values)  # indexing is quicker without the subclass
         self.sizes = np.array(sizes, np.int64)
         """[n] shingles of each set."""
         self._starts = np.cumsum(self.sizes) - self.sizes
-        values = np.memmap(self._file, HASH_TYPE, "r") if sizes else np.empty(0, HASH_TYPE)
-        self._values = np.asarray(values)  # indexing is quicker without the subclass
         self._table = np.zeros(1 << TABLE_BITS, bool)
 
     def __len__(self) -> int:
@@ -50,9 +50,10 @@ class ShingleSets:
     def similarity(self, one: int, others: np.ndarray, at_least: np.ndarray | float) -> np.ndarray:
         """[len(others)] the Jaccard similarity of a set and others; -1 where it is under `at_least`."""
         similarity = np.full(len(others), -1.0)
+        least = np.full(len(others), at_least)
         # Two sets cannot be more similar than the smaller is large in relation to the larger.
         sizes, size = self.sizes[others], self.sizes[one]
-        able = np.flatnonzero(np.minimum(sizes, size) >= at_least * np.maximum(sizes, size) - SLACK)
+        able = np.flatnonzero(np.minimum(sizes, size) >= least * np.maximum(sizes, size) - SLACK)
         mine = self._values[self._starts[one] :][:size]
         self._table[mine >> (32 - TABLE_BITS)] = True
         ends = np.cumsum(sizes[able])
@@ -60,7 +61,7 @@ class ShingleSets:
         while first < len(able):  # several sets at a time, or a single large one
             last = max(int(np.searchsorted(ends, (ends[first - 1] if first else 0) + BLOCK, side="right")), first + 1)
             here = able[first:last]
-            similarity[here] = self._of_block(mine, others[here], np.broadcast_to(at_least, len(others))[here])
+            similarity[here] = self._of_block(mine, others[here], least[here])
             first = last
         self._table[mine >> (32 - TABLE_BITS)] = False
         return similarity

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from mlm_dist.corpus import cleaners
 from mlm_dist.corpus.readers.protocol import (
     Document,
     DocumentReader,
@@ -41,10 +42,17 @@ __all__ = [
     "ReadSettings",
     "Reader",
     "RecordsReader",
+    "is_readable",
     "reader_of",
     "record",
     "too_large",
 ]
+
+
+def is_readable(name: str) -> bool:
+    """Whether a file of a folder has a reader or a cleaner for its suffix."""
+    suffix = os.path.splitext(name)[1].lower()
+    return (suffix in READERS and READERS[suffix].in_folders) or cleaners.markup_of(name) != "none"
 
 
 def reader_of(name: str, *, records: bool) -> Reader:

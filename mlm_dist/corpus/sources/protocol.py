@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -34,6 +35,8 @@ class Fetched:
         patterns: Which of its files are documents, as in a .gitignore; read if `files` is None.
         files: The files, relative to `root`, if they are known. Each then holds many documents, whatever its suffix.
         commit: The commit the files belong to, if there is one.
+        dropped: {reason: paths} of what was not fetched although it may hold documents.
+        unmatched: {suffix: number of files} that were not fetched because no pattern matches them.
     """
 
     location: str
@@ -41,6 +44,8 @@ class Fetched:
     patterns: list[str]
     files: list[str] | None = None
     commit: str | None = None
+    dropped: Mapping[str, list[str]] = field(default_factory=dict)
+    unmatched: Mapping[str, int] = field(default_factory=dict)
 
 
 class Source(Protocol):
