@@ -81,9 +81,12 @@ class CorpusConfig(SourceConfig):
         min_chars: Documents with fewer characters are dropped.
         max_document_mb: Documents larger than this are dropped. Preparation needs memory in proportion to it, and
             about 1 KB per document.
-        deduplicate: exact drops every document whose text, except for white space, occurred before; near also drops
-            near-duplicates; none keeps all documents.
+        deduplicate: exact drops duplicates, whose texts differ at most in white space, in letter case, in invisible
+            characters or in the form of characters; near also drops near-duplicates of a document that is kept; none
+            keeps all documents.
         near_threshold: Two documents are near-duplicates if they share this fraction of their five-word phrases.
+        prefer: Which of several duplicates is kept: the first in the order of paths, the longest, or by patterns as in
+            a .gitignore, such as current/ and v2.0/. Documents that match an earlier pattern are kept before others.
         validation_fraction: Fraction of the documents in the validation set, chosen by a hash of their text.
             Near-duplicates are always on the same side. Documents whose records name their side keep it.
         validation_from: documents holds out whole documents; parts holds out the end of each document that is long
@@ -102,6 +105,7 @@ class CorpusConfig(SourceConfig):
     max_document_mb: float = 16.0
     deduplicate: Literal["none", "exact", "near"] = "near"
     near_threshold: float = 0.8
+    prefer: Literal["first", "longest"] | list[str] = "first"
     validation_fraction: float = 0.05
     validation_from: Literal["documents", "parts"] | None = None
     replay_source: str | None = None
@@ -117,6 +121,7 @@ class CorpusConfig(SourceConfig):
         self.require("validation_fraction", 0 <= self.validation_fraction < 1, "must be at least 0 and under 1")
         self.require("max_document_mb", 0 < self.max_document_mb <= 1000, "must be over 0 and at most 1000")
         self.require("near_threshold", 0 < self.near_threshold <= 1, "must be over 0 and at most 1")
+        self.require("prefer", bool(self.prefer) and all(self.prefer), "must be first, longest or a list of patterns")
         self.require_text("replay_source", "must name a source, or be null")
         self.require("replay_share", 0 < self.replay_share < 1, "must be over 0 and under 1")
         can_be_written = self.export is None or self.export.lower().endswith(EXPORT_SUFFIXES)

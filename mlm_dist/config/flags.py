@@ -120,13 +120,22 @@ def parse_of_run(argv: Sequence[str] | None = None, *, prog: str, description: s
 
 def _bare_lists(argv: list[str]) -> list[str]:
     """Let `--corpus.patterns '*.md'` and `--tracking.trackers a,b` stand for one-line YAML lists."""
-    lists = {f"--{key}" for key, kind in keys().items() if typing.get_origin(kind) is list}
+    lists = {f"--{key}": choices for key, kind in keys().items() if (choices := _list_or(kind)) is not None}
     words = [part for word in argv for part in (word.split("=", 1) if word.split("=", 1)[0] in lists else [word])]
     for i in range(1, len(words)):
-        if words[i - 1] in lists and not words[i].startswith(("[", "--")):
+        is_value = words[i - 1] in lists and not words[i].startswith(("[", "--"))
+        if is_value and words[i] not in lists[words[i - 1]]:
             quoted = (json.dumps(item) for item in words[i].split(",") if item)
             words[i] = f"[{', '.join(quoted)}]"
     return words
+
+
+def _list_or(kind: Any) -> set[str] | None:
+    """The words that a key takes instead of a list; None if it takes no list, as a key of lists or null does not."""
+    parts = typing.get_args(kind) if typing.get_origin(kind) is typing.Union else (kind,)
+    if not any(typing.get_origin(part) is list for part in parts) or type(None) in parts:
+        return None
+    return {word for part in parts if typing.get_origin(part) is typing.Literal for word in typing.get_args(part)}
 
 
 def _source_flags(argv: list[str]) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlm_dist.corpus import near_duplicates
+from mlm_dist.corpus.signatures import SIGNATURE_TYPE
 from mlm_dist.corpus.split_labels import SplitLabels
 
 GROUP_CHARS = 4_000_000  # characters of text in a row group, which is in memory as a whole
@@ -91,25 +92,48 @@ def labels(path: Path) -> SplitLabels:
     return SplitLabels(table["side"].to_numpy(), table["group"].to_numpy())
 
 
-def measures(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The keys, [n, 16] bytes, and signatures, [n, num_perm], of a shard's documents; [n, 0] for a missing column."""
+@dataclass(frozen=True)
+class Measures:
+    """What was measured of a shard's documents, if duplicates are searched.
+
+    Args:
+        ids: [n] a chunked Arrow array of their ids.
+        keys: [n, 16] bytes, their `selection.text_key`.
+        chars: [n] characters.
+        signatures: [n, num_perm] their `signatures.signatures`; [n, 0] if near-duplicates are not searched.
+    """
+
+    ids: Any
+    keys: np.ndarray
+    chars: np.ndarray
+    signatures: np.ndarray
+
+
+def measures(path: Path) -> Measures:
+    """What was measured of a shard's documents."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        count, names = file.metadata.num_rows, file.schema_arrow.names
+        schema = file.schema_arrow
 
         def column(name: str, kind: np.dtype[Any]) -> np.ndarray:
-            if name not in names or not count:
-                return np.empty((count, 0), kind)
+            if name not in schema.names:
+                return np.empty((file.metadata.num_rows, 0), kind)
+            width = schema.field(name).type.byte_width
             row_groups = (file.read_row_group(i, columns=[name])[name] for i in range(file.num_row_groups))
-            return _binary([array for group in row_groups for array in group.chunks]).view(kind).reshape(count, -1)
+            values = _binary([array for group in row_groups for array in group.chunks], width)
+            return values.view(kind).reshape(-1, width // kind.itemsize)
 
-        return column("key", np.dtype(np.uint8)), column("signature", near_duplicates.SIGNATURE_TYPE)
+        return Measures(
+            file.read(["id"])["id"].cast(pa.large_string()),
+            column("key", np.dtype(np.uint8)),
+            file.read(["chars"])["chars"].to_numpy(),
+            column("signature", SIGNATURE_TYPE),
+        )
 
 
-def _binary(arrays: Sequence[Any]) -> np.ndarray:
-    """The bytes of Arrow arrays of fixed-size binary values, one after the other."""
-    width = arrays[0].type.byte_width
-    return np.concatenate(
-        [np.frombuffer(one.buffers()[1], np.uint8)[one.offset * width :][: len(one) * width] for one in arrays]
-    )
+def _binary(arrays: Sequence[Any], width: int) -> np.ndarray:
+    """The bytes of Arrow arrays of binary values of `width` bytes, one after the other."""
+    values = [np.frombuffer(one.buffers()[1], np.uint8)[one.offset * width :][: len(one) * width] for one in arrays]
+    return np.concatenate([np.empty(0, np.uint8), *values])

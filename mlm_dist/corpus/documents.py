@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlm_dist.config import CorpusConfig
-from mlm_dist.corpus import cleaners, held_out_parts, near_duplicates, selection, shards, split_labels
+from mlm_dist.corpus import cleaners, held_out_parts, selection, shards, signatures, split_labels
 from mlm_dist.corpus.document_files import groups
 from mlm_dist.corpus.readers import Document, Dropped
 from mlm_dist.corpus.shards import Shard
@@ -156,7 +156,7 @@ def write(config: CorpusConfig, shard: Shard, path: Path, row_length: int) -> Sh
     """Write the documents of a shard to a parquet file, and return what became of each.
 
     Its columns are id, side and group (see `split_labels`), input_ids (null for text), text and, where needed, key
-    (`selection.text_key`) and signature (`near_duplicates.signatures`).
+    (`selection.text_key`), chars (characters) and signature (`signatures.signatures`).
 
     Args:
         config: How documents are filtered.
@@ -170,19 +170,21 @@ def write(config: CorpusConfig, shard: Shard, path: Path, row_length: int) -> Sh
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    measures: dict[str, Callable[[Sequence[str]], list[bytes]]] = {}
+    measures: dict[str, Callable[[Sequence[str]], list[Any]]] = {}
     if needs_keys(config):
         measures["key"] = lambda texts: list(map(selection.text_key, texts))
+        measures["chars"] = lambda texts: list(map(len, texts))
     if needs_signatures(config):
-        measures["signature"] = lambda texts: [one.tobytes() for one in near_duplicates.signatures(texts)]
-    sizes = {
-        "key": selection.KEY_BYTES,
-        "signature": near_duplicates.NUM_PERM * near_duplicates.SIGNATURE_TYPE.itemsize,
+        measures["signature"] = lambda texts: [one.tobytes() for one in signatures.signatures(texts)]
+    kinds = {
+        "key": pa.binary(selection.KEY_BYTES),
+        "chars": pa.int64(),
+        "signature": pa.binary(signatures.NUM_PERM * signatures.SIGNATURE_TYPE.itemsize),
     }
     schema = pa.schema(
         {"id": pa.string(), "side": pa.int8(), "group": pa.uint64(), "input_ids": pa.large_list(pa.int32())}
         | {"text": pa.large_string()}
-        | {name: pa.binary(sizes[name]) for name in measures}
+        | {name: kinds[name] for name in measures}
     )
     # Hashes cannot be compressed; trying would only take time.
     compression = {"id": "lz4", "side": "lz4", "group": "lz4", "input_ids.list.element": "lz4", "text": "lz4"}

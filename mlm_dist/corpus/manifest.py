@@ -123,7 +123,7 @@ class _Part:
     ) -> _Part:
         """The figures of a source."""
         mine = [i for i, shard in enumerate(shards) if shard.source == source]
-        sides = np.split(chosen.side, np.cumsum([figures["kept"] for figures in of_documents])[:-1])
+        sides = chosen.split([figures["kept"] for figures in of_documents])
         return cls(
             [of_documents[i] for i in mine],
             [of_rows[i] for i in mine],
