@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
