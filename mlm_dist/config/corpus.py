@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlm_dist.config.checks import Section
+from mlm_dist.config.value_types import is_text_encoding
 from mlm_dist.errors import ConfigError
 
 EXPORT_SUFFIXES = (".json", ".jsonl", ".parquet")
@@ -46,6 +47,8 @@ class SourceConfig(Section):
         self.require("patterns", bool(self.patterns), "must hold at least one glob such as '**/*.md'")
         self.require_text("clean", "must name a kind of markup, or be none or null")
         self.require("text", bool(self.text) and all(self.text), "must name at least one field")
+        known = self.encoding is None or is_text_encoding(self.encoding)
+        self.require("encoding", known, "must be the name of a text encoding such as windows-1252, or null")
         self.require("separator", self.separator != "", "must not be empty")
 
 

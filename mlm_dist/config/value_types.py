@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import types
 import typing
@@ -41,3 +42,12 @@ def type_name(kind: Any) -> str:
         if (type(None) in typing.get_args(kind))
         else str(kind)
     )
+
+
+def is_text_encoding(name: str) -> bool:
+    """Whether Python can decode text with an encoding of this name."""
+    try:
+        found = codecs.lookup(name)
+    except (LookupError, ValueError):
+        return False
+    return found._is_text_encoding and found.name not in ("idna", "punycode", "undefined")

@@ -15,7 +15,7 @@ from mlm_dist.corpus.shards import Shard
 from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.spec import CorpusSpec, RowsSpec
 
-VERSION = 5  # of how rows are made; another number gives other digests, so that all corpora are prepared again
+VERSION = 6  # of how rows are made; another number gives other digests, so that all corpora are prepared again
 
 
 def dependencies(spec: CorpusSpec, tokenizer: CorpusTokenizer) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class JsonListReader(RecordsReader):
     def read(self, path: str, part: Part, settings: ReadSettings) -> Iterator[Document | Dropped]:
         """See `RecordsReader`."""
         max_bytes = settings.max_bytes
-        encoding = text_encoding.encoding_of(path)
+        encoding = text_encoding.encoding_of(path, settings.encoding)
         with open(path, encoding=encoding.name, errors="replace") as file:
             try:
                 for i, value in enumerate(items(file, max_bytes)):

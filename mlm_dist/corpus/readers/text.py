@@ -16,6 +16,6 @@ class TextReader(DocumentReader):
 
     def document(self, name: str, data: bytes, settings: ReadSettings) -> Document | Dropped:
         """See `DocumentReader`."""
-        if text_encoding.is_binary(data):
+        if text_encoding.is_binary(data, settings.encoding):
             return Dropped(name, "binary")
-        return Document(name, *text_encoding.decode(data), cleaners.markup_of(name))
+        return Document(name, *text_encoding.decode(data, settings.encoding), cleaners.markup_of(name))

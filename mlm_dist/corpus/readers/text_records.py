@@ -21,10 +21,10 @@ class TextRecordsReader(RecordsReader):
         max_bytes = settings.max_bytes
         with open(path, "rb") as raw:
             head = raw.read(text_encoding.SAMPLE)
-        if text_encoding.is_binary(head):
+        if text_encoding.is_binary(head, settings.encoding):
             yield Dropped(part.path, "binary")
             return
-        encoding = text_encoding.encoding_of(path)
+        encoding = text_encoding.encoding_of(path, settings.encoding)
         with open(path, encoding=encoding.name, errors="replace") as file:
             has_blocks = _has_blank_lines(line for _, line in lines(file, max_bytes))
         with open(path, encoding=encoding.name, errors="replace") as file:
