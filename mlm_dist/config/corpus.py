@@ -143,8 +143,10 @@ class TokenizerConfig(Section):
         path: Folder or Hub name of a tokenizer; by default the model's.
         train_vocab_size: Train a tokenizer with this many tokens on the training documents. By default one with 4096
             is trained only if neither path nor the model has a tokenizer.
-        train_kind: Kind of tokenizer to train: wordpiece (uncased, as BERT's), bpe (byte-level, as RoBERTa's and
-            ModernBERT's) or unigram (as XLM-RoBERTa's).
+        train_kind: Kind of tokenizer to train: wordpiece (as BERT's), bpe (byte-level, as RoBERTa's and ModernBERT's)
+            or unigram (as XLM-RoBERTa's).
+        train_uncased: true removes case and accents, as BERT's uncased models do; false keeps both. By default only
+            wordpiece makes letters lower case, and accents stay.
         add_domain_tokens: Add this many words to the tokenizer: those that shorten the training documents the most.
             The embedding of each starts as the mean of its pieces' embeddings.
     """
@@ -154,6 +156,7 @@ class TokenizerConfig(Section):
     path: str | None = None
     train_vocab_size: int | None = None
     train_kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
+    train_uncased: bool | None = None
     add_domain_tokens: int | None = None
 
     def check(self) -> None:

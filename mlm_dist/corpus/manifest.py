@@ -92,7 +92,7 @@ def describe(
         },
         "tokens": {
             name: sum(figures[split][name] for figures in of_rows for split in SPLITS)
-            for name in ("kept", "dropped", "padded")
+            for name in ("kept", "dropped", "padded", "unknown")
         },
         "domain_tokens": _domain_tokens(dependencies, store, of_rows),
         "rows": {split: sum(figures[split]["rows"] for figures in of_rows) for split in SPLITS},
