@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlm_dist.config.checks import Section
+from mlm_dist.config.value_types import is_text_encoding
 from mlm_dist.errors import ConfigError
 
 EXPORT_SUFFIXES = (".json", ".jsonl", ".parquet")
@@ -62,6 +63,8 @@ class SourceConfig(Section):
         self.require("patterns", bool(self.patterns), "must hold at least one glob such as '**/*.md'")
         self.require_text("clean", "must name a kind of markup, or be none or null")
         self.require("text", bool(self.text) and all(self.text), "must name at least one field")
+        known = self.encoding is None or is_text_encoding(self.encoding)
+        self.require("encoding", known, "must be the name of a text encoding such as windows-1252, or null")
         self.require("separator", self.separator != "", "must not be empty")
         self.require_text("split", "must name a field, or be null")
         self.require_text("group", "must name a field, or be null")
@@ -172,8 +175,10 @@ class TokenizerConfig(Section):
         path: Folder or Hub name of a tokenizer; by default the model's.
         train_vocab_size: Train a tokenizer with this many tokens on the training documents. By default one with 4096
             is trained only if neither path nor the model has a tokenizer.
-        train_kind: Kind of tokenizer to train: wordpiece (uncased, as BERT's), bpe (byte-level, as RoBERTa's and
-            ModernBERT's) or unigram (as XLM-RoBERTa's).
+        train_kind: Kind of tokenizer to train: wordpiece (as BERT's), bpe (byte-level, as RoBERTa's and ModernBERT's)
+            or unigram (as XLM-RoBERTa's).
+        train_uncased: true removes case and accents, as BERT's uncased models do; false keeps both. By default only
+            wordpiece makes letters lower case, and accents stay.
         add_domain_tokens: Add this many words to the tokenizer: those that shorten the training documents the most.
             The embedding of each starts as the mean of its pieces' embeddings.
     """
@@ -183,6 +188,7 @@ class TokenizerConfig(Section):
     path: str | None = None
     train_vocab_size: int | None = None
     train_kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
+    train_uncased: bool | None = None
     add_domain_tokens: int | None = None
 
     def check(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,12 +32,14 @@ class ShardFigures:
         kept: Documents written.
         dropped: (id, reason) of all others.
         encodings: {character encoding: documents}.
+        decoded: {character encoding: files}, of all encodings but those of Unicode, and of files with replaced bytes.
         notes: {what was unusual in cleaning: documents}.
     """
 
     kept: int
     dropped: list[tuple[str, str]]
     encodings: dict[str, int]
+    decoded: dict[str, list[str]]
     notes: dict[str, int]
 
 
@@ -89,6 +92,7 @@ class _Cleaning:
         self._parts = held_out_parts.parts_spec(config, row_length, shard.source)
         self.dropped: list[tuple[str, str]] = []
         self.encodings: Counter[str] = Counter()
+        self.decoded: dict[str, set[str]] = {}
         self.notes: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[_Kept]:
@@ -107,6 +111,11 @@ class _Cleaning:
                 yield _Kept(id_, side, group, document.input_ids, " ".join(map(str, document.input_ids)))
                 continue
             self.encodings[document.encoding] += 1
+            if not document.encoding.startswith("utf-"):
+                # The id of a record is the name of its file and the position in it.
+                is_file = document.id in source.files
+                file = id_ if is_file else re.sub(r"[#@][\d.]+\Z", "", id_)
+                self.decoded.setdefault(document.encoding, set()).add(file)
             try:
                 text = self._cleaned(document).strip()
             except TimeoutError:
@@ -206,4 +215,5 @@ def write(config: CorpusConfig, shard: Shard, path: Path, row_length: int) -> Sh
                 kept += len(group)
 
     write_whole(path, fill, durable=False)
-    return ShardFigures(kept, cleaning.dropped, dict(cleaning.encodings), dict(cleaning.notes))
+    decoded = {encoding: sorted(files) for encoding, files in cleaning.decoded.items()}
+    return ShardFigures(kept, cleaning.dropped, dict(cleaning.encodings), decoded, dict(cleaning.notes))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlm_dist.corpus import digests, exported_documents
+from mlm_dist.corpus import digests, exported_documents, summary
 from mlm_dist.corpus.manifest import CorpusInputs
 from mlm_dist.corpus.preparation import Preparation
 from mlm_dist.corpus.rendezvous import Rendezvous
@@ -39,7 +39,8 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
         world_size: Number of processes, which divide the work.
 
     Raises:
-        CorpusError: The source cannot be used, or no document is left to train on.
+        CorpusError: The source cannot be used, no document is left to train on, or the tokenizer knows no token of the
+            documents.
         ModelError: The tokenizer cannot be loaded.
         PeerError: Another process failed.
     """
@@ -53,6 +54,8 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
         if not start["is_prepared"]:
             Preparation(spec, inputs, store, ranks, tokenizer).run()
         corpus = PreparedCorpus(store.folder)
+        if rank == 0:
+            summary.warn_of_unknown(corpus.manifest)
         if spec.documents.export is not None:
             path = Path(spec.documents.export).expanduser()
             ranks.lead("export", lambda: exported_documents.write(corpus.documents(), path))

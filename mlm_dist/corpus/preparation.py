@@ -16,7 +16,7 @@ from mlm_dist.corpus.row_shards import RowMaker
 from mlm_dist.corpus.selection import KEY_BYTES, Documents, Selection
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
 from mlm_dist.corpus.split_labels import SplitLabels
-from mlm_dist.corpus.store import PreparedCorpus, word_starts_key
+from mlm_dist.corpus.store import SPLITS, PreparedCorpus, word_starts_key
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
 from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
@@ -57,7 +57,8 @@ class Preparation:
         """Write the documents, select them, and write and publish the rows.
 
         Raises:
-            CorpusError: No document is left to train on, or a file changed while it was read.
+            CorpusError: No document is left to train on, the tokenizer knows none of the tokens, or a file changed
+                while it was read.
             PeerError: Another process failed.
         """
         self._write_documents()
@@ -208,10 +209,30 @@ class Preparation:
             if not self._store.is_finished(keys[i].word_starts):
                 row_shards.make_word_starts(maker, tokenizer, sides[i], keys[i])
 
+    def _refuse_unknown(self, keys: Sequence[ShardKeys]) -> None:
+        """Refuse rows in which nothing can be predicted.
+
+        Raises:
+            CorpusError: All tokens of a split are unknown to the tokenizer.
+        """
+        for split in SPLITS:
+            figures = [self._store.figures(key.rows)[split] for key in keys]
+            count, unknown = (
+                sum(one[name] for one in figures for name in names) for names in (("kept", "dropped"), ("unknown",))
+            )
+            if count == unknown and any(one["rows"] for one in figures):
+                spec = self._spec.tokenizer
+                raise CorpusError(
+                    f"{spec.key}: all {count:,} tokens of the {split} documents are unknown to the tokenizer, so there "
+                    "is nothing to predict; name a tokenizer of the documents' language, or set "
+                    "tokenizer.train_vocab_size to train one"
+                )
+
     def _publish(self, keys: Sequence[ShardKeys]) -> None:
         """Wait for the rows of all ranks, and publish the corpus. Runs on rank 0 alone."""
         store = self._store
         made = [key for shard in keys for key in (shard.rows, shard.word_starts) if key]
         self._ranks.wait_for([store.record(key) for key in made])
+        self._refuse_unknown(keys)
         description = manifest.describe(store, self._inputs, self._shards, keys)
         store.publish(description, keys, row_shards.token_counts(store, keys))

@@ -61,13 +61,14 @@ def make(maker: RowMaker, tokenizer: BatchTokenizer, side: np.ndarray, shard: Sh
     paths = []
     for split, wanted in zip(SPLITS, (selection.TRAIN, selection.VALIDATION), strict=True):
         counts = np.zeros(tokenizer.vocab_size, np.int64)
-        totals = Counter(dict.fromkeys(("rows", "kept", "dropped", "padded", "saved"), 0))
+        totals = Counter(dict.fromkeys(("rows", "kept", "dropped", "padded", "saved", "unknown"), 0))
 
         def blocks(
             wanted: int = wanted, counts: np.ndarray = counts, totals: Counter[str] = totals
         ) -> Iterator[RowBlock]:
             for ids, block in maker.blocks(tokenizer, shard, side == wanted):
-                totals.update(block.figures(len(ids)) | {"saved": int(maker.saved[ids].sum())})
+                unknown = int((ids == maker.special.unknown).sum()) if maker.special.unknown is not None else 0
+                totals.update(block.figures(len(ids)) | {"saved": int(maker.saved[ids].sum()), "unknown": unknown})
                 counts += np.bincount(block.input_ids.reshape(-1), minlength=len(counts))
                 yield block
 

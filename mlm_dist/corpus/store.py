@@ -16,7 +16,7 @@ from mlm_dist.corpus import document_files, selection
 from mlm_dist.corpus.rows import RowTable
 from mlm_dist.corpus.tokenizer import loading, word_starts
 
-FORMAT = 6  # of the manifest and of shard records; a corpus with another number is prepared again
+FORMAT = 7  # of the manifest and of shard records; a corpus with another number is prepared again
 SPLITS = ("train", "validation")
 
 

@@ -23,10 +23,10 @@ def encoding_of(path: str, settings: ReadSettings) -> Encoding:
     Raises:
         OSError: The file cannot be read.
     """
-    if settings.encoding is not None:
-        return Encoding(settings.encoding, loses=True)
+    if not is_compressed(path):
+        return text_encoding.encoding_of(path, settings.encoding)
     status = os.stat(path)
-    return _detected(path, status.st_size, status.st_mtime_ns)
+    return _of_content(path, settings.encoding, status.st_size, status.st_mtime_ns)
 
 
 def is_wide(encoding: Encoding) -> bool:
@@ -51,10 +51,8 @@ def open_text(path: str, encoding: Encoding, newline: str | None = None) -> IO[s
 
 
 @functools.lru_cache(maxsize=256)
-def _detected(path: str, size: int, mtime_ns: int) -> Encoding:
-    """The detected encoding; size and time of the last change are a part of the cache's key."""
-    if not is_compressed(path):
-        return text_encoding.encoding_of(path)
+def _of_content(path: str, encoding: str | None, size: int, mtime_ns: int) -> Encoding:
+    """The encoding of a compressed file's content; size and time of the last change are a part of the cache's key."""
     sample = read(path, SAMPLE)
     is_whole = len(sample) < SAMPLE
     if not is_whole and b"\n" in sample[: -1 << 16]:
@@ -62,5 +60,5 @@ def _detected(path: str, size: int, mtime_ns: int) -> Encoding:
     with tempfile.NamedTemporaryFile() as file:
         file.write(sample)
         file.flush()
-        found = text_encoding.encoding_of(file.name)
+        found = text_encoding.encoding_of(file.name, encoding)
     return found if is_whole else Encoding(found.name, loses=True)

@@ -17,6 +17,7 @@ class TextReader(DocumentReader):
 
     def document(self, name: str, data: bytes, settings: ReadSettings) -> Document | Dropped:
         """See `DocumentReader`."""
-        if text_encoding.is_binary(data):
+        if text_encoding.is_binary(data, settings.encoding):
             return Dropped(name, "binary")
-        return Document(name, *text_encoding.decode(data), cleaners.markup_of(content_name(name)))
+        markup = cleaners.markup_of(content_name(name))
+        return Document(name, *text_encoding.decode(data, settings.encoding), markup)
