@@ -14,7 +14,12 @@ from mlm_dist.errors import ConfigError
 from mlm_dist.registry import Registry
 
 CLEANERS: Registry[type[Cleaner]] = Registry(
-    "mlm_dist.cleaners", {"markdown": "mlm_dist.corpus.markdown.cleaner:MarkdownCleaner"}
+    "mlm_dist.cleaners",
+    {
+        "markdown": "mlm_dist.corpus.markdown.cleaner:MarkdownCleaner",
+        "rst": "mlm_dist.corpus.rst.cleaner:RstCleaner",
+        "html": "mlm_dist.corpus.html.cleaner:HtmlCleaner",
+    },
 )
 
 __all__ = ["CLEANERS", "Cleaned", "Cleaner", "check", "clean", "markup_of"]
