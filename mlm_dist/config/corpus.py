@@ -11,7 +11,7 @@ from mlm_dist.config.checks import Section
 from mlm_dist.errors import ConfigError
 
 EXPORT_SUFFIXES = (".json", ".jsonl", ".parquet")
-PATTERNS = ("md", "markdown", "rst", "txt")  # suffixes of the files that are documents by default
+PATTERNS = ("md", "markdown", "rst", "ipynb", "txt")  # suffixes of the files that are documents by default
 
 
 @dataclass(frozen=True)

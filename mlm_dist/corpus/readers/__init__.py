@@ -25,10 +25,18 @@ from mlm_dist.registry import Registry
 READERS: Registry[type[Reader]] = Registry(
     "mlm_dist.readers",
     {
+        ".docx": "mlm_dist.corpus.readers.office:DocxReader",
+        ".epub": "mlm_dist.corpus.readers.office:EpubReader",
+        ".htm": "mlm_dist.corpus.readers.html:HtmlReader",
+        ".html": "mlm_dist.corpus.readers.html:HtmlReader",
+        ".ipynb": "mlm_dist.corpus.readers.notebook:NotebookReader",
         ".json": "mlm_dist.corpus.readers.json_list:JsonListReader",
         ".jsonl": "mlm_dist.corpus.readers.json_lines:JsonLinesReader",
+        ".odt": "mlm_dist.corpus.readers.office:OdtReader",
         ".parquet": "mlm_dist.corpus.readers.parquet:ParquetReader",
+        ".pdf": "mlm_dist.corpus.readers.pdf:PdfReader",
         ".txt": "mlm_dist.corpus.readers.text_records:TextRecordsReader",
+        ".xhtml": "mlm_dist.corpus.readers.html:HtmlReader",
     },
 )
 

@@ -50,7 +50,7 @@ def parse(text: str) -> tuple[nodes.document, Inliner]:
     document.note_source("", -1)
     inliner = Inliner(raw)
     _Mixin.nested_sm_cache.clear()
-    states.RSTStateMachine(_state_classes(), "Body").run(lines, document, inliner=inliner)
+    _Main((), "Body").run(lines, document, inliner=inliner)
     Footnotes(document).apply()
     return document, inliner
 
@@ -162,8 +162,32 @@ def _patterns() -> dict[str, Any]:
     return {name: getattr(inliner, name) for name in names}
 
 
+class _States(dict[str, Any]):
+    """The states of a parser by name, each made when it is first entered: most blocks enter one or two of twenty."""
+
+    def __init__(self, machine: Any) -> None:
+        super().__init__()
+        self._machine = machine
+
+    def __missing__(self, name: str) -> Any:
+        state = self[name] = _state_classes()[name](self._machine)
+        if getattr(self._machine, "memo", None) is not None:  # the parser is running
+            state.runtime_init()
+        return state
+
+
+class _Main(states.RSTStateMachine):  # type: ignore[misc, unused-ignore]
+    """Parses a document."""
+
+    def add_states(self, state_classes: Any) -> None:
+        self.states = _States(self)
+
+
 class _Nested(states.NestedStateMachine):  # type: ignore[misc, unused-ignore]
     """Parses the inside of a block, which may have headings, to a depth that does not depend on Python's stack."""
+
+    def add_states(self, state_classes: Any) -> None:
+        self.states = _States(self)
 
     def run(self, input_lines: Any, input_offset: int, memo: Any, node: Any, match_titles: bool = True) -> Any:
         if memo.inliner.depth >= MAX_DEPTH:
@@ -195,7 +219,7 @@ class _Mixin:
 
     def __init__(self, state_machine: Any, debug: bool = False) -> None:
         super().__init__(state_machine, debug)  # type: ignore[call-arg]
-        self.nested_sm_kwargs = {"state_classes": _state_classes(), "initial_state": "Body"}
+        self.nested_sm_kwargs = {"state_classes": (), "initial_state": "Body"}
 
     def section(self: Any, title: str, source: str, style: Any, lineno: int, messages: Any) -> None:
         """Headings of all levels are alike, so no order of levels is wrong."""
@@ -241,5 +265,5 @@ class _Mixin:
 
 
 @functools.cache
-def _state_classes() -> tuple[type[Any], ...]:
-    return tuple(type(cls.__name__, (_Mixin, cls), {}) for cls in states.state_classes)
+def _state_classes() -> dict[str, type[Any]]:
+    return {cls.__name__: type(cls.__name__, (_Mixin, cls), {}) for cls in states.state_classes}
