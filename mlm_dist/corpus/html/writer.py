@@ -11,10 +11,15 @@ from selectolax.lexbor import LexborHTMLParser
 from mlm_dist.corpus.html import elements
 from mlm_dist.corpus.plain_text import Blocks, one_line
 
+MAX_DEPTH = 150  # of elements; each takes some four frames of Python's stack
 _APART = "\0"  # around text that its markup separated from its neighbors
 _BREAK = "\1"  # a line break that stays
 _GLUED = re.compile(rf"(?<=\w){_APART}+(?=\w)")
 _CONTROL = str.maketrans({_APART: "\ufffd", _BREAK: " "})
+
+
+class TooDeepError(Exception):
+    """The document is nested too deeply."""
 
 
 class Writer:
@@ -22,11 +27,15 @@ class Writer:
 
     Args:
         html: The document.
+
+    Raises:
+        TooDeepError: It is nested too deeply.
     """
 
     def __init__(self, html: str) -> None:
         tree = LexborHTMLParser(html.translate(_CONTROL))
         self._blocks = Blocks()
+        self._depth = 0
         self._parts: list[str] = []  # of the current paragraph
         self._cells: list[str] | None = None  # of the current row, whose cells are one line each
         self._has_main = tree.css_first("main, article, [role=main]") is not None
@@ -41,6 +50,9 @@ class Writer:
         return self._blocks.text()
 
     def _children(self, node: Any) -> None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise TooDeepError
         child = node.child
         while child is not None:
             tag = child.tag
@@ -49,6 +61,7 @@ class Writer:
             elif tag[0] != "-" and tag[0] != "_" and not self._is_hidden(child, tag):
                 self._element(child, tag)
             child = child.next
+        self._depth -= 1
 
     def _is_hidden(self, node: Any, tag: str) -> bool:
         if tag in elements.HIDDEN:

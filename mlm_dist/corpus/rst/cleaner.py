@@ -25,11 +25,11 @@ class RstCleaner:
         text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
         try:
             document, inliner = parser.parse(text)
-        except parser.TooDeepError:
+            writer = Writer(document)
+        except (parser.TooDeepError, RecursionError):
             return Cleaned(text.strip(), notes=(TOO_DEEP,))
         except parser.TooLongError:
             return Cleaned(text.strip(), notes=(TOO_LONG,))
-        writer = Writer(document)
         body = writer.text()
         notes = tuple(sorted(inliner.notes | writer.notes))
         return Cleaned(with_title(inliner.title, body), inliner.title, notes)

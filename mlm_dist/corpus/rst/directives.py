@@ -15,6 +15,7 @@ from mlm_dist.corpus.rst import roles, tables
 from mlm_dist.corpus.rst.code import code
 from mlm_dist.corpus.rst.directive_names import ADMONITIONS, CHANGES, CODE, HIDDEN, OBJECTS, UNTITLED
 
+MAX_PATH = 300  # characters
 INCLUDED = "rst includes another file, which is not read"
 
 _OPTION = re.compile(r":(?![: ])((?:[^:\\]|\\.)+)(?<! ):(?: +(.*)|$)")
@@ -131,7 +132,7 @@ def _other(directive: Directive) -> list[nodes.Node]:
     """An unknown directive: its argument is a title, unless it is a path."""
     argument = directive.argument
     titles = [argument, *(directive.options.get(name) for name in ("title", "subtitle", "caption", "header", "alt"))]
-    if _PATH.fullmatch(argument):
+    if len(argument) <= MAX_PATH and _PATH.fullmatch(argument):
         del titles[0]
     elif _SIGNATURE.fullmatch(argument):
         return [*_object(directive)]
@@ -227,7 +228,7 @@ def _glossary(directive: Directive) -> list[nodes.Node]:
 
 
 def _replace(directive: Directive) -> list[nodes.Node]:
-    return directive.inline(" ".join(directive.whole()))
+    return directive.inline(" ".join(directive.whole()).strip())
 
 
 def _unicode(directive: Directive) -> list[nodes.Node]:

@@ -20,6 +20,7 @@ MAX_DEPTH = 40  # of nested blocks; each takes some nine frames of Python's stac
 MAX_LINES = 300_000  # some 3 KB of memory each
 MAX_MARKUP = 1_000_000_000  # characters of a paragraph times its markup characters: about a second
 MAX_WORD = 5_000  # characters of a word with markup; the time to parse one grows with its square
+MAX_COLUMNS = 500
 TOO_DENSE = "rst too dense, kept in part as is"
 
 _LONG_WORD = re.compile(rf"[\w\-._+:]{{{MAX_WORD}}}")
@@ -238,6 +239,16 @@ class _Mixin:
         """A session of the interpreter, to the letter."""
         self.parent += code(self.state_machine.get_text_block(), self.inliner.raw_lines)
         return [], next_state, []
+
+    def nest_line_block_lines(self, block: Any) -> None:
+        """The lines of a block are written alike, however they are indented."""
+
+    def isolate_grid_table(self: Any) -> Any:
+        """See docutils; a table with many columns would take too long."""
+        if self.state_machine.line.count("+") <= MAX_COLUMNS:
+            return super().isolate_grid_table()  # type: ignore[misc]
+        block = self.state_machine.get_text_block()
+        return [], self.malformed_table(block), True
 
     def literal_block(self: Any) -> list[nodes.Node]:
         """The block after `::`, to the letter."""

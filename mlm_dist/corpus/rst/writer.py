@@ -230,14 +230,18 @@ class Writer:
 
 def _headings(document: nodes.document) -> dict[str, str]:
     """{label: the heading that follows it}."""
-    found = {}
-    for target in document.findall(nodes.target):
-        if target["names"] and target.parent is not None and not target.children:
-            after = target.next_node(descend=False, siblings=True)
-            while isinstance(after, nodes.target | nodes.comment):
-                after = after.next_node(descend=False, siblings=True)
-            if isinstance(after, nodes.rubric) and after.get("title"):
-                found |= dict.fromkeys(target["names"], after.astext())
+    found: dict[str, str] = {}
+    labels: list[str] = []
+    parent = None
+    for node in document.findall(nodes.Element):
+        if isinstance(node, nodes.target) and not node.children:
+            if node.parent is not parent:
+                labels, parent = [], node.parent
+            labels += node["names"]
+        elif labels and not isinstance(node, nodes.comment):
+            if isinstance(node, nodes.rubric) and node.get("title") and node.parent is parent:
+                found |= dict.fromkeys(labels, node.astext())
+            labels, parent = [], None
     return found
 
 
