@@ -74,16 +74,6 @@ def is_of_page(node: Any) -> bool:
     return node.css_first("main, article, [role=main]") is None
 
 
-def is_line_number(text: Any, pre: Any) -> bool:
-    """Whether a text within code is the number of a line."""
-    parent = text.parent
-    while parent is not None and parent != pre:
-        if is_hidden(parent.attributes):
-            return True
-        parent = parent.parent
-    return False
-
-
 def integer(text: str | None, default: int) -> int:
     """The number of an attribute."""
     try:

@@ -132,13 +132,25 @@ class Writer:
     def _pre(self, node: Any) -> None:
         """Code to the letter."""
         self._flush()
-        parts = []
-        for part in node.traverse(include_text=True):
-            if part.tag == "-text" and not elements.is_line_number(part, node):
-                parts.append(part.text_content or "")
-            elif part.tag == "br":
+        self._blocks.add("".join(self._code(node)).strip("\n"))
+
+    def _code(self, node: Any) -> list[str]:
+        """The text within code, without numbers of lines."""
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise TooDeepError
+        parts: list[str] = []
+        child = node.child
+        while child is not None:
+            if child.tag == "-text":
+                parts.append(child.text_content or "")
+            elif child.tag == "br":
                 parts.append("\n")
-        self._blocks.add("".join(parts).strip("\n"))
+            elif child.tag[0] not in "-_" and not elements.is_hidden(child.attributes):
+                parts += self._code(child)
+            child = child.next
+        self._depth -= 1
+        return parts
 
     _listing = _textarea = _xmp = _pre
 

@@ -16,7 +16,7 @@ _AS_WRITTEN = LITERAL | {"samp", "file", "kbd", "command", "program", "abbr", "s
 _AS_WRITTEN |= {"subscript", "superscript", "emphasis", "strong", "strike", "title-reference", "title", "t", "regexp"}
 # Their text ends in <target> even if no space is before it.
 _REFERENCES = frozenset("any doc download eq keyword mod numref pep ref rfc std:doc std:ref term std:term".split())
-_SHORT = re.compile(r"[~!]+(?:[\w.]+\.)?([\w ]+(?:\(.*\))?)", re.DOTALL)
+_SHORT = re.compile(r"~(?:[\w.]+\.)?([\w ]+(?:\(.*\))?)", re.DOTALL)
 _SHORT_CPP = re.compile(r"~(?:[^\s(<]+?(?:::|\.))?(\w+(?:[(<].*)?)", re.DOTALL)
 _CALLED = frozenset(("func", "meth"))
 _NUMBERED = {"pep": "PEP ", "rfc": "RFC ", "cve": "CVE ", "cwe": "CWE "}
@@ -45,11 +45,9 @@ def visible(role: str, text: str) -> str:
     if role in _NUMBERED:
         number, _, section = text.removeprefix("!").partition("#")
         return _NUMBERED[role] + number + (f" Section {section.removeprefix('section-')}" if section else "")
-    if domain in ("c", "cpp"):
-        short = _SHORT_CPP.fullmatch(text)
-    else:
-        short = _SHORT.fullmatch(text)
-    text = short[1] if short else text.removeprefix("!")
+    text = text.removeprefix("!")
+    short = (_SHORT_CPP if domain in ("c", "cpp") else _SHORT).fullmatch(text)
+    text = short[1] if short else text
     return f"{text}()" if name in _CALLED and text and not text.endswith(")") else text
 
 
