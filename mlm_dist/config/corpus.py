@@ -12,7 +12,8 @@ from mlm_dist.config.value_types import is_text_encoding
 from mlm_dist.errors import ConfigError
 
 EXPORT_SUFFIXES = (".json", ".jsonl", ".parquet")
-PATTERNS = ("md", "markdown", "mdx", "qmd", "Rmd", "rst", "txt")  # suffixes of the files that are documents by default
+# Suffixes of the files that are documents by default.
+PATTERNS = ("md", "markdown", "mdx", "qmd", "Rmd", "rst", "ipynb", "txt")
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,21 @@ READERS: Registry[type[Reader]] = Registry(
     {
         ".arrow": "mlm_dist.corpus.readers.arrow:ArrowReader",
         ".csv": "mlm_dist.corpus.readers.comma_separated:CommaReader",
+        ".docx": "mlm_dist.corpus.readers.office:DocxReader",
+        ".epub": "mlm_dist.corpus.readers.office:EpubReader",
         ".feather": "mlm_dist.corpus.readers.arrow:ArrowReader",
+        ".htm": "mlm_dist.corpus.readers.html:HtmlReader",
+        ".html": "mlm_dist.corpus.readers.html:HtmlReader",
+        ".ipynb": "mlm_dist.corpus.readers.notebook:NotebookReader",
         ".json": "mlm_dist.corpus.readers.json_file:JsonReader",
         ".jsonl": "mlm_dist.corpus.readers.json_lines:JsonLinesReader",
         ".ndjson": "mlm_dist.corpus.readers.json_lines:JsonLinesReader",
+        ".odt": "mlm_dist.corpus.readers.office:OdtReader",
         ".parquet": "mlm_dist.corpus.readers.parquet:ParquetReader",
+        ".pdf": "mlm_dist.corpus.readers.pdf:PdfReader",
         ".tsv": "mlm_dist.corpus.readers.comma_separated:TabReader",
         ".txt": "mlm_dist.corpus.readers.text_records:TextRecordsReader",
+        ".xhtml": "mlm_dist.corpus.readers.html:HtmlReader",
     },
 )
 

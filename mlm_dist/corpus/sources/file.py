@@ -37,8 +37,8 @@ class File:
             suffix = f"a {path.suffix} file" if path.suffix else "a file without a suffix"
             raise CorpusError(
                 f"{request.key}: {request.name} is {suffix}; give a folder, or a file that ends in "
-                + ", ".join(READERS.names())
-                + f" (compressed with {', '.join(compression.OPEN)} or not) or in the suffix of a kind of markup"
+                + ", ".join(sorted({*READERS.names(), *cleaners.suffixes()}))
+                + f" (compressed with {', '.join(compression.OPEN)} or not)"
             )
         # The folder is resolved, but the file keeps its name: what a link points to may have a name without a suffix.
         root = named.parent.resolve()
