@@ -63,6 +63,8 @@ class Writer:
         for token in tokens:
             if handle := self._HANDLERS.get(token.type):
                 handle(self, token)
+        if self._document.allowance < 0:
+            self.notes.add(TOO_DENSE)
 
     def _block(self, text: str, tight: bool = False) -> None:
         if not text.strip():
