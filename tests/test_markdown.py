@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlm_dist.corpus.cleaners import Cleaned
-from mlm_dist.corpus.markdown import block_rules, cleaner, front_matter, writer
+from mlm_dist.corpus.markdown import block_rules, cleaner, front_matter, tables, writer
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
 
@@ -432,7 +432,7 @@ def test_markdown_that_takes_too_long_is_kept_as_is(text: str, monkeypatch: pyte
 )
 def test_tokens_and_columns_are_bounded(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_rules, "MAX_TOKENS", 200)
-    monkeypatch.setattr(block_rules, "MAX_COLUMNS", 10)
+    monkeypatch.setattr(tables, "MAX_COLUMNS", 10)
     cleaned = cleaner.clean(text)
     if text.startswith("|"):  # no table, so a paragraph
         assert cleaned == Cleaned(text.replace("\n", " "))

@@ -7,19 +7,18 @@ from collections.abc import Callable
 
 from markdown_it import MarkdownIt
 from markdown_it.parser_block import ParserBlock
-from markdown_it.rules_block import StateBlock, blockquote, code, fence, html_block, list_block, table
-from markdown_it.rules_block.table import escapedSplit, getLine
+from markdown_it.rules_block import StateBlock, blockquote, code, html_block, list_block
 from markdown_it.token import Token
 from mdit_py_plugins.deflist import deflist_plugin
 from mdit_py_plugins.footnote.index import footnote_def
 
-from mlm_dist.corpus.markdown import code_rules, containers, paragraphs
+from mlm_dist.corpus.markdown import code_rules, containers, paragraphs, tables
 from mlm_dist.corpus.markdown.block_state import State
+from mlm_dist.corpus.markdown.fences import fence
 from mlm_dist.corpus.markdown.pieces import Document
 
 TRIES_PER_LINE = 10  # real documents stay under 2
 MAX_TOKENS = 1_000_000  # some 400 MB of memory; real documents have one to 33 characters
-MAX_COLUMNS = 10_000
 
 Rule = Callable[[StateBlock, int, int, bool], bool]
 
@@ -96,7 +95,7 @@ def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
         return silent and at < state.eMarks[start] and _ends(state, start, end)
     if state.has_code and state.sCount[start] - state.blkIndent >= 4:
         return code(state, start, end, False)
-    if _may_be_table(state, start) and _table(state, start, end, False):
+    if _may_be_table(state, start) and tables.table(state, start, False, end, _ends):
         return True
     for rule in _RULES.get(state.src[at], ()):
         if rule(state, start, end, False):
@@ -114,7 +113,9 @@ def _ends(state: StateBlock, start: int, end: int) -> bool:
     for rule in rules.get(character, ()):
         if rule(state, start, end, True):
             return True
-    return state.parentType == "paragraph" and _may_be_table(state, start) and _table(state, start, end, True)
+    return (
+        state.parentType == "paragraph" and _may_be_table(state, start) and tables.table(state, start, True, end, _ends)
+    )
 
 
 def _may_be_table(state: StateBlock, start: int) -> bool:
@@ -160,26 +161,6 @@ def _html_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
         return False
     is_block: bool = html_block(state, start, end, silent)
     return is_block
-
-
-def _table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """A table, with the cells beyond its header, which the library drops."""
-    first = len(state.tokens)
-    if state.src.count("|", state.bMarks[start], state.eMarks[start]) > MAX_COLUMNS:
-        return False
-    if not table(state, start, end, silent):
-        return False
-    columns = line = 0
-    for token in state.tokens[first:]:
-        if token.type == "th_open":
-            columns += 1
-        elif token.type == "tr_open" and token.map:
-            line = token.map[0]
-        elif token.type == "tr_close" and line > start:
-            row = getLine(state, line).strip().removeprefix("|")
-            if row.count("|") - row.endswith("|") >= columns:
-                token.meta = {"more": [cell.strip() for cell in escapedSplit(row)[columns:] if cell.strip()]}
-    return True
 
 
 def _definition_rule() -> Rule:

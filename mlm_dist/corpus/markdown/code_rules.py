@@ -44,7 +44,7 @@ def braces(state: StateBlock, start: int, end: int, silent: bool) -> bool:
         document = state.env["document"]
         limit = min(document.within(at, 20_000), state.eMarks[end - 1])
         expression_end = components.expression_end(src, at, limit)
-        document.allowance -= 4 * ((expression_end or limit) - at)
+        document.allowance -= 20 * ((expression_end or limit) - at)
         if expression_end and expression_end > stop:
             return _several_lines(state, start, end, expression_end)
     return False

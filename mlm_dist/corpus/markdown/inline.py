@@ -147,7 +147,7 @@ class _Paragraph(Pieces):
             return self.blanks(at + 2)
         if following in _ESCAPABLE:
             self.pieces.append(following)
-            return at + 2
+            return self._run(at + 2) if source.startswith("__", at + 1) else at + 2
         self.pieces.append("\\")
         return at + 1
 

@@ -10,13 +10,17 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.token import Token
 
 from mlm_dist.corpus.markdown import links, templates
+from mlm_dist.corpus.markdown.block_state import Block
 
 _HEADING = re.compile(r"(#{1,6})(?:[ \t]+|\Z)")
 _HEADING_END = re.compile(r"(?:\A|(?<=[ \t]))#+[ \t]*\Z")
 _ANCHOR = re.compile(r"(?P<slug>(?<=[^\s\]])\[\[[a-z0-9][\w-]*)\]\]\Z|\[\[(?P<same>[^\[\]]+)\]\]\Z")
 _CONTENTS = re.compile(r"\[(?:TOC|\[_?toc_?\])\]\Z", re.IGNORECASE)
 _UNDERLINE = re.compile(r"(?:=+|-+)[ \t]*\Z")
-_MAY_OPEN = re.compile(r"<(?:!--|pre|script|style|textarea)|\$\$|\\begin\{|\{/\*|\{%|\{\{[<%]|\\\[", re.IGNORECASE)
+# It begins with a set of characters, which makes the search fast.
+_MAY_OPEN = re.compile(
+    r"[<$\\{](?:(?<=<)(?:!--|(?i:pre|script|style|textarea))|(?<=\$)\$|(?<=\\)(?:begin\{|\[)|(?<=\{)(?:/\*|%|\{[<%]))"
+)
 _OPENINGS = re.compile(
     r"(?P<code>`+)|<(?P<tag>pre|script|style|textarea)(?=[\s>])[^<>]*>|(?P<comment><!--)|(?P<display>\$\$)"
     r"|\\begin\{(?P<begin>[A-Za-z]+\*?)\}|(?P<jsx>\{/\*)|(?P<template>\{%-?\s*[a-z]|\{\{[<%]\s*[a-z])|\\(?P<bracket>\[)(?=\s)|\\.",
@@ -75,12 +79,13 @@ def paragraph(state: StateBlock, start: int, end: int, ends: Ends) -> bool:
     checked = start
     while True:
         while line < end and marks[line] + shifts[line] < last[line]:
-            if 0 <= counts[line] - indent <= 3 or counts[line] < indent:
+            column = counts[line]
+            if column - indent <= 3:
                 at = marks[line] + shifts[line]
-                if counts[line] >= indent and src[at] in "=-" and _UNDERLINE.match(src, at, last[line]):
+                if column >= indent and src[at] in "=-" and _UNDERLINE.match(src, at, last[line]):
                     underlined = True
                     break
-                if counts[line] >= 0 and ends(state, line, end):
+                if column >= 0 and ends(state, line, end):
                     break
             line += 1
         reached = _extended(state, checked, line, end)
@@ -102,8 +107,9 @@ def paragraph(state: StateBlock, start: int, end: int, ends: Ends) -> bool:
     if underlined:
         state.push("inline", "", 0).content = text
         return True
-    state.push("paragraph_open", "p", 0).content = text
-    state.tokens.append(_CLOSE)
+    block = Block("paragraph_open", 0, state.level)
+    block.content = text
+    state.tokens += block, _CLOSE
     return True
 
 

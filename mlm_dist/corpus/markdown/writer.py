@@ -63,6 +63,8 @@ class Writer:
         for token in tokens:
             if handle := self._HANDLERS.get(token.type):
                 handle(self, token)
+        if self._document.allowance < 0:
+            self.notes.add(TOO_DENSE)
 
     def _block(self, text: str, tight: bool = False) -> None:
         if not text.strip():
@@ -73,7 +75,7 @@ class Writer:
         self._marker, self._apart = "", not tight
 
     def _plain(self, source: str) -> str:
-        if inline.is_dense(source, MAX_MARKUP):
+        if len(source) > MAX_MARKUP and inline.is_dense(source, MAX_MARKUP):
             self.notes.add(TOO_DENSE)
             return source
         return inline.plain(source, self._document)
@@ -156,7 +158,6 @@ class Writer:
 
     def _end_row(self, token: Token) -> None:
         cells, self._cells = self._cells or [], None
-        cells += [self._plain(cell).replace("\n", " ") for cell in token.meta.get("more", ())]
         while cells and not cells[-1]:
             cells.pop()
         self._block(" | ".join(cells), tight=True)
