@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mlm_dist.config import Config, value_of
-from mlm_dist.corpus.sources.git import without_credentials
+from mlm_dist.corpus.sources.git_address import without_credentials
 
 SOURCE_KEYS = ("corpus.source", "corpus.replay_source", "validation.second_source")
 

@@ -12,7 +12,7 @@ from making import run_git
 
 from mlm_dist.config import CorpusConfig
 from mlm_dist.corpus import sources
-from mlm_dist.corpus.sources import SourceFiles, git
+from mlm_dist.corpus.sources import SourceFiles, git, git_address
 from mlm_dist.errors import CorpusError
 
 PATTERNS = ["**/*.md"]
@@ -73,13 +73,19 @@ def files_in(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
+def fetch(address: str, patterns: list[str], cache: Path) -> tuple[Path, str]:
+    """The checked-out files, and their commit."""
+    folder = git.fetch(address, patterns, cache)
+    return folder / "files", json.loads((folder / "origin.json").read_text())["commit"]
+
+
 def acquire(address: str, cache: Path) -> SourceFiles:
     """The source with that address."""
     return sources.acquire(CorpusConfig(source=address, patterns=PATTERNS), cache)
 
 
 def test_matching_files_of_the_default_branch_and_their_commit(remote: Remote, tmp_path: Path) -> None:
-    folder, commit = git.fetch(remote.url, PATTERNS, tmp_path / "cache")
+    folder, commit = fetch(remote.url, PATTERNS, tmp_path / "cache")
     assert commit == remote.commits["second"]
     assert files_in(folder) == {"a.md": "second\n", "sub/b.md": "in a folder\n"}
 
@@ -87,11 +93,11 @@ def test_matching_files_of_the_default_branch_and_their_commit(remote: Remote, t
 def test_files_that_do_not_match_are_not_downloaded(remote: Remote, tmp_path: Path) -> None:
     remote.lose("code.py")
     remote.lose("sub/picture.png")
-    folder, _ = git.fetch(remote.url, PATTERNS, tmp_path / "cache")  # would fail if it asked for them
+    folder, _ = fetch(remote.url, PATTERNS, tmp_path / "cache")  # would fail if it asked for them
     assert set(files_in(folder)) == {"a.md", "sub/b.md"}
     remote.lose("sub/b.md")
     with pytest.raises(CorpusError, match="cannot fetch"):  # as it does for one that matches
-        git.fetch(remote.url, [*PATTERNS, "*.none"], tmp_path / "cache")
+        fetch(remote.url, [*PATTERNS, "*.none"], tmp_path / "cache")
 
 
 def test_history_and_other_branches_are_not_downloaded(
@@ -99,7 +105,7 @@ def test_history_and_other_branches_are_not_downloaded(
 ) -> None:
     trace = tmp_path / "trace"
     monkeypatch.setenv("GIT_TRACE_PACKET", str(trace))
-    git.fetch(remote.url, PATTERNS, tmp_path / "cache")
+    fetch(remote.url, PATTERNS, tmp_path / "cache")
     asked = [line.split("fetch> ")[1] for line in trace.read_text().splitlines() if "fetch> " in line]
     assert "deepen 1" in asked and "filter blob:none" in asked
     wanted = {line.split()[1] for line in asked if line.startswith("want ")}
@@ -108,9 +114,9 @@ def test_history_and_other_branches_are_not_downloaded(
 
 
 def test_server_that_cannot_filter_gives_the_same_files(remote: Remote, tmp_path: Path) -> None:
-    folder, commit = git.fetch(remote.url, PATTERNS, tmp_path / "filtered")
+    folder, commit = fetch(remote.url, PATTERNS, tmp_path / "filtered")
     run_git(remote.path, "config", "uploadpack.allowFilter", "false")
-    other, same_commit = git.fetch(remote.url, PATTERNS, tmp_path / "whole")
+    other, same_commit = fetch(remote.url, PATTERNS, tmp_path / "whole")
     assert files_in(other) == files_in(folder) and same_commit == commit
 
 
@@ -121,6 +127,75 @@ def test_revision_after_a_number_sign(remote: Remote, tmp_path: Path, revision: 
     source = acquire(f"{remote.url}#{revision.format(**remote.commits)}", tmp_path / "cache")
     assert source.commit == remote.commits[name]
     assert (source.root / "a.md").read_text() == f"{name}\n"
+
+
+@pytest.mark.parametrize("name", ["first", "second", "third"])
+def test_short_commit_after_a_number_sign(remote: Remote, tmp_path: Path, name: str) -> None:
+    source = acquire(f"{remote.url}#{remote.commits[name][:8]}", tmp_path / "cache")
+    assert source.commit == remote.commits[name]
+    assert (source.root / "a.md").read_text() == f"{name}\n"
+
+
+def test_short_commit_that_does_not_exist_is_refused(remote: Remote, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="no branch, tag or commit 0123456; give another one, or all 40 characters"):
+        acquire(f"{remote.url}#0123456", tmp_path / "cache")
+
+
+@pytest.fixture
+def host(remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of the repository on a host with pages."""
+    config = tmp_path / "gitconfig"  # git itself turns the address into one that is here
+    config.write_text(f'[url "{remote.url}"]\n\tinsteadOf = https://example.org/team/docs\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    return "https://example.org/team/docs"
+
+
+@pytest.mark.parametrize(
+    ("page", "name", "files"),
+    [
+        ("tree/main", "second", ["a.md", "sub/b.md"]),
+        ("tree/next/one", "third", ["a.md", "sub/b.md"]),
+        ("tree/next/one/sub", "third", ["b.md"]),
+        ("tree/v1.0/sub/", "second", ["b.md"]),
+        ("-/tree/main/sub", "second", ["b.md"]),
+        ("src/branch/main/sub", "second", ["b.md"]),
+        ("blob/main/a.md", "second", ["a.md"]),
+        ("tree/{first}", "first", ["a.md"]),
+        ("tree/{short}/sub", "second", ["b.md"]),
+    ],
+)
+def test_address_of_a_page(remote: Remote, host: str, tmp_path: Path, page: str, name: str, files: list[str]) -> None:
+    address = page.format(**remote.commits, short=remote.commits["second"][:7])
+    source = acquire(f"{host}/{address}", tmp_path / "cache")
+    assert source.commit == remote.commits[name] and list(source.files) == files
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("tree/main/nowhere", "has no nowhere at main"),
+        ("tree/nowhere/sub", "no branch, tag or commit nowhere"),
+        ("tree/main/../x", "is not a revision and a path"),
+        ("tree/main#v1.0", "both name a revision"),
+    ],
+)
+def test_page_that_does_not_exist_is_refused(host: str, tmp_path: Path, page: str, message: str) -> None:
+    with pytest.raises(CorpusError, match=message):
+        acquire(f"{host}/{page}", tmp_path / "cache")
+
+
+def test_submodules_and_files_that_do_not_match_are_counted(remote: Remote, tmp_path: Path) -> None:
+    run_git(tmp_path, "clone", "--quiet", str(remote.path), "clone")
+    work = tmp_path / "clone"
+    run_git(work, "-c", "protocol.file.allow=always", "submodule", "add", "--quiet", str(remote.path), "theme")
+    (work / "sub" / "READ.MD").write_text("read")
+    run_git(work, "add", "--all")
+    run_git(work, "commit", "--quiet", "--message=submodule")
+    run_git(tmp_path, "clone", "--quiet", "--bare", str(work), "other.git")
+    source = acquire((tmp_path / "other.git").as_uri(), tmp_path / "cache")
+    assert list(source.files) == ["a.md", "sub/READ.MD", "sub/b.md"]
+    assert source.dropped == {"submodule, which is not fetched": ["theme"]}
+    assert source.unmatched == {".gitmodules": 1, ".png": 1, ".py": 1}
 
 
 def test_missing_revision_is_named_in_the_error(remote: Remote, tmp_path: Path) -> None:
@@ -177,7 +252,7 @@ def test_links_in_a_repository_are_not_followed(remote: Remote, tmp_path: Path) 
     run_git(tmp_path / "work", "add", "--all")
     run_git(tmp_path / "work", "commit", "--quiet", "--message=link")
     run_git(tmp_path / "work", "push", "--quiet", remote.url, "main")
-    folder, _ = git.fetch(remote.url, PATTERNS, tmp_path / "cache")
+    folder, _ = fetch(remote.url, PATTERNS, tmp_path / "cache")
     assert not (folder / "link.md").is_symlink()
     assert "do not read me" not in "".join(files_in(folder).values())
 
@@ -187,14 +262,14 @@ def test_submodules_are_not_fetched(remote: Remote, tmp_path: Path) -> None:
     run_git(work, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", remote.url, "module")
     run_git(work, "commit", "--quiet", "--message=module")
     run_git(work, "push", "--quiet", remote.url, "main")
-    folder, _ = git.fetch(remote.url, PATTERNS, tmp_path / "cache")
+    folder, _ = fetch(remote.url, PATTERNS, tmp_path / "cache")
     assert not files_in(folder / "module")
 
 
 def test_hooks_and_filters_of_the_machine_do_not_change_the_files(
     remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, _ = git.fetch(remote.url, PATTERNS, tmp_path / "plain")
+    plain, _ = fetch(remote.url, PATTERNS, tmp_path / "plain")
     hooks = tmp_path / "hooks"
     hooks.mkdir()
     (hooks / "post-checkout").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
@@ -202,7 +277,7 @@ def test_hooks_and_filters_of_the_machine_do_not_change_the_files(
     config = tmp_path / "gitconfig"
     config.write_text(f"[core]\n\tautocrlf = true\n\thooksPath = {hooks}\n")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
-    folder, _ = git.fetch(remote.url, PATTERNS, tmp_path / "settings")
+    folder, _ = fetch(remote.url, PATTERNS, tmp_path / "settings")
     assert not (tmp_path / "ran").exists()
     assert {path.name: path.read_bytes() for path in folder.rglob("*.md")} == {
         path.name: path.read_bytes() for path in plain.rglob("*.md")
@@ -216,7 +291,7 @@ def test_fetch_within_a_hook_does_not_change_its_repository(
     before = (work / ".git" / "index").read_bytes()
     for name, value in (("GIT_DIR", ".git"), ("GIT_WORK_TREE", "."), ("GIT_INDEX_FILE", ".git/index")):
         monkeypatch.setenv(name, str(work / value))
-    folder, _ = git.fetch(remote.url, PATTERNS, tmp_path / "cache")
+    folder, _ = fetch(remote.url, PATTERNS, tmp_path / "cache")
     assert (work / ".git" / "index").read_bytes() == before
     assert set(files_in(folder)) == {"a.md", "sub/b.md"}
 
@@ -257,13 +332,13 @@ def test_dangerous_address_is_refused(tmp_path: Path, address: str) -> None:
     ],
 )
 def test_address_of_a_repository_is_recognized(address: str) -> None:
-    assert git.is_repository(address) and git.is_repository(f"{address}#main")
+    assert git_address.is_repository(address) and git_address.is_repository(f"{address}#main")
 
 
 @pytest.mark.parametrize("name", ["docs", "./docs", "owner/dataset", "a.json", "~/docs", "/some:where/else"])
 def test_other_sources_are_not_repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
-    assert not git.is_repository(name)
+    assert not git_address.is_repository(name)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +363,7 @@ def test_credentials_are_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(CorpusError) as caught:
         acquire(address, tmp_path / "cache")
     assert "s3cret" not in str(caught.value)
-    assert "s3cret" not in git.without_credentials(address.removeprefix("ext::sh -c "))
+    assert "s3cret" not in git_address.without_credentials(address.removeprefix("ext::sh -c "))
     assert not [path for path in tmp_path.rglob("*") if "s3cret" in path.name]
 
 

@@ -23,7 +23,7 @@ from mlm_dist.corpus import documents, shards, sources
 from mlm_dist.corpus.cleaners import Cleaned
 from mlm_dist.corpus.markdown import cleaner
 from mlm_dist.corpus.readers import Document, Dropped, json_lines
-from mlm_dist.corpus.sources import SourceFiles, git
+from mlm_dist.corpus.sources import SourceFiles, git, git_address
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import CorpusError
 
@@ -310,7 +310,7 @@ def test_lfs_filters_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     filters = "".join(f"\t{name} = touch {tmp_path}/ran-{name}; cat\n" for name in ("smudge", "process"))
     (tmp_path / "gitconfig").write_text(f'[filter "lfs"]\n{filters}\trequired = true\n')
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
-    folder, _ = git.fetch(remote.as_uri(), ["*.md"], tmp_path / "cache")
+    folder = git.fetch(remote.as_uri(), ["*.md"], tmp_path / "cache") / "files"
     assert not list(tmp_path.glob("ran-*"))
     assert (folder / "a.md").read_text() == pointer
 
@@ -325,7 +325,7 @@ def test_lfs_filters_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_passwords_are_removed_from_any_form_of_address(address: str, shown: str) -> None:
-    assert git.without_credentials(address) == shown
+    assert git_address.without_credentials(address) == shown
 
 
 def test_credentials_are_neither_printed_nor_in_the_manifest(tmp_path: Path) -> None:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from making import made_up_text
 
-from mlm_dist.corpus import near_duplicates, selection
-from mlm_dist.corpus.selection import DUPLICATE, NEAR_DUPLICATE, TRAIN, VALIDATION, Selection, select, text_key
+from mlm_dist.corpus import selection, signatures
+from mlm_dist.corpus.normal_text import IGNORABLE, normal_text
+from mlm_dist.corpus.selection import DUPLICATE, NEAR_DUPLICATE, TRAIN, VALIDATION, Documents, Selection, text_key
+from mlm_dist.corpus.shingles import shingles
 
 MODES = ("none", "exact", "near")
 
@@ -24,12 +31,15 @@ def keys_of(start: int, stop: int) -> list[bytes]:
 
 def selected(keys: Sequence[bytes], fraction: float = 0.1, deduplicate: str = "exact") -> Selection:
     """The selection among documents that are similar only if their keys are equal."""
-    found = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
-    signatures = np.array(
-        [np.random.default_rng(list(key)).integers(0, 2**32, near_duplicates.NUM_PERM) for key in keys]
+    values = [np.random.default_rng(list(key)).integers(0, 2**32, signatures.NUM_PERM) for key in keys]
+    documents = Documents(
+        np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16),
+        [np.array(values).reshape(-1, signatures.NUM_PERM).astype(signatures.SIGNATURE_TYPE)],
+        pa.array([f"{i:06}" for i in range(len(keys))], pa.large_string()),
+        np.ones(len(keys), np.int64),
+        lambda wanted: ["no document is a candidate"] * int(wanted.sum()),
     )
-    blocks = [signatures.reshape(-1, near_duplicates.NUM_PERM).astype(near_duplicates.SIGNATURE_TYPE)]
-    return select(found, blocks, deduplicate=deduplicate, near_threshold=0.8, validation_fraction=fraction)
+    return selection.select(documents, deduplicate=deduplicate, near_threshold=0.8, validation_fraction=fraction)
 
 
 def choose(keys: Sequence[bytes], fraction: float = 0.1, deduplicate: str = "exact") -> list[int]:
@@ -37,28 +47,71 @@ def choose(keys: Sequence[bytes], fraction: float = 0.1, deduplicate: str = "exa
     return list(selected(keys, fraction, deduplicate).side.tolist())
 
 
-def select_texts(texts: Sequence[str], deduplicate: str, fraction: float = 0.3) -> Selection:
+def select_texts(
+    texts: Sequence[str],
+    deduplicate: str,
+    fraction: float = 0.3,
+    ids: Sequence[str] | None = None,
+    prefer: str | list[str] = "first",
+) -> Selection:
     """The selection among real texts."""
-    keys = np.frombuffer(b"".join(map(text_key, texts)), np.uint8).reshape(-1, 16)
-    return select(
-        keys,
-        [near_duplicates.signatures(texts)],
-        deduplicate=deduplicate,
-        near_threshold=0.8,
-        validation_fraction=fraction,
+    documents = Documents(
+        np.frombuffer(b"".join(map(text_key, texts)), np.uint8).reshape(-1, 16),
+        [signatures.signatures(texts)],
+        pa.array(ids or [f"{i:06}" for i in range(len(texts))], pa.large_string()),
+        np.array(list(map(len, texts))),
+        lambda wanted: compress(texts, wanted),
     )
+    return selection.select(
+        documents, deduplicate=deduplicate, near_threshold=0.8, validation_fraction=fraction, prefer=prefer
+    )
+
+
+def phrases(text: str) -> set[str]:
+    """The five-word phrases of a text without punctuation."""
+    words = text.split()
+    return {" ".join(words[i : i + 5]) for i in range(len(words) - 4)}
+
+
+def versions(seed: int, number: int = 40) -> dict[str, str]:
+    """Documents in versions of versions, by id."""
+    draw = random.Random(seed)
+    texts = {}
+    for i in range(number):
+        words = [f"w{draw.randrange(10**6)}" for _ in range(draw.choice([60, 200]))]
+        for j in range(draw.randint(1, 8)):
+            texts[f"v{j}/{i}.md"] = " ".join(words)
+            for _ in range(draw.randint(0, 3)):
+                words[draw.randrange(len(words))] = f"w{draw.randrange(10**6)}"
+    return texts
+
+
+def kept(texts: Mapping[str, str], prefer: str | list[str] = "first", fraction: float = 0.3) -> dict[str, int]:
+    """{id: side} of the documents that stay."""
+    found = select_texts(list(texts.values()), "near", fraction, list(texts), prefer)
+    return {id_: int(side) for id_, side in zip(texts, found.side.tolist(), strict=True) if side < DUPLICATE}
 
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("a b", " a\n\n b\t"), ("a b", "a\u00a0b"), ("caf\u00e9", "cafe\u0301"), ("", " \n"), ("a\r\nb", "a\nb")],
+    [
+        *[("a b", " a\n\n b\t"), ("a b", "a\u00a0b"), ("caf\u00e9", "cafe\u0301"), ("", " \n"), ("a\r\nb", "a\nb")],
+        *[
+            ("a", "A"),
+            ("\ufb01", "fi"),
+            ("Straße", "STRASSE"),
+            ("ABC 123", "\uff21\uff22\uff23\u3000\uff11\uff12\uff13"),
+        ],
+        *[("ガイド", "\uff76\uff9e\uff72\uff84\uff9e"), ("가", "\u1100\u1161"), ("x²", "x2")],
+        *[("soft", f"so{chr(code)}ft") for pair in IGNORABLE for code in pair],
+    ],
 )
-def test_key_ignores_white_space_and_composition(one: str, other: str) -> None:
+def test_key_ignores_what_a_reader_cannot_see(one: str, other: str) -> None:
     assert text_key(one) == text_key(other)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("a b", "ab"), ("a", "A"), ("a", "a."), ("a b", "b a"), ("ﬁ", "fi"), ("", "a")]
+    ("one", "other"), [("a b", "ab"), ("e", "é"), ("a", "a."), ("a b", "b a"), ("か", "が"), ("", "a")]
 )
 def test_key_distinguishes_texts(one: str, other: str) -> None:
     assert text_key(one) != text_key(other)
@@ -82,39 +135,147 @@ def test_without_deduplication_nothing_is_dropped_and_equal_documents_are_on_one
     assert found.original.tolist() == list(range(400))
 
 
-def near_duplicate_texts(number: int, versions: int) -> list[str]:
-    """Groups of versions of a text, each with a word of its own, in any order."""
+def near_duplicate_texts(number: int, versions: int) -> tuple[list[str], np.ndarray]:
+    """Groups of versions of a text, each with a word of its own, in any order, and the group of each."""
     texts = []
     for i in range(number):
         words = made_up_text(i, 300).split()
         for j in range(versions):
             changed = [*words]
             changed[(37 * j) % len(words)] = f"version{j}"
-            texts.append(" ".join(changed))
+            texts.append((" ".join(changed), i))
     random.Random(number).shuffle(texts)
-    return texts
+    return [text for text, _ in texts], np.array([i for _, i in texts])
 
 
 @pytest.mark.parametrize("deduplicate", MODES)
 def test_no_near_duplicate_of_a_held_out_document_is_trained_on(deduplicate: str) -> None:
-    texts = near_duplicate_texts(60, 4)
+    texts, group = near_duplicate_texts(60, 4)
     found = select_texts(texts, deduplicate)
-    group = near_duplicates.groups([near_duplicates.signatures(texts)], 0.8)
-    assert len(set(group.tolist())) == 60
     sides = {g: {int(s) for s in found.side[group == g] if s in (TRAIN, VALIDATION)} for g in set(group.tolist())}
     assert all(len(side) == 1 for side in sides.values())
     assert {TRAIN, VALIDATION} == set.union(*sides.values())
     dropped = Counter(found.side[found.is_dropped].tolist())
     assert dropped == (Counter({NEAR_DUPLICATE: 180}) if deduplicate == "near" else Counter())
     if deduplicate == "near":
-        assert (found.original == group).all()
+        assert (group[found.original] == group).all() and not found.is_dropped[found.original].any()
 
 
 def test_every_mode_holds_out_the_same_groups() -> None:
-    texts = near_duplicate_texts(60, 4)
-    group = near_duplicates.groups([near_duplicates.signatures(texts)], 0.8)
+    texts, group = near_duplicate_texts(60, 4)
     held_out = [set(group[select_texts(texts, mode).side == VALIDATION].tolist()) for mode in MODES]
     assert held_out[0] == held_out[1] == held_out[2] and held_out[0]
+
+
+@pytest.mark.parametrize("deduplicate", MODES)
+def test_no_two_documents_over_the_threshold_are_on_different_sides(deduplicate: str) -> None:
+    texts = list(versions(3).values())
+    found = select_texts(texts, deduplicate, 0.4)
+    sets = [phrases(text) for text in texts]
+    sides = [[sets[i] for i in np.flatnonzero(found.side == side)] for side in (TRAIN, VALIDATION)]
+    assert all(sides)
+    assert all(len(one & other) < 0.8 * len(one | other) for one in sides[0] for other in sides[1])
+    if deduplicate == "near":
+        stays = sides[0] + sides[1]
+        assert all(len(stays[i] & one) < 0.8 * len(stays[i] | one) for i in range(len(stays)) for one in stays[:i])
+        for i, j in enumerate(found.original.tolist()):
+            assert len(sets[i] & sets[j]) >= 0.8 * len(sets[i] | sets[j])
+
+
+@pytest.mark.parametrize("prefer", ["first", "longest", ["v3/", "v*/1*.md"]], ids=["first", "longest", "patterns"])
+def test_what_is_kept_does_not_depend_on_the_order_of_shards(prefer: str | list[str]) -> None:
+    texts = versions(4)
+    expected = kept(texts, prefer)
+    assert 40 < len(expected) < len(texts) / 2 + 40
+    for seed in range(4):
+        items = list(texts.items())
+        random.Random(seed).shuffle(items)
+        assert kept(dict(items), prefer) == expected
+
+
+LONG = made_up_text(1, 200)
+PAGES = {"v1.0/a.md": LONG, "current/a.md": f"{LONG} and more", "v2.0/a.md": f"{LONG} and more and more", "b.md": LONG}
+
+
+@pytest.mark.parametrize(
+    ("prefer", "expected"),
+    [
+        ("first", "b.md"),
+        ("longest", "v2.0/a.md"),
+        (["current/"], "current/a.md"),
+        (["v*/", "current/"], "v1.0/a.md"),
+        (["/v2.0/**", "current/"], "v2.0/a.md"),
+        (["no match", "**/a.md"], "current/a.md"),
+        (["no match"], "b.md"),
+        (["!v1.0/"], "b.md"),
+    ],
+)
+def test_prefer_says_which_document_stays(prefer: str | list[str], expected: str) -> None:
+    for texts in (PAGES, dict(reversed(PAGES.items()))):
+        assert list(kept(texts, prefer, 0)) == [expected]
+
+
+@pytest.mark.parametrize("deduplicate", ["exact", "near"])
+def test_prefer_chooses_among_equal_documents_as_well(deduplicate: str) -> None:
+    ids = ["v1/a.md", "v2/a.md"]
+    found = select_texts([LONG, LONG.upper()], deduplicate, 0, ids, ["v2/"])
+    assert found.side.tolist() == [DUPLICATE, TRAIN] and found.original.tolist() == [1, 1]
+
+
+def test_records_are_in_the_order_of_their_file() -> None:
+    for ids in (["a.jsonl@9", "a.jsonl@80"], ["a#2", "a#10"], ["a#3.9", "a#3.10"], ["a#9.9", "a#10.1"], ["a#7", "b#1"]):
+        for some in (ids, ids[::-1]):
+            assert list(kept(dict.fromkeys(some, LONG), fraction=0)) == [ids[0]]
+            assert list(kept(dict.fromkeys(some, LONG), [ids[1].rsplit("@")[0].rsplit("#")[0]], 0)) == (
+                [ids[0]] if ids[1][0] == "a" else [ids[1]]
+            )
+
+
+def test_the_original_of_a_duplicate_is_kept_itself() -> None:
+    texts = {"a": LONG, "b": f"{LONG} and more", "c": f"{LONG} and more", "d": LONG}
+    found = select_texts(list(texts.values()), "near", 0, list(texts))
+    assert found.original.tolist() == [0, 0, 0, 0]
+    assert found.side.tolist() == [TRAIN, NEAR_DUPLICATE, DUPLICATE, DUPLICATE]
+
+
+HIDDEN = {
+    "soft hyphens": lambda text: text.replace("la", "l\u00ada"),
+    "zero-width spaces": lambda text: text.replace("e", "e\u200b"),
+    "zero-width joiners": lambda text: text.replace("o", "\u200do\u200c"),
+    "a byte-order mark": lambda text: f"\ufeff{text}",
+    "marks of direction": lambda text: "\u200e".join(text.split(" ")).replace("\u200e", " \u200e"),
+    "variation selectors": lambda text: text.replace("i", "i\ufe0f"),
+    "full width": lambda text: "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text),
+    "decomposed letters": lambda text: unicodedata.normalize("NFD", text),
+    "capitals": str.upper,
+    "no-break spaces": lambda text: text.replace(" ", "\u00a0"),
+}
+
+
+@pytest.mark.parametrize("form", HIDDEN)
+def test_invisible_differences_hide_neither_duplicates_nor_near_duplicates(form: str) -> None:
+    texts = [made_up_text(i, 120).replace("ke", "ké").replace("mu", "mü") for i in range(30)]
+    changed = [HIDDEN[form](text) for text in texts]
+    assert not set(texts) & set(changed)
+    found = select_texts([*texts, *changed], "near")
+    assert found.side[30:].tolist() == [DUPLICATE] * 30 and not found.is_dropped[:30].any()
+    found = select_texts([*texts, *(HIDDEN[form](f"{text} one more sentence") for text in texts)], "near")
+    assert found.side[30:].tolist() == [NEAR_DUPLICATE] * 30 and not found.is_dropped[:30].any()
+    sides = select_texts([*texts, *changed], "none").side
+    assert sides[:30].tolist() == sides[30:].tolist()
+
+
+@given(st.text())
+def test_the_normal_form_is_final_and_agrees_with_python(text: str) -> None:
+    normal = normal_text(text)
+    assert normal_text(normal) == normal
+    visible = "".join(c for c in text if not any(first <= ord(c) <= last for first, last in IGNORABLE))
+    assert normal == unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
+
+
+def test_marks_are_parts_of_words() -> None:
+    one, other = "की के कि", "का कू को"
+    assert shingles(one).tolist() != shingles(other).tolist()
 
 
 def test_no_text_is_on_both_sides() -> None:
@@ -138,7 +299,7 @@ def test_side_is_the_same_if_the_corpus_grows_or_is_shuffled(deduplicate: str) -
 
 def test_a_new_near_duplicate_rarely_moves_a_document() -> None:
     fraction = 0.2
-    old = near_duplicate_texts(300, 1)
+    old, _ = near_duplicate_texts(300, 1)
     before = select_texts(old, "none", fraction).side
     after = select_texts([*old, *(f"{text} once more" for text in old)], "none", fraction).side[:300]
     moved = int((before != after).sum())

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlm_dist.config.checks import Section
+from mlm_dist.config.corpus import SourceConfig
 from mlm_dist.config.tree import Config, keys
 from mlm_dist.config.value_types import type_name
 from mlm_dist.errors import ConfigError
@@ -46,7 +47,7 @@ def parse(argv: Sequence[str] | None = None, *, prog: str = "train.py", descript
     """
     parser = _parser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of these keys; flags win over it.")
-    arguments = _files_first(_bare_lists(list(sys.argv[1:] if argv is None else argv)))
+    arguments = _files_first(_source_flags(_bare_lists(list(sys.argv[1:] if argv is None else argv))))
     if not {"-h", "--help"}.isdisjoint(arguments):
         _name_registered(parser)
     return Config(**_sections(parser, lambda: parser.parse_args(arguments)))
@@ -119,13 +120,55 @@ def parse_of_run(argv: Sequence[str] | None = None, *, prog: str, description: s
 
 def _bare_lists(argv: list[str]) -> list[str]:
     """Let `--corpus.patterns '*.md'` and `--tracking.trackers a,b` stand for one-line YAML lists."""
-    lists = {f"--{key}" for key, kind in keys().items() if typing.get_origin(kind) is list}
+    lists = {f"--{key}": choices for key, kind in keys().items() if (choices := _list_or(kind)) is not None}
     words = [part for word in argv for part in (word.split("=", 1) if word.split("=", 1)[0] in lists else [word])]
     for i in range(1, len(words)):
-        if words[i - 1] in lists and not words[i].startswith(("[", "--")):
+        is_value = words[i - 1] in lists and not words[i].startswith(("[", "--"))
+        if is_value and words[i] not in lists[words[i - 1]]:
             quoted = (json.dumps(item) for item in words[i].split(",") if item)
             words[i] = f"[{', '.join(quoted)}]"
     return words
+
+
+def _list_or(kind: Any) -> set[str] | None:
+    """The words that a key takes instead of a list; None if it takes no list, as a key of lists or null does not."""
+    parts = typing.get_args(kind) if typing.get_origin(kind) is typing.Union else (kind,)
+    if not any(typing.get_origin(part) is list for part in parts) or type(None) in parts:
+        return None
+    return {word for part in parts if typing.get_origin(part) is typing.Literal for word in typing.get_args(part)}
+
+
+def _source_flags(argv: list[str]) -> list[str]:
+    """Join the flags of each source: `--corpus.sources.NAME.KEY VALUE` several times become one for the whole source.
+
+    The parser would keep only the last of them.
+    """
+    sources: dict[str, dict[str, Any]] = {}
+    others: list[str] = []
+    words = iter(argv)
+    for word in words:
+        flag = re.fullmatch(r"--corpus\.sources\.([^.=]+)\.([^.=]+)(?:=(.*))?", word, re.DOTALL)
+        value = None if flag is None else flag[3] if flag[3] is not None else next(words, None)
+        if flag is None or value is None:
+            others.append(word)
+        else:
+            sources.setdefault(flag[1], {})[flag[2]] = _source_value(flag[2], value)
+    return others + [f"--corpus.sources.{name}={json.dumps(values)}" for name, values in sources.items()]
+
+
+def _source_value(name: str, value: str) -> Any:
+    """The value of a key of a source; `a,b` stands for a list, as in other flags."""
+    import yaml
+
+    kind = typing.get_type_hints(SourceConfig).get(name)
+    if typing.get_origin(kind) is list:
+        return yaml.safe_load(value) if value.startswith("[") else [item for item in value.split(",") if item]
+    if kind is str or (str in typing.get_args(kind) and value != "null"):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
 
 
 def _files_first(argv: list[str]) -> list[str]:

@@ -37,11 +37,9 @@ def type_name(kind: Any) -> str:
         return "one of " + ", ".join(typing.get_args(kind))
     if isinstance(kind, type) and not typing.get_args(kind):
         return kind.__name__
-    return (
-        " or ".join("null" if part is type(None) else type_name(part) for part in typing.get_args(kind))
-        if (type(None) in typing.get_args(kind))
-        else str(kind)
-    )
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join("null" if part is type(None) else type_name(part) for part in typing.get_args(kind))
+    return str(kind)
 
 
 def is_text_encoding(name: str) -> bool:

@@ -124,7 +124,7 @@ class _Part:
     ) -> _Part:
         """The figures of a source."""
         mine = [i for i, shard in enumerate(shards) if shard.source == source]
-        sides = np.split(chosen.side, np.cumsum([figures["kept"] for figures in of_documents])[:-1])
+        sides = chosen.split([figures["kept"] for figures in of_documents])
         return cls(
             [of_documents[i] for i in mine],
             [of_rows[i] for i in mine],
@@ -144,6 +144,7 @@ def _source(source: SourceFiles, part: _Part) -> dict[str, Any]:
         "settings": source.settings(),
         "files": len(source.files),
         "dropped": sum(map(len, source.dropped.values())),
+        "unmatched": source.unmatched,
         "documents": {
             "found": len(part.side) + sum(len(figures["dropped"]) for figures in part.of_documents),
             "kept": train + validation,

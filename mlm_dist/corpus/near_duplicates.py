@@ -1,178 +1,236 @@
-"""Near-duplicates: MinHash signatures of documents, and groups of documents with similar signatures.
+"""Near-duplicates: which documents stay, what is dropped in favour of which, and which documents are connected.
 
-Documents are compared as sets of five-word phrases (shingles) by Jaccard similarity, estimated from MinHash signatures
-(Broder, 1997) and searched by locality-sensitive hashing (Leskovec et al., Mining of Massive Datasets, chapter 3).
-datasketch computes the signatures and the number of bands. Phrases are hashed and candidates joined here, in arrays,
-which needs far less memory than a table of Python objects.
+Two documents are near-duplicates if the Jaccard similarity of their shingles is at least a threshold. Signatures find
+the pairs that may be (see `signatures`), and the shingles themselves decide.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from mlm_dist.hashing import mix
+from mlm_dist.corpus.packing import ranges
+from mlm_dist.corpus.shingle_sets import ShingleSets
+from mlm_dist.corpus.signatures import Buckets, SignatureTable, candidates, estimates, least_estimate
 
-SHINGLE_WORDS = 5
-NUM_PERM = 128  # the standard error of an estimated similarity is sqrt(s (1 - s) / 128): 0.035 at 0.8
-SIGNATURE_TYPE = np.dtype("<u4")
-BLOCK = 1 << 16  # shingles permuted at a time
-# Words are hashed as polynomials in this number, phrases in the next; odd, so that powers have inverses modulo 2^64.
-_IN_WORD, _IN_PHRASE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1342543DE82EF95)
-# Scripts written without spaces: Thai to Burmese, Khmer, kana to Han, and Han outside the basic plane.
-_WITHOUT_SPACES = ((0x0E00, 0x1100), (0x1780, 0x1800), (0x2E80, 0xA000), (0xF900, 0xFB00), (0x20000, 0x40000))
+FEW = 1 << 12  # documents from which sorting takes longer than marking
+PAIRS, PAIRS_PER_DOCUMENT = 3_000_000, 20  # of dropped documents that are compared to find groups, at most
 
 
-def signatures(texts: Sequence[str]) -> np.ndarray:
-    """MinHash signatures, [len(texts), NUM_PERM]; equal for texts that differ only in case, space and punctuation."""
-    minhash = _minhash()
-    values = np.empty((len(texts), NUM_PERM), SIGNATURE_TYPE)
-    for i, text in enumerate(texts):
-        minhash.clear()  # creating another object would cost more than a short text
-        hashes = shingles(text)
-        for start in range(0, len(hashes), BLOCK):
-            minhash.update_batch(hashes[start : start + BLOCK].tolist())
-        values[i] = minhash.hashvalues
-    return values
-
-
-def shingles(text: str) -> np.ndarray:
-    """32-bit hashes of all five-word phrases of a text, in order, uint32; a text of fewer words is one phrase.
-
-    A word is a run of letters and digits; in scripts without spaces every character is a word. A text without words
-    is hashed as a whole.
-    """
-    letters = np.frombuffer(text.casefold().encode("utf-32-le", "replace"), np.uint32)
-    kinds = _kinds()[letters]
-    inside = kinds > 0
-    single = kinds == 2
-    before = np.concatenate([[False], inside[:-1]])
-    starts_alone = np.concatenate([[False], single[:-1]])
-    starts = np.flatnonzero(inside & (~before | single | starts_alone))
-    if not len(starts):
-        digest = hashlib.blake2b("".join(text.split()).encode("utf-8", "replace"), digest_size=4).digest()
-        return np.frombuffer(digest, SIGNATURE_TYPE)
-    # Each word is a difference of cumulative sums over letters, divided by the power of its first letter.
-    powers, inverses = _powers(_IN_WORD, len(letters))
-    sums = np.concatenate([[np.uint64(0)], np.cumsum(np.where(inside, letters, 0).astype(np.uint64) * powers)])
-    ends = np.append(starts[1:], len(letters))
-    words = mix((sums[ends] - sums[starts]) * inverses[starts], increment=0)
-    length = min(SHINGLE_WORDS, len(words))
-    phrases = np.zeros(len(words) - length + 1, np.uint64)
-    for k in range(length):
-        phrases = phrases * _IN_PHRASE + words[k : len(words) - length + 1 + k]
-    return (mix(phrases, increment=0) >> np.uint64(32)).astype(SIGNATURE_TYPE)
-
-
-def groups(signatures: Sequence[np.ndarray], threshold: float) -> np.ndarray:
-    """The index of the first document of each document's group, int64.
-
-    Two documents are joined if some band of their signatures is equal and their estimated similarity is at least the
-    threshold; groups are the connected components. In a band, each document is compared with the first document of the
-    same key and with the one before it, so that 100,000 equal documents take 200,000 comparisons.
+@dataclass(frozen=True)
+class NearDuplicates:
+    """The near-duplicates among documents in order of preference.
 
     Args:
-        signatures: Blocks of [n, NUM_PERM], together all documents in order; they may be memory-mapped.
-        threshold: Jaccard similarity at which two documents are near-duplicates.
+        original: [n] the document that stays in the place of each; its own index if it stays itself.
+        group: [n] a number that is equal for documents that are connected by pairs of near-duplicates.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
 
-    count = sum(map(len, signatures))
-    if not count:
-        return np.empty(0, np.int64)
-    starts = np.cumsum([0, *map(len, signatures)])
-    num_bands, width = _bands(threshold)
-    labels = np.arange(count)  # equal for documents that are known to be in one group
-    for band in range(num_bands):
-        columns = slice(band * width, (band + 1) * width)
-        keys = np.concatenate([_band_keys(np.asarray(block[:, columns])) for block in signatures if len(block)])
-        order = np.argsort(keys, kind="stable")
-        same = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
-        new_run = np.concatenate([[True], keys[order[1:]] != keys[order[:-1]]])
-        first = order[np.flatnonzero(new_run)[np.cumsum(new_run) - 1]]
-        left, right = np.concatenate([order[same], first[same + 1]]), np.tile(order[same + 1], 2)
-        new = labels[left] != labels[right]  # documents of one group need not be compared again in every band
-        left, right = left[new], right[new]
-        alike = _similarity(signatures, starts, left, right) >= threshold
-        left, right = labels[left[alike]], labels[right[alike]]
-        graph = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(count, count))
-        labels = connected_components(graph, directed=False)[1][labels]
-    _, firsts = np.unique(labels, return_index=True)
-    first_of_group: np.ndarray = firsts[labels].astype(np.int64)
-    return first_of_group
+    original: np.ndarray
+    group: np.ndarray
 
 
-def _similarity(
-    signatures: Sequence[np.ndarray], starts: np.ndarray, left: np.ndarray, right: np.ndarray
-) -> np.ndarray:
-    """Estimated Jaccard similarity of pairs of documents: the fraction of equal values."""
-    similarity = np.empty(len(left))
-    for begin in range(0, len(left), BLOCK):
-        here = slice(begin, begin + BLOCK)
-        similarity[here] = (_take(signatures, starts, left[here]) == _take(signatures, starts, right[here])).mean(1)
-    return similarity
+def find(
+    table: SignatureTable,
+    order: np.ndarray,
+    threshold: float,
+    read_sets: Callable[[np.ndarray], ShingleSets],
+    *,
+    needs_groups: bool = True,
+) -> NearDuplicates:
+    """Find the near-duplicates among documents.
+
+    A document stays unless it is a near-duplicate of one that comes earlier in `order` and stays. So no two documents
+    that stay are near-duplicates, and every other document is a near-duplicate of the one that stays in its place.
+
+    Args:
+        table: The signatures of all documents.
+        order: [n] indices of the documents to compare, those to keep first.
+        threshold: Jaccard similarity at which two documents are near-duplicates.
+        read_sets: Returns the shingles of the documents at some indices.
+        needs_groups: Whether the groups are used. If not, each is a document that stays and those in its place.
+
+    Returns:
+        Indices are positions in `order`.
+    """
+    original, group = np.arange(len(order)), np.arange(len(order))
+    chosen = np.flatnonzero(candidates(table, order, threshold))
+    if len(chosen):
+        search = _Search(table, order[chosen], threshold, read_sets(order[chosen]))
+        search.choose()
+        original[chosen] = chosen[search.original]
+        group[chosen] = chosen[search.groups() if needs_groups else search.original]
+    return NearDuplicates(original, group)
 
 
-def _take(signatures: Sequence[np.ndarray], starts: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """The signatures of the documents at `indices`."""
-    taken = np.empty((len(indices), NUM_PERM), SIGNATURE_TYPE)
-    blocks = np.searchsorted(starts, indices, side="right") - 1
-    for block in np.unique(blocks):
-        here = blocks == block
-        taken[here] = signatures[block][indices[here] - starts[block]]
-    return taken
+class _Search:
+    """The comparison of candidates.
+
+    Args:
+        table: The signatures of all documents.
+        order: [n] indices of the candidates, those to keep first.
+        threshold: Jaccard similarity of near-duplicates.
+        sets: [n] their shingles.
+    """
+
+    def __init__(self, table: SignatureTable, order: np.ndarray, threshold: float, sets: ShingleSets) -> None:
+        self._threshold, self._sets = threshold, sets
+        self._signatures = table.take(order)
+        self._buckets = Buckets(table, order, threshold)
+        self.original = np.arange(len(order), dtype=np.int32)
+        """[n] the candidate that stays in the place of each."""
+        self._budget = PAIRS + PAIRS_PER_DOCUMENT * len(order)
+        self._distance = np.zeros(len(order))  # Jaccard distance of each and its original
+
+    def choose(self) -> None:
+        """Decide which documents stay."""
+        count, buckets = len(self.original), self._buckets
+        has_later = (buckets.position + 1 < buckets.starts[buckets.bucket + 1]).any(1)
+        is_open = np.ones(count, bool)  # not known to be dropped
+        for one in np.flatnonzero(has_later).tolist():
+            if not is_open[one]:
+                continue
+            starts = buckets.position[one].astype(np.int64) + 1
+            lengths = buckets.starts[buckets.bucket[one] + 1] - starts
+            others = buckets.documents[np.repeat(starts, lengths) + ranges(lengths)]
+            others = _distinct(others[is_open[others]], count)
+            others, similarity = self._compare(one, others, self._threshold)
+            is_near = similarity >= 0
+            near = others[is_near]
+            self.original[near], self._distance[near] = one, 1 - similarity[is_near]
+            is_open[near] = False
+
+    def groups(self) -> np.ndarray:
+        """[n] the smallest candidate that each is connected to by pairs of near-duplicates; `choose` comes before.
+
+        Each document that was dropped is compared with all others in its buckets that are not yet in its group. Most
+        comparisons are avoided: of the documents that have one original, first this original is compared. Jaccard
+        distance is a metric, so only those can be near that are at least as far from it as the distances differ. Among
+        so many documents of moderate similarity that too many pairs remain, those that can be near are joined.
+        """
+        clusters = _Clusters(self.original, self._distance, self._buckets)
+        dropped = np.flatnonzero(self.original != np.arange(len(self.original)))
+        for join in (self._join_originals, self._join_members):  # the first joins most, and is quick
+            size, done = 1, 0
+            while done < len(dropped):
+                is_mixed = clusters.mixed()
+                for one in dropped[done : done + size].tolist():
+                    originals = clusters.near(self._buckets.bucket[one], is_mixed)
+                    originals = originals[clusters.group[originals] != clusters.group[one]]
+                    if len(originals):
+                        join(clusters, one, originals)
+                clusters.update()
+                done, size = done + size, min(2 * size, FEW)
+        return clusters.group
+
+    def _join_originals(self, clusters: _Clusters, one: int, originals: np.ndarray) -> None:
+        """Join the groups of a dropped document and of those of other originals that are its near-duplicates."""
+        originals, similarity = self._compare(one, originals, self._threshold)
+        for original in originals[similarity >= 0].tolist():
+            clusters.join(one, original)
+
+    def _join_members(self, clusters: _Clusters, one: int, originals: np.ndarray) -> None:
+        """Join the groups of a dropped document and of its near-duplicates that have some other original."""
+        originals, similarity = self._compare(one, originals, self._threshold - clusters.reach[originals])
+        able = similarity >= 0
+        originals, farthest = originals[able], self._threshold - similarity[able]
+        members = [
+            clusters.members(original, at_least=distance)
+            for original, distance in zip(originals.tolist(), farthest.tolist(), strict=True)
+        ]
+        others = np.concatenate([originals[:0], *members])
+        others = others[others > one]  # two dropped documents are compared once
+        self._budget -= len(others)
+        if self._budget > 0:
+            others, similarity = self._compare(one, others, self._threshold)
+            others = others[similarity >= 0]
+        for other in np.unique(self.original[others]).tolist():
+            clusters.join(one, other)
+
+    def _compare(self, one: int, others: np.ndarray, at_least: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+        """Those documents that may be similar to another, and their similarity; -1 if it is under `at_least`."""
+        may_be = estimates(self._signatures[others], self._signatures[one]) >= least_estimate(at_least)
+        others = others[may_be]
+        if not len(others):
+            return others, np.empty(0)
+        return others, self._sets.similarity(one, others, at_least if np.isscalar(at_least) else at_least[may_be])
 
 
-def _band_keys(values: np.ndarray) -> np.ndarray:
-    """[n, width] -> [n] one 64-bit hash for each row."""
-    keys = np.zeros(len(values), np.uint64)
-    for column in values.T:
-        keys = mix(keys * _IN_PHRASE + column, increment=0)
-    return keys
+def _distinct(values: np.ndarray, count: int) -> np.ndarray:
+    """Distinct integers below `count`, sorted."""
+    if len(values) < FEW:
+        return np.unique(values)
+    marked = np.zeros(count, bool)
+    marked[values] = True
+    return np.flatnonzero(marked)
 
 
-@functools.lru_cache(maxsize=8)
-def _bands(threshold: float) -> tuple[int, int]:
-    """The number of bands and values per band that find pairs over the threshold; a missed pair counts 49 times more
-    than a pair compared in vain."""
-    from datasketch import MinHashLSH
+class _Clusters:
+    """Documents by their originals, and the groups that originals are joined to.
 
-    index = MinHashLSH(threshold=min(threshold, 0.95), num_perm=NUM_PERM, weights=(0.02, 0.98))
-    return index.b, index.r
+    Args:
+        original: [n] the document that stays in the place of each.
+        distance: [n] the Jaccard distance of each and its original.
+        buckets: The buckets of all bands; their documents are no longer needed.
+    """
 
+    def __init__(self, original: np.ndarray, distance: np.ndarray, buckets: Buckets) -> None:
+        count = len(original)
+        self.group = original.astype(np.int64)
+        """[n] a document of the group of each, the smallest; up to date after `update`."""
+        self._roots: dict[int, int] = {}  # of the groups that were joined since
+        self._distance = distance
+        self._by_original = np.lexsort((-distance, original))
+        self._starts = np.searchsorted(original[self._by_original], np.arange(count + 1))
+        self.reach = np.zeros(count)
+        """[n] the largest distance of an original to a document in whose place it stays."""
+        np.maximum.at(self.reach, original, distance)
+        # The originals of the documents in each bucket, bucket after bucket.
+        originals, counts = [], []
+        for band in range(buckets.bucket.shape[1]):
+            documents = buckets.documents[band * count : (band + 1) * count]
+            bucket = buckets.bucket[documents, band].astype(np.int64)
+            pairs = np.unique((bucket - bucket[0]) * count + original[documents])
+            originals.append((pairs % count).astype(original.dtype))
+            counts.append(np.bincount(pairs // count))
+        self._originals = np.concatenate(originals)
+        self._entries = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
 
-@functools.lru_cache(maxsize=1)
-def _minhash():  # type: ignore[no-untyped-def]  # datasketch is imported late because it imports scipy
-    from datasketch import MinHash
+    def mixed(self) -> np.ndarray:
+        """[buckets] whether a bucket holds documents of several groups."""
+        groups, starts = self.group[self._originals], self._entries[:-1]
+        mixed: np.ndarray = np.minimum.reduceat(groups, starts) != np.maximum.reduceat(groups, starts)
+        return mixed
 
-    return MinHash(NUM_PERM, seed=1, scheme="affine32", hashfunc=int)
+    def near(self, buckets: np.ndarray, is_mixed: np.ndarray) -> np.ndarray:
+        """The originals of the documents in the mixed ones of some buckets."""
+        buckets = buckets[is_mixed[buckets]]
+        starts = self._entries[buckets]
+        lengths = self._entries[buckets + 1] - starts
+        return _distinct(self._originals[np.repeat(starts, lengths) + ranges(lengths)], len(self.group))
 
+    def members(self, original: int, at_least: float) -> np.ndarray:
+        """The documents in whose place an original stays, and whose distance to it is at least this."""
+        members = self._by_original[self._starts[original] : self._starts[original + 1]]
+        return members[: np.searchsorted(-self._distance[members], -at_least + 1e-9, side="right")]
 
-@functools.lru_cache(maxsize=1)
-def _kinds() -> np.ndarray:
-    """For each code point: 1 if it is a part of words, 2 if it is a word, else 0."""
-    kinds = np.char.isalnum(np.arange(sys.maxunicode + 1, dtype=np.uint32).view("U1")).astype(np.uint8)
-    for start, stop in _WITHOUT_SPACES:
-        kinds[start:stop] *= 2
-    return kinds
+    def join(self, one: int, other: int) -> None:
+        """Join the groups of two documents."""
+        smaller, larger = sorted((self._root(one), self._root(other)))
+        if smaller != larger:
+            self._roots[larger] = smaller
 
+    def update(self) -> None:
+        """Bring `group` up to date."""
+        roots = np.arange(len(self.group))
+        for joined in self._roots:
+            roots[joined] = self._root(joined)
+        self.group, self._roots = roots[self.group], {}
 
-_tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-
-
-def _powers(base: np.uint64, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first `count` powers of a number modulo 2^64, and their inverses."""
-    known = _tables.get(int(base))
-    if known is None or len(known[0]) < count:
-        inverse = np.uint64(pow(int(base), -1, 2**64))
-        size = max(count, 1 << 16)
-        exponents = [np.full(size, number, np.uint64) for number in (base, inverse)]
-        for table in exponents:
-            table[0] = 1
-        known = _tables[int(base)] = (np.cumprod(exponents[0]), np.cumprod(exponents[1]))
-    return known[0][:count], known[1][:count]
+    def _root(self, document: int) -> int:
+        root = int(self.group[document])
+        while root in self._roots:
+            root = self._roots[root]
+        return root

@@ -20,7 +20,7 @@ from mlm_dist.corpus.manifest import CorpusInputs
 from mlm_dist.corpus.preparation import Preparation
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.shard_store import ShardStore
-from mlm_dist.corpus.sources import SourceFiles, acquire, is_local, without_credentials
+from mlm_dist.corpus.sources import SourceFiles, acquire, is_local, source_keys, without_credentials
 from mlm_dist.corpus.store import FORMAT, PreparedCorpus
 from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.errors import CorpusError, reason
@@ -105,8 +105,17 @@ def _are_described(described: Sequence[dict[str, Any]], sources: Sequence[Source
         return False
     for one, source in zip(described, sources, strict=True):
         settings, config = one["settings"], source.config
-        expected = (source.name, config.clean, config.text, config.encoding, config.separator)
-        if tuple(settings[key] for key in ("name", "clean", "text", "encoding", "separator")) != expected:
+        expected = (
+            source.name,
+            config.clean,
+            config.text,
+            config.encoding,
+            config.separator,
+            config.split,
+            config.group,
+        )
+        names = ("name", "clean", "text", "encoding", "separator", "split", "group")
+        if tuple(settings[key] for key in names) != expected or settings["options"] != source_keys.options(config):
             return False
         if one["location"] != without_credentials(config.source):
             return False
@@ -169,7 +178,8 @@ def _check_export(spec: CorpusSpec, found: Sequence[SourceFiles]) -> None:
         return
     path = os.path.realpath(os.path.expanduser(spec.documents.export))
     for source in found:
-        if path.removeprefix(os.path.join(os.path.realpath(source.root), "")) in source.files:
+        is_target = source.records and any(os.path.realpath(source.root / name) == path for name in source.files)
+        if is_target or path.removeprefix(os.path.join(os.path.realpath(source.root), "")) in source.files:
             raise CorpusError(
                 f"corpus.export: {spec.documents.export} is a file of {source.key} and would be lost; name another file"
             )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from mlm_dist.corpus import digests, document_files, documents, manifest, row_sh
 from mlm_dist.corpus.manifest import CorpusInputs
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.row_shards import RowMaker
-from mlm_dist.corpus.selection import Selection
+from mlm_dist.corpus.selection import KEY_BYTES, Documents, Selection
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
+from mlm_dist.corpus.split_labels import SplitLabels
 from mlm_dist.corpus.store import SPLITS, PreparedCorpus, word_starts_key
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
@@ -45,8 +47,10 @@ class Preparation:
         self._spec, self._inputs, self._store, self._ranks = spec, inputs, store, ranks
         self._tokenizer = tokenizer
         self._shards = [shard for source in inputs.sources for shard in shards.shards(source)]
-        settings = documents.dependencies(spec.documents)
-        self._keys = [digests.documents_key(settings, shard) for shard in self._shards]
+        self._keys = [
+            digests.documents_key(documents.shard_dependencies(spec.documents, shard, spec.rows.max_length), shard)
+            for shard in self._shards
+        ]
         self._mine = ranks.share([shard.size for shard in self._shards])
 
     def run(self) -> None:
@@ -71,28 +75,55 @@ class Preparation:
             key = self._keys[i]
             if not self._store.is_finished(key):
                 path = self._store.documents(key)
-                figures = documents.write(self._spec.documents, self._shards[i], path)
+                figures = documents.write(self._spec.documents, self._shards[i], path, self._spec.rows.max_length)
                 self._store.finish(key, [path], dataclasses.asdict(figures))
 
     def _select(self) -> str:
         """Select from the documents of all shards, make the tokenizer, and return its digest. Runs on rank 0 alone."""
         self._ranks.wait_for([self._store.record(key) for key in self._keys])
         config = self._spec.documents
-        measures = [document_files.measures(self._store.documents(key)) for key in self._keys]
-        no_keys = np.empty((0, selection.KEY_BYTES), np.uint8)
-        chosen = selection.select(
-            np.concatenate([text_keys for text_keys, _ in measures] or [no_keys]),
-            [signatures for _, signatures in measures],
-            deduplicate=config.deduplicate,
-            near_threshold=config.near_threshold,
-            validation_fraction=config.validation_fraction,
-        )
+        self._check_tokenized()
+        labels = SplitLabels.of([document_files.labels(self._store.documents(key)) for key in self._keys])
+        if documents.needs_keys(config):
+            chosen = selection.select(
+                self._documents(),
+                deduplicate=config.deduplicate,
+                near_threshold=config.near_threshold,
+                validation_fraction=config.validation_fraction,
+                prefer=config.prefer,
+                labels=labels,
+            )
+        else:
+            chosen = selection.by_labels(labels)
         self._check(chosen)
         is_train = [side == selection.TRAIN for side in self._sides(chosen)]
         texts = TrainingTexts(list(zip(map(self._store.documents, self._keys), is_train, strict=True)))
         tokenizer = self._tokenizer.make(texts, chosen.count(selection.TRAIN), self._store.partial)
         chosen.save(self._store.partial / "selection.npz")
         return loading.digest(tokenizer)
+
+    def _documents(self) -> Documents:
+        """What is known of the documents of all shards."""
+        import pyarrow as pa
+
+        paths = [self._store.documents(key) for key in self._keys]
+        sizes = [self._store.figures(key)["kept"] for key in self._keys]
+        measures = [document_files.measures(path) for path in paths]
+
+        def texts(wanted: np.ndarray) -> Iterator[str]:
+            parts = np.split(wanted, np.cumsum(sizes, dtype=np.int64)[:-1])
+            for path, part in zip(paths, parts, strict=True):
+                yield from chain.from_iterable(document_files.texts(path, part))
+
+        ids = pa.chunked_array([chunk for one in measures for chunk in one.ids.chunks], pa.large_string())
+        return Documents(
+            keys=np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *(one.keys for one in measures)]),
+            signatures=[one.signatures for one in measures],
+            ids=ids.combine_chunks(),
+            chars=np.concatenate([np.empty(0, np.int64), *(one.chars for one in measures)]),
+            texts=texts,
+            folder=self._store.partial,
+        )
 
     def _check(self, chosen: Selection) -> None:
         """Refuse a selection that cannot be trained on.
@@ -113,12 +144,32 @@ class Preparation:
             raise CorpusError(
                 f"{key}: there is only one distinct document, so none can be held out; add documents or set "
                 "corpus.validation_fraction to 0"
+                if num_train + num_validation == 1
+                else f"{key}: the records name only one side of the split, so the other is empty; add records or set "
+                "corpus.split to null"
+            )
+
+    def _check_tokenized(self) -> None:
+        """Refuse documents of token ids if it is not known what the ids mean.
+
+        Raises:
+            CorpusError: No tokenizer is named, or it is changed, or words must be known.
+        """
+        count = sum(self._store.figures(key)["notes"].get(documents.TOKENIZED, 0) for key in self._keys)
+        if count and not self._tokenizer.is_original:
+            raise CorpusError(
+                f"{self._spec.key}: {count:,} documents are tokenized already; name the tokenizer that made their ids "
+                "with tokenizer.path, without tokenizer.train_vocab_size and tokenizer.add_domain_tokens"
+            )
+        if count and self._spec.needs_word_starts:
+            raise CorpusError(
+                f"{self._spec.key}: {count:,} documents are tokenized already, so their words are not known; set "
+                "masking.unit to token, or use their text"
             )
 
     def _sides(self, chosen: Selection) -> list[np.ndarray]:
         """The selection of each shard's documents."""
-        sizes = [self._store.figures(key)["kept"] for key in self._keys]
-        return np.split(chosen.side, np.cumsum(sizes)[:-1])
+        return chosen.split([self._store.figures(key)["kept"] for key in self._keys])
 
     def _write_rows(self, tokenizer_digest: str) -> list[ShardKeys]:
         """Write the rows of this rank's shards, and return the keys of all shards."""

@@ -46,6 +46,12 @@ def location(source: dict[str, Any]) -> str:
     return name + str(source["location"]) + (f" at commit {source['commit']}" if source["commit"] else "")
 
 
+def _kinds(source: dict[str, Any]) -> str:
+    counts = list(source["unmatched"].items())
+    shown = ", ".join(f"{count:,} {suffix}" for suffix, count in counts[:5])
+    return shown + (f" and {len(counts) - 5:,} other kinds" if len(counts) > 5 else "")
+
+
 def table(manifest: dict[str, Any], folder: str) -> Table:
     """Documents found, kept and dropped; tokens kept, dropped and padded; rows."""
     documents, tokens, rows = manifest["documents"], manifest["tokens"], manifest["rows"]
@@ -56,6 +62,8 @@ def table(manifest: dict[str, Any], folder: str) -> Table:
     for source in manifest["sources"]:
         shown.add_row("source", source["kind"], location(source))
         shown.add_row("files", f"{source['files']:,}", f"{source['dropped']:,} dropped")
+        if source["unmatched"]:
+            shown.add_row("", f"{sum(source['unmatched'].values()):,}", f"not matched by patterns: {_kinds(source)}")
         if len(manifest["sources"]) > 1:
             kept, found = source["documents"]["kept"], source["documents"]["found"]
             shown.add_row("", f"{found:,}", f"documents found, {kept:,} kept")

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from mlm_dist.corpus import cleaners
 from mlm_dist.corpus.readers import text_encoding
+from mlm_dist.corpus.readers.compression import content_name
 from mlm_dist.corpus.readers.protocol import Document, DocumentReader, Dropped, ReadSettings
 
 
@@ -18,4 +19,5 @@ class TextReader(DocumentReader):
         """See `DocumentReader`."""
         if text_encoding.is_binary(data, settings.encoding):
             return Dropped(name, "binary")
-        return Document(name, *text_encoding.decode(data, settings.encoding), cleaners.markup_of(name))
+        markup = cleaners.markup_of(content_name(name))
+        return Document(name, *text_encoding.decode(data, settings.encoding), markup)

@@ -9,58 +9,70 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from mlm_dist.corpus.sources import git_address, git_revision
+from mlm_dist.corpus.sources.git_address import ALLOWED, Address, without_credentials
+from mlm_dist.corpus.sources.matching_files import Patterns
 from mlm_dist.corpus.sources.protocol import Fetched, Request
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import write_json
 
-ALLOWED = ("https", "ssh", "git", "file")
-_SCP_LIKE = re.compile(r"(?P<user>[\w.-]+@)?(?P<host>[\w][\w.-]*):(?!/|:)(?P<path>[\w~.][^\s]*)")
+SUBMODULE = "submodule, which is not fetched"
 
 
 class GitRepository:
-    """A git address, optionally with #branch, #tag or #commit, or a bare repository on this disk."""
+    """A git address, optionally with #branch, #tag or #commit, a page of a git host, or a bare repository on disk."""
 
     is_local: ClassVar[bool] = False
 
     def recognizes(self, name: str, key: str) -> bool:
         """See `Source`."""
-        return is_repository(name, key)
+        return git_address.is_repository(name, key)
 
     def fetch(self, request: Request) -> Fetched:
         """See `Source`."""
-        root, commit = fetch(request.name, request.patterns, request.folder, request.key)
-        return Fetched(without_credentials(request.name), root, request.patterns, commit=commit)
-
-
-def is_repository(source: str, key: str = "corpus.source") -> bool:
-    """Whether a source is a git address or a bare repository on this disk (a work tree is read as a folder).
-
-    Raises:
-        CorpusError: The address has a scheme that is not allowed.
-    """
-    if source.startswith("-") or re.match(r"[\w+.-]*::", source):
-        shown = without_credentials(source)
-        raise CorpusError(
-            f"{key}: {shown!r} is not an address that may be passed to git; use https, ssh or a local path"
+        folder = fetch(request.name, request.patterns, request.folder, request.key)
+        origin = json.loads((folder / "origin.json").read_text("utf-8"))
+        root = folder / "files" / origin["path"]
+        if not root.exists():
+            raise CorpusError(
+                f"{request.key}: no file below {origin['path']} of {without_credentials(request.name)} matches "
+                f"corpus.patterns {request.patterns}; change the patterns or name another folder"
+            )
+        is_file = root.is_file()
+        return Fetched(
+            without_credentials(request.name),
+            root.parent if is_file else root,
+            request.patterns,
+            files=[root.name] if is_file else None,
+            commit=origin["commit"],
+            dropped={SUBMODULE: origin["submodules"]} if origin["submodules"] else {},
+            unmatched=origin["unmatched"],
         )
-    scheme = re.match(r"([A-Za-z][\w+.-]*)://(.*)", source)
-    if scheme:
-        if scheme[1].lower() not in ALLOWED:
-            raise CorpusError(f"{key}: {scheme[1]}:// is not allowed; use https, ssh, git or a local repository")
-        host = scheme[2].rsplit("@", 1)[-1]
-        if host.startswith("-") or not host:
-            raise CorpusError(f"{key}: {without_credentials(source)!r} names no host; give one")
-        return True
-    address, _ = _split_revision(source, key)
-    if os.path.exists(address):
-        return all(os.path.exists(os.path.join(address, name)) for name in ("HEAD", "objects", "refs"))
-    return _SCP_LIKE.fullmatch(source) is not None
 
 
-def fetch(source: str, patterns: list[str], cache: Path, key: str = "corpus.source") -> tuple[Path, str]:
+@dataclass(frozen=True)
+class _CheckOut:
+    """What was checked out.
+
+    Args:
+        commit: The commit.
+        path: The folder or file in the repository that the address names; empty for all of it.
+        submodules: Paths of submodules, which are not fetched.
+        unmatched: {suffix: number of files} that no pattern matches.
+    """
+
+    commit: str
+    path: str
+    submodules: list[str]
+    unmatched: dict[str, int]
+
+
+def fetch(source: str, patterns: list[str], cache: Path, key: str = "corpus.source") -> Path:
     """Check out the matching files of one commit into the cache: shallow, blob-filtered, sparse.
 
     A repository that was fetched before is not fetched again, so that a run can be resumed after the repository has
@@ -73,38 +85,31 @@ def fetch(source: str, patterns: list[str], cache: Path, key: str = "corpus.sour
         key: The config key that holds the address, for messages.
 
     Returns:
-        The folder with the files, and the commit they belong to.
+        A folder with `files`, and with `origin.json`: the address and the fields of `_CheckOut`.
 
     Raises:
         CorpusError: The repository or the revision cannot be fetched.
     """
-    address, revision = _split_revision(source, key)
-    if os.path.exists(address):
-        address = Path(address).resolve().as_uri()
-    name = re.sub(r"\W+", "-", without_credentials(address).removesuffix(".git"))[-60:].strip("-")
-    digest = hashlib.sha256(json.dumps([address, revision, patterns]).encode()).hexdigest()[:12]
+    address = git_address.parse(source, key)
+    name = re.sub(r"\W+", "-", without_credentials(address.repository).removesuffix(".git"))[-60:].strip("-")
+    identity = [address.repository, address.revision, *([address.page] if address.page else []), patterns]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     folder = cache / f"{name}-{digest}"
     origin = folder / "origin.json"
     if not origin.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
         try:
-            commit = _check_out(address, revision, patterns, temporary / "files", key)
-            write_json(temporary / "origin.json", {"address": without_credentials(address), "commit": commit})
+            found = _check_out(address, patterns, temporary / "files", key)
+            address_shown = without_credentials(address.repository)
+            write_json(temporary / "origin.json", {"address": address_shown} | vars(found))
             temporary.chmod(0o755)
             if not origin.is_file():
                 shutil.rmtree(folder, ignore_errors=True)
                 temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    commit = json.loads(origin.read_text("utf-8"))["commit"]
-    return folder / "files", commit
-
-
-def without_credentials(address: str) -> str:
-    """The address without passwords, tokens and queries; in URLs without the user name, too."""
-    without_query = re.sub(r"\?[^#\s']*", "", address)
-    return re.sub(r"(?<=://)[^/]*@|^[^/@\s]*:[^/\s]*@", "", without_query)
+    return folder
 
 
 def commit_of(folder: Path) -> str | None:
@@ -121,23 +126,13 @@ def commit_of(folder: Path) -> str | None:
     return (result.stdout.strip() or None) if result.returncode == 0 else None
 
 
-def _split_revision(source: str, key: str) -> tuple[str, str]:
-    whole = os.path.expanduser(source)
-    if os.path.exists(whole):
-        return whole, "HEAD"  # a folder's name may contain a #
-    address, _, revision = source.partition("#")
-    address = os.path.expanduser(address)
-    if revision and not re.fullmatch(r"[\w][\w./+-]*", revision):
-        raise CorpusError(f"{key}: {revision!r} is not the name of a branch, a tag or a commit")
-    return address, revision or "HEAD"
-
-
-def _check_out(address: str, revision: str, patterns: list[str], folder: Path, key: str) -> str:
-    """Check out the files into a new folder, without .git, and return the commit."""
+def _check_out(address: Address, patterns: list[str], folder: Path, key: str) -> _CheckOut:
+    """Check out the files into a new folder, without .git."""
     safe = ["-c", "core.hooksPath=/dev/null", "-c", "core.symlinks=false", "-c", "submodule.recurse=false"]
     safe += ["-c", "filter.lfs.smudge=", "-c", "filter.lfs.process=", "-c", "filter.lfs.required=false"]
-    safe += ["-c", "core.fsmonitor=false"]
+    safe += ["-c", "core.fsmonitor=false", "-c", "core.quotePath=false"]
     safe += ["-c", "core.autocrlf=false", "-c", "core.eol=lf"]
+    safe += ["-c", "core.ignoreCase=true"]  # as in `Patterns`
 
     def run(*arguments: str, stdin: str | None = None) -> str:
         try:
@@ -146,7 +141,7 @@ def _check_out(address: str, revision: str, patterns: list[str], folder: Path, k
                 input=stdin,
                 capture_output=True,
                 text=True,
-                errors="replace",
+                errors="surrogateescape",
                 env=_environment(),
                 check=False,
             )
@@ -156,29 +151,43 @@ def _check_out(address: str, revision: str, patterns: list[str], folder: Path, k
             lines = [line for line in result.stderr.splitlines() if line.strip()] or ["git printed no message"]
             line = next((line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))), lines[-1])
             line = re.sub(r"\w+://[^\s']*", lambda url: without_credentials(url[0]), line)
-            raise CorpusError(f"{key}: cannot fetch {without_credentials(address)} at {revision}: {line}")
+            shown = without_credentials(address.repository)
+            raise CorpusError(f"{key}: cannot fetch {shown} at {address.revision or address.page}: {line}")
         return result.stdout
 
     folder.mkdir()
     run("init", "--quiet")
-    run("remote", "add", "origin", address)
+    run("remote", "add", "origin", address.repository)
     run("config", "remote.origin.promisor", "true")
     run("config", "remote.origin.partialclonefilter", "blob:none")
-    run("sparse-checkout", "set", "--no-cone", "--stdin", stdin="\n".join(patterns) + "\n")
-    run(
-        "fetch",
-        "--quiet",
-        "--depth=1",
-        "--filter=blob:none",
-        "--no-tags",
-        "--no-recurse-submodules",
-        "origin",
-        revision,
+    revision, path = git_revision.resolve(address, run, key)
+    quiet = ("--quiet", "--no-tags", "--no-recurse-submodules")
+    run("fetch", *quiet, "--depth=1", "--filter=blob:none", "origin", revision)
+    entry = run("ls-tree", "FETCH_HEAD", path) if path else ""
+    if path and not entry:
+        raise CorpusError(f"{key}: {without_credentials(address.repository)} has no {path} at {revision}; give another")
+    is_file = bool(path) and entry.split()[1] == "blob"
+    wanted = (
+        [f"/{git_revision.escaped(path)}"] if is_file else [git_revision.below(path, pattern) for pattern in patterns]
     )
+    run("sparse-checkout", "set", "--no-cone", "--stdin", stdin="\n".join(wanted) + "\n")
     run("checkout", "--quiet", "--detach", "FETCH_HEAD")
-    commit = run("rev-parse", "HEAD").strip()
+    found = _describe(run, path, Patterns(patterns))
     shutil.rmtree(folder / ".git")
-    return commit
+    return found
+
+
+def _describe(run: Callable[..., str], path: str, patterns: Patterns) -> _CheckOut:
+    """What the checked-out commit holds."""
+    names: list[str] = []
+    submodules: list[str] = []
+    for entry in run("ls-tree", "-r", "-z", "HEAD", *([path] if path else [])).split("\0"):
+        if entry:
+            about, name = entry.split("\t", 1)
+            relative = name.removeprefix(f"{path}/") if path else name
+            (submodules if about.split()[1] == "commit" else names).append(relative)
+    shown = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in submodules]
+    return _CheckOut(run("rev-parse", "HEAD").strip(), path, shown, patterns.unmatched(names))
 
 
 def _environment() -> dict[str, str]:

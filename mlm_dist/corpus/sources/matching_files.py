@@ -3,12 +3,71 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+from mlm_dist.corpus.sources import hub_cache
+
+SUBMODULE = "submodule that is not checked out"
 
 
-def matching_files(root: Path, patterns: list[str], cache_dir: Path) -> tuple[list[str], dict[str, list[str]]]:
+@dataclass(frozen=True)
+class Patterns:
+    """Which files are documents, as in a .gitignore; the case of letters makes no difference.
+
+    Args:
+        lines: The patterns.
+    """
+
+    lines: Sequence[str]
+
+    @cached_property
+    def _spec(self) -> Any:
+        from pathspec import GitIgnoreSpec
+
+        return GitIgnoreSpec.from_lines([line.lower() for line in self.lines])
+
+    def match(self, name: str) -> bool:
+        """Whether a file, by its path relative to the root, is a document."""
+        # The library takes a line break for the end of a name.
+        return bool(self._spec.match_file(name.replace("\n", " ").lower()))
+
+    def unmatched(self, names: Iterable[str]) -> dict[str, int]:
+        """{suffix: number of files} that no pattern matches, the most first."""
+        return by_suffix(name for name in names if not self.match(name))
+
+
+def by_suffix(names: Iterable[str]) -> dict[str, int]:
+    """{suffix: number of files}, the most first; a file without a suffix counts under its name."""
+    counts = Counter(os.path.splitext(name)[1].lower() or os.path.basename(name) for name in names)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+@dataclass(frozen=True)
+class MatchingFiles:
+    """The files of a folder.
+
+    Args:
+        names: Those that a pattern matches, relative to the root.
+        dropped: {reason: paths of what was dropped}.
+        unmatched: {suffix: number of files} that no pattern matches.
+    """
+
+    names: list[str]
+    dropped: dict[str, list[str]]
+    unmatched: dict[str, int]
+
+
+def matching_files(root: Path, patterns: Sequence[str], cache_dir: Path) -> MatchingFiles:
     """All files below `root` that a pattern matches. Links and special files are dropped and never followed.
+
+    The exception are links of the Hugging Face Hub's cache, whose files are all links into a folder beside them.
 
     Folders that hold no documents of the user are dropped as a whole: hidden ones, environments and packages, and
     what this program writes, so that `--corpus.source .` means the same before and after a run.
@@ -17,14 +76,10 @@ def matching_files(root: Path, patterns: list[str], cache_dir: Path) -> tuple[li
         root: The folder.
         patterns: As in a .gitignore.
         cache_dir: The cache.
-
-    Returns:
-        Paths relative to root, and {reason: paths of what was dropped}.
     """
-    from pathspec import GitIgnoreSpec
-
-    spec = GitIgnoreSpec.from_lines(patterns)
+    spec = Patterns(patterns)
     names: list[str] = []
+    others: list[str] = []
     dropped: dict[str, list[str]] = {}
 
     def drop(reason: str, name: str) -> None:
@@ -48,18 +103,38 @@ def matching_files(root: Path, patterns: list[str], cache_dir: Path) -> tuple[li
         subfolders[:] = [name for name in subfolders if name != ".git" and name not in links]
         for file in files:
             relative = os.path.join(prefix, file)
-            if not spec.match_file(relative.replace("\n", " ")):  # the library takes a line break for the end of a name
+            if not spec.match(relative):
+                others.append(relative)
                 continue
             try:
                 mode = os.lstat(os.path.join(folder, file)).st_mode
             except OSError as error:  # it was deleted after the folder was listed
                 drop(f"unreadable ({error.strerror})", relative)
                 continue
-            if stat.S_ISREG(mode):
+            if stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and hub_cache.is_own_blob(Path(folder, file))):
                 names.append(relative)
             else:
                 drop("symbolic link" if stat.S_ISLNK(mode) else "not a regular file", relative)
-    return names, dropped
+    for path in _missing_submodules(root):
+        drop(SUBMODULE, path)
+    return MatchingFiles(names, dropped, by_suffix(others))
+
+
+def _missing_submodules(root: Path) -> list[str]:
+    """The paths of a work tree's submodules that hold no files."""
+    try:
+        text = (root / ".gitmodules").read_text("utf-8", errors="replace")
+    except OSError:
+        return []
+    paths = re.findall(r"^\s*path\s*=\s*(.+?)\s*$", text, re.MULTILINE)
+    return sorted(path for path in set(paths) if ".." not in path.split("/") and not _has_files(root / path))
+
+
+def _has_files(folder: Path) -> bool:
+    try:
+        return bool(os.listdir(folder))
+    except OSError:
+        return False
 
 
 def _why_no_documents(folder: Path, files: list[str], cache: Path) -> str | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
+
+from mlm_dist.config import SourceConfig
 
 
 @dataclass(frozen=True)
@@ -16,12 +19,14 @@ class Request:
         patterns: Which files of a folder are documents, as in a .gitignore.
         folder: Folder for fetched files; it may not exist yet.
         key: The config key that holds the name, for messages.
+        config: All settings of the source.
     """
 
     name: str
     patterns: list[str]
     folder: Path
     key: str
+    config: SourceConfig = field(default_factory=SourceConfig)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,9 @@ class Fetched:
         patterns: Which of its files are documents, as in a .gitignore; read if `files` is None.
         files: The files, relative to `root`, if they are known. Each then holds many documents, whatever its suffix.
         commit: The commit the files belong to, if there is one.
+        dropped: {reason: paths} of what was not fetched although it may hold documents.
+        unmatched: {suffix: number of files} that were not fetched because no pattern matches them.
+        has_splits: Whether the names of files and folders of records say on which side of the split they are.
     """
 
     location: str
@@ -41,6 +49,9 @@ class Fetched:
     patterns: list[str]
     files: list[str] | None = None
     commit: str | None = None
+    dropped: Mapping[str, list[str]] = field(default_factory=dict)
+    unmatched: Mapping[str, int] = field(default_factory=dict)
+    has_splits: bool = False
 
 
 class Source(Protocol):
@@ -51,6 +62,9 @@ class Source(Protocol):
 
     is_local: ClassVar[bool]
     """Whether the files are on this machine already, so that `fetch` needs no network."""
+
+    # `options: ClassVar[tuple[str, ...]]`, if there is one, names keys of `SourceConfig` that only some kinds of source
+    # use, such as revision. They are refused for all other kinds.
 
     def recognizes(self, name: str, key: str) -> bool:
         """Whether a name means a source of this kind. It is fast and uses no network.

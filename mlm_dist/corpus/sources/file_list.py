@@ -1,0 +1,162 @@
+"""The list of a source's files: made and hashed once, by one rank, for all ranks."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mlm_dist.config import SourceConfig
+from mlm_dist.corpus.readers import is_readable, reader_of
+from mlm_dist.corpus.sources import dataset_folder, source_keys
+from mlm_dist.corpus.sources.matching_files import matching_files
+from mlm_dist.corpus.sources.protocol import Fetched
+from mlm_dist.corpus.sources.source_files import SourceFiles, SourceIdentity, packages, state
+from mlm_dist.errors import CorpusError
+from mlm_dist.files import sha256_of
+
+logger = logging.getLogger(__name__)
+
+LFS_POINTER, LFS_BYTES = "Git LFS pointer (git lfs pull fetches the file)", 1024
+SHOWN = 8  # kinds of files that match no pattern
+HASHED_TOGETHER = 64  # files per task of the thread pool; a task per file would cost more than the hashing
+
+
+def list_files(identity: SourceIdentity, fetched: Fetched, config: SourceConfig, cache_dir: Path) -> SourceFiles:
+    """List and hash the files of a fetched source; files that cannot be read are dropped with a reason.
+
+    Args:
+        identity: What the source is called.
+        fetched: The folder and which of its files to take.
+        config: How its files are read.
+        cache_dir: The cache, which is not a part of any source.
+
+    Raises:
+        CorpusError: No file matches.
+    """
+    names = fetched.files
+    dropped: dict[str, list[str]] = {reason: list(paths) for reason, paths in fetched.dropped.items()}
+    unmatched: Mapping[str, int] = fetched.unmatched
+    if names is None:
+        matching = matching_files(fetched.root, fetched.patterns, cache_dir)
+        records = dataset_folder.records(fetched, matching.names, config, cache_dir)
+        if records is not None and records.files is not None:
+            fetched, names, dropped, unmatched = records, records.files, dict(records.dropped), records.unmatched
+        else:
+            names, dropped = matching.names, dropped | matching.dropped
+            unmatched = unmatched or matching.unmatched
+        if not names:
+            raise CorpusError(_no_files(identity.key, fetched, dropped, unmatched))
+    _log_unmatched(identity, unmatched)
+    _refuse_missing_packages(identity, names, records=fetched.files is not None, clean=config.clean)
+    states: dict[str, list[int]] = {}
+    files: dict[str, str] = {}
+    for name, content in _hashed(fetched.root, sorted(names)):
+        if isinstance(content, OSError):
+            dropped.setdefault(f"unreadable ({content.strerror})", []).append(name)
+        elif content[0][0] <= LFS_BYTES and _is_lfs_pointer(fetched.root / name):
+            dropped.setdefault(LFS_POINTER, []).append(name)
+        else:
+            states[name], files[name] = content
+    return SourceFiles(
+        name=identity.name,
+        kind=identity.kind,
+        location=fetched.location,
+        commit=fetched.commit,
+        root=fetched.root,
+        files=files,
+        states=states,
+        unmatched=dict(unmatched),
+        units=_units(fetched.root, files, records=fetched.files is not None),
+        dropped={reason: sorted(paths) for reason, paths in dropped.items() if paths},
+        records=fetched.files is not None,
+        key=identity.key,
+        clean=config.clean,
+        text=tuple(config.text),
+        encoding=config.encoding,
+        separator=config.separator,
+        split=config.split,
+        group=config.group,
+        has_splits=fetched.has_splits and config.split is not None,
+        options=source_keys.options(config),
+    )
+
+
+def _refuse_missing_packages(
+    identity: SourceIdentity, names: Sequence[str], *, records: bool, clean: str | None
+) -> None:
+    """Refuse files that need a package which is not installed.
+
+    Raises:
+        CorpusError: Names the package, the files and the remedy.
+    """
+    by_suffix: dict[str, str] = {os.path.splitext(name)[1].lower(): name for name in names}
+    for suffix, name in sorted(by_suffix.items()):
+        for package in packages(name, records=records, clean=clean):
+            try:
+                importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                raise CorpusError(
+                    f"{identity.key}: {suffix} files such as {name} need the package {package}; run pip install "
+                    f"'mlm_dist[formats]', or change corpus.patterns so that no {suffix} file matches"
+                ) from None
+
+
+def _no_files(key: str, fetched: Fetched, dropped: Mapping[str, list[str]], unmatched: Mapping[str, int]) -> str:
+    """The message for a source without documents: what it has instead, and the remedy."""
+    parts = [f"{sum(map(len, dropped.values()))} links or special files were dropped"] if dropped else []
+    if unmatched:
+        parts.append("it has " + ", ".join(f"{count:,} {suffix}" for suffix, count in list(unmatched.items())[:5]))
+    others = f" ({'; '.join(parts)})" if parts else ""
+    return (
+        f"{key}: no file in {fetched.location} matches corpus.patterns {fetched.patterns}{others}; change the patterns "
+        "or name another source"
+    )
+
+
+def _log_unmatched(identity: SourceIdentity, unmatched: Mapping[str, int]) -> None:
+    """Log how many files of each suffix match no pattern, and how to add those that can be read."""
+    readable = {suffix: count for suffix, count in unmatched.items() if is_readable(f"a{suffix}")}
+    if readable:
+        counts = ", ".join(f"{count:,} {suffix}" for suffix, count in readable.items())
+        patterns = ",".join(f"**/*{suffix}" for suffix in readable)
+        logger.warning("%s: %s not matched by corpus.patterns; add %s to read them", identity.key, counts, patterns)
+    others = [f"{count:,} {suffix}" for suffix, count in unmatched.items() if suffix not in readable]
+    if others:
+        more = f" and {len(others) - SHOWN:,} other kinds" if len(others) > SHOWN else ""
+        logger.info("%s: not matched by corpus.patterns: %s%s", identity.key, ", ".join(others[:SHOWN]), more)
+
+
+def _is_lfs_pointer(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(64).startswith(b"version https://git-lfs.github.com/spec/")
+    except OSError:
+        return False
+
+
+def _hashed(root: Path, names: list[str]) -> list[tuple[str, tuple[list[int], str] | OSError]]:
+    """The state and SHA-256 of each file, or why it cannot be read."""
+
+    def contents(some: list[str]) -> list[tuple[list[int], str] | OSError]:
+        results: list[tuple[list[int], str] | OSError] = []
+        for name in some:
+            path = os.path.join(root, name)
+            try:
+                results.append((state(path), sha256_of(path)))
+            except OSError as error:
+                results.append(error)
+        return results
+
+    batches = [names[i : i + HASHED_TOGETHER] for i in range(0, len(names), HASHED_TOGETHER)]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        hashes = [content for batch in pool.map(contents, batches) for content in batch]
+    return list(zip(names, hashes, strict=True))
+
+
+def _units(root: Path, names: dict[str, str], *, records: bool) -> dict[str, int]:
+    counts = {name: reader_of(name, records=records).count_units(root / name) for name in names}
+    return {name: count for name, count in counts.items() if count is not None}
