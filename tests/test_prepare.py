@@ -117,7 +117,7 @@ def test_figures_add_up(mixed: Path, tmp_path: Path) -> None:
     num_rows = sum(manifest["rows"].values())
     lengths = [length for rows in splits.values() for row in rows["lengths"][:] for length in row]
     kept, used = sum(lengths) - 2 * len(lengths), sum(lengths)
-    assert manifest["tokens"] == {"kept": kept, "dropped": 0, "padded": num_rows * LENGTH - used}
+    assert manifest["tokens"] == {"kept": kept, "dropped": 0, "padded": num_rows * LENGTH - used, "unknown": 0}
 
 
 def test_manifest_has_the_source(folder: Path, tmp_path: Path) -> None:

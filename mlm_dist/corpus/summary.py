@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 def unknown_share(manifest: dict[str, Any]) -> float:
     """The share of a corpus's tokens that are the unknown token, because the vocabulary lacks their text."""
     tokens = manifest["tokens"]
-    return float(tokens["unknown"]) / max(int(tokens["kept"]) + int(tokens["dropped"]), 1)
+    return float(tokens.get("unknown", 0)) / max(int(tokens["kept"]) + int(tokens.get("dropped", 0)), 1)
 
 
 def percent_unknown(manifest: dict[str, Any]) -> str:
