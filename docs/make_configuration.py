@@ -44,7 +44,9 @@ def reference() -> str:
 
 def _row(tree: Any, item: dataclasses.Field[Any], prefix: str = "") -> str:
     """The table row of one key; its description is the one in the docstring of its dataclass."""
-    descriptions = {one.arg_name: str(one.description) for one in docstring_parser.parse(tree.__doc__).params}
+    documented = [kind for kind in reversed(tree.__mro__) if dataclasses.is_dataclass(kind)]
+    params = [one for kind in documented for one in docstring_parser.parse(kind.__doc__ or "").params]
+    descriptions = {one.arg_name: str(one.description) for one in params}
     text = " ".join(descriptions[item.name].split()).replace("|", "\\|").replace("<", "&lt;")
     kind = typing.get_type_hints(tree)[item.name]
     return f"| `{prefix}{item.name}` | {_type_name(kind)} | {_as_yaml(getattr(tree(), item.name))} | {text} |\n"

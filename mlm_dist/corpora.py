@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlm_dist.batches.mixture import MixedOrder
 from mlm_dist.batches.order import SampleOrder
 from mlm_dist.corpus.pipeline import prepare
 from mlm_dist.corpus.rows import RowTable
+from mlm_dist.corpus.sources import source_keys
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError, CorpusError
 from mlm_dist.resolve import REPLAY_SOURCE, SECOND_SOURCE
@@ -82,7 +84,12 @@ def load_or_prepare(spec: Spec) -> Corpora:
 def _like(spec: CorpusSpec, main: PreparedCorpus, key: str, source: str, validation_fraction: float) -> CorpusSpec:
     """The spec of another source, with the tokenizer of a prepared corpus."""
     documents = dataclasses.replace(spec.documents, validation_fraction=validation_fraction, export=None)
-    sources = (SourceSpec(key, dataclasses.replace(spec.sources[0].config, source=source)),)
+    # Keys of one dataset, such as the number of its rows, mean nothing for another.
+    its_own: dict[str, Any] = dict.fromkeys((*source_keys.OPTIONS, "separator", "group"))
+    config = dataclasses.replace(spec.sources[0].config, source=source, **its_own)
+    if validation_fraction == 0:
+        config = dataclasses.replace(config, split=None)  # all its documents are used, whatever their records say
+    sources = (SourceSpec(key, config),)
     tokenizer = dataclasses.replace(
         spec.tokenizer, path=str(main.folder / "tokenizer"), key="tokenizer.path", add_domain_tokens=0
     )

@@ -46,6 +46,7 @@ def run(config: Config) -> Spec:
         corpus, num_bytes = pipeline.find(spec.corpus)
         if corpus is not None:
             spec = complete(spec, corpus)
+            summary.warn_of_unknown(corpus.manifest)
         logger.info("%s", spec.to_yaml())
         logger.info("%s", text_of(_table(spec, corpus, num_bytes)))
     return spec
@@ -83,6 +84,8 @@ def _add_corpus(table: Table, spec: Spec, corpus: PreparedCorpus | None, num_byt
         table.add_row("corpus", f"{summary.locations(manifest)}, prepared as {corpus.digest}")
         num_tokens = manifest["tokens"]["kept"] * fraction
         table.add_row("epoch", f"{num_rows:,} rows (mode {rows.mode}), about {num_tokens:,.0f} tokens")
+        if manifest["tokens"]["unknown"]:
+            table.add_row("", f"{summary.percent_unknown(manifest)} of the tokens are unknown to the tokenizer")
         return num_rows
     names = ", ".join(without_credentials(source.config.source) for source in spec.corpus.sources)
     table.add_row("corpus", f"{names}, not prepared yet")

@@ -170,6 +170,7 @@ def corpus_spec(config: Config) -> CorpusSpec:
             key="tokenizer.train_vocab_size" if source is None else source[1],
             train_vocab_size=config.tokenizer.train_vocab_size or loading.DEFAULT_VOCAB_SIZE,
             train_kind=config.tokenizer.train_kind,
+            train_uncased=config.tokenizer.train_uncased,
             add_domain_tokens=config.tokenizer.add_domain_tokens or 0,
         ),
         rows=RowsSpec(config.rows.mode or default_row_mode(config.model), config.rows.max_length),

@@ -117,7 +117,12 @@ def test_one_invalid_byte_affects_no_other_character_and_is_reported(tmp_path: P
     path.parent.mkdir()
     path.write_bytes(content.encode().replace(b"bad", b"b\xffd"))
     source = sources.acquire(
-        CorpusConfig(source=str(path.parent if name == "a.md" else path), patterns=["*"]), tmp_path
+        CorpusConfig(
+            source=str(path.parent if name == "a.md" else path),
+            patterns=["*"],
+            separator="\n" if name == "a.txt" else None,
+        ),
+        tmp_path,
     )
     found = [one for shard in shards.shards(source) for one in shards.read(source, shard.parts, 1_000_000)]
     texts[bad] = texts[bad].replace("bad", "b\N{REPLACEMENT CHARACTER}d")

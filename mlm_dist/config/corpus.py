@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlm_dist.config.checks import Section
+from mlm_dist.config.value_types import is_text_encoding
 from mlm_dist.errors import ConfigError
 
 EXPORT_SUFFIXES = (".json", ".jsonl", ".parquet")
-PATTERNS = ("md", "markdown", "rst", "txt")  # suffixes of the files that are documents by default
+# Suffixes of the files that are documents by default.
+PATTERNS = ("md", "markdown", "mdx", "qmd", "Rmd", "rst", "ipynb", "txt")
 
 
 @dataclass(frozen=True)
@@ -20,15 +22,25 @@ class SourceConfig(Section):
 
     Args:
         source: python-docs (built in, needs no network), a folder, a git URL or repository (URL#branch-or-commit), a
-            .json list of strings, a .jsonl, .parquet or .txt file, or the name of a dataset on the Hugging Face Hub.
+            file of records (.json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow), a .txt file, or the name of a
+            dataset on the Hugging Face Hub. Files may be compressed (.gz, .bz2, .xz, .zst). A folder that holds records
+            and no documents, or that `save_to_disk` of the datasets library wrote, is read as records.
         patterns: Which files of a folder or repository are documents (globs relative to its root).
         clean: Markup to remove from every document, such as markdown; none keeps the text as it is. By default the
             suffix of a file decides, and records are kept as they are.
         text: Fields of a record that hold its text; several are joined by a blank line. A dot leads into a field, as in
-            page.body.
+            page.body. Records without text but with a list of integers, such as input_ids, are tokenized already.
         encoding: Character encoding of all files, such as windows-1252. By default each file's own is detected.
-        separator: Text between the documents of a .txt file that is itself the source, such as ---; by default one or
-            more blank lines.
+        separator: Text between the documents of a .txt file that is itself the source, such as ---; \\n makes each line
+            a document, \\n\\n each block between blank lines. By default the file is one document.
+        split: Field of a record that names its side of the split (train, validation or test), which is then respected;
+            null ignores it. Records for testing are held out as those for validation are.
+        group: Field of a record, such as a book or an author; records with the same value are on the same side.
+        dataset_config: Configuration of a dataset on the Hub.
+        dataset_split: Split of a dataset, such as train or train+test. By default train for a dataset on the Hub, and
+            all splits, each on its side, for a folder that `save_to_disk` wrote.
+        revision: Branch, tag or commit of a dataset on the Hub.
+        limit: Take only the first rows of a dataset on the Hub; no more than these are downloaded.
     """
 
     SECTION = "corpus"
@@ -39,6 +51,12 @@ class SourceConfig(Section):
     text: list[str] = field(default_factory=lambda: ["text"])
     encoding: str | None = None
     separator: str | None = None
+    split: str | None = "split"
+    group: str | None = None
+    dataset_config: str | None = None
+    dataset_split: str | None = None
+    revision: str | None = None
+    limit: int | None = None
 
     def check(self) -> None:
         """See `Section.check`."""
@@ -46,7 +64,15 @@ class SourceConfig(Section):
         self.require("patterns", bool(self.patterns), "must hold at least one glob such as '**/*.md'")
         self.require_text("clean", "must name a kind of markup, or be none or null")
         self.require("text", bool(self.text) and all(self.text), "must name at least one field")
+        known = self.encoding is None or is_text_encoding(self.encoding)
+        self.require("encoding", known, "must be the name of a text encoding such as windows-1252, or null")
         self.require("separator", self.separator != "", "must not be empty")
+        self.require_text("split", "must name a field, or be null")
+        self.require_text("group", "must name a field, or be null")
+        self.require_text("dataset_config", "must name a configuration, or be null")
+        self.require_text("dataset_split", "must name a split, or be null")
+        self.require_text("revision", "must name a branch, tag or commit, or be null")
+        self.require_at_least("limit", 1, or_null=True)
 
 
 @dataclass(frozen=True)
@@ -66,7 +92,10 @@ class CorpusConfig(SourceConfig):
         prefer: Which of several duplicates is kept: the first in the order of paths, the longest, or by patterns as in
             a .gitignore, such as current/ and v2.0/. Documents that match an earlier pattern are kept before others.
         validation_fraction: Fraction of the documents in the validation set, chosen by a hash of their text.
-            Near-duplicates are always on the same side.
+            Near-duplicates are always on the same side. Documents whose records name their side keep it.
+        validation_from: documents holds out whole documents; parts holds out the end of each document that is long
+            enough, after a gap of one row, which is dropped. By default parts for a source that is a single document,
+            else documents.
         replay_source: A second corpus (as source), such as general text, to train on as well, so that a checkpoint
             does not forget what it knows. Epochs count the main corpus; the second corpus has its own validation set.
         replay_share: Fraction of the training rows that come from replay_source, evenly spread.
@@ -82,6 +111,7 @@ class CorpusConfig(SourceConfig):
     near_threshold: float = 0.8
     prefer: Literal["first", "longest"] | list[str] = "first"
     validation_fraction: float = 0.05
+    validation_from: Literal["documents", "parts"] | None = None
     replay_source: str | None = None
     replay_share: float = 0.1
     export: str | None = None
@@ -146,8 +176,10 @@ class TokenizerConfig(Section):
         path: Folder or Hub name of a tokenizer; by default the model's.
         train_vocab_size: Train a tokenizer with this many tokens on the training documents. By default one with 4096
             is trained only if neither path nor the model has a tokenizer.
-        train_kind: Kind of tokenizer to train: wordpiece (uncased, as BERT's), bpe (byte-level, as RoBERTa's and
-            ModernBERT's) or unigram (as XLM-RoBERTa's).
+        train_kind: Kind of tokenizer to train: wordpiece (as BERT's), bpe (byte-level, as RoBERTa's and ModernBERT's)
+            or unigram (as XLM-RoBERTa's).
+        train_uncased: true removes case and accents, as BERT's uncased models do; false keeps both. By default only
+            wordpiece makes letters lower case, and accents stay.
         add_domain_tokens: Add this many words to the tokenizer: those that shorten the training documents the most.
             The embedding of each starts as the mean of its pieces' embeddings.
     """
@@ -157,6 +189,7 @@ class TokenizerConfig(Section):
     path: str | None = None
     train_vocab_size: int | None = None
     train_kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
+    train_uncased: bool | None = None
     add_domain_tokens: int | None = None
 
     def check(self) -> None:

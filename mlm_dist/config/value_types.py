@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import types
 import typing
@@ -39,3 +40,12 @@ def type_name(kind: Any) -> str:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return " or ".join("null" if part is type(None) else type_name(part) for part in typing.get_args(kind))
     return str(kind)
+
+
+def is_text_encoding(name: str) -> bool:
+    """Whether Python can decode text with an encoding of this name."""
+    try:
+        found = codecs.lookup(name)
+    except (LookupError, ValueError):
+        return False
+    return found._is_text_encoding and found.name not in ("idna", "punycode", "undefined")

@@ -20,7 +20,7 @@ VERSION = 6  # of how rows are made; another number gives other digests, so that
 
 def dependencies(spec: CorpusSpec, tokenizer: CorpusTokenizer) -> dict[str, Any]:
     """Everything the rows depend on besides the documents, as JSON values; the manifest keeps it as `config`."""
-    names = ("deduplicate", "near_threshold", "prefer", "validation_fraction")
+    names = ("deduplicate", "near_threshold", "prefer", "validation_fraction", "validation_from")
     corpus = documents.dependencies(spec.documents) | {name: getattr(spec.documents, name) for name in names}
     # "words" is a part of existing digests; it says that word starts are stored.
     word_starts = {"words": True} if spec.needs_word_starts else {}
@@ -42,7 +42,7 @@ def documents_key(settings: dict[str, Any], shard: Shard) -> str:
     """The key of a shard's documents.
 
     Args:
-        settings: What `documents.dependencies` returned.
+        settings: What `documents.shard_dependencies` returned.
         shard: The shard.
     """
     files = shard.source.files

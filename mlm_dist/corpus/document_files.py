@@ -1,4 +1,4 @@
-"""The documents of a shard on disk: a parquet file of ids, texts and what is measured to find duplicates."""
+"""The documents of a shard on disk: a parquet file, see `documents.write`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 
 from mlm_dist.corpus.signatures import SIGNATURE_TYPE
+from mlm_dist.corpus.split_labels import SplitLabels
 
 GROUP_CHARS = 4_000_000  # characters of text in a row group, which is in memory as a whole
 
 
-def groups(documents: Iterable[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
+def groups(documents: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
     """Documents in groups of about `GROUP_CHARS` characters, for the row groups of a file.
 
     Args:
         documents: Tuples whose last item is the text.
     """
-    group: list[tuple[str, ...]] = []
+    group: list[tuple[Any, ...]] = []
     size = 0
     for document in documents:
         group.append(document)
@@ -52,12 +53,43 @@ def texts(path: Path, wanted: np.ndarray) -> Iterator[list[str]]:
             first = last
 
 
+def contents(path: Path, wanted: np.ndarray) -> Iterator[list[tuple[str, str, np.ndarray | None]]]:
+    """Id, text and, if it is tokenized already, token ids of the wanted documents of a shard, as in `texts`."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            last = first + file.metadata.row_group(group).num_rows
+            if wanted[first:last].any():
+                table = file.read_row_group(group, columns=["id", "text", "input_ids"])
+                tokens = (one.values.to_numpy() if one.is_valid else None for one in table["input_ids"])
+                rows = zip(table["id"].to_pylist(), table["text"].to_pylist(), tokens, strict=True)
+                yield list(compress(rows, wanted[first:last]))
+            first = last
+
+
+def count(path: Path) -> int:
+    """The number of a shard's documents."""
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(path).num_rows)
+
+
 def ids(path: Path) -> list[str]:
     """The ids of a shard's documents."""
     import pyarrow.parquet as pq
 
     column: list[str] = pq.read_table(path, columns=["id"])["id"].to_pylist()
     return column
+
+
+def labels(path: Path) -> SplitLabels:
+    """The labels of a shard's documents."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=["side", "group"])
+    return SplitLabels(table["side"].to_numpy(), table["group"].to_numpy())
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from mlm_dist.config import CorpusConfig
-from mlm_dist.corpus import cleaners, selection, shards, signatures
+from mlm_dist.corpus import cleaners, held_out_parts, selection, shards, signatures, split_labels
 from mlm_dist.corpus.document_files import groups
 from mlm_dist.corpus.readers import Document, Dropped
 from mlm_dist.corpus.shards import Shard
@@ -17,6 +20,8 @@ from mlm_dist.corpus.time_limit import time_limit
 from mlm_dist.files import write_whole
 
 SECONDS_PER_DOCUMENT = 60.0
+MAX_TOKEN = 2**31 - 1  # larger ids, and negative ones, are stored as ids that no tokenizer has
+TOKENIZED = "tokenized already"  # the note for documents of token ids
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,14 @@ class ShardFigures:
         kept: Documents written.
         dropped: (id, reason) of all others.
         encodings: {character encoding: documents}.
+        decoded: {character encoding: files}, of all encodings but those of Unicode, and of files with replaced bytes.
         notes: {what was unusual in cleaning: documents}.
     """
 
     kept: int
     dropped: list[tuple[str, str]]
     encodings: dict[str, int]
+    decoded: dict[str, list[str]]
     notes: dict[str, int]
 
 
@@ -46,6 +53,11 @@ def dependencies(config: CorpusConfig) -> dict[str, Any]:
     }
 
 
+def shard_dependencies(config: CorpusConfig, shard: Shard, row_length: int) -> dict[str, Any]:
+    """Everything the documents of one shard depend on besides its source."""
+    return dependencies(config) | held_out_parts.dependencies(config, row_length, shard.source)
+
+
 def needs_keys(config: CorpusConfig) -> bool:
     """Whether duplicates are searched: to drop them, or to keep them on one side of the split."""
     return config.deduplicate != "none" or config.validation_fraction > 0
@@ -56,22 +68,35 @@ def needs_signatures(config: CorpusConfig) -> bool:
     return config.deduplicate == "near" or config.validation_fraction > 0
 
 
+class _Kept(NamedTuple):
+    """A document to keep. The text of one that is tokenized already is its ids, by which duplicates are found."""
+
+    id: str
+    side: int
+    group: int
+    input_ids: Sequence[int] | None
+    text: str
+
+
 class _Cleaning:
     """Reads and cleans the documents of a shard, and counts what it drops.
 
     Args:
         config: The settings.
         shard: The shard.
+        row_length: Tokens per row, see `held_out_parts.PartsSpec`.
     """
 
-    def __init__(self, config: CorpusConfig, shard: Shard) -> None:
+    def __init__(self, config: CorpusConfig, shard: Shard, row_length: int) -> None:
         self._config, self._shard = config, shard
+        self._parts = held_out_parts.parts_spec(config, row_length, shard.source)
         self.dropped: list[tuple[str, str]] = []
         self.encodings: Counter[str] = Counter()
+        self.decoded: dict[str, set[str]] = {}
         self.notes: Counter[str] = Counter()
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        """(id, text) of the documents to keep."""
+    def __iter__(self) -> Iterator[_Kept]:
+        """The documents to keep."""
         min_chars, source = self._config.min_chars, self._shard.source
         prefix = f"{source.name}/" if source.name else ""
         for document in shards.read(source, self._shard.parts, int(self._config.max_document_mb * 1e6)):
@@ -80,7 +105,17 @@ class _Cleaning:
             if isinstance(document, Dropped):
                 self.dropped.append((id_, document.reason))
                 continue
+            side, group = self._side(document), split_labels.group_key(document.group)
+            if document.input_ids is not None:
+                self.notes[TOKENIZED] += 1
+                yield _Kept(id_, side, group, document.input_ids, " ".join(map(str, document.input_ids)))
+                continue
             self.encodings[document.encoding] += 1
+            if not document.encoding.startswith("utf-"):
+                # The id of a record is the name of its file and the position in it.
+                is_file = document.id in source.files
+                file = id_ if is_file else re.sub(r"[#@][\d.]+\Z", "", id_)
+                self.decoded.setdefault(document.encoding, set()).add(file)
             try:
                 text = self._cleaned(document).strip()
             except TimeoutError:
@@ -89,10 +124,27 @@ class _Cleaning:
             if len(text) < max(min_chars, 1):
                 self.dropped.append((id_, f"under {min_chars} characters" if text else "empty"))
                 continue
-            yield (
-                id_,
-                text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8"),
-            )
+            text = text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+            yield from self._divided(_Kept(id_, side, group, None, text))
+
+    def _side(self, document: Document) -> int:
+        """The side of the split that a document names."""
+        if document.side is not None and document.side not in split_labels.SIDES:
+            self.notes[f"{self._shard.source.split} is neither train nor validation nor test"] += 1
+        return split_labels.SIDES.get(document.side or "", split_labels.NO_SIDE)
+
+    def _divided(self, document: _Kept) -> Iterator[_Kept]:
+        """A document, or its parts for training and for validation if its end is held out."""
+        is_open = document.side == split_labels.NO_SIDE and document.group == split_labels.NO_GROUP
+        parts = held_out_parts.divide(document.text, self._parts) if self._parts is not None and is_open else None
+        if parts is None:
+            yield document
+            return
+        self.notes["divided into a part for training and one for validation"] += 1
+        id_ = document.id
+        yield document._replace(id=f"{id_}#train", side=split_labels.TRAIN, text=parts.train)
+        self.dropped.append((f"{id_}#gap", held_out_parts.GAP))
+        yield document._replace(id=f"{id_}#validation", side=split_labels.VALIDATION, text=parts.validation)
 
     def _cleaned(self, document: Document) -> str:
         """The text without markup.
@@ -109,16 +161,17 @@ class _Cleaning:
         return cleaned.text
 
 
-def write(config: CorpusConfig, shard: Shard, path: Path) -> ShardFigures:
+def write(config: CorpusConfig, shard: Shard, path: Path, row_length: int) -> ShardFigures:
     """Write the documents of a shard to a parquet file, and return what became of each.
 
-    Its columns are id, text and, where needed, key (`selection.text_key`), chars (characters) and signature
-    (`signatures.signatures`).
+    Its columns are id, side and group (see `split_labels`), input_ids (null for text), text and, where needed, key
+    (`selection.text_key`), chars (characters) and signature (`signatures.signatures`).
 
     Args:
         config: How documents are filtered.
         shard: The shard.
         path: The file to write.
+        row_length: Tokens per row, for the gap between the parts of a document.
 
     Raises:
         CorpusError: A file of many documents changed while it was read.
@@ -137,10 +190,15 @@ def write(config: CorpusConfig, shard: Shard, path: Path) -> ShardFigures:
         "chars": pa.int64(),
         "signature": pa.binary(signatures.NUM_PERM * signatures.SIGNATURE_TYPE.itemsize),
     }
-    schema = pa.schema({"id": pa.string(), "text": pa.large_string()} | {name: kinds[name] for name in measures})
+    schema = pa.schema(
+        {"id": pa.string(), "side": pa.int8(), "group": pa.uint64(), "input_ids": pa.large_list(pa.int32())}
+        | {"text": pa.large_string()}
+        | {name: kinds[name] for name in measures}
+    )
     # Hashes cannot be compressed; trying would only take time.
-    compression = {"id": "lz4", "text": "lz4"} | dict.fromkeys(measures, "none")
-    cleaning = _Cleaning(config, shard)
+    compression = {"id": "lz4", "side": "lz4", "group": "lz4", "input_ids.list.element": "lz4", "text": "lz4"}
+    compression |= dict.fromkeys(measures, "none")
+    cleaning = _Cleaning(config, shard, row_length)
     kept = 0
 
     def fill(temporary: Path) -> None:
@@ -149,10 +207,13 @@ def write(config: CorpusConfig, shard: Shard, path: Path) -> ShardFigures:
             temporary, schema, compression=compression, use_dictionary=False, write_statistics=False
         ) as writer:
             for group in groups(cleaning):
-                ids, texts = zip(*group, strict=True)
-                columns = [ids, texts, *(measure(texts) for measure in measures.values())]
+                *labels, tokens, texts = zip(*group, strict=True)
+                input_ids = [one if one is None else np.clip(one, -1, MAX_TOKEN).astype(np.int32) for one in tokens]
+                stored = [text if one is None else "" for one, text in zip(tokens, texts, strict=True)]
+                columns = [*labels, input_ids, stored, *(measure(texts) for measure in measures.values())]
                 writer.write_table(pa.table(columns, schema=schema))
                 kept += len(group)
 
     write_whole(path, fill, durable=False)
-    return ShardFigures(kept, cleaning.dropped, dict(cleaning.encodings), dict(cleaning.notes))
+    decoded = {encoding: sorted(files) for encoding, files in cleaning.decoded.items()}
+    return ShardFigures(kept, cleaning.dropped, dict(cleaning.encodings), decoded, dict(cleaning.notes))

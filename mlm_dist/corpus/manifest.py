@@ -92,11 +92,12 @@ def describe(
         },
         "tokens": {
             name: sum(figures[split][name] for figures in of_rows for split in SPLITS)
-            for name in ("kept", "dropped", "padded")
+            for name in ("kept", "dropped", "padded", "unknown")
         },
         "domain_tokens": _domain_tokens(dependencies, store, of_rows),
         "rows": {split: sum(figures[split]["rows"] for figures in of_rows) for split in SPLITS},
         "encodings": total("encodings"),
+        "decoded": _decoded(of_documents),
         "notes": total("notes"),
         "dropped": dict(sorted(dropped.items())),
         "duplicates": dict(sorted(duplicates.items())),
@@ -159,6 +160,15 @@ def count_dropped(of_documents: Sequence[Mapping[str, Any]], chosen: selection.S
     counts = Counter(reason for figures in of_documents for _, reason in figures["dropped"])
     counts.update({reason: chosen.count(code) for code, reason in selection.REASONS.items()})
     return {reason: count for reason, count in sorted(counts.items()) if count}
+
+
+def _decoded(of_documents: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """{character encoding: files} of the files that are not in Unicode, or have replaced bytes."""
+    files: dict[str, set[str]] = {}
+    for figures in of_documents:
+        for encoding, names in figures["decoded"].items():
+            files.setdefault(encoding, set()).update(names)
+    return {encoding: sorted(files[encoding]) for encoding in sorted(files)}
 
 
 def _domain_tokens(

@@ -150,7 +150,7 @@ class _Search:
             clusters.join(one, other)
 
     def _compare(self, one: int, others: np.ndarray, at_least: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-        """Those of some documents that may be similar to another, and how similar; -1 if under `at_least`."""
+        """Those documents that may be similar to another, and their similarity; -1 if it is under `at_least`."""
         may_be = estimates(self._signatures[others], self._signatures[one]) >= least_estimate(at_least)
         others = others[may_be]
         if not len(others):

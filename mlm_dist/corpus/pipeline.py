@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlm_dist.corpus import digests, exported_documents
+from mlm_dist.corpus import digests, exported_documents, summary
 from mlm_dist.corpus.manifest import CorpusInputs
 from mlm_dist.corpus.preparation import Preparation
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.shard_store import ShardStore
-from mlm_dist.corpus.sources import SourceFiles, acquire, is_local, without_credentials
+from mlm_dist.corpus.sources import SourceFiles, acquire, is_local, source_keys, without_credentials
 from mlm_dist.corpus.store import FORMAT, PreparedCorpus
 from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.errors import CorpusError, reason
@@ -39,7 +39,8 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
         world_size: Number of processes, which divide the work.
 
     Raises:
-        CorpusError: The source cannot be used, or no document is left to train on.
+        CorpusError: The source cannot be used, no document is left to train on, or the tokenizer knows no token of the
+            documents.
         ModelError: The tokenizer cannot be loaded.
         PeerError: Another process failed.
     """
@@ -53,6 +54,8 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
         if not start["is_prepared"]:
             Preparation(spec, inputs, store, ranks, tokenizer).run()
         corpus = PreparedCorpus(store.folder)
+        if rank == 0:
+            summary.warn_of_unknown(corpus.manifest)
         if spec.documents.export is not None:
             path = Path(spec.documents.export).expanduser()
             ranks.lead("export", lambda: exported_documents.write(corpus.documents(), path))
@@ -102,8 +105,17 @@ def _are_described(described: Sequence[dict[str, Any]], sources: Sequence[Source
         return False
     for one, source in zip(described, sources, strict=True):
         settings, config = one["settings"], source.config
-        expected = (source.name, config.clean, config.text, config.encoding, config.separator)
-        if tuple(settings[key] for key in ("name", "clean", "text", "encoding", "separator")) != expected:
+        expected = (
+            source.name,
+            config.clean,
+            config.text,
+            config.encoding,
+            config.separator,
+            config.split,
+            config.group,
+        )
+        names = ("name", "clean", "text", "encoding", "separator", "split", "group")
+        if tuple(settings[key] for key in names) != expected or settings["options"] != source_keys.options(config):
             return False
         if one["location"] != without_credentials(config.source):
             return False
@@ -166,7 +178,8 @@ def _check_export(spec: CorpusSpec, found: Sequence[SourceFiles]) -> None:
         return
     path = os.path.realpath(os.path.expanduser(spec.documents.export))
     for source in found:
-        if path.removeprefix(os.path.join(os.path.realpath(source.root), "")) in source.files:
+        is_target = source.records and any(os.path.realpath(source.root / name) == path for name in source.files)
+        if is_target or path.removeprefix(os.path.join(os.path.realpath(source.root), "")) in source.files:
             raise CorpusError(
                 f"corpus.export: {spec.documents.export} is a file of {source.key} and would be lost; name another file"
             )

@@ -15,7 +15,8 @@ from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.row_shards import RowMaker
 from mlm_dist.corpus.selection import KEY_BYTES, Documents, Selection
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
-from mlm_dist.corpus.store import PreparedCorpus, word_starts_key
+from mlm_dist.corpus.split_labels import SplitLabels
+from mlm_dist.corpus.store import SPLITS, PreparedCorpus, word_starts_key
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
 from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
@@ -46,15 +47,18 @@ class Preparation:
         self._spec, self._inputs, self._store, self._ranks = spec, inputs, store, ranks
         self._tokenizer = tokenizer
         self._shards = [shard for source in inputs.sources for shard in shards.shards(source)]
-        settings = documents.dependencies(spec.documents)
-        self._keys = [digests.documents_key(settings, shard) for shard in self._shards]
+        self._keys = [
+            digests.documents_key(documents.shard_dependencies(spec.documents, shard, spec.rows.max_length), shard)
+            for shard in self._shards
+        ]
         self._mine = ranks.share([shard.size for shard in self._shards])
 
     def run(self) -> None:
         """Write the documents, select them, and write and publish the rows.
 
         Raises:
-            CorpusError: No document is left to train on, or a file changed while it was read.
+            CorpusError: No document is left to train on, the tokenizer knows none of the tokens, or a file changed
+                while it was read.
             PeerError: Another process failed.
         """
         self._write_documents()
@@ -71,13 +75,15 @@ class Preparation:
             key = self._keys[i]
             if not self._store.is_finished(key):
                 path = self._store.documents(key)
-                figures = documents.write(self._spec.documents, self._shards[i], path)
+                figures = documents.write(self._spec.documents, self._shards[i], path, self._spec.rows.max_length)
                 self._store.finish(key, [path], dataclasses.asdict(figures))
 
     def _select(self) -> str:
         """Select from the documents of all shards, make the tokenizer, and return its digest. Runs on rank 0 alone."""
         self._ranks.wait_for([self._store.record(key) for key in self._keys])
         config = self._spec.documents
+        self._check_tokenized()
+        labels = SplitLabels.of([document_files.labels(self._store.documents(key)) for key in self._keys])
         if documents.needs_keys(config):
             chosen = selection.select(
                 self._documents(),
@@ -85,9 +91,10 @@ class Preparation:
                 near_threshold=config.near_threshold,
                 validation_fraction=config.validation_fraction,
                 prefer=config.prefer,
+                labels=labels,
             )
         else:
-            chosen = selection.all_train(sum(self._store.figures(key)["kept"] for key in self._keys))
+            chosen = selection.by_labels(labels)
         self._check(chosen)
         is_train = [side == selection.TRAIN for side in self._sides(chosen)]
         texts = TrainingTexts(list(zip(map(self._store.documents, self._keys), is_train, strict=True)))
@@ -137,6 +144,28 @@ class Preparation:
             raise CorpusError(
                 f"{key}: there is only one distinct document, so none can be held out; add documents or set "
                 "corpus.validation_fraction to 0"
+                if num_train + num_validation == 1
+                else f"{key}: all {num_train + num_validation:,} documents are on one side of the split, because they "
+                "are connected by near-duplicates or their records name it; add documents, or set "
+                "corpus.validation_fraction to 0 or corpus.split to null"
+            )
+
+    def _check_tokenized(self) -> None:
+        """Refuse documents of token ids if it is not known what the ids mean.
+
+        Raises:
+            CorpusError: No tokenizer is named, or it is changed, or words must be known.
+        """
+        count = sum(self._store.figures(key)["notes"].get(documents.TOKENIZED, 0) for key in self._keys)
+        if count and not self._tokenizer.is_original:
+            raise CorpusError(
+                f"{self._spec.key}: {count:,} documents are tokenized already; name the tokenizer that made their ids "
+                "with tokenizer.path, without tokenizer.train_vocab_size and tokenizer.add_domain_tokens"
+            )
+        if count and self._spec.needs_word_starts:
+            raise CorpusError(
+                f"{self._spec.key}: {count:,} documents are tokenized already, so their words are not known; set "
+                "masking.unit to token, or use their text"
             )
 
     def _sides(self, chosen: Selection) -> list[np.ndarray]:
@@ -181,10 +210,34 @@ class Preparation:
             if not self._store.is_finished(keys[i].word_starts):
                 row_shards.make_word_starts(maker, tokenizer, sides[i], keys[i])
 
+    def _refuse_unknown(self, keys: Sequence[ShardKeys]) -> None:
+        """Refuse rows in which nothing can be predicted.
+
+        Raises:
+            CorpusError: The documents of a split have no tokens, or the tokenizer knows none of them.
+        """
+        chosen, spec = selection.load(self._store.partial / "selection.npz"), self._spec.tokenizer
+        for split, side in zip(SPLITS, (selection.TRAIN, selection.VALIDATION), strict=True):
+            figures = [self._store.figures(key.rows)[split] for key in keys]
+            count, unknown = (
+                sum(one[name] for one in figures for name in names) for names in (("kept", "dropped"), ("unknown",))
+            )
+            if count == unknown and chosen.count(side):
+                of_documents = f"the {chosen.count(side):,} {split} documents"
+                raise CorpusError(
+                    f"{spec.key}: all {count:,} tokens of {of_documents} are unknown to the tokenizer, so there is "
+                    "nothing to predict; name a tokenizer of the documents' language, or set "
+                    "tokenizer.train_vocab_size to train one"
+                    if count
+                    else f"{self._spec.key}: {of_documents} have no tokens, so there is nothing to predict; name "
+                    "another source or change corpus.min_chars"
+                )
+
     def _publish(self, keys: Sequence[ShardKeys]) -> None:
         """Wait for the rows of all ranks, and publish the corpus. Runs on rank 0 alone."""
         store = self._store
         made = [key for shard in keys for key in (shard.rows, shard.word_starts) if key]
         self._ranks.wait_for([store.record(key) for key in made])
+        self._refuse_unknown(keys)
         description = manifest.describe(store, self._inputs, self._shards, keys)
         store.publish(description, keys, row_shards.token_counts(store, keys))

@@ -14,7 +14,7 @@ from mlm_dist.corpus import document_files, packing, rows, selection
 from mlm_dist.corpus.packing import RowBlock
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
 from mlm_dist.corpus.store import SPLITS
-from mlm_dist.corpus.tokenizer import word_starts
+from mlm_dist.corpus.tokenizer import token_ids, word_starts
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 from mlm_dist.spec import RowsSpec
@@ -43,7 +43,7 @@ class RowMaker:
         self, tokenizer: BatchTokenizer, shard: ShardKeys, wanted: np.ndarray
     ) -> Iterator[tuple[np.ndarray, RowBlock]]:
         """The tokens of the wanted documents of a shard, and their rows, some millions of tokens at a time."""
-        for ids, lengths in _tokenized(self.store.documents(shard.documents), tokenizer, wanted):
+        for ids, lengths in _tokenized(self.store.documents(shard.documents), tokenizer, self.special, wanted):
             yield ids, packing.make_rows(ids, lengths, self.spec.mode, self.spec.max_length, self.special)
 
 
@@ -61,13 +61,14 @@ def make(maker: RowMaker, tokenizer: BatchTokenizer, side: np.ndarray, shard: Sh
     paths = []
     for split, wanted in zip(SPLITS, (selection.TRAIN, selection.VALIDATION), strict=True):
         counts = np.zeros(tokenizer.vocab_size, np.int64)
-        totals = Counter(dict.fromkeys(("rows", "kept", "dropped", "padded", "saved"), 0))
+        totals = Counter(dict.fromkeys(("rows", "kept", "dropped", "padded", "saved", "unknown"), 0))
 
         def blocks(
             wanted: int = wanted, counts: np.ndarray = counts, totals: Counter[str] = totals
         ) -> Iterator[RowBlock]:
             for ids, block in maker.blocks(tokenizer, shard, side == wanted):
-                totals.update(block.figures(len(ids)) | {"saved": int(maker.saved[ids].sum())})
+                unknown = int((ids == maker.special.unknown).sum()) if maker.special.unknown is not None else 0
+                totals.update(block.figures(len(ids)) | {"saved": int(maker.saved[ids].sum()), "unknown": unknown})
                 counts += np.bincount(block.input_ids.reshape(-1), minlength=len(counts))
                 yield block
 
@@ -108,12 +109,14 @@ def _counts_file(store: ShardStore, shard: ShardKeys) -> Path:
     return store.partial / "shards" / f"{shard.rows}.npy"
 
 
-def _tokenized(path: Path, tokenizer: BatchTokenizer, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _tokenized(
+    path: Path, tokenizer: BatchTokenizer, special: SpecialTokens, wanted: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The tokens of the wanted documents of a shard, some millions at a time."""
     waiting: list[tuple[np.ndarray, np.ndarray]] = []
     count = 0
-    for group in document_files.texts(path, wanted):
-        waiting.append(tokenizer(group))
+    for group in document_files.contents(path, wanted):
+        waiting.append(token_ids.tokenized(group, tokenizer, special))
         count += len(waiting[-1][0])
         if count >= BLOCK_TOKENS:
             yield _joined(waiting)

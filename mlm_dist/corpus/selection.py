@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from mlm_dist.corpus.normal_text import normal_text
 from mlm_dist.corpus.preference import by_preference
 from mlm_dist.corpus.shingle_sets import ShingleSets
 from mlm_dist.corpus.signatures import SignatureTable
+from mlm_dist.corpus.split_labels import SplitLabels
+
+logger = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, DUPLICATE, NEAR_DUPLICATE = range(4)
 KEY_BYTES = 16
@@ -98,9 +102,11 @@ def load(path: Path) -> Selection:
         return Selection(arrays["side"], arrays["original"])
 
 
-def all_train(count: int) -> Selection:
-    """The selection that trains on all documents."""
-    return Selection(np.full(count, TRAIN, np.int8), np.arange(count))
+def by_labels(labels: SplitLabels) -> Selection:
+    """The selection that keeps all documents, on the sides that they name, and trains on the others."""
+    side, original = np.full(len(labels.side), TRAIN, np.int8), np.arange(len(labels.side))
+    labels.apply(side, labels.joined(original))
+    return Selection(side, original)
 
 
 def select(
@@ -110,6 +116,7 @@ def select(
     near_threshold: float,
     validation_fraction: float,
     prefer: str | Sequence[str] = "first",
+    labels: SplitLabels | None = None,
 ) -> Selection:
     """Drop duplicates, and assign groups of near-duplicates to the validation set by a hash of their texts.
 
@@ -118,7 +125,8 @@ def select(
     duplicates are dropped or not, so that no version of a held-out document is trained on. A group is held out if a
     part of its smallest key, taken as a number from 0 to 1, is under the fraction. So a document keeps its side while
     the corpus grows, unless it gets a near-duplicate with a smaller key; then it changes sides with a probability of
-    2 f (1 - f) for a fraction f. If one side would be empty, the group nearest to the fraction changes sides.
+    2 f (1 - f) for a fraction f. If one side would be empty, the group nearest to the fraction changes sides. Labels
+    come before all of this.
 
     Args:
         documents: The documents.
@@ -126,10 +134,12 @@ def select(
         near_threshold: Similarity at which two documents are near-duplicates.
         validation_fraction: Fraction of the documents to hold out.
         prefer: Which of several duplicates is kept, see `by_preference`.
+        labels: Sides of the split that documents name, which are respected, and groups that stay on one side.
     """
     count = len(documents.keys)
+    labels = SplitLabels.none(count) if labels is None else labels
     if not count or (deduplicate == "none" and validation_fraction == 0):
-        return all_train(count)
+        return by_labels(labels)
     side, original = np.full(count, TRAIN, np.int8), np.arange(count)
     halves, text = _distinct(documents.keys)
     order = by_preference(documents.ids, documents.chars, documents.keys, prefer)
@@ -139,26 +149,35 @@ def select(
     np.minimum.at(first, text, position)
     exact = order[first[text]]
     distinct = np.sort(first)
-    place = np.searchsorted(distinct, first[text])  # of a document's text among the distinct ones
+    index = np.searchsorted(distinct, first[text])  # of a document's text among the distinct ones
     stays, group = np.arange(len(distinct)), np.arange(len(distinct))
     if deduplicate == "near" or validation_fraction > 0:
         table, has_sides = SignatureTable(documents.signatures), validation_fraction > 0
         found = near_duplicates.find(table, order[distinct], near_threshold, documents.shingles, needs_groups=has_sides)
         stays, group = found.original, found.group
+    _, member, inverse = np.unique(group, return_index=True, return_inverse=True)
+    one_side = labels.joined(order[distinct][member[inverse]][index])
     if validation_fraction > 0:
-        smallest = np.full(len(distinct), len(halves))
-        np.minimum.at(smallest, group[place], text)
-        draw = halves[smallest[group[place]], 1] / 2.0**64
+        smallest = np.full(count, len(halves))
+        np.minimum.at(smallest, one_side, text)
+        draw = halves[smallest[one_side], 1] / 2.0**64
         side[draw < validation_fraction] = VALIDATION
-        if len(np.unique(draw)) > 1:
+        if len(np.unique(draw)) > 1 and not labels.hold_out:
             if not (side == VALIDATION).any():
                 side[draw == draw.min()] = VALIDATION
             elif not (side == TRAIN).any():
                 side[draw == draw.max()] = TRAIN
+    labels.apply(side, one_side)
     if deduplicate != "none":
-        original = order[distinct][stays[place]] if deduplicate == "near" else exact
+        original = order[distinct][stays[index]] if deduplicate == "near" else exact
         side[original != np.arange(count)] = NEAR_DUPLICATE
         side[exact != np.arange(count)] = DUPLICATE
+    if conflicts := labels.num_conflicts(side, one_side):
+        logger.warning(
+            "%s validation documents have near-duplicates, or documents of their group, among the training documents, "
+            "because their records name the sides of the split",
+            f"{conflicts:,}",
+        )
     return Selection(side, original)
 
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from mlm_dist.corpus.readers import Document, DocumentReader, Dropped, Part, ReadSettings, RecordsReader, reader_of
+from mlm_dist.corpus.readers import (
+    Document,
+    DocumentReader,
+    Dropped,
+    Part,
+    ReadSettings,
+    RecordsReader,
+    compression,
+    reader_of,
+    record_fields,
+)
 from mlm_dist.corpus.readers.protocol import too_large
 from mlm_dist.corpus.sources.source_files import SourceFiles, state
 from mlm_dist.errors import CorpusError, reason
@@ -60,7 +71,7 @@ def read(source: SourceFiles, parts: Iterable[Part], max_bytes: int) -> Iterator
             may have read other parts of it.
     """
     root = str(source.root)
-    settings = ReadSettings(max_bytes, source.text, source.encoding, source.separator)
+    settings = ReadSettings(max_bytes, source.text, source.encoding, source.separator, source.split, source.group)
     for part in parts:
         path = os.path.join(root, part.path)
         reader = reader_of(part.path, records=source.records)
@@ -69,7 +80,12 @@ def read(source: SourceFiles, parts: Iterable[Part], max_bytes: int) -> Iterator
             _refuse_changed(source, part.path)
         try:
             if isinstance(reader, RecordsReader):
-                yield from reader.read(path, part, settings)
+                side = record_fields.side_of_path(part.path) if source.has_splits else None
+                for one in reader.read(path, part, settings):
+                    if side is not None and isinstance(one, Document) and one.side is None:
+                        yield dataclasses.replace(one, side=side)
+                    else:
+                        yield one
             elif isinstance(reader, DocumentReader):
                 yield _read_document(reader, path, part.path, source.files[part.path], settings)
         except OSError as error:
@@ -87,6 +103,10 @@ def _read_document(
         return too_large(name, settings.max_bytes)
     if hashlib.sha256(data).hexdigest() != sha256:
         return Dropped(name, "changed while the corpus was being prepared")
+    if compression.is_compressed(name):
+        data = compression.decompress(data, name, settings.max_bytes + 1)
+        if len(data) > settings.max_bytes:
+            return too_large(name, settings.max_bytes)
     return reader.document(name, data, settings)
 
 

@@ -16,7 +16,7 @@ from mlm_dist.corpus import document_files, selection
 from mlm_dist.corpus.rows import RowTable
 from mlm_dist.corpus.tokenizer import loading, word_starts
 
-FORMAT = 6  # of the manifest and of shard records; a corpus with another number is prepared again
+FORMAT = 7  # of the manifest and of shard records; a corpus with another number is prepared again
 SPLITS = ("train", "validation")
 
 
@@ -64,19 +64,23 @@ class PreparedCorpus:
         return bool(self.manifest["config"]["rows"]["mode"] == "pack")
 
     def documents(self, split: str | None = None) -> Iterator[tuple[str, str, str]]:
-        """(id, split, text) of all kept documents, or of those of one split; texts are cleaned."""
+        """(id, split, text) of all kept documents, or of those of one split; texts are cleaned.
+
+        The text of a document that was tokenized already is decoded from its tokens.
+        """
         side = selection.load(self.folder / "selection.npz").side
         names = {selection.TRAIN: "train", selection.VALIDATION: "validation"}
         start = 0
         for key in self.manifest["shards"]:
             path = self.folder / "documents" / f"{key}.parquet"
-            ids = document_files.ids(path)
-            here = side[start : start + len(ids)]
+            count = document_files.count(path)
+            here = side[start : start + count]
             wanted = np.isin(here, [code for code, name in names.items() if split in (None, name)])
-            texts = chain.from_iterable(document_files.texts(path, wanted))
-            for i, text in zip(np.flatnonzero(wanted).tolist(), texts, strict=True):
-                yield ids[i], names[int(here[i])], text
-            start += len(ids)
+            found = chain.from_iterable(document_files.contents(path, wanted))
+            for code, (id_, text, tokens) in zip(here[wanted].tolist(), found, strict=True):
+                shown = text if tokens is None else self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
+                yield id_, names[code], shown
+            start += count
 
     def rows(self, split: str) -> RowTable:
         """The rows of a split."""

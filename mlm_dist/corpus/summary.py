@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from rich.table import Table
+
+WARNED = 0.01  # share of unknown tokens that a job warns about
+
+logger = logging.getLogger(__name__)
+
+
+def unknown_share(manifest: dict[str, Any]) -> float:
+    """The share of a corpus's tokens that are the unknown token, because the vocabulary lacks their text."""
+    tokens = manifest["tokens"]
+    return float(tokens["unknown"]) / max(int(tokens["kept"]) + int(tokens["dropped"]), 1)
+
+
+def percent_unknown(manifest: dict[str, Any]) -> str:
+    """`unknown_share` for people; 0% only if there are none."""
+    share = unknown_share(manifest)
+    return f"{share:.1%}" if share >= 0.0005 or not share else "under 0.1%"
+
+
+def warn_of_unknown(manifest: dict[str, Any]) -> None:
+    """Log a warning if more than `WARNED` of the tokens are unknown."""
+    share = unknown_share(manifest)
+    if share > WARNED:
+        logger.warning(
+            "%s of the tokens are unknown to the tokenizer: it was made for other languages, and the model cannot "
+            "learn these words. Name another tokenizer, or set tokenizer.train_vocab_size to train one",
+            f"{share:.1%}",
+        )
 
 
 def locations(manifest: dict[str, Any]) -> str:
@@ -47,6 +75,7 @@ def table(manifest: dict[str, Any], folder: str) -> Table:
     )
     total = max(tokens["kept"] + tokens["dropped"], 1)
     shown.add_row("tokens", f"{tokens['kept']:,}", f"kept ({tokens['kept'] / total:.1%})")
+    shown.add_row("", f"{tokens['unknown']:,}", f"unknown to the tokenizer ({percent_unknown(manifest)})")
     domain = manifest["domain_tokens"]
     if domain is not None:
         before = f"{domain['tokens_before']:,} tokens without them, {domain['percent_saved']:.1f}% saved"

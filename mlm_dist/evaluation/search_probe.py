@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mlm_dist.corpus.store import PreparedCorpus
-from mlm_dist.corpus.tokenizer import loading
+from mlm_dist.corpus.tokenizer import loading, ordinary_text
 from mlm_dist.errors import ConfigError
 from mlm_dist.evaluation.embeddings import mean_states
 from mlm_dist.evaluation.retrieval import cosine, retrieval_metrics, token_overlap
@@ -39,7 +39,7 @@ class SearchProbe:
         self._special = loading.special_tokens(corpus.tokenizer)
         max_tokens = corpus.manifest["config"]["rows"]["max_length"]
         max_tokens -= len(self._special.prefix) + len(self._special.suffix)
-        backend = corpus.tokenizer.backend_tokenizer
+        backend = ordinary_text.backend(corpus.tokenizer)
 
         def encode(texts: list[str]) -> list[np.ndarray]:
             encodings = backend.encode_batch_fast(texts, add_special_tokens=False)

@@ -11,7 +11,7 @@ from mlm_dist.batches.loader import validation_batches
 from mlm_dist.batches.shapes import Rows
 from mlm_dist.corpus import sentences
 from mlm_dist.corpus.store import PreparedCorpus
-from mlm_dist.corpus.tokenizer import loading
+from mlm_dist.corpus.tokenizer import loading, ordinary_text
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.evaluation.pseudo_likelihood import PseudoLikelihood, one_by_one
 from mlm_dist.evaluation.validation import evaluate, unigram_baseline
@@ -88,7 +88,8 @@ class ValidationSet:
         tokenizer, max_length = self._corpus.tokenizer, self._rows.max_length
         special = loading.special_tokens(tokenizer)
         texts = (text for _, _, text in self._corpus.documents("validation"))
-        encoded = [tokenizer.backend_tokenizer.encode(sentence).ids for sentence in sentences.sample(texts, count)]
+        backend = ordinary_text.backend(tokenizer)
+        encoded = [backend.encode(sentence).ids for sentence in sentences.sample(texts, count)]
         encoded = [ids for ids in encoded if len(ids) <= max_length and set(ids) - set(special.all)]
         if not encoded:
             return None

@@ -153,7 +153,8 @@ def _facts(content: CardContent) -> str:
         "documents": summary.locations(manifest),
         **run_facts(content.record),
         "corpus": f"digest {manifest['digest']}: {plural(documents['train'], 'training document')}, "
-        f"{plural(documents['validation'], 'validation document')}, {plural(tokens['kept'], 'token')}",
+        f"{plural(documents['validation'], 'validation document')}, {plural(tokens['kept'], 'token')}, "
+        f"{summary.percent_unknown(manifest)} of them unknown to the tokenizer",
     }
     return "| | |\n|---|---|\n" + "\n".join(f"| {_cell(name)} | {_cell(text)} |" for name, text in facts.items())
 

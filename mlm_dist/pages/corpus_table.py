@@ -38,6 +38,7 @@ def corpus_table(manifest: Mapping[str, Any] | None) -> str:
         count("validation documents", documents["validation"], num_documents),
         count("tokens kept", tokens["kept"], num_tokens),
         count(f"tokens dropped by rows.mode {mode}", tokens["dropped"], num_tokens),
+        count("unknown tokens", tokens.get("unknown", 0), num_tokens),
         count("padded positions", tokens["padded"], num_positions),
         count("training rows", rows["train"]),
         count("validation rows", rows["validation"]),

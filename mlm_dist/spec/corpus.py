@@ -20,6 +20,7 @@ class TokenizerSpec:
         key: The config key that names `path`, for messages.
         train_vocab_size: Tokens of a trained one.
         train_kind: Kind of a trained one.
+        train_uncased: Whether a trained one removes case and accents; None for what its kind does.
         add_domain_tokens: Words to add; 0 for none.
     """
 
@@ -27,6 +28,7 @@ class TokenizerSpec:
     key: str
     train_vocab_size: int
     train_kind: TokenizerKind
+    train_uncased: bool | None
     add_domain_tokens: int
 
 

@@ -14,15 +14,32 @@ from mlm_dist.errors import ConfigError
 from mlm_dist.registry import Registry
 
 CLEANERS: Registry[type[Cleaner]] = Registry(
-    "mlm_dist.cleaners", {"markdown": "mlm_dist.corpus.markdown.cleaner:MarkdownCleaner"}
+    "mlm_dist.cleaners",
+    {
+        "markdown": "mlm_dist.corpus.markdown.cleaner:MarkdownCleaner",
+        "rst": "mlm_dist.corpus.rst.cleaner:RstCleaner",
+        "html": "mlm_dist.corpus.html.cleaner:HtmlCleaner",
+        "asciidoc": "mlm_dist.corpus.pandoc.cleaners:AsciiDocCleaner",
+        "latex": "mlm_dist.corpus.pandoc.cleaners:LatexCleaner",
+        "mediawiki": "mlm_dist.corpus.pandoc.cleaners:MediaWikiCleaner",
+        "org": "mlm_dist.corpus.pandoc.cleaners:OrgCleaner",
+        "rtf": "mlm_dist.corpus.pandoc.cleaners:RtfCleaner",
+        "textile": "mlm_dist.corpus.pandoc.cleaners:TextileCleaner",
+        "typst": "mlm_dist.corpus.pandoc.cleaners:TypstCleaner",
+    },
 )
 
-__all__ = ["CLEANERS", "Cleaned", "Cleaner", "check", "clean", "markup_of"]
+__all__ = ["CLEANERS", "Cleaned", "Cleaner", "check", "clean", "markup_of", "suffixes"]
 
 
 def markup_of(name: str) -> str:
     """The markup of a file by its suffix, a name of `CLEANERS`; none for plain text."""
     return _by_suffix().get(os.path.splitext(name)[1].lower(), "none")
+
+
+def suffixes() -> list[str]:
+    """Suffixes of the files that have markup."""
+    return list(_by_suffix())
 
 
 def check(name: str | None, key: str) -> None:

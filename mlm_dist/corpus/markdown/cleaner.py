@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from mlm_dist.corpus.cleaners.protocol import Cleaned
-from mlm_dist.corpus.markdown import front_matter
-from mlm_dist.corpus.markdown.block_rules import TooMuchEffortError
-from mlm_dist.corpus.markdown.writer import TooDeepError, Writer
+from mlm_dist.corpus.markdown import front_matter, templates
+from mlm_dist.corpus.markdown.block_rules import TooDeepError, TooMuchEffortError
+from mlm_dist.corpus.markdown.writer import Writer
 
 TOO_DEEP = "markdown nested too deeply, kept as is"
 TOO_LONG = "markdown too long to parse, kept as is"
@@ -16,7 +16,7 @@ TOO_LONG = "markdown too long to parse, kept as is"
 class MarkdownCleaner:
     """Markdown as the tools for documentation read it."""
 
-    suffixes: ClassVar[tuple[str, ...]] = (".md", ".markdown")
+    suffixes: ClassVar[tuple[str, ...]] = (".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd")
     requires: ClassVar[tuple[str, ...]] = ("markdown-it-py", "mdit-py-plugins")
 
     def clean(self, text: str) -> Cleaned:
@@ -35,8 +35,8 @@ def clean(text: str) -> Cleaned:
     title, source = front_matter.split(text)
     writer = Writer()
     try:
-        writer.write(source)
-        body, notes = writer.text(), tuple(sorted(writer.notes))
+        writer.write(templates.protected(source) if "{%" in source else source)
+        body, notes = writer.text().replace("\0n", ""), tuple(sorted(writer.notes))
     except (TooDeepError, RecursionError):
         body, notes = source.strip(), (TOO_DEEP,)
     except TooMuchEffortError:

@@ -1,131 +1,245 @@
-"""The inside of a Markdown paragraph, heading or cell as plain text, and the HTML in it."""
+"""The inside of a Markdown paragraph, heading or cell as plain text.
+
+Links, emphasis, code and escapes follow CommonMark; `extensions` has what other tools add.
+"""
 
 from __future__ import annotations
 
-import functools
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from html import unescape
+from html.entities import html5
 from itertools import islice
-from typing import Any
+from typing import ClassVar
 
-from markdown_it import MarkdownIt
-from markdown_it.common.html_blocks import block_names
-from markdown_it.token import Token
+from mlm_dist.corpus.markdown import attributes, directives, emphasis, extensions, links, math, tags
+from mlm_dist.corpus.markdown.pieces import APART, Document, Pieces
 
-from mlm_dist.corpus.markdown import inline_rules
-
-# Names that have no meaning in the body of a document are excluded: `<title>` is a placeholder there.
-_NO_TAGS = {"address", "base", "basefont", "dir", "head", "link", "option", "param", "search", "title", "track"}
-_WITHIN_LINES = (
-    "a abbr acronym audio b bdi bdo big br button cite code del dfn em embed font i img input ins kbd mark nobr object "
-    "picture q s samp script small source span strike strong style sub sup svg tt u var video wbr pre textarea"
+# It begins with a set of characters, which makes the search fast.
+_SPECIAL = re.compile(
+    r"[*`\[\]<&\\{$\n~_!:](?:(?<![~_!:])|(?<=~)~|(?<=_)(?:(?<!\w_)|(?<!__)_*(?!\w))|(?<=!)\["
+    r"|(?<=:)(?:::|:?[a-z][\w-]{0,30}\[|[a-z]{6,11}-))"
 )
-_TAGS = frozenset(block_names).difference(_NO_TAGS).union(_WITHIN_LINES.split())
-_NEW_LINE = frozenset(block_names).difference({"td", "th"}).union(("br", "pre"))
-_TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9-]*)(?:\s[^<>]*)?/?>")
-_ALT = re.compile(r"""\salt\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
-
-_SPECIAL = re.compile(r"[*_`\[<&\\~{]|:::|  \n")
-_WRAP = re.compile(r"[ \t]*\n[ \t]*")
-_APART = "\0"  # around text that its markup separated from its neighbors; a cleaned text has no such character
-_GLUED = re.compile(rf"(?<=\w){_APART}+(?=\w)")
-_NEW_LINES = re.compile(r"[ \t]*\n\s*")
-
-
-@functools.cache
-def _parser() -> MarkdownIt:
-    md = MarkdownIt("commonmark", {"maxNesting": 20}).enable("strikethrough").disable("fragments_join")
-    inline_rules.use(md)
-    # Link targets are removed, so they need not be checked or encoded.
-    md.validateLink = lambda url: True  # type: ignore[method-assign]
-    md.normalizeLink = lambda url: url  # type: ignore[method-assign]
-    md.normalizeLinkText = lambda link: link  # type: ignore[method-assign]
-    return md
+_MARKUP = re.compile(r"[*_`\[<&\\~{$]|:::|  \n")
+_RUNS = {character: re.compile(rf"{re.escape(character)}+") for character in "*_~`:$"}
+_ENTITY = re.compile(r"&(?:#[xX][0-9a-fA-F]{1,6}|#[0-9]{1,7}|([A-Za-z][A-Za-z0-9]{1,31}));")
+_ESCAPABLE = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
 def is_dense(source: str, limit: int) -> bool:
     """Whether more than `limit` characters may be markup."""
-    return len(source) > limit and next(islice(_SPECIAL.finditer(source), limit, None), None) is not None
+    return len(source) > limit and next(islice(_MARKUP.finditer(source), limit, None), None) is not None
 
 
-def plain(source: str, references: dict[str, Any]) -> str:
-    """The text of a paragraph: on one line except for hard breaks and HTML that begins a line.
+def plain(source: str, document: Document) -> str:
+    """The text of a paragraph: on one line except for hard breaks, HTML that begins a line, and code.
 
     Args:
         source: Markdown without the markers of its block.
-        references: The document's link reference definitions, as parsed.
+        document: What the paragraphs of the document share.
     """
-    if not _SPECIAL.search(source):
-        return _WRAP.sub(" ", source).strip()
-    md = _parser()
-    text = _text(md.inline.parse(source, md, {"references": references}, []))
-    return (_NEW_LINES.sub("\n", text) if "\n" in text else text).strip()
+    first = _SPECIAL.search(source)
+    if not first:
+        return source.strip()
+    paragraph = _Paragraph(source, document)
+    paragraph.read(first)
+    return paragraph.text()
 
 
-def preformatted(html: str) -> str:
-    """The text of `<pre>` and similar tags."""
-    return unescape(_TAG.sub(lambda tag: "" if tag[2].lower() in _TAGS else tag[0], html))
+class _Paragraph(Pieces):
+    """Reads a paragraph by the rules of CommonMark."""
 
+    def __init__(self, source: str, document: Document) -> None:
+        super().__init__(source, document)
+        self._runs: list[emphasis.Run] = []
+        self._brackets: list[tuple[int, int, int]] = []  # piece, position after it, number of runs before it
+        self._inactive = 0  # brackets that are around a link
+        self._code: dict[int, list[int]] | None = None  # positions of runs of backticks by length, the last first
 
-def _text(tokens: Sequence[Token]) -> str:
-    parts: list[str] = []
-    html = _Html(tokens)
-    for token in tokens:
-        kind = token.type
-        if kind == "html_inline":
-            parts.append(html.text(token.content, parts[-1][-1:] if parts else ""))
-        elif html.hides:
-            pass
-        elif kind in ("text", "code_inline"):
-            parts.append(token.content)
-        elif kind == "text_special":  # an entity or an escaped character
-            parts.append(" " if token.content == "\xa0" else token.content)
-        elif kind == "softbreak":
-            parts.append(" ")
-        elif kind == "hardbreak":
-            parts.append("\n")
-        elif kind == "image":
-            parts += _APART, _text(token.children or ()), _APART
-    return _GLUED.sub(" ", "".join(parts)).replace(_APART, "") if _APART in parts else "".join(parts)
+    def read(self, found: re.Match[str] | None) -> None:
+        """Read the paragraph.
 
+        Args:
+            found: Its first character that may be markup.
+        """
+        source, pieces, position = self.source, self.pieces, 0
+        search, handlers = _SPECIAL.search, self._READ
+        while found:
+            at = found.start()
+            if at > position:
+                pieces.append(source[position:at])
+            position = handlers[source[at]](self, at)
+            found = search(source, position)
+        pieces.append(source[position:])
+        self._match(0)
 
-class _Html:
-    """Converts the HTML tags within a paragraph to text."""
+    def nested(self, text: str) -> str:
+        """The text of a value in a tag, which may be Markdown."""
+        return plain(text, self.document)
 
-    def __init__(self, tokens: Sequence[Token]) -> None:
-        self.hides = ""  # the name of the open tag whose content is not text
-        self._ends = Counter(token.content[2:-1].strip().lower() for token in tokens if token.content.startswith("</"))
-        self._in_row = False
+    def _newline(self, at: int) -> int:
+        pieces = self.pieces
+        hard = False
+        if pieces:
+            last = pieces[-1]
+            pieces[-1] = last.rstrip(" \t")
+            hard = last.endswith("  ")
+        pieces.append("\n" if hard else self.line_break)
+        return self.blanks(at + 1)
 
-    def text(self, html: str, before: str) -> str:
-        tag = _TAG.match(html)
-        name = tag[2].lower() if tag else ""
-        opens = tag is not None and not tag[1]
-        if name in ("script", "style"):
-            self._hide(name, opens)
-        elif self.hides or html.startswith("<!--"):
-            pass
-        elif name not in _TAGS:
-            return html  # a placeholder such as `<name>`
-        elif name in _NEW_LINE:
-            self._in_row = False
-            return "\n- " if name == "li" and opens else "\n"
-        elif name in ("td", "th") and opens:
-            separator = " | " if self._in_row else " "
-            self._in_row = True
-            return separator
-        elif name == "sup" and opens and before.isalnum():
-            return "^"  # 2<sup>31</sup> is not 231
-        elif name == "img" and (alt := _ALT.search(html)):
-            return unescape(alt[1] or alt[2] or "")
-        return ""
+    def _run(self, at: int) -> int:
+        source = self.source
+        found = _RUNS[source[at]].match(source, at)
+        end = found.end() if found else at + 1
+        text = source[at:end]
+        after = source[end] if end < len(source) else " "
+        if run := emphasis.run(len(self.pieces), text, source[at - 1] if at else " ", after):
+            self._runs.append(run)
+        self.pieces.append(text)
+        return end
 
-    def _hide(self, name: str, opens: bool) -> None:
-        """Hide the content of a tag, unless it is never closed."""
-        if not opens:
-            self._ends[name] -= 1
-            self.hides = "" if self.hides == name else self.hides
-        elif not self.hides and self._ends[name] > 0:
-            self.hides = name
+    def _match(self, first: int) -> None:
+        runs = self._runs[first:]
+        if not runs:
+            return
+        del self._runs[first:]
+        emphasis.match(runs)
+        for run in runs:
+            self.pieces[run.index] = run.character * run.left
+
+    def _backticks(self, at: int) -> int:
+        source = self.source
+        end = source.find("`", at + 1)
+        if end > at + 1 and not source.startswith("`", end + 1):  # the usual case
+            return self._code_span(at + 1, end, 1)
+        if self._code is None:
+            self._code = {}
+            for run in reversed(list(_RUNS["`"].finditer(source))):
+                self._code.setdefault(run.end() - run.start(), []).append(run.start())
+        length = 1
+        while source.startswith("`", at + length):
+            length += 1
+        ends = self._code.get(length, [])
+        while ends and ends[-1] < at + length:
+            ends.pop()
+        if not ends:
+            self.pieces.append(source[at : at + length])
+            return at + length
+        return self._code_span(at + length, ends[-1], length)
+
+    def _code_span(self, start: int, end: int, length: int) -> int:
+        text = self.source[start:end]
+        if "\n" in text:
+            text = text.replace("\n", " ")
+        if text[:1] == text[-1:] == " " and text.strip(" "):
+            text = text[1:-1]
+        self.pieces.append(text)
+        return end + length
+
+    def _escape(self, at: int) -> int:
+        source = self.source
+        following = source[at + 1 : at + 2]
+        if following in ("(", "[", "b", "\\") and (end := math.formula(source, at)):
+            self.add_code(source[at:end])
+            return end
+        if following == "\n":
+            self.pieces.append("\n")
+            return self.blanks(at + 2)
+        if following in _ESCAPABLE:
+            self.pieces.append(following)
+            return at + 2
+        self.pieces.append("\\")
+        return at + 1
+
+    def _entity(self, at: int) -> int:
+        found = _ENTITY.match(self.source, at)
+        if not found or (found[1] and f"{found[1]};" not in html5):
+            self.pieces.append("&")
+            return at + 1
+        text = unescape(found[0])
+        self.pieces.append(" " if text == "\xa0" else text.replace("\0", "\ufffd"))
+        return found.end()
+
+    def _opening(self, at: int) -> int:
+        source = self.source
+        if source.startswith("!", at + 1) and (found := directives.bracket(source, at)):
+            return self.add(found[0], at, found[1])
+        return self._open(at, "[")
+
+    def _image(self, at: int) -> int:
+        return self._open(at, "![")
+
+    def _open(self, at: int, text: str) -> int:
+        self._brackets.append((len(self.pieces), at + len(text), len(self._runs)))
+        self.pieces.append(text)
+        return at + len(text)
+
+    def _closing(self, at: int) -> int:
+        if not self._brackets:
+            self.pieces.append("]")
+            return at + 1
+        piece, start, first = self._brackets.pop()
+        is_image = self.pieces[piece] == "!["
+        is_inactive = len(self._brackets) < self._inactive
+        self._inactive = min(self._inactive, len(self._brackets))
+        end = None if is_inactive and not is_image else self._link_end(start, at)
+        if end is None:
+            self.pieces.append("]")
+            return at + 1
+        self._match(first)
+        self.pieces[piece] = APART if is_image else ""
+        if is_image:
+            self.pieces.append(APART)
+        else:
+            self._inactive = len(self._brackets)
+        return end
+
+    def _link_end(self, start: int, at: int) -> int | None:
+        source = self.source
+        following = source[at + 1 : at + 2]
+        if following == "(" and (end := links.target(source, at + 1)):
+            return end
+        references = self.document.references
+        shortcut = at + 1
+        if following == "[" and references and (label := links.label(source, at + 1)):
+            if label[0].strip():
+                return label[1] if links.normal(label[0]) in references else None
+            shortcut = label[1]
+        if references and at - start < 1000 and links.normal(source[start:at]) in references:
+            return shortcut
+        if following == "{" and source[at + 2 : at + 3] in ".#" and (found := attributes.block(source, at + 1)):
+            return found[1]
+        return None
+
+    def _extension(self, at: int) -> int:
+        source = self.source
+        end = extensions.read(self, at)
+        if end is None:
+            run = _RUNS[source[at]].match(source, at) if source[at] in ":$" else None
+            end = run.end() if run else at + 1
+            self.pieces.append(source[at:end])
+        return end
+
+    def _tag(self, at: int) -> int:
+        end = tags.read(self, at)
+        if end is None:
+            self.pieces.append("<")
+            return at + 1
+        return end
+
+    _READ: ClassVar[dict[str, Callable[[_Paragraph, int], int]]] = {
+        "\n": _newline,
+        "*": _run,
+        "_": _run,
+        "~": _run,
+        "`": _backticks,
+        "\\": _escape,
+        "&": _entity,
+        "[": _opening,
+        "!": _image,
+        "]": _closing,
+        "<": _tag,
+        ":": _extension,
+        "{": _extension,
+        "$": _extension,
+    }

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from mdit_py_plugins.deflist import deflist_plugin
-from mdit_py_plugins.footnote import footnote_plugin
 
-from mlm_dist.corpus.markdown import block_rules, inline, inline_rules
+from mlm_dist.corpus.markdown import block_rules, components, inline, myst, templates
+from mlm_dist.corpus.markdown.pieces import Document
 
 MAX_NESTING = 100  # of quotes, or half as many lists; the library drops what is deeper
 MAX_LINES = 1_000_000
@@ -20,27 +19,14 @@ MAX_MARKUP = 20_000  # characters of markup in a paragraph, far more than people
 TOO_DENSE = "markdown too dense, kept in part as is"
 
 _TASK = re.compile(r"\[[ xX]\]\s")
-_DIRECTIVE = re.compile(r"\{([\w:.-]+)\}[ \t]*(.*)")
-_OPTIONS = re.compile(r"\A(?::[\w-]+:.*(?:\n|\Z))+")
-# MyST fences whose content is Markdown; the content of others is kept as is.
-_PROSE = (
-    "admonition attention card caution danger deprecated details dropdown error example exercise glossary grid "
-    "grid-item-card hint important list-table margin note proof seealso sidebar solution tab-item tab-set theorem tip "
-    "todo topic versionadded versionchanged warning"
-)
-_PROSE_DIRECTIVES = frozenset(_PROSE.split())
-
-
-class TooDeepError(Exception):
-    """The document is nested too deeply for the library."""
+_HTML = re.compile(r"<(!--|script|style|pre|textarea)", re.IGNORECASE)
+_TEXTS = frozenset(("inline", "paragraph_open"))
+_HTML_START = re.compile(r"<[^<>]*>")
 
 
 @functools.cache
 def _parser() -> MarkdownIt:
-    md = MarkdownIt("commonmark", {"maxNesting": MAX_NESTING}).enable("table")
-    md.use(deflist_plugin).use(footnote_plugin, inline=False, move_to_end=False)
-    block_rules.use(md)
-    return md
+    return block_rules.parser(MAX_NESTING)
 
 
 class Writer:
@@ -49,11 +35,10 @@ class Writer:
     def __init__(self) -> None:
         self._parts: list[str] = []
         self.notes: set[str] = set()
-        self._references: dict[str, Any] = {}  # link reference definitions of the document
+        self._document = Document()
         self._depth = 0  # of nested directives
         self._lists = 0  # nested lists
         self._marker = ""  # of an item whose text follows
-        self._tight = False  # whether the next paragraph is in a tight list
         self._apart = False  # whether a blank line comes before it even so
         self._cells: list[str] | None = None  # of the current row
 
@@ -70,10 +55,11 @@ class Writer:
         """
         if source.count("\n") > MAX_LINES:
             raise block_rules.TooMuchEffortError
-        md = _parser()
-        tokens = md.block.parse(source, md, {"references": self._references}, []) or []
-        if any(token.level >= MAX_NESTING - 1 for token in tokens):
-            raise TooDeepError
+        if not self._depth:
+            self._document = Document(mdx=components.is_mdx(source), allowance=1_000_000 + 5 * len(source))
+        tokens = block_rules.parse(source, _parser(), self._document)
+        texts = [token.content for token in tokens if "<" in token.content and token.type in _TEXTS]
+        self._document.components |= components.components(texts)
         for token in tokens:
             if handle := self._HANDLERS.get(token.type):
                 handle(self, token)
@@ -90,39 +76,56 @@ class Writer:
         if inline.is_dense(source, MAX_MARKUP):
             self.notes.add(TOO_DENSE)
             return source
-        return inline.plain(source, self._references)
+        return inline.plain(source, self._document)
 
     def _paragraph(self, token: Token) -> None:
-        self._tight = token.hidden
+        task = self._marker and _TASK.match(token.content)
+        self._block(self._plain(token.content[task.end() :] if task else token.content), token.hidden)
 
     def _inline(self, token: Token) -> None:
         if self._cells is not None:
             self._cells.append(self._plain(token.content).replace("\n", " "))
-            return
-        task = self._marker and _TASK.match(token.content)
-        self._block(self._plain(token.content[task.end() :] if task else token.content), self._tight)
-        self._tight = False
+        else:
+            self._block(self._plain(token.content))
 
     def _code(self, token: Token) -> None:
-        directive = _DIRECTIVE.match(token.info)
-        if directive and directive[1] in _PROSE_DIRECTIVES and self._depth < MAX_NESTING // 10:
-            self._block(self._plain(inline_rules.heading(directive[1], directive[2])))
-            self._depth += 1
-            self.write(_OPTIONS.sub("", token.content, count=1))
-            self._depth -= 1
-            return
+        content, seen = token.content, ""
+        if directive := myst.fence(token.info):
+            name, argument = directive
+            seen, content = myst.options(content)
+            if myst.is_prose(name) and self._depth < MAX_NESTING // 10:
+                self._block(self._plain(myst.heading(name, argument)))
+                self._block(self._plain(seen))
+                self._depth += 1
+                self.write(content)
+                self._depth -= 1
+                return
+            seen = " ".join(filter(None, (myst.heading(name, argument), seen)))
+        if token.info[:1] == "{":
+            caption, content = myst.chunk(token.info, content)
+            seen = seen or caption
+        elif token.info:
+            seen = myst.title(token.info)
+        self._block(self._plain(seen))
         self._end_item(token)
-        self._block(token.content.strip("\n"))
+        if "{{#" in content or "8<-" in content:
+            content = templates.INCLUDE.sub("", content)
+        self._block(content.strip("\n"))
+
+    def _formula(self, token: Token) -> None:
+        self._end_item(token)
+        self._block(token.content)
 
     def _html(self, token: Token) -> None:
+        """A comment, or code between tags, and what follows on the last line."""
         html = token.content.lstrip()
-        for opening, closing in (("<!--", "-->"), ("<script", "</script>"), ("<style", "</style>")):
-            if html[:9].lower().startswith(opening):
-                _, *after = re.split(closing, html, maxsplit=1, flags=re.IGNORECASE)
-                if after:
-                    self._block(self._plain(after[0]))
-                    return
-        self._block(inline.preformatted(html).strip("\n"))
+        found = _HTML.match(html)
+        name = found[1].lower() if found else ""
+        content, *after = re.split("-->" if name == "!--" else rf"</{name}\s*>", html, maxsplit=1, flags=re.IGNORECASE)
+        if name in ("pre", "textarea") or not after:
+            self._block(components.code(_HTML_START.sub("", content, count=1), links=False).strip("\n"))
+        for text in after:
+            self._block(self._plain(text.strip()))
 
     def _list(self, token: Token) -> None:
         self._lists += token.nesting
@@ -162,6 +165,7 @@ class Writer:
         "paragraph_open": _paragraph,
         "inline": _inline,
         "fence": _code,
+        "formula": _formula,
         "code_block": _code,
         "html_block": _html,
         "bullet_list_open": _list,

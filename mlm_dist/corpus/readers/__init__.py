@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 
 from mlm_dist.corpus import cleaners
+from mlm_dist.corpus.readers import compression, record_fields
+from mlm_dist.corpus.readers.compression import content_name
 from mlm_dist.corpus.readers.protocol import (
     Document,
     DocumentReader,
@@ -26,10 +28,23 @@ from mlm_dist.registry import Registry
 READERS: Registry[type[Reader]] = Registry(
     "mlm_dist.readers",
     {
-        ".json": "mlm_dist.corpus.readers.json_list:JsonListReader",
+        ".arrow": "mlm_dist.corpus.readers.arrow:ArrowReader",
+        ".csv": "mlm_dist.corpus.readers.comma_separated:CommaReader",
+        ".docx": "mlm_dist.corpus.readers.office:DocxReader",
+        ".epub": "mlm_dist.corpus.readers.office:EpubReader",
+        ".feather": "mlm_dist.corpus.readers.arrow:ArrowReader",
+        ".htm": "mlm_dist.corpus.readers.html:HtmlReader",
+        ".html": "mlm_dist.corpus.readers.html:HtmlReader",
+        ".ipynb": "mlm_dist.corpus.readers.notebook:NotebookReader",
+        ".json": "mlm_dist.corpus.readers.json_file:JsonReader",
         ".jsonl": "mlm_dist.corpus.readers.json_lines:JsonLinesReader",
+        ".ndjson": "mlm_dist.corpus.readers.json_lines:JsonLinesReader",
+        ".odt": "mlm_dist.corpus.readers.office:OdtReader",
         ".parquet": "mlm_dist.corpus.readers.parquet:ParquetReader",
+        ".pdf": "mlm_dist.corpus.readers.pdf:PdfReader",
+        ".tsv": "mlm_dist.corpus.readers.comma_separated:TabReader",
         ".txt": "mlm_dist.corpus.readers.text_records:TextRecordsReader",
+        ".xhtml": "mlm_dist.corpus.readers.html:HtmlReader",
     },
 )
 
@@ -42,27 +57,30 @@ __all__ = [
     "ReadSettings",
     "Reader",
     "RecordsReader",
+    "compression",
     "is_readable",
     "reader_of",
     "record",
+    "record_fields",
     "too_large",
 ]
 
 
 def is_readable(name: str) -> bool:
     """Whether a file of a folder has a reader or a cleaner for its suffix."""
-    suffix = os.path.splitext(name)[1].lower()
-    return (suffix in READERS and READERS[suffix].in_folders) or cleaners.markup_of(name) != "none"
+    content = content_name(name)
+    suffix = os.path.splitext(content)[1].lower()
+    return (suffix in READERS and READERS[suffix].in_folders) or cleaners.markup_of(content) != "none"
 
 
 def reader_of(name: str, *, records: bool) -> Reader:
-    """The reader of a file.
+    """The reader of a file, by the suffix of its content if it is compressed.
 
     Args:
         name: The file.
         records: Whether the file was named itself, rather than found in a folder.
     """
-    suffix = os.path.splitext(name)[1].lower()
+    suffix = os.path.splitext(content_name(name))[1].lower()
     if suffix in READERS:
         reader = READERS[suffix]()
         if records or reader.in_folders:

@@ -1,4 +1,4 @@
-"""Parquet files with a text column."""
+"""Parquet files."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlm_dist.corpus.readers.protocol import Document, Dropped, Part, ReadSettings, RecordsReader, record, too_large
+from mlm_dist.corpus.readers import tables
+from mlm_dist.corpus.readers.protocol import Document, Dropped, Part, ReadSettings, RecordsReader
 
 BUFFER_BYTES = 1 << 18
-MAX_ROWS, MAX_BYTES = 256, 16 << 20  # decoded at a time: the smaller of both, and at least one row
 
 
 class ParquetReader(RecordsReader):
-    """Reads the column `text`; a part is a range of row groups."""
+    """Reads the columns of `corpus.text`; a part is a range of row groups."""
 
     def count_units(self, path: Path) -> int | None:
         """The number of row groups; 0 if the file cannot be read, which `read` reports."""
@@ -35,34 +35,41 @@ class ParquetReader(RecordsReader):
 
     def read(self, path: str, part: Part, settings: ReadSettings) -> Iterator[Document | Dropped]:
         """See `RecordsReader`."""
-        max_bytes = settings.max_bytes
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
             file = pq.ParquetFile(path, buffer_size=BUFFER_BYTES)
-            if "text" not in file.schema_arrow.names:
-                yield Dropped(part.path, "no 'text' column")
+            columns = tables.columns(file.schema_arrow.names, settings)
+            if columns is None:
+                yield Dropped(part.path, tables.no_text(settings))
                 return
             for group in range(part.start, part.stop):
-                i = 0
-                for batch in file.iter_batches(_batch_rows(file, group), row_groups=[group], columns=["text"]):
-                    for cell in batch.column(0):
-                        id_ = f"{part.path}#{group}.{i}"
-                        is_text = isinstance(cell, pa.BinaryScalar) and cell.is_valid
-                        # The size is checked before the cell becomes a Python string.
-                        if is_text and cell.as_buffer().size > max_bytes:
-                            yield too_large(id_, max_bytes)
-                        else:
-                            yield record(id_, cell.as_py(), settings)
-                        i += 1
+                first = 0
+                for batch in file.iter_batches(_batch_rows(file, group, columns), row_groups=[group], columns=columns):
+                    yield from tables.documents(batch, settings, f"{part.path}#{group}.", first)
+                    first += batch.num_rows
         except pa.ArrowException:
             yield Dropped(part.path, "not a parquet file")
 
+    def fields(self, path: str, settings: ReadSettings) -> Iterator[Any]:
+        """See `RecordsReader`."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
-def _batch_rows(file: Any, group: int) -> int:
-    """How many rows of a group to decode at a time, by the average size of its texts."""
+        try:
+            yield tables.fields(pq.read_schema(path))
+        except pa.ArrowException:
+            return  # `read` reports it
+
+
+def _batch_rows(file: Any, group: int, columns: list[str]) -> int:
+    """How many rows of a group to decode at a time, by the average size of what is read of a row."""
     metadata = file.metadata.row_group(group)
-    columns = (metadata.column(i) for i in range(metadata.num_columns))
-    size = sum(column.total_uncompressed_size for column in columns if column.path_in_schema.split(".")[0] == "text")
-    return int(min(max(MAX_BYTES * metadata.num_rows // max(size, 1), 1), MAX_ROWS))
+    all_columns = (metadata.column(i) for i in range(metadata.num_columns))
+    size = sum(
+        column.total_uncompressed_size
+        for column in all_columns
+        if any(f"{column.path_in_schema}.".startswith(f"{name}.") for name in columns)
+    )
+    return int(min(max(tables.MAX_BYTES * metadata.num_rows // max(size, 1), 1), tables.MAX_ROWS))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mlm_dist.corpus.readers import record_fields
 from mlm_dist.corpus.readers.text_encoding import PLAIN, Encoding
+
+BYTES_PER_TOKEN = 4  # of text, about, to which the size limit applies
 
 
 @dataclass(frozen=True, slots=True)  # a source may have a million of them
@@ -28,13 +31,17 @@ class ReadSettings:
         max_bytes: Larger documents are dropped, see `too_large`.
         text: Fields of a record that hold its text.
         encoding: Character encoding of all files; None to detect each file's own.
-        separator: Text between the documents of a text file; None for blank lines.
+        separator: Text between the documents of a text file; None if it is one document.
+        split: Field of a record that names its side of the split; None if no field does.
+        group: Field of a record whose value it shares with all records on its side of the split; None for none.
     """
 
     max_bytes: int
     text: tuple[str, ...] = ("text",)
     encoding: str | None = None
     separator: str | None = None
+    split: str | None = "split"
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,18 @@ class Document:
         text: The text.
         encoding: The encoding it was decoded from; "replaced" if some bytes could not be decoded.
         markup: The cleaner of `CLEANERS` that makes it plain text; none if it is plain text.
+        side: The side of the split that its record names: train, validation or unknown; None if it names none.
+        group: Documents with the same value are on the same side of the split; None for no such value.
+        input_ids: Its token ids, if it is tokenized already; the text is then empty.
     """
 
     id: str
     text: str
     encoding: str = "utf-8"
     markup: str = "none"
+    side: str | None = None
+    group: str | None = None
+    input_ids: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +138,16 @@ class RecordsReader(Reader, ABC):
             OSError: The file cannot be read. What has not been read of the part is then dropped.
         """
 
+    def fields(self, path: str, settings: ReadSettings) -> Iterator[Any]:
+        """What fields the records of a file have: records one by one, or one object that has all fields.
+
+        The values of an object may be None. By default there is nothing, for formats without fields.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        yield from ()
+
 
 def too_large(id_: str, max_bytes: int) -> Dropped:
     """A document over the size limit."""
@@ -132,12 +155,25 @@ def too_large(id_: str, max_bytes: int) -> Dropped:
 
 
 def record(id_: str, value: Any, settings: ReadSettings, encoding: Encoding = PLAIN) -> Document | Dropped:
-    """The document in a record: a string, or an object with strings under the fields of `settings.text`."""
+    """The document in a record: a string, or an object with strings under the fields of `settings.text`.
+
+    A record that names an id and its side of the split, as those of `corpus.export` do, keeps its id.
+    """
     max_bytes = settings.max_bytes
-    if isinstance(value, dict):
-        value = value.get(settings.text[0])
-    if not isinstance(value, str):
-        return Dropped(id_, "no text")
+    side = record_fields.side_of(value, settings.split)
+    group = record_fields.group_of(value, settings.group)
+    if side in (record_fields.TRAIN, record_fields.VALIDATION) and isinstance(named := value.get("id"), str) and named:
+        id_ = named
+    text = record_fields.text_of(value, settings.text)
+    if text is None:
+        tokens = record_fields.tokens_of(value, settings.text)
+        if tokens is None:
+            return Dropped(id_, "no text")
+        if len(tokens) * BYTES_PER_TOKEN > max_bytes:
+            return too_large(id_, max_bytes)
+        return Document(id_, "", side=side, group=group, input_ids=tokens)
     # A character takes at most four bytes, so bytes need not be counted far from the limit.
-    size = len(value) if value.isascii() or 4 * len(value) <= max_bytes else len(value.encode("utf-8", "surrogatepass"))
-    return too_large(id_, max_bytes) if size > max_bytes else Document(id_, value, encoding.of(value))
+    size = len(text) if text.isascii() or 4 * len(text) <= max_bytes else len(text.encode("utf-8", "surrogatepass"))
+    if size > max_bytes:
+        return too_large(id_, max_bytes)
+    return Document(id_, text, encoding.of(text), side=side, group=group)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from mlm_dist.corpus import cleaners
 from mlm_dist.corpus.readers import text_encoding
+from mlm_dist.corpus.readers.compression import content_name
 from mlm_dist.corpus.readers.protocol import Document, DocumentReader, Dropped, ReadSettings
 
 
@@ -16,6 +17,7 @@ class TextReader(DocumentReader):
 
     def document(self, name: str, data: bytes, settings: ReadSettings) -> Document | Dropped:
         """See `DocumentReader`."""
-        if text_encoding.is_binary(data):
+        if text_encoding.is_binary(data, settings.encoding):
             return Dropped(name, "binary")
-        return Document(name, *text_encoding.decode(data), cleaners.markup_of(name))
+        markup = cleaners.markup_of(content_name(name))
+        return Document(name, *text_encoding.decode(data, settings.encoding), markup)

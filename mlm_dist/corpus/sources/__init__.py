@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlm_dist.config import SourceConfig
+from mlm_dist.corpus.sources import source_keys
 from mlm_dist.corpus.sources.file_list import list_files
 from mlm_dist.corpus.sources.git_address import without_credentials
 from mlm_dist.corpus.sources.protocol import Fetched, Request, Source
@@ -78,5 +79,11 @@ def acquire(config: SourceConfig, cache_dir: Path, key: str = "corpus.source", n
         CorpusError: No kind recognizes the source, it cannot be fetched, or no file of it matches.
     """
     kind = recognize(config.source, key)
-    fetched = SOURCES[kind]().fetch(Request(config.source, config.patterns, cache_dir / "sources", key))
-    return list_files(SourceIdentity(name, kind, key), fetched, config, cache_dir)
+    source = SOURCES[kind]()
+    source_keys.refuse_options(config, kind, getattr(source, "options", ()), key)
+    fetched = source.fetch(Request(config.source, config.patterns, cache_dir / "sources", key, config))
+    files = list_files(SourceIdentity(name, kind, key), fetched, config, cache_dir)
+    if key.endswith(".source"):  # a second source has the keys of the first
+        source_keys.refuse_without_effect(files)
+    source_keys.refuse_missing_fields(files)
+    return files

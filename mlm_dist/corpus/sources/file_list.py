@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlm_dist.config import SourceConfig
 from mlm_dist.corpus.readers import is_readable, reader_of
+from mlm_dist.corpus.sources import dataset_folder, source_keys
 from mlm_dist.corpus.sources.matching_files import matching_files
 from mlm_dist.corpus.sources.protocol import Fetched
 from mlm_dist.corpus.sources.source_files import SourceFiles, SourceIdentity, packages, state
@@ -41,8 +42,12 @@ def list_files(identity: SourceIdentity, fetched: Fetched, config: SourceConfig,
     unmatched: Mapping[str, int] = fetched.unmatched
     if names is None:
         matching = matching_files(fetched.root, fetched.patterns, cache_dir)
-        names, dropped = matching.names, dropped | matching.dropped
-        unmatched = unmatched or matching.unmatched
+        records = dataset_folder.records(fetched, matching.names, config, cache_dir)
+        if records is not None and records.files is not None:
+            fetched, names, dropped, unmatched = records, records.files, dict(records.dropped), records.unmatched
+        else:
+            names, dropped = matching.names, dropped | matching.dropped
+            unmatched = unmatched or matching.unmatched
         if not names:
             raise CorpusError(_no_files(identity.key, fetched, dropped, unmatched))
     _log_unmatched(identity, unmatched)
@@ -73,6 +78,10 @@ def list_files(identity: SourceIdentity, fetched: Fetched, config: SourceConfig,
         text=tuple(config.text),
         encoding=config.encoding,
         separator=config.separator,
+        split=config.split,
+        group=config.group,
+        has_splits=fetched.has_splits and config.split is not None,
+        options=source_keys.options(config),
     )
 
 

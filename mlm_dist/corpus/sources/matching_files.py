@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mlm_dist.corpus.sources import hub_cache
+
 SUBMODULE = "submodule that is not checked out"
 
 
@@ -65,6 +67,8 @@ class MatchingFiles:
 def matching_files(root: Path, patterns: Sequence[str], cache_dir: Path) -> MatchingFiles:
     """All files below `root` that a pattern matches. Links and special files are dropped and never followed.
 
+    The exception are links of the Hugging Face Hub's cache, whose files are all links into a folder beside them.
+
     Folders that hold no documents of the user are dropped as a whole: hidden ones, environments and packages, and
     what this program writes, so that `--corpus.source .` means the same before and after a run.
 
@@ -107,7 +111,7 @@ def matching_files(root: Path, patterns: Sequence[str], cache_dir: Path) -> Matc
             except OSError as error:  # it was deleted after the folder was listed
                 drop(f"unreadable ({error.strerror})", relative)
                 continue
-            if stat.S_ISREG(mode):
+            if stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and hub_cache.is_own_blob(Path(folder, file))):
                 names.append(relative)
             else:
                 drop("symbolic link" if stat.S_ISLNK(mode) else "not a regular file", relative)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from mlm_dist.config import SourceConfig
+
 
 @dataclass(frozen=True)
 class Request:
@@ -17,12 +19,14 @@ class Request:
         patterns: Which files of a folder are documents, as in a .gitignore.
         folder: Folder for fetched files; it may not exist yet.
         key: The config key that holds the name, for messages.
+        config: All settings of the source.
     """
 
     name: str
     patterns: list[str]
     folder: Path
     key: str
+    config: SourceConfig = field(default_factory=SourceConfig)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Fetched:
         commit: The commit the files belong to, if there is one.
         dropped: {reason: paths} of what was not fetched although it may hold documents.
         unmatched: {suffix: number of files} that were not fetched because no pattern matches them.
+        has_splits: Whether the names of files and folders of records say on which side of the split they are.
     """
 
     location: str
@@ -46,6 +51,7 @@ class Fetched:
     commit: str | None = None
     dropped: Mapping[str, list[str]] = field(default_factory=dict)
     unmatched: Mapping[str, int] = field(default_factory=dict)
+    has_splits: bool = False
 
 
 class Source(Protocol):
@@ -56,6 +62,9 @@ class Source(Protocol):
 
     is_local: ClassVar[bool]
     """Whether the files are on this machine already, so that `fetch` needs no network."""
+
+    # `options: ClassVar[tuple[str, ...]]`, if there is one, names keys of `SourceConfig` that only some kinds of source
+    # use, such as revision. They are refused for all other kinds.
 
     def recognizes(self, name: str, key: str) -> bool:
         """Whether a name means a source of this kind. It is fast and uses no network.

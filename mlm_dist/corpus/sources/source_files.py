@@ -12,6 +12,7 @@ from typing import Any
 
 from mlm_dist.corpus import cleaners
 from mlm_dist.corpus.readers import reader_of
+from mlm_dist.corpus.readers.compression import content_name
 from mlm_dist.corpus.readers.text import TextReader
 
 
@@ -50,7 +51,11 @@ class SourceFiles:
         clean: Markup of all documents; None if each file's suffix decides.
         text: Fields of a record that hold its text.
         encoding: Character encoding of all files; None to detect each file's own.
-        separator: Text between the documents of a text file; None for blank lines.
+        separator: Text between the documents of a text file; None if it is one document.
+        split: Field of a record that names its side of the split; None if no field does.
+        group: Field of a record whose value it shares with all records on its side; None for none.
+        has_splits: Whether names of files and folders say on which side of the split their records are.
+        options: {key of `SourceConfig`: value} of what else was set for this kind of source.
     """
 
     name: str
@@ -69,6 +74,10 @@ class SourceFiles:
     text: tuple[str, ...] = ("text",)
     encoding: str | None = None
     separator: str | None = None
+    split: str | None = "split"
+    group: str | None = None
+    has_splits: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """Everything besides the files that their documents depend on, as JSON values."""
@@ -80,6 +89,10 @@ class SourceFiles:
             "text": list(self.text),
             "encoding": self.encoding,
             "separator": self.separator,
+            "split": self.split,
+            "group": self.group,
+            "has_splits": self.has_splits,
+            "options": self.options,
             "versions": {package: importlib.metadata.version(package) for package in needed},
         }
 
@@ -125,7 +138,9 @@ def packages(name: str, *, records: bool, clean: str | None) -> tuple[str, ...]:
     """
     reader = reader_of(name, records=records)
     is_text = isinstance(reader, TextReader)
-    markups = (clean,) if clean is not None else (cleaners.markup_of(name),) if is_text else reader.markups
+    markups = (
+        (clean,) if clean is not None else (cleaners.markup_of(content_name(name)),) if is_text else reader.markups
+    )
     return reader.requires + tuple(
         package for markup in markups if markup != "none" for package in cleaners.CLEANERS[markup].requires
     )

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mlm_dist.corpus.tokenizer import ordinary_text
 from mlm_dist.corpus.tokenizer.word_starts import WordStartTokenizer
 
 SAMPLE = 8  # texts per call that are compared with the tokenizer itself
@@ -30,7 +31,7 @@ class Method(Protocol):
 
 
 class BatchTokenizer:
-    """Tokenizes texts, without special tokens.
+    """Tokenizes texts, without special tokens; the name of one, such as [MASK], is ordinary text.
 
     A faster method than the tokenizer itself is used if there is one: nanotoken (the `fast` extra) if it is installed
     and supports the tokenizer, else a word cache. In every call, its ids are compared with the tokenizer's on a sample
@@ -43,7 +44,7 @@ class BatchTokenizer:
     """
 
     def __init__(self, tokenizer: Any, *, word_starts: bool = False) -> None:
-        backend = tokenizer.backend_tokenizer
+        backend = ordinary_text.backend(tokenizer)
         self._exact: Method = WordStartTokenizer(backend) if word_starts else ExactTokenizer(backend)
         self.vocab_size = len(tokenizer)
         self.fast: Method | None = (None if word_starts else Nanotoken.fit(backend)) or WordCache.fit(
@@ -119,6 +120,12 @@ class Nanotoken:
         return "nanotoken"
 
 
+def _types(part: dict[str, Any] | None) -> list[str]:
+    """The types of a part of a tokenizer, or of the steps of a sequence."""
+    steps = [] if part is None else part.get("normalizers", part.get("pretokenizers", [part]))
+    return [step["type"] for step in steps]
+
+
 class WordCache:
     """Tokenizes each distinct word once, for tokenizers that treat every word on its own.
 
@@ -134,11 +141,16 @@ class WordCache:
     def fit(cls, backend: Any, exact: Method | None = None) -> WordCache | None:
         """For this tokenizer, if no token crosses a space; `exact` is by default the tokenizer itself."""
         description = json.loads(backend.to_str())
-        kinds = [(description[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
-        is_by_word = kinds[0] in (None, "BertNormalizer") and kinds[1:] == ["BertPreTokenizer", "WordPiece"]
+        normalizers, pre_tokenizers = (_types(description[part]) for part in ("normalizer", "pre_tokenizer"))
+        is_by_word = (
+            {*normalizers} <= {"BertNormalizer", "NFC"}
+            and pre_tokenizers in (["BertPreTokenizer"], ["BertPreTokenizer", "Split"])
+            and description["model"]["type"] == "WordPiece"
+        )
         crosses_spaces = any(
             token["lstrip"] or token["rstrip"] or len(token["content"].split()) != 1
             for token in description["added_tokens"]
+            if not token["content"].startswith(ordinary_text.HIDDEN)
         )
         return cls(exact or ExactTokenizer(backend)) if is_by_word and not crosses_spaces else None
 

@@ -46,7 +46,8 @@ class CorpusTokenizer:
         added = {"add_domain_tokens": self._spec.add_domain_tokens or None}
         if self.original is not None:
             return {"sha256": loading.digest(self.original)} | added
-        return {"train_vocab_size": self._spec.train_vocab_size, "train_kind": self._spec.train_kind} | added
+        names = ("train_vocab_size", "train_kind", "train_uncased")
+        return {name: getattr(self._spec, name) for name in names} | added
 
     def make(self, texts: TrainingTexts, num_documents: int, folder: Path) -> Any:
         """Load or train the tokenizer, add domain tokens, and save both beside the rows.
@@ -64,7 +65,7 @@ class CorpusTokenizer:
                 "training a %s tokenizer of %s tokens on %s documents (%s)",
                 *(training.NAMES[kind], f"{vocab_size:,}", f"{num_documents:,}", texts.describe()),
             )
-            tokenizer = training.train(kind, texts, vocab_size, self._max_length)
+            tokenizer = training.train(kind, texts, vocab_size, self._max_length, self._spec.train_uncased)
         if self._spec.add_domain_tokens:
             tokenizer, added = domain_tokens.add(tokenizer, texts(), self._spec.add_domain_tokens)
             logger.info(

@@ -24,6 +24,7 @@ class SpecialTokens:
         pad: The padding token.
         mask: The mask token.
         all: All special ids, added control tokens included.
+        unknown: The token of text that is not in the vocabulary; None if the tokenizer splits all text.
     """
 
     prefix: tuple[int, ...]
@@ -31,6 +32,7 @@ class SpecialTokens:
     pad: int
     mask: int
     all: tuple[int, ...]
+    unknown: int | None = None
 
 
 def load(path: str, key: str = "tokenizer.path") -> Any:
@@ -87,6 +89,7 @@ def special_tokens(tokenizer: Any) -> SpecialTokens:
         pad=tokenizer.pad_token_id,
         mask=tokenizer.mask_token_id,
         all=tuple(sorted(ids)),
+        unknown=tokenizer.unk_token_id,
     )
 
 

@@ -1,0 +1,1 @@
+"""Formats that pandoc reads, as plain text."""

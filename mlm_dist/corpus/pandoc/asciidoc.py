@@ -1,0 +1,33 @@
+"""What pandoc cannot read of AsciiDoc without other files and attributes of a site."""
+
+from __future__ import annotations
+
+import re
+
+INCLUDED = "asciidoc includes another file, which is not read"
+
+_PREPROCESSED = re.compile(r"(include|ifdef|ifndef|ifeval|endif)::\S*?\[(.*)\]\s*")
+_MEDIA = re.compile(r"(image|video|audio)::(?=\S+\[)")
+_DELIMITER = re.compile(r"(?:-{4,}|\.{4,}|\+{4,}|/{4,}|`{3}.*)\s*")
+
+
+def prepared(text: str) -> tuple[str, tuple[str, ...]]:
+    """The text without conditions and includes, and notes. Text under a condition is kept."""
+    lines: list[str] = []
+    includes, delimiter = False, ""
+    for line in text.split("\n"):
+        found = _PREPROCESSED.fullmatch(line)
+        if found:
+            includes |= found[1] == "include"
+            lines.append(found[2] if found[1] in ("ifdef", "ifndef") else "")
+            continue
+        if _DELIMITER.fullmatch(line):
+            mark = line.rstrip()
+            if not delimiter:
+                delimiter = mark[:3] if mark.startswith("```") else mark
+            elif delimiter in (mark, mark[:3]):
+                delimiter = ""
+        elif not delimiter:
+            line = _MEDIA.sub(r"\1:", line, count=1) if _MEDIA.match(line) else line
+        lines.append(line)
+    return "\n".join(lines), (INCLUDED,) if includes else ()

@@ -1,0 +1,151 @@
+"""Names of directives by what a reader sees of them. Others show their argument and their content."""
+
+from __future__ import annotations
+
+ADMONITIONS = {
+    name: f"{name.capitalize()}:"
+    for name in ("attention", "caution", "danger", "error", "hint", "important", "note", "tip", "todo", "warning")
+} | {"seealso": "See also:", "impl-detail": "CPython implementation detail:"}
+"""{directive: heading} of those without an argument."""
+
+CHANGES = {
+    "deprecated": ("Deprecated since version {}", 1),
+    "deprecated-removed": ("Deprecated since version {}, removed in version {}", 2),
+    "soft-deprecated": ("Soft deprecated since version {}", 1),
+    "versionadded": ("Added in version {}", 1),
+    "versionchanged": ("Changed in version {}", 1),
+    "versionremoved": ("Removed in version {}", 1),
+}
+"""{directive: (what Sphinx shows, number of versions)}."""
+
+CODE = frozenset(
+    [
+        "actdiag",
+        "altair-plot",
+        "aafig",
+        "autosummary",
+        "blockdiag",
+        "bokeh-plot",
+        "code-block",
+        "code-cell",
+        "command-output",
+        "digraph",
+        "exec",
+        "graphviz",
+        "highlight-code",
+        "http:example",
+        "ipython",
+        "ipython3",
+        "jupyter-execute",
+        "mermaid",
+        "nwdiag",
+        "packetdiag",
+        "plantuml",
+        "plot",
+        "productionlist",
+        "program-output",
+        "rackdiag",
+        "runpython",
+        "seqdiag",
+        "sourcecode",
+        "testcleanup",
+        "testcode",
+        "testoutput",
+        "testsetup",
+        "tikz",
+        "uml",
+    ]
+)
+"""Those whose content is code and whose argument is its language."""
+
+HIDDEN = frozenset(
+    [
+        "audit-event",
+        "centering",
+        "codeauthor",
+        "contents",
+        "currentmodule",
+        "currentlibrary",
+        "default-domain",
+        "footbibliography",
+        "highlight",
+        "highlightlang",
+        "iframe",
+        "index",
+        "meta",
+        "module",
+        "moduleauthor",
+        "namespace",
+        "namespace-pop",
+        "namespace-push",
+        "plot-gallery",
+        "program",
+        "restructuredtext-test-directive",
+        "section-numbering",
+        "sectionauthor",
+        "sectnum",
+        "tabularcolumns",
+        "target-notes",
+        "toctree",
+        "vimeo",
+        "youtube",
+    ]
+)
+"""Those of which a reader sees at most a caption."""
+
+OBJECTS = frozenset(
+    [
+        "attribute",
+        "class",
+        "classmethod",
+        "cmdoption",
+        "coroutinefunction",
+        "coroutinemethod",
+        "confval",
+        "data",
+        "decorator",
+        "decoratormethod",
+        "describe",
+        "envvar",
+        "exception",
+        "function",
+        "macro",
+        "member",
+        "method",
+        "object",
+        "opcode",
+        "option",
+        "pdbcommand",
+        "property",
+        "staticmethod",
+        "type",
+        "var",
+    ]
+)
+"""Those whose argument is one signature on each line."""
+
+UNTITLED = frozenset(
+    [
+        "button-link",
+        "button-ref",
+        "compound",
+        "container",
+        "cssclass",
+        "div",
+        "epigraph",
+        "grid",
+        "grid-item",
+        "header",
+        "footer",
+        "highlights",
+        "hlist",
+        "ifconfig",
+        "line-block",
+        "only",
+        "pull-quote",
+        "rst-class",
+        "tab-set",
+        "tabs",
+    ]
+)
+"""Those whose argument is not shown."""

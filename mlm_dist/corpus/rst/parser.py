@@ -1,0 +1,280 @@
+"""The parser of docutils with lenient directives and roles, and without state outside the document."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+from docutils import nodes, utils
+from docutils.frontend import get_default_settings
+from docutils.parsers import rst
+from docutils.parsers.rst import states
+from docutils.transforms.references import Footnotes
+
+from mlm_dist.corpus.html.cleaner import clean as clean_html
+from mlm_dist.corpus.rst import directives, roles
+from mlm_dist.corpus.rst.code import code
+
+MAX_DEPTH = 40  # of nested blocks; each takes some nine frames of Python's stack
+MAX_LINES = 300_000  # some 3 KB of memory each
+MAX_MARKUP = 1_000_000_000  # characters of a paragraph times its markup characters: about a second
+MAX_WORD = 5_000  # characters of a word with markup; the time to parse one grows with its square
+MAX_COLUMNS = 500
+TOO_DENSE = "rst too dense, kept in part as is"
+
+_LONG_WORD = re.compile(rf"[\w\-._+:]{{{MAX_WORD}}}")
+_MARKUP = re.compile(r"[*`|_\[]")
+_NO_MARKUP = re.compile(r"[^*`|_\\\[]*")
+
+
+class TooDeepError(Exception):
+    """The document is nested too deeply."""
+
+
+class TooLongError(Exception):
+    """The document has too many lines."""
+
+
+def parse(text: str) -> tuple[nodes.document, Inliner]:
+    """The document tree, with footnotes numbered, and the inliner, which holds what else was found.
+
+    Raises:
+        TooDeepError: It is nested too deeply.
+        TooLongError: It has too many lines.
+    """
+    raw = text.split("\n")
+    if len(raw) > MAX_LINES:
+        raise TooLongError
+    lines = [line.replace("\f", " ").replace("\v", " ").expandtabs(8).rstrip() for line in raw]
+    document = nodes.document(_settings().copy(), utils.Reporter("", 5, 5, stream=False), source="")
+    document.note_source("", -1)
+    inliner = Inliner(raw)
+    _Mixin.nested_sm_cache.clear()
+    _Main((), "Body").run(lines, document, inliner=inliner)
+    Footnotes(document).apply()
+    return document, inliner
+
+
+@functools.cache
+def _settings() -> Any:
+    settings = get_default_settings(rst.Parser)
+    settings.warning_stream, settings.report_level, settings.halt_level = False, 5, 6
+    settings.file_insertion_enabled = settings.raw_enabled = False
+    return settings
+
+
+class Inliner(states.Inliner):  # type: ignore[misc, unused-ignore]
+    """Parses the inside of a paragraph, and holds what the directives of the document declare.
+
+    Args:
+        raw_lines: The document.
+    """
+
+    def __init__(self, raw_lines: list[str]) -> None:
+        super().__init__()
+        self.raw_lines = raw_lines
+        self.depth = 0
+        self.title: str | None = None
+        self.notes: set[str] = set()
+        self.custom_roles: dict[str, str] = {}  # {name: the role it is based on}
+        self.default_role = ""
+        self._absent: set[Any] = set()  # end-strings that do not occur in the rest of the paragraph
+
+    def init_customizations(self, settings: Any) -> None:
+        """See docutils; the patterns are made once."""
+        vars(self).update(_patterns())
+
+    def parse(self, text: str, lineno: int, memo: Any, parent: Any) -> tuple[list[nodes.Node], list[nodes.Node]]:
+        """See docutils; a paragraph that would take too long is kept as it is."""
+        if _NO_MARKUP.fullmatch(text):
+            return ([nodes.Text(text)] if text else []), []
+        if (len(text) > MAX_WORD and _LONG_WORD.search(text)) or (
+            len(text) > MAX_MARKUP // len(text) and len(text) * len(_MARKUP.findall(text)) > MAX_MARKUP
+        ):
+            self.notes.add(TOO_DENSE)
+            return [nodes.Text(text)], []
+        self._absent.clear()
+        found: tuple[list[nodes.Node], list[nodes.Node]] = super().parse(text, lineno, memo, parent)
+        return found
+
+    def implicit_inline(self, text: str, lineno: int) -> list[nodes.Node]:
+        """See docutils; addresses are ordinary text."""
+        return [nodes.Text(text)] if text else []
+
+    def inline_obj(self, match: Any, lineno: int, end_pattern: Any, *args: Any, **options: Any) -> Any:
+        """See docutils; an end-string is not searched again after it was not found, so that the time is linear."""
+        if end_pattern in self._absent:
+            end_pattern = _NEVER
+        found = super().inline_obj(match, lineno, end_pattern, *args, **options)
+        if found[1] and isinstance(found[1][0], nodes.problematic):
+            self._note_absent(end_pattern, match.string, match.end("start"))
+        return found
+
+    def interpreted_or_phrase_ref(self, match: Any, lineno: int) -> Any:
+        """See docutils and `inline_obj`."""
+        pattern, end = self.patterns.interpreted_or_phrase_ref, match.end("backquote")
+        if pattern in self._absent:
+            return match.string[:end], [], match.string[end:], []
+        found = states.Inliner.interpreted_or_phrase_ref(self, match, lineno)
+        if found[1] and isinstance(found[1][0], nodes.problematic):
+            self._note_absent(pattern, match.string, end)
+        return found
+
+    def _note_absent(self, pattern: Any, text: str, start: int) -> None:
+        if pattern is not _NEVER and not pattern.search(text[start:]):
+            self._absent.add(pattern)
+
+    def problematic(self, text: str, rawsource: str, message: Any) -> nodes.Node:
+        """See docutils; the message is not kept."""
+        return nodes.problematic(rawsource, text)
+
+    def interpreted(self, rawsource: str, text: str, role: str, lineno: int) -> tuple[list[nodes.Node], list[Any]]:
+        """What a reader sees of any role, known or not."""
+        role = (role or self.default_role).lower()
+        for _ in range(10):  # custom roles may be based on others
+            role = self.custom_roles.get(role, role)
+        name = role.rpartition(":")[2]
+        if role == roles.HTML:
+            return [nodes.Text(clean_html(utils.unescape(text, restore_backslashes=True)).text)], []
+        if name == "raw":
+            return [], []
+        if name in roles.LITERAL:
+            return [nodes.literal(rawsource, utils.unescape(text, restore_backslashes=True))], []
+        shown = utils.unescape(roles.visible(role, text))
+        if name in ("sup", "superscript"):
+            return [nodes.superscript(rawsource, shown)], []
+        if name == "ref" and shown == utils.unescape(text):
+            return [nodes.inline(rawsource, shown, refname=nodes.fully_normalize_name(shown))], []
+        return [nodes.inline(rawsource, shown)], []
+
+    # The table of docutils names its own functions.
+    dispatch = states.Inliner.dispatch | {"`": interpreted_or_phrase_ref}
+
+
+_NEVER = re.compile(r"(?!)")
+
+
+@functools.cache
+def _patterns() -> dict[str, Any]:
+    inliner = states.Inliner()
+    inliner.init_customizations(_settings())
+    names = ("start_string_prefix", "end_string_suffix", "parts", "patterns", "implicit_dispatch")
+    return {name: getattr(inliner, name) for name in names}
+
+
+class _States(dict[str, Any]):
+    """The states of a parser by name, each made when it is first entered: most blocks enter one or two of twenty."""
+
+    def __init__(self, machine: Any) -> None:
+        super().__init__()
+        self._machine = machine
+
+    def __missing__(self, name: str) -> Any:
+        state = self[name] = _state_classes()[name](self._machine)
+        if getattr(self._machine, "memo", None) is not None:  # the parser is running
+            state.runtime_init()
+        return state
+
+
+class _Main(states.RSTStateMachine):  # type: ignore[misc, unused-ignore]
+    """Parses a document."""
+
+    def add_states(self, state_classes: Any) -> None:
+        self.states = _States(self)
+
+
+class _Nested(states.NestedStateMachine):  # type: ignore[misc, unused-ignore]
+    """Parses the inside of a block, which may have headings, to a depth that does not depend on Python's stack."""
+
+    def add_states(self, state_classes: Any) -> None:
+        self.states = _States(self)
+
+    def run(self, input_lines: Any, input_offset: int, memo: Any, node: Any, match_titles: bool = True) -> Any:
+        if memo.inliner.depth >= MAX_DEPTH:
+            raise TooDeepError
+        memo.inliner.depth += 1
+        try:
+            return super().run(input_lines, input_offset, memo, node, True)
+        finally:
+            memo.inliner.depth -= 1
+
+
+def _explicit() -> Any:
+    """The constructs after `..`: docutils names its own function for directives."""
+    names = states.Body.explicit
+    constructs = [(_directive if method.__name__ == "directive" else method, pat) for method, pat in names.constructs]
+    return states.Struct(patterns=names.patterns, constructs=constructs)
+
+
+def _directive(state: Any, match: Any) -> Any:
+    return state.directive(match)
+
+
+class _Mixin:
+    """What all states of the parser do differently."""
+
+    explicit = _explicit()
+    nested_sm = _Nested
+    nested_sm_cache: list[Any] = []  # noqa: RUF012
+
+    def __init__(self, state_machine: Any, debug: bool = False) -> None:
+        super().__init__(state_machine, debug)  # type: ignore[call-arg]
+        self.nested_sm_kwargs = {"state_classes": (), "initial_state": "Body"}
+
+    def section(self: Any, title: str, source: str, style: Any, lineno: int, messages: Any) -> None:
+        """Headings of all levels are alike, so no order of levels is wrong."""
+        heading = nodes.rubric(title, "", *self.inline_text(title, lineno)[0])
+        heading["title"] = True
+        self.parent += heading
+
+    def directive(self: Any, match: Any, **presets: Any) -> tuple[list[nodes.Node], bool]:
+        """Any directive, known or not."""
+        block, _, offset, blank_finish = self.state_machine.get_first_known_indented(match.end(), strip_top=False)
+        while block and not block[-1].strip():
+            block.trim_end()
+        return directives.nodes_of(match.group(1), block, offset, self), blank_finish
+
+    def doctest(self: Any, match: Any, context: Any, next_state: Any) -> Any:
+        """A session of the interpreter, to the letter."""
+        self.parent += code(self.state_machine.get_text_block(), self.inliner.raw_lines)
+        return [], next_state, []
+
+    def nest_line_block_lines(self, block: Any) -> None:
+        """The lines of a block are written alike, however they are indented."""
+
+    def isolate_grid_table(self: Any) -> Any:
+        """See docutils; a table with many columns would take too long."""
+        if self.state_machine.line.count("+") <= MAX_COLUMNS:
+            return super().isolate_grid_table()  # type: ignore[misc]
+        block = self.state_machine.get_text_block()
+        return [], self.malformed_table(block), True
+
+    def literal_block(self: Any) -> list[nodes.Node]:
+        """The block after `::`, to the letter."""
+        block, _, _, _ = self.state_machine.get_indented()
+        while block and not block[-1].strip():
+            block.trim_end()
+        return [code(block, self.inliner.raw_lines)] if block else self.quoted_literal_block()
+
+    def quoted_literal_block(self: Any) -> list[nodes.Node]:
+        """The block after `::` whose lines all begin with the same punctuation character."""
+        machine = self.state_machine
+        after = machine.line_offset + 1
+        lines = machine.input_lines
+        start = after
+        while start < len(lines) and not lines[start].strip():
+            start += 1
+        mark = lines[start][:1] if start < len(lines) else ""
+        if not mark or mark.isalnum() or mark.isspace() or not mark.isascii():
+            return []
+        stop = start
+        while stop < len(lines) and lines[stop].startswith(mark):
+            stop += 1
+        machine.next_line(stop - after)
+        return [code(lines[start:stop], self.inliner.raw_lines)]
+
+
+@functools.cache
+def _state_classes() -> dict[str, type[Any]]:
+    return {cls.__name__: type(cls.__name__, (_Mixin, cls), {}) for cls in states.state_classes}

@@ -1,0 +1,260 @@
+"""The nodes of a reStructuredText document, written one after the other as plain text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from docutils import nodes
+
+from mlm_dist.corpus.plain_text import Blocks, one_line
+
+UNREAD = "rst with errors, kept in part as is"
+MAX_SUBSTITUTION, MAX_SUBSTITUTIONS = 10_000, 1_000_000  # characters of one, and of all in a document
+TOO_MUCH = "rst substitutions too long, kept in part as is"
+
+_METADATA = frozenset(("nocomments", "no-search", "nosearch", "orphan", "tocdepth"))  # settings of Sphinx
+_APART = "\0"  # around text that its markup separated from its neighbors
+_GLUED = re.compile(rf"(?<=\w){_APART}+(?=\w)")
+_RULE = re.compile(r"[+\-=|\s]*|([^\w\s])\1{3,}\s*")
+
+
+class Writer:
+    """Writes a document.
+
+    Args:
+        document: The document tree of docutils.
+    """
+
+    def __init__(self, document: nodes.document) -> None:
+        self.notes: set[str] = set()
+        self._blocks = Blocks()
+        self._substitutions: dict[str, Any] = dict(document.substitution_defs)
+        self._substituted = 0  # characters
+        self._names = document.substitution_names
+        self._headings = _headings(document)
+        fields = document[0] if len(document) else None
+        self._metadata = fields if isinstance(fields, nodes.field_list) else None
+        self._write(document)
+
+    def text(self) -> str:
+        """The document."""
+        return self._blocks.text().replace("\0", "")
+
+    def _write(self, node: Any) -> None:
+        handle = self._HANDLERS.get(type(node).__name__)
+        if handle:
+            handle(self, node)
+        elif isinstance(node, nodes.Text | nodes.Inline):
+            self._blocks.add(self._line(node))
+        else:
+            self._children(node)
+
+    def _children(self, node: Any) -> None:
+        for child in node.children:
+            self._write(child)
+
+    def _nothing(self, node: Any) -> None:
+        pass
+
+    def _paragraph(self, node: Any) -> None:
+        self._blocks.add(self._line(node))
+
+    def _code(self, node: Any) -> None:
+        self._blocks.add(self._text(node).strip("\n"))
+
+    def _error(self, node: Any) -> None:
+        """A block that docutils cannot parse is kept without rules; warnings are about blocks that it could."""
+        for child in node.children:
+            if node["level"] >= 3 and isinstance(child, nodes.literal_block):
+                source = child.astext()
+                if not source.startswith(".. |"):
+                    self.notes.add(UNREAD)
+                    self._blocks.add("\n".join(line for line in source.split("\n") if not _RULE.fullmatch(line)))
+
+    def _bullets(self, node: Any) -> None:
+        with self._blocks.list():
+            for item in node.children:
+                with self._blocks.item("-"):
+                    self._children(item)
+
+    def _numbers(self, node: Any) -> None:
+        with self._blocks.list():
+            for i, item in enumerate(node.children, node.get("start", 1)):
+                number = _number(i, node.get("enumtype", "arabic"))
+                with self._blocks.item(f"{node.get('prefix', '')}{number}{node.get('suffix', '.')}"):
+                    self._children(item)
+
+    def _definition_item(self, node: Any) -> None:
+        terms = [child for child in node.children if isinstance(child, nodes.term | nodes.classifier)]
+        self._blocks.add(" : ".join(self._line(term) for term in terms))
+        for child in node.children:
+            if child not in terms:
+                self._write(child)
+
+    def _definition(self, node: Any) -> None:
+        with self._blocks.definition():
+            self._children(node)
+
+    def _field(self, node: Any) -> None:
+        name = self._line(node[0])
+        if node.parent is not self._metadata or name.lower() not in _METADATA:
+            with self._blocks.item(f"{name}:"):
+                self._children(node[1])
+
+    def _fields(self, node: Any) -> None:
+        with self._blocks.list():
+            self._children(node)
+
+    def _option_item(self, node: Any) -> None:
+        self._blocks.add(", ".join(one_line(option.astext()) for option in node[0].children))
+        self._definition(node[1])
+
+    def _lines(self, node: Any) -> None:
+        text = "\n".join(self._line_block(node))
+        self._blocks.add(text)
+
+    def _line_block(self, node: Any) -> list[str]:
+        lines = []
+        for child in node.children:
+            lines += self._line_block(child) if isinstance(child, nodes.line_block) else [self._line(child)]
+        return lines
+
+    def _attribution(self, node: Any) -> None:
+        self._blocks.add(f"\N{EM DASH} {self._line(node)}")
+
+    def _footnote(self, node: Any) -> None:
+        label = node[0].astext() if len(node) and isinstance(node[0], nodes.label) else ""
+        with self._blocks.list(), self._blocks.item(f"[{label}]"):
+            for child in node.children:
+                if not isinstance(child, nodes.label):
+                    self._write(child)
+
+    def _table(self, node: Any) -> None:
+        for child in node.children:
+            if isinstance(child, nodes.title | nodes.caption):
+                self._paragraph(child)
+        rows = [row for group in node.children for part in group.children for row in part.children]
+        with self._blocks.table():
+            for row in rows:
+                if isinstance(row, nodes.row):
+                    self._row(row)
+
+    def _row(self, row: Any) -> None:
+        blocks = (nodes.literal_block, nodes.doctest_block, nodes.table)
+        if any(True for kind in blocks for _ in row.findall(kind)):
+            for cell in row.children:
+                self._children(cell)
+            return
+        cells = []
+        for cell in row.children:
+            outer, self._blocks = self._blocks, Blocks()
+            self._children(cell)
+            cells.append(one_line(self._blocks.text()))
+            self._blocks = outer
+        self._blocks.row(cells)
+
+    def _line(self, node: Any) -> str:
+        text = self._text(node)
+        if _APART in text:
+            text = _GLUED.sub(" ", text).replace(_APART, "")
+        return one_line(text)
+
+    def _text(self, node: Any, names: tuple[str, ...] = ()) -> str:
+        """The text of a node within a paragraph.
+
+        Args:
+            node: The node.
+            names: The substitutions around it.
+        """
+        if isinstance(node, nodes.Text):
+            return str(node.astext())
+        if isinstance(node, nodes.image):
+            return f"{_APART}{node['alt']}{_APART}" if node.get("alt") else ""
+        if isinstance(node, nodes.substitution_reference):
+            return self._substitution(node.astext(), names)
+        if isinstance(node, nodes.footnote_reference | nodes.citation_reference):
+            return f"[{node.astext()}]"
+        if isinstance(node, nodes.inline) and "refname" in node:
+            return self._headings.get(node["refname"], node.astext())
+        parts: list[str] = []
+        for child in node.children:
+            text = self._text(child, names)
+            raised = isinstance(child, nodes.superscript) and parts and parts[-1][-1:].isalnum()
+            parts.append(f"^{text}" if raised else text)
+        return "".join(parts)
+
+    def _substitution(self, name: str, names: tuple[str, ...]) -> str:
+        """The text of a substitution; its name between bars if it is not defined, circular or too long."""
+        key = name if name in self._substitutions else self._names.get(nodes.fully_normalize_name(name), name)
+        found = self._substitutions.get(key)
+        if found is None or key in names or len(names) > 20:
+            return f"|{name}|"
+        if not isinstance(found, str):
+            found = self._text(found, (*names, key))
+            self._substitutions[key] = found
+        self._substituted += len(found)
+        if len(found) > MAX_SUBSTITUTION or self._substituted > MAX_SUBSTITUTIONS:
+            self.notes.add(TOO_MUCH)
+            return f"|{name}|"
+        return found
+
+    _HANDLERS: ClassVar[dict[str, Callable[[Writer, Any], None]]] = {
+        "attribution": _attribution,
+        "bullet_list": _bullets,
+        "caption": _paragraph,
+        "citation": _footnote,
+        "comment": _nothing,
+        "definition": _definition,
+        "definition_list_item": _definition_item,
+        "doctest_block": _code,
+        "enumerated_list": _numbers,
+        "field": _field,
+        "field_list": _fields,
+        "footnote": _footnote,
+        "image": _paragraph,
+        "line_block": _lines,
+        "literal_block": _code,
+        "option_list_item": _option_item,
+        "paragraph": _paragraph,
+        "pending": _nothing,
+        "rubric": _paragraph,
+        "substitution_definition": _nothing,
+        "system_message": _error,
+        "table": _table,
+        "target": _nothing,
+        "transition": _nothing,
+    }
+
+
+def _headings(document: nodes.document) -> dict[str, str]:
+    """{label: the heading that follows it}."""
+    found: dict[str, str] = {}
+    labels: list[str] = []
+    parent = None
+    for node in document.findall(nodes.Element):
+        if isinstance(node, nodes.target) and not node.children:
+            if node.parent is not parent:
+                labels, parent = [], node.parent
+            labels += node["names"]
+        elif labels and not isinstance(node, nodes.comment):
+            if isinstance(node, nodes.rubric) and node.get("title") and node.parent is parent:
+                found |= dict.fromkeys(labels, node.astext())
+            labels, parent = [], None
+    return found
+
+
+def _number(value: int, kind: str) -> str:
+    """A number of a list, as docutils names its kinds."""
+    if kind in ("loweralpha", "upperalpha") and 1 <= value <= 26:
+        text = chr(ord("a") + value - 1)
+    elif kind in ("lowerroman", "upperroman") and 1 <= value < 4000:
+        text = ""
+        signs = ["m", "cm", "d", "cd", "c", "xc", "l", "xl", "x", "ix", "v", "iv", "i"]
+        for sign, size in zip(signs, (1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1), strict=True):
+            text += sign * (value // size)
+            value %= size
+    else:
+        return str(value)
+    return text.upper() if kind.startswith("upper") else text
