@@ -145,8 +145,9 @@ class Preparation:
                 f"{key}: there is only one distinct document, so none can be held out; add documents or set "
                 "corpus.validation_fraction to 0"
                 if num_train + num_validation == 1
-                else f"{key}: the records name only one side of the split, so the other is empty; add records or set "
-                "corpus.split to null"
+                else f"{key}: all {num_train + num_validation:,} documents are on one side of the split, because they "
+                "are connected by near-duplicates or their records name it; add documents, or set "
+                "corpus.validation_fraction to 0 or corpus.split to null"
             )
 
     def _check_tokenized(self) -> None:
@@ -213,19 +214,23 @@ class Preparation:
         """Refuse rows in which nothing can be predicted.
 
         Raises:
-            CorpusError: All tokens of a split are unknown to the tokenizer.
+            CorpusError: The documents of a split have no tokens, or the tokenizer knows none of them.
         """
-        for split in SPLITS:
+        chosen, spec = selection.load(self._store.partial / "selection.npz"), self._spec.tokenizer
+        for split, side in zip(SPLITS, (selection.TRAIN, selection.VALIDATION), strict=True):
             figures = [self._store.figures(key.rows)[split] for key in keys]
             count, unknown = (
                 sum(one[name] for one in figures for name in names) for names in (("kept", "dropped"), ("unknown",))
             )
-            if count == unknown and any(one["rows"] for one in figures):
-                spec = self._spec.tokenizer
+            if count == unknown and chosen.count(side):
+                of_documents = f"the {chosen.count(side):,} {split} documents"
                 raise CorpusError(
-                    f"{spec.key}: all {count:,} tokens of the {split} documents are unknown to the tokenizer, so there "
-                    "is nothing to predict; name a tokenizer of the documents' language, or set "
+                    f"{spec.key}: all {count:,} tokens of {of_documents} are unknown to the tokenizer, so there is "
+                    "nothing to predict; name a tokenizer of the documents' language, or set "
                     "tokenizer.train_vocab_size to train one"
+                    if count
+                    else f"{self._spec.key}: {of_documents} have no tokens, so there is nothing to predict; name "
+                    "another source or change corpus.min_chars"
                 )
 
     def _publish(self, keys: Sequence[ShardKeys]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ import numpy as np
 from mlm_dist.corpus.packing import ranges
 from mlm_dist.corpus.shingles import HASH_TYPE, shingles
 
-TABLE_BITS = 22  # of the table that counts the shingles two sets may have in common
-BLOCK = 1 << 22  # shingles compared at a time
+# The table that counts the shingles two sets may have in common has this many bits more than a set, within limits.
+SPARSE_BITS, MIN_BITS, MAX_BITS = 7, 16, 26
+BLOCK = 1 << 20  # shingles compared at a time
 SLACK = 1e-6  # of bounds, which are rounded
 
 
@@ -38,7 +39,7 @@ class ShingleSets:
         self.sizes = np.array(sizes, np.int64)
         """[n] shingles of each set."""
         self._starts = np.cumsum(self.sizes) - self.sizes
-        self._table = np.zeros(1 << TABLE_BITS, bool)
+        self._table = np.zeros(1 << MAX_BITS, bool)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -54,34 +55,36 @@ class ShingleSets:
         # Two sets cannot be more similar than the smaller is large in relation to the larger.
         sizes, size = self.sizes[others], self.sizes[one]
         able = np.flatnonzero(np.minimum(sizes, size) >= least * np.maximum(sizes, size) - SLACK)
+        able = able[np.argsort(self._starts[others[able]])]  # in the order of the file
         mine = self._values[self._starts[one] :][:size]
-        self._table[mine >> (32 - TABLE_BITS)] = True
+        shift = np.uint32(32 - min(max(int(size).bit_length() + SPARSE_BITS, MIN_BITS), MAX_BITS))
+        self._table[mine >> shift] = True
         ends = np.cumsum(sizes[able])
         first = 0
         while first < len(able):  # several sets at a time, or a single large one
             last = max(int(np.searchsorted(ends, (ends[first - 1] if first else 0) + BLOCK, side="right")), first + 1)
             here = able[first:last]
-            similarity[here] = self._of_block(mine, others[here], least[here])
+            # The table holds only a part of each hash, so the count is an upper bound; it is quick and nearly exact.
+            bound = self._count(others[here], lambda values: self._table[values >> shift])
+            here = here[bound >= least[here] * (sizes[here] + size - bound) - SLACK]
+            if len(here):
+                common = self._count(
+                    others[here], lambda values: mine[np.minimum(np.searchsorted(mine, values), size - 1)] == values
+                )
+                exact = common / (sizes[here] + size - common)
+                similarity[here] = np.where(exact >= least[here], exact, -1.0)
             first = last
-        self._table[mine >> (32 - TABLE_BITS)] = False
+        self._table[mine >> shift] = False
         return similarity
 
-    def _of_block(self, mine: np.ndarray, others: np.ndarray, at_least: np.ndarray) -> np.ndarray:
-        """As `similarity`, for so many sets as fit into memory; the table knows the shingles of `mine`."""
-        sizes = self.sizes[others]
-        values = self._values[np.repeat(self._starts[others], sizes) + ranges(sizes)]
-        starts = np.cumsum(sizes) - sizes
-        # The table holds only a part of each hash, so its count is an upper bound; it is quick and nearly exact.
-        maybe = self._table[values >> (32 - TABLE_BITS)]
-        bound = np.add.reduceat(maybe, starts, dtype=np.int64)
-        able = bound >= at_least * (sizes + len(mine) - bound) - SLACK
-        similarity = np.full(len(others), -1.0)
-        if able.any():
-            wanted = maybe & np.repeat(able, sizes)
-            at = np.minimum(np.searchsorted(mine, values[wanted]), len(mine) - 1)
-            found = np.zeros(len(values), bool)
-            found[wanted] = mine[at] == values[wanted]
-            common = np.add.reduceat(found, starts, dtype=np.int64)
-            exact = common / (sizes + len(mine) - common)
-            similarity = np.where(able & (exact >= at_least), exact, -1.0)
-        return similarity
+    def _count(self, sets: np.ndarray, is_common: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """[len(sets)] how many shingles of each set `is_common` finds."""
+        starts, sizes = self._starts[sets], self.sizes[sets]
+        low, high = int(starts.min()), int((starts + sizes).max())
+        if high - low <= 2 * sizes.sum():  # what lies between the sets costs less than taking them one by one
+            values, starts = self._values[low:high], starts - low
+        else:
+            values, starts = self._values[np.repeat(starts, sizes) + ranges(sizes)], np.cumsum(sizes) - sizes
+        sums = np.concatenate([[0], np.cumsum(is_common(values), dtype=np.int64)])
+        counts: np.ndarray = sums[starts + sizes] - sums[starts]
+        return counts
