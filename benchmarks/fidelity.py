@@ -27,7 +27,7 @@ from common import console
 from rich.table import Table
 
 from mlm_dist.config import SourceConfig, parse
-from mlm_dist.corpus import cleaners, near_duplicates, pipeline, shards, sources
+from mlm_dist.corpus import cleaners, pipeline, shards, shingles, sources
 from mlm_dist.corpus.readers import Document, Dropped
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.resolve import corpus_spec
@@ -129,7 +129,7 @@ def add(figures: Figures, document: Document) -> str:
 
 def words(text: str) -> int:
     """The number of words of a text."""
-    return len(near_duplicates.shingles(text)) + near_duplicates.SHINGLE_WORDS - 1 if text.strip() else 0
+    return len(shingles.shingles(text)) + shingles.SHINGLE_WORDS - 1 if text.strip() else 0
 
 
 def unknown(name: str, of_suffix: dict[str, Figures], tokenizer_name: str | None) -> dict[str, float]:
