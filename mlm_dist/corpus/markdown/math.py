@@ -54,10 +54,13 @@ def _backslash(source: str, position: int) -> int | None:
     if found := _PARENTHESES.match(source, position):
         return found.end()
     if found := _BRACKETS.match(source, position):
-        inside = found[1] or found[2]
-        is_tex = _TEX.search(_ESCAPES.sub("", inside)) and inside.strip() not in ("x", "X")
-        return found.end() if is_tex else None
+        return found.end() if is_tex(found[1] or found[2]) else None
     return None
+
+
+def is_tex(text: str) -> bool:
+    r"""Whether the text between `\[` and `\]`, which may be brackets that are escaped, looks like a formula."""
+    return bool(_TEX.search(_ESCAPES.sub("", text))) and text.strip() not in ("x", "X")
 
 
 def closing(source: str, position: int, end: int) -> str | None:
