@@ -22,7 +22,9 @@ _BRACKETS = re.compile(
     r"\\\[((?:[^\\]|\\(?![\[\]()])[\s\S]){1,20000}?)\\\](?!\()"
     r"|\\\\\[((?:[^\\]|\\(?!\\[\[\]])[\s\S]){1,20000}?)\\\\\]"
 )
-_TEX = re.compile(r"\\[A-Za-z]{2,}|[=^+<>/*]|(?<![A-Za-z\\]{2})(?<!\\)_|_(?:\{|\w\b)|\A\s.*\S.*\s\Z", re.DOTALL)
+_TEX = re.compile(r"\\[A-Za-z]{2,}|[=^]|(?<![A-Za-z\\]{2})(?<!\\)_|_(?:\{|\w\b)|\A\s.*\S.*\s\Z", re.DOTALL)
+_OPERATOR = re.compile(r"[+<>/*-]")
+_WORD = re.compile(r"[^\W\d_]{3}")
 _ESCAPES = re.compile(r"\\[*_`#!<>|~{}&]")
 _BEGIN = re.compile(r"\\begin\{([A-Za-z]+\*?)\}")
 _BLOCK = re.compile(r"\$\$(?!\$)|\\\\?\[[ \t]*(?=\n|\Z|[^\]\n]*(?:\n|\Z))|\\begin\{([A-Za-z]+\*?)\}")
@@ -60,7 +62,8 @@ def _backslash(source: str, position: int) -> int | None:
 
 def is_tex(text: str) -> bool:
     r"""Whether the text between `\[` and `\]`, which may be brackets that are escaped, looks like a formula."""
-    return bool(_TEX.search(_ESCAPES.sub("", text))) and text.strip() not in ("x", "X")
+    text = _ESCAPES.sub("", text)
+    return bool(_TEX.search(text) or (_OPERATOR.search(text) and not _WORD.search(text)))
 
 
 def closing(source: str, position: int, end: int) -> str | None:
