@@ -271,6 +271,7 @@ def test_plain_text_is_unchanged(text: str) -> None:
         ("|a|b|\n|-|-|\n|1|x<br>y|\n|2|\n|3|4|5|", "a | b\n1 | x y\n2\n3 | 4 | 5"),
         ("a\n```sh\n  x *y*\n\n\tz\n```\nb", "a\n\n  x *y*\n\n\tz\n\nb"),
         ("1. a\n\n   ```\n   x\n     y\n   ```\n", "1. a\n\nx\n  y"),
+        ("a\n```\nb\n   ", "a\n\nb"),
         ("Use `a  <b> *c*` &lt;d&gt; &copy;", "Use a  <b> *c* <d> ©"),
         ("`&amp;` and {{ x }} and `{% y %}`", "&amp; and {{ x }} and {% y %}"),
         ("> [!IMPORTANT]\n> Take **care**.", "Important: Take care."),

@@ -95,7 +95,7 @@ def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
         return silent and at < state.eMarks[start] and _ends(state, start, end)
     if state.has_code and state.sCount[start] - state.blkIndent >= 4:
         return code(state, start, end, False)
-    if _may_be_table(state, start) and tables.table(state, start, False, end, _ends):
+    if _may_be_table(state, start) and tables.table(state, start, False, end, _checked_ends):
         return True
     for rule in _RULES.get(state.src[at], ()):
         if rule(state, start, end, False):
@@ -114,8 +114,15 @@ def _ends(state: StateBlock, start: int, end: int) -> bool:
         if rule(state, start, end, True):
             return True
     return (
-        state.parentType == "paragraph" and _may_be_table(state, start) and tables.table(state, start, True, end, _ends)
+        state.parentType == "paragraph"
+        and _may_be_table(state, start)
+        and tables.table(state, start, True, end, _checked_ends)
     )
+
+
+def _checked_ends(state: StateBlock, start: int, end: int) -> bool:
+    """The same, with the check of the work done so far."""
+    return _block(state, start, end, True)
 
 
 def _may_be_table(state: StateBlock, start: int) -> bool:

@@ -36,8 +36,10 @@ class State(StateBlock):
         self.src = source
         self.tries = 0
         lines = source.split("\n")
+        if not lines[-1].strip(" \t"):  # the library has no such line
+            lines.pop()
         self.eMarks = list(accumulate([len(line) + 1 for line in lines], initial=-1))[1:]
-        self.bMarks = [0, *(end + 1 for end in self.eMarks[:-1]), len(source)]
+        self.bMarks = [*[0, *(end + 1 for end in self.eMarks)][: len(lines)], len(source)]
         self.eMarks.append(len(source))
         self.tShift = [len(line) - len(line.lstrip(" \t")) if line[:1] in " \t" else 0 for line in lines]
         self.tShift.append(0)

@@ -8,6 +8,7 @@ from markdown_it.rules_block import StateBlock
 
 from mlm_dist.corpus.markdown import components, math, templates
 
+_BRACKET = re.compile(r"\\{1,2}\[[ \t]*\n")
 _ATTRIBUTES = re.compile(r"\{:[^{}\n]{1,500}\}[ \t]*\Z")
 _SVELTE = re.compile(
     r"\{(?:#(?:if|each|await|key|snippet)\s|:(?:else|then|catch)\b|/(?:if|each|await|key|snippet)\b)[^{}\n]{0,500}\}"
@@ -64,7 +65,8 @@ def formulas(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     line, _, rest = found
     text = state.getLines(start, line, state.blkIndent, False)
     formula = text[: len(text) - len(rest)] if rest else text
-    if state.src[at] == "\\" and "\n\n" in formula:
+    is_bracket = closing.endswith("]")
+    if is_bracket and ("\n\n" in formula or not (_BRACKET.match(formula) or math.is_tex(formula[2:-2]))):
         return False
     state.push("formula", "", 0).content = formula.strip("\n")
     _push_rest(state, rest)

@@ -22,7 +22,9 @@ _BRACKETS = re.compile(
     r"\\\[((?:[^\\]|\\(?![\[\]()])[\s\S]){1,20000}?)\\\](?!\()"
     r"|\\\\\[((?:[^\\]|\\(?!\\[\[\]])[\s\S]){1,20000}?)\\\\\]"
 )
-_TEX = re.compile(r"\\[A-Za-z]{2,}|[=^+<>/*]|(?<![A-Za-z\\]{2})(?<!\\)_|_(?:\{|\w\b)|\A\s.*\S.*\s\Z", re.DOTALL)
+_TEX = re.compile(r"\\[A-Za-z]{2,}|[=^]|(?<![A-Za-z\\]{2})(?<!\\)_|_(?:\{|\w\b)|\A\s.*\S.*\s\Z", re.DOTALL)
+_OPERATOR = re.compile(r"[+<>/*-]")
+_WORD = re.compile(r"[^\W\d_]{3}")
 _ESCAPES = re.compile(r"\\[*_`#!<>|~{}&]")
 _BEGIN = re.compile(r"\\begin\{([A-Za-z]+\*?)\}")
 _BLOCK = re.compile(r"\$\$(?!\$)|\\\\?\[[ \t]*(?=\n|\Z|[^\]\n]*(?:\n|\Z))|\\begin\{([A-Za-z]+\*?)\}")
@@ -54,10 +56,14 @@ def _backslash(source: str, position: int) -> int | None:
     if found := _PARENTHESES.match(source, position):
         return found.end()
     if found := _BRACKETS.match(source, position):
-        inside = found[1] or found[2]
-        is_tex = _TEX.search(_ESCAPES.sub("", inside)) and inside.strip() not in ("x", "X")
-        return found.end() if is_tex else None
+        return found.end() if is_tex(found[1] or found[2]) else None
     return None
+
+
+def is_tex(text: str) -> bool:
+    r"""Whether the text between `\[` and `\]`, which may be brackets that are escaped, looks like a formula."""
+    text = _ESCAPES.sub("", text)
+    return bool(_TEX.search(text) or (_OPERATOR.search(text) and not _WORD.search(text)))
 
 
 def closing(source: str, position: int, end: int) -> str | None:
