@@ -59,11 +59,21 @@ def test_xhtml_has_empty_elements_and_marked_text() -> None:
 
 @pytest.mark.parametrize(
     "declaration",
-    [b'<meta charset="%s">', b"<META http-equiv='Content-Type' content='text/html; charset=%s'>", b'<?xml version="1.0" encoding="%s"?>'],
+    [
+        b'<meta charset="%s">',
+        b"<META http-equiv='Content-Type' content='text/html; charset=%s'>",
+        b'<?xml version="1.0" encoding="%s"?>',
+    ],
 )
-@pytest.mark.parametrize(("name", "codec"), [("windows-1251", "cp1251"), ("Shift_JIS", "cp932"), ("iso-8859-1", "cp1252")])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("windows-1251", "cp1251"), ("Shift_JIS", "cp932"), ("iso-8859-1", "cp1252")]
+)
 def test_declared_encoding_decides(declaration: bytes, name: str, codec: str) -> None:
-    text = {"cp1251": "\u041f\u0440\u0438\u0432\u0435\u0442", "cp932": "\u65e5\u672c\u8a9e", "cp1252": "El ni\xf1o \u201cx\u201d"}[codec]
+    text = {
+        "cp1251": "\u041f\u0440\u0438\u0432\u0435\u0442",
+        "cp932": "\u65e5\u672c\u8a9e",
+        "cp1252": "El ni\xf1o \u201cx\u201d",
+    }[codec]
     data = declaration % name.encode() + b"<p>" + text.encode(codec)
     document = reader_of("a.HTML", records=False).document("a.HTML", data, SETTINGS)  # type: ignore[attr-defined]
     assert isinstance(document, Document) and document.text.endswith(text)

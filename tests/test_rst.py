@@ -124,11 +124,13 @@ def test_blocks(source: str, expected: str) -> None:
     assert rst(source) == expected
 
 
-@pytest.mark.parametrize("opening", [".. code-block:: make\n   :linenos:\n", ".. sourcecode::\n", "Code::\n", ".. code::\n"])
+@pytest.mark.parametrize(
+    "opening", [".. code-block:: make\n   :linenos:\n", ".. sourcecode::\n", "Code::\n", ".. code::\n"]
+)
 def test_code_is_unchanged_to_the_letter(opening: str) -> None:
     lines = ["all: *x* `y`_ |z|", "\tcc  -o\t$@  ", "", "  def __init__(self): \\n"]
     source = opening + "\n" + "\n".join(f"   {line}" if line else "" for line in lines) + "\n\nAfter"
-    assert rst(source) == ("Code:\n\n" if "::\n" == opening[4:] else "") + "\n".join(lines) + "\n\nAfter"
+    assert rst(source) == ("Code:\n\n" if opening[4:] == "::\n" else "") + "\n".join(lines) + "\n\nAfter"
     in_list = "- item\n\n  .. code-block:: c\n\n     a\tb\n"
     assert rst(in_list) == "- item\n\na\tb"
 
@@ -145,10 +147,14 @@ def test_what_docutils_cannot_parse_keeps_its_words(source: str) -> None:
     assert {word for word in source.split() if word.isalpha()} <= set(rst(source).replace("|", " ").split())
 
 
-def test_no_other_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_other_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.txt").write_text("secret,words")
-    (tmp_path / "docutils.conf").write_text("[general]\ntab_width: 1\nreport_level: 1\n[restructuredtext parser]\nx: y\n")
+    (tmp_path / "docutils.conf").write_text(
+        "[general]\ntab_width: 1\nreport_level: 1\n[restructuredtext parser]\nx: y\n"
+    )
     options = (".. include:: secret.txt", ".. literalinclude:: secret.txt", ".. csv-table::\n   :file: secret.txt",
                ".. raw:: html\n   :file: secret.txt", ".. code-block::\n   :file: secret.txt")  # fmt: skip
     for source in options:

@@ -73,5 +73,5 @@ def read(data: bytes, format_: str) -> dict[str, Any]:
 def _path() -> Path:
     """The program in the package, never another one on the machine."""
     spec = importlib.util.find_spec("pypandoc")
-    assert spec is not None and spec.origin is not None, "the package pypandoc_binary is not installed"
-    return Path(spec.origin).parent / "files" / ("pandoc.exe" if os.name == "nt" else "pandoc")
+    assert spec is not None, "the package pypandoc_binary is not installed"
+    return Path(spec.origin or "").parent / "files" / ("pandoc.exe" if os.name == "nt" else "pandoc")

@@ -76,7 +76,7 @@ class _Writer:
             return str(content)
         if kind == "MetaBlocks":
             return self._within(content)
-        return ", ".join(filter(None, map(self.value, content))) if kind == "MetaList" else ""
+        return ", ".join(filter(None, map(self.value, content or []))) if kind == "MetaList" else ""
 
     def field(self, value: Any) -> None:
         if value and value["t"] == "MetaBlocks":
@@ -113,7 +113,12 @@ class _Writer:
     def _div(self, content: Any) -> None:
         (_, classes, attributes), blocks = content
         self._blocks.add(one_line(dict(attributes).get("title", "")))
-        if blocks and not _ADMONITIONS.isdisjoint(classes) and blocks[0]["t"] == "Div" and "title" in blocks[0]["c"][0][1]:
+        if (
+            blocks
+            and not _ADMONITIONS.isdisjoint(classes)
+            and blocks[0]["t"] == "Div"
+            and "title" in blocks[0]["c"][0][1]
+        ):
             title = one_line(self._within(blocks[0]["c"][1]))
             self._blocks.add(f"{title}:" if title.lower() in _ADMONITIONS else title)
             blocks = blocks[1:]

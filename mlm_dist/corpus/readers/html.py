@@ -9,7 +9,9 @@ from mlm_dist.corpus.readers.protocol import Document, Dropped, ReadSettings
 from mlm_dist.corpus.readers.text import TextReader
 
 HEAD = 4096  # bytes in which the encoding is declared
-_DECLARED = re.compile(rb"""<(?:meta\b[^>]*?\bcharset|\?xml\b[^>]*?\bencoding)\s*=\s*["']?\s*([\w:.-]+)""", re.IGNORECASE)
+_DECLARED = re.compile(
+    rb"""<(?:meta\b[^>]*?\bcharset|\?xml\b[^>]*?\bencoding)\s*=\s*["']?\s*([\w:.-]+)""", re.IGNORECASE
+)
 # Browsers read these names as the larger encodings.
 _LARGER = {"iso8859-1": "cp1252", "ascii": "cp1252", "gb2312": "gb18030", "gbk": "gb18030", "iso8859-9": "cp1254"}
 _LARGER |= {"euc_kr": "cp949", "shift_jis": "cp932", "tis-620": "cp874", "iso8859-11": "cp874"}
@@ -32,7 +34,11 @@ class HtmlReader(TextReader):
 def declared_encoding(data: bytes) -> str | None:
     """The encoding that a document names at its beginning; None without one that Python knows."""
     found = _DECLARED.search(data[:HEAD])
-    if not found or data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:HEAD]:
+    if (
+        not found
+        or data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        or b"\0" in data[:HEAD]
+    ):
         return None
     try:
         info = codecs.lookup(found[1].decode("ascii"))
