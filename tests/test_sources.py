@@ -227,8 +227,8 @@ def test_invalid_path_is_a_user_error(tmp_path: Path, name: str) -> None:
 
 
 def test_file_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"\.docx.*\.json, \.jsonl, \.parquet, \.txt"):
-        acquire(write(tmp_path / "a.docx"), tmp_path)
+    with pytest.raises(CorpusError, match=r"a \.xyz file.*\.docx.*\.json, \.jsonl.*\.parquet.*\.txt"):
+        acquire(write(tmp_path / "a.xyz"), tmp_path)
 
 
 def test_special_file_as_source_is_refused(tmp_path: Path) -> None:
@@ -626,13 +626,13 @@ def test_registered_reader_reads_folders_and_named_files(tmp_path: Path, registe
     write(tmp_path / "d" / "a.csv", "one,two"), write(tmp_path / "d" / "b.up", "three")
     assert sorted(texts(acquire(tmp_path / "d", tmp_path, "*"))) == ["THREE", "one", "two"]
     assert texts(acquire(tmp_path / "d" / "a.csv", tmp_path)) == ["one", "two"]
-    with pytest.raises(CorpusError, match=r"\.txt, \.csv, \.up"):
-        acquire(write(tmp_path / "a.docx"), tmp_path)
+    with pytest.raises(CorpusError, match=r"\.csv.*\.txt.*\.up"):
+        acquire(write(tmp_path / "a.xyz"), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "ftp://example.org/a.git", "{here}/none.json", "{here}/a.docx"])
+@pytest.mark.parametrize("name", ["./nowhere", "ftp://example.org/a.git", "{here}/none.json", "{here}/a.xyz"])
 def test_error_names_the_key_of_the_source(tmp_path: Path, name: str) -> None:
-    write(tmp_path / "a.docx")
+    write(tmp_path / "a.xyz")
     config = CorpusConfig(source=name.format(here=tmp_path))
     with pytest.raises(CorpusError, match=r"^validation\.second_source: "):
         sources.acquire(config, tmp_path, "validation.second_source")

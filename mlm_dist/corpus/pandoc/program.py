@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 REQUIRES = ("pypandoc_binary",)
-SECONDS = 50.0
+SECONDS = 25.0  # documents have a minute to be cleaned, and LaTeX is read up to four times
 MEMORY = "2g"
 MAX_OUTPUT = 256 << 20  # bytes of JSON, some ten for each character of text
 
