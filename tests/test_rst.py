@@ -113,11 +113,13 @@ def test_directives(source: str, expected: str) -> None:
         ("   A quote.\n\n   -- Someone", "A quote.\n\n\u2014 Someone"),
         ("== ==\nA  B\n== ==\n1  2 *x*\n== ==", "A | B\n1 | 2 x"),
         ("+---+-----+\n| a | b   |\n+---+-----+\n| c | d   |\n|   | e   |\n+---+-----+", "a | b\nc | d e"),
-        (".. |a| replace:: *the* text\n.. |c| unicode:: 0xA9 .. sign\n\n|a| |c| |undefined|", "the text \xa9 |undefined|"),
+        (".. |a| replace:: *the* text\n.. |c| unicode:: 0xA9 .. sign\n\n|a| |c| |undefined|",
+         "the text \xa9 |undefined|"),
         ("A [#n]_ b [#]_ c [1]_ d [Cit]_\n\n.. [#n] One.\n.. [#] Two.\n.. [1] Three.\n.. [Cit] Four.",
          "A [2] b [3] c [1] d [Cit]\n\n[2] One.\n\n[3] Two.\n\n[1] Three.\n\n[Cit] Four."),
         (".. _target: https://example.org\n.. comment\n\nText\n\n----\n\nMore", "Text\n\nMore"),
-        ("\u4e2d\u6587\u7b2c\u4e00\u884c\n\u7b2c\u4e8c\u884c and\nEnglish", "\u4e2d\u6587\u7b2c\u4e00\u884c\u7b2c\u4e8c\u884c and English"),
+        ("\u4e2d\u6587\u7b2c\u4e00\u884c\n\u7b2c\u4e8c\u884c and\nEnglish",
+         "\u4e2d\u6587\u7b2c\u4e00\u884c\u7b2c\u4e8c\u884c and English"),
     ],
 )  # fmt: skip
 def test_blocks(source: str, expected: str) -> None:
@@ -164,7 +166,8 @@ def test_no_other_file_is_read(
 
 
 @pytest.mark.parametrize("source", [
-    "- " * 3000 + "x", "\n".join(" " * i + "a" for i in range(500)), "\n".join("| " + " " * i + "a" for i in range(500)),
+    "- " * 3000 + "x", "\n".join(" " * i + "a" for i in range(500)),
+    "\n".join("| " + " " * i + "a" for i in range(500)),
     "".join("   " * i + ".. note::\n\n" for i in range(120)), "*a " * 50_000, "*a* " * 50_000, ":r:`a " * 30_000,
     "[#]_ " * 3000, "a-" * 100_000 + "_", ".. foo:: " + "a.b" * 20_000, "".join(f".. _a{i}:\n" for i in range(10_000)),
     "+" + "-+" * 3000 + "\n|" + "a|" * 3000 + "\n+" + "-+" * 3000, "=== ===\na   b\n\n" * 1000, "::\n\n" * 5000,

@@ -34,14 +34,9 @@ def _bare(heading: str) -> str:
 
 
 class Blocks:
-    """Headings, paragraphs, lists, tables and code, each added after the one before.
-
-    Args:
-        notes: What was unusual, which whoever adds the blocks may extend.
-    """
+    """Headings, paragraphs, lists, tables and code, each added after the one before."""
 
     def __init__(self) -> None:
-        self.notes: set[str] = set()
         self._parts: list[str] = []
         self._marker = ""  # of an item whose text follows
         self._first = False  # whether the next block is the first of its item

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+<<<<<<< HEAD
 HANDLED = frozenset(
     [
         "br",
@@ -73,8 +74,20 @@ BLOCKS = frozenset(
         "tfoot",
         "thead",
     ]
-)
+=======
+_HANDLED_NAMES = "br dd dir img li listing math menu ol pre q script sup table td textarea th tr ul xmp"
+HANDLED = frozenset(_HANDLED_NAMES.split())
+"""Those that the writer has a method for."""
 
+_BLOCKS_NAMES = (
+    "address article aside blockquote body caption center details dialog div dl dt fieldset figcaption figure "
+    "footer form frameset h1 h2 h3 h4 h5 h6 header hgroup hr legend main noframes noscript optgroup p search "
+    "section summary tbody tfoot thead"
+>>>>>>> formats
+)
+BLOCKS = frozenset(_BLOCKS_NAMES.split())
+
+<<<<<<< HEAD
 INLINE = frozenset(
     [
         "a",
@@ -114,9 +127,16 @@ INLINE = frozenset(
         "var",
         "wbr",
     ]
+=======
+_INLINE_NAMES = (
+    "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd mark nobr rb rp rt rtc ruby s samp "
+    "small span strike strong sub time tt u var wbr"
+>>>>>>> formats
 )
+INLINE = frozenset(_INLINE_NAMES.split())
 """Those whose text is joined to its neighbors; the text of all others is apart."""
 
+<<<<<<< HEAD
 HIDDEN = frozenset(
     [
         "audio",
@@ -137,7 +157,12 @@ HIDDEN = frozenset(
         "title",
         "video",
     ]
+=======
+_HIDDEN_NAMES = (
+    "audio canvas datalist desc embed head iframe metadata nav noembed param script style symbol template title video"
+>>>>>>> formats
 )
+HIDDEN = frozenset(_HIDDEN_NAMES.split())
 NOT_IN_ROW = "table, pre, h1, h2, h3, h4, h5, h6"
 """What makes a row of a table more than one line."""
 
@@ -158,8 +183,8 @@ def is_hidden(attributes: Mapping[str, str | None]) -> bool:
         return True
     if attributes.get("role") in _ROLES:
         return True
-    classes = attributes.get("class")
-    return bool(classes) and not _CLASSES.isdisjoint(classes.split())
+    classes = attributes.get("class") or ""
+    return not _CLASSES.isdisjoint(classes.split())
 
 
 def is_permalink(node: Any) -> bool:

@@ -27,7 +27,6 @@ def prepared(text: str) -> tuple[str, tuple[str, ...]]:
                 delimiter = mark[:3] if mark.startswith("```") else mark
             elif delimiter in (mark, mark[:3]):
                 delimiter = ""
-        elif not delimiter:
-            line = _MEDIA.sub(r"\1:", line, count=1) if _MEDIA.match(line) else line
-        lines.append(line)
+        is_media = not delimiter and _MEDIA.match(line)
+        lines.append(_MEDIA.sub(r"\1:", line, count=1) if is_media else line)
     return "\n".join(lines), (INCLUDED,) if includes else ()

@@ -12,6 +12,7 @@ MAX_NAMES = 500
 _COMMAND = re.compile(r"\\([A-Za-z@]+)(\*?)")
 _BEGIN = re.compile(r"\\begin\{([A-Za-z@]+\*?)\}")
 # Their arguments are names, lengths and colors.
+<<<<<<< HEAD
 _WITHOUT_TEXT = frozenset(
     [
         "addbibresource",
@@ -134,6 +135,25 @@ _WITHOUT_TEXT = frozenset(
 _DRAWINGS = frozenset(
     ["axis", "circuitikz", "filecontents", "filecontents*", "picture", "pgfpicture", "tikzcd", "tikzpicture"]
 )
+=======
+_WITHOUT_TEXT_NAMES = (
+    "addbibresource addcontentsline addtocounter addtolength appendix arraystretch balance bibliography "
+    "bibliographystyle bibstyle Cref cref centering citep citet cite citeauthor citeyear color clearpage "
+    "counterwithin crefname def definecolor DeclareMathOperator DeclareUnicodeCharacter documentclass everymath "
+    "fancyhead fancyfoot fancyhf floatstyle fontsize foreignlanguage geometry graphicspath hbadness hspace "
+    "hyphenation hypersetup include includegraphics includeonly index input label lhead lfoot cfoot chead rhead "
+    "rfoot let linespread listoffigures listoftables lstinputlisting lstset lstdefinestyle maketitle makeindex "
+    "markboth markright newcolumntype newcommand newcounter newenvironment newgeometry newlength newtheorem "
+    "nocite noindent onecolumn pagecolor pagenumbering pagestyle pdfbookmark printbibliography printindex "
+    "raggedright raisebox ref refstepcounter renewcommand renewenvironment RequirePackage resizebox rotatebox "
+    "rule scalebox selectfont setcounter setlength setmainfont setstretch sisetup stepcounter tableofcontents "
+    "theoremstyle thispagestyle tikzset tikzstyle titleformat titlespacing twocolumn usetheme usecolortheme "
+    "usefonttheme usepackage usetikzlibrary vfill vskip vspace hskip hfill"
+)
+_WITHOUT_TEXT = frozenset(_WITHOUT_TEXT_NAMES.split())
+_DRAWINGS_NAMES = "axis circuitikz filecontents filecontents* picture pgfpicture tikzcd tikzpicture"
+_DRAWINGS = frozenset(_DRAWINGS_NAMES.split())
+>>>>>>> formats
 
 
 def read(text: str, parse: Callable[[str], dict[str, Any]]) -> dict[str, Any]:

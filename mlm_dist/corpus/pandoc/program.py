@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 REQUIRES = ("pypandoc_binary",)
-SECONDS = 50.0
+SECONDS = 25.0  # documents have a minute to be cleaned, and LaTeX is read up to four times
 MEMORY = "2g"
 MAX_OUTPUT = 256 << 20  # bytes of JSON, some ten for each character of text
 
@@ -73,5 +73,5 @@ def read(data: bytes, format_: str) -> dict[str, Any]:
 def _path() -> Path:
     """The program in the package, never another one on the machine."""
     spec = importlib.util.find_spec("pypandoc")
-    assert spec is not None and spec.origin is not None, "the package pypandoc_binary is not installed"
-    return Path(spec.origin).parent / "files" / ("pandoc.exe" if os.name == "nt" else "pandoc")
+    assert spec is not None, "the package pypandoc_binary is not installed"
+    return Path(spec.origin or "").parent / "files" / ("pandoc.exe" if os.name == "nt" else "pandoc")

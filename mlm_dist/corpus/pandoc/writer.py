@@ -76,7 +76,7 @@ class _Writer:
             return str(content)
         if kind == "MetaBlocks":
             return self._within(content)
-        return ", ".join(filter(None, map(self.value, content))) if kind == "MetaList" else ""
+        return ", ".join(filter(None, map(self.value, content or []))) if kind == "MetaList" else ""
 
     def field(self, value: Any) -> None:
         if value and value["t"] == "MetaBlocks":

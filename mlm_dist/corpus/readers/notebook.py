@@ -58,7 +58,8 @@ def _markdown(cell: dict[str, Any], *, is_first: bool) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if kind == "heading":
         level = cell.get("level")
-        return f"{'#' * (level if level in range(1, 7) else 1)} {' '.join(text.split())}"
+        marks = "#" * level if isinstance(level, int) and 1 <= level <= 6 else "#"
+        return f"{marks} {' '.join(text.split())}"
     if kind == "markdown":
         return _closed(text)
     if kind == "raw" and is_first and _FRONT_MATTER.fullmatch(text.strip()):

@@ -12,10 +12,10 @@ from mlm_dist.corpus.readers.protocol import Document, DocumentReader, Dropped, 
 
 SECONDS = 60.0
 _REASONS = {3: "not a PDF file, or damaged", 4: "encrypted", 5: "over the memory limit"}
-# A hyphen at the end of a line between lower-case letters, if the word has no other hyphen. Instead of such a hyphen and
+# A hyphen at the end of a line between lower-case letters, if the word has no other hyphen. Instead of a hyphen and
 # the line break, pdfium often writes one of two characters that have no other meaning.
 _HYPHENATED = re.compile(
-    r"(?<![\w-])([^\W\d_]*[^\W\d_A-Z])(?:[-\xad\u2010]\n|[\x02\ufffe]\n?)([^\W\d_A-Z]+)(?![\w\x02\ufffe-])"
+    r"(?<![\w\x02\ufffe-])([^\W\d_]*[^\W\d_A-Z])(?:[-\xad\u2010]\n|[\x02\ufffe]\n?)([^\W\d_A-Z]+)(?![\w\x02\ufffe-])"
 )
 _MARK = re.compile(r"[\x02\ufffe]\n?")
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from docutils import nodes, utils
@@ -13,62 +12,17 @@ from docutils.statemachine import StringList
 from mlm_dist.corpus.html.cleaner import clean as clean_html
 from mlm_dist.corpus.rst import roles, tables
 from mlm_dist.corpus.rst.code import code
+from mlm_dist.corpus.rst.directive import Directive, divided
 from mlm_dist.corpus.rst.directive_names import ADMONITIONS, CHANGES, CODE, HIDDEN, OBJECTS, UNTITLED
 
 MAX_PATH = 300  # characters
 INCLUDED = "rst includes another file, which is not read"
 
-_OPTION = re.compile(r":(?![: ])((?:[^:\\]|\\.)+)(?<! ):(?: +(.*)|$)")
 _WORDS_OF_CODE = re.compile(r"(?:.*[-_:])?(?:code|literal|doctest|console|prompt|shell|graph|diagram)(?:[-_:].*)?")
 _SIGNATURE = re.compile(r"[\w.:@-]+|[^`]*\w\(.*", re.DOTALL)
 _PATH = re.compile(r"\S+[/.]\S*\.\w+|\S+/\S*|\w+://\S+")
+_NAME_OF_RULE = re.compile(r"`(?:[^`:\n]*:)?([^`\n]+)`")
 _CODE_POINT = re.compile(r"(?:0x|x|\\x|U\+?|\\u)([0-9a-f]+)|&#x([0-9a-f]+);|(\d+)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Directive:
-    """A directive of a document.
-
-    Args:
-        name: Its name in lower case, without the domain.
-        head: The lines of its argument.
-        options: {name: value}.
-        body: The lines after argument and options.
-        offset: Where the body begins.
-        state: The state of the parser.
-    """
-
-    name: str
-    head: StringList
-    options: dict[str, str]
-    body: StringList
-    offset: int
-    state: Any
-
-    @property
-    def argument(self) -> str:
-        """The argument on one line."""
-        return " ".join(line.strip() for line in self.head).strip()
-
-    def whole(self) -> StringList:
-        """Argument and body, of directives without an argument."""
-        return self.head + StringList([""], "") + self.body if self.head else self.body
-
-    def inline(self, text: str) -> list[nodes.Node]:
-        """The nodes of the inside of a paragraph."""
-        found: list[nodes.Node] = self.state.inline_text(text, 0)[0]
-        return found
-
-    def title(self, text: str | None) -> list[nodes.Node]:
-        """A title or caption; none if there is no text."""
-        return [nodes.rubric(text, "", *self.inline(text))] if text else []
-
-    def blocks(self, lines: StringList) -> list[nodes.Node]:
-        """The nodes of some lines."""
-        parent = nodes.container()
-        parent.document = self.state.document
-        self.state.nested_parse(lines, self.offset, parent)
-        return list(parent.children)
 
 
 def nodes_of(name: str, block: StringList, offset: int, state: Any) -> list[nodes.Node]:
@@ -81,51 +35,23 @@ def nodes_of(name: str, block: StringList, offset: int, state: Any) -> list[node
         state: The state of the parser.
     """
     domain, _, short = name.lower().rpartition(":")
-    directive = _divided(short, block, offset, state)
-    if short in _HANDLERS:
-        return _HANDLERS[short](directive)
-    if short in HIDDEN:
-        return directive.title(directive.options.get("caption"))
-    if short in ADMONITIONS:
-        return [*directive.title(ADMONITIONS[short]), *directive.blocks(directive.whole())]
-    if short in CHANGES:
-        return _change(directive)
-    if short in CODE or _WORDS_OF_CODE.fullmatch(short):
-        return _code(directive)
-    if short in UNTITLED:
-        return directive.blocks(directive.body)
-    if domain in ("c", "cpp", "js", "py", "rst") or short in OBJECTS or short.startswith("auto"):
-        return _object(directive)
-    return _other(directive)
+    directive = divided(short, block, offset, state)
+    return _handler(domain, short)(directive)
 
 
-def _divided(name: str, block: StringList, offset: int, state: Any) -> Directive:
-    """Argument, options and body: options may begin on any line before the first blank one."""
-    end = next((i for i in range(1, len(block)) if not block[i].strip()), len(block))
-    first = next((i for i in range(1, end) if _is_option(block[i])), end)
-    if block and not block[0].strip():
-        first = 1
-    after, options = first, {}
-    last = ""
-    while after < end:
-        found = _OPTION.fullmatch(block[after]) if _is_option(block[after]) else None
-        if found:
-            last = found[1].lower()
-            options[last] = found[2] or ""
-        elif last and block[after][:1].isspace():
-            options[last] = f"{options[last]} {block[after].strip()}".strip()
-        else:
-            break
-        after += 1
-    while after < len(block) and not block[after].strip():
-        after += 1
-    head = block[:first] if block and block[0].strip() else block[:0]
-    return Directive(name, head, options, block[after:], offset + after, state)
-
-
-def _is_option(line: str) -> bool:
-    found = _OPTION.fullmatch(line)
-    return found is not None and " " not in found[1]
+def _handler(domain: str, name: str) -> Callable[[Directive], list[nodes.Node]]:
+    """What reads a directive of a name."""
+    kinds = (
+        (domain in ("c", "cpp", "js", "py", "rst") and name not in UNTITLED, _object),
+        (name in _HANDLERS, _HANDLERS.get(name, _other)),
+        (name in HIDDEN, lambda directive: directive.title(directive.options.get("caption"))),
+        (name in ADMONITIONS, lambda one: [*one.title(ADMONITIONS[name]), *one.blocks(one.whole())]),
+        (name in CHANGES, _change),
+        (name in CODE or _WORDS_OF_CODE.fullmatch(name), _code),
+        (name in UNTITLED, lambda directive: directive.blocks(directive.body)),
+        (name in OBJECTS or name.startswith("auto"), _object),
+    )
+    return next((handler for is_kind, handler in kinds if is_kind), _other)
 
 
 def _other(directive: Directive) -> list[nodes.Node]:
@@ -159,6 +85,11 @@ def _change(directive: Directive) -> list[nodes.Node]:
     words = directive.argument.split(None, arguments)
     versions, text = words[:arguments], " ".join(words[arguments:])
     label = label.format(*versions, *[""] * (arguments - len(versions)))
+<<<<<<< HEAD
+=======
+    if not text and not directive.body:
+        return directive.title(f"{label}.")
+>>>>>>> formats
     return [
         nodes.paragraph("", "", nodes.Text(f"{label}: "), *directive.inline(text)),
         *directive.blocks(directive.body),
@@ -189,6 +120,21 @@ def _raw(directive: Directive) -> list[nodes.Node]:
     return [nodes.literal_block("", clean_html("\n".join(directive.body)).text)]
 
 
+def _production_list(directive: Directive) -> list[nodes.Node]:
+    """Rules of a grammar, with the names of others between backquotes."""
+    lines = directive.head[1:] + directive.body if len(directive.head) > 1 else directive.body
+    text = _NAME_OF_RULE.sub(r"\1", "\n".join(lines))
+    return [nodes.literal_block(text, text)]
+
+
+def _audit_event(directive: Directive) -> list[nodes.Node]:
+    """An event, as Python's documentation shows it."""
+    name, names, *_ = [*directive.argument.split(), "", ""]
+    arguments = [one for one in names.split(",") if one]
+    end = f" with argument{'s' * (len(arguments) > 1)} {', '.join(arguments)}" if arguments else ""
+    return directive.blocks(directive.body) or directive.title(f"Raises an auditing event {name}{end}.")
+
+
 def _include(directive: Directive) -> list[nodes.Node]:
     directive.state.inliner.notes.add(INCLUDED)
     return directive.title(directive.options.get("caption"))
@@ -196,7 +142,7 @@ def _include(directive: Directive) -> list[nodes.Node]:
 
 def _image(directive: Directive) -> list[nodes.Node]:
     alt = directive.options.get("alt", "")
-    return [nodes.image("", alt=alt)] + directive.blocks(directive.body)
+    return [nodes.image("", alt=alt), *directive.blocks(directive.body)]
 
 
 def _admonition(directive: Directive) -> list[nodes.Node]:
@@ -276,11 +222,12 @@ def _csv_table(directive: Directive) -> list[nodes.Node]:
     if rows is None:
         return directive.title(directive.argument) + _math(directive)
     cells = [[directive.blocks(StringList(cell.split("\n"), "")) for cell in row] for row in rows]
-    return directive.title(directive.argument) + [tables.table(cells)]
+    return [*directive.title(directive.argument), tables.table(cells)]
 
 
 _HANDLERS: dict[str, Callable[[Directive], list[nodes.Node]]] = {
     "admonition": _admonition,
+    "audit-event": _audit_event,
     "availability": _availability,
     "csv-table": _csv_table,
     "date": lambda directive: [],
@@ -293,6 +240,7 @@ _HANDLERS: dict[str, Callable[[Directive], list[nodes.Node]]] = {
     "literalinclude": _include,
     "math": _math,
     "parsed-literal": _parsed_literal,
+    "productionlist": _production_list,
     "raw": _raw,
     "replace": _replace,
     "role": _role,

@@ -9,14 +9,10 @@ from typing import Any, ClassVar
 from docutils import nodes
 
 from mlm_dist.corpus.plain_text import Blocks, one_line
+from mlm_dist.corpus.rst.inline_text import InlineText
 
 UNREAD = "rst with errors, kept in part as is"
-MAX_SUBSTITUTION, MAX_SUBSTITUTIONS = 10_000, 1_000_000  # characters of one, and of all in a document
-TOO_MUCH = "rst substitutions too long, kept in part as is"
-
 _METADATA = frozenset(("nocomments", "no-search", "nosearch", "orphan", "tocdepth"))  # settings of Sphinx
-_APART = "\0"  # around text that its markup separated from its neighbors
-_GLUED = re.compile(rf"(?<=\w){_APART}+(?=\w)")
 _RULE = re.compile(r"[+\-=|\s]*|([^\w\s])\1{3,}\s*")
 
 
@@ -30,10 +26,7 @@ class Writer:
     def __init__(self, document: nodes.document) -> None:
         self.notes: set[str] = set()
         self._blocks = Blocks()
-        self._substitutions: dict[str, Any] = dict(document.substitution_defs)
-        self._substituted = 0  # characters
-        self._names = document.substitution_names
-        self._headings = _headings(document)
+        self._inline = InlineText(document, self.notes)
         fields = document[0] if len(document) else None
         self._metadata = fields if isinstance(fields, nodes.field_list) else None
         self._write(document)
@@ -47,7 +40,7 @@ class Writer:
         if handle:
             handle(self, node)
         elif isinstance(node, nodes.Text | nodes.Inline):
-            self._blocks.add(self._line(node))
+            self._blocks.add(self._inline.line(node))
         else:
             self._children(node)
 
@@ -59,10 +52,10 @@ class Writer:
         pass
 
     def _paragraph(self, node: Any) -> None:
-        self._blocks.add(self._line(node))
+        self._blocks.add(self._inline.line(node))
 
     def _code(self, node: Any) -> None:
-        self._blocks.add(self._text(node).strip("\n"))
+        self._blocks.add(self._inline.text(node).strip("\n"))
 
     def _error(self, node: Any) -> None:
         """A block that docutils cannot parse is kept without rules; warnings are about blocks that it could."""
@@ -88,7 +81,7 @@ class Writer:
 
     def _definition_item(self, node: Any) -> None:
         terms = [child for child in node.children if isinstance(child, nodes.term | nodes.classifier)]
-        self._blocks.add(" : ".join(self._line(term) for term in terms))
+        self._blocks.add(" : ".join(self._inline.line(term) for term in terms))
         for child in node.children:
             if child not in terms:
                 self._write(child)
@@ -98,7 +91,7 @@ class Writer:
             self._children(node)
 
     def _field(self, node: Any) -> None:
-        name = self._line(node[0])
+        name = self._inline.line(node[0])
         if node.parent is not self._metadata or name.lower() not in _METADATA:
             with self._blocks.item(f"{name}:"):
                 self._children(node[1])
@@ -118,11 +111,11 @@ class Writer:
     def _line_block(self, node: Any) -> list[str]:
         lines = []
         for child in node.children:
-            lines += self._line_block(child) if isinstance(child, nodes.line_block) else [self._line(child)]
+            lines += self._line_block(child) if isinstance(child, nodes.line_block) else [self._inline.line(child)]
         return lines
 
     def _attribution(self, node: Any) -> None:
-        self._blocks.add(f"\N{EM DASH} {self._line(node)}")
+        self._blocks.add(f"\N{EM DASH} {self._inline.line(node)}")
 
     def _footnote(self, node: Any) -> None:
         label = node[0].astext() if len(node) and isinstance(node[0], nodes.label) else ""
@@ -155,51 +148,6 @@ class Writer:
             self._blocks = outer
         self._blocks.row(cells)
 
-    def _line(self, node: Any) -> str:
-        text = self._text(node)
-        if _APART in text:
-            text = _GLUED.sub(" ", text).replace(_APART, "")
-        return one_line(text)
-
-    def _text(self, node: Any, names: tuple[str, ...] = ()) -> str:
-        """The text of a node within a paragraph.
-
-        Args:
-            node: The node.
-            names: The substitutions around it.
-        """
-        if isinstance(node, nodes.Text):
-            return str(node.astext())
-        if isinstance(node, nodes.image):
-            return f"{_APART}{node['alt']}{_APART}" if node.get("alt") else ""
-        if isinstance(node, nodes.substitution_reference):
-            return self._substitution(node.astext(), names)
-        if isinstance(node, nodes.footnote_reference | nodes.citation_reference):
-            return f"[{node.astext()}]"
-        if isinstance(node, nodes.inline) and "refname" in node:
-            return self._headings.get(node["refname"], node.astext())
-        parts: list[str] = []
-        for child in node.children:
-            text = self._text(child, names)
-            raised = isinstance(child, nodes.superscript) and parts and parts[-1][-1:].isalnum()
-            parts.append(f"^{text}" if raised else text)
-        return "".join(parts)
-
-    def _substitution(self, name: str, names: tuple[str, ...]) -> str:
-        """The text of a substitution; its name between bars if it is not defined, circular or too long."""
-        key = name if name in self._substitutions else self._names.get(nodes.fully_normalize_name(name), name)
-        found = self._substitutions.get(key)
-        if found is None or key in names or len(names) > 20:
-            return f"|{name}|"
-        if not isinstance(found, str):
-            found = self._text(found, (*names, key))
-            self._substitutions[key] = found
-        self._substituted += len(found)
-        if len(found) > MAX_SUBSTITUTION or self._substituted > MAX_SUBSTITUTIONS:
-            self.notes.add(TOO_MUCH)
-            return f"|{name}|"
-        return found
-
     _HANDLERS: ClassVar[dict[str, Callable[[Writer, Any], None]]] = {
         "attribution": _attribution,
         "bullet_list": _bullets,
@@ -226,23 +174,6 @@ class Writer:
         "target": _nothing,
         "transition": _nothing,
     }
-
-
-def _headings(document: nodes.document) -> dict[str, str]:
-    """{label: the heading that follows it}."""
-    found: dict[str, str] = {}
-    labels: list[str] = []
-    parent = None
-    for node in document.findall(nodes.Element):
-        if isinstance(node, nodes.target) and not node.children:
-            if node.parent is not parent:
-                labels, parent = [], node.parent
-            labels += node["names"]
-        elif labels and not isinstance(node, nodes.comment):
-            if isinstance(node, nodes.rubric) and node.get("title") and node.parent is parent:
-                found |= dict.fromkeys(labels, node.astext())
-            labels, parent = [], None
-    return found
 
 
 def _number(value: int, kind: str) -> str:

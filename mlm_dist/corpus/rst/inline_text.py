@@ -1,0 +1,95 @@
+"""The nodes within a reStructuredText paragraph as plain text."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from docutils import nodes
+
+from mlm_dist.corpus.plain_text import one_line
+
+MAX_SUBSTITUTION, MAX_SUBSTITUTIONS = 10_000, 1_000_000  # characters of one, and of all in a document
+TOO_MUCH = "rst substitutions too long, kept in part as is"
+
+_APART = "\0"  # around text that its markup separated from its neighbors
+_GLUED = re.compile(rf"(?<=\w){_APART}+(?=\w)")
+
+
+class InlineText:
+    """The text of nodes within paragraphs.
+
+    Args:
+        document: The document, which defines substitutions and labels.
+        notes: Gets what was unusual.
+    """
+
+    def __init__(self, document: nodes.document, notes: set[str]) -> None:
+        self._notes = notes
+        self._substitutions: dict[str, Any] = dict(document.substitution_defs)
+        self._substituted = 0  # characters
+        self._names = document.substitution_names
+        self._headings = _headings(document)
+
+    def line(self, node: Any) -> str:
+        """The text of a node on one line."""
+        text = self.text(node)
+        if _APART in text:
+            text = _GLUED.sub(" ", text).replace(_APART, "")
+        return one_line(text)
+
+    def text(self, node: Any, names: tuple[str, ...] = ()) -> str:
+        """The text of a node within a paragraph.
+
+        Args:
+            node: The node.
+            names: The substitutions around it.
+        """
+        if isinstance(node, nodes.Text):
+            return str(node.astext())
+        if isinstance(node, nodes.image):
+            return f"{_APART}{node['alt']}{_APART}" if node.get("alt") else ""
+        if isinstance(node, nodes.substitution_reference):
+            return self._substitution(node.astext(), names)
+        if isinstance(node, nodes.footnote_reference | nodes.citation_reference):
+            return f"[{node.astext()}]"
+        if isinstance(node, nodes.inline) and "refname" in node:
+            return self._headings.get(node["refname"]) or str(node.astext())
+        parts: list[str] = []
+        for child in node.children:
+            text = self.text(child, names)
+            raised = isinstance(child, nodes.superscript) and parts and parts[-1][-1:].isalnum()
+            parts.append(f"^{text}" if raised else text)
+        return "".join(parts)
+
+    def _substitution(self, name: str, names: tuple[str, ...]) -> str:
+        """The text of a substitution; its name between bars if it is not defined, circular or too long."""
+        key = name if name in self._substitutions else self._names.get(nodes.fully_normalize_name(name), name)
+        found = self._substitutions.get(key)
+        if found is None or key in names or len(names) > 20:
+            return f"|{name}|"
+        if not isinstance(found, str):
+            found = self.text(found, (*names, key))
+            self._substitutions[key] = found
+        self._substituted += len(found)
+        if len(found) > MAX_SUBSTITUTION or self._substituted > MAX_SUBSTITUTIONS:
+            self._notes.add(TOO_MUCH)
+            return f"|{name}|"
+        return found
+
+
+def _headings(document: nodes.document) -> dict[str, str]:
+    """{label: the heading that follows it}."""
+    found: dict[str, str] = {}
+    labels: list[str] = []
+    parent = None
+    for node in document.findall(nodes.Element):
+        if isinstance(node, nodes.target) and not node.children:
+            if node.parent is not parent:
+                labels, parent = [], node.parent
+            labels += node["names"]
+        elif labels and not isinstance(node, nodes.comment):
+            if isinstance(node, nodes.rubric) and node.get("title") and node.parent is parent:
+                found |= dict.fromkeys(labels, node.astext())
+            labels, parent = [], None
+    return found
