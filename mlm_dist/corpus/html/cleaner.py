@@ -14,55 +14,11 @@ MAX_DEPTH = 500  # of elements; the time of the parser grows with its square
 MAX_OPEN = 8  # elements such as <b> that are open at once; the parser may repeat them in every paragraph
 TOO_DEEP = "html nested too deeply, only its tags are removed"
 
-<<<<<<< HEAD
-FORMATS = frozenset(["b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u"])
-_NO_END = frozenset(
-    [
-        "area",
-        "base",
-        "basefont",
-        "bgsound",
-        "body",
-        "br",
-        "col",
-        "colgroup",
-        "dd",
-        "dt",
-        "embed",
-        "frame",
-        "head",
-        "hr",
-        "html",
-        "image",
-        "img",
-        "input",
-        "keygen",
-        "li",
-        "link",
-        "meta",
-        "p",
-        "param",
-        "rb",
-        "rp",
-        "rt",
-        "rtc",
-        "source",
-        "tbody",
-        "td",
-        "tfoot",
-        "th",
-        "thead",
-        "tr",
-        "track",
-        "wbr",
-    ]
-=======
 _FORMATS_NAMES = "b big code em font i nobr s small strike strong tt u"
 FORMATS = frozenset(_FORMATS_NAMES.split())
 _NO_END_NAMES = (
     "area base basefont bgsound body br col colgroup dd dt embed frame head hr html image img input keygen li "
     "link meta p param rb rp rt rtc source tbody td tfoot th thead tr track wbr"
->>>>>>> formats
 )
 _NO_END = frozenset(_NO_END_NAMES.split())
 _TAG = re.compile(r"<(/?)([A-Za-z][^\s/>]*)")

@@ -5,76 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-<<<<<<< HEAD
-HANDLED = frozenset(
-    [
-        "br",
-        "dd",
-        "dir",
-        "img",
-        "li",
-        "listing",
-        "math",
-        "menu",
-        "ol",
-        "pre",
-        "q",
-        "script",
-        "sup",
-        "table",
-        "td",
-        "textarea",
-        "th",
-        "tr",
-        "ul",
-        "xmp",
-    ]
-)
-"""Those that the writer has a method for."""
-
-BLOCKS = frozenset(
-    [
-        "address",
-        "article",
-        "aside",
-        "blockquote",
-        "body",
-        "caption",
-        "center",
-        "details",
-        "dialog",
-        "div",
-        "dl",
-        "dt",
-        "fieldset",
-        "figcaption",
-        "figure",
-        "footer",
-        "form",
-        "frameset",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "header",
-        "hgroup",
-        "hr",
-        "legend",
-        "main",
-        "noframes",
-        "noscript",
-        "optgroup",
-        "p",
-        "search",
-        "section",
-        "summary",
-        "tbody",
-        "tfoot",
-        "thead",
-    ]
-=======
 _HANDLED_NAMES = "br dd dir img li listing math menu ol pre q script sup table td textarea th tr ul xmp"
 HANDLED = frozenset(_HANDLED_NAMES.split())
 """Those that the writer has a method for."""
@@ -83,84 +13,18 @@ _BLOCKS_NAMES = (
     "address article aside blockquote body caption center details dialog div dl dt fieldset figcaption figure "
     "footer form frameset h1 h2 h3 h4 h5 h6 header hgroup hr legend main noframes noscript optgroup p search "
     "section summary tbody tfoot thead"
->>>>>>> formats
 )
 BLOCKS = frozenset(_BLOCKS_NAMES.split())
 
-<<<<<<< HEAD
-INLINE = frozenset(
-    [
-        "a",
-        "abbr",
-        "acronym",
-        "b",
-        "bdi",
-        "bdo",
-        "big",
-        "cite",
-        "code",
-        "data",
-        "del",
-        "dfn",
-        "em",
-        "font",
-        "i",
-        "ins",
-        "kbd",
-        "mark",
-        "nobr",
-        "rb",
-        "rp",
-        "rt",
-        "rtc",
-        "ruby",
-        "s",
-        "samp",
-        "small",
-        "span",
-        "strike",
-        "strong",
-        "sub",
-        "time",
-        "tt",
-        "u",
-        "var",
-        "wbr",
-    ]
-=======
 _INLINE_NAMES = (
     "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd mark nobr rb rp rt rtc ruby s samp "
     "small span strike strong sub time tt u var wbr"
->>>>>>> formats
 )
 INLINE = frozenset(_INLINE_NAMES.split())
 """Those whose text is joined to its neighbors; the text of all others is apart."""
 
-<<<<<<< HEAD
-HIDDEN = frozenset(
-    [
-        "audio",
-        "canvas",
-        "datalist",
-        "desc",
-        "embed",
-        "head",
-        "iframe",
-        "metadata",
-        "nav",
-        "noembed",
-        "param",
-        "script",
-        "style",
-        "symbol",
-        "template",
-        "title",
-        "video",
-    ]
-=======
 _HIDDEN_NAMES = (
     "audio canvas datalist desc embed head iframe metadata nav noembed param script style symbol template title video"
->>>>>>> formats
 )
 HIDDEN = frozenset(_HIDDEN_NAMES.split())
 NOT_IN_ROW = "table, pre, h1, h2, h3, h4, h5, h6"

@@ -18,119 +18,14 @@ CHANGES = {
 }
 """{directive: (what Sphinx shows, number of versions)}."""
 
-<<<<<<< HEAD
-CODE = frozenset(
-    [
-        "actdiag",
-        "altair-plot",
-        "aafig",
-        "autosummary",
-        "blockdiag",
-        "bokeh-plot",
-        "code-block",
-        "code-cell",
-        "command-output",
-        "digraph",
-        "exec",
-        "graphviz",
-        "highlight-code",
-        "http:example",
-        "ipython",
-        "ipython3",
-        "jupyter-execute",
-        "mermaid",
-        "nwdiag",
-        "packetdiag",
-        "plantuml",
-        "plot",
-        "productionlist",
-        "program-output",
-        "rackdiag",
-        "runpython",
-        "seqdiag",
-        "sourcecode",
-        "testcleanup",
-        "testcode",
-        "testoutput",
-        "testsetup",
-        "tikz",
-        "uml",
-    ]
-=======
 _CODE_NAMES = (
     "actdiag altair-plot aafig autosummary blockdiag bokeh-plot code-block code-cell command-output digraph exec "
     "graphviz highlight-code http:example ipython ipython3 jupyter-execute mermaid nwdiag packetdiag plantuml "
     "plot program-output rackdiag runpython seqdiag sourcecode testcleanup testcode testoutput testsetup tikz uml"
->>>>>>> formats
 )
 CODE = frozenset(_CODE_NAMES.split())
 """Those whose content is code and whose argument is its language."""
 
-<<<<<<< HEAD
-HIDDEN = frozenset(
-    [
-        "audit-event",
-        "centering",
-        "codeauthor",
-        "contents",
-        "currentmodule",
-        "currentlibrary",
-        "default-domain",
-        "footbibliography",
-        "highlight",
-        "highlightlang",
-        "iframe",
-        "index",
-        "meta",
-        "module",
-        "moduleauthor",
-        "namespace",
-        "namespace-pop",
-        "namespace-push",
-        "plot-gallery",
-        "program",
-        "restructuredtext-test-directive",
-        "section-numbering",
-        "sectionauthor",
-        "sectnum",
-        "tabularcolumns",
-        "target-notes",
-        "toctree",
-        "vimeo",
-        "youtube",
-    ]
-)
-"""Those of which a reader sees at most a caption."""
-
-OBJECTS = frozenset(
-    [
-        "attribute",
-        "class",
-        "classmethod",
-        "cmdoption",
-        "coroutinefunction",
-        "coroutinemethod",
-        "confval",
-        "data",
-        "decorator",
-        "decoratormethod",
-        "describe",
-        "envvar",
-        "exception",
-        "function",
-        "macro",
-        "member",
-        "method",
-        "object",
-        "opcode",
-        "option",
-        "pdbcommand",
-        "property",
-        "staticmethod",
-        "type",
-        "var",
-    ]
-=======
 _HIDDEN_NAMES = "contents footbibliography iframe index meta plot-gallery toctree vimeo youtube"
 HIDDEN = frozenset(_HIDDEN_NAMES.split())
 """Those of which a reader sees at most a caption."""
@@ -139,42 +34,15 @@ _OBJECTS_NAMES = (
     "attribute class classmethod cmdoption coroutinefunction coroutinemethod confval data decorator "
     "decoratormethod describe envvar exception function macro member method object opcode option pdbcommand "
     "property staticmethod type var"
->>>>>>> formats
 )
 OBJECTS = frozenset(_OBJECTS_NAMES.split())
 """Those whose argument is one signature on each line."""
 
-<<<<<<< HEAD
-UNTITLED = frozenset(
-    [
-        "button-link",
-        "button-ref",
-        "compound",
-        "container",
-        "cssclass",
-        "div",
-        "epigraph",
-        "grid",
-        "grid-item",
-        "header",
-        "footer",
-        "highlights",
-        "hlist",
-        "ifconfig",
-        "line-block",
-        "only",
-        "pull-quote",
-        "rst-class",
-        "tab-set",
-        "tabs",
-    ]
-=======
 _UNTITLED_NAMES = (
     "button-link button-ref centering codeauthor compound container cssclass currentlibrary currentmodule "
     "default-domain div epigraph footer grid grid-item header highlight highlightlang highlights hlist ifconfig "
     "line-block module moduleauthor namespace namespace-pop namespace-push only program pull-quote rst-class "
     "section-numbering sectionauthor sectnum tab-set tabs tabularcolumns target-notes"
->>>>>>> formats
 )
 UNTITLED = frozenset(_UNTITLED_NAMES.split())
 """Those whose argument is not shown."""

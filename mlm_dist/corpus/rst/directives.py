@@ -85,11 +85,8 @@ def _change(directive: Directive) -> list[nodes.Node]:
     words = directive.argument.split(None, arguments)
     versions, text = words[:arguments], " ".join(words[arguments:])
     label = label.format(*versions, *[""] * (arguments - len(versions)))
-<<<<<<< HEAD
-=======
     if not text and not directive.body:
         return directive.title(f"{label}.")
->>>>>>> formats
     return [
         nodes.paragraph("", "", nodes.Text(f"{label}: "), *directive.inline(text)),
         *directive.blocks(directive.body),

@@ -15,29 +15,8 @@ _TITLED_APART = re.compile(r"(.+?)\s+(?<!\x00)<[^<>]+>", re.DOTALL)
 _AS_WRITTEN = LITERAL | {"samp", "file", "kbd", "command", "program", "abbr", "sub", "sup", "menuselection"}
 _AS_WRITTEN |= {"subscript", "superscript", "emphasis", "strong", "strike", "title-reference", "title", "t", "regexp"}
 # Their text ends in <target> even if no space is before it.
-<<<<<<< HEAD
-_REFERENCES = frozenset(
-    [
-        "any",
-        "doc",
-        "download",
-        "eq",
-        "keyword",
-        "mod",
-        "numref",
-        "pep",
-        "ref",
-        "rfc",
-        "std:doc",
-        "std:ref",
-        "term",
-        "std:term",
-    ]
-)
-=======
 _REFERENCES_NAMES = "any doc download eq keyword mod numref pep ref rfc std:doc std:ref term std:term"
 _REFERENCES = frozenset(_REFERENCES_NAMES.split())
->>>>>>> formats
 _SHORT = re.compile(r"~(?:[\w.]+\.)?([\w ]+(?:\(.*\))?)", re.DOTALL)
 _SHORT_CPP = re.compile(r"~(?:[^\s(<]+?(?:::|\.))?(\w+(?:[(<].*)?)", re.DOTALL)
 _CALLED = frozenset(("func", "meth"))
