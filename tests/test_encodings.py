@@ -206,8 +206,13 @@ def test_one_encoding_is_decided_for_all_texts_of_a_file(tmp_path: Path) -> None
     assert [one.text for one in found if isinstance(one, Document)] == texts
     assert {one.encoding for one in found if isinstance(one, Document)} == {"iso8859-2"}
     path = tmp_path / "records.txt"
-    path.write_text("\n\n".join(texts), "iso8859-2")
-    assert [one.text for one in read(path) if isinstance(one, Document)] == texts
+    path.write_text("\n==\n".join(texts), "iso8859-2")
+    found = read(path, **{"corpus.separator": "=="})
+    assert [one.text for one in found if isinstance(one, Document)] == texts
+    for encoding in ("iso8859-2", "utf-16", "utf-16-le"):
+        path = tmp_path / "lines.jsonl"
+        path.write_text("\n".join(json.dumps(text, ensure_ascii=False) for text in texts), encoding)
+        assert [one.text for one in read(path) if isinstance(one, Document)] == texts
 
 
 def test_encoding_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
@@ -218,24 +223,10 @@ def test_encoding_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
         text = "plain words\n" * 50_000 + TEXTS[language] + "\n"
         path.write_bytes(text.encode(encoding))
         found = text_encoding.encoding_of(str(path))
-        assert not found.loses and found.has_byte_lines
+        assert not found.loses
         assert path.read_bytes().decode(found.name) == text
         assert found.name == text_encoding.decode(path.read_bytes())[1]
         path.unlink()
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig", "cp932"])
-def test_lines_of_a_file(tmp_path: Path, encoding: str) -> None:
-    """A reader of lines needs to know whether it can split bytes."""
-    path = tmp_path / "file"
-    lines = ["plain \u0a0a and Größe", "日本語"] if encoding != "cp932" else ["表ソ能", "十申暴"]
-    path.write_bytes("\n".join(lines).encode(encoding))
-    found = text_encoding.encoding_of(str(path))
-    assert found.has_byte_lines == (encoding in ("utf-8-sig", "cp932"))
-    if found.has_byte_lines:
-        assert [found.decode(line) for line in path.read_bytes().split(b"\n")] == lines
-    with open(path, encoding=found.name) as file:
-        assert file.read().split("\n") == lines
 
 
 def test_encoding_can_be_forced(tmp_path: Path) -> None:

@@ -69,16 +69,6 @@ class Encoding:
         """The name of the encoding for one text of the file; "replaced" if the text has replaced bytes."""
         return "replaced" if self.loses and "\N{REPLACEMENT CHARACTER}" in text else self.name
 
-    @property
-    def has_byte_lines(self) -> bool:
-        """Whether every byte 0x0A ends a line, so that lines can be found without decoding; not so in UTF-16."""
-        return "\n".encode(self.name)[-1:] == b"\n" and len("\n\n".encode(self.name)) - len("\n".encode(self.name)) == 1
-
-    def decode(self, line: bytes) -> str:
-        """One line of the file, if it `has_byte_lines`; bytes that cannot be decoded are replaced."""
-        name = "utf-8" if self.name == "utf-8-sig" else self.name
-        return line.decode(name, errors="replace").removeprefix("\ufeff")
-
 
 PLAIN = Encoding("utf-8", loses=False)
 
