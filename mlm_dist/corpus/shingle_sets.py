@@ -45,7 +45,7 @@ class ShingleSets:
         return len(self.sizes)
 
     def reorder(self, order: np.ndarray) -> None:
-        """Number the sets anew: set i is the one that was `order[i]`."""
+        """Renumber the sets: set i is the one that was `order[i]`."""
         self.sizes, self._starts = self.sizes[order], self._starts[order]
 
     def similarity(self, one: int, others: np.ndarray, at_least: np.ndarray | float) -> np.ndarray:
