@@ -16,7 +16,7 @@ from mlm_dist.config.value_types import is_text_encoding
 from mlm_dist.corpus.readers import letters
 
 SAMPLE = 100_000  # bytes of the lines with letters outside ASCII
-JUDGED = 6_000  # characters of them whose plausibility is judged
+JUDGED = 20_000  # characters of them whose plausibility is judged
 HEAD = 4096  # bytes in which an encoding is declared
 FLOOR = 0.02  # similarity at which languages are alike
 FEW = 5  # letters in a text, up to which what it declares needs no other evidence
