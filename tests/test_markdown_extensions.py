@@ -110,7 +110,7 @@ MATH: Examples = [
     ("Pay $5 *now* or 10$; $HOME/*a*/$b, US$5 *x* A$6", "Pay $5 now or 10$; $HOME/a/$b, US$5 x A$6"),
     ("$1,000 *per* $2 unit; $3/*month* and $4.", "$1,000 per $2 unit; $3/month and $4."),
     ("\\[optional\\] \\[link_text\\] \\[ \\] a\\[i\\]", "[optional] [link_text] [ ] a[i]"),
-    ("\\[and/or\\] \\[a*b\\] \\[so\nit *is*\\]", "[and/or] \\[a*b\\] [so it is]"),
+    ("\\[and/or\\] \\[a*b\\] \\[note\nthat *is*\\]", "[and/or] \\[a*b\\] [note that is]"),
 ]
 EAST_ASIAN: Examples = [
     ("中文第一行\n第二行，\n第三行\nEnglish\n中文", "中文第一行第二行，第三行 English 中文"),
