@@ -118,6 +118,42 @@ def test_any_layout_is_prepared_or_refused(settings: tuple[str, str, str], tmp_p
     assert results <= {"prepared", "refused"}
 
 
+@pytest.mark.parametrize("prefer", ["first", "longest", "[v2/, v1/]"])
+def test_what_is_kept_does_not_depend_on_the_shards(
+    prefer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(7)
+    for i in range(15):
+        words = made_up_text(i, 80).split()
+        for version in ("v1", "v2", "v3"):
+            path = tmp_path / "docs" / version / f"{i}.md"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(" ".join(words))
+            for _ in range(draw.randint(0, 2)):
+                words[draw.randrange(80)] = f"n{i}"
+            words += ["more"] * draw.randint(0, 2)
+    found, num_shards = [], []
+    for size in (500, 1 << 20):
+        monkeypatch.setattr(shards, "SMALL_SHARD", size)
+        corpus = prepare(
+            parse(
+                [
+                    *(f"--corpus.source={tmp_path / 'docs'}", f"--corpus.cache_dir={tmp_path / str(size)}"),
+                    *("--tokenizer.train_vocab_size=300", "--rows.max_length=32", "--corpus.validation_fraction=0.2"),
+                    f"--corpus.prefer={prefer}",
+                ]
+            )
+        )
+        check(corpus)
+        duplicates = corpus.manifest["duplicates"]
+        found.append(
+            ({(id_, split) for id_, split, _ in corpus.documents()}, {k: sorted(duplicates[k]) for k in duplicates})
+        )
+        assert 15 < len(found[-1][0]) < 40
+        num_shards.append(len(corpus.manifest["shards"]))
+    assert found[0] == found[1] and num_shards[0] > 16 and num_shards[1] == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("start", range(0, 1000, 50))
 def test_many_layouts_are_prepared_or_refused(start: int, tmp_path: Path) -> None:

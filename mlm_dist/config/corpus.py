@@ -84,7 +84,7 @@ class CorpusConfig(SourceConfig):
             keys above. Near-duplicates are looked for across them, and the manifest counts each.
         min_chars: Documents with fewer characters are dropped.
         max_document_mb: Documents larger than this are dropped. Preparation needs memory in proportion to it, and
-            about 1 KB per document.
+            about 1 KB per document, 2 KB for near-duplicates.
         deduplicate: exact drops duplicates, whose texts differ at most in white space, in letter case, in invisible
             characters or in the form of characters; near also drops near-duplicates of a document that is kept; none
             keeps all documents.

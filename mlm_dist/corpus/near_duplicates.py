@@ -87,7 +87,9 @@ class _Search:
     def choose(self) -> None:
         """Decide which documents stay."""
         count, buckets = len(self.original), self._buckets
-        has_later = (buckets.position + 1 < buckets.starts[buckets.bucket + 1]).any(1)
+        has_later = np.zeros(count, bool)
+        for position, bucket in zip(buckets.position.T, buckets.bucket.T, strict=True):
+            has_later |= position + 1 < buckets.starts[bucket + 1]
         is_open = np.ones(count, bool)  # not known to be dropped
         for one in np.flatnonzero(has_later).tolist():
             if not is_open[one]:
@@ -110,14 +112,15 @@ class _Search:
         distance is a metric, so only those can be near that are at least as far from it as the distances differ. Among
         so many documents of moderate similarity that too many pairs remain, those that can be near are joined.
         """
-        clusters = _Clusters(self.original, self._distance, self._buckets)
+        clusters, bucket = _Clusters(self.original, self._distance, self._buckets), self._buckets.bucket
+        del self._buckets  # most of its memory is no longer needed
         dropped = np.flatnonzero(self.original != np.arange(len(self.original)))
         for join in (self._join_originals, self._join_members):  # the first joins most, and is quick
             size, done = 1, 0
             while done < len(dropped):
                 is_mixed = clusters.mixed()
                 for one in dropped[done : done + size].tolist():
-                    originals = clusters.near(self._buckets.bucket[one], is_mixed)
+                    originals = clusters.near(bucket[one], is_mixed)
                     originals = originals[clusters.group[originals] != clusters.group[one]]
                     if len(originals):
                         join(clusters, one, originals)
@@ -173,12 +176,12 @@ class _Clusters:
     Args:
         original: [n] the document that stays in the place of each.
         distance: [n] the Jaccard distance of each and its original.
-        buckets: The buckets of all bands; their documents are no longer needed.
+        buckets: The buckets of all bands.
     """
 
     def __init__(self, original: np.ndarray, distance: np.ndarray, buckets: Buckets) -> None:
         count = len(original)
-        self.group = original.astype(np.int64)
+        self.group = original.copy()
         """[n] a document of the group of each, the smallest; up to date after `update`."""
         self._roots: dict[int, int] = {}  # of the groups that were joined since
         self._distance = distance
@@ -194,9 +197,10 @@ class _Clusters:
             bucket = buckets.bucket[documents, band].astype(np.int64)
             pairs = np.unique((bucket - bucket[0]) * count + original[documents])
             originals.append((pairs % count).astype(original.dtype))
-            counts.append(np.bincount(pairs // count))
+            counts.append(np.bincount(pairs // count).astype(original.dtype))
         self._originals = np.concatenate(originals)
-        self._entries = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+        entries = np.concatenate([[0], *counts])
+        self._entries = np.cumsum(entries, dtype=buckets.starts.dtype)
 
     def mixed(self) -> np.ndarray:
         """[buckets] whether a bucket holds documents of several groups."""
@@ -224,7 +228,7 @@ class _Clusters:
 
     def update(self) -> None:
         """Bring `group` up to date."""
-        roots = np.arange(len(self.group))
+        roots = np.arange(len(self.group), dtype=self.group.dtype)
         for joined in self._roots:
             roots[joined] = self._root(joined)
         self.group, self._roots = roots[self.group], {}
