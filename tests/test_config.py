@@ -455,3 +455,14 @@ def test_wrong_input_ends_a_job_within_5_seconds_with_code_2_and_one_line() -> N
     assert after.children_user + after.children_system - before.children_user - before.children_system < 5
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == ["error: unknown key 'corpus.min_char'; did you mean 'corpus.min_chars'?"]
+
+
+@pytest.mark.parametrize("separator", ["---", "--", "#", "null text", "\\n\\n", "a: b", "[x", "'---'"])
+@pytest.mark.parametrize("is_joined", [False, True])
+def test_separator_is_taken_as_it_is_written(separator: str, is_joined: bool) -> None:
+    flags = [f"--corpus.separator={separator}"] if is_joined else ["--corpus.separator", separator]
+    assert parse(flags).corpus.separator == separator
+
+
+def test_separator_can_be_null() -> None:
+    assert parse(["--corpus.separator", "null"]).corpus.separator is None

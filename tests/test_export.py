@@ -165,7 +165,7 @@ def test_card_of_an_uploaded_model_names_its_repository() -> None:
     record = Record({}, [], {}, {}, None)
     manifest = {
         "digest": "a2c2",
-        "source": {"kind": "folder", "location": "docs", "commit": None},
+        "sources": [{"name": "", "kind": "folder", "location": "docs", "commit": None}],
         "documents": {"train": 9, "validation": 1},
         "tokens": {"kept": 100},
     }

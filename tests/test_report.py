@@ -362,9 +362,9 @@ def test_text_is_escaped(tmp_path: Path) -> None:
     example = ClozeExample(evil, f"{evil} word {evil}", len(evil) + 1, len(evil) + 5)
     before, after = Prediction([(evil, 0.5)], 0.1, None), Prediction([(evil, 0.5)], 0.1, 1)
     corpus = {
-        "source": {"kind": evil, "location": f"at {evil}", "commit": evil},
+        "sources": [{"name": "", "kind": evil, "location": f"at {evil}", "commit": evil}],
         "documents": {"found": 1, "dropped": {evil: 1}, "train": 0, "validation": 0},
-        "tokens": {"kept": 0, "dropped": 0, "padded": 0},
+        "tokens": {"kept": 0, "dropped": 0, "padded": 0, "unknown": 0},
         "rows": {"train": 0, "validation": 0},
         "notes": {evil: 1},
         "config": {"rows": {"mode": evil, "max_length": 8}},

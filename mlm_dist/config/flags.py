@@ -47,7 +47,7 @@ def parse(argv: Sequence[str] | None = None, *, prog: str = "train.py", descript
     """
     parser = _parser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of these keys; flags win over it.")
-    arguments = _files_first(_source_flags(_bare_lists(list(sys.argv[1:] if argv is None else argv))))
+    arguments = _files_first(_source_flags(_bare_lists(_literal(list(sys.argv[1:] if argv is None else argv)))))
     if not {"-h", "--help"}.isdisjoint(arguments):
         _name_registered(parser)
     return Config(**_sections(parser, lambda: parser.parse_args(arguments)))
@@ -116,6 +116,20 @@ def parse_of_run(argv: Sequence[str] | None = None, *, prog: str, description: s
     files = ["--config", of_run] if os.path.isfile(of_run) else []
     # A run's directory may have been moved since its file was written.
     return parse([*files, *flags, "--output_dir", output_dir], prog=prog, description=description)
+
+
+def _literal(argv: list[str]) -> list[str]:
+    """Take the value of `--corpus.separator` as it is; YAML reads `---` as an empty document, and argparse as a flag."""
+    flag = "--corpus.separator"
+    joined: list[str] = []
+    words = iter(argv)
+    for word in words:
+        value = next(words, None) if word == flag else word.removeprefix(f"{flag}=")
+        if value is None or (word != flag and value == word):
+            joined.append(word)
+        else:
+            joined.append(f"{flag}={value if value == 'null' else json.dumps(value)}")
+    return joined
 
 
 def _bare_lists(argv: list[str]) -> list[str]:

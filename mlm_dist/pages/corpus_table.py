@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlm_dist.corpus import summary
 from mlm_dist.pages.formats import percent
 from mlm_dist.pages.tables import table
 
-MANIFEST_KEYS = ("source", "documents", "tokens", "rows", "notes", "config")  # the part of a manifest that is shown
+MANIFEST_KEYS = ("sources", "documents", "tokens", "rows", "notes", "config")  # the part of a manifest that is shown
 
 
 def corpus_table(manifest: Mapping[str, Any] | None) -> str:
@@ -19,7 +20,7 @@ def corpus_table(manifest: Mapping[str, Any] | None) -> str:
     """
     if manifest is None:
         return ""
-    source, documents, tokens, rows = (manifest[key] for key in ("source", "documents", "tokens", "rows"))
+    documents, tokens, rows = (manifest[key] for key in ("documents", "tokens", "rows"))
     num_documents = max(documents["found"], 1)
     num_tokens = max(tokens["kept"] + tokens["dropped"], 1)
     mode, max_length = (manifest["config"]["rows"][key] for key in ("mode", "max_length"))
@@ -38,12 +39,12 @@ def corpus_table(manifest: Mapping[str, Any] | None) -> str:
         count("validation documents", documents["validation"], num_documents),
         count("tokens kept", tokens["kept"], num_tokens),
         count(f"tokens dropped by rows.mode {mode}", tokens["dropped"], num_tokens),
-        count("unknown tokens", tokens.get("unknown", 0), num_tokens),
+        count("unknown tokens", tokens["unknown"], num_tokens),
         count("padded positions", tokens["padded"], num_positions),
         count("training rows", rows["train"]),
         count("validation rows", rows["validation"]),
         *(count(f"note: {name}", number) for name, number in manifest.get("notes", {}).items()),
     ]
-    location = source["location"] + (f" at commit {source['commit']}" if source.get("commit") else "")
-    kind = "" if source["kind"] == source["location"] else f"{source['kind']} "
-    return table(f"Source: {kind}{location}", ["", "number", "share"], lines, numbers=True)
+    kinds = ("" if one["kind"] == one["location"] else f"{one['kind']} " for one in manifest["sources"])
+    names = ", ".join(kind + summary.location(one) for kind, one in zip(kinds, manifest["sources"], strict=True))
+    return table(f"Source: {names}", ["", "number", "share"], lines, numbers=True)

@@ -23,7 +23,7 @@ class NotebookReader(DocumentReader):
 
     def document(self, name: str, data: bytes, settings: ReadSettings) -> Document | Dropped:
         """See `DocumentReader`."""
-        text, encoding = text_encoding.decode(data)
+        text, encoding = text_encoding.decode(data, settings.encoding)
         try:
             cells = _cells(json.loads(text))
         except (ValueError, RecursionError):
