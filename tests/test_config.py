@@ -128,11 +128,23 @@ def test_word_that_is_not_a_flag_is_refused() -> None:
         ("model.masked_head", "1", "bool"),
         ("optim.betas", "[0.9]", "tuple"),
         ("corpus.patterns", "[[a]]", "list"),
+        ("corpus.prefer", "[]", "first, longest"),
+        ("corpus.prefer", "[[a]]", "first, longest"),
     ],
 )
 def test_wrong_type_names_the_key_and_the_expected_type(key: str, given: str, expected: str) -> None:
     message = refusal(f"--{key}={given}")
     assert message.startswith(f"{key}: ") and expected in message
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("longest", "longest"), ("first", "first"), ("current/", ["current/"]), ("a/,b*", ["a/", "b*"]), ('["x"]', ["x"])],
+)
+def test_prefer_is_a_word_or_patterns(tmp_path: Path, given: str, expected: str | list[str]) -> None:
+    for flags in (["--corpus.prefer", given], [f"--corpus.prefer={given}"]):
+        assert parse(flags).corpus.prefer == expected
+    assert parse(["--config", file_with(tmp_path, to_yaml(parse(flags)))]).corpus.prefer == expected
 
 
 def test_wrong_type_in_a_file_names_the_key_and_the_value(tmp_path: Path) -> None:

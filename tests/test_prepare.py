@@ -664,7 +664,7 @@ def test_four_processes_write_the_same_bytes_as_one(large: Path, tmp_path: Path)
     alone = prepare(config(large, tmp_path / "one"))
     assert alone.manifest["documents"]["dropped"] == {
         "duplicate": 50,
-        "near-duplicate": 2,
+        "near-duplicate": 1,  # the other pair of similar documents has a similarity of 0.78
         "no text": 1,
         "not JSON": 1,
         "under 200 characters": 2,
