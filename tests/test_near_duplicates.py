@@ -180,7 +180,8 @@ def test_the_order_says_which_documents_stay() -> None:
 def test_recall_at_the_threshold(kind: str, footer: bool) -> None:
     """Of 2,000 pairs whose similarity is the threshold or just above, at least 99.5% are found."""
     similarity = 0.8
-    draw, texts = random.Random(3), []
+    draw = random.Random(3)
+    texts: list[str] = []
     length = 300 if kind == "300 words" else 60
     space = "" if kind == "Chinese" else " "
 

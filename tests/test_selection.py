@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 
@@ -238,7 +238,7 @@ def test_the_original_of_a_duplicate_is_kept_itself() -> None:
     assert found.side.tolist() == [TRAIN, NEAR_DUPLICATE, DUPLICATE, DUPLICATE]
 
 
-HIDDEN = {
+HIDDEN: dict[str, Callable[[str], str]] = {
     "soft hyphens": lambda text: text.replace("la", "l\u00ada"),
     "zero-width spaces": lambda text: text.replace("e", "e\u200b"),
     "zero-width joiners": lambda text: text.replace("o", "\u200do\u200c"),

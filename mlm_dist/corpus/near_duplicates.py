@@ -158,7 +158,9 @@ class _Search:
         others = others[may_be]
         if not len(others):
             return others, np.empty(0)
-        return others, self._sets.similarity(one, others, at_least if np.isscalar(at_least) else at_least[may_be])
+        return others, self._sets.similarity(
+            one, others, at_least[may_be] if isinstance(at_least, np.ndarray) else at_least
+        )
 
 
 def _distinct(values: np.ndarray, count: int) -> np.ndarray:

@@ -57,7 +57,8 @@ def bands(threshold: float) -> tuple[int, int]:
 def least_estimate(similarity: np.ndarray | float) -> np.ndarray:
     """The least estimate that two documents of at least this similarity have, except for one pair in 10,000."""
     bound = np.clip(similarity, 0.0, 1.0)
-    return bound - MARGIN * np.sqrt(bound * (1 - bound) / NUM_PERM)
+    least: np.ndarray = bound - MARGIN * np.sqrt(bound * (1 - bound) / NUM_PERM)
+    return least
 
 
 class SignatureTable:
