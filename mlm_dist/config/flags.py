@@ -47,10 +47,14 @@ def parse(argv: Sequence[str] | None = None, *, prog: str = "train.py", descript
     """
     parser = _parser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of these keys; flags win over it.")
-    arguments = _files_first(_source_flags(_bare_lists(_literal(list(sys.argv[1:] if argv is None else argv)))))
+    flags, separators = _without_separator(list(sys.argv[1:] if argv is None else argv))
+    arguments = _files_first(_source_flags(_bare_lists(flags)))
     if not {"-h", "--help"}.isdisjoint(arguments):
         _name_registered(parser)
-    return Config(**_sections(parser, lambda: parser.parse_args(arguments)))
+    config = Config(**_sections(parser, lambda: parser.parse_args(arguments)))
+    if not separators:
+        return config
+    return dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, separator=separators[-1]))
 
 
 def from_dicts(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,18 +122,22 @@ def parse_of_run(argv: Sequence[str] | None = None, *, prog: str, description: s
     return parse([*files, *flags, "--output_dir", output_dir], prog=prog, description=description)
 
 
-def _literal(argv: list[str]) -> list[str]:
-    """Take the value of `--corpus.separator` as it is; YAML reads `---` as an empty document, and argparse as a flag."""
+def _without_separator(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The flags without `--corpus.separator`, and its values; the parser takes `---` for null, or for a flag."""
     flag = "--corpus.separator"
-    joined: list[str] = []
+    others: list[str] = []
+    values: list[str] = []
     words = iter(argv)
     for word in words:
+        if word != flag and not word.startswith(f"{flag}="):
+            others.append(word)
+            continue
         value = next(words, None) if word == flag else word.removeprefix(f"{flag}=")
-        if value is None or (word != flag and value == word):
-            joined.append(word)
+        if value in (None, "null"):
+            others += [flag] if value is None else [flag, value]
         else:
-            joined.append(f"{flag}={value if value == 'null' else json.dumps(value)}")
-    return joined
+            values.append(value)
+    return others, values
 
 
 def _bare_lists(argv: list[str]) -> list[str]:

@@ -37,7 +37,8 @@ def prepared(text: str) -> tuple[str, tuple[str, ...]]:
             if attribute := _ATTRIBUTE.fullmatch(line):
                 addresses[attribute[1]] = attribute[2]
             elif addresses and "{" in line:
-                line = _ADDRESS.sub(lambda used: addresses.get(used[1], used[0]), line)
+                lines.append(_ADDRESS.sub(lambda used: addresses.get(used[1], used[0]), line))
+                continue
         is_media = not delimiter and _MEDIA.match(line)
         lines.append(_MEDIA.sub(r"\1:", line, count=1) if is_media else line)
     return "\n".join(lines), (INCLUDED,) if includes else ()
