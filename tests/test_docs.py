@@ -59,6 +59,7 @@ class Tried:
 # Replacements for what a reader must supply and for other machines. They are applied in this order.
 STANDS_FOR = {
     "my_docs": "documents",
+    "more_docs": "filtered",
     "/shared/docs": "documents",
     "/shared/cache": "cache",
     "/shared/filtered": "filtered",
@@ -118,6 +119,8 @@ COMMANDS = {
     "mlm-dist train --help": Tried(),
     'eval "$(mlm-dist --print_completion zsh)"': Tried(not_run="is for zsh; test_cli.py lets zsh read the script"),
     "python mlm_dist/prepare.py --corpus.source my_docs": Tried(PREPARE),
+    "mlm-dist prepare --corpus.sources.manuals.source my_docs --corpus.sources.more.source more_docs": Tried(PREPARE),
+    "python benchmarks/fidelity.py my_docs --examples 5": Tried(),
     "accelerate launch --config_file configs/accelerate/cpu_2.yaml mlm_dist/prepare.py --corpus.source my_docs": Tried(
         PREPARE
     ),
