@@ -181,7 +181,7 @@ def test_group_of_records_stays_on_one_side(tmp_path: Path) -> None:
 
 def test_records_of_one_side_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [{"text": text, "split": "test"} for text in texts(5)])
-    with pytest.raises(CorpusError, match=r"only one side of the split.*corpus\.split to null"):
+    with pytest.raises(CorpusError, match=r"on one side of the split.*corpus\.split to null"):
         corpus(path, tmp_path / "cache")
 
 
