@@ -26,6 +26,7 @@ _OPENINGS = re.compile(
     r"|\\begin\{(?P<begin>[A-Za-z]+\*?)\}|(?P<jsx>\{/\*)|(?P<template>\{%-?\s*[a-z]|\{\{[<%]\s*[a-z])|\\(?P<bracket>\[)(?=\s)|\\.",
     re.IGNORECASE,
 )
+_TAG_ENDS = {"{%": re.compile(r"%\}"), "{{<": re.compile(r">\}\}"), "{{%": re.compile(r"%\}\}")}
 _SIMPLE = {"comment": "-->", "display": "$$", "jsx": "*/}", "bracket": "\\]"}
 
 _CLOSE = Token("paragraph_close", "p", 0, level=-1)  # which the library's lists look for
@@ -123,9 +124,11 @@ def _extended(state: StateBlock, first: int, line: int, end: int) -> int | None:
     if closing is None:
         return None
     document = state.env["document"]
-    found = closing.search(src, stop, min(document.within(stop, 200_000), state.bMarks[end]))
-    document.allowance -= (found.start() if found else document.within(stop, 200_000)) - stop + (stop - start) // 4
-    if not found:
+    is_tag = closing in _TAG_ENDS.values()
+    limit = document.within(stop, templates.MAX_CHARS if is_tag else 200_000)
+    found = closing.search(src, stop, min(limit, state.bMarks[end]))
+    document.allowance -= (found.start() if found else limit) - stop + (stop - start) // 4
+    if not found or (is_tag and "\n\n" in src[stop : found.start()]):
         return None
     after = bisect_right(state.bMarks, found.start(), line, end)
     indent = state.blkIndent
@@ -152,7 +155,7 @@ def unclosed(text: str) -> re.Pattern[str] | None:
         elif kind == "template":
             code = templates.code(text, found.start())
             position = code.start if code else position
-            pattern = code.closing if code else None
+            pattern = code.closing if code else _TAG_ENDS[found[0][:3] if found[0][1] == "{" else "{%"]
         elif kind in _SIMPLE:
             pattern = re.compile(re.escape(_SIMPLE[kind]))
         if pattern:
