@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import subprocess
@@ -14,8 +12,11 @@ from typing import Any
 
 import launching
 import pytest
+import yaml
 from launching import ROOT
 from making import made_up_prose
+
+from mlm_dist.corpus.store import PreparedCorpus
 
 PAGE = ROOT / "docs" / "extending.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -50,24 +51,25 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A zip archive with two .csv files, for the source and the reader."""
+    """A zip archive with two .yaml files and a .bbcode file, for the source, the reader and the cleaner."""
     path = tmp_path_factory.mktemp("archive") / "docs.zip"
     with zipfile.ZipFile(path, "w") as file:
         for half in range(2):
-            written = io.StringIO()
-            rows = csv.DictWriter(written, ["title", "text"])
-            rows.writeheader()
-            for i in range(half, DOCUMENTS, 2):
-                rows.writerow({"title": f"Page {i}", "text": made_up_prose(i, 40)})
-            file.writestr(f"guide/{half}.csv", written.getvalue())
+            pages = ({"title": f"Page {i}", "text": made_up_prose(i, 40)} for i in range(half, DOCUMENTS, 2))
+            file.writestr(f"guide/{half}.yaml", yaml.safe_dump_all(pages))
+        file.writestr("forum.bbcode", f"[b]Question[/b] [url=x]of a user[/url]\n\n{made_up_prose(99, 40)}")
         file.writestr("guide/notes.bin", b"\0")
     return path
 
 
 def flags(archive: Path) -> list[str]:
-    """A short run with the source, the reader, the objective and the optimizer of the page."""
+    """A short run with the source, the reader, the cleaner, the objective and the optimizer of the page."""
     return [
-        *(f"--corpus.source={archive}", "--corpus.patterns=**/*.csv", f"--corpus.cache_dir={archive.parent / 'cache'}"),
+        *(
+            f"--corpus.source={archive}",
+            "--corpus.patterns=**/*.yaml,**/*.bbcode",
+            f"--corpus.cache_dir={archive.parent / 'cache'}",
+        ),
         *("--objective=reconstruction", "--optim.name=radam", f"--optim.duration={STEPS} steps", "--logging.every=1"),
         *("--checkpoint.every=3", "--corpus.validation_fraction=0.2", *launching.TINY),
     ]
@@ -85,7 +87,13 @@ def trained(package: dict[str, Any], archive: Path, one_core: None) -> Path:
 def test_the_source_and_the_reader_give_the_documents_of_the_archive(trained: Path, archive: Path) -> None:
     manifest = json.loads(next((archive.parent / "cache").glob("*/manifest.json")).read_text("utf-8"))
     assert manifest["sources"][0]["location"] == str(archive)
-    assert manifest["documents"]["found"] == DOCUMENTS
+    assert manifest["documents"]["found"] == DOCUMENTS + 1
+
+
+def test_the_cleaner_removes_its_markup(trained: Path, archive: Path) -> None:
+    corpus = PreparedCorpus(next((archive.parent / "cache").glob("*/manifest.json")).parent)
+    (text,) = (text for id_, _, text in corpus.documents() if id_ == "forum.bbcode")
+    assert text.startswith("Question of a user\n\n") and "[" not in text
 
 
 def test_the_objective_trains_and_validates_with_the_optimizer(trained: Path) -> None:
