@@ -251,6 +251,20 @@ def test_duplicates_of_tokenized_records_are_dropped(
     assert again.manifest["documents"]["dropped"] == {"duplicate": 5, "no text": 3}
 
 
+def test_near_duplicates_of_tokenized_records_are_compared_by_their_ids(
+    tokenized: tuple[PreparedCorpus, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """Three adjacent ids of 60 leave a similarity of 49/63, under the threshold; one leaves 51/61, over it."""
+    draw = np.random.default_rng(0)
+    lists = [draw.integers(5, 400, 60).tolist() for _ in range(12)]
+    under = [[*ids[:30], *(405 - id_ for id_ in ids[30:33]), *ids[33:]] for ids in lists]
+    over = [[*ids[:10], 405 - ids[10], *ids[11:]] for ids in lists[:4]]
+    path = write(tmp_path / "a.jsonl", [{"input_ids": ids} for ids in lists + under + over])
+    flags = (f"--tokenizer.path={tokenized[0].folder / 'tokenizer'}", f"--corpus.cache_dir={tmp_path}")
+    manifest = prepare(parse([f"--corpus.source={path}", *flags])).manifest
+    assert manifest["documents"]["dropped"] == {"near-duplicate": 4}
+
+
 @pytest.mark.parametrize("token", [-1, 400, 2**31, 2**70])
 def test_token_ids_out_of_range_are_refused(
     tokenized: tuple[PreparedCorpus, list[dict[str, Any]]], tmp_path: Path, token: int

@@ -68,6 +68,11 @@ def needs_signatures(config: CorpusConfig) -> bool:
     return config.deduplicate == "near" or config.validation_fraction > 0
 
 
+def text_of_ids(input_ids: Sequence[int]) -> str:
+    """The text that stands for a document of token ids when documents are compared."""
+    return " ".join(map(str, input_ids))
+
+
 class _Kept(NamedTuple):
     """A document to keep. The text of one that is tokenized already is its ids, by which duplicates are found."""
 
@@ -108,7 +113,7 @@ class _Cleaning:
             side, group = self._side(document), split_labels.group_key(document.group)
             if document.input_ids is not None:
                 self.notes[TOKENIZED] += 1
-                yield _Kept(id_, side, group, document.input_ids, " ".join(map(str, document.input_ids)))
+                yield _Kept(id_, side, group, document.input_ids, text_of_ids(document.input_ids))
                 continue
             self.encodings[document.encoding] += 1
             if not document.encoding.startswith("utf-"):

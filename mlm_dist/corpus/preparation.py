@@ -113,7 +113,8 @@ class Preparation:
         def texts(wanted: np.ndarray) -> Iterator[str]:
             parts = np.split(wanted, np.cumsum(sizes, dtype=np.int64)[:-1])
             for path, part in zip(paths, parts, strict=True):
-                yield from chain.from_iterable(document_files.texts(path, part))
+                for _, text, ids in chain.from_iterable(document_files.contents(path, part)):
+                    yield text if ids is None else documents.text_of_ids(ids.tolist())
 
         ids = pa.chunked_array([chunk for one in measures for chunk in one.ids.chunks], pa.large_string())
         return Documents(
