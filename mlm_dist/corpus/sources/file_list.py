@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mlm_dist.config import SourceConfig
-from mlm_dist.corpus.readers import is_readable, reader_of
+from mlm_dist.corpus.readers import compression, is_readable, reader_of
 from mlm_dist.corpus.sources import dataset_folder, source_keys
 from mlm_dist.corpus.sources.matching_files import matching_files
 from mlm_dist.corpus.sources.protocol import Fetched
@@ -93,7 +93,7 @@ def _refuse_missing_packages(
     Raises:
         CorpusError: Names the package, the files and the remedy.
     """
-    by_suffix: dict[str, str] = {os.path.splitext(name)[1].lower(): name for name in names}
+    by_suffix = {os.path.splitext(compression.content_name(name))[1].lower(): name for name in names}
     for suffix, name in sorted(by_suffix.items()):
         for package in packages(name, records=records, clean=clean):
             try:
