@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import os
@@ -679,3 +680,22 @@ def test_concurrent_runs_write_the_embedded_documents_once(tmp_path: Path) -> No
     command = [sys.executable, "-c", script, str(tmp_path)]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert len({run.communicate()[0] for run in runs}) == 1 and not any(run.returncode for run in runs)
+
+
+@pytest.mark.parametrize("name", ["a.docx", "b.adoc", "c.pdf", "a.adoc.gz"])
+def test_missing_package_of_a_format_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    version = importlib.metadata.version
+
+    def installed(package: str) -> str:
+        if package in ("pypandoc_binary", "pypdfium2"):
+            raise importlib.metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", installed)
+    write(tmp_path / "d" / name)
+    write(tmp_path / "d" / "z.md.gz")
+    with pytest.raises(
+        CorpusError, match=rf"such as {name} need the package py\w+; run pip install 'mlm_dist\[formats\]'"
+    ):
+        acquire(tmp_path / "d", tmp_path, "*")
+    assert list(acquire(tmp_path / "d", tmp_path, "*.md.gz").files) == ["z.md.gz"]
