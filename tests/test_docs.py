@@ -75,7 +75,7 @@ STANDS_FOR = {
     "make ": "make -o .venv/installed -o .venv/installed-dev ",  # which `.venv` stands for
 }
 PREPARE = " --corpus.cache_dir=cache --tokenizer.train_vocab_size=1000 --rows.max_length=64"
-SHORT = f"{PREPARE} --corpus.validation_fraction=0.2 --optim.duration='2 steps' --export.verify=false"
+SHORT = f"{PREPARE} --corpus.validation_fraction=0.1 --optim.duration='2 steps' --export.verify=false"
 # Local documents and a local model instead of downloads, in a directory that an earlier command may have used.
 LOCAL = f" --corpus.source=documents --model.name_or_path=bert-tiny --checkpoint.resume=never{SHORT}"
 SUITE = Tried(not_run="runs the tests")
