@@ -347,3 +347,11 @@ def test_versions_of_the_libraries_are_a_part_of_the_digest(name: str, package: 
     (tmp_path / name).write_bytes(b"x")
     source = sources.acquire(CorpusConfig(source=str(tmp_path), patterns=["*"]), tmp_path / "cache")
     assert package in source.settings()["versions"]
+
+
+def test_asciidoc_comments_of_several_lines_go_and_addresses_are_links() -> None:
+    source = (
+        "= Title\n:url-a: https://example.org\n\n////\nhidden.adoc\nnot shown\n////\n\nSee {url-a}[the page^].\n\n"
+        "----\n////\n{url-a}[x]\n////\n----\n"
+    )
+    assert cleaners.clean(source, "asciidoc").text == "Title\n\nSee the page^.\n\n////\n{url-a}[x]\n////"

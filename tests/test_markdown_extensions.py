@@ -349,3 +349,16 @@ def _timed(text: str) -> tuple[str, float]:
 )
 def test_tag_over_several_lines_is_one_tag(source: str, text: str) -> None:
     assert cleaner.clean(source).text == text
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("```js {expectedErrors: {'compiler': [4]}}\ncode\n```", "code"),
+        ("```sh [npm] {1,3}\ncode\n```", "npm\n\ncode"),
+        ("A {term}`long name <Name>` and {py:class}`C <a.b.C>`, {code}`x <y>` and {ref}`plain`.",
+         "A long name and C, x <y> and plain."),
+    ],
+)  # fmt: skip
+def test_what_is_not_shown_of_fences_and_roles_goes(source: str, text: str) -> None:
+    assert cleaner.clean(source).text == text

@@ -25,6 +25,7 @@ def notes(text: str) -> tuple[str, ...]:
         ("See :ref:`the title<label>`.", "See the title."),
         ("See :ref:`label`.", "See label."),
         ("A :class:`~a.b.C` and a :class:`a.b.C`.", "A C and a a.b.C."),
+        ("A :class:`.Flask`, :meth:`~.Flask.route` and :func:`.a.b`.", "A Flask, route() and a.b()."),
         ("Call :func:`~os.path.join` or :py:meth:`!a.run()`.", "Call join() or a.run()."),
         (":cpp:class:`~std::vector` of :c:func:`malloc`", "vector of malloc()"),
         (":cpp:type:`std::vector<int>`", "std::vector<int>"),

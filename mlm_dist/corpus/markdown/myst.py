@@ -9,6 +9,7 @@ from mlm_dist.corpus.markdown import attributes, directives
 _FENCE = re.compile(r"\{([A-Za-z][\w:.+-]*)\}[ \t]*(.*)")
 _CHUNK = re.compile(r"\{=?([A-Za-z][\w.+-]*)(?:[ \t,]+([^\n]*))?\}[ \t]*\Z")
 OPTION = re.compile(r":([\w.-]+):(?:[ \t]+(.*))?\Z")
+_BRACES = re.compile(r"\{(?:[^{}]|\{[^{}]*\})*\}")
 _OPTIONS = re.compile(r"\A(?:[ \t]*:[\w.-]+:(?:[ \t].*)?(?:\n|\Z))+")
 _YAML = re.compile(r"\A---[ \t]*\n((?:[ \t]*[\w.-]+:.*\n|[ \t]+.*\n|-[ \t].*\n)*)---[ \t]*(?:\n|\Z)")
 _CHUNK_OPTIONS = re.compile(r"\A(?:[ \t]*(?:#|//|--|%%|;;)\|(?:[ \t].*)?(?:\n|\Z))+")
@@ -98,7 +99,7 @@ def title(info: str) -> str:
     """The visible part of what follows the opening of a fence: a title, or the name of a tab in brackets."""
     if not ("=" in info or "[" in info):
         return ""
-    tab = re.search(r"(?<=\s)\[([^\[\]]{1,200})\]", info)
+    tab = re.search(r"(?<=\s)\[([^\[\]]{1,200})\]", _BRACES.sub(" ", info))
     return attributes.visible(info.replace("{", " ").replace("}", " ")) or (tab[1] if tab else "")
 
 

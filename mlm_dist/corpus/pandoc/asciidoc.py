@@ -27,12 +27,16 @@ def prepared(text: str) -> tuple[str, tuple[str, ...]]:
             includes |= found[1] == "include"
             lines.append(found[2] if found[1] in ("ifdef", "ifndef") else "")
             continue
+        before = delimiter
         if _DELIMITER.fullmatch(line):
             mark = line.rstrip()
             if not delimiter:
                 delimiter = mark[:3] if mark.startswith("```") else mark
             elif delimiter in (mark, mark[:3]):
                 delimiter = ""
+        if (before or delimiter).startswith("//"):  # pandoc takes a comment of several lines for a paragraph
+            lines.append("")
+            continue
         if not delimiter:
             if attribute := _ATTRIBUTE.fullmatch(line):
                 addresses[attribute[1]] = attribute[2]

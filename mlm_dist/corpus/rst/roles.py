@@ -48,7 +48,7 @@ def visible(role: str, text: str) -> str:
         return _NUMBERED[role] + number + (f" Section {section.removeprefix('section-')}" if section else "")
     text = text.removeprefix("!")
     if domain in ("", "py", "js") and name not in _REFERENCES:
-        text = text.removeprefix("~").lstrip(".") if text.startswith("~.") else text.lstrip(".")
+        text = "~" + text[1:].lstrip(".") if text.startswith("~") else text.lstrip(".")
     short = (_SHORT_CPP if domain in ("c", "cpp") else _SHORT).fullmatch(text)
     text = short[1] if short else text
     return f"{text}()" if name in _CALLED and text and not text.endswith(")") else text
