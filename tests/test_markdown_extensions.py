@@ -3,6 +3,7 @@
 # ruff: noqa: RUF001
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -288,6 +289,7 @@ def _library_text(source: str) -> str:
 def test_emphasis_links_and_code_follow_commonmark(parts: list[str]) -> None:
     source = "x" + "".join(parts) + "x"
     assume("*](" not in source and "_](" not in source)  # the library takes the end of a link's text for a space
+    assume(not re.search(r"\\\(.*\\\)|\\\[.*\\\]", source))  # formulas, which the library does not know
     assert clean(source).split() == _library_text(source).split()
 
 
