@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from making import made_up_text, run_git
+from reading import everything
 from specs import prepare
 
 from mlm_dist.config import Config, CorpusConfig, parse
@@ -51,11 +52,6 @@ def tree(folder: Path) -> dict[str, str]:
     """{path: SHA-256} of all files below a folder."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-def everything(source: SourceFiles, limit: int) -> list[Document | Dropped]:
-    """All documents of a source of at most `limit` bytes each, and what is dropped."""
-    return [found for shard in shards.shards(source) for found in shards.read(source, shard.parts, limit)]
 
 
 def test_file_of_front_matter_alone_is_not_a_document(folder: Path, tmp_path: Path) -> None:

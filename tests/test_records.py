@@ -22,29 +22,12 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+from reading import LIMIT, acquire, everything, said
 
 from mlm_dist.config import CorpusConfig, SourceConfig
-from mlm_dist.corpus import shards, sources
+from mlm_dist.corpus import sources
 from mlm_dist.corpus.readers import Document, Dropped
-from mlm_dist.corpus.sources import SourceFiles
 from mlm_dist.errors import ConfigError, CorpusError
-
-LIMIT = 1_000_000
-
-
-def acquire(source: Path | str, cache: Path, **keys: Any) -> SourceFiles:
-    """A source with some keys."""
-    return sources.acquire(SourceConfig(source=str(source), **keys), cache / "cache")
-
-
-def everything(source: SourceFiles) -> list[Document | Dropped]:
-    """All that can be read from it."""
-    return [found for shard in shards.shards(source) for found in shards.read(source, shard.parts, LIMIT)]
-
-
-def said(source: SourceFiles) -> list[str]:
-    """The text of each document, or why it is dropped."""
-    return [one.text if isinstance(one, Document) else one.reason for one in everything(source)]
 
 
 def write(path: Path, content: str | bytes) -> Path:

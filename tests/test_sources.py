@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from making import run_git
+from reading import LIMIT, everything
 
 from mlm_dist.config import CorpusConfig
 from mlm_dist.corpus import shards, sources
@@ -30,8 +31,6 @@ from mlm_dist.corpus.readers import READERS, Document, DocumentReader, Dropped, 
 from mlm_dist.corpus.readers.protocol import record
 from mlm_dist.corpus.sources import SourceFiles, git
 from mlm_dist.errors import CorpusError
-
-LIMIT = 1_000_000
 
 
 def acquire(source: Path | str, cache: Path, *patterns: str) -> SourceFiles:
@@ -47,11 +46,6 @@ def write(path: Path, content: str | bytes = "text") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
-
-
-def everything(source: SourceFiles) -> list[Document | Dropped]:
-    """All that can be read from it."""
-    return [found for shard in shards.shards(source) for found in shards.read(source, shard.parts, LIMIT)]
 
 
 def texts(source: SourceFiles) -> list[str]:

@@ -5,36 +5,17 @@ from __future__ import annotations
 import gzip
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 from making import made_up_prose, made_up_text
+from reading import LIMIT, acquire, everything, said
 from specs import prepare
 
-from mlm_dist.config import SourceConfig, parse
-from mlm_dist.corpus import shards, sources
+from mlm_dist.config import parse
 from mlm_dist.corpus.held_out_parts import GAP, PartsSpec, divide
-from mlm_dist.corpus.readers import Document, Dropped
-from mlm_dist.corpus.sources import SourceFiles
+from mlm_dist.corpus.readers import Document
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import CorpusError
-
-LIMIT = 1_000_000
-
-
-def acquire(source: Path, cache: Path, **keys: Any) -> SourceFiles:
-    """A source with some keys."""
-    return sources.acquire(SourceConfig(source=str(source), **keys), cache / "cache")
-
-
-def everything(source: SourceFiles) -> list[Document | Dropped]:
-    """All that can be read from it."""
-    return [found for shard in shards.shards(source) for found in shards.read(source, shard.parts, LIMIT)]
-
-
-def said(source: SourceFiles) -> list[str]:
-    """The text of each document, or why it is dropped."""
-    return [one.text if isinstance(one, Document) else one.reason for one in everything(source)]
 
 
 def write(path: Path, content: str | bytes) -> Path:

@@ -38,16 +38,17 @@ def corpus_key(source_digests: Sequence[str], dependencies: dict[str, Any]) -> s
     return _key(list(source_digests), dependencies)
 
 
-def documents_key(settings: dict[str, Any], shard: Shard) -> str:
+def documents_key(settings: dict[str, Any], source_settings: dict[str, Any], shard: Shard) -> str:
     """The key of a shard's documents.
 
     Args:
-        settings: What `documents.shard_dependencies` returned.
+        settings: What `documents.source_dependencies` returned.
+        source_settings: `SourceFiles.settings` of the shard's source, which all its shards share.
         shard: The shard.
     """
     files = shard.source.files
     parts = [(part.path, part.start, part.stop, files[part.path]) for part in shard.parts]
-    return _key(settings, shard.source.settings(), parts)
+    return _key(settings, source_settings, parts)
 
 
 def tokenizer_key(tokenizer_digest: str, domain_tokens: dict[int, list[int]]) -> str:

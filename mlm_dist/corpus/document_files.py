@@ -41,20 +41,20 @@ def texts(path: Path, wanted: np.ndarray) -> Iterator[list[str]]:
         path: A file that `documents.write` wrote.
         wanted: [documents] booleans; row groups without a wanted document are not read.
     """
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        first = 0
-        for group in range(file.num_row_groups):
-            last = first + file.metadata.row_group(group).num_rows
-            if wanted[first:last].any():
-                column = file.read_row_group(group, columns=["text"])["text"].to_pylist()
-                yield list(compress(column, wanted[first:last]))
-            first = last
+    for table, here in _row_groups(path, wanted, ["text"]):
+        yield list(compress(table["text"].to_pylist(), here))
 
 
 def contents(path: Path, wanted: np.ndarray) -> Iterator[list[tuple[str, str, np.ndarray | None]]]:
     """Id, text and, if it is tokenized already, token ids of the wanted documents of a shard, as in `texts`."""
+    for table, here in _row_groups(path, wanted, ["id", "text", "input_ids"]):
+        tokens = (one.values.to_numpy() if one.is_valid else None for one in table["input_ids"])
+        rows = zip(table["id"].to_pylist(), table["text"].to_pylist(), tokens, strict=True)
+        yield list(compress(rows, here))
+
+
+def _row_groups(path: Path, wanted: np.ndarray, columns: list[str]) -> Iterator[tuple[Any, np.ndarray]]:
+    """Columns of each row group that has wanted documents, and which of its documents are wanted."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -62,10 +62,7 @@ def contents(path: Path, wanted: np.ndarray) -> Iterator[list[tuple[str, str, np
         for group in range(file.num_row_groups):
             last = first + file.metadata.row_group(group).num_rows
             if wanted[first:last].any():
-                table = file.read_row_group(group, columns=["id", "text", "input_ids"])
-                tokens = (one.values.to_numpy() if one.is_valid else None for one in table["input_ids"])
-                rows = zip(table["id"].to_pylist(), table["text"].to_pylist(), tokens, strict=True)
-                yield list(compress(rows, wanted[first:last]))
+                yield file.read_row_group(group, columns=columns), wanted[first:last]
             first = last
 
 

@@ -16,6 +16,7 @@ from mlm_dist.corpus import cleaners, held_out_parts, selection, shards, signatu
 from mlm_dist.corpus.document_files import groups
 from mlm_dist.corpus.readers import Document, Dropped
 from mlm_dist.corpus.shards import Shard
+from mlm_dist.corpus.sources import SourceFiles
 from mlm_dist.corpus.time_limit import time_limit
 from mlm_dist.files import write_whole
 
@@ -53,9 +54,9 @@ def dependencies(config: CorpusConfig) -> dict[str, Any]:
     }
 
 
-def shard_dependencies(config: CorpusConfig, shard: Shard, row_length: int) -> dict[str, Any]:
-    """Everything the documents of one shard depend on besides its source."""
-    return dependencies(config) | held_out_parts.dependencies(config, row_length, shard.source)
+def source_dependencies(config: CorpusConfig, source: SourceFiles, row_length: int) -> dict[str, Any]:
+    """Everything the documents of one source depend on besides the source."""
+    return dependencies(config) | held_out_parts.dependencies(config, row_length, source)
 
 
 def needs_keys(config: CorpusConfig) -> bool:
@@ -103,10 +104,9 @@ class _Cleaning:
     def __iter__(self) -> Iterator[_Kept]:
         """The documents to keep."""
         min_chars, source = self._config.min_chars, self._shard.source
-        prefix = f"{source.name}/" if source.name else ""
         for document in shards.read(source, self._shard.parts, int(self._config.max_document_mb * 1e6)):
             # A file name that is not UTF-8 gives an id with lone surrogates. In a text they are replaced.
-            id_ = prefix + document.id.encode("utf-8", "backslashreplace").decode("utf-8")
+            id_ = source.prefix + document.id.encode("utf-8", "backslashreplace").decode("utf-8")
             if isinstance(document, Dropped):
                 self.dropped.append((id_, document.reason))
                 continue

@@ -58,9 +58,8 @@ def describe(
     chosen = selection.load(store.partial / "selection.npz")
     dropped: dict[str, list[str]] = {}
     for source in inputs.sources:
-        prefix = f"{source.name}/" if source.name else ""
         for reason, paths in source.dropped.items():
-            dropped.setdefault(reason, []).extend(prefix + path for path in paths)
+            dropped.setdefault(reason, []).extend(source.prefix + path for path in paths)
     for id_, reason in (pair for figures in of_documents for pair in figures["dropped"]):
         dropped.setdefault(reason, []).append(id_)
     duplicates: dict[str, list[str]] = {}

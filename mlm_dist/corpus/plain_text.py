@@ -14,6 +14,21 @@ _NO_SPACES = (
 _BREAK = re.compile(rf"(?<=[{_NO_SPACES}])[ \t]*\n[ \t]*(?=[{_NO_SPACES}])")
 _SPACE = re.compile(r"[ \t\n\r\f\v\xa0]+")
 
+APART = "\0"
+"""Put around text that its markup separated from its neighbors, see `separated`; `unmarked` text has none."""
+
+_GLUED = re.compile(rf"(?<=\w){APART}+(?=\w)")
+
+
+def unmarked(text: str) -> str:
+    """The text with line feeds for all ends of lines, and without a byte-order mark and zero characters."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
+
+
+def separated(text: str) -> str:
+    """The text with a space for `APART` between two letters, and nothing for it elsewhere."""
+    return _GLUED.sub(" ", text).replace(APART, "") if APART in text else text
+
 
 def one_line(text: str) -> str:
     """The text on one line. A line break between two letters of a script without spaces leaves nothing."""

@@ -15,6 +15,7 @@ from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.row_shards import RowMaker
 from mlm_dist.corpus.selection import KEY_BYTES, Documents, Selection
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
+from mlm_dist.corpus.shards import Shard
 from mlm_dist.corpus.split_labels import SplitLabels
 from mlm_dist.corpus.store import SPLITS, PreparedCorpus, word_starts_key
 from mlm_dist.corpus.tokenizer import loading
@@ -46,11 +47,13 @@ class Preparation:
     ) -> None:
         self._spec, self._inputs, self._store, self._ranks = spec, inputs, store, ranks
         self._tokenizer = tokenizer
-        self._shards = [shard for source in inputs.sources for shard in shards.shards(source)]
-        self._keys = [
-            digests.documents_key(documents.shard_dependencies(spec.documents, shard, spec.rows.max_length), shard)
-            for shard in self._shards
-        ]
+        self._shards: list[Shard] = []
+        self._keys: list[str] = []
+        for source in inputs.sources:
+            settings = documents.source_dependencies(spec.documents, source, spec.rows.max_length), source.settings()
+            some = shards.shards(source)
+            self._shards += some
+            self._keys += [digests.documents_key(*settings, shard) for shard in some]
         self._mine = ranks.share([shard.size for shard in self._shards])
 
     def run(self) -> None:

@@ -71,7 +71,7 @@ def read(source: SourceFiles, parts: Iterable[Part], max_bytes: int) -> Iterator
             may have read other parts of it.
     """
     root = str(source.root)
-    settings = ReadSettings(max_bytes, source.text, source.encoding, source.separator, source.split, source.group)
+    settings = source.read_settings(max_bytes)
     for part in parts:
         path = os.path.join(root, part.path)
         reader = reader_of(part.path, records=source.records)

@@ -7,7 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
+from mlm_dist.corpus.sources.matching_files import in_words
+
 WARNED = 0.01  # share of unknown tokens that a job warns about
+KINDS = 5  # of files that match no pattern, which are shown
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +49,6 @@ def location(source: dict[str, Any]) -> str:
     return name + str(source["location"]) + (f" at commit {source['commit']}" if source["commit"] else "")
 
 
-def _kinds(source: dict[str, Any]) -> str:
-    counts = list(source["unmatched"].items())
-    shown = ", ".join(f"{count:,} {suffix}" for suffix, count in counts[:5])
-    return shown + (f" and {len(counts) - 5:,} other kinds" if len(counts) > 5 else "")
-
-
 def table(manifest: dict[str, Any], folder: str) -> Table:
     """Documents found, kept and dropped; tokens kept, dropped and padded; rows."""
     documents, tokens, rows = manifest["documents"], manifest["tokens"], manifest["rows"]
@@ -63,7 +60,8 @@ def table(manifest: dict[str, Any], folder: str) -> Table:
         shown.add_row("source", source["kind"], location(source))
         shown.add_row("files", f"{source['files']:,}", f"{source['dropped']:,} dropped")
         if source["unmatched"]:
-            shown.add_row("", f"{sum(source['unmatched'].values()):,}", f"not matched by patterns: {_kinds(source)}")
+            count, kinds = sum(source["unmatched"].values()), in_words(source["unmatched"], KINDS)
+            shown.add_row("", f"{count:,}", f"not matched by patterns: {kinds}")
         if len(manifest["sources"]) > 1:
             kept, found = source["documents"]["kept"], source["documents"]["found"]
             shown.add_row("", f"{found:,}", f"documents found, {kept:,} kept")

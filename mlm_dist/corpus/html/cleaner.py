@@ -8,7 +8,7 @@ from html import unescape
 from typing import ClassVar
 
 from mlm_dist.corpus.cleaners.protocol import Cleaned
-from mlm_dist.corpus.plain_text import one_line, with_title
+from mlm_dist.corpus.plain_text import one_line, unmarked, with_title
 
 MAX_DEPTH = 500  # of elements; the time of the parser grows with its square
 MAX_OPEN = 8  # elements such as <b> that are open at once; the parser may repeat them in every paragraph
@@ -47,7 +47,7 @@ def clean(text: str) -> Cleaned:
 
     A document that would take the parser too long loses its tags only, which is noted.
     """
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
+    text = unmarked(text)
     if _XHTML.match(text):
         text = _EMPTY.sub(lambda tag: f"<{tag[1]}{tag[2] or ''}></{tag[1]}>", text)
         text = _without_cdata(text)

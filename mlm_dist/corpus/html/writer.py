@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import Any
 
 from selectolax.lexbor import LexborHTMLParser
 
 from mlm_dist.corpus.html import elements
-from mlm_dist.corpus.plain_text import Blocks, one_line
+from mlm_dist.corpus.plain_text import APART, Blocks, one_line, separated
 
 MAX_DEPTH = 150  # of elements; each takes some four frames of Python's stack
-_APART = "\0"  # around text that its markup separated from its neighbors
 _BREAK = "\1"  # a line break that stays
-_GLUED = re.compile(rf"(?<=\w){_APART}+(?=\w)")
-_CONTROL = str.maketrans({_APART: "\ufffd", _BREAK: " "})
+_CONTROL = str.maketrans({APART: "\ufffd", _BREAK: " "})
 
 
 class TooDeepError(Exception):
@@ -83,9 +80,9 @@ class Writer:
         elif tag in elements.INLINE:
             self._children(node)
         else:
-            self._parts.append(_APART)
+            self._parts.append(APART)
             self._children(node)
-            self._parts.append(_APART)
+            self._parts.append(APART)
 
     def _flush(self) -> None:
         """End the paragraph."""
@@ -95,9 +92,7 @@ class Writer:
         self._parts.clear()
         if not text or text.isspace():
             return
-        if _APART in text:
-            text = _GLUED.sub(" ", text).replace(_APART, "")
-        text = "\n".join(line for line in map(one_line, text.split(_BREAK)) if line)
+        text = "\n".join(line for line in map(one_line, separated(text).split(_BREAK)) if line)
         self._blocks.add(text)
 
     def _br(self, node: Any) -> None:
@@ -105,7 +100,7 @@ class Writer:
 
     def _img(self, node: Any) -> None:
         if alt := node.attributes.get("alt"):
-            self._parts += _APART, alt, _APART
+            self._parts += APART, alt, APART
 
     def _q(self, node: Any) -> None:
         self._parts.append("\N{LEFT DOUBLE QUOTATION MARK}")
@@ -118,16 +113,16 @@ class Writer:
         self._children(node)
 
     def _script(self, node: Any) -> None:
-        self._parts += _APART, node.text_content or node.text() or "", _APART  # a formula
+        self._parts += APART, node.text_content or node.text() or "", APART  # a formula
 
     def _math(self, node: Any) -> None:
         tex = node.css_first('annotation[encoding="application/x-tex"]')
         if tex is not None:
-            self._parts += _APART, tex.text().strip(), _APART
+            self._parts += APART, tex.text().strip(), APART
         else:
             for part in node.traverse(include_text=True):
                 if part.tag == "-text":
-                    self._parts += (part.text_content or "").strip(), _APART
+                    self._parts += (part.text_content or "").strip(), APART
 
     def _pre(self, node: Any) -> None:
         """Code to the letter."""

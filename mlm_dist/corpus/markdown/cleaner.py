@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from mlm_dist.corpus.cleaners.protocol import Cleaned
-from mlm_dist.corpus.markdown import front_matter, templates
-from mlm_dist.corpus.markdown.block_rules import TooDeepError, TooMuchEffortError
-from mlm_dist.corpus.markdown.writer import Writer
+from mlm_dist.corpus.plain_text import unmarked
 
 TOO_DEEP = "markdown nested too deeply, kept as is"
 TOO_LONG = "markdown too long to parse, kept as is"
@@ -31,8 +29,11 @@ def clean(text: str) -> Cleaned:
     body that is nested too deeply for the parser, or would take too much time or memory, is kept as is, and so is a
     paragraph with too much markup; each is noted.
     """
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
-    title, source = front_matter.split(text)
+    from mlm_dist.corpus.markdown import front_matter, templates
+    from mlm_dist.corpus.markdown.block_rules import TooDeepError, TooMuchEffortError
+    from mlm_dist.corpus.markdown.writer import Writer
+
+    title, source = front_matter.split(unmarked(text))
     writer = Writer()
     try:
         writer.write(templates.protected(source) if "{%" in source else source)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from mlm_dist.corpus.cleaners.protocol import Cleaned
 from mlm_dist.corpus.pandoc import asciidoc, latex, program
 from mlm_dist.corpus.pandoc.writer import TooDeepError, written
+from mlm_dist.corpus.plain_text import unmarked
 
 
 class PandocCleaner:
@@ -20,7 +21,7 @@ class PandocCleaner:
 
     def clean(self, text: str) -> Cleaned:
         """See `Cleaner`."""
-        text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
+        text = unmarked(text)
         prepared, notes = self.prepared(text)
         try:
             cleaned = written(self.read(prepared))

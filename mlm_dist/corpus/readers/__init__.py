@@ -6,11 +6,9 @@ a folder with any other suffix are read as text, one document each, if `corpus.p
 
 from __future__ import annotations
 
-import os
-
 from mlm_dist.corpus import cleaners
 from mlm_dist.corpus.readers import compression, record_fields
-from mlm_dist.corpus.readers.compression import content_name
+from mlm_dist.corpus.readers.compression import content_name, content_suffix
 from mlm_dist.corpus.readers.protocol import (
     Document,
     DocumentReader,
@@ -68,9 +66,8 @@ __all__ = [
 
 def is_readable(name: str) -> bool:
     """Whether a file of a folder has a reader or a cleaner for its suffix."""
-    content = content_name(name)
-    suffix = os.path.splitext(content)[1].lower()
-    return (suffix in READERS and READERS[suffix].in_folders) or cleaners.markup_of(content) != "none"
+    suffix = content_suffix(name)
+    return (suffix in READERS and READERS[suffix].in_folders) or cleaners.markup_of(content_name(name)) != "none"
 
 
 def reader_of(name: str, *, records: bool) -> Reader:
@@ -80,7 +77,7 @@ def reader_of(name: str, *, records: bool) -> Reader:
         name: The file.
         records: Whether the file was named itself, rather than found in a folder.
     """
-    suffix = os.path.splitext(content_name(name))[1].lower()
+    suffix = content_suffix(name)
     if suffix in READERS:
         reader = READERS[suffix]()
         if records or reader.in_folders:

@@ -26,7 +26,7 @@ class CommaReader(ValuesReader):
         if not part.stop:
             return
         encoding = decoded_file.encoding_of(path, settings)
-        if not decoded_file.is_wide(encoding) and decoded_file.is_binary(path):
+        if decoded_file.is_binary(path, encoding):
             yield Dropped(part.path, "binary")
             return
         max_size = 2 * settings.max_bytes + ROOM

@@ -38,6 +38,11 @@ def content_name(name: str) -> str:
     return os.path.splitext(name)[0] if is_compressed(name) else name
 
 
+def content_suffix(name: str) -> str:
+    """The suffix, in lower case, that says what a file holds: .jsonl for a.JSONL.gz."""
+    return os.path.splitext(content_name(name))[1].lower()
+
+
 def open_binary(path: str) -> IO[bytes]:
     """Open a file, and decompress it while it is read. A compressed file cannot be sought.
 

@@ -34,9 +34,9 @@ def is_wide(encoding: Encoding) -> bool:
     return encoding.name.lower().startswith(_WIDE)
 
 
-def is_binary(path: str) -> bool:
-    """Whether a file's content has bytes that no encoding of text explains."""
-    return text_encoding.is_binary(read(path, text_encoding.SAMPLE))
+def is_binary(path: str, encoding: Encoding) -> bool:
+    """Whether a file's content has bytes that no encoding of text explains, such as the one it is read with."""
+    return not is_wide(encoding) and text_encoding.is_binary(read(path, text_encoding.SAMPLE))
 
 
 def open_text(path: str, encoding: Encoding, newline: str | None = None) -> IO[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 
+from mlm_dist.corpus.readers import legacy_encodings
 from mlm_dist.corpus.readers.protocol import Document, Dropped, ReadSettings
 from mlm_dist.corpus.readers.text import TextReader
 
@@ -12,9 +13,7 @@ HEAD = 4096  # bytes in which the encoding is declared
 _DECLARED = re.compile(
     rb"""<(?:meta\b[^>]*?\bcharset|\?xml\b[^>]*?\bencoding)\s*=\s*["']?\s*([\w:.-]+)""", re.IGNORECASE
 )
-# Browsers read these names as the larger encodings.
-_LARGER = {"iso8859-1": "cp1252", "ascii": "cp1252", "gb2312": "gb18030", "gbk": "gb18030", "iso8859-9": "cp1254"}
-_LARGER |= {"euc_kr": "cp949", "shift_jis": "cp932", "tis-620": "cp874", "iso8859-11": "cp874"}
+_LARGER = legacy_encodings.LARGER | {"iso8859-11": "cp874"}  # as browsers read these names
 
 
 class HtmlReader(TextReader):

@@ -18,7 +18,7 @@ class TextRecordsReader(RecordsReader):
     r"""Reads a text file as one document, or the documents between separators.
 
     The separator \n makes each line a document, and \n\n each block between blank lines; any other text separates
-    documents wherever it stands.
+    documents each time it occurs.
     """
 
     in_folders: ClassVar[bool] = False
@@ -27,7 +27,7 @@ class TextRecordsReader(RecordsReader):
     def read(self, path: str, part: Part, settings: ReadSettings) -> Iterator[Document | Dropped]:
         """See `RecordsReader`."""
         encoding = decoded_file.encoding_of(path, settings)
-        if not decoded_file.is_wide(encoding) and decoded_file.is_binary(path):
+        if decoded_file.is_binary(path, encoding):
             yield Dropped(part.path, "binary")
             return
         max_bytes = settings.max_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from mlm_dist.corpus.cleaners.protocol import Cleaned
-from mlm_dist.corpus.plain_text import with_title
+from mlm_dist.corpus.plain_text import unmarked, with_title
 
 TOO_DEEP = "rst nested too deeply, kept as is"
 TOO_LONG = "rst too long to parse, kept as is"
@@ -22,7 +22,7 @@ class RstCleaner:
         from mlm_dist.corpus.rst import parser
         from mlm_dist.corpus.rst.writer import Writer
 
-        text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
+        text = unmarked(text)
         try:
             document, inliner = parser.parse(text)
             writer = Writer(document)

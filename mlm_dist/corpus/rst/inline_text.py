@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from docutils import nodes
 
-from mlm_dist.corpus.plain_text import one_line
+from mlm_dist.corpus.plain_text import APART, one_line, separated
 
 MAX_SUBSTITUTION, MAX_SUBSTITUTIONS = 10_000, 1_000_000  # characters of one, and of all in a document
 TOO_MUCH = "rst substitutions too long, kept in part as is"
-
-_APART = "\0"  # around text that its markup separated from its neighbors
-_GLUED = re.compile(rf"(?<=\w){_APART}+(?=\w)")
 
 
 class InlineText:
@@ -33,10 +29,7 @@ class InlineText:
 
     def line(self, node: Any) -> str:
         """The text of a node on one line."""
-        text = self.text(node)
-        if _APART in text:
-            text = _GLUED.sub(" ", text).replace(_APART, "")
-        return one_line(text)
+        return one_line(separated(self.text(node)))
 
     def text(self, node: Any, names: tuple[str, ...] = ()) -> str:
         """The text of a node within a paragraph.
@@ -48,7 +41,7 @@ class InlineText:
         if isinstance(node, nodes.Text):
             return str(node.astext())
         if isinstance(node, nodes.image):
-            return f"{_APART}{node['alt']}{_APART}" if node.get("alt") else ""
+            return f"{APART}{node['alt']}{APART}" if node.get("alt") else ""
         if isinstance(node, nodes.substitution_reference):
             return self._substitution(node.astext(), names)
         if isinstance(node, nodes.footnote_reference | nodes.citation_reference):

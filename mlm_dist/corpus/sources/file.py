@@ -55,8 +55,8 @@ def is_text(name: str) -> bool:
 def _with_known_suffix(path: Path) -> Path | None:
     """The path, or what it links to, whichever first has a suffix that says how it is read; None if neither has."""
     for _ in range(MAX_LINKS):
-        content = compression.content_name(path.name)
-        if os.path.splitext(content)[1].lower() in READERS or cleaners.markup_of(content) != "none":
+        name = path.name
+        if compression.content_suffix(name) in READERS or cleaners.markup_of(compression.content_name(name)) != "none":
             return path
         if not path.is_symlink():
             return None

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mlm_dist.config import SourceConfig
-from mlm_dist.corpus.readers import compression, is_readable, reader_of
+from mlm_dist.corpus.readers import is_readable, reader_of
 from mlm_dist.corpus.sources import dataset_folder, source_keys
-from mlm_dist.corpus.sources.matching_files import matching_files
+from mlm_dist.corpus.sources.matching_files import in_words, matching_files
 from mlm_dist.corpus.sources.protocol import Fetched
-from mlm_dist.corpus.sources.source_files import SourceFiles, SourceIdentity, packages, state
+from mlm_dist.corpus.sources.source_files import SourceFiles, SourceIdentity, one_of_each_suffix, packages, state
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import sha256_of
 
@@ -93,8 +93,7 @@ def _refuse_missing_packages(
     Raises:
         CorpusError: Names the package, the files and the remedy.
     """
-    by_suffix = {os.path.splitext(compression.content_name(name))[1].lower(): name for name in names}
-    for suffix, name in sorted(by_suffix.items()):
+    for suffix, name in sorted(one_of_each_suffix(names).items()):
         for package in packages(name, records=records, clean=clean):
             try:
                 importlib.metadata.version(package)
@@ -124,10 +123,9 @@ def _log_unmatched(identity: SourceIdentity, unmatched: Mapping[str, int]) -> No
         counts = ", ".join(f"{count:,} {suffix}" for suffix, count in readable.items())
         patterns = ",".join(f"**/*{suffix}" for suffix in readable)
         logger.warning("%s: %s not matched by corpus.patterns; add %s to read them", identity.key, counts, patterns)
-    others = [f"{count:,} {suffix}" for suffix, count in unmatched.items() if suffix not in readable]
+    others = {suffix: count for suffix, count in unmatched.items() if suffix not in readable}
     if others:
-        more = f" and {len(others) - SHOWN:,} other kinds" if len(others) > SHOWN else ""
-        logger.info("%s: not matched by corpus.patterns: %s%s", identity.key, ", ".join(others[:SHOWN]), more)
+        logger.info("%s: not matched by corpus.patterns: %s", identity.key, in_words(others, SHOWN))
 
 
 def _is_lfs_pointer(path: Path) -> bool:

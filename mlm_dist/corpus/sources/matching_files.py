@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,12 @@ def by_suffix(names: Iterable[str]) -> dict[str, int]:
     """{suffix: number of files}, the most first; a file without a suffix counts under its name."""
     counts = Counter(os.path.splitext(name)[1].lower() or os.path.basename(name) for name in names)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def in_words(counts: Mapping[str, int], most: int) -> str:
+    """Numbers of files of each suffix for people: the first `most` kinds, and how many others there are."""
+    shown = ", ".join(f"{count:,} {suffix}" for suffix, count in list(counts.items())[:most])
+    return shown + (f" and {len(counts) - most:,} other kinds" if len(counts) > most else "")
 
 
 @dataclass(frozen=True)

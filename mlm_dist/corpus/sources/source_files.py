@@ -6,13 +6,14 @@ import hashlib
 import importlib.metadata
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlm_dist.corpus import cleaners
-from mlm_dist.corpus.readers import reader_of
-from mlm_dist.corpus.readers.compression import content_name
+from mlm_dist.corpus.readers import ReadSettings, reader_of
+from mlm_dist.corpus.readers.compression import content_name, content_suffix
 from mlm_dist.corpus.readers.text import TextReader
 
 
@@ -81,7 +82,8 @@ class SourceFiles:
 
     def settings(self) -> dict[str, Any]:
         """Everything besides the files that their documents depend on, as JSON values."""
-        needed = sorted({package for name in self.files for package in self._packages(name)})
+        examples = one_of_each_suffix(self.files).values()
+        needed = {one for name in examples for one in packages(name, records=self.records, clean=self.clean)}
         return {
             "name": self.name,
             "records": self.records,
@@ -93,7 +95,7 @@ class SourceFiles:
             "group": self.group,
             "has_splits": self.has_splits,
             "options": self.options,
-            "versions": {package: importlib.metadata.version(package) for package in needed},
+            "versions": {package: importlib.metadata.version(package) for package in sorted(needed)},
         }
 
     def digest(self) -> str:
@@ -111,9 +113,14 @@ class SourceFiles:
         """The inverse of `to_json`."""
         return cls(**value | {"root": Path(value["root"]), "text": tuple(value["text"])})
 
-    def _packages(self, name: str) -> tuple[str, ...]:
-        """The packages that reading and cleaning a file needs."""
-        return packages(name, records=self.records, clean=self.clean)
+    @property
+    def prefix(self) -> str:
+        """What the ids of its documents begin with before the path."""
+        return f"{self.name}/" if self.name else ""
+
+    def read_settings(self, max_bytes: int) -> ReadSettings:
+        """How its files are read; documents of more than `max_bytes` bytes are dropped."""
+        return ReadSettings(max_bytes, self.text, self.encoding, self.separator, self.split, self.group)
 
 
 def state(path: Path | str) -> list[int]:
@@ -126,6 +133,11 @@ def state(path: Path | str) -> list[int]:
     """
     result = os.stat(path)
     return [result.st_size, result.st_mtime_ns]
+
+
+def one_of_each_suffix(names: Iterable[str]) -> dict[str, str]:
+    """{suffix of the content: a file with it}; files with the same suffix are read and cleaned alike."""
+    return {content_suffix(name): name for name in names}
 
 
 def packages(name: str, *, records: bool, clean: str | None) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def refuse_missing_fields(files: SourceFiles) -> None:
         CorpusError: Lists the fields there are.
     """
     is_default = list(files.text) == SourceConfig().text
-    settings = ReadSettings(MAX_RECORD_BYTES, files.text, files.encoding, split=files.split, group=files.group)
+    settings = files.read_settings(MAX_RECORD_BYTES)
     names = [name for name in files.files if isinstance(reader_of(name, records=files.records), RecordsReader)]
     if is_default and len(names) < len(files.files):
         return
