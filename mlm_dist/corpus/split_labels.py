@@ -58,12 +58,12 @@ class SplitLabels:
         Returns:
             [n] the index of the first document of each document's group.
         """
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
         labelled = np.flatnonzero(self.group != NO_GROUP)
         if not len(labelled):
             return group
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         count = len(group)
         _, first, index = np.unique(self.group[labelled], return_index=True, return_inverse=True)
         rows = np.concatenate([np.arange(count), labelled])
