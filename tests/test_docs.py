@@ -74,7 +74,7 @@ STANDS_FOR = {
     "make quickstart": "$(make -n quickstart)",  # the command it runs, so that flags can be appended
     "make ": "make -o .venv/installed -o .venv/installed-dev ",  # which `.venv` stands for
 }
-PREPARE = " --corpus.cache_dir=cache --tokenizer.train_vocab_size=1000 --rows.max_length=64"
+PREPARE = " --corpus.cache_dir=cache --tokenizer.train_vocab_size=1000 --rows.max_length=32"
 SHORT = f"{PREPARE} --corpus.validation_fraction=0.1 --optim.duration='2 steps' --export.verify=false"
 # Local documents and a local model instead of downloads, in a directory that an earlier command may have used.
 LOCAL = f" --corpus.source=documents --model.name_or_path=bert-tiny --checkpoint.resume=never{SHORT}"
@@ -91,7 +91,7 @@ COMMANDS = {
     "pip install -e '.[optimizers]'": Tried(),
     "pip wheel --no-deps --wheel-dir dist .": Tried(),
     "mlm-dist train": Tried(LOCAL),
-    "make quickstart": Tried(SHORT),
+    "make quickstart": Tried(f"{SHORT} --checkpoint.resume=never"),
     "mlm-dist validate --output_dir runs/mine": Tried(),
     "mlm-dist validate --output_dir runs/mine --validation.probe true": Tried(),
     "mlm-dist export --output_dir runs/mine --export.dtype bfloat16": Tried(),
