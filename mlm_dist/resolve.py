@@ -62,11 +62,10 @@ def resolve(config: Config, launch: Launch) -> Spec:
     tokenizer = corpus.tokenizer
     named = None if tokenizer.path is None else loading.load(tokenizer.path, tokenizer.key)
     tokenizer_name = config.tokenizer.path or ("the corpus" if config.tokenizer.train_vocab_size else "")
-    found = architecture(config.model, length, named, 0, tokenizer_name, tokenizer.add_domain_tokens)
-    if named is None:
-        found.vocab_size = config.model.overrides.get("vocab_size", tokenizer.train_vocab_size)
-        if (found.pad_token_id or 0) >= found.vocab_size:
-            found.pad_token_id = 0  # until the tokenizer is trained; that of the architecture is not in its vocabulary
+    found = architecture(
+        *(config.model, length, named, 0, tokenizer_name, tokenizer.add_domain_tokens),
+        train_vocab_size=tokenizer.train_vocab_size,
+    )
     shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu")
     settings = memory.Settings(
         length,
@@ -94,7 +93,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         shape=shape,
         memory=memory.estimate(settings, shape, launch, batch.micro_size),
         batch=batch,
-        optim=_optim(config.optim, model.from_scratch, found.hidden_size),
+        optim=_optim(config.optim, model.from_scratch, shape.hidden),
         length=Length(),
         validation=ValidationSpec(config.validation.every, config.validation.patience),
         checkpoint=CheckpointSpec(
