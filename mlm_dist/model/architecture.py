@@ -115,6 +115,12 @@ def architecture(
     vocab_size = overrides.pop("vocab_size", None)
     if tokenizer is not None:
         vocabulary.require_room(vocab_size, len(tokenizer))
+    if tokenizer is None and train_vocab_size is not None and not is_fitted and vocab_size is None:
+        raise ModelError(
+            f"tokenizer.train_vocab_size: {model.name_or_path} was trained with its own tokenizer; start a model for "
+            f"a new one with --model.init_from {model.name_or_path}, or from random weights with "
+            "--model.from_scratch true"
+        )
     if is_fitted:
         known = train_vocab_size or text.vocab_size or UNKNOWN_VOCAB_SIZE
         size = vocab_size or (known if tokenizer is None else len(tokenizer))

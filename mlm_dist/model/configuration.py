@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlm_dist.errors import ModelError, reason
@@ -150,14 +150,14 @@ def _fit_layers(config: Any, fields: dict[str, Any], values: Mapping[str, Any]) 
     if not isinstance(before, int) or not isinstance(after, int):
         return
     for field, value in fields.items():
-        is_per_layer = isinstance(value, list) and any(part in field for part in _PER_LAYER) and len(value) == before
-        if is_per_layer and field not in values:
+        is_per_layer = isinstance(value, list | tuple) and any(part in field for part in _PER_LAYER)
+        if is_per_layer and len(value) == before and field not in values:
             fields[field] = fitted(value, after)
         elif field == "per_layer_config" and isinstance(value, dict) and field not in values:
             fields[field] = {layer: part for layer, part in value.items() if int(layer) < after}
 
 
-def fitted(layers: list[Any], count: int) -> list[Any]:
+def fitted(layers: Sequence[Any], count: int) -> list[Any]:
     """A list of layers, cut to `count` entries or continued by its shortest period."""
     size = len(layers)
     period = next(p for p in range(1, size + 1) if all(layers[i] == layers[i % p] for i in range(size)))
