@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import random
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,74 @@ def test_moments_of_layers_that_are_not_trained_need_no_memory() -> None:
     assert of("--model.trainable_layers=4").moments < of().moments
     with pytest.raises(UserError, match=r"^model\.trainable_layers: must be at most the 4 layers"):
         of("--model.trainable_layers=5")
+
+
+# --- does it help? ---
+
+
+def trained(model: Any, rows: torch.Tensor, num_steps: int, lr: float) -> list[float]:
+    """Train on random rows; the validation loss before and after, on the last rows."""
+    generator = torch.Generator().manual_seed(0)
+    train, validation = rows[:-64], rows[-64:]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98))
+
+    def loss(batch: torch.Tensor) -> torch.Tensor:
+        chosen = torch.rand(batch.shape, generator=generator) < 0.15
+        logits = model(torch.where(chosen, 4, batch)).logits
+        return torch.nn.functional.cross_entropy(logits[chosen], batch[chosen])
+
+    def validate() -> float:
+        generator.manual_seed(1)
+        with torch.no_grad():
+            return float(loss(validation))
+
+    found = [validate()]
+    for step in range(num_steps):
+        generator.manual_seed(100 + step)
+        optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 10)
+        optimizer.zero_grad()
+        loss(train[torch.randint(len(train), (16,), generator=generator)]).backward()
+        optimizer.step()
+    return [*found, validate()]
+
+
+def about_a_subject(seed: int) -> str:
+    """Words of one of ten subjects, each of which has six."""
+    draw = random.Random(seed)
+    letters = "bcdfghjklm"[seed % 10]
+    return " ".join(draw.choice("aei") + letters + draw.choice("ou") + letters for _ in range(40))
+
+
+@pytest.mark.slow
+def test_grown_models_learn_faster_than_random_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [about_a_subject(i) for i in range(800)]
+
+    def rows_of(tokenizer: Any) -> torch.Tensor:
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"][:32] for text in texts]
+        return torch.tensor([row for row in ids if len(row) == 32])
+
+    sizes = TINY | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "max_position_embeddings": 32}
+    larger = sizes | {"hidden_size": 48, "num_attention_heads": 3, "intermediate_size": 96, "num_hidden_layers": 4}
+    old = training.train("wordpiece", lambda: texts, 150, 32)
+    new = training.train("bpe", lambda: texts, 500, 32)
+
+    def of(overrides: dict[str, Any], tokenizer: Any, init_from: str | None = None) -> Any:
+        model = ModelConfig(name_or_path="bert", overrides=overrides, init_from=init_from)
+        sources = shared_tokens.sources(init_from, tokenizer)
+        return build(model, architecture(model, 32, tokenizer), 0, None, sources)
+
+    source = of(sizes, old)
+    lines = {"the smaller model, 300 steps": trained(source, rows_of(old), 300, 1e-2)}
+    folder = str(tmp_path)
+    source.save_pretrained(folder)
+    old.save_pretrained(folder)
+    cases = {"larger": (larger, old), "another tokenizer": (sizes, new), "both": (larger, new)}
+    for name, (overrides, tokenizer) in cases.items():
+        rows = rows_of(tokenizer)
+        fresh = lines[f"{name}, random weights"] = trained(of(overrides, tokenizer), rows, 50, 5e-3)
+        grown = lines[f"{name}, grown"] = trained(of(overrides, tokenizer, folder), rows, 50, 5e-3)
+        assert grown[0] < fresh[0] - 1 and grown[1] < fresh[1] - 1, lines
+    with capsys.disabled():
+        print()
+        for line, (before, after) in lines.items():
+            print(f"| {line} | {before:.2f} | {after:.2f} |")

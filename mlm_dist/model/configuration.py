@@ -33,7 +33,7 @@ def changed(config: Any, overrides: Mapping[str, Any], key: str = KEY) -> Any:
     """
     if not overrides:
         return config
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in _text_fields_nested(config, overrides).items():
         field = config.attribute_map.get(name, name)
         if field in values and values[field] != value:

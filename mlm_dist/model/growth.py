@@ -165,9 +165,12 @@ def _per_token(model: Any, vocab_size: int) -> set[int]:
 
 
 def _of_tokens(rows: Any, tokens: Sequence[Sequence[int]], count: int) -> Any:
-    """[count, ...]: for each token, the mean of the source's rows that it starts from, or of all."""
+    """[count, ...]: for each token, the mean of the source's rows that it starts from.
+
+    A token without any has the mean of all rows, and the lowest bias: it is likely to be rare, such as a byte.
+    """
     flat = rows.view(len(rows), -1)
-    table = torch.cat([flat, flat.mean(0, keepdim=True)])
+    table = torch.cat([flat, flat.min(0, keepdim=True)[0] if rows.dim() == 1 else flat.mean(0, keepdim=True)])
     lists = [list(one) or [len(rows)] for one in tokens] + [[len(rows)]] * (count - len(tokens))
     starts = torch.tensor([0, *map(len, lists)][:-1]).cumsum(0)
     means = F.embedding_bag(torch.tensor([id_ for one in lists for id_ in one]), table, starts, mode="mean")

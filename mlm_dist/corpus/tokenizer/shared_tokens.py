@@ -50,6 +50,11 @@ def sources(init_from: str | None, tokenizer: Any) -> list[list[int]] | None:
         f"model.init_from: of {len(found):,} tokens, {shared:,} start from one token of {init_from}, "
         f"{len(found) - shared - none:,} from the mean of their pieces, {none:,} from the mean of all"
     )
+    if 2 * shared < len(found):
+        logger.warning(
+            f"model.init_from: the tokenizer shares under half of its tokens with that of {init_from}; random weights may "
+            "learn faster (model.from_scratch)"
+        )
     return found
 
 
