@@ -52,8 +52,8 @@ def sources(init_from: str | None, tokenizer: Any) -> list[list[int]] | None:
     )
     if 2 * shared < len(found):
         logger.warning(
-            f"model.init_from: the tokenizer shares under half of its tokens with that of {init_from}; random weights may "
-            "learn faster (model.from_scratch)"
+            f"model.init_from: the tokenizer shares under half of its tokens with that of {init_from}; random weights "
+            "may learn faster (model.from_scratch)"
         )
     return found
 
