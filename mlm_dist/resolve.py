@@ -21,7 +21,13 @@ from mlm_dist.engine import conflicts, memory, trackers
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError, CorpusError
 from mlm_dist.hf_model import upload
-from mlm_dist.model.architecture import architecture, default_row_mode, starts_from_scratch, tokenizer_source
+from mlm_dist.model.architecture import (
+    architecture,
+    default_row_mode,
+    starts_from_scratch,
+    takes_tokenizer,
+    tokenizer_source,
+)
 from mlm_dist.optim import optimizers
 from mlm_dist.optim.schedule import default_lr, warmup_steps
 from mlm_dist.redaction import config_without_credentials
@@ -62,17 +68,19 @@ def resolve(config: Config, launch: Launch) -> Spec:
     tokenizer = corpus.tokenizer
     named = None if tokenizer.path is None else loading.load(tokenizer.path, tokenizer.key)
     tokenizer_name = config.tokenizer.path or ("the corpus" if config.tokenizer.train_vocab_size else "")
-    found = architecture(config.model, length, named, 0, tokenizer_name, tokenizer.add_domain_tokens)
-    if named is None:
-        found.vocab_size = config.model.overrides.get("vocab_size", tokenizer.train_vocab_size)
-        if (found.pad_token_id or 0) >= found.vocab_size:
-            found.pad_token_id = 0  # until the tokenizer is trained; that of the architecture is not in its vocabulary
+    found = architecture(
+        *(config.model, length, named, 0, tokenizer_name, tokenizer.add_domain_tokens),
+        train_vocab_size=tokenizer.train_vocab_size,
+    )
     shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu")
+    if (config.model.trainable_layers or 0) > shape.layers:
+        raise ConfigError(f"model.trainable_layers: must be at most the {shape.layers} layers of the model")
     settings = memory.Settings(
         length,
         predicted=config.masking.highest_probability if config.model.masked_head else 1.0,
         optimizer=config.optim.name,
         freeze_embeddings=config.model.freeze_embeddings,
+        trainable_layers=config.model.trainable_layers,
     )
     most_rows = memory.most_rows(settings, shape, launch)
     batch = spread(config.batch, length, launch.world_size, most_rows)
@@ -94,7 +102,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         shape=shape,
         memory=memory.estimate(settings, shape, launch, batch.micro_size),
         batch=batch,
-        optim=_optim(config.optim, model.from_scratch, found.hidden_size),
+        optim=_optim(config.optim, takes_tokenizer(config.model), shape.hidden),
         length=Length(),
         validation=ValidationSpec(config.validation.every, config.validation.patience),
         checkpoint=CheckpointSpec(
