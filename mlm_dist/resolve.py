@@ -22,6 +22,7 @@ from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError, CorpusError
 from mlm_dist.hf_model import upload
 from mlm_dist.model.architecture import architecture, default_row_mode, starts_from_scratch, tokenizer_source
+from mlm_dist.model.suitability import require_suited
 from mlm_dist.optim import optimizers
 from mlm_dist.optim.schedule import default_lr, warmup_steps
 from mlm_dist.redaction import config_without_credentials
@@ -67,6 +68,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         found.vocab_size = config.model.overrides.get("vocab_size", tokenizer.train_vocab_size)
         if (found.pad_token_id or 0) >= found.vocab_size:
             found.pad_token_id = 0  # until the tokenizer is trained; that of the architecture is not in its vocabulary
+    require_suited(found, corpus.rows, launch.trial_precision)
     shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu")
     settings = memory.Settings(
         length,
@@ -94,7 +96,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         shape=shape,
         memory=memory.estimate(settings, shape, launch, batch.micro_size),
         batch=batch,
-        optim=_optim(config.optim, model.from_scratch, found.hidden_size),
+        optim=_optim(config.optim, model.from_scratch, shape.hidden),
         length=Length(),
         validation=ValidationSpec(config.validation.every, config.validation.patience),
         checkpoint=CheckpointSpec(
@@ -173,7 +175,7 @@ def corpus_spec(config: Config) -> CorpusSpec:
             train_uncased=config.tokenizer.train_uncased,
             add_domain_tokens=config.tokenizer.add_domain_tokens or 0,
         ),
-        rows=RowsSpec(config.rows.mode or default_row_mode(config.model), config.rows.max_length),
+        rows=RowsSpec(config.rows.mode or default_row_mode(config.model, config.rows.max_length), config.rows.max_length),
         needs_word_starts=config.masking.unit != "token",
     )
 

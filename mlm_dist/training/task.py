@@ -8,6 +8,7 @@ from typing import Any
 from mlm_dist.corpora import Corpora
 from mlm_dist.model.architecture import architecture
 from mlm_dist.model.build import build
+from mlm_dist.model.trial import in_precision
 from mlm_dist.objectives import OBJECTIVES
 from mlm_dist.objectives.protocol import Objective
 from mlm_dist.spec import Spec
@@ -50,7 +51,8 @@ class Task:
         )
         objective: Objective = OBJECTIVES[spec.objective].create(spec.masking, spec.seed, corpus)
         model = build(spec.model, config, spec.seed, corpus.domain_tokens)
-        module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
+        with in_precision(spec.launch.trial_precision):
+            module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
         replayed = None if corpora.replay is None else corpora.replay.digest
         num_rows = int(corpus.manifest["rows"]["train"])
         return cls(objective, module, corpus.digest, num_rows, identity(spec, corpus.digest, replayed, config))

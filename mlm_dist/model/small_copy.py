@@ -1,0 +1,113 @@
+"""A small model with the architecture of a large one: what an architecture can do is tried on it in a moment."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from mlm_dist.model.layers import encoder_layers
+
+VOCABULARY = 128  # tokens, special ones first
+
+
+def small_configuration(config: Any) -> Any:
+    """A copy of a transformers configuration with few tokens and few layers, which still has each kind of its layers.
+
+    All other fields are as they were, so that the model computes in the same way.
+
+    Args:
+        config: The configuration of a masked-language model.
+
+    Raises:
+        Exception: Whatever the library raises for a configuration that it cannot build.
+    """
+    small = copy.deepcopy(config)
+    # A wrapped model has another attention, and one that was loaded has a type and a class.
+    small._attn_implementation_internal = small.dtype = small.architectures = None
+    _take_vocabulary(small)
+    layers = encoder_layers(on_meta(small))
+    kinds = [_kind(layer) for layer in layers]
+    needed = max(2, *(kinds.index(kind) + 1 for kind in kinds)) if kinds else 0
+    if 0 < needed < len(layers):
+        shorter = copy.deepcopy(small)
+        try:
+            _cut(shorter, needed)
+            if len(encoder_layers(on_meta(shorter))) < len(layers):
+                return shorter
+        except Exception:  # noqa: BLE001 the number of layers follows from other fields: all of them stay
+            pass
+    return small
+
+
+def small_model(small: Any) -> Any:
+    """A model of a small configuration whose weights are all random, in fp32 on the CPU; the same every time.
+
+    Fresh weights hide much: what begins at zero, such as a gate or a table of positions, has no effect yet.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    with torch.random.fork_rng([]), torch.no_grad():
+        torch.manual_seed(0)
+        model = AutoModelForMaskedLM.from_config(copy.deepcopy(small), dtype=torch.float32)
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.ndim > 1:
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
+            elif parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model.eval()
+
+
+def on_meta(config: Any) -> Any:
+    """The masked-language model of a configuration, without memory for its weights."""
+    from transformers import AutoModelForMaskedLM
+
+    with torch.device("meta"):
+        return AutoModelForMaskedLM.from_config(copy.deepcopy(config))
+
+
+def _take_vocabulary(config: Any) -> None:
+    """Fewer tokens, and ids of special tokens among them."""
+    fields = dict(vars(config))
+    for name, value in fields.items():
+        if name.endswith("vocab_size") and isinstance(value, int):
+            setattr(config, name, min(value, VOCABULARY))
+    if config.vocab_size is None:
+        config.vocab_size = VOCABULARY
+    next_id = 5
+    for name, value in fields.items():
+        if not name.endswith("token_id"):
+            continue
+        if isinstance(value, int) and value >= config.vocab_size:
+            setattr(config, name, next_id)
+            next_id += 1
+        elif value is None and name in ("pad_token_id", "mask_token_id"):
+            setattr(config, name, 0 if name == "pad_token_id" else 4)
+
+
+def _kind(layer: nn.Module) -> tuple[object, ...]:
+    """What tells one kind of layer from another: its modules, their settings, and the shapes of their weights."""
+    parts: list[object] = []
+    for name, module in layer.named_modules():
+        settings = [
+            (key, value)
+            for key, value in vars(module).items()
+            if isinstance(value, bool | int | float | str) and not key.startswith("_") and key not in _INDICES
+        ]
+        parts.append((name, type(module).__name__, tuple(sorted(settings, key=str))))
+    shapes = tuple((name, tuple(parameter.shape)) for name, parameter in layer.named_parameters())
+    return (*parts, shapes)
+
+
+_INDICES = ("layer_idx", "layer_id", "layer_index", "layer_number", "seed")
+
+
+def _cut(config: Any, num_layers: int) -> None:
+    """Keep the first layers: their number, and the first entries of fields with an entry for each layer."""
+    before = config.num_hidden_layers
+    for name, value in list(vars(config).items()):
+        if isinstance(value, list | tuple) and len(value) == before:
+            setattr(config, name, value[:num_layers])
+    config.num_hidden_layers = num_layers

@@ -1,0 +1,246 @@
+"""The trial of a model: a few rows of arbitrary tokens, computed as in the run and without a trace in the model."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import random
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from mlm_dist.errors import ModelError, reason
+from mlm_dist.model import positions
+
+LENGTH = 16  # tokens of a row, where the length does not change the computation
+MASKS = (3, 4)  # positions that hold a mask token
+# Of the largest logit: products of other shapes round differently.
+TOLERANCE = 1e-4
+# A lower precision may differ by so many times the rounding errors of the unpacked logits, with this floor.
+ROUNDING_ERRORS, FLOOR = 4.0, 1e-2
+
+
+class Precision(NamedTuple):
+    """The precision of a run's forward passes.
+
+    Args:
+        name: fp32, bf16 or fp16.
+        rounds_weights: Whether the weights have it as well, as with DeepSpeed; else autocast applies it.
+    """
+
+    name: str = "fp32"
+    rounds_weights: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Its torch type."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name, torch.float32)
+
+
+_PRECISION = contextvars.ContextVar("precision", default=Precision())
+
+
+@contextlib.contextmanager
+def in_precision(precision: Precision) -> Iterator[None]:
+    """Models that are wrapped inside are tried in this precision, too."""
+    token = _PRECISION.set(precision)
+    try:
+        yield
+    finally:
+        _PRECISION.reset(token)
+
+
+def precision_of_run() -> Precision:
+    """The precision that `in_precision` has set; fp32 outside of it."""
+    return _PRECISION.get()
+
+
+def logits(model: Any, precision: Precision | None = None, **arguments: Any) -> torch.Tensor:
+    """[rows, positions, vocabulary] logits in fp32; by default of a forward pass in fp32.
+
+    Args:
+        model: A transformers model in fp32.
+        precision: Another precision.
+        arguments: Of its forward pass; those that are None, or that it does not have, are left out.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    if not takes(model, "attention_mask"):
+        given.pop("attention_mask", None)
+    if precision is None or precision.name == "fp32":
+        scores: torch.Tensor = model(**given).logits
+    elif precision.rounds_weights:
+        states = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+        rounded = {name: state.to(precision.dtype) for name, state in states if state.is_floating_point()}
+        scores = torch.func.functional_call(model, rounded, kwargs=given, tie_weights=False).logits
+    else:
+        with torch.autocast(next(model.parameters()).device.type, precision.dtype):
+            scores = model(**given).logits
+    return scores.float()
+
+
+def takes(model: Any, name: str) -> bool:
+    """Whether a model's forward pass has an argument of this name."""
+    import inspect
+
+    return name in inspect.signature(model.forward).parameters
+
+
+def tokens(config: Any, rows: int, length: int) -> torch.Tensor:
+    """[rows, length] arbitrary ordinary tokens with two mask tokens in each row.
+
+    Some models scale embeddings by the number of masks in a row.
+    """
+    special = {value for name, value in vars(config).items() if name.endswith("token_id") and isinstance(value, int)}
+    ordinary = [i for i in range(min(int(config.vocab_size), 64 + len(special))) if i not in special] or [0]
+    found = (torch.arange(rows * length) * 7 + 5) % len(ordinary)
+    input_ids = torch.tensor(ordinary)[found].view(rows, length)
+    mask = getattr(config, "mask_token_id", None)
+    if isinstance(mask, int) and 0 <= mask < int(config.vocab_size):
+        input_ids[:, [i for i in MASKS if i < length]] = mask
+    return input_ids
+
+
+def row_length(config: Any, wanted: int) -> int:
+    """`wanted`, or as many tokens as the model has positions for."""
+    room = positions.max_positions(config)
+    return wanted if room is None else max(1, min(wanted, room))
+
+
+def require_forward(model: Any) -> None:
+    """Compute a row that is full and one with padding.
+
+    Raises:
+        ModelError: The forward pass fails, its logits do not belong to the tokens of the rows, or are not finite. The
+            message has the library's reason.
+    """
+    config, device = model.config, next(model.parameters()).device
+    name = f"model.name_or_path: a {config.model_type} model"
+    length = row_length(config, LENGTH)
+    input_ids = tokens(config, 2, length).to(device)
+    attention_mask = torch.ones_like(input_ids)
+    attention_mask[1, length // 2 + 1 :] = 0
+    with undone(model):
+        try:
+            found = [logits(model, input_ids=input_ids, attention_mask=mask) for mask in (None, attention_mask)]
+        except Exception as error:  # the library raises many kinds
+            raise ModelError(f"{name} fails on a row of {length} tokens ({first_line(error)})") from error
+        for one in found:
+            if one.shape[:-1] != input_ids.shape:
+                raise ModelError(
+                    f"{name} gives logits of shape {tuple(one.shape)} for {tuple(input_ids.shape)} tokens; masked "
+                    "tokens are predicted at their own positions, so choose an encoder with logits for each token"
+                )
+        if not found[0].isfinite().all():
+            raise ModelError(f"{name} gives logits that are not finite: {_cause_of_nan(model)}")
+        precision = precision_of_run()
+        if precision.name != "fp32":
+            _require_precision(model, input_ids, precision)
+
+
+def masked_head_agrees(wrapped: Any) -> str | None:
+    """Why the masked head of a `MaskedLanguageModel` does not give the logits of the dense one; None if it does."""
+    model = wrapped.model
+    device, length = next(model.parameters()).device, row_length(model.config, LENGTH)
+    input_ids = tokens(model.config, 2, length).to(device)
+    where = torch.tensor([1 % length, length - 1, length + length // 2], device=device)
+
+    def both(precision: Precision | None) -> tuple[torch.Tensor, torch.Tensor]:
+        dense = logits(model, precision, input_ids=input_ids).flatten(0, 1)[where]
+        with wrapped.kept_positions(where):
+            return logits(model, precision, input_ids=input_ids).flatten(0, 1), dense
+
+    with undone(model):
+        try:
+            masked, dense = both(None)
+            if not close(masked, dense):
+                return "the head mixes positions"
+            if precision_of_run().name != "fp32":
+                rounded, dense_rounded = both(precision_of_run())
+                if not close(rounded, dense_rounded, exact=dense):
+                    return f"the head mixes positions in {precision_of_run().name}"
+        except Exception as error:  # a head that needs all positions
+            return first_line(error)
+    return None
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, exact: torch.Tensor | None = None) -> bool:
+    """Whether logits are the same but for rounding.
+
+    Args:
+        found: Logits.
+        expected: What they should be, in the same precision.
+        exact: What they should be in fp32, if that precision is a lower one.
+    """
+    if found.shape != expected.shape:
+        return False
+    allowed = TOLERANCE * expected.abs().max().clamp(min=0.1)
+    if exact is not None:
+        allowed = ROUNDING_ERRORS * (expected - exact).abs().max() + FLOOR * exact.abs().max()
+    return bool((found - expected).abs().max() <= allowed)  # False for NaN
+
+
+@contextlib.contextmanager
+def undone(model: Any) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards the model and all random-number generators are as before.
+
+    Restored are the mode, the attributes, buffers and submodules of each module, and the configuration: BigBird, for
+    example, exchanges its attention for good when a row is short.
+    """
+    modules = [(module, _snapshot(module)) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    config = dict(vars(model.config))
+    python, numpy = random.getstate(), np.random.get_state()
+    device = next(model.parameters()).device
+    devices = [] if device.type in ("cpu", "meta") else [device]
+    try:
+        with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"), torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        for module, (attributes, parts) in modules:
+            vars(module).clear()
+            vars(module).update(attributes)
+            for name, part in parts.items():
+                attributes[name].clear()
+                attributes[name].update(part)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+        vars(model.config).clear()
+        vars(model.config).update(config)
+
+
+def _snapshot(module: nn.Module) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    attributes = dict(vars(module))
+    return attributes, {name: dict(attributes[name]) for name in ("_modules", "_buffers", "_parameters")}
+
+
+def _require_precision(model: Any, input_ids: torch.Tensor, precision: Precision) -> None:
+    """Raise a ModelError if the model cannot compute in a precision."""
+    config = model.config
+    remedy = 'set mixed_precision: "no" in the accelerate file, or use --mixed_precision no'
+    name = f"mixed_precision: a {config.model_type} model"
+    try:
+        found = logits(model, precision, input_ids=input_ids)
+    except Exception as error:
+        raise ModelError(f"{name} cannot compute in {precision.name} ({first_line(error)}); {remedy}") from error
+    if not found.isfinite().all():
+        raise ModelError(f"{name} gives logits that are not finite in {precision.name}; {remedy}")
+
+
+def _cause_of_nan(model: Any) -> str:
+    broken = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
+    if broken:
+        return f"{len(broken)} of its weights hold NaN or infinite values, the first is {broken[0]}"
+    return "its weights are finite, but too large to compute with"
+
+
+def first_line(error: Exception) -> str:
+    """The reason that a library gives, with the kind of error where the message alone says little."""
+    return f"{type(error).__name__}: {reason(error)}" if isinstance(error, LookupError) else reason(error)
