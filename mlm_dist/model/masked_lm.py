@@ -63,11 +63,11 @@ class MaskedLanguageModel(nn.Module):
         if hasattr(model.base_model, "set_attention_type"):
             self._attention_type = model.base_model.attention_type
         self._takes_mask = trial.takes(model, "attention_mask")
-        trial.require_forward(model)
+        self._trial_length = trial.require_forward(model)
         self._packed = _packed(model) if packed else None
         if masked_head and model.base_model is not model:
             model.base_model.register_forward_hook(self._keep_masked)
-            differs = trial.masked_head_agrees(self)
+            differs = trial.masked_head_fault(self, self._trial_length)
             self.masked_head = differs is None
             if differs is not None:
                 logger.info("logits are computed at all positions, which is slower: %s", differs)
@@ -154,7 +154,7 @@ class MaskedLanguageModel(nn.Module):
     def has_unused(self) -> bool:
         """Whether a backward pass leaves a parameter without a gradient; existing gradients are lost."""
         device = next(self.parameters()).device
-        length = trial.row_length(self.model.config, trial.LENGTH)
+        length = self._trial_length
         input_ids = trial.tokens(self.model.config, 2, length).to(device)
         positions, labels = torch.tensor([1 % length, length], device=device), torch.tensor([1, 2], device=device)
         with trial.undone(self.model), torch.enable_grad():

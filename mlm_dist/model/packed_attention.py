@@ -90,6 +90,8 @@ class PackedAttention:
         elif self._style.place != "model":
             self._mask, arguments["attention_mask"] = self._formed(mask, dtype), torch.ones_like(input_ids)
         elif reach := _reach(self._model.config):
+            if len(_windows(self._model.config)) > 1:
+                raise NotImplementedError("its layers have windows of several sizes")
             # Layers with sliding attention use a given mask as it is, so it must hold their limit as well.
             near = torch.ones(length, length, dtype=torch.bool, device=mask.device).triu(-reach).tril(reach)
             arguments["attention_mask"] = {"full_attention": mask, "sliding_attention": mask & near}
@@ -194,6 +196,15 @@ def _fault(model: Any, packed: PackedAttention, least_length: int) -> str | None
 
 
 def _reach(config: Any) -> int | None:
-    """Tokens to either side that sliding attention reaches; None if no layer has sliding attention."""
-    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ())
-    return int(config.sliding_window) if slides else None
+    """Tokens to either side that sliding attention reaches, at most; None if no layer has sliding attention."""
+    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+        return None
+    return max(_windows(config))
+
+
+def _windows(config: Any) -> set[int]:
+    """The windows of all layers with sliding attention."""
+    try:
+        return {int(config.sliding_window)}
+    except Exception:  # noqa: BLE001 NeoMME has several, and refuses to give one of them
+        return {int(one.sliding_window) for one in config.per_layer_config if one.sliding_window is not None}

@@ -54,7 +54,7 @@ def small_model(small: Any) -> Any:
         model = AutoModelForMaskedLM.from_config(copy.deepcopy(small), dtype=torch.float32)
         for parameter in model.parameters():
             if parameter.requires_grad and parameter.ndim > 1:
-                parameter.normal_(std=parameter[0].numel() ** -0.5)
+                parameter.normal_(std=max(1, parameter.numel() // max(1, len(parameter))) ** -0.5)
             elif parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return model.eval()

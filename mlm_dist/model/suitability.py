@@ -54,13 +54,17 @@ def suitability(config: Any, max_length: int | None = None) -> Suitability:
         ModelError: It cannot be trained here, with the reason.
     """
     require_supported(config)
+    if config.model_type == "xmod" and config.default_language is None:
+        languages = ", ".join(config.languages)
+        raise ModelError(f"model.overrides.default_language: an xmod model needs its language; set it to {languages}")
     try:
         small = small_configuration(config)
     except Exception as error:  # the library raises many kinds
         raise ModelError(
             f"model.overrides: {config.model_type} cannot be built with them ({trial.first_line(error)})"
         ) from None
-    return _tried(_Key(small), _least_length(config, max_length))
+    lengths = (trial.LENGTH, max_length) if max_length is not None else ()
+    return _tried(_Key(small), lengths, _least_length(config, max_length))
 
 
 def require_suited(config: Any, rows: RowsSpec, precision: trial.Precision) -> None:
@@ -74,7 +78,8 @@ def require_suited(config: Any, rows: RowsSpec, precision: trial.Precision) -> N
         raise packing_error(config, why)
     if precision.name != "fp32":
         with trial.in_precision(precision):
-            trial.require_forward(_installed(small_model(small_configuration(config))))
+            model = _installed(small_model(small_configuration(config)))
+            trial.require_forward(model, (trial.LENGTH, rows.max_length))
 
 
 class _Key:
@@ -91,10 +96,10 @@ class _Key:
 
 
 @functools.cache
-def _tried(small: _Key, least_length: int) -> Suitability:
+def _tried(small: _Key, lengths: tuple[int, ...], least_length: int) -> Suitability:
     with trial.in_precision(trial.Precision()):  # rows are the same in every precision
         model = _installed(small_model(small.config))
-        trial.require_forward(model)
+        trial.require_forward(model, lengths, backward=True)
         reasons = []
         for style in STYLES:
             packed = PackedAttention(model, style)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,41 +109,41 @@ def row_length(config: Any, wanted: int) -> int:
     return wanted if room is None else max(1, min(wanted, room))
 
 
-def require_forward(model: Any) -> None:
-    """Compute a row that is full and one with padding.
+def require_forward(model: Any, lengths: Sequence[int] = (), *, backward: bool = False) -> int:
+    """Compute a full row and one with padding, in evaluation and in training; returns their length.
+
+    Args:
+        model: A transformers masked-language model.
+        lengths: Of rows to try, until one succeeds. By default a few tokens, then all positions that the model has:
+            Reformer and Perceiver compute rows of one length only.
+        backward: Whether to compute gradients as well, which are dropped.
 
     Raises:
         ModelError: The forward pass fails, its logits do not belong to the tokens of the rows, or are not finite. The
             message has the library's reason.
     """
-    config, device = model.config, next(model.parameters()).device
-    name = f"model.name_or_path: a {config.model_type} model"
-    length = row_length(config, LENGTH)
-    input_ids = tokens(config, 2, length).to(device)
-    attention_mask = torch.ones_like(input_ids)
-    attention_mask[1, length // 2 + 1 :] = 0
-    with undone(model):
+    wanted = lengths or sorted({LENGTH, positions.max_positions(model.config) or LENGTH})
+    tried = sorted({row_length(model.config, length) for length in wanted})
+    for length in tried:
         try:
-            found = [logits(model, input_ids=input_ids, attention_mask=mask) for mask in (None, attention_mask)]
-        except Exception as error:  # the library raises many kinds
-            raise ModelError(f"{name} fails on a row of {length} tokens ({first_line(error)})") from error
-        for one in found:
-            if one.shape[:-1] != input_ids.shape:
-                raise ModelError(
-                    f"{name} gives logits of shape {tuple(one.shape)} for {tuple(input_ids.shape)} tokens; masked "
-                    "tokens are predicted at their own positions, so choose an encoder with logits for each token"
-                )
-        if not found[0].isfinite().all():
-            raise ModelError(f"{name} gives logits that are not finite: {_cause_of_nan(model)}")
-        precision = precision_of_run()
-        if precision.name != "fp32":
-            _require_precision(model, input_ids, precision)
+            _require_rows(model, length, backward)
+        except ModelError:
+            if length == tried[-1]:
+                raise
+        else:
+            return length
+    raise AssertionError("there is a length")
 
 
-def masked_head_agrees(wrapped: Any) -> str | None:
-    """Why the masked head of a `MaskedLanguageModel` does not give the logits of the dense one; None if it does."""
+def masked_head_fault(wrapped: Any, length: int) -> str | None:
+    """Why the masked head of a `MaskedLanguageModel` does not give the logits of the dense one; None if it does.
+
+    Args:
+        wrapped: The model.
+        length: Tokens of a row.
+    """
     model = wrapped.model
-    device, length = next(model.parameters()).device, row_length(model.config, LENGTH)
+    device = next(model.parameters()).device
     input_ids = tokens(model.config, 2, length).to(device)
     where = torch.tensor([1 % length, length - 1, length + length // 2], device=device)
 
@@ -221,17 +221,57 @@ def _snapshot(module: nn.Module) -> tuple[dict[str, Any], dict[str, dict[str, An
     return attributes, {name: dict(attributes[name]) for name in ("_modules", "_buffers", "_parameters")}
 
 
+def _require_rows(model: Any, length: int, backward: bool) -> None:
+    config, device = model.config, next(model.parameters()).device
+    name = f"model.name_or_path: a {config.model_type} model"
+    input_ids = tokens(config, 2, length).to(device)
+    attention_mask = torch.ones_like(input_ids)
+    attention_mask[1, length // 2 + 1 :] = 0
+    with undone(model):
+        try:
+            found = logits(model, input_ids=input_ids)
+            for mask in (None, attention_mask):
+                model.train()
+                with torch.set_grad_enabled(backward):
+                    scores = logits(model, input_ids=input_ids, attention_mask=mask)
+                    if backward:
+                        scores.mean().backward()
+        except Exception as error:  # the library raises many kinds
+            _reraise_out_of_memory(error)
+            raise ModelError(f"{name} fails on a row of {length} tokens ({first_line(error)})") from error
+        finally:
+            if backward:
+                model.zero_grad(set_to_none=True)
+        if found.shape[:-1] != input_ids.shape:
+            raise ModelError(
+                f"{name} gives logits at {found.shape[-2]} positions for rows of {length} tokens; masked tokens are "
+                "predicted at their own positions, so use rows of that length or an encoder with logits for each token"
+            )
+        if not found.isfinite().all():
+            raise ModelError(f"{name} gives logits that are not finite: {_cause_of_nan(model)}")
+        precision = precision_of_run()
+        if precision.name != "fp32":
+            model.eval()
+            _require_precision(model, input_ids, precision)
+
+
 def _require_precision(model: Any, input_ids: torch.Tensor, precision: Precision) -> None:
     """Raise a ModelError if the model cannot compute in a precision."""
-    config = model.config
     remedy = 'set mixed_precision: "no" in the accelerate file, or use --mixed_precision no'
-    name = f"mixed_precision: a {config.model_type} model"
+    name = f"mixed_precision: a {model.config.model_type} model"
     try:
-        found = logits(model, precision, input_ids=input_ids)
+        found = logits(model, precision, input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
     except Exception as error:
+        _reraise_out_of_memory(error)
         raise ModelError(f"{name} cannot compute in {precision.name} ({first_line(error)}); {remedy}") from error
     if not found.isfinite().all():
         raise ModelError(f"{name} gives logits that are not finite in {precision.name}; {remedy}")
+
+
+def _reraise_out_of_memory(error: Exception) -> None:
+    """A lack of memory says nothing about the model."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        raise error
 
 
 def _cause_of_nan(model: Any) -> str:
