@@ -63,11 +63,10 @@ def resolve(config: Config, launch: Launch) -> Spec:
     tokenizer = corpus.tokenizer
     named = None if tokenizer.path is None else loading.load(tokenizer.path, tokenizer.key)
     tokenizer_name = config.tokenizer.path or ("the corpus" if config.tokenizer.train_vocab_size else "")
-    found = architecture(config.model, length, named, 0, tokenizer_name, tokenizer.add_domain_tokens)
-    if named is None:
-        found.vocab_size = config.model.overrides.get("vocab_size", tokenizer.train_vocab_size)
-        if (found.pad_token_id or 0) >= found.vocab_size:
-            found.pad_token_id = 0  # until the tokenizer is trained; that of the architecture is not in its vocabulary
+    found = architecture(
+        *(config.model, length, named, 0, tokenizer_name, tokenizer.add_domain_tokens),
+        train_vocab_size=tokenizer.train_vocab_size,
+    )
     require_suited(found, corpus.rows, launch.trial_precision)
     shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu")
     settings = memory.Settings(
@@ -175,7 +174,9 @@ def corpus_spec(config: Config) -> CorpusSpec:
             train_uncased=config.tokenizer.train_uncased,
             add_domain_tokens=config.tokenizer.add_domain_tokens or 0,
         ),
-        rows=RowsSpec(config.rows.mode or default_row_mode(config.model, config.rows.max_length), config.rows.max_length),
+        rows=RowsSpec(
+            config.rows.mode or default_row_mode(config.model, config.rows.max_length), config.rows.max_length
+        ),
         needs_word_starts=config.masking.unit != "token",
     )
 

@@ -31,7 +31,7 @@ from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.files import write_json
 from mlm_dist.model.architecture import architecture
 from mlm_dist.model.build import build
-from mlm_dist.model.trial import in_precision
+from mlm_dist.model.precision import in_precision
 from mlm_dist.objectives import OBJECTIVES
 from mlm_dist.optim.optimizers import build_optimizer
 from mlm_dist.resolve import resolve

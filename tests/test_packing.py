@@ -20,7 +20,7 @@ from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 from mlm_dist.errors import ModelError
 from mlm_dist.model.layers import depths, encoder_layers
 from mlm_dist.model.masked_lm import MaskedLanguageModel
-from mlm_dist.model.packed_attention import SEPARATING, supports_packing
+from mlm_dist.model.suitability import suitability
 
 LENGTH = 24
 SPECIAL = SpecialTokens(prefix=(2,), suffix=(3,), pad=1, mask=4, all=(0, 1, 2, 3, 4))
@@ -79,11 +79,11 @@ def chunks_of(table: rows.RowTable) -> list[slice]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in sorted(SEPARATING)]
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in sorted(ARCHITECTURES)]
 )
 def test_chunks_of_a_row_are_computed_as_if_alone(name: str, tmp_path: Path) -> None:
     model = model_for(name)
-    assert supports_packing(model.config)
+    assert suitability(model.config).style is not None
     core = MaskedLanguageModel(model, packed=True)
     core.eval()
     batch, table = batch_of(tmp_path, "pack")
@@ -130,13 +130,13 @@ def test_rows_of_one_chunk_are_computed_as_without_packing(name: str, tmp_path: 
 )
 def test_models_that_mix_chunks_are_refused(name: str, changes: dict[str, Any]) -> None:
     model = model_for(name, **changes)
-    assert not supports_packing(model.config)
+    assert suitability(model.config).style is None
     with pytest.raises(ModelError, match=rf"^rows\.mode: a {name} model .*--rows\.mode chunk"):
         MaskedLanguageModel(model, packed=True)
     MaskedLanguageModel(model)
 
 
-@pytest.mark.parametrize("name", sorted(SEPARATING))
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_layers_are_sharded_one_at_a_time(name: str) -> None:
     """FSDP2 wraps modules of the named classes: the encoder's layers, which share no parameter with other modules."""
     model = model_for(name)

@@ -14,7 +14,7 @@ from mlm_dist.engine.device import Device, device_here, is_on
 from mlm_dist.errors import ConfigError, reason
 
 if TYPE_CHECKING:
-    from mlm_dist.model.trial import Precision
+    from mlm_dist.model.precision import Precision
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}  # of a number in matrix products
 _NAMES = {"none": "no sharding", "ddp": "DDP", "fsdp2": "FSDP2"}
@@ -69,7 +69,7 @@ class Launch:
     @property
     def trial_precision(self) -> Precision:
         """What models are tried in before they are trained."""
-        from mlm_dist.model.trial import Precision
+        from mlm_dist.model.precision import Precision
 
         return Precision(self.precision, rounds_weights=self.sharding == "zero")
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from mlm_dist.config import ModelConfig, TokenizerConfig
 from mlm_dist.errors import ModelError, reason
 from mlm_dist.hub import require
-from mlm_dist.model import positions
+from mlm_dist.model import configuration, positions, vocabulary
 from mlm_dist.model.suitability import require_supported, suitability
 from mlm_dist.spec import RowMode
 
@@ -45,6 +44,11 @@ def starts_from_scratch(model: ModelConfig) -> bool:
     return model.from_scratch or is_architecture(model.name_or_path)
 
 
+def takes_tokenizer(model: ModelConfig) -> bool:
+    """Whether the configuration gets the tokenizer's vocabulary and special ids, instead of keeping a checkpoint's."""
+    return starts_from_scratch(model)
+
+
 def tokenizer_source(model: ModelConfig, tokenizer: TokenizerConfig) -> tuple[str, str] | None:
     """The folder or Hub name of the tokenizer and the config key that gives it; None if one is to be trained."""
     if tokenizer.path is not None:
@@ -68,8 +72,8 @@ def default_row_mode(model: ModelConfig, max_length: int) -> RowMode:
     config, overrides = _load(model)
     overrides.pop("vocab_size", None)
     _require_masked_lm(model.name_or_path, config)
-    _override(config, overrides)
-    return "chunk" if suitability(config, max_length).style is None else "pack"
+    changed = configuration.changed(config, overrides)
+    return "chunk" if suitability(changed, max_length).style is None else "pack"
 
 
 def architecture(
@@ -79,19 +83,22 @@ def architecture(
     num_domain_tokens: int = 0,
     tokenizer_name: str = "",
     add_domain_tokens: int = 0,
+    train_vocab_size: int | None = None,
 ) -> Any:
     """The transformers configuration of a model, checked against the tokenizer and the rows; builds no weights.
 
-    If rows are longer than the model's positions, it gets as many positions as they need, and the log says so.
+    It is constructed from the architecture or the checkpoint, model.overrides and the tokenizer's ids. If rows are
+    longer than the model's positions, it gets as many positions as they need, and the log says so.
 
     Args:
         model: The model.
         max_length: Tokens per row.
         tokenizer: The tokenizer of the rows; None if it is not trained yet, which skips its checks.
         num_domain_tokens: Tokens that were added to the tokenizer for the documents, its last ones. The vocabulary of a
-            checkpoint grows by as many.
-        tokenizer_name: Where the tokenizer comes from, for messages; by default the model.
+            checkpoint grows by as many, unless it has rows for them.
+        tokenizer_name: Where the tokenizer comes from; by default the model.
         add_domain_tokens: tokenizer.add_domain_tokens, for messages.
+        train_vocab_size: Tokens of a tokenizer that is not trained yet.
 
     Raises:
         ModelError: The model does not exist, is not a masked-language model, lacks a field of model.overrides, has
@@ -99,30 +106,46 @@ def architecture(
     """
     config, overrides = _load(model)
     _require_masked_lm(model.name_or_path, config)
-    trained = None if starts_from_scratch(model) else positions.max_positions(config)
+    text = configuration.text_config(config)
+    is_fitted = takes_tokenizer(model)
+    trained = None if is_fitted else positions.max_positions(text)
     vocab_size = overrides.pop("vocab_size", None)
-    _override(config, overrides)
-    if tokenizer is None:
-        if config.vocab_size is None:  # as in ESM's configuration
-            config.vocab_size = vocab_size or UNKNOWN_VOCAB_SIZE
-    elif starts_from_scratch(model):
-        _require_room(vocab_size, len(tokenizer))
-        _take_vocabulary(config, tokenizer, vocab_size)
+    if tokenizer is not None:
+        vocabulary.require_room(vocab_size, len(tokenizer))
+    if is_fitted:
+        known = train_vocab_size or text.vocab_size or UNKNOWN_VOCAB_SIZE
+        size = vocab_size or (known if tokenizer is None else len(tokenizer))
+        fields = vocabulary.merged(vocabulary.fields(config, tokenizer, size), overrides)
     else:
-        _require_room(vocab_size, len(tokenizer))
-        size = vocab_size or _grown_vocabulary(config.vocab_size, len(tokenizer), num_domain_tokens)
-        if size is None:
-            num_named = len(tokenizer) - num_domain_tokens
-            raise ModelError(
-                f"tokenizer.path: the tokenizer of {tokenizer_name or model.name_or_path} has {num_named} tokens, but "
-                f"the vocabulary of {model.name_or_path} has {config.vocab_size}; use the model's own tokenizer, or "
-                f"resize its embeddings with --model.overrides.vocab_size {num_named + add_domain_tokens}"
+        size = vocab_size or _num_rows(
+            model, text.vocab_size, tokenizer, num_domain_tokens, tokenizer_name, add_domain_tokens
+        )
+        if tokenizer is not None and tokenizer_name:
+            vocabulary.require_own(
+                model.name_or_path, tokenizer, tokenizer_name, num_domain_tokens, is_forced=vocab_size is not None
             )
-        config.vocab_size = size
+        grown = {} if size == text.vocab_size else vocabulary.nested(config, {"vocab_size": size})
+        fields = vocabulary.merged(grown, overrides)
+    config = configuration.changed(config, fields)
     if overrides:
         _require_buildable(config)
-    _fit_positions(model, config, max_length, trained)
+    _fit_positions(model, configuration.text_config(config), max_length, trained)
     return config
+
+
+def _num_rows(
+    model: ModelConfig,
+    num_rows: int,
+    tokenizer: Any | None,
+    num_domain_tokens: int,
+    tokenizer_name: str,
+    add_domain_tokens: int,
+) -> int:
+    """Rows of a checkpoint's embeddings for a tokenizer."""
+    if tokenizer is None:
+        return num_rows
+    name = model.name_or_path
+    return vocabulary.rows(num_rows, len(tokenizer), num_domain_tokens, name, tokenizer_name or name, add_domain_tokens)
 
 
 def _load(model: ModelConfig) -> tuple[Any, dict[str, Any]]:
@@ -153,16 +176,6 @@ def _require_masked_lm(name: str, config: Any) -> None:
     require_supported(config)
 
 
-def _override(config: Any, overrides: Mapping[str, Any]) -> None:
-    for key, value in overrides.items():
-        if not hasattr(config, key):
-            raise ModelError(f"model.overrides.{key}: a {config.model_type} configuration has no such field")
-        try:
-            setattr(config, key, value)
-        except Exception as error:  # transformers checks types with errors of its own
-            raise ModelError(f"model.overrides.{key}: {reason(error.__cause__ or error)}") from None
-
-
 def _require_buildable(config: Any) -> None:
     import torch
     from transformers import AutoModelForMaskedLM
@@ -170,33 +183,8 @@ def _require_buildable(config: Any) -> None:
     try:
         with torch.device("meta"):
             AutoModelForMaskedLM.from_config(config)
-    except (ValueError, TypeError, KeyError, RuntimeError, ZeroDivisionError) as error:
+    except (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, AssertionError, AttributeError) as error:
         raise ModelError(f"model.overrides: {config.model_type} cannot be built with them ({reason(error)})") from None
-
-
-def _require_room(vocab_size: int | None, num_tokens: int) -> None:
-    if vocab_size is not None and vocab_size < num_tokens:
-        raise ModelError(
-            f"model.overrides.vocab_size: {vocab_size} is less than the {num_tokens} tokens of the tokenizer"
-        )
-
-
-def _take_vocabulary(config: Any, tokenizer: Any, vocab_size: int | None) -> None:
-    """Give a model from scratch the tokenizer's vocabulary and special tokens."""
-    config.vocab_size = vocab_size or len(tokenizer)
-    for field in ("pad", "bos", "eos", "cls", "sep", "mask"):
-        if hasattr(config, f"{field}_token_id"):
-            setattr(config, f"{field}_token_id", getattr(tokenizer, f"{field}_token_id"))
-
-
-def _grown_vocabulary(vocab_size: int, num_tokens: int, num_domain_tokens: int) -> int | None:
-    """The vocabulary of a checkpoint with the domain tokens; None if it is not the tokenizer's.
-
-    A vocabulary may be the tokenizer's rounded up to a multiple of 64 or 128, as nomic-bert's is.
-    """
-    before = num_tokens - num_domain_tokens
-    rounded = (-(-before // multiple) * multiple for multiple in (1, 64, 128))
-    return max(num_tokens, vocab_size) if vocab_size in rounded else None
 
 
 def _fit_positions(model: ModelConfig, config: Any, max_length: int, trained: int | None) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mlm_dist.model import attention, dropout, norms, packed_attention, trial
+from mlm_dist.model.inference import undone
 from mlm_dist.model.layers import encoder_layers
 from mlm_dist.model.loss import summed_cross_entropy
 from mlm_dist.model.packed_attention import PackedAttention
@@ -45,7 +46,7 @@ class MaskedLanguageModel(nn.Module):
         packed: Whether rows hold several chunks, which must not attend to each other.
 
     Raises:
-        ModelError: The model fails on a small batch, also in the precision that `trial.in_precision` sets, or gives
+        ModelError: The model fails on a small batch, also in the precision that `precision.in_precision` sets, or gives
             logits that are not finite; or rows are packed, and the architecture cannot keep chunks apart.
     """
 
@@ -63,6 +64,8 @@ class MaskedLanguageModel(nn.Module):
         if hasattr(model.base_model, "set_attention_type"):
             self._attention_type = model.base_model.attention_type
         self._takes_mask = trial.takes(model, "attention_mask")
+        if not self._takes_mask:
+            logger.info("a %s model has no mask for padding, so tokens mix with it", model.config.model_type)
         self._trial_length = trial.require_forward(model)
         self._packed = _packed(model) if packed else None
         if masked_head and model.base_model is not model:
@@ -124,7 +127,7 @@ class MaskedLanguageModel(nn.Module):
         cu_seq_lens: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """[predicted, vocabulary] logits at `positions`."""
-        arguments = {"input_ids": input_ids}
+        arguments: dict[str, Any] = {"input_ids": input_ids}
         if self._takes_mask:
             arguments["attention_mask"] = attention_mask
         if cu_seq_lens is not None:
@@ -157,7 +160,7 @@ class MaskedLanguageModel(nn.Module):
         length = self._trial_length
         input_ids = trial.tokens(self.model.config, 2, length).to(device)
         positions, labels = torch.tensor([1 % length, length], device=device), torch.tensor([1, 2], device=device)
-        with trial.undone(self.model), torch.enable_grad():
+        with undone(self.model), torch.enable_grad():
             self.model.train()
             self(input_ids, None, positions, labels).loss_sum.backward()
         unused = any(parameter.requires_grad and parameter.grad is None for parameter in self.parameters())

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
 
 from mlm_dist.model import attention, trial
+from mlm_dist.model.inference import undone
 from mlm_dist.model.layers import encoder_layers
 from mlm_dist.model.positions import first_position
+from mlm_dist.model.precision import Precision, precision_of_run
 
 
 class MaskStyle(NamedTuple):
@@ -54,13 +58,13 @@ class PackedAttention:
         self._first_position = first_position(model.config)
         self._takes_positions = trial.takes(model, "position_ids")
         self._mask: torch.Tensor | None = None
-        self._hooks = []
+        self._hooks: list[Any] = []
         encoder = getattr(model.base_model, "encoder", None)
         inside = {"encoder": [encoder] if isinstance(encoder, torch.nn.Module) else [], "layers": encoder_layers(model)}
         for module in inside.get(style.place, []):
             names = list(inspect.signature(module.forward).parameters)
             if name := next((each for each in _MASK_NAMES if each in names), None):
-                hook = _SetArgument(name, names.index(name), lambda: self._mask)
+                hook: Any = _SetArgument(name, names.index(name), lambda: self._mask)
                 self._hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
     def remove(self) -> None:
@@ -113,7 +117,8 @@ class PackedAttention:
         self._mask = None
 
 
-class _SetArgument(NamedTuple):
+@dataclass(frozen=True)
+class _SetArgument:
     """A hook that replaces an argument of a module, if there is a value for it."""
 
     name: str
@@ -140,7 +145,7 @@ def fault(model: Any, packed: PackedAttention, least_length: int = 0) -> str | N
         packed: A way to give it packed rows.
         least_length: Tokens of a row, at least.
     """
-    with trial.undone(model):
+    with undone(model):
         try:
             return _fault(model, packed, least_length)
         except Exception as error:  # the model does not accept such a mask
@@ -157,17 +162,17 @@ def _fault(model: Any, packed: PackedAttention, least_length: int) -> str | None
         return f"its rows have {length} positions only"
     ends = torch.tensor([0, *lengths], device=device).cumsum(0)
     cu_seq_lens = ends.to(torch.int32)
-    spans = [slice(int(begin), int(end)) for begin, end in zip(ends, ends[1:], strict=False)]
+    spans = [slice(begin, end) for begin, end in itertools.pairwise(ends.tolist())]
     chunks = [spans[i] for i in (0, 1, 3, 4)]
     first = trial.tokens(config, 2, length).to(device)
     other = first.flip(1)  # other tokens, and its masks are elsewhere
 
-    def of_rows(input_ids: torch.Tensor, precision: trial.Precision | None) -> torch.Tensor:
+    def of_rows(input_ids: torch.Tensor, precision: Precision | None) -> torch.Tensor:
         dtype = precision.dtype if precision is not None and precision.rounds_weights else None
         return trial.logits(model, precision, **packed.arguments(input_ids, cu_seq_lens, dtype)).flatten(0, 1)
 
     exact: dict[int, torch.Tensor] = {}
-    for precision in (None, trial.precision_of_run()):
+    for precision in (None, precision_of_run()):
         if precision is not None and precision.name == "fp32":
             continue
         found = of_rows(first, precision)
@@ -206,5 +211,5 @@ def _windows(config: Any) -> set[int]:
     """The windows of all layers with sliding attention."""
     try:
         return {int(config.sliding_window)}
-    except Exception:  # noqa: BLE001 NeoMME has several, and refuses to give one of them
+    except Exception:  # NeoMME has several, and refuses to give one of them
         return {int(one.sliding_window) for one in config.per_layer_config if one.sliding_window is not None}

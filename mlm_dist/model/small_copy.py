@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from mlm_dist.model.configuration import changed
 from mlm_dist.model.layers import encoder_layers
 
+# Attributes that tell layers of one kind apart.
+_INDICES = ("layer_idx", "layer_id", "layer_index", "layer_number", "seed")
 VOCABULARY = 128  # tokens, special ones first
 
 
@@ -32,13 +35,12 @@ def small_configuration(config: Any) -> Any:
     kinds = [_kind(layer) for layer in layers]
     needed = max(2, *(kinds.index(kind) + 1 for kind in kinds)) if kinds else 0
     if 0 < needed < len(layers):
-        shorter = copy.deepcopy(small)
         try:
-            _cut(shorter, needed)
-            if len(encoder_layers(on_meta(shorter))) < len(layers):
+            shorter = changed(small, {"num_hidden_layers": needed})
+            if {_kind(layer) for layer in encoder_layers(on_meta(shorter))} == set(kinds):
                 return shorter
-        except Exception:  # noqa: BLE001 the number of layers follows from other fields: all of them stay
-            pass
+        except Exception:  # the number of layers follows from other fields: all of them stay
+            return small
     return small
 
 
@@ -99,15 +101,3 @@ def _kind(layer: nn.Module) -> tuple[object, ...]:
         parts.append((name, type(module).__name__, tuple(sorted(settings, key=str))))
     shapes = tuple((name, tuple(parameter.shape)) for name, parameter in layer.named_parameters())
     return (*parts, shapes)
-
-
-_INDICES = ("layer_idx", "layer_id", "layer_index", "layer_number", "seed")
-
-
-def _cut(config: Any, num_layers: int) -> None:
-    """Keep the first layers: their number, and the first entries of fields with an entry for each layer."""
-    before = config.num_hidden_layers
-    for name, value in list(vars(config).items()):
-        if isinstance(value, list | tuple) and len(value) == before:
-            setattr(config, name, value[:num_layers])
-    config.num_hidden_layers = num_layers

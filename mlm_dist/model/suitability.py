@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from mlm_dist.errors import ModelError
 from mlm_dist.model import attention, dropout, norms, packed_attention, trial
 from mlm_dist.model.packed_attention import STYLES, MaskStyle, PackedAttention
+from mlm_dist.model.precision import Precision, in_precision
 from mlm_dist.model.small_copy import small_configuration, small_model
 from mlm_dist.spec import RowsSpec
 
@@ -67,7 +68,7 @@ def suitability(config: Any, max_length: int | None = None) -> Suitability:
     return _tried(_Key(small), lengths, _least_length(config, max_length))
 
 
-def require_suited(config: Any, rows: RowsSpec, precision: trial.Precision) -> None:
+def require_suited(config: Any, rows: RowsSpec, precision: Precision) -> None:
     """Try an architecture with the rows and in the precision of a run.
 
     Raises:
@@ -77,7 +78,7 @@ def require_suited(config: Any, rows: RowsSpec, precision: trial.Precision) -> N
     if rows.mode == "pack" and style is None:
         raise packing_error(config, why)
     if precision.name != "fp32":
-        with trial.in_precision(precision):
+        with in_precision(precision):
             model = _installed(small_model(small_configuration(config)))
             trial.require_forward(model, (trial.LENGTH, rows.max_length))
 
@@ -97,7 +98,7 @@ class _Key:
 
 @functools.cache
 def _tried(small: _Key, lengths: tuple[int, ...], least_length: int) -> Suitability:
-    with trial.in_precision(trial.Precision()):  # rows are the same in every precision
+    with in_precision(Precision()):  # rows are the same in every precision
         model = _installed(small_model(small.config))
         trial.require_forward(model, lengths, backward=True)
         reasons = []

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-import random
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import inspect
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from mlm_dist.errors import ModelError, reason
 from mlm_dist.model import positions
+from mlm_dist.model.inference import undone
+from mlm_dist.model.precision import Precision, precision_of_run
 
 LENGTH = 16  # tokens of a row, where the length does not change the computation
 MASKS = (3, 4)  # positions that hold a mask token
@@ -21,41 +19,6 @@ MASKS = (3, 4)  # positions that hold a mask token
 TOLERANCE = 1e-4
 # A lower precision may differ by so many times the rounding errors of the unpacked logits, with this floor.
 ROUNDING_ERRORS, FLOOR = 4.0, 1e-2
-
-
-class Precision(NamedTuple):
-    """The precision of a run's forward passes.
-
-    Args:
-        name: fp32, bf16 or fp16.
-        rounds_weights: Whether the weights have it as well, as with DeepSpeed; else autocast applies it.
-    """
-
-    name: str = "fp32"
-    rounds_weights: bool = False
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Its torch type."""
-        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name, torch.float32)
-
-
-_PRECISION = contextvars.ContextVar("precision", default=Precision())
-
-
-@contextlib.contextmanager
-def in_precision(precision: Precision) -> Iterator[None]:
-    """Models that are wrapped inside are tried in this precision, too."""
-    token = _PRECISION.set(precision)
-    try:
-        yield
-    finally:
-        _PRECISION.reset(token)
-
-
-def precision_of_run() -> Precision:
-    """The precision that `in_precision` has set; fp32 outside of it."""
-    return _PRECISION.get()
 
 
 def logits(model: Any, precision: Precision | None = None, **arguments: Any) -> torch.Tensor:
@@ -83,8 +46,6 @@ def logits(model: Any, precision: Precision | None = None, **arguments: Any) -> 
 
 def takes(model: Any, name: str) -> bool:
     """Whether a model's forward pass has an argument of this name."""
-    import inspect
-
     return name in inspect.signature(model.forward).parameters
 
 
@@ -182,45 +143,6 @@ def close(found: torch.Tensor, expected: torch.Tensor, exact: torch.Tensor | Non
     return bool((found - expected).abs().max() <= allowed)  # False for NaN
 
 
-@contextlib.contextmanager
-def undone(model: Any) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards the model and all random-number generators are as before.
-
-    Restored are the mode, the attributes, buffers and submodules of each module, and the configuration: BigBird, for
-    example, exchanges its attention for good when a row is short.
-    """
-    modules = [(module, _snapshot(module)) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    config = dict(vars(model.config))
-    python, numpy = random.getstate(), np.random.get_state()
-    device = next(model.parameters()).device
-    devices = [] if device.type in ("cpu", "meta") else [device]
-    try:
-        with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"), torch.no_grad():
-            model.eval()
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        for module, (attributes, parts) in modules:
-            vars(module).clear()
-            vars(module).update(attributes)
-            for name, part in parts.items():
-                attributes[name].clear()
-                attributes[name].update(part)
-        with torch.no_grad():
-            for buffer, before in buffers:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
-        vars(model.config).clear()
-        vars(model.config).update(config)
-
-
-def _snapshot(module: nn.Module) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    attributes = dict(vars(module))
-    return attributes, {name: dict(attributes[name]) for name in ("_modules", "_buffers", "_parameters")}
-
-
 def _require_rows(model: Any, length: int, backward: bool) -> None:
     config, device = model.config, next(model.parameters()).device
     name = f"model.name_or_path: a {config.model_type} model"
@@ -230,12 +152,14 @@ def _require_rows(model: Any, length: int, backward: bool) -> None:
     with undone(model):
         try:
             found = logits(model, input_ids=input_ids)
+            torch.manual_seed(1)
+            again = logits(model, input_ids=input_ids)
             for mask in (None, attention_mask):
                 model.train()
                 with torch.set_grad_enabled(backward):
                     scores = logits(model, input_ids=input_ids, attention_mask=mask)
                     if backward:
-                        scores.mean().backward()
+                        scores.mean().backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # the library raises many kinds
             _reraise_out_of_memory(error)
             raise ModelError(f"{name} fails on a row of {length} tokens ({first_line(error)})") from error
@@ -249,6 +173,11 @@ def _require_rows(model: Any, length: int, backward: bool) -> None:
             )
         if not found.isfinite().all():
             raise ModelError(f"{name} gives logits that are not finite: {_cause_of_nan(model)}")
+        if not close(found, again):
+            raise ModelError(
+                f"{name} gives other logits each time, because it draws random numbers in evaluation, too; fix their "
+                "seed with --model.overrides (Reformer's is hash_seed), or choose another architecture"
+            )
         precision = precision_of_run()
         if precision.name != "fp32":
             model.eval()

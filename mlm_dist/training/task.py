@@ -8,7 +8,7 @@ from typing import Any
 from mlm_dist.corpora import Corpora
 from mlm_dist.model.architecture import architecture
 from mlm_dist.model.build import build
-from mlm_dist.model.trial import in_precision
+from mlm_dist.model.precision import in_precision
 from mlm_dist.objectives import OBJECTIVES
 from mlm_dist.objectives.protocol import Objective
 from mlm_dist.spec import Spec
