@@ -40,10 +40,38 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "esm": {"token_dropout": False},
     "nomic_bert": {},
     "eurobert": {"num_key_value_heads": 1, "mask_token_id": 4},
+    "big_bird": {},
+    "camembert": {},
+    "data2vec-text": {},
+    "ernie": {},
+    "esmc": {},
+    "gte": {},
+    "ibert": {},
+    "jina_embeddings_v3": {},
+    "layoutlm": {},
+    "luke": {"entity_vocab_size": 10},
+    # Its layers have windows of 3 tokens and, the second, of 1,024.
+    "neomme": {
+        **{"num_hidden_layers": 4, "num_key_value_heads": 1, "head_dim": 16, "embedding_rank": 16},
+        **{"sliding_window": 3, "max_position_embeddings": 2048},
+    },
+    "rembert": {},
+    "roberta-prelayernorm": {},
+    "roc_bert": {"pronunciation_vocab_size": 10, "shape_vocab_size": 10},
+    "roformer": {"embedding_size": 32},
+    "squeezebert": {"embedding_size": 32},
+    "tapas": {},
+    "ultrabert": {"num_hidden_layers": 3, "sliding_window": 3, "prediction_head_size": 32},
+    "xlm": {"emb_dim": 32, "n_layers": 2, "n_heads": 2},
+    "xlm-roberta": {},
+    "xlm-roberta-xl": {},
+    "xmod": {"default_language": "en_XX"},
 }
+# With padding token 0, as tokenizers that are trained here have it.
+PADDED_BY_ZERO = ("mpnet", "roberta")
 
 
-FAST = ("bert",)
+FAST = ("bert", "gte", "mpnet", "ultrabert")
 
 
 def model_for(name: str, **changes: Any) -> Any:
@@ -125,6 +153,10 @@ def test_rows_of_one_chunk_are_computed_as_without_packing(name: str, tmp_path: 
         ("fnet", {}),
         ("nystromformer", {}),
         ("esm", {"token_dropout": True, "mask_token_id": 4}),
+        ("longformer", {"attention_window": [4, 4]}),
+        ("mobilebert", {"embedding_size": 32, "intra_bottleneck_size": 32, "true_hidden_size": 32}),
+        ("mra", {}),
+        ("yoso", {}),
         ("deberta-v2", {"conv_kernel_size": 3, "conv_act": "gelu"}),
     ],
 )
@@ -136,7 +168,16 @@ def test_models_that_mix_chunks_are_refused(name: str, changes: dict[str, Any]) 
     MaskedLanguageModel(model)
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("name", PADDED_BY_ZERO)
+def test_packing_does_not_depend_on_the_padding_token(name: str) -> None:
+    """MPNet's positions start at 2 whatever the padding token is."""
+    core = MaskedLanguageModel(model_for(name, pad_token_id=0), packed=True)
+    assert suitability(core.model.config).style is not None
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in sorted(ARCHITECTURES)]
+)
 def test_layers_are_sharded_one_at_a_time(name: str) -> None:
     """FSDP2 wraps modules of the named classes: the encoder's layers, which share no parameter with other modules."""
     model = model_for(name)
