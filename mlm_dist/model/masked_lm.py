@@ -130,6 +130,11 @@ class MaskedLanguageModel(nn.Module):
         arguments: dict[str, Any] = {"input_ids": input_ids}
         if self._takes_mask:
             arguments["attention_mask"] = attention_mask
+        # Only now, as layers that are recomputed in the backward pass need what the forward pass has had.
+        if self._packed is not None:
+            self._packed.forget()
+        if self._attention_type is not None:
+            self.model.base_model.set_attention_type(self._attention_type)
         if cu_seq_lens is not None:
             assert self._packed is not None, "packed rows need MaskedLanguageModel(packed=True)"
             arguments = self._packed.arguments(input_ids, cu_seq_lens)
@@ -138,10 +143,6 @@ class MaskedLanguageModel(nn.Module):
             scores: torch.Tensor = self.model(**arguments).logits
         finally:
             self._positions = None
-            if self._packed is not None:
-                self._packed.forget()
-            if self._attention_type is not None:
-                self.model.base_model.set_attention_type(self._attention_type)
         scores = scores.flatten(0, 1)
         return scores if self.masked_head else scores[positions]
 

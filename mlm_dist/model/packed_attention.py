@@ -114,7 +114,8 @@ class PackedAttention:
 
     def forget(self) -> None:
         """Drop the mask of the last rows, so that rows without chunks are computed without it."""
-        self._mask = None
+        if self._mask is not None:
+            self._mask = None
 
 
 @dataclass(frozen=True)

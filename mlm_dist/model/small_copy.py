@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from mlm_dist.model.layers import encoder_layers
 
 # Attributes that tell layers of one kind apart.
 _INDICES = ("layer_idx", "layer_id", "layer_index", "layer_number", "seed")
+_IDS = {"pad": 0, "unk": 1, "cls": 2, "bos": 2, "sep": 3, "eos": 3, "mask": 4}
 VOCABULARY = 128  # tokens, special ones first
 
 
@@ -28,8 +30,9 @@ def small_configuration(config: Any) -> Any:
         Exception: Whatever the library raises for a configuration that it cannot build.
     """
     small = copy.deepcopy(config)
-    # A wrapped model has another attention, and one that was loaded has a type and a class.
+    # A wrapped model has another attention, and one that was loaded has a type, a class and a name.
     small._attn_implementation_internal = small.dtype = small.architectures = None
+    small.name_or_path = ""
     _take_vocabulary(small)
     layers = encoder_layers(on_meta(small))
     kinds = [_kind(layer) for layer in layers]
@@ -78,15 +81,13 @@ def _take_vocabulary(config: Any) -> None:
             setattr(config, name, min(value, VOCABULARY))
     if config.vocab_size is None:
         config.vocab_size = VOCABULARY
-    next_id = 5
+    others = itertools.count(len(_IDS))
     for name, value in fields.items():
-        if not name.endswith("token_id"):
-            continue
-        if isinstance(value, int) and value >= config.vocab_size:
-            setattr(config, name, next_id)
-            next_id += 1
-        elif value is None and name in ("pad_token_id", "mask_token_id"):
-            setattr(config, name, 0 if name == "pad_token_id" else 4)
+        role = name.removesuffix("_token_id")
+        if role in _IDS and (value is None or isinstance(value, int)):
+            setattr(config, name, _IDS[role])
+        elif role != name and isinstance(value, int):  # of images, for example
+            setattr(config, name, next(others))
 
 
 def _kind(layer: nn.Module) -> tuple[object, ...]:
