@@ -98,7 +98,7 @@ def test_loss_and_gradients_equal_those_of_transformers(name: str) -> None:
     ours.backward()
     assert core.training and ours.item() == pytest.approx(theirs.item(), rel=1e-6)
     largest = max(float(gradient.abs().max()) for gradient in expected.values() if gradient is not None)
-    assert largest > 1e-2
+    assert largest > (1e-2 if name in SHAPES else 1e-3)
     allowed = 1e-7 if name in SHAPES else 1e-5 * largest  # some have scores and gradients of very different sizes
     for each, parameter in model.named_parameters():
         found, wanted = parameter.grad, expected[each]

@@ -78,7 +78,7 @@ def model_for(name: str, **changes: Any) -> Any:
     """A small model in evaluation mode, with weights so large that attention matters."""
     model = model_of(name, **IDS | ARCHITECTURES.get(name, {}) | changes)
     for parameter in model.parameters():
-        if parameter.ndim > 1:
+        if parameter.ndim > 1 and parameter.requires_grad:  # not the angles of RoFormer's rotations
             torch.nn.init.normal_(parameter, std=0.25)
     return model.eval()
 
@@ -124,7 +124,8 @@ def test_chunks_of_a_row_are_computed_as_if_alone(name: str, tmp_path: Path) -> 
     alone = torch.zeros_like(found)
     for chunk in chunks:
         alone[chunk] = model(input_ids=shown[None, chunk]).logits[0]
-        torch.testing.assert_close(found[chunk], alone[chunk], rtol=1e-5, atol=1e-5)
+        scale = max(1.0, float(alone[chunk].abs().max()))
+        torch.testing.assert_close(found[chunk], alone[chunk], rtol=1e-5, atol=1e-5 * scale)
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     expected = F.cross_entropy(alone[batch.positions], batch.labels, reduction="sum")
@@ -154,7 +155,7 @@ def test_rows_of_one_chunk_are_computed_as_without_packing(name: str, tmp_path: 
         ("nystromformer", {}),
         ("esm", {"token_dropout": True, "mask_token_id": 4}),
         ("longformer", {"attention_window": [4, 4]}),
-        ("mobilebert", {"embedding_size": 32, "intra_bottleneck_size": 32, "true_hidden_size": 32}),
+        ("mobilebert", {"embedding_size": 16, "intra_bottleneck_size": 32, "true_hidden_size": 32}),
         ("mra", {}),
         ("yoso", {}),
         ("deberta-v2", {"conv_kernel_size": 3, "conv_act": "gelu"}),
@@ -176,7 +177,12 @@ def test_packing_does_not_depend_on_the_padding_token(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in sorted(ARCHITECTURES)]
+    "name",
+    [
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+        # XLM has a list for each part of its layers, and NeoMME's head has no weights of its own.
+        for name in sorted(set(ARCHITECTURES) - {"neomme", "xlm"})
+    ],
 )
 def test_layers_are_sharded_one_at_a_time(name: str) -> None:
     """FSDP2 wraps modules of the named classes: the encoder's layers, which share no parameter with other modules."""

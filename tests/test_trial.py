@@ -35,7 +35,8 @@ def state_of(model: Any) -> tuple[Any, ...]:
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     modules = [(name, type(module), module.training) for name, module in model.named_modules()]
     grads = [parameter.grad is None for parameter in model.parameters()]
-    numbers = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    of_numpy: Any = np.random.get_state()
+    numbers = random.getstate(), of_numpy[1].tolist(), torch.get_rng_state().tolist()
     return modules, {k: v.tolist() for k, v in buffers.items()}, grads, numbers, copy.deepcopy(model.config.to_dict())
 
 
@@ -104,7 +105,7 @@ def test_logits_at_other_positions_are_refused() -> None:
     model.bert.register_forward_hook(
         lambda module, given, output: type(output)(last_hidden_state=output.last_hidden_state[:, :-1])
     )
-    with pytest.raises(ModelError, match="logits at 15 positions for rows of 16 tokens"):
+    with pytest.raises(ModelError, match=r"logits at \d+ positions for rows of \d+ tokens"):
         MaskedLanguageModel(model)
 
 
@@ -171,7 +172,7 @@ def test_what_begins_at_zero_is_tried_with_random_weights() -> None:
 def test_a_small_copy_has_each_kind_of_layer() -> None:
     config = CONFIG_MAPPING["modernbert"](hidden_size=32, num_attention_heads=2, intermediate_size=48)
     small = small_copy.small_configuration(config)
-    assert config.num_hidden_layers == 22 and small.num_hidden_layers == 2
+    assert config.num_hidden_layers == 22 and small.num_hidden_layers == 4  # the first has no norm
     assert set(small.layer_types) == set(config.layer_types) == {"full_attention", "sliding_attention"}
     assert small.vocab_size <= 128 and 0 <= small.pad_token_id < small.vocab_size
     assert (small.hidden_size, small.sliding_window) == (config.hidden_size, config.sliding_window)
@@ -223,4 +224,8 @@ def test_a_precision_that_the_architecture_lacks_is_refused_before_any_work(tmp_
         check=False,
     )
     assert done.returncode == 2 and not (tmp_path / "run").exists()
-    assert done.stderr.strip().splitlines()[-1].startswith("mixed_precision: a deberta model cannot compute in bf16")
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith("error: mixed_precision: a deberta model cannot compute in bf16")
+    )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from mlm_dist.model import attention, dropout, norms, packed_attention, trial
+from mlm_dist.model import attention, dropout, norms, packed_attention, sparse_attention, trial
 from mlm_dist.model.inference import undone
 from mlm_dist.model.layers import encoder_layers
 from mlm_dist.model.loss import summed_cross_entropy
@@ -59,10 +59,6 @@ class MaskedLanguageModel(nn.Module):
         dropout.install(model, self._masks)
         attention.install(model, self._masks)
         norms.lower_norms(model)
-        # BigBird exchanges its attention for good when a row is short.
-        self._attention_type: str | None = None
-        if hasattr(model.base_model, "set_attention_type"):
-            self._attention_type = model.base_model.attention_type
         self._takes_mask = trial.takes(model, "attention_mask")
         if not self._takes_mask:
             logger.info("a %s model has no mask for padding, so tokens mix with it", model.config.model_type)
@@ -130,11 +126,7 @@ class MaskedLanguageModel(nn.Module):
         arguments: dict[str, Any] = {"input_ids": input_ids}
         if self._takes_mask:
             arguments["attention_mask"] = attention_mask
-        # Only now, as layers that are recomputed in the backward pass need what the forward pass has had.
-        if self._packed is not None:
-            self._packed.forget()
-        if self._attention_type is not None:
-            self.model.base_model.set_attention_type(self._attention_type)
+        sparse_attention.fit(self.model, input_ids.shape[1])
         if cu_seq_lens is not None:
             assert self._packed is not None, "packed rows need MaskedLanguageModel(packed=True)"
             arguments = self._packed.arguments(input_ids, cu_seq_lens)

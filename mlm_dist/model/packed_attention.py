@@ -57,7 +57,8 @@ class PackedAttention:
         self._model, self._style = model, style
         self._first_position = first_position(model.config)
         self._takes_positions = trial.takes(model, "position_ids")
-        self._mask: torch.Tensor | None = None
+        self._mask: torch.Tensor | None = None  # of the last packed rows
+        self._all_ones: torch.Tensor | None = None  # the mask that the model was called with for them
         self._hooks: list[Any] = []
         encoder = getattr(model.base_model, "encoder", None)
         inside = {"encoder": [encoder] if isinstance(encoder, torch.nn.Module) else [], "layers": encoder_layers(model)}
@@ -66,6 +67,8 @@ class PackedAttention:
             if name := next((each for each in _MASK_NAMES if each in names), None):
                 hook: Any = _SetArgument(name, names.index(name), lambda: self._mask)
                 self._hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        if self._hooks:
+            self._hooks.append(model.register_forward_pre_hook(self._forget_stale, with_kwargs=True))
 
     def remove(self) -> None:
         """Leave the model as it was."""
@@ -92,7 +95,8 @@ class PackedAttention:
         if self._style.place == "kernel":
             arguments["chunk_mask"] = mask
         elif self._style.place != "model":
-            self._mask, arguments["attention_mask"] = self._formed(mask, dtype), torch.ones_like(input_ids)
+            self._mask, self._all_ones = self._formed(mask, dtype), torch.ones_like(input_ids)
+            arguments["attention_mask"] = self._all_ones
         elif reach := _reach(self._model.config):
             if len(_windows(self._model.config)) > 1:
                 raise NotImplementedError("its layers have windows of several sizes")
@@ -112,10 +116,13 @@ class PackedAttention:
             return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
         return mask if self._style.form == "boolean" else mask[:, 0].long()
 
-    def forget(self) -> None:
-        """Drop the mask of the last rows, so that rows without chunks are computed without it."""
-        if self._mask is not None:
-            self._mask = None
+    def _forget_stale(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Drop the mask of earlier rows when the model is called without `arguments`.
+
+        Not at the end of the forward pass, as layers that are recomputed in the backward pass need it again.
+        """
+        if kwargs.get("attention_mask") is not self._all_ones:
+            self._mask = self._all_ones = None
 
 
 @dataclass(frozen=True)
@@ -151,8 +158,6 @@ def fault(model: Any, packed: PackedAttention, least_length: int = 0) -> str | N
             return _fault(model, packed, least_length)
         except Exception as error:  # the model does not accept such a mask
             return trial.first_line(error)
-        finally:
-            packed.forget()
 
 
 def _fault(model: Any, packed: PackedAttention, least_length: int) -> str | None:
@@ -177,7 +182,6 @@ def _fault(model: Any, packed: PackedAttention, least_length: int) -> str | None
         if precision is not None and precision.name == "fp32":
             continue
         found = of_rows(first, precision)
-        packed.forget()
         for i, chunk in enumerate(chunks):
             alone = trial.logits(model, precision, input_ids=first.flatten()[None, chunk])[0]
             if not trial.close(found[chunk], alone, exact.get(i)):

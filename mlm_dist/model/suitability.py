@@ -6,7 +6,7 @@ import functools
 from typing import Any, NamedTuple
 
 from mlm_dist.errors import ModelError
-from mlm_dist.model import attention, dropout, norms, packed_attention, trial
+from mlm_dist.model import attention, dropout, norms, packed_attention, sparse_attention, trial
 from mlm_dist.model.packed_attention import STYLES, MaskStyle, PackedAttention
 from mlm_dist.model.precision import Precision, in_precision
 from mlm_dist.model.small_copy import small_configuration, small_model
@@ -124,11 +124,10 @@ def _installed(model: Any) -> Any:
 
 def _least_length(config: Any, max_length: int | None) -> int:
     """Tokens that a row needs in a trial, so that the computation is that of rows of `max_length` tokens."""
-    if getattr(config, "attention_type", None) != "block_sparse" or max_length is None:
+    longest_full = sparse_attention.longest_full(config)
+    if longest_full is None or max_length is None or max_length <= longest_full:
         return 0
-    # Shorter rows have full attention (modeling_big_bird.py, BigBirdModel.forward).
-    longest_full = (5 + 2 * config.num_random_blocks) * config.block_size
-    return longest_full + config.block_size if max_length > longest_full else 0
+    return longest_full + int(config.block_size)
 
 
 def packing_error(config: Any, why: str) -> ModelError:

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from mlm_dist.errors import ModelError, reason
-from mlm_dist.model import positions
+from mlm_dist.model import positions, sparse_attention
 from mlm_dist.model.inference import undone
 from mlm_dist.model.precision import Precision, precision_of_run
 
 LENGTH = 16  # tokens of a row, where the length does not change the computation
+LONGEST = 4096  # tokens of a row, as the memory of attention may grow with their square
 MASKS = (3, 4)  # positions that hold a mask token
 # Of the largest logit: products of other shapes round differently.
 TOLERANCE = 1e-4
@@ -32,6 +33,7 @@ def logits(model: Any, precision: Precision | None = None, **arguments: Any) -> 
     given = {name: value for name, value in arguments.items() if value is not None}
     if not takes(model, "attention_mask"):
         given.pop("attention_mask", None)
+    sparse_attention.fit(model, given["input_ids"].shape[1])
     if precision is None or precision.name == "fp32":
         scores: torch.Tensor = model(**given).logits
     elif precision.rounds_weights:
@@ -55,7 +57,8 @@ def tokens(config: Any, rows: int, length: int) -> torch.Tensor:
     Some models scale embeddings by the number of masks in a row.
     """
     special = {value for name, value in vars(config).items() if name.endswith("token_id") and isinstance(value, int)}
-    ordinary = [i for i in range(min(int(config.vocab_size), 64 + len(special))) if i not in special] or [0]
+    # The first ones are special in most vocabularies, whether or not the configuration says so.
+    ordinary = [i for i in range(5, min(int(config.vocab_size), 64 + len(special))) if i not in special] or [0]
     found = (torch.arange(rows * length) * 7 + 5) % len(ordinary)
     input_ids = torch.tensor(ordinary)[found].view(rows, length)
     mask = getattr(config, "mask_token_id", None)
@@ -83,12 +86,12 @@ def require_forward(model: Any, lengths: Sequence[int] = (), *, backward: bool =
         ModelError: The forward pass fails, its logits do not belong to the tokens of the rows, or are not finite. The
             message has the library's reason.
     """
-    wanted = lengths or sorted({LENGTH, positions.max_positions(model.config) or LENGTH})
-    tried = sorted({row_length(model.config, length) for length in wanted})
+    wanted = lengths or (LENGTH, positions.max_positions(model.config) or LENGTH)
+    tried = sorted({row_length(model.config, length) for length in wanted if length <= LONGEST})
     for length in tried:
         try:
             _require_rows(model, length, backward)
-        except ModelError:
+        except _NotThisLength:
             if length == tried[-1]:
                 raise
         else:
@@ -143,6 +146,10 @@ def close(found: torch.Tensor, expected: torch.Tensor, exact: torch.Tensor | Non
     return bool((found - expected).abs().max() <= allowed)  # False for NaN
 
 
+class _NotThisLength(ModelError):
+    """A row of this length cannot be computed; one of another length may."""
+
+
 def _require_rows(model: Any, length: int, backward: bool) -> None:
     config, device = model.config, next(model.parameters()).device
     name = f"model.name_or_path: a {config.model_type} model"
@@ -162,12 +169,12 @@ def _require_rows(model: Any, length: int, backward: bool) -> None:
                         scores.mean().backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # the library raises many kinds
             _reraise_out_of_memory(error)
-            raise ModelError(f"{name} fails on a row of {length} tokens ({first_line(error)})") from error
+            raise _NotThisLength(f"{name} fails on a row of {length} tokens ({first_line(error)})") from error
         finally:
             if backward:
                 model.zero_grad(set_to_none=True)
         if found.shape[:-1] != input_ids.shape:
-            raise ModelError(
+            raise _NotThisLength(
                 f"{name} gives logits at {found.shape[-2]} positions for rows of {length} tokens; masked tokens are "
                 "predicted at their own positions, so use rows of that length or an encoder with logits for each token"
             )

@@ -27,7 +27,7 @@ GENERIC: dict[tuple[str, ...], int] = {
 SPECIAL: dict[str, dict[str, Any]] = {
     "funnel": {"block_sizes": [1, 1], "d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 48},
     "longformer": {"attention_window": [8, 8]},
-    "mobilebert": {"intra_bottleneck_size": 32, "true_hidden_size": 32},
+    "mobilebert": {"embedding_size": 16, "intra_bottleneck_size": 32, "true_hidden_size": 32},
     "modernbert": {"local_attention": 8},
     "neomme": {"num_hidden_layers": 3},
     "perceiver": {
