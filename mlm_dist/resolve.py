@@ -28,6 +28,7 @@ from mlm_dist.model.architecture import (
     takes_tokenizer,
     tokenizer_source,
 )
+from mlm_dist.model.suitability import require_suited
 from mlm_dist.optim import optimizers
 from mlm_dist.optim.schedule import default_lr, warmup_steps
 from mlm_dist.redaction import config_without_credentials
@@ -72,6 +73,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         *(config.model, length, named, 0, tokenizer_name, tokenizer.add_domain_tokens),
         train_vocab_size=tokenizer.train_vocab_size,
     )
+    require_suited(found, corpus.rows, launch.trial_precision)
     shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu")
     if (config.model.trainable_layers or 0) > shape.layers:
         raise ConfigError(f"model.trainable_layers: must be at most the {shape.layers} layers of the model")
@@ -181,7 +183,9 @@ def corpus_spec(config: Config) -> CorpusSpec:
             train_uncased=config.tokenizer.train_uncased,
             add_domain_tokens=config.tokenizer.add_domain_tokens or 0,
         ),
-        rows=RowsSpec(config.rows.mode or default_row_mode(config.model), config.rows.max_length),
+        rows=RowsSpec(
+            config.rows.mode or default_row_mode(config.model, config.rows.max_length), config.rows.max_length
+        ),
         needs_word_starts=config.masking.unit != "token",
     )
 

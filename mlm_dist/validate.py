@@ -32,6 +32,7 @@ from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.files import write_json
 from mlm_dist.model.architecture import architecture
 from mlm_dist.model.build import build
+from mlm_dist.model.precision import in_precision
 from mlm_dist.objectives import OBJECTIVES
 from mlm_dist.optim.optimizers import build_optimizer
 from mlm_dist.resolve import resolve
@@ -103,7 +104,8 @@ def run(config: Config) -> dict[str, Any]:
     with start_engine(spec) as engine:
         objective = OBJECTIVES[spec.objective].create(spec.masking, spec.seed, corpus)
         model = evaluated.build(spec, corpus)
-        module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
+        with in_precision(launch.trial_precision):
+            module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
         if evaluated.weights is not None:
             format.load_weights(evaluated.weights, module)
         if probe is not None:

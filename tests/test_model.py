@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from models import architecture, build
+from tiny import overrides
 from torch.nn import functional as F
 from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
@@ -34,6 +36,13 @@ SHAPES: dict[str, dict[str, Any]] = {
     "mpnet": {},
     "esm": {"pad_token_id": 1, "mask_token_id": 4},
 }
+# Further architectures whose loss and gradients are compared with those of transformers.
+MORE = (
+    *("camembert", "convbert", "data2vec-text", "deberta", "ernie", "esmc", "eurobert", "flaubert", "fnet", "gte"),
+    *("ibert", "jina_embeddings_v3", "layoutlm", "luke", "megatron-bert", "mobilebert", "neomme", "nomic_bert"),
+    *("nystromformer", "rembert", "roberta-prelayernorm", "roc_bert", "roformer", "squeezebert", "tapas"),
+    *("ultrabert", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
 QUICK = ("bert", "modernbert", "deberta-v2")
 QUICK_AND_SLOW = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SHAPES]
 # Names of dropout in the architectures' configurations.
@@ -67,10 +76,12 @@ def test_masked_head_gives_the_dense_logits_and_gradients(name: str) -> None:
         assert one is None or torch.allclose(one, other, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", QUICK_AND_SLOW)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted({*SHAPES, *MORE})]
+)
 def test_loss_and_gradients_equal_those_of_transformers(name: str) -> None:
     """With the same weights and batch, padding included, as BertForMaskedLM(labels=...) and its like compute them."""
-    model = model_of(name, **dict.fromkeys(DROPOUT, 0.0))
+    model = model_of(name, **dict.fromkeys(DROPOUT, 0.0)) if name in SHAPES else tiny_model(name)
     pad = 1 if name in ("roberta", "mpnet", "esm") else 0
     lengths = torch.tensor([16, 9, 12])
     attention_mask = (torch.arange(16) < lengths[:, None]).long()
@@ -86,11 +97,25 @@ def test_loss_and_gradients_equal_those_of_transformers(name: str) -> None:
     ours = core(input_ids, attention_mask, positions, truth).loss_sum / len(truth)
     ours.backward()
     assert core.training and ours.item() == pytest.approx(theirs.item(), rel=1e-6)
-    assert any(gradient is not None and gradient.abs().max() > 1e-2 for gradient in expected.values())
+    largest = max(float(gradient.abs().max()) for gradient in expected.values() if gradient is not None)
+    assert largest > (1e-2 if name in SHAPES else 1e-3)
+    allowed = 1e-7 if name in SHAPES else 1e-5 * largest  # some have scores and gradients of very different sizes
     for each, parameter in model.named_parameters():
         found, wanted = parameter.grad, expected[each]
         assert (found is None) == (wanted is None), each
-        assert found is None or wanted is None or torch.allclose(found, wanted, rtol=1e-4, atol=1e-7), each
+        assert found is None or wanted is None or torch.allclose(found, wanted, rtol=1e-4, atol=allowed), each
+
+
+def tiny_model(name: str) -> Any:
+    """A tiny model of any architecture, in training mode without dropout, that pads with token 0."""
+    fields = overrides(name) | {"vocab_size": 120}
+    config = parse([f"--model.name_or_path={name}", "--rows.max_length=32", f"--model.overrides={json.dumps(fields)}"])
+    found = architecture(config)
+    for field, value in vars(found).items():
+        if ("dropout" in field or "drop_prob" in field) and isinstance(value, float) and value > 0:
+            setattr(found, field, 0.0)
+    torch.manual_seed(0)
+    return AutoModelForMaskedLM.from_config(found).train()
 
 
 def test_head_that_depends_on_all_positions_stays_dense() -> None:

@@ -68,6 +68,8 @@ def test_default_run_is_decided() -> None:
         ((), "pack"),
         (("--model.name_or_path=modernbert",), "pack"),
         (("--model.name_or_path=convbert",), "chunk"),
+        (("--model.name_or_path=gte",), "pack"),
+        (("--model.name_or_path=fnet",), "chunk"),
         (("--rows.mode=truncate",), "truncate"),
         (("--rows.mode=chunk",), "chunk"),
     ],

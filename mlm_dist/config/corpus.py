@@ -207,8 +207,8 @@ class RowsConfig(Section):
 
     Args:
         mode: truncate keeps the first chunk of max_length tokens of each document; chunk keeps all chunks, one per row;
-            pack puts several chunks into a row where they fit, each attending to itself only. null is pack if the
-            architecture is known to support it, else chunk.
+            pack puts several chunks into a row where they fit, each attending to itself only. null is pack if a
+            trial of the architecture shows that chunks stay apart, else chunk.
         max_length: Tokens per row, special tokens included. If a checkpoint has fewer positions, they are interpolated
             linearly, and the log says so.
     """

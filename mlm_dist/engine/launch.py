@@ -7,11 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlm_dist import ranks
 from mlm_dist.engine.device import Device, device_here, is_on
 from mlm_dist.errors import ConfigError, reason
+
+if TYPE_CHECKING:
+    from mlm_dist.model.precision import Precision
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}  # of a number in matrix products
 _NAMES = {"none": "no sharding", "ddp": "DDP", "fsdp2": "FSDP2"}
@@ -62,6 +65,13 @@ class Launch:
     def sharding_name(self) -> str:
         """none, ddp, fsdp2, zero1, zero2 or zero3."""
         return f"zero{self.stage}" if self.sharding == "zero" else self.sharding
+
+    @property
+    def trial_precision(self) -> Precision:
+        """What models are tried in before they are trained."""
+        from mlm_dist.model.precision import Precision
+
+        return Precision(self.precision, rounds_weights=self.sharding == "zero")
 
     def describe(self) -> str:
         """Processes, sharding, device and precision, for people."""

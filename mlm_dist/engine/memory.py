@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlm_dist.engine.launch import BYTES, Launch
-from mlm_dist.errors import ModelError
+from mlm_dist.model.layers import encoder_layers
 from mlm_dist.optim import optimizers
 
 # The rest of a device holds its context, workspaces of libraries, and gaps between allocations.
 GPU_SHARE, GPU_CONTEXT = 0.9, 512 << 20
 HOST_SHARE = 0.75
 BUCKET = 25_000_000  # elements DeepSpeed gathers before it reduces them, where no JSON says otherwise
+# Names that architectures give to the fields of their configurations.
+_HIDDEN = ("hidden_size", "d_model", "dim", "emb_dim", "d_latents")
+_LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "encoder_layers")
+_INTERMEDIATE = ("intermediate_size", "hidden_dim", "d_inner", "feed_forward_size", "ffn_dim")
+_HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads")
 _GATED = {"modernbert", "nomic_bert", "eurobert"}  # their feed-forward layers have a gate
 
 
@@ -78,8 +83,6 @@ def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool =
         vocab_size: Number of tokens, if the tokenizer is still to be trained.
         on_cpu: Whether it runs on the CPU.
 
-    Raises:
-        ModelError: The configuration has no layers or heads.
     """
     import torch
     from transformers import AutoModelForMaskedLM
@@ -88,22 +91,16 @@ def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool =
     found.vocab_size = vocab_size or found.vocab_size
     with torch.device("meta"):
         model = AutoModelForMaskedLM.from_config(found)
-    missing = [name for name in ("hidden_size", "num_hidden_layers", "num_attention_heads") if not hasattr(found, name)]
-    if missing:
-        raise ModelError(
-            f"model.name_or_path: a {found.model_type} configuration has no {missing[0]}; choose an encoder such as "
-            "bert, roberta or modernbert"
-        )
-    hidden = int(found.hidden_size)
+    hidden = int(_number(found, *_HIDDEN)) or int(model.get_input_embeddings().weight.shape[-1])
     return Shape(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        layers=int(found.num_hidden_layers),
+        layers=int(_number(found, *_LAYERS)) or max(1, len(encoder_layers(model))),
         hidden=hidden,
-        intermediate=int(_number(found, "intermediate_size") or _number(found, "hidden_dim") or 4 * hidden),
-        heads=int(found.num_attention_heads),
+        intermediate=int(_number(found, *_INTERMEDIATE) or 4 * hidden),
+        heads=max(1, int(_number(found, *_HEADS))),  # FNet has none
         vocabulary=int(found.vocab_size),
         gated=found.model_type in _GATED,
-        dropout=max(_number(found, "hidden_dropout_prob"), _number(found, "dropout")) > 0,
+        dropout=_number(found, "hidden_dropout_prob", "dropout", "hidden_dropout") > 0,
         fused=bool(getattr(model, "_supports_sdpa", False)),
         on_cpu=on_cpu,
     )
@@ -209,6 +206,7 @@ def most_rows(settings: Settings, shape: Shape, launch: Launch) -> int:
     return max(1, free // activations(settings, shape, launch.precision, 1))
 
 
-def _number(found: Any, name: str) -> float:
-    value = getattr(found, name, None)
-    return float(value) if isinstance(value, int | float) else 0.0
+def _number(found: Any, *names: str) -> float:
+    """The first of these fields that is a number over 0; 0 if there is none."""
+    values = (getattr(found, name, None) for name in names)
+    return next((float(value) for value in values if isinstance(value, int | float) and value > 0), 0.0)

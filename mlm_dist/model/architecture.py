@@ -10,7 +10,8 @@ from typing import Any
 from mlm_dist.config import ModelConfig, TokenizerConfig
 from mlm_dist.errors import ModelError, reason
 from mlm_dist.hub import require
-from mlm_dist.model import configuration, growable, packed_attention, positions, vocabulary
+from mlm_dist.model import configuration, growable, positions, vocabulary
+from mlm_dist.model.suitability import require_supported, suitability
 from mlm_dist.spec import RowMode
 
 # Small BERT shapes by the names of Turc et al., 2019, https://arxiv.org/abs/1908.08962; without dropout, because models
@@ -61,15 +62,22 @@ def tokenizer_source(model: ModelConfig, tokenizer: TokenizerConfig) -> tuple[st
     return model.name_or_path, "model.name_or_path"
 
 
-def default_row_mode(model: ModelConfig) -> RowMode:
-    """The value of rows.mode if the config has none: pack if the architecture is known to support it, else chunk.
+def default_row_mode(model: ModelConfig, max_length: int) -> RowMode:
+    """The value of rows.mode if the config has none: pack if a trial shows that chunks stay apart, else chunk.
+
+    Args:
+        model: The model.
+        max_length: Tokens per row.
 
     Raises:
-        ModelError: The model does not exist, or its configuration lacks a field of model.overrides.
+        ModelError: The model does not exist, its configuration lacks a field of model.overrides, or it cannot be
+            trained here.
     """
     config, overrides = _load(model)
     overrides.pop("vocab_size", None)
-    return "pack" if packed_attention.supports_packing(configuration.changed(config, overrides)) else "chunk"
+    _require_masked_lm(model.name_or_path, config)
+    changed = configuration.changed(config, overrides)
+    return "chunk" if suitability(changed, max_length).style is None else "pack"
 
 
 def architecture(
@@ -100,14 +108,8 @@ def architecture(
         ModelError: The model does not exist, is not a masked-language model, lacks a field of model.overrides, has
             another vocabulary than the tokenizer, or has too few positions and they cannot be interpolated.
     """
-    from transformers import MODEL_FOR_MASKED_LM_MAPPING
-
     config, overrides = _load(model)
-    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
-        raise ModelError(
-            f"model.name_or_path: {model.name_or_path} is a {config.model_type} model, which has no "
-            "masked-language-model head; choose one such as bert, roberta or modernbert"
-        )
+    _require_masked_lm(model.name_or_path, config)
     growable.require_no_weights(model, is_architecture(model.name_or_path))
     text = configuration.text_config(config)
     is_fitted = takes_tokenizer(model)
@@ -180,6 +182,17 @@ def _checkpoint(name: str, key: str) -> Any:
         raise ModelError(
             f"{key}: {name} is neither an architecture nor a checkpoint that can be loaded ({reason(error)})"
         ) from None
+
+
+def _require_masked_lm(name: str, config: Any) -> None:
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        raise ModelError(
+            f"model.name_or_path: {name} is a {config.model_type} model, which has no masked-language-model head; "
+            "choose one such as bert, roberta or modernbert"
+        )
+    require_supported(config)
 
 
 def _require_buildable(config: Any) -> None:

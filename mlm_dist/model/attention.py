@@ -58,12 +58,16 @@ def attend(
         scaling: Factor of the scores; by default 1 / sqrt(size).
         kwargs: Further arguments of transformers' attention functions. Used are `sliding_window`, the number of tokens
             to either side that a token attends to, itself included; and for packed rows `cu_seq_lens_q`, [chunks + 1],
-            the first position of each chunk in the flattened rows.
+            the first position of each chunk in the flattened rows, and `chunk_mask`, [rows, 1, length, length], True
+            for tokens of one chunk.
 
     Returns:
         [rows, length, heads, size], and no attention probabilities.
     """
     sliding_window, cu_seq_lens_q = kwargs.pop("sliding_window", None), kwargs.pop("cu_seq_lens_q", None)
+    chunk_mask = kwargs.pop("chunk_mask", None)
+    if chunk_mask is not None:
+        attention_mask = chunk_mask if attention_mask is None else attention_mask & chunk_mask
     if torch.is_autocast_enabled(query.device.type):  # rotary positions leave queries and keys in fp32
         working = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(working), key.to(working), value.to(working)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from mlm_dist.model import attention, dropout, norms, packed_attention
-from mlm_dist.model.inference import evaluating
+from mlm_dist.model import attention, dropout, norms, packed_attention, sparse_attention, trial
+from mlm_dist.model.inference import undone
 from mlm_dist.model.layers import encoder_layers
 from mlm_dist.model.loss import summed_cross_entropy
+from mlm_dist.model.packed_attention import PackedAttention
+from mlm_dist.model.suitability import packing_error, suitability
+
+logger = logging.getLogger(__name__)
 
 
 class MaskedLoss(NamedTuple):
@@ -39,7 +46,8 @@ class MaskedLanguageModel(nn.Module):
         packed: Whether rows hold several chunks, which must not attend to each other.
 
     Raises:
-        ModelError: Rows are packed, and the architecture cannot keep chunks apart.
+        ModelError: The model fails on a small batch, also in the precision that `precision.in_precision` sets, or gives
+            logits that are not finite; or rows are packed, and the architecture cannot keep chunks apart.
     """
 
     def __init__(self, model: Any, *, masked_head: bool = True, packed: bool = False) -> None:
@@ -51,10 +59,17 @@ class MaskedLanguageModel(nn.Module):
         dropout.install(model, self._masks)
         attention.install(model, self._masks)
         norms.lower_norms(model)
-        self._packed = packed_attention.fit(model) if packed else None
+        self._takes_mask = trial.takes(model, "attention_mask")
+        if not self._takes_mask:
+            logger.info("a %s model has no mask for padding, so tokens mix with it", model.config.model_type)
+        self._trial_length = trial.require_forward(model)
+        self._packed = _packed(model) if packed else None
         if masked_head and model.base_model is not model:
             model.base_model.register_forward_hook(self._keep_masked)
-            self.masked_head = _same_logits(self)
+            differs = trial.masked_head_fault(self, self._trial_length)
+            self.masked_head = differs is None
+            if differs is not None:
+                logger.info("logits are computed at all positions, which is slower: %s", differs)
         # FSDP2 shards modules of these classes one by one. transformers' own value names embeddings for some
         # architectures, and classes that a masked-language model lacks for others.
         self._no_split_modules = sorted({type(layer).__name__ for layer in encoder_layers(model)})
@@ -108,7 +123,10 @@ class MaskedLanguageModel(nn.Module):
         cu_seq_lens: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """[predicted, vocabulary] logits at `positions`."""
-        arguments = {"input_ids": input_ids, "attention_mask": attention_mask}
+        arguments: dict[str, Any] = {"input_ids": input_ids}
+        if self._takes_mask:
+            arguments["attention_mask"] = attention_mask
+        sparse_attention.fit(self.model, input_ids.shape[1])
         if cu_seq_lens is not None:
             assert self._packed is not None, "packed rows need MaskedLanguageModel(packed=True)"
             arguments = self._packed.arguments(input_ids, cu_seq_lens)
@@ -120,12 +138,24 @@ class MaskedLanguageModel(nn.Module):
         scores = scores.flatten(0, 1)
         return scores if self.masked_head else scores[positions]
 
+    @contextlib.contextmanager
+    def kept_positions(self, positions: torch.Tensor) -> Iterator[None]:
+        """Inside, the model computes logits at these positions only, whatever `masked_head` is."""
+        self._positions = positions
+        try:
+            yield
+        finally:
+            self._positions = None
+
     def has_unused(self) -> bool:
         """Whether a backward pass leaves a parameter without a gradient; existing gradients are lost."""
         device = next(self.parameters()).device
-        input_ids = (torch.arange(16).reshape(2, 8) % 5).to(device)
-        positions, labels = torch.tensor([1, 9], device=device), torch.tensor([1, 2], device=device)
-        self(input_ids, None, positions, labels).loss_sum.backward()
+        length = self._trial_length
+        input_ids = trial.tokens(self.model.config, 2, length).to(device)
+        positions, labels = torch.tensor([1 % length, length], device=device), torch.tensor([1, 2], device=device)
+        with undone(self.model), torch.enable_grad():
+            self.model.train()
+            self(input_ids, None, positions, labels).loss_sum.backward()
         unused = any(parameter.requires_grad and parameter.grad is None for parameter in self.parameters())
         self.zero_grad(set_to_none=True)
         return unused
@@ -141,19 +171,18 @@ class MaskedLanguageModel(nn.Module):
         return output
 
 
-def _same_logits(wrapped: MaskedLanguageModel) -> bool:
-    """Whether the masked head gives the logits of the dense one, on a small batch of arbitrary tokens."""
-    model = wrapped.model
-    wrapped.masked_head = True
-    device = next(model.parameters()).device
-    size = min(model.config.vocab_size, 64)
-    input_ids = (torch.arange(16, device=device).reshape(2, 8) * 7 + 5) % size
-    positions = torch.tensor([1, 6, 11], device=device)
-    try:
-        with evaluating(model):
-            masked = wrapped.logits(input_ids, None, positions)
-            wrapped.masked_head = False
-            dense = wrapped.logits(input_ids, None, positions)
-        return masked.shape == dense.shape and torch.allclose(masked, dense, rtol=1e-4, atol=1e-5)
-    except (RuntimeError, ValueError, IndexError, TypeError, KeyError):
-        return False  # a head that needs all positions
+def _packed(model: Any) -> PackedAttention:
+    """How the model takes packed rows, found on a small copy of it and checked on the model itself.
+
+    Raises:
+        ModelError: It cannot keep chunks apart.
+    """
+    style, why = suitability(model.config)
+    if style is not None:
+        packed = PackedAttention(model, style)
+        fault = packed_attention.fault(model, packed)
+        if fault is None:
+            return packed
+        packed.remove()
+        why = fault
+    raise packing_error(model.config, why)

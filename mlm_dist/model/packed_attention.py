@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import nn
 
-from mlm_dist.errors import ModelError
-from mlm_dist.model import attention
-from mlm_dist.model.inference import evaluating
+from mlm_dist.model import attention, trial
+from mlm_dist.model.inference import undone
+from mlm_dist.model.layers import encoder_layers
 from mlm_dist.model.positions import first_position
+from mlm_dist.model.precision import Precision, precision_of_run
 
 
 class MaskStyle(NamedTuple):
-    """How an architecture takes a mask of [rows, 1, length, length].
+    """How an architecture takes a mask of which tokens attend to each other.
 
     Args:
-        at_encoder: Whether the mask is an argument of the encoder, behind the embeddings, instead of the model.
-        additive: Whether it is added to the scores (0 or the smallest number) instead of a boolean.
+        place: What the mask is an argument of: the model, its encoder behind the embeddings, each of the encoder's
+            layers, or the kernel of `attention.attend`.
+        form: boolean is [rows, 1, length, length], True for tokens that attend to each other. additive has the same
+            shape and is added to the scores: 0, or the smallest number. square is [rows, length, length], 1 or 0.
     """
 
-    at_encoder: bool
-    additive: bool
+    place: Literal["model", "encoder", "layers", "kernel"]
+    form: Literal["boolean", "additive", "square"]
 
 
-# Architectures for which the tests show that chunks of a row do not affect each other.
-SEPARATING = frozenset(
-    {
-        *("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert"),
-        *("electra", "ernie", "esm", "eurobert", "megatron-bert", "modernbert"),
-        *("mpnet", "nomic_bert", "roberta", "roberta-prelayernorm", "xlm-roberta"),
-    }
+STYLES = (
+    MaskStyle("model", "boolean"),
+    MaskStyle("model", "additive"),
+    MaskStyle("encoder", "boolean"),
+    MaskStyle("kernel", "boolean"),
+    MaskStyle("layers", "additive"),
+    MaskStyle("layers", "boolean"),
+    MaskStyle("layers", "square"),
 )
-# Fields of their configurations with which they do: a convolution, or a scale that depends on a row's masked tokens.
-_MIXING_FIELDS = ("conv_kernel_size", "token_dropout")
-
-_STYLES = (MaskStyle(False, False), MaskStyle(False, True), MaskStyle(True, False))
+# Of the largest logit. Rows of the same shape round alike, so that only a mixture of chunks makes a difference.
+UNCHANGED = 1e-6
+_MASK_NAMES = ("attention_mask", "mask")  # of arguments of encoders and layers
 
 
 class PackedAttention:
-    """Turns the first positions of chunks into arguments of a model's forward pass. `fit` makes it.
+    """Turns the first positions of chunks into arguments of a model's forward pass.
 
     Args:
         model: A transformers masked-language model.
@@ -51,96 +56,165 @@ class PackedAttention:
     def __init__(self, model: Any, style: MaskStyle) -> None:
         self._model, self._style = model, style
         self._first_position = first_position(model.config)
-        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-        self._mask: torch.Tensor | None = None
+        self._takes_positions = trial.takes(model, "position_ids")
+        self._mask: torch.Tensor | None = None  # of the last packed rows
+        self._all_ones: torch.Tensor | None = None  # the mask that the model was called with for them
+        self._hooks: list[Any] = []
         encoder = getattr(model.base_model, "encoder", None)
-        if style.at_encoder and isinstance(encoder, nn.Module):
-            encoder.register_forward_pre_hook(self._set_mask, with_kwargs=True)
+        inside = {"encoder": [encoder] if isinstance(encoder, torch.nn.Module) else [], "layers": encoder_layers(model)}
+        for module in inside.get(style.place, []):
+            names = list(inspect.signature(module.forward).parameters)
+            if name := next((each for each in _MASK_NAMES if each in names), None):
+                hook: Any = _SetArgument(name, names.index(name), lambda: self._mask)
+                self._hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        if self._hooks:
+            self._hooks.append(model.register_forward_pre_hook(self._forget_stale, with_kwargs=True))
 
-    def arguments(self, input_ids: torch.Tensor, cu_seq_lens: torch.Tensor) -> dict[str, Any]:
+    def remove(self) -> None:
+        """Leave the model as it was."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def arguments(
+        self, input_ids: torch.Tensor, cu_seq_lens: torch.Tensor, dtype: torch.dtype | None = None
+    ) -> dict[str, Any]:
         """The arguments of the model's forward pass.
 
         Args:
             input_ids: [rows, length].
             cu_seq_lens: [chunks + 1], int32, the first position of each chunk in the flattened rows, and their end.
                 Padding is a chunk too, because a token that attends to nothing gives NaN.
+            dtype: Of the model's weights, if it is not the model's own.
         """
+        dtype = dtype or self._model.dtype
         rows, length = input_ids.shape
         positions = torch.arange(rows * length, device=input_ids.device, dtype=cu_seq_lens.dtype).view(rows, length)
         chunk = torch.searchsorted(cu_seq_lens, positions, right=True)  # from 1
         mask = chunk[:, None, :, None] == chunk[:, None, None, :]  # [rows, 1, length, length]
         arguments: dict[str, Any] = {"input_ids": input_ids}
-        if self._style.at_encoder:
-            self._mask, arguments["attention_mask"] = mask, torch.ones_like(input_ids)
+        if self._style.place == "kernel":
+            arguments["chunk_mask"] = mask
+        elif self._style.place != "model":
+            self._mask, self._all_ones = self._formed(mask, dtype), torch.ones_like(input_ids)
+            arguments["attention_mask"] = self._all_ones
         elif reach := _reach(self._model.config):
+            if len(_windows(self._model.config)) > 1:
+                raise NotImplementedError("its layers have windows of several sizes")
             # Layers with sliding attention use a given mask as it is, so it must hold their limit as well.
             near = torch.ones(length, length, dtype=torch.bool, device=mask.device).triu(-reach).tril(reach)
             arguments["attention_mask"] = {"full_attention": mask, "sliding_attention": mask & near}
-        elif self._style.additive:
-            smallest = torch.finfo(self._model.dtype).min
-            arguments["attention_mask"] = torch.zeros_like(mask, dtype=self._model.dtype).masked_fill(~mask, smallest)
         else:
-            arguments["attention_mask"] = mask
+            arguments["attention_mask"] = self._formed(mask, dtype)
         if self._takes_positions:
             arguments["position_ids"] = (positions - cu_seq_lens[chunk - 1]).long() + self._first_position
         if self._model.config._attn_implementation == attention.NAME:
             arguments |= {"cu_seq_lens_q": cu_seq_lens, "cu_seq_lens_k": cu_seq_lens}
         return arguments
 
-    def _set_mask(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._mask is None:
+    def _formed(self, mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        if self._style.form == "additive":
+            return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+        return mask if self._style.form == "boolean" else mask[:, 0].long()
+
+    def _forget_stale(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Drop the mask of earlier rows when the model is called without `arguments`.
+
+        Not at the end of the forward pass, as layers that are recomputed in the backward pass need it again.
+        """
+        if kwargs.get("attention_mask") is not self._all_ones:
+            self._mask = self._all_ones = None
+
+
+@dataclass(frozen=True)
+class _SetArgument:
+    """A hook that replaces an argument of a module, if there is a value for it."""
+
+    name: str
+    index: int
+    value: Callable[[], torch.Tensor | None]
+
+    def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = self.value()
+        if value is None:
             return None
-        mask, self._mask = self._mask, None
-        if "attention_mask" in kwargs:
-            return args, kwargs | {"attention_mask": mask}
-        return (args[0], mask, *args[2:]), kwargs
+        if self.name in kwargs or len(args) <= self.index:
+            return args, kwargs | {self.name: value}
+        return (*args[: self.index], value, *args[self.index + 1 :]), kwargs
 
 
-def supports_packing(config: Any) -> bool:
-    """Whether a model of this transformers configuration is known to support packed rows; builds no model."""
-    return config.model_type in SEPARATING and not any(getattr(config, name, None) for name in _MIXING_FIELDS)
+def fault(model: Any, packed: PackedAttention, least_length: int = 0) -> str | None:
+    """Why the chunks of packed rows do not have the logits that each has alone; None if they do.
 
+    Two rows hold chunks of several lengths, longer than sliding attention reaches, and padding. Each chunk must have
+    the logits that it has alone, and must not change when the others in its row do, in evaluation and in training.
 
-def fit(model: Any) -> PackedAttention:
-    """Try each way to give this architecture packed rows; return the one that gives chunks the logits they have alone.
-
-    Raises:
-        ModelError: None does, for example because the architecture mixes tokens outside attention.
+    Args:
+        model: A transformers masked-language model.
+        packed: A way to give it packed rows.
+        least_length: Tokens of a row, at least.
     """
-    with evaluating(model):
-        for style in _STYLES:
-            packed = PackedAttention(model, style)
-            if _is_faithful(model, packed):
-                return packed
-    raise ModelError(
-        f"rows.mode: a {model.config.model_type} model cannot keep the chunks of a packed row apart; use "
-        "--rows.mode chunk, which puts each chunk into a row of its own"
-    )
+    with undone(model):
+        try:
+            return _fault(model, packed, least_length)
+        except Exception as error:  # the model does not accept such a mask
+            return trial.first_line(error)
 
 
-def _is_faithful(model: Any, packed: PackedAttention) -> bool:
-    """Whether the chunks of two packed rows of arbitrary tokens have the logits that each has alone."""
-    device, config = next(model.parameters()).device, model.config
-    try:
-        reach = _reach(config) or 0  # chunks must be longer than sliding attention reaches
-        chunks, padding = [reach + 8, 4, 5, reach + 10], 3  # the first two and padding in a row, the others in another
-        lengths = torch.tensor([0, *chunks[:2], padding, *chunks[2:]], dtype=torch.int32, device=device)
-        cu_seq_lens = lengths.cumsum(0, dtype=torch.int32)
-        input_ids = (torch.arange(int(cu_seq_lens[-1]), device=device) * 7 + 5) % min(config.vocab_size, 64)
-        input_ids[input_ids == getattr(config, "pad_token_id", None)] += 1  # some models derive positions from padding
-        if getattr(config, "mask_token_id", None) is not None:
-            input_ids[3] = config.mask_token_id  # some models scale by the number of masks in a row
-        logits = model(**packed.arguments(input_ids.view(2, -1), cu_seq_lens)).logits.flatten(0, 1)
-        for begin, length in zip(cu_seq_lens[[0, 1, 3, 4]].tolist(), chunks, strict=True):
-            alone = model(input_ids=input_ids[None, begin : begin + length]).logits[0]
-            if not torch.allclose(logits[begin : begin + length], alone, rtol=1e-4, atol=1e-5):
-                return False
-        return True
-    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError):
-        return False  # the model does not accept such a mask
+def _fault(model: Any, packed: PackedAttention, least_length: int) -> str | None:
+    config, device = model.config, next(model.parameters()).device
+    length = trial.row_length(config, max(least_length, (_reach(config) or 0) + 24))
+    lengths = [length - 7, 4, 3, 5, length - 5]  # two chunks and padding in a row, two chunks in the other
+    if min(lengths) < 1:
+        return f"its rows have {length} positions only"
+    ends = torch.tensor([0, *lengths], device=device).cumsum(0)
+    cu_seq_lens = ends.to(torch.int32)
+    spans = [slice(begin, end) for begin, end in itertools.pairwise(ends.tolist())]
+    chunks = [spans[i] for i in (0, 1, 3, 4)]
+    first = trial.tokens(config, 2, length).to(device)
+    other = first.flip(1)  # other tokens, and its masks are elsewhere
+
+    def of_rows(input_ids: torch.Tensor, precision: Precision | None) -> torch.Tensor:
+        dtype = precision.dtype if precision is not None and precision.rounds_weights else None
+        return trial.logits(model, precision, **packed.arguments(input_ids, cu_seq_lens, dtype)).flatten(0, 1)
+
+    exact: dict[int, torch.Tensor] = {}
+    for precision in (None, precision_of_run()):
+        if precision is not None and precision.name == "fp32":
+            continue
+        found = of_rows(first, precision)
+        for i, chunk in enumerate(chunks):
+            alone = trial.logits(model, precision, input_ids=first.flatten()[None, chunk])[0]
+            if not trial.close(found[chunk], alone, exact.get(i)):
+                return "a chunk does not have the logits that it has alone"
+            exact.setdefault(i, alone)
+        for training in (False, True):
+            model.train(training)
+            for kept in ((0, 4), (1, 3)):
+                mixed = other.flatten().clone()
+                for i in kept:
+                    mixed[spans[i]] = first.flatten()[spans[i]]
+                torch.manual_seed(0)
+                before = of_rows(first, precision)
+                torch.manual_seed(0)
+                after = of_rows(mixed.view_as(first), precision)
+                for i in kept:
+                    change = (before[spans[i]] - after[spans[i]]).abs().max()
+                    if not change <= UNCHANGED * before[spans[i]].abs().max():
+                        return "a chunk changes with the others in its row"
+        model.eval()
+    return None
 
 
 def _reach(config: Any) -> int | None:
-    """Tokens to either side that sliding attention reaches; None if no layer has sliding attention."""
-    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ())
-    return int(config.sliding_window) if slides else None
+    """Tokens to either side that sliding attention reaches, at most; None if no layer has sliding attention."""
+    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+        return None
+    return max(_windows(config))
+
+
+def _windows(config: Any) -> set[int]:
+    """The windows of all layers with sliding attention."""
+    try:
+        return {int(config.sliding_window)}
+    except Exception:  # NeoMME has several, and refuses to give one of them
+        return {int(one.sliding_window) for one in config.per_layer_config if one.sliding_window is not None}

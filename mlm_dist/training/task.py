@@ -9,6 +9,7 @@ from mlm_dist.corpora import Corpora
 from mlm_dist.corpus.tokenizer import shared_tokens
 from mlm_dist.model.architecture import architecture
 from mlm_dist.model.build import build
+from mlm_dist.model.precision import in_precision
 from mlm_dist.objectives import OBJECTIVES
 from mlm_dist.objectives.protocol import Objective
 from mlm_dist.spec import Spec
@@ -52,7 +53,8 @@ class Task:
         objective: Objective = OBJECTIVES[spec.objective].create(spec.masking, spec.seed, corpus)
         sources = shared_tokens.sources(spec.model.init_from, corpus.tokenizer)
         model = build(spec.model, config, spec.seed, corpus.domain_tokens, sources)
-        module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
+        with in_precision(spec.launch.trial_precision):
+            module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
         replayed = None if corpora.replay is None else corpora.replay.digest
         num_rows = int(corpus.manifest["rows"]["train"])
         return cls(objective, module, corpus.digest, num_rows, identity(spec, corpus.digest, replayed, config))

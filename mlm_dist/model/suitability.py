@@ -1,0 +1,138 @@
+"""What an architecture can do here, tried on a small copy of it: whether it runs, and how it takes packed rows."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+from mlm_dist.errors import ModelError
+from mlm_dist.model import attention, dropout, norms, packed_attention, sparse_attention, trial
+from mlm_dist.model.packed_attention import STYLES, MaskStyle, PackedAttention
+from mlm_dist.model.precision import Precision, in_precision
+from mlm_dist.model.small_copy import small_configuration, small_model
+from mlm_dist.spec import RowsSpec
+
+
+class Suitability(NamedTuple):
+    """What a trial of an architecture has shown.
+
+    Args:
+        style: How it takes the mask of packed rows; None if chunks of a row affect each other.
+        reason: Why they do; empty if they do not.
+    """
+
+    style: MaskStyle | None
+    reason: str
+
+
+def require_supported(config: Any) -> None:
+    """Refuse architectures whose masked-language model is not an encoder of text.
+
+    Raises:
+        ModelError: The architecture is one of them.
+    """
+    name = f"model.name_or_path: {config.model_type}"
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{name} is an encoder-decoder: it predicts tokens from left to right and would see masked text where it "
+            "expects the true one; choose an encoder such as bert, roberta or modernbert"
+        )
+    if getattr(config, "text_config", None) is not None:
+        raise ModelError(
+            f"{name} reads images as well as text; choose an encoder of text, such as its text model "
+            f"({config.text_config.model_type})"
+        )
+
+
+def suitability(config: Any, max_length: int | None = None) -> Suitability:
+    """Try an architecture in fp32 on a small copy of it, with random weights.
+
+    Args:
+        config: The transformers configuration of a masked-language model.
+        max_length: Tokens per row, if they are known; BigBird computes long rows in another way.
+
+    Raises:
+        ModelError: It cannot be trained here, with the reason.
+    """
+    require_supported(config)
+    if config.model_type == "xmod" and config.default_language is None:
+        languages = ", ".join(config.languages)
+        raise ModelError(f"model.overrides.default_language: an xmod model needs its language; set it to {languages}")
+    try:
+        small = small_configuration(config)
+    except Exception as error:  # the library raises many kinds
+        raise ModelError(
+            f"model.overrides: {config.model_type} cannot be built with them ({trial.first_line(error)})"
+        ) from None
+    lengths = (trial.LENGTH, max_length) if max_length is not None else ()
+    return _tried(_Key(small), lengths, _least_length(config, max_length))
+
+
+def require_suited(config: Any, rows: RowsSpec, precision: Precision) -> None:
+    """Try an architecture with the rows and in the precision of a run.
+
+    Raises:
+        ModelError: It cannot be trained so, with the reason and a remedy.
+    """
+    style, why = suitability(config, rows.max_length)
+    if rows.mode == "pack" and style is None:
+        raise packing_error(config, why)
+    if precision.name != "fp32":
+        with in_precision(precision):
+            model = _installed(small_model(small_configuration(config)))
+            trial.require_forward(model, (trial.LENGTH, rows.max_length))
+
+
+class _Key:
+    """A small configuration, equal to others with the same fields."""
+
+    def __init__(self, config: Any) -> None:
+        self.config, self._text = config, config.to_json_string(use_diff=False)
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and other._text == self._text
+
+
+@functools.cache
+def _tried(small: _Key, lengths: tuple[int, ...], least_length: int) -> Suitability:
+    with in_precision(Precision()):  # rows are the same in every precision
+        model = _installed(small_model(small.config))
+        trial.require_forward(model, lengths, backward=True)
+        reasons = []
+        for style in STYLES:
+            packed = PackedAttention(model, style)
+            found = packed_attention.fault(model, packed, least_length)
+            if found is None:
+                return Suitability(style, "")
+            packed.remove()
+            reasons.append(found)
+    leaks = [one for one in reasons if one.startswith("a chunk")]
+    return Suitability(None, (leaks or reasons)[0])
+
+
+def _installed(model: Any) -> Any:
+    """A model with dropout, attention and norms as `MaskedLanguageModel` has them."""
+    masks = dropout.RowMasks()
+    dropout.install(model, masks)
+    attention.install(model, masks)
+    norms.lower_norms(model)
+    return model
+
+
+def _least_length(config: Any, max_length: int | None) -> int:
+    """Tokens that a row needs in a trial, so that the computation is that of rows of `max_length` tokens."""
+    longest_full = sparse_attention.longest_full(config)
+    if longest_full is None or max_length is None or max_length <= longest_full:
+        return 0
+    return longest_full + int(config.block_size)
+
+
+def packing_error(config: Any, why: str) -> ModelError:
+    """The error for packed rows of an architecture that cannot keep their chunks apart."""
+    return ModelError(
+        f"rows.mode: a {config.model_type} model cannot keep the chunks of a packed row apart ({why}); use "
+        "--rows.mode chunk, which puts each chunk into a row of its own"
+    )
