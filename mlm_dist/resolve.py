@@ -60,7 +60,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
     model = dataclasses.replace(config.model, from_scratch=starts_from_scratch(config.model))
     corpus = corpus_spec(config)
     tokenizer = corpus.tokenizer
-    named = None if tokenizer.path is None else loading.load(tokenizer.path, tokenizer.key)
+    named = None if tokenizer.path is None else loading.load(tokenizer.path, tokenizer.key, tokenizer.revision)
     tokenizer_name = config.tokenizer.path or ("the corpus" if config.tokenizer.train_vocab_size else "")
     found = architecture(config.model, length, named, 0, tokenizer_name, tokenizer.add_domain_tokens)
     if named is None:
@@ -172,6 +172,7 @@ def corpus_spec(config: Config) -> CorpusSpec:
             train_kind=config.tokenizer.train_kind,
             train_uncased=config.tokenizer.train_uncased,
             add_domain_tokens=config.tokenizer.add_domain_tokens or 0,
+            revision=config.model.revision if source is not None and source[1] == "model.name_or_path" else None,
         ),
         rows=RowsSpec(config.rows.mode or default_row_mode(config.model), config.rows.max_length),
         needs_word_starts=config.masking.unit != "token",

@@ -71,7 +71,7 @@ class Evaluated(NamedTuple):
         config = architecture(
             self.model, spec.corpus.rows.max_length, corpus.tokenizer, len(added), spec.tokenizer_name
         )
-        return build(self.model, config, spec.seed, added)
+        return build(self.model, config, spec.seed, added, corpus.token_counts).model
 
 
 @environment.restored()

@@ -10,8 +10,8 @@ from typing import Any
 
 from mlm_dist.config import ModelConfig, TokenizerConfig
 from mlm_dist.errors import ModelError, reason
-from mlm_dist.hub import require
-from mlm_dist.model import packed_attention, positions
+from mlm_dist.model import packed_attention, positions, saved_config
+from mlm_dist.pretrained import locate
 from mlm_dist.spec import RowMode
 
 # Small BERT shapes by the names of Turc et al., 2019, https://arxiv.org/abs/1908.08962; without dropout, because models
@@ -126,19 +126,15 @@ def architecture(
 
 def _load(model: ModelConfig) -> tuple[Any, dict[str, Any]]:
     """The transformers configuration that a name means, and the fields to override in it."""
-    from transformers import CONFIG_MAPPING, AutoConfig
+    from transformers import CONFIG_MAPPING
 
     name = model.name_or_path
     if is_architecture(name):
+        if model.revision is not None:
+            raise ModelError(f"model.revision: {name} is an architecture without weights; remove model.revision")
         return CONFIG_MAPPING["bert" if name in SHAPES else name](), SHAPES.get(name, {}) | dict(model.overrides)
-    path = require(name, "model.name_or_path")
-    try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False), dict(model.overrides)
-    except Exception as error:  # the library raises many kinds: the name is unknown, no network, a broken file
-        raise ModelError(
-            f"model.name_or_path: {name} is neither an architecture nor a checkpoint that can be loaded "
-            f"({reason(error)})"
-        ) from None
+    pretrained = locate(name, "model.name_or_path", model.revision)
+    return saved_config.read(pretrained), dict(model.overrides)
 
 
 def _override(config: Any, overrides: Mapping[str, Any]) -> None:

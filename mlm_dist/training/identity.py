@@ -34,6 +34,7 @@ def identity(spec: Spec, corpus: str, replayed: str | None, architecture: Any) -
         "batch.global_size": batch.global_size,
         "batch.ramp_tokens": ramp,
         "model.name_or_path": spec.model.name_or_path,
+        "model.revision": spec.model.revision,
         "model.freeze_embeddings": spec.model.freeze_embeddings,
         "optim.name": spec.optim.name,
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.errors import ModelError, reason
-from mlm_dist.hub import require
+from mlm_dist.pretrained import locate
 
 DEFAULT_VOCAB_SIZE = 4096
 
@@ -35,21 +35,22 @@ class SpecialTokens:
     unknown: int | None = None
 
 
-def load(path: str, key: str = "tokenizer.path") -> Any:
+def load(path: str, key: str = "tokenizer.path", revision: str | None = None) -> Any:
     """Load a fast tokenizer with a mask token, from a folder or the Hub, with truncation and padding disabled.
 
     Args:
         path: Folder or Hub name.
         key: The config key that holds it, for messages.
+        revision: Branch, tag or commit on the Hub; None for the default branch.
 
     Raises:
         ModelError: There is no tokenizer, it is not a fast one, or it has no mask or padding token.
     """
     from transformers import AutoTokenizer
 
-    location = require(path, key)
+    pretrained = locate(path, key, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(pretrained.tokenizer, **pretrained.tokenizer_options)
     except Exception as error:  # the library raises many types for a missing name, no network or damaged files
         raise ModelError(f"{key}: no tokenizer can be loaded from {path} ({reason(error)})") from None
     if tokenizer.mask_token_id is None:
