@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import test_model
 import torch
-from torch.nn import functional as F
-from transformers import AutoModelForMaskedLM
 
 from mlm_dist.model import lm_head
 from mlm_dist.pages.record import read_record

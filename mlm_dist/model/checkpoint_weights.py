@@ -53,7 +53,7 @@ def load(pretrained: Pretrained, config: Any, saved: Any) -> Loaded:
     """
     stored = checkpoint_files.read(pretrained)
     names, removed = plain_names(stored, on_meta(config))
-    if removed:
+    if removed and not pretrained.is_run_checkpoint:  # mlm_dist holds its model as `model`, too
         what = ", ".join(removed)
         logger.info("model.name_or_path: removed from the names of the weights of %s: %s", pretrained.name, what)
     weights = {name: stored[original] for original, name in names.items()}

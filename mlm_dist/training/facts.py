@@ -24,7 +24,7 @@ def start_facts(spec: Spec, task: Task) -> dict[str, object]:
         "rows": task.num_rows,
         "objective": spec.objective,
         "model": spec.model.name_or_path,
-        "revision": spec.model.revision,
+        **({} if spec.model.revision is None else {"revision": spec.model.revision}),
         "from_scratch": spec.model.from_scratch,
         "lm_head": task.head,
         "parameters": task.module.num_parameters,

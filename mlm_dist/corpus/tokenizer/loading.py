@@ -53,6 +53,8 @@ def load(path: str, key: str = "tokenizer.path", revision: str | None = None) ->
         tokenizer = AutoTokenizer.from_pretrained(pretrained.tokenizer, **pretrained.tokenizer_options)
     except Exception as error:  # the library raises many types for a missing name, no network or damaged files
         raise ModelError(f"{key}: no tokenizer can be loaded from {path} ({reason(error)})") from None
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what the library makes up where there are no files
+        raise ModelError(f"{key}: {path} has no tokenizer files (tokenizer.json); set tokenizer.path to its tokenizer")
     if tokenizer.mask_token_id is None:
         raise ModelError(
             f"{key}: the tokenizer of {path} has no mask token, so its model was not trained to fill masks; "
