@@ -15,6 +15,7 @@ results/head_initialization.json.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import tempfile
@@ -80,10 +81,8 @@ def main() -> None:
 def losses(flags: list[str], target: float) -> dict[int, float]:
     """{step: validation loss} of a run, until its loss is at most `target`."""
     watch = Watch(target)
-    try:
+    with contextlib.suppress(ReachedError):
         train.run(parse([*flags, "--checkpoint.resume=never"]), [watch])
-    except ReachedError:
-        pass
     return watch.losses
 
 
@@ -115,11 +114,11 @@ def _arguments() -> argparse.Namespace:
     add("--source", default="python-docs", help="documents to continue on")
     add("--model", help="folder of a model without a masked-LM head")
     add("--steps", type=int, default=200, help="steps of the naive head")
-    add("--every", type=int, default=5, help="steps between validations of the other head")
+    add("--every", type=int, default=10, help="steps between validations of the other head")
     add("--seeds", type=int, default=3)
     add("--length", type=int, default=32, help="tokens per row")
     add("--batch", type=int, default=8, help="rows per step")
-    add("--validation", type=float, default=0.02, help="fraction of the documents to validate on")
+    add("--validation", type=float, default=0.03, help="fraction of the documents to validate on")
     add("--cache", default="~/.cache/mlm_dist")
     add("--output", type=Path, default=common.RESULTS / "head_initialization.json")
     return parser.parse_args()

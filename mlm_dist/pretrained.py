@@ -160,8 +160,6 @@ def _transformer_on_hub(name: str, revision: str | None) -> str:
         if config is None or "model_type" in config:
             return ""
         modules = fetched("modules.json") or []
-        return next(
-            (str(module["path"]) for module in modules if str(module["type"]).endswith("Transformer")), ""
-        )
+        return next((str(module["path"]) for module in modules if str(module["type"]).endswith("Transformer")), "")
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -93,9 +93,7 @@ def test_a_wrapped_modernbert_keeps_its_own_model_prefix(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "modernbert"])
-def test_encoders_without_a_head_are_loaded_whole(
-    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_encoders_without_a_head_are_loaded_whole(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """As BertModel saves one, and with the classifier of a fine-tuned model, which is named in the log."""
     torch.manual_seed(0)
     config = test_model.model_of(name).config
@@ -162,14 +160,18 @@ def not_finite(plain: Path, folder: Path) -> Path:
 
 
 BROKEN: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
-    "RoBERTa weights under a BERT config": (roberta_under_bert, r"lacks 37 of 44 weights of its bert model \(bert\.emb"),
+    "RoBERTa weights under a BERT config": (
+        roberta_under_bert,
+        r"lacks 37 of 44 weights of its bert model \(bert\.emb",
+    ),
     "another architecture's names": (electra_under_bert, r"it has discriminator\.electra\.embeddings\.LayerNorm\.bias"),
     "one deleted weight": (without_a_query, rf"lacks 1 of 44 weights of its bert model \({QUERY}\)"),
     "missing layers": (without_layers, r"lacks 16 of 44 weights .*\(bert\.encoder\.layer\.1\.attention"),
     "another width": (another_width, r"another shape than its config.json says .*; the first is \[16\], not \[32\]"),
     "NaN and infinity": (
         not_finite,
-        r"2 weights of .* hold NaN or infinity \(bert\.encoder\.layer\.0\.output\.dense\.bias, cls\.predictions\.bias\)",
+        r"2 weights of .* hold NaN or infinity "
+        r"\(bert\.encoder\.layer\.0\.output\.dense\.bias, cls\.predictions\.bias\)",
     ),
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,6 @@ import test_model
 import torch
 
 from mlm_dist.model import lm_head
-from mlm_dist.pages.record import read_record
-from mlm_dist.pages.run_facts import run_facts
 
 HEADS = ("bert", "roberta", "distilbert", "albert", "electra", "modernbert", "deberta-v2", "esm", "mpnet")
 COUNTS = np.array([0] * 5 + [2 ** (i % 12) for i in range(115)])

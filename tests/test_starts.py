@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import launching
 import pytest
 import test_model
 import torch
@@ -36,7 +35,8 @@ def plain(tmp_path: Path) -> Path:
 def with_weights(plain: Path, folder: Path) -> dict[str, torch.Tensor]:
     """A copy of the folder without its weights; and these."""
     shutil.copytree(plain, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    return load_file(plain / "model.safetensors")
+    weights: dict[str, torch.Tensor] = load_file(plain / "model.safetensors")
+    return weights
 
 
 # --- files of weights ---
@@ -251,9 +251,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     return snapshots
 
 
-def test_a_revision_selects_configuration_and_weights(
-    hub: dict[str, Path], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_revision_selects_configuration_and_weights(hub: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
     """By its tag and by its commit; the main branch is the default."""
     caplog.set_level("INFO", "mlm_dist")
     for flags, name in (
@@ -269,9 +267,7 @@ def test_a_revision_selects_configuration_and_weights(
     assert "model.name_or_path: taking the weights of mine/encoder, revision step1000" in caplog.messages
 
 
-def test_a_revision_is_that_of_the_model_s_own_tokenizer(
-    hub: dict[str, Path], prepared_cache: Path
-) -> None:
+def test_a_revision_is_that_of_the_model_s_own_tokenizer(hub: dict[str, Path], prepared_cache: Path) -> None:
     found = next(path for path in prepared_cache.iterdir() if (path / "tokenizer").is_dir())
     tokenizer = AutoTokenizer.from_pretrained(found / "tokenizer")
     tokenizer.save_pretrained(hub["step1000"])
@@ -317,7 +313,9 @@ def test_a_run_its_model_and_its_checkpoints_are_starts(run: Path, caplog: pytes
             weights = dict(loaded.model.named_parameters())
             assert all(torch.equal(value, weights[name.removeprefix("model.")]) for name, value in stored.items())
     assert f"model.name_or_path: taking the weights of {run / 'model'}" in caplog.messages
-    assert any(line.endswith(f"{checkpoint}, a checkpoint of a run, with step 0 and new moments") for line in caplog.messages)
+    assert any(
+        line.endswith(f"{checkpoint}, a checkpoint of a run, with step 0 and new moments") for line in caplog.messages
+    )
     assert not any("removed from the names" in line for line in caplog.messages)
 
 

@@ -89,7 +89,8 @@ def _find(pretrained: Pretrained) -> Path:
         what, remedy = _OTHERS[known[0]]
         example = next(file for file in files if file.endswith(known[0]))
         raise ModelError(
-            f"model.name_or_path: {pretrained.name} has no {SAFETENSORS} and no {PICKLED}; {example} is {what}: {remedy}"
+            f"model.name_or_path: {pretrained.name} has no {SAFETENSORS} and no {PICKLED}; {example} is {what}: "
+            f"{remedy}"
         )
     raise ModelError(
         f"model.name_or_path: {pretrained.name} has no weights (no {SAFETENSORS} and no {PICKLED}; it holds "
@@ -119,7 +120,9 @@ def _shards(pretrained: Pretrained, index: Path) -> Sequence[Path]:
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"model.name_or_path: {index} is no index of shards ({reason(error)}); copy it again") from None
+        raise ModelError(
+            f"model.name_or_path: {index} is no index of shards ({reason(error)}); copy it again"
+        ) from None
     found = {name: _file(pretrained, name) for name in names}
     missing = [name for name, path in found.items() if path is None]
     if missing:
@@ -142,12 +145,13 @@ def _read_safetensors(path: Path) -> Weights:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        weights: Weights = load_file(path)
     except Exception as error:  # the library has one type for truncated files and broken headers
         size = f"{path.stat().st_size:,} bytes"
         raise ModelError(
             f"model.name_or_path: {path} ({size}) is truncated or damaged ({reason(error)}); copy it again"
         ) from None
+    return weights
 
 
 def _read_pickle(path: Path) -> Weights:
@@ -196,4 +200,6 @@ def _verify(checkpoint: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         is_good = False
     if not is_good:
-        raise ModelError(f"model.name_or_path: {path} is damaged: it differs from the manifest; name another checkpoint")
+        raise ModelError(
+            f"model.name_or_path: {path} is damaged: it differs from the manifest; name another checkpoint"
+        )

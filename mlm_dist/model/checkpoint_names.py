@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
-# Modules that wrap a model or a part of it: torch.compile, DDP and DeepSpeed, FSDP, activation checkpointing, Lightning.
+# Modules that wrap a model or a part of it, of torch.compile, DDP, DeepSpeed, FSDP, checkpointing and Lightning.
 WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 # Attributes under which training code keeps its model: Lightning, Composer, sentence-transformers, distillation.
 HOLDERS = {"model", "net", "network", "backbone", "encoder", "student", "auto_model", "base_model", "0"}

@@ -92,6 +92,6 @@ def _of_a_run(checkpoint: Path) -> Any:
         return CONFIG_MAPPING[fields.pop("model_type")].from_dict(fields)
     except Exception as error:  # a damaged file, or an architecture of another version of transformers
         raise ModelError(
-            f"model.name_or_path: {checkpoint / 'state.json'} does not describe a model ({reason(error)}); name another "
-            "checkpoint, or the exported model"
+            f"model.name_or_path: {checkpoint / 'state.json'} does not describe a model ({reason(error)}); name "
+            "another checkpoint, or the exported model"
         ) from None
