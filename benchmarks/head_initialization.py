@@ -67,7 +67,7 @@ def main() -> None:
             reached = max(ours) if min(ours.values()) <= naive[arguments.steps] else None
             unigram = _start(Path(folder) / "run")["unigram_loss"]
             seeds.append({"unigram_loss": unigram, "naive": naive, "ours": ours, "steps_to_naive": reached})
-    table = Table("seed", "loss at step 0", "naive head, step 0", f"naive, step {arguments.steps}", "steps of ours")
+    table = Table("seed", "step 0", "naive head, step 0", f"naive head, step {arguments.steps}", "steps to the same")
     for seed, one in enumerate(seeds):
         naive, ours, reached = one["naive"], one["ours"], one["steps_to_naive"]
         first, last = naive[0], naive[arguments.steps]

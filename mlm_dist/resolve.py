@@ -21,9 +21,11 @@ from mlm_dist.engine import conflicts, memory, trackers
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError, CorpusError
 from mlm_dist.hf_model import upload
+from mlm_dist.model import checkpoint_files
 from mlm_dist.model.architecture import architecture, default_row_mode, starts_from_scratch, tokenizer_source
 from mlm_dist.optim import optimizers
 from mlm_dist.optim.schedule import default_lr, warmup_steps
+from mlm_dist.pretrained import locate
 from mlm_dist.redaction import config_without_credentials
 from mlm_dist.spec import (
     BatchSpec,
@@ -62,6 +64,8 @@ def resolve(config: Config, launch: Launch) -> Spec:
     tokenizer = corpus.tokenizer
     named = None if tokenizer.path is None else loading.load(tokenizer.path, tokenizer.key, tokenizer.revision)
     tokenizer_name = config.tokenizer.path or ("the corpus" if config.tokenizer.train_vocab_size else "")
+    if not model.from_scratch:
+        checkpoint_files.check(locate(model.name_or_path, "model.name_or_path", model.revision))
     found = architecture(config.model, length, named, 0, tokenizer_name, tokenizer.add_domain_tokens)
     if named is None:
         found.vocab_size = config.model.overrides.get("vocab_size", tokenizer.train_vocab_size)

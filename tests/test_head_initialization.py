@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import launching
 import numpy as np
 import pytest
 import test_model
 import torch
+from transformers import AutoTokenizer
 
 from mlm_dist.model import lm_head
+from mlm_dist.pages.record import read_record
+from mlm_dist.pages.run_facts import run_facts
 
 HEADS = ("bert", "roberta", "distilbert", "albert", "electra", "modernbert", "deberta-v2", "esm", "mpnet")
 COUNTS = np.array([0] * 5 + [2 ** (i % 12) for i in range(115)])
@@ -87,3 +92,28 @@ def test_the_head_is_what_the_base_model_lacks(name: str) -> None:
     names = lm_head.names(model)
     base = {f"{model.base_model_prefix}.{one}" for one in model.base_model.state_dict()}
     assert names and names | base == set(model.state_dict()) and not names & base
+
+
+@pytest.mark.slow
+def test_a_run_from_an_encoder_says_that_its_head_is_initialized(
+    prepared_cache: Path, prose: Path, tmp_path: Path
+) -> None:
+    """In the log, in metrics.jsonl, in the report and in the model card; its first loss is near the baseline."""
+    found = next(path for path in prepared_cache.iterdir() if (path / "tokenizer").is_dir())
+    tokenizer = AutoTokenizer.from_pretrained(found / "tokenizer")
+    tokenizer.save_pretrained(tmp_path / "start")
+    fields = {"vocab_size": len(tokenizer), "max_position_embeddings": 64}
+    test_model.model_of("bert", **fields).base_model.save_pretrained(tmp_path / "start")
+    run = tmp_path / "run"
+    flags = (f"--model.name_or_path={tmp_path / 'start'}", f"--corpus.source={prose}", f"--output_dir={run}")
+    flags += (f"--corpus.cache_dir={tmp_path / 'cache'}",)
+    ended = launching.python("train.py", *flags, *launching.SHORT[:1], *launching.TINY[1:], "--optim.duration=2 steps")
+    assert ended.returncode == 0, ended.output
+    assert f"{tmp_path / 'start'} has no masked-LM head; it starts {lm_head.DESCRIPTION}" in ended.output
+    record = read_record(run)
+    assert record.start["lm_head"] == "initialized"
+    assert record.validation[0]["loss"] == pytest.approx(record.start["unigram_loss"], abs=0.1)
+    words = run_facts(record)["LM head"]
+    assert words in (run / "report.html").read_text("utf-8") and words in (run / "model" / "README.md").read_text(
+        "utf-8"
+    )

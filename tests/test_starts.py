@@ -22,7 +22,9 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertModel
 from mlm_dist.config import parse
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.errors import ModelError
+from mlm_dist.model import checkpoint_files
 from mlm_dist.model.build import build
+from mlm_dist.pretrained import locate
 
 
 @pytest.fixture
@@ -175,6 +177,9 @@ def test_folders_without_good_weights_say_what_they_hold(kind: str, plain: Path,
     make(folder, with_weights(plain, folder))
     with pytest.raises(ModelError, match=rf"^model\.name_or_path: .*{message}") as refused:
         start(folder)
+    if "pickle" not in kind:  # it is read later
+        with pytest.raises(ModelError, match=message):
+            checkpoint_files.check(locate(str(folder), "model.name_or_path"))
     assert len(str(refused.value).splitlines()) == 1
 
 

@@ -63,6 +63,21 @@ def read(pretrained: Pretrained) -> Weights:
     return weights
 
 
+def check(pretrained: Pretrained) -> None:
+    """Check, without reading them, that the weights of a folder are there; those on the Hub are not fetched.
+
+    Raises:
+        ModelError: There are no weights, or some are missing, in another format or truncated.
+    """
+    if pretrained.folder is None:
+        return
+    path = _find(pretrained)
+    for file in _shards(pretrained, path) if path.name.endswith(".index.json") else [path]:
+        _refuse_pointer(file)
+        if file.suffix not in _PICKLES:
+            _open_safetensors(file)
+
+
 def _find(pretrained: Pretrained) -> Path:
     """The file with the weights, or the index of their shards."""
     for name in NAMES:
@@ -134,24 +149,30 @@ def _shards(pretrained: Pretrained, index: Path) -> Sequence[Path]:
 
 
 def _read_file(path: Path) -> Weights:
+    _refuse_pointer(path)
+    if path.suffix in _PICKLES:
+        return _read_pickle(path)
+    with _open_safetensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _refuse_pointer(path: Path) -> None:
     with open(path, "rb") as file:
         start = file.read(len(_LFS_POINTER))
     if start == _LFS_POINTER:
         raise ModelError(f"model.name_or_path: {path} is a Git LFS pointer, not weights; fetch them with git lfs pull")
-    return _read_pickle(path) if path.suffix in _PICKLES else _read_safetensors(path)
 
 
-def _read_safetensors(path: Path) -> Weights:
-    from safetensors.torch import load_file
+def _open_safetensors(path: Path) -> Any:
+    from safetensors import safe_open
 
     try:
-        weights: Weights = load_file(path)
+        return safe_open(str(path), framework="pt")
     except Exception as error:  # the library has one type for truncated files and broken headers
         size = f"{path.stat().st_size:,} bytes"
         raise ModelError(
             f"model.name_or_path: {path} ({size}) is truncated or damaged ({reason(error)}); copy it again"
         ) from None
-    return weights
 
 
 def _read_pickle(path: Path) -> Weights:
