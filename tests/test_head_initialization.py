@@ -105,8 +105,10 @@ def test_a_run_from_an_encoder_says_that_its_head_is_initialized(
     fields = {"vocab_size": len(tokenizer), "max_position_embeddings": 64}
     test_model.model_of("bert", **fields).base_model.save_pretrained(tmp_path / "start")
     run = tmp_path / "run"
-    flags = (f"--model.name_or_path={tmp_path / 'start'}", f"--corpus.source={prose}", f"--output_dir={run}")
-    flags += (f"--corpus.cache_dir={tmp_path / 'cache'}",)
+    flags = (
+        *(f"--model.name_or_path={tmp_path / 'start'}", f"--corpus.source={prose}", f"--output_dir={run}"),
+        f"--corpus.cache_dir={tmp_path / 'cache'}",
+    )
     ended = launching.python("train.py", *flags, *launching.SHORT[:1], *launching.TINY[1:], "--optim.duration=2 steps")
     assert ended.returncode == 0, ended.output
     assert f"{tmp_path / 'start'} has no masked-LM head; it starts {lm_head.DESCRIPTION}" in ended.output
