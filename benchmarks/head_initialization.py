@@ -98,7 +98,7 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
         *(f"--corpus.cache_dir={arguments.cache}", f"--corpus.validation_fraction={arguments.validation}"),
         *(f"--rows.max_length={arguments.length}", f"--batch.global_size={arguments.batch}"),
         *(f"--optim.duration={arguments.steps} steps", "--optim.schedule=constant", "--checkpoint.every=null"),
-        *("--export.verify=false", "--logging.every=50"),
+        *("--export.verify=false", "--logging.every=20"),
     ]
 
 
