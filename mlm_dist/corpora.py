@@ -91,6 +91,6 @@ def _like(spec: CorpusSpec, main: PreparedCorpus, key: str, source: str, validat
         config = dataclasses.replace(config, split=None)  # all its documents are used, whatever their records say
     sources = (SourceSpec(key, config),)
     tokenizer = dataclasses.replace(
-        spec.tokenizer, path=str(main.folder / "tokenizer"), key="tokenizer.path", add_domain_tokens=0
+        spec.tokenizer, path=str(main.folder / "tokenizer"), key="tokenizer.path", add_domain_tokens=0, revision=None
     )
     return dataclasses.replace(spec, sources=sources, documents=documents, tokenizer=tokenizer)

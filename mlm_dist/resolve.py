@@ -13,7 +13,7 @@ from pathlib import Path
 from mlm_dist import objectives
 from mlm_dist.batches.global_batch import spread
 from mlm_dist.batches.ramp import Ramp
-from mlm_dist.config import Config, Duration, ExportConfig, OptimConfig, to_dict
+from mlm_dist.config import Config, Duration, ExportConfig, ModelConfig, OptimConfig, to_dict
 from mlm_dist.corpus import cleaners, sources
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
@@ -21,6 +21,7 @@ from mlm_dist.engine import conflicts, memory, trackers
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError, CorpusError
 from mlm_dist.hf_model import upload
+from mlm_dist.model import checkpoint_files, growable
 from mlm_dist.model.architecture import (
     architecture,
     default_row_mode,
@@ -31,6 +32,7 @@ from mlm_dist.model.architecture import (
 from mlm_dist.model.suitability import require_suited
 from mlm_dist.optim import optimizers
 from mlm_dist.optim.schedule import default_lr, warmup_steps
+from mlm_dist.pretrained import KEY, locate
 from mlm_dist.redaction import config_without_credentials
 from mlm_dist.spec import (
     BatchSpec,
@@ -67,8 +69,9 @@ def resolve(config: Config, launch: Launch) -> Spec:
     model = dataclasses.replace(config.model, from_scratch=starts_from_scratch(config.model))
     corpus = corpus_spec(config)
     tokenizer = corpus.tokenizer
-    named = None if tokenizer.path is None else loading.load(tokenizer.path, tokenizer.key)
+    named = None if tokenizer.path is None else loading.load(tokenizer.path, tokenizer.key, tokenizer.revision)
     tokenizer_name = config.tokenizer.path or ("the corpus" if config.tokenizer.train_vocab_size else "")
+    _check_weights(model)
     found = architecture(
         *(config.model, length, named, 0, tokenizer_name, tokenizer.add_domain_tokens),
         train_vocab_size=tokenizer.train_vocab_size,
@@ -182,12 +185,23 @@ def corpus_spec(config: Config) -> CorpusSpec:
             train_kind=config.tokenizer.train_kind,
             train_uncased=config.tokenizer.train_uncased,
             add_domain_tokens=config.tokenizer.add_domain_tokens or 0,
+            revision=config.model.revision if source is not None and source[1] == "model.name_or_path" else None,
         ),
         rows=RowsSpec(
             config.rows.mode or default_row_mode(config.model, config.rows.max_length), config.rows.max_length
         ),
         needs_word_starts=config.masking.unit != "token",
     )
+
+
+def _check_weights(model: ModelConfig) -> None:
+    """Refuse a start whose weights are missing or damaged, without reading them."""
+    if model.from_scratch:
+        return
+    named = (model.init_from, growable.KEY, None) if model.init_from else (model.name_or_path, KEY, model.revision)
+    start = locate(*named)
+    with start.named():
+        checkpoint_files.check(start)
 
 
 def _optim(optim: OptimConfig, from_scratch: bool, hidden_size: int) -> OptimSpec:

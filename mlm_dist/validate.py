@@ -74,7 +74,7 @@ class Evaluated(NamedTuple):
             self.model, spec.corpus.rows.max_length, corpus.tokenizer, len(added), spec.tokenizer_name
         )
         sources = shared_tokens.sources(self.model.init_from, corpus.tokenizer)
-        return build(self.model, config, spec.seed, added, sources)
+        return build(self.model, config, spec.seed, added, corpus.token_counts, sources).model
 
 
 @environment.restored()

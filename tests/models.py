@@ -22,7 +22,7 @@ def architecture(config: Config, tokenizer: Any = None, num_domain_tokens: int =
 
 def build(config: Config, architecture: Any, domain_tokens: Mapping[int, Sequence[int]] | None = None) -> Any:
     """The config's model."""
-    return building.build(config.model, architecture, config.seed, domain_tokens)
+    return building.build(config.model, architecture, config.seed, domain_tokens).model
 
 
 def optim_spec(config: OptimConfig | None = None, *, lr: float = 1e-3, **changes: Any) -> OptimSpec:

@@ -156,7 +156,7 @@ def test_checkpoint_keeps_more_rows_than_tokens(more: int, tokenizer: Any, tmp_p
     model = checkpoint(tmp_path, len(tokenizer) + more, tokenizer)
     config = architecture(model, 64, tokenizer)
     assert config.vocab_size == len(tokenizer) + more
-    assert len(build(model, config, 0).get_input_embeddings().weight) == len(tokenizer) + more
+    assert len(build(model, config, 0).model.get_input_embeddings().weight) == len(tokenizer) + more
 
 
 def test_domain_tokens_take_rows_that_are_not_used(tokenizer: Any, tmp_path: Path) -> None:

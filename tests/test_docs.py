@@ -140,6 +140,9 @@ COMMANDS = {
     ),
     "sbatch --nodes=2 --gpus-per-node=8 --cpus-per-task=64 launch/slurm.sbatch "
     "--config configs/runs/azure_docs.yaml": Tried(not_run="needs Slurm"),
+    "mlm-dist train --model.name_or_path NAME --model.revision step100000 --corpus.source docs/": Tried(
+        not_run="needs a model of the Hub"
+    ),
     "make test": SUITE,
     "JOBS=8 make test": SUITE,
     "make test-all": SUITE,
@@ -165,6 +168,7 @@ COMMANDS = {
     "python benchmarks/scaling.py --source my_docs": LONG,
     "python benchmarks/checkpoint.py": LONG,
     "python benchmarks/startup.py": LONG,
+    "python benchmarks/head_initialization.py --source my_docs": LONG,
     "python benchmarks/scaling.py --predict --flops 1.5e11 --memory 2e10 --bandwidth 8.1e8 --latency 0 "
     "--overlap 0": Tried(),
 }

@@ -182,7 +182,7 @@ def test_rows_of_tokens_are_means_of_their_sources(small: Path, tokenizer: Any) 
     source = AutoModelForMaskedLM.from_pretrained(small)
     model = ModelConfig(name_or_path=str(small), init_from=str(small), overrides={"vocab_size": len(tokenizer) + 1})
     tokens = [[5], [6, 7], []] + [[i] for i in range(3, len(tokenizer))]
-    found = build(model, architecture(model, 64, tokenizer), 0, None, tokens)
+    found = build(model, architecture(model, 64, tokenizer), 0, token_sources=tokens).model
     rows, new = source.get_input_embeddings().weight, found.get_input_embeddings().weight
     assert torch.equal(new[0], rows[5]) and torch.allclose(new[1], rows[6:8].mean(0))
     assert torch.allclose(new[2], rows.mean(0), atol=1e-6) and torch.allclose(new[-1], rows.mean(0), atol=1e-6)
@@ -237,20 +237,20 @@ def test_two_checkpoints_are_refused(small: Path, tmp_path: Path) -> None:
 def test_only_the_last_layers_and_the_head_are_trained(name: str) -> None:
     overrides = {"num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 2, "vocab_size": VOCABULARY}
     model = ModelConfig(name_or_path=name, overrides=overrides, trainable_layers=1)
-    built = build(model, architecture(model, 64), 0)
+    built = build(model, architecture(model, 64), 0).model
     depth = depths(built)
     for parameter_name, parameter in built.named_parameters():
         assert parameter.requires_grad == (depth[parameter_name] >= 3), parameter_name
     too_many = dataclasses.replace(model, trainable_layers=4)
     with pytest.raises(ModelError, match=r"^model\.trainable_layers: 4 is more than the 3 layers"):
-        build(too_many, architecture(too_many, 64), 0)
+        build(too_many, architecture(too_many, 64), 0).model
 
 
 def test_moments_of_layers_that_are_not_trained_need_no_memory() -> None:
     def of(*flags: str) -> memory.Memory:
         return resolve(parse(["--model.overrides={num_hidden_layers: 4}", *flags]), Launch.read()).memory
 
-    built = build(parse([]).model, architecture(parse([]).model, 64), 0)
+    built = build(parse([]).model, architecture(parse([]).model, 64), 0).model
     per_layer = sum(parameter.numel() for parameter in built.bert.encoder.layer[0].parameters())
     three = of("--model.trainable_layers=3").moments - of("--model.trainable_layers=2").moments
     assert three == pytest.approx(8 * per_layer, rel=0.02)
@@ -311,7 +311,7 @@ def test_grown_models_learn_faster_than_random_weights(tmp_path: Path, capsys: p
     def of(overrides: dict[str, Any], tokenizer: Any, init_from: str | None = None) -> Any:
         model = ModelConfig(name_or_path="bert", overrides=overrides, init_from=init_from)
         sources = shared_tokens.sources(init_from, tokenizer)
-        return build(model, architecture(model, 32, tokenizer), 0, None, sources)
+        return build(model, architecture(model, 32, tokenizer), 0, token_sources=sources).model
 
     source = of(sizes, old)
     lines = {"the smaller model, 300 steps": trained(source, rows_of(old), 300, 1e-2)}

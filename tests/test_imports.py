@@ -21,8 +21,8 @@ LAYERS = (
     {"engine"},
     {"optim"},
     {"model", "batches", "corpus"},
-    {"console", "spec", "hub"},
-    {"config", "errors", "files", "faults", "hashing", "registry", "ranks", "names", "environment"},
+    {"console", "spec", "pretrained"},
+    {"config", "errors", "files", "faults", "hashing", "registry", "ranks", "names", "environment", "hub"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Packages of one layer that must not import each other.

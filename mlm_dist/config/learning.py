@@ -51,7 +51,10 @@ class ModelConfig(Section):
 
     Args:
         name_or_path: A checkpoint (folder or Hub name) to continue from, or an architecture to start from scratch: a
-            transformers model type such as bert or roberta, or a small BERT: bert-tiny, bert-mini, bert-small.
+            transformers model type such as bert or roberta, or a small BERT: bert-tiny, bert-mini, bert-small. A folder
+            may also be a run directory or a checkpoint of a run.
+        revision: Branch, tag or commit of the checkpoint on the Hub, such as one from before the decay of its learning
+            rate; by default the main branch.
         from_scratch: Start from random weights even if name_or_path is a checkpoint; its configuration is kept.
         init_from: A smaller checkpoint, or one with another tokenizer, whose weights the model starts from. It must be
             of the same architecture; name it in name_or_path as well to keep its configuration. Layers are repeated,
@@ -71,6 +74,7 @@ class ModelConfig(Section):
     SECTION = "model"
 
     name_or_path: str = "bert-tiny"
+    revision: str | None = None
     from_scratch: bool = False
     init_from: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)

@@ -9,9 +9,9 @@ from typing import Any
 
 from mlm_dist.config import ModelConfig, TokenizerConfig
 from mlm_dist.errors import ModelError, reason
-from mlm_dist.hub import require
-from mlm_dist.model import configuration, growable, positions, vocabulary
+from mlm_dist.model import configuration, growable, positions, saved_config, vocabulary
 from mlm_dist.model.suitability import require_supported, suitability
+from mlm_dist.pretrained import locate
 from mlm_dist.spec import RowMode
 
 # Small BERT shapes by the names of Turc et al., 2019, https://arxiv.org/abs/1908.08962; without dropout, because models
@@ -142,7 +142,9 @@ def architecture(
         _require_buildable(config)
     _fit_positions(model, configuration.text_config(config), max_length, trained)
     if model.init_from is not None:
-        growable.require_growable(_checkpoint(model.init_from, "model.init_from"), config, model.init_from)
+        smaller = locate(model.init_from, growable.KEY)
+        with smaller.named():
+            growable.require_growable(saved_config.read(smaller), config, model.init_from)
     return config
 
 
@@ -167,21 +169,11 @@ def _load(model: ModelConfig) -> tuple[Any, dict[str, Any]]:
 
     name = model.name_or_path
     if is_architecture(name):
+        if model.revision is not None:
+            raise ModelError(f"model.revision: {name} is an architecture without weights; remove model.revision")
         return CONFIG_MAPPING["bert" if name in SHAPES else name](), SHAPES.get(name, {}) | dict(model.overrides)
-    return _checkpoint(name, "model.name_or_path"), dict(model.overrides)
-
-
-def _checkpoint(name: str, key: str) -> Any:
-    """The transformers configuration of a checkpoint that a config key names."""
-    from transformers import AutoConfig
-
-    path = require(name, key)
-    try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # the library raises many kinds: the name is unknown, no network, a broken file
-        raise ModelError(
-            f"{key}: {name} is neither an architecture nor a checkpoint that can be loaded ({reason(error)})"
-        ) from None
+    pretrained = locate(name, "model.name_or_path", model.revision)
+    return saved_config.read(pretrained), dict(model.overrides)
 
 
 def _require_masked_lm(name: str, config: Any) -> None:

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
 
 from mlm_dist.config import ModelConfig
-from mlm_dist.errors import ModelError, reason
-from mlm_dist.model import positions
+from mlm_dist.errors import ModelError
+from mlm_dist.model import checkpoint_weights, lm_head, positions, saved_config
 from mlm_dist.model.architecture import starts_from_scratch
+from mlm_dist.model.growable import KEY
 from mlm_dist.model.growth import grow
 from mlm_dist.model.layers import depths
 from mlm_dist.model.new_tokens import start_from_pieces
+from mlm_dist.pretrained import Pretrained, locate
+
+logger = logging.getLogger(__name__)
+
+Head = Literal["random", "checkpoint", "initialized"]
+
+
+@dataclass(frozen=True)
+class InitialModel:
+    """A model before its first step.
+
+    Args:
+        model: The transformers model, in fp32 on the CPU.
+        head: Where the weights of its head come from: random with those of the encoder, the checkpoint, or
+            `lm_head.initialize` because the checkpoint has no head.
+    """
+
+    model: Any
+    head: Head
 
 
 def build(
@@ -22,8 +44,9 @@ def build(
     architecture: Any,
     seed: int,
     domain_tokens: Mapping[int, Sequence[int]] | None = None,
+    token_counts: np.ndarray | None = None,
     token_sources: Sequence[Sequence[int]] | None = None,
-) -> Any:
+) -> InitialModel:
     """A transformers masked-language model in fp32 on the CPU; weights from scratch depend on the seed alone.
 
     With `model.freeze_embeddings` the token embeddings, and an output matrix tied to them, need no gradients; with
@@ -35,33 +58,31 @@ def build(
         seed: The run's seed.
         domain_tokens: {id: ids of its pieces} of tokens that start as the mean of their pieces, if a checkpoint is
             loaded.
+        token_counts: [vocabulary] occurrences of each token in the training rows, for the head of a checkpoint that has
+            none; None if they are not known.
         token_sources: For each token, the tokens of `model.init_from` that it starts from; needed with `init_from`.
 
     Raises:
-        ModelError: There are fewer layers than `model.trainable_layers`, the model cannot grow from `init_from`, or
-            the weights of the checkpoint cannot be loaded.
+        ModelError: The weights of the checkpoint cannot be loaded or do not fit the architecture, the model cannot grow
+            from `init_from`, or it has fewer layers than `model.trainable_layers`.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForMaskedLM
+    from transformers import AutoModelForMaskedLM
 
     torch.manual_seed(seed)
     if model.init_from is not None:
         assert token_sources is not None
-        with _quiet():
-            own = AutoConfig.from_pretrained(os.path.expanduser(model.init_from), trust_remote_code=False)
-        source = _load(model.init_from, own, {}, "model.init_from")
-        built = AutoModelForMaskedLM.from_config(architecture, dtype=torch.float32)
-        grow(built, source, model.init_from, token_sources)
+        start = _grown(model.init_from, architecture, token_sources, token_counts)
     elif starts_from_scratch(model):
-        built = AutoModelForMaskedLM.from_config(architecture, dtype=torch.float32)
+        start = InitialModel(AutoModelForMaskedLM.from_config(architecture, dtype=torch.float32), "random")
     else:
-        built = _load(model.name_or_path, architecture, domain_tokens or {})
-    built.tie_weights()
+        start = _load(model, architecture, domain_tokens or {}, token_counts)
+    start.model.tie_weights()
     if model.freeze_embeddings:
-        built.get_input_embeddings().weight.requires_grad_(False)
+        start.model.get_input_embeddings().weight.requires_grad_(False)
     if model.trainable_layers is not None:
-        _freeze_below(built, model.trainable_layers)
-    return built
+        _freeze_below(start.model, model.trainable_layers)
+    return start
 
 
 def _freeze_below(model: Any, num_trained: int) -> None:
@@ -75,43 +96,49 @@ def _freeze_below(model: Any, num_trained: int) -> None:
             parameter.requires_grad_(False)
 
 
-def _load(
-    name: str, architecture: Any, domain_tokens: Mapping[int, Sequence[int]], key: str = "model.name_or_path"
-) -> Any:
-    """A checkpoint with the vocabulary and the positions of the configuration."""
+def _grown(
+    name: str, architecture: Any, token_sources: Sequence[Sequence[int]], token_counts: np.ndarray | None
+) -> InitialModel:
+    """A model of the configuration that grew from a smaller checkpoint, or one with another tokenizer."""
     import torch
-    from transformers import AutoConfig, AutoModelForMaskedLM
+    from transformers import AutoModelForMaskedLM
 
-    path = os.path.expanduser(name)
-    with _quiet():
-        saved, as_saved = AutoConfig.from_pretrained(path, trust_remote_code=False), copy.deepcopy(architecture)
-        as_saved.vocab_size = saved.vocab_size
-        needs_stretching = positions.needs_stretching(saved, architecture)
-        if needs_stretching:
-            as_saved.max_position_embeddings = saved.max_position_embeddings
-        try:
-            model = AutoModelForMaskedLM.from_pretrained(
-                path, config=as_saved, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-            )
-        except Exception as error:  # missing or broken weights, pickles, shapes that differ
-            raise ModelError(f"{key}: the weights of {name} cannot be loaded ({reason(error)})") from None
+    pretrained = locate(name, KEY)
+    with pretrained.named():
+        saved = saved_config.read(pretrained)
+        loaded = checkpoint_weights.load(pretrained, saved, saved)
+    built = AutoModelForMaskedLM.from_config(architecture, dtype=torch.float32)
+    grow(built, loaded.model, name, token_sources)
+    return InitialModel(built, "checkpoint") if loaded.has_head else _with_head(built, pretrained, token_counts)
+
+
+def _load(
+    model: ModelConfig, architecture: Any, domain_tokens: Mapping[int, Sequence[int]], token_counts: np.ndarray | None
+) -> InitialModel:
+    """A checkpoint with the vocabulary and the positions of the configuration."""
+    pretrained = locate(model.name_or_path, "model.name_or_path", model.revision)
+    if pretrained.describe() != model.name_or_path:
+        logger.info("model.name_or_path: taking the weights of %s", pretrained.describe())
+    saved, as_saved = saved_config.read(pretrained), copy.deepcopy(architecture)
+    as_saved.vocab_size = saved.vocab_size
+    needs_stretching = positions.needs_stretching(saved, architecture)
     if needs_stretching:
-        model = positions.stretched(model, architecture.max_position_embeddings)
-    if architecture.vocab_size != model.config.vocab_size:
-        model.resize_token_embeddings(architecture.vocab_size, mean_resizing=not domain_tokens)
-    start_from_pieces(model, domain_tokens)
-    return model
+        as_saved.max_position_embeddings = saved.max_position_embeddings
+    loaded = checkpoint_weights.load(pretrained, as_saved, saved)
+    built = loaded.model
+    if needs_stretching:
+        built = positions.stretched(built, architecture.max_position_embeddings)
+    if architecture.vocab_size != built.config.vocab_size:
+        built.resize_token_embeddings(architecture.vocab_size, mean_resizing=not domain_tokens)
+    start_from_pieces(built, domain_tokens)
+    if loaded.has_head:
+        return InitialModel(built, "checkpoint")
+    return _with_head(built, pretrained, token_counts)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what transformers logs about the checkpoint, and its progress bar."""
-    from transformers import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
+def _with_head(model: Any, pretrained: Pretrained, token_counts: np.ndarray | None) -> InitialModel:
+    """A model whose checkpoint has no head."""
+    model.tie_weights()
+    lm_head.initialize(model, token_counts)
+    logger.info("%s: %s has no masked-LM head; it starts %s", pretrained.key, pretrained.name, lm_head.DESCRIPTION)
+    return InitialModel(model, "initialized")

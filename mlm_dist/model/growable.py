@@ -11,6 +11,7 @@ from mlm_dist.errors import ConfigError, ModelError
 from mlm_dist.model.configuration import text_config
 from mlm_dist.model.tiling import Heads
 
+KEY = "model.init_from"
 # Architectures that the tests double in width without a change of their logits.
 WIDENED = frozenset(
     {

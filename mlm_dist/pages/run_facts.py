@@ -9,10 +9,12 @@ from mlm_dist.pages.formats import any_value, plural
 from mlm_dist.pages.record import Record
 
 SHARDING = {"ddp": "DDP", "fsdp2": "FSDP2", "zero1": "ZeRO-1", "zero2": "ZeRO-2", "zero3": "ZeRO-3"}
+INITIALIZED_HEAD = "missing in the checkpoint; initialized with the unigram frequencies of the training rows"
 OFFLOADED = {"optimizer": "optimizer state", "param": "parameters"}
 # Fields that a fact below puts into words, or that are shown elsewhere.
 _IN_WORDS = {
-    *("kind", "resumed_from", "version", "unigram_loss", "corpus", "model", "from_scratch", "init_from", "parameters"),
+    *("kind", "resumed_from", "version", "unigram_loss", "corpus", "model", "from_scratch", "parameters"),
+    *("init_from", "revision", "lm_head"),
     *("masked_head", "compile", "world_size", "device", "sharding", "offload", "precision"),
     *("global_batch", "micro_batch", "accumulation", "rows", "samples", "steps", "warmup_steps", "hours"),
     *("peak_learning_rate", "optimizer", "schedule", "second_source", "second_corpus"),
@@ -24,6 +26,7 @@ def run_facts(record: Record) -> dict[str, str]:
     start = record.start
     facts = {
         "model": _model(start),
+        "LM head": INITIALIZED_HEAD if start.get("lm_head") == "initialized" else "",
         "parameters": _number(start.get("parameters")),
         "processes": _processes(start),
         "batch": _batch(start),
@@ -52,10 +55,11 @@ def _choice(value: bool | None, if_true: str, if_false: str) -> str:
 def _model(start: Mapping[str, Any]) -> str:
     if "model" not in start:
         return ""
+    revision = "" if start.get("revision") is None else f", revision {start['revision']}"
     weights = _choice(start.get("from_scratch"), ", from random weights", ", from pretrained weights")
     if "init_from" in start:
         weights = f", from the weights of {start['init_from']}, which has another size or tokenizer"
-    return f"{start['model']}{weights}"
+    return f"{start['model']}{revision}{weights}"
 
 
 def _processes(start: Mapping[str, Any]) -> str:

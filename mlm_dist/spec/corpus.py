@@ -22,6 +22,7 @@ class TokenizerSpec:
         train_kind: Kind of a trained one.
         train_uncased: Whether a trained one removes case and accents; None for what its kind does.
         add_domain_tokens: Words to add; 0 for none.
+        revision: Branch, tag or commit of `path` on the Hub; None for the default branch.
     """
 
     path: str | None
@@ -30,6 +31,7 @@ class TokenizerSpec:
     train_kind: TokenizerKind
     train_uncased: bool | None
     add_domain_tokens: int
+    revision: str | None = None
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def identity(spec: Spec, corpus: str, replayed: str | None, architecture: Any) -
         "model.name_or_path": spec.model.name_or_path,
         "model.init_from": spec.model.init_from,
         "model.trainable_layers": spec.model.trainable_layers,
+        "model.revision": spec.model.revision,
         "model.freeze_embeddings": spec.model.freeze_embeddings,
         "optim.name": spec.optim.name,
     }

@@ -8,7 +8,7 @@ from typing import Any
 from mlm_dist.corpora import Corpora
 from mlm_dist.corpus.tokenizer import shared_tokens
 from mlm_dist.model.architecture import architecture
-from mlm_dist.model.build import build
+from mlm_dist.model.build import Head, build
 from mlm_dist.model.precision import in_precision
 from mlm_dist.objectives import OBJECTIVES
 from mlm_dist.objectives.protocol import Objective
@@ -26,6 +26,7 @@ class Task:
         corpus: Digest of the corpus.
         num_rows: Its training rows, without replayed ones.
         identity: {config key: value} of what a resume must have in common with the run.
+        head: Where the initial weights of the model's head come from, see `build.InitialModel`.
     """
 
     objective: Objective
@@ -33,6 +34,7 @@ class Task:
     corpus: str
     num_rows: int
     identity: dict[str, object]
+    head: Head
 
     @classmethod
     def create(cls, spec: Spec, corpora: Corpora) -> Task:
@@ -52,9 +54,10 @@ class Task:
         )
         objective: Objective = OBJECTIVES[spec.objective].create(spec.masking, spec.seed, corpus)
         sources = shared_tokens.sources(spec.model.init_from, corpus.tokenizer)
-        model = build(spec.model, config, spec.seed, corpus.domain_tokens, sources)
+        start = build(spec.model, config, spec.seed, corpus.domain_tokens, corpus.token_counts, sources)
         with in_precision(spec.launch.trial_precision):
-            module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
+            module = objective.module(start.model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
         replayed = None if corpora.replay is None else corpora.replay.digest
         num_rows = int(corpus.manifest["rows"]["train"])
-        return cls(objective, module, corpus.digest, num_rows, identity(spec, corpus.digest, replayed, config))
+        shared = identity(spec, corpus.digest, replayed, config)
+        return cls(objective, module, corpus.digest, num_rows, shared, start.head)

@@ -34,7 +34,8 @@ class CorpusTokenizer:
         Raises:
             ModelError: It cannot be loaded.
         """
-        return None if self._spec.path is None else loading.load(self._spec.path, self._spec.key)
+        spec = self._spec
+        return None if spec.path is None else loading.load(spec.path, spec.key, spec.revision)
 
     @property
     def is_original(self) -> bool:

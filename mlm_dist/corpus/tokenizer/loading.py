@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.errors import ModelError, reason
-from mlm_dist.hub import require
+from mlm_dist.pretrained import locate
 
 DEFAULT_VOCAB_SIZE = 4096
 
@@ -35,25 +35,26 @@ class SpecialTokens:
     unknown: int | None = None
 
 
-def load(path: str, key: str = "tokenizer.path") -> Any:
+def load(path: str, key: str = "tokenizer.path", revision: str | None = None) -> Any:
     """Load a fast tokenizer with a mask token, from a folder or the Hub, with truncation and padding disabled.
 
     Args:
         path: Folder or Hub name.
         key: The config key that holds it, for messages.
+        revision: Branch, tag or commit on the Hub; None for the default branch.
 
     Raises:
         ModelError: There is no tokenizer, it is not a fast one, or it has no mask or padding token.
     """
     from transformers import AutoTokenizer
 
-    location = require(path, key)
+    pretrained = locate(path, key, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(pretrained.tokenizer, **pretrained.tokenizer_options)
     except Exception as error:  # the library raises many types for a missing name, no network or damaged files
         raise ModelError(f"{key}: no tokenizer can be loaded from {path} ({reason(error)})") from None
-    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # what the library makes where there are no files
-        raise ModelError(f"{key}: {path} has no files of a tokenizer; name one with tokenizer.path")
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # what the library makes up where there are no files
+        raise ModelError(f"{key}: {path} has no tokenizer files (tokenizer.json); set tokenizer.path to its tokenizer")
     if tokenizer.mask_token_id is None:
         raise ModelError(
             f"{key}: the tokenizer of {path} has no mask token, so its model was not trained to fill masks; "
