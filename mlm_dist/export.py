@@ -25,7 +25,8 @@ from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import ConfigError, ModelError
 from mlm_dist.hf_model import sentence_transformer, upload
 from mlm_dist.hf_model.model_card import CardContent, base_model, model_card
-from mlm_dist.hf_model.write import ModelFiles, with_parameters, write_model
+from mlm_dist.hf_model.write import ModelFiles, write_model
+from mlm_dist.model.plain_copy import with_parameters
 from mlm_dist.pages.record import read_record
 from mlm_dist.redaction import without_places
 from mlm_dist.resolve import resolve

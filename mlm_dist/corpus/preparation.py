@@ -82,7 +82,7 @@ class Preparation:
                 self._store.finish(key, [path], dataclasses.asdict(figures))
 
     def _select(self) -> str:
-        """Select from the documents of all shards, make the tokenizer, and return the digest of its ids. Runs on rank 0 alone."""
+        """Select from the documents of all shards, make the tokenizer, and return `rows_digest` of it. On rank 0."""
         self._ranks.wait_for([self._store.record(key) for key in self._keys])
         config = self._spec.documents
         self._check_tokenized()

@@ -16,7 +16,8 @@ from typing import Any
 
 from mlm_dist.errors import ModelError, UserError, reason
 from mlm_dist.hf_model.reload_check import ReloadCheck
-from mlm_dist.hf_model.write import ModelFiles, with_parameters, write_files
+from mlm_dist.hf_model.write import ModelFiles, write_files
+from mlm_dist.model.plain_copy import plain_copy
 from mlm_dist.spec import ExportSpec
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class ExportTrial:
         folder = Path(tempfile.mkdtemp(prefix=".model-trial-", dir=parent))
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
-            copy, beside = with_parameters(model, dict(model.named_parameters())), files()
+            copy, beside = plain_copy(model), files()
             write_files(copy, beside, folder, self._export.dtype)
             self._process.begin(folder, copy.float(), beside.tokenizer, onnx=self._export.format == "onnx")
         except (UserError, OSError):

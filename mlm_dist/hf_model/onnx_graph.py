@@ -132,4 +132,5 @@ def _remove_traces(model: Any) -> None:
 
 def _is_large(model: Any) -> bool:
     """Whether the weights do not fit into one file of at most 2 GiB, the limit of the format."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) > 1.8 * 2**30
+    size: int = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return size > 1.8 * 2**30

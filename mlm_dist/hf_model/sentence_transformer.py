@@ -57,7 +57,8 @@ def read(name: str | None) -> SentenceFiles:
     listed = None if name is None else _file(name, "modules.json")
     if name is None or listed is None:
         return SentenceFiles()
-    modes, include_prompt, kept = ("mean",), True, []
+    modes: tuple[str, ...] = ("mean",)
+    include_prompt, kept = True, []
     for module in json.loads(listed.read_text("utf-8")):
         kind, path = module["type"].rsplit(".", 1)[-1], module["path"]
         if kind == "Transformer":

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,47 +96,3 @@ def _deepspeed_silent() -> Iterator[None]:
 
 def _no_record(record: logging.LogRecord) -> bool:
     return False
-
-
-def with_parameters(trained: Any, parameters: Mapping[str, torch.Tensor]) -> Any:
-    """A new fp32 model on the CPU with the configuration and buffers of a trained one and the given parameters.
-
-    Args:
-        trained: The trained model; its parameters may be sharded.
-        parameters: {name: full tensor} of all parameters; of tied ones, one name is enough.
-    """
-    model = _uninitialized(trained)
-    values = dict(parameters)
-    for names in tied_names(trained):
-        known = next((values[name] for name in names if name in values), None)
-        values |= {} if known is None else dict.fromkeys(names, known)
-    own, buffers = dict(model.named_parameters(remove_duplicate=False)), dict(model.named_buffers())
-    with torch.no_grad():
-        for name, buffer in trained.named_buffers():
-            if name in buffers and buffers[name].shape == buffer.shape:
-                buffers[name].copy_(buffer)
-        for name, value in values.items():
-            if name in own:
-                own[name].copy_(value)
-    # Tied weights are one parameter with several names; any other missing one is a fault.
-    lost = {name for name, _ in model.named_parameters()} - values.keys()
-    assert not lost, f"parameters are missing: {sorted(lost)}"
-    return model
-
-
-def tied_names(model: Any) -> list[list[str]]:
-    """The names of each parameter that has several."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return [some for some in names.values() if len(some) > 1]
-
-
-def _uninitialized(trained: Any) -> Any:
-    """A new model of the same configuration; drawing random weights would take time and numbers of the run."""
-    from transformers.initialization import no_init_weights
-
-    with torch.random.fork_rng(devices=[]), no_init_weights():
-        model = type(trained)._from_config(trained.config, dtype=torch.float32)
-    model.tie_weights()
-    return model

@@ -13,6 +13,7 @@ from mlm_dist.errors import ModelError, reason
 from mlm_dist.model import positions
 from mlm_dist.model.architecture import starts_from_scratch
 from mlm_dist.model.new_tokens import start_from_pieces
+from mlm_dist.model.plain_copy import plain_copy
 
 
 def build(
@@ -68,6 +69,7 @@ def _load(name: str, architecture: Any, domain_tokens: Mapping[int, Sequence[int
         model = positions.stretched(model, architecture.max_position_embeddings)
     if architecture.vocab_size != model.config.vocab_size:
         model.resize_token_embeddings(architecture.vocab_size, mean_resizing=not domain_tokens)
+        model = plain_copy(model)
     start_from_pieces(model, domain_tokens)
     return model
 
