@@ -42,6 +42,8 @@ def with_parameters(trained: Any, parameters: Mapping[str, torch.Tensor], *, gro
         else:
             parameter.copy_(value)
     assert not lost, f"parameters are missing: {sorted(lost)}"
+    more = parameters.keys() - {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    assert not more, f"the configuration has no place for the parameters {sorted(more)}"
     buffers = dict(model.named_buffers())
     for name, buffer in trained.named_buffers():
         if name in buffers and buffers[name].shape == buffer.shape:
