@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ OLD, NEW = "sentence_transformers.models.", "sentence_transformers.sentence_tran
 PROMPTS = {"query": "query: ", "document": ""}
 
 
-def started(folder: Path, *, is_new: bool = False, **files: Any) -> Path:
+def started(folder: Path, files: Mapping[str, Any] | None = None, *, is_new: bool = False) -> Path:
     """A sentence-transformers folder with CLS pooling and normalization, without its model."""
     folder.mkdir()
     pooling: dict[str, Any] = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True}
@@ -40,7 +41,7 @@ def started(folder: Path, *, is_new: bool = False, **files: Any) -> Path:
         },
         "sentence_bert_config.json": {"max_seq_length": 24, "do_lower_case": False},
     }
-    for name, value in {**content, **files}.items():
+    for name, value in {**content, **(files or {})}.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(value), "utf-8")
     return folder
@@ -91,7 +92,7 @@ def test_dense_module_is_kept_and_one_with_code_is_not(tmp_path: Path, caplog: p
         {"idx": 3, "name": "3", "path": "3_Mine", "type": "mine.Mine"},
     ]
     dense = {"in_features": 32, "out_features": 8}
-    start = started(tmp_path / "start", **{"modules.json": modules, "2_Dense/config.json": dense})
+    start = started(tmp_path / "start", {"modules.json": modules, "2_Dense/config.json": dense})
     save_file({"linear.weight": torch.ones(8, 32)}, start / "2_Dense" / "model.safetensors")
     files = exported(tmp_path / "model", start)
     assert [module["path"] for module in files["modules.json"]] == ["", "1_Pooling", "2_Dense"]
