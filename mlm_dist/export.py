@@ -10,6 +10,7 @@ applies, and flags override it. Training exports its model itself.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from mlm_dist import environment, runtime
 from mlm_dist.checkpoint import find
 from mlm_dist.config import Config, to_yaml
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.protocol import Engine
-from mlm_dist.errors import ConfigError
-from mlm_dist.hf_model import upload
+from mlm_dist.errors import ConfigError, ModelError
+from mlm_dist.hf_model import sentence_transformer, upload
 from mlm_dist.hf_model.model_card import CardContent, base_model, model_card
-from mlm_dist.hf_model.write import with_parameters, write_model
+from mlm_dist.hf_model.write import ModelFiles, write_model
+from mlm_dist.model.plain_copy import with_parameters
 from mlm_dist.pages.record import read_record
+from mlm_dist.redaction import without_places
 from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import ExportSpec, Spec
@@ -81,6 +85,19 @@ def export_trained(spec: Spec, corpus: PreparedCorpus, run_dir: RunDir, engine: 
     engine.on_main(lambda: _write(spec, run_dir, corpus, with_parameters(model, parameters), step))
 
 
+def model_files(spec: Spec, corpus: PreparedCorpus) -> ModelFiles:
+    """What the exported folder holds besides the weights: the tokenizer, and modules that the start had after it."""
+    tokenizer, named = corpus.tokenizer, spec.corpus.tokenizer
+    original = tokenizer
+    if named.path is not None:
+        try:
+            original = loading.load(named.path, named.key)
+        except ModelError as error:  # it may have been moved since the run began
+            logger.warning("%s; the exported tokenizer has the settings of the corpus", error)
+    start = None if spec.model.from_scratch else spec.model.name_or_path
+    return ModelFiles(tokenizer, original, spec.corpus.rows.max_length, sentence_transformer.read(start))
+
+
 def push(run_dir: RunDir, export: ExportSpec) -> None:
     """Upload the exported model, if `export.push_to_hub` is set; on rank 0."""
     if export.push_to_hub is not None:
@@ -94,27 +111,20 @@ def _write_best(spec: Spec, corpus: PreparedCorpus, run_dir: RunDir) -> None:
 
 def _write(spec: Spec, run_dir: RunDir, corpus: PreparedCorpus, model: Any, step: int) -> None:
     """Write an fp32 model on the CPU to `model/` of the run directory."""
+    record = read_record(run_dir.path)
     card = CardContent(
         name=run_dir.path.resolve().name,
-        location=spec.export.push_to_hub or str(run_dir.model),
+        location=spec.export.push_to_hub,
         model_type=model.config.model_type,
         base_model=base_model(spec.model),
         dtype=spec.export.dtype,
         mask_token=corpus.tokenizer.mask_token,
         step=step,
-        manifest=corpus.manifest,
-        record=read_record(run_dir.path),
-        config_yaml=to_yaml(spec.written),
+        manifest=corpus.manifest | {"sources": without_places(corpus.manifest["sources"])},
+        record=dataclasses.replace(record, start=without_places(record.start)),
+        config_yaml=to_yaml(without_places(spec.written)),
     )
-    write_model(
-        model,
-        corpus.tokenizer,
-        model_card(card),
-        run_dir.model,
-        dtype=spec.export.dtype,
-        max_length=spec.corpus.rows.max_length,
-        verify=spec.export.verify,
-    )
+    write_model(model, model_files(spec, corpus), model_card(card), run_dir.model, spec.export)
 
 
 def _checkpoint(run_dir: RunDir, wanted: str) -> Path:

@@ -1,8 +1,11 @@
-"""Credentials removed from what leaves this machine: model card, report, config.yaml and trackers."""
+"""What is removed from what leaves this machine: credentials from all of it, places on its disk from the model card."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+from pathlib import Path
+from typing import Any
 
 from mlm_dist.config import Config, value_of
 from mlm_dist.corpus.sources.git_address import without_credentials
@@ -23,3 +26,21 @@ def config_without_credentials(config: Config) -> Config:
         for name, values in config.corpus.sources.items()
     }
     return dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, sources=sources))
+
+
+def without_places(value: Any) -> Any:
+    """A value of the config with the places of this machine shortened to the last part of their path.
+
+    An absolute path names the user or the organization of the machine, and exists on no other one.
+    """
+    if isinstance(value, dict):
+        return {key: without_places(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_places(one) for one in value]
+    return without_place(value) if isinstance(value, str) else value
+
+
+def without_place(text: str) -> str:
+    """A text, or if it is an absolute path of this machine, its last part."""
+    path = os.path.expanduser(text.removeprefix("file://"))
+    return Path(path).name or "." if os.path.isabs(path) else text

@@ -20,7 +20,7 @@ from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.engine import conflicts, memory, trackers
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError, CorpusError
-from mlm_dist.hf_model import upload
+from mlm_dist.hf_model import onnx_graph, upload
 from mlm_dist.model import checkpoint_files, growable
 from mlm_dist.model.architecture import (
     architecture,
@@ -65,6 +65,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
     _check_launch(config.optim, config.model.compile, launch, spread(config.batch, length, launch.world_size))
     _check_sources({SECOND_SOURCE: config.validation.second_source, REPLAY_SOURCE: config.corpus.replay_source})
     upload.check(config.export.push_to_hub)
+    onnx_graph.check(config.export.format)
 
     model = dataclasses.replace(config.model, from_scratch=starts_from_scratch(config.model))
     corpus = corpus_spec(config)
@@ -121,6 +122,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
             config.export.checkpoint or ("best" if is_best else "newest"),
             config.export.verify,
             config.export.push_to_hub,
+            config.export.format,
         ),
         tracking=config.tracking,
         logging=config.logging,

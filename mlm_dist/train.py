@@ -28,7 +28,8 @@ from mlm_dist.engine.protocol import Engine
 from mlm_dist.engine.start import start_engine
 from mlm_dist.errors import Interrupted
 from mlm_dist.evaluation.validation_set import ValidationSet
-from mlm_dist.export import export_trained, push
+from mlm_dist.export import export_trained, model_files, push
+from mlm_dist.hf_model.export_trial import ExportTrial
 from mlm_dist.model.compilation import compile_forward
 from mlm_dist.optim.optimizers import build_optimizer
 from mlm_dist.optim.schedule import learning_rate
@@ -62,14 +63,15 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
     with RunDir.claim(spec) as run_dir:
         corpora = load_or_prepare(spec)
         spec = complete(spec, corpora.main)
-        with start_engine(spec) as engine, StopSignal() as signal:
-            session = fit(spec, corpora, run_dir, engine, signal, callbacks)
+        is_main = ranks.is_main()
+        with ExportTrial(spec.export, is_main=is_main) as trial, start_engine(spec) as engine, StopSignal() as signal:
+            session = fit(spec, corpora, run_dir, engine, signal, trial, callbacks)
             if session.is_finished:
                 export_trained(spec, corpora.main, run_dir, engine, session.task.module.model, session.state.step)
             result = session.end()
         if not result.is_finished:
             raise Interrupted(f"stopped by a signal, saved at step {result.step}; run the same command again to resume")
-        if ranks.is_main():
+        if is_main:
             report.after_training(run_dir, spec)
             push(run_dir, spec.export)
             result.log()
@@ -82,12 +84,14 @@ def fit(
     run_dir: RunDir,
     engine: Engine,
     signal: StopSignal,
+    trial: ExportTrial,
     callbacks: Sequence[Callback] = (),
 ) -> Session:
     """Train to the end of the run, or until a signal; collective."""
     task = Task.create(spec, corpora)
     resume_from = find.to_resume(engine, spec.checkpoint.resume, run_dir.checkpoints, task.identity)
     engine.on_main(lambda: begin(run_dir, resume_from, spec, task, corpora))
+    engine.on_main(lambda: trial.begin(task.module.model, lambda: model_files(spec, corpora.main), run_dir.path))
 
     rows, order = corpora.training_rows(spec.seed, spec.replay_share)
     spec = dataclasses.replace(spec, batch=fit_memory(engine, task.objective, task.module, spec.batch, rows))
@@ -102,6 +106,7 @@ def fit(
         engine.on_main(lambda: write_records(run_dir, spec, corpora, engine))
         session = Session(spec, task, engine, batches, ValidationSet(corpora.main, corpora.second), run_dir, state)
         with session.running(compiled, callbacks):
+            engine.on_main(trial.end)  # before the first step
             while not session.is_finished:
                 step, lr = session.state.step, learning_rate(session.state.step, spec.optim, session.length.steps)
                 seed_dropout(spec.seed, step, engine.rank)

@@ -20,6 +20,7 @@ import pytest
 from launching import ROOT
 from making import run_git
 from pathspec import GitIgnoreSpec
+from test_after_training import write_records
 
 from mlm_dist import cli, launcher
 from mlm_dist.config import keys, parse
@@ -95,6 +96,12 @@ COMMANDS = {
     "mlm-dist validate --output_dir runs/mine": Tried(),
     "mlm-dist validate --output_dir runs/mine --validation.probe true": Tried(),
     "mlm-dist export --output_dir runs/mine --export.dtype bfloat16": Tried(),
+    "pip install -e '.[onnx]'": Tried(),
+    "mlm-dist export --output_dir runs/mine --export.format onnx": Tried(),
+    "python examples/classifier.py runs/mine/model labelled.jsonl runs/classifier": Tried(),
+    "python examples/token_classifier.py runs/mine/model tagged.jsonl runs/tagger": Tried(),
+    "pip install 'sentence-transformers>=5.7'": Tried(),
+    "python examples/sentence_embeddings.py runs/mine/model pairs.jsonl runs/embeddings": Tried(),
     "mlm-dist report --output_dir runs/mine": Tried(),
     "python -c 'from transformers import pipeline; "
     'print(pipeline("fill-mask", "runs/mine/model")("The [MASK] of the key."))\'': Tried(),
@@ -267,6 +274,7 @@ def scratch(tmp_path: Path, prose: Path) -> Path:
     for i, text in enumerate(texts):
         (tmp_path / "documents" / f"{i:02d}.md").write_text(text, "utf-8")
     pq.write_table(pa.table({"text": texts}), tmp_path / "filtered" / "part.parquet")
+    write_records(tmp_path)
     return tmp_path
 
 

@@ -21,15 +21,17 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from mlm_dist import export, trained_model
-from mlm_dist.config import Config, parse, parse_of_run, to_yaml
+from mlm_dist.config import Config, parse, parse_of_run, to_dict, to_yaml
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
 from mlm_dist.hf_model import reload_check, upload
 from mlm_dist.hf_model.model_card import CardContent, model_card, validation_table
-from mlm_dist.hf_model.write import with_parameters, write_model
+from mlm_dist.hf_model.write import ModelFiles, write_model
+from mlm_dist.model.plain_copy import with_parameters
 from mlm_dist.pages.record import Record
-from mlm_dist.redaction import config_without_credentials
+from mlm_dist.redaction import config_without_credentials, without_places
 from mlm_dist.resolve import resolve
+from mlm_dist.spec import ExportSpec
 
 SECRET = "hf_verysecretindeed"
 
@@ -103,9 +105,10 @@ def test_model_that_fails_the_reload_check_replaces_no_other(copy: Path) -> None
     with torch.no_grad():
         model.get_input_embeddings().weight[3, 0] = 1e6
     before = (copy / "model" / "model.safetensors").read_bytes()
-    options: dict[str, Any] = {"dtype": "float16", "max_length": 64, "verify": True}
+    wanted = ExportSpec("float16", "newest", verify=True, push_to_hub=None)
+    files = ModelFiles(corpus.tokenizer, corpus.tokenizer, 64)
     with pytest.raises(ModelError, match=r"logits differ.*export\.dtype.*checkpoints are intact"):
-        write_model(model, corpus.tokenizer, ModelCard("# Card"), copy / "model", **options)
+        write_model(model, files, ModelCard("# Card"), copy / "model", wanted)
     assert (copy / "model" / "model.safetensors").read_bytes() == before
     assert not list(copy.glob(".model-*"))
 
@@ -152,10 +155,10 @@ def test_card_holds_corpus_and_validation(run: Path) -> None:
 
 
 def test_example_of_the_card_runs(run: Path) -> None:
-    """Where the folder of the model is: a card names no placeholder."""
+    """In the folder of the model, wherever that is."""
     text = (run / "model" / "README.md").read_text("utf-8")
     program = text.split("```python\n")[1].split("```")[0]
-    process = launching.run([sys.executable, "-c", program])
+    process = launching.run([sys.executable, "-c", program], cwd=run / "model")
     assert process.returncode == 0, process.output
     assert "token_str" in process.stdout
     assert "PATH" not in text
@@ -197,7 +200,35 @@ def test_best_checkpoint_is_exported_by_the_job(copy: Path) -> None:
 def test_config_of_the_card_is_that_of_the_run(run: Path, tmp_path: Path) -> None:
     text = (run / "model" / "README.md").read_text("utf-8")
     (tmp_path / "config.yaml").write_text(text.split("```yaml\n")[1].split("```")[0], "utf-8")
-    assert parse([f"--config={tmp_path / 'config.yaml'}"]) == config_of(run)
+    expected = without_places(to_dict(config_of(run)))
+    assert to_dict(parse([f"--config={tmp_path / 'config.yaml'}"])) == expected
+
+
+def test_no_file_names_a_place_on_this_machine(run: Path) -> None:
+    """Neither the folders of the run and its documents, nor the home folder, nor what transformers noted on them."""
+    private = {str(run), str(run.parent), str(Path.home()), "is_local", "local_files_only", "name_or_path"}
+    for path in sorted((run / "model").rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            found = {text for text in private if text.encode() in content and path.name != "README.md"}
+            found |= {text for text in private if text.startswith("/") and text.encode() in content}
+            assert not found, path.name
+
+
+@pytest.mark.parametrize(
+    ("text", "public"),
+    [
+        ("/home/someone/docs", "docs"),
+        ("~/docs/*.md", "*.md"),
+        ("file:///srv/git/docs.git", "docs.git"),
+        ("docs/guide", "docs/guide"),
+        ("https://example.org/home/docs", "https://example.org/home/docs"),
+        ("me/model", "me/model"),
+        ("2 epochs", "2 epochs"),
+    ],
+)
+def test_absolute_paths_lose_all_but_their_last_part(text: str, public: str) -> None:
+    assert without_places({"key": [text]}) == {"key": [public]}
 
 
 @pytest.mark.parametrize("key", ["corpus.source", "corpus.replay_source", "validation.second_source"])

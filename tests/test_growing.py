@@ -107,7 +107,7 @@ def grown(small: Path, seed: int = 0, **changes: Any) -> Any:
 
     tokenizer = loading.load(str(small))
     sources = shared_tokens.sources(str(small), tokenizer)
-    return build(model, architecture(model, 64, tokenizer), seed, None, sources)
+    return build(model, architecture(model, 64, tokenizer), seed, token_sources=sources).model
 
 
 def test_layers_are_repeated_in_order(small: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -82,7 +82,10 @@ class ExportConfig(Section):
         checkpoint: The checkpoint to export: newest, best (the one with the lowest validation loss, which is saved when
             it is found and kept beside the last ones) or, for the export job, the folder of a checkpoint. By default
             best if validation.patience is set, else newest.
-        verify: Load the model in a new process and compare it before it replaces an older one.
+        format: safetensors, or onnx to write the ONNX graph onnx/model.onnx as well, which needs the extra
+            mlm_dist[onnx].
+        verify: Load the model in a new process and compare it before it replaces an older one. Before the first step
+            the same is done with the untrained model.
         push_to_hub: Repository on the Hugging Face Hub to upload the model to; a new one is private. null uploads
             nothing.
     """
@@ -91,6 +94,7 @@ class ExportConfig(Section):
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     checkpoint: str | None = None
+    format: Literal["safetensors", "onnx"] = "safetensors"
     verify: bool = True
     push_to_hub: str | None = None
 

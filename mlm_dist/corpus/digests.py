@@ -15,7 +15,7 @@ from mlm_dist.corpus.shards import Shard
 from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.spec import CorpusSpec, RowsSpec
 
-VERSION = 6  # of how rows are made; another number gives other digests, so that all corpora are prepared again
+VERSION = 7  # of how rows are made; another number gives other digests, so that all corpora are prepared again
 
 
 def dependencies(spec: CorpusSpec, tokenizer: CorpusTokenizer) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def tokenizer_key(tokenizer_digest: str, domain_tokens: dict[int, list[int]]) ->
     """The key of a tokenizer and its domain tokens.
 
     Args:
-        tokenizer_digest: `loading.digest` of the tokenizer.
+        tokenizer_digest: `loading.rows_digest` of the tokenizer.
         domain_tokens: `PreparedCorpus.domain_tokens`.
     """
     return _key(tokenizer_digest, list(domain_tokens.items()))

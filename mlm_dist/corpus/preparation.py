@@ -82,7 +82,7 @@ class Preparation:
                 self._store.finish(key, [path], dataclasses.asdict(figures))
 
     def _select(self) -> str:
-        """Select from the documents of all shards, make the tokenizer, and return its digest. Runs on rank 0 alone."""
+        """Select from the documents of all shards, make the tokenizer, and return `rows_digest` of it. On rank 0."""
         self._ranks.wait_for([self._store.record(key) for key in self._keys])
         config = self._spec.documents
         self._check_tokenized()
@@ -103,7 +103,7 @@ class Preparation:
         texts = TrainingTexts(list(zip(map(self._store.documents, self._keys), is_train, strict=True)))
         tokenizer = self._tokenizer.make(texts, chosen.count(selection.TRAIN), self._store.partial)
         chosen.save(self._store.partial / "selection.npz")
-        return loading.digest(tokenizer)
+        return loading.rows_digest(tokenizer)
 
     def _documents(self) -> Documents:
         """What is known of the documents of all shards."""

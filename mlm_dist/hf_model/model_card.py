@@ -24,7 +24,7 @@ class CardContent:
 
     Args:
         name: Name of the model.
-        location: Where it can be loaded from: its repository on the Hub, or its folder.
+        location: Its repository on the Hub; None if it is not uploaded, so that it is loaded from its folder.
         model_type: Type of its transformers configuration, such as bert.
         base_model: The model on the Hub that training started from; None if it started from a folder or from random
             weights.
@@ -37,7 +37,7 @@ class CardContent:
     """
 
     name: str
-    location: str
+    location: str | None
     model_type: str
     base_model: str | None
     dtype: str
@@ -90,12 +90,13 @@ def model_card(content: CardContent) -> Any:
 
 def _text(content: CardContent) -> str:
     version = content.record.start.get("version", __version__)
-    location = json.dumps(content.location, ensure_ascii=False)
+    location = json.dumps(content.location or ".", ensure_ascii=False)
+    where = "" if content.location else "In the folder of this model:\n\n"
     return f"""# {content.name}
 
 A masked language model trained with mlm_dist {version}.
 
-```python
+{where}```python
 from transformers import pipeline
 
 fill = pipeline("fill-mask", model={location})
@@ -103,7 +104,8 @@ print(fill("The {content.mask_token} is missing."))
 ```
 
 To fine-tune it, load its encoder with `AutoModelForSequenceClassification.from_pretrained({location})` or another
-class of this kind. `SentenceTransformer({location})` loads it with mean pooling.
+class of this kind. `SentenceTransformer({location})` loads it for sentence embeddings, with the pooling of
+`1_Pooling/config.json`.
 
 ## Validation
 

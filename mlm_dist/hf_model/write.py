@@ -6,53 +6,81 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mlm_dist.hf_model import reload_check
+from mlm_dist.hf_model import config_file, reload_check, sentence_transformer, tokenizer_files
+from mlm_dist.hf_model.sentence_transformer import SentenceFiles
+from mlm_dist.spec import ExportSpec
 
 
-def write_model(
-    model: Any, tokenizer: Any, card: Any, folder: Path, *, dtype: str, max_length: int, verify: bool
-) -> None:
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a folder holds besides the weights.
+
+    Args:
+        tokenizer: The tokenizer of the rows.
+        original: The tokenizer that the run names, whose limit and templates count.
+        max_length: Tokens per row; the written tokenizer allows at least as many.
+        sentence: The modules after the model in a sentence-transformers model.
+    """
+
+    tokenizer: Any
+    original: Any
+    max_length: int
+    sentence: SentenceFiles = field(default_factory=SentenceFiles)
+
+
+def write_model(model: Any, files: ModelFiles, card: Any, folder: Path, export: ExportSpec) -> None:
     """Write a model to a folder, whole or not at all; an older model in the folder is replaced.
 
     Args:
-        model: A transformers model in fp32 on the CPU; afterwards its weights are rounded to `dtype`.
-        tokenizer: Its tokenizer.
+        model: A transformers model in fp32 on the CPU; afterwards its weights are rounded to `export.dtype`.
+        files: What goes beside it.
         card: Its `huggingface_hub.ModelCard`.
         folder: The folder to write, such as `model/` of the run directory.
-        dtype: float32, bfloat16 or float16.
-        max_length: Tokens per row; the written tokenizer allows at least as many.
-        verify: Load the written model in a new process and compare it, before it replaces an older one.
+        export: Data type, format, and whether the written model is loaded in a new process and compared, before it
+            replaces an older one. The ONNX graph is always compared with the model.
 
     Raises:
         ModelError: The written model does not load, or differs from the one in memory.
         OSError: The folder cannot be written.
     """
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        with _deepspeed_silent():
-            model.to(getattr(torch, dtype)).save_pretrained(str(temporary))
-        # The tokenizer of a checkpoint can have a lower limit than the positions that the model has now.
-        tokenizer.model_max_length = max(tokenizer.model_max_length, max_length)
-        tokenizer.save_pretrained(str(temporary))
+        write_files(model, files, temporary, export.dtype)
         card.save(temporary / "README.md")
-        temporary.chmod(0o755)
-        for path in temporary.iterdir():
-            path.chmod(0o644)
-        if verify:
-            reload_check.check(temporary, model.float(), tokenizer)
+        if export.verify or export.format == "onnx":
+            reload_check.check(temporary, model.float(), files.tokenizer, onnx=export.format == "onnx")
+        make_readable(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_files(model: Any, files: ModelFiles, folder: Path, dtype: str) -> None:
+    """Write weights, config.json, tokenizer and the modules of sentence-transformers; see `write_model`."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    with _deepspeed_silent():
+        model.to(getattr(torch, dtype)).save_pretrained(str(folder))
+    config_file.complete(folder)
+    limit = tokenizer_files.write(files.tokenizer, files.original, model.config, files.max_length, folder)
+    hidden_size = getattr(model.config.get_text_config(), "hidden_size", None)
+    if hidden_size is not None:
+        sentence_transformer.write(files.sentence, folder, hidden_size, limit, files.max_length)
+
+
+def make_readable(folder: Path) -> None:
+    """Let everybody read a folder that was made for this user alone."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 @contextlib.contextmanager
@@ -68,20 +96,3 @@ def _deepspeed_silent() -> Iterator[None]:
 
 def _no_record(record: logging.LogRecord) -> bool:
     return False
-
-
-def with_parameters(trained: Any, parameters: Mapping[str, torch.Tensor]) -> Any:
-    """A new fp32 model on the CPU with the configuration and buffers of a trained one and the given parameters.
-
-    Args:
-        trained: The trained model; its parameters may be sharded.
-        parameters: {name: full tensor} of all parameters; of tied ones, one name is enough.
-    """
-    model = type(trained)._from_config(trained.config, dtype=torch.float32)
-    state = {name: buffer.detach().cpu() for name, buffer in trained.named_buffers()} | dict(parameters)
-    missing, _ = model.load_state_dict(state, strict=False)
-    model.tie_weights()
-    # Tied weights are one parameter with several names; any other missing one is a fault.
-    lost = set(missing) & set(dict(model.named_parameters()))
-    assert not lost, f"parameters are missing: {sorted(lost)}"
-    return model

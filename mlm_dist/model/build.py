@@ -18,6 +18,7 @@ from mlm_dist.model.growable import KEY
 from mlm_dist.model.growth import grow
 from mlm_dist.model.layers import depths
 from mlm_dist.model.new_tokens import start_from_pieces
+from mlm_dist.model.plain_copy import plain_copy
 from mlm_dist.pretrained import Pretrained, locate
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ def _load(
         built = positions.stretched(built, architecture.max_position_embeddings)
     if architecture.vocab_size != built.config.vocab_size:
         built.resize_token_embeddings(architecture.vocab_size, mean_resizing=not domain_tokens)
+        built = plain_copy(built)
     start_from_pieces(built, domain_tokens)
     if loaded.has_head:
         return InitialModel(built, "checkpoint")

@@ -83,12 +83,14 @@ class ExportSpec:
         checkpoint: newest, best, or the folder of a checkpoint.
         verify: Whether it is loaded in a new process and compared.
         push_to_hub: Repository to upload it to; None uploads nothing.
+        format: safetensors, or onnx for an ONNX graph besides.
     """
 
     dtype: str
     checkpoint: str
     verify: bool
     push_to_hub: str | None
+    format: str = "safetensors"
 
 
 @dataclass(frozen=True)

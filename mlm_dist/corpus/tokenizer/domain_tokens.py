@@ -13,6 +13,11 @@ from typing import Any, NamedTuple
 from mlm_dist.corpus.tokenizer.training_texts import count
 from mlm_dist.errors import ModelError
 
+# Settings of the original tokenizer that the extended one keeps.
+_KEPT = (
+    *("model_max_length", "model_input_names", "padding_side", "truncation_side", "pad_token_type_id"),
+    *("clean_up_tokenization_spaces", "split_special_tokens", "chat_template"),
+)
 MIN_OCCURRENCES = 2  # of a word; the embedding of a word seen once would hardly be trained
 
 
@@ -145,10 +150,9 @@ class _Kind:
         old = self._tokenizer
         return PreTrainedTokenizerFast(
             tokenizer_object=Tokenizer.from_str(json.dumps(description)),
-            **{name: getattr(old, name) for name in ("model_max_length", "model_input_names")},
-            **{name: getattr(old, name) for name in ("padding_side", "truncation_side")},
-            clean_up_tokenization_spaces=False,
+            **{name: getattr(old, name) for name in _KEPT if getattr(old, name, None) is not None},
             **old.special_tokens_map,
+            **({"extra_special_tokens": old.extra_special_tokens} if old.extra_special_tokens else {}),
         )
 
 

@@ -12,6 +12,11 @@ from mlm_dist.errors import ModelError, reason
 from mlm_dist.pretrained import locate
 
 DEFAULT_VOCAB_SIZE = 4096
+# What a tokenizer does besides its backend.
+_SETTINGS = (
+    *("model_input_names", "padding_side", "truncation_side", "pad_token_type_id", "clean_up_tokenization_spaces"),
+    *("split_special_tokens", "add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars"),
+)
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,32 @@ def load(path: str, key: str = "tokenizer.path", revision: str | None = None) ->
 
 
 def digest(tokenizer: Any) -> str:
-    """A hash that is equal for tokenizers with equal content, wherever they were loaded from."""
-    parts = [
-        tokenizer.backend_tokenizer.to_str(),
-        json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str),
-    ]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    """A hash of all that a tokenizer does, equal for tokenizers that do the same, wherever they were loaded from.
+
+    It covers the backend, the class and every setting that changes what the tokenizer or its model gets. Limits of the
+    length, templates of chats and paths are not part of it: they change no row, and the export takes them from the
+    run's own tokenizer.
+    """
+    added = {i: token.__getstate__() for i, token in tokenizer.added_tokens_decoder.items()}
+    settings = {name: getattr(tokenizer, name, None) for name in _SETTINGS}
+    return _sha256(rows_digest(tokenizer), class_name(tokenizer), settings, added)
+
+
+def rows_digest(tokenizer: Any) -> str:
+    """A hash of what the ids in rows depend on: the backend and the special tokens."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    return _sha256(backend, tokenizer.special_tokens_map)
+
+
+def class_name(tokenizer: Any) -> str:
+    """The class of a tokenizer, by the name that transformers 4 and 5 know."""
+    name = type(tokenizer).__name__
+    return "PreTrainedTokenizerFast" if name in ("TokenizersBackend", "PreTrainedTokenizerFast") else name
+
+
+def _sha256(*parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def special_tokens(tokenizer: Any) -> SpecialTokens:
