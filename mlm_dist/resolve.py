@@ -73,6 +73,8 @@ def resolve(config: Config, launch: Launch) -> Spec:
         predicted=config.masking.highest_probability if config.model.masked_head else 1.0,
         optimizer=config.optim.name,
         freeze_embeddings=config.model.freeze_embeddings,
+        checkpointing=config.model.checkpointing,
+        is_packed=corpus.rows.mode == "pack",
     )
     most_rows = memory.most_rows(settings, shape, launch)
     batch = spread(config.batch, length, launch.world_size, most_rows)

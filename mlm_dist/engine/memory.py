@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from mlm_dist.engine.activation_memory import activations
 from mlm_dist.engine.launch import BYTES, Launch
 from mlm_dist.errors import ModelError
 from mlm_dist.optim import optimizers
@@ -13,8 +15,10 @@ from mlm_dist.optim import optimizers
 # The rest of a device holds its context, workspaces of libraries, and gaps between allocations.
 GPU_SHARE, GPU_CONTEXT = 0.9, 512 << 20
 HOST_SHARE = 0.75
+LIBRARIES = 450 << 20  # of a process on the CPU that has imported torch, transformers and datasets
 BUCKET = 25_000_000  # elements DeepSpeed gathers before it reduces them, where no JSON says otherwise
 _GATED = {"modernbert", "nomic_bert", "eurobert"}  # their feed-forward layers have a gate
+_ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout", "attention_probs_dropout")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Shape:
         dropout: Whether there is dropout outside attention.
         fused: Whether attention has a fused kernel, which keeps little or nothing of its scores.
         on_cpu: Whether it runs on the CPU, with custom kernels for attention and norms.
+        attention_dropout: Whether there is dropout of attention probabilities.
+        slides: Whether some layers attend to a window around each token only.
     """
 
     parameters: int
@@ -44,6 +50,8 @@ class Shape:
     dropout: bool
     fused: bool
     on_cpu: bool
+    attention_dropout: bool = False
+    slides: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,8 @@ class Memory:
         moments: The optimizer's moments.
         activations: Tensors that the forward pass keeps for the backward pass, logits included.
         host: Bytes of host memory per process that DeepSpeed offloads to.
+        libraries: Bytes of a process on the CPU before it has a model: the interpreter and the libraries.
+        checkpointed: The activations with `model.checkpointing: layers`.
     """
 
     weights: int
@@ -63,11 +73,18 @@ class Memory:
     moments: int
     activations: int
     host: int
+    libraries: int = 0
+    checkpointed: int = 0
 
     @property
     def total(self) -> int:
         """Sum of the bytes on the device."""
-        return self.weights + self.gradients + self.moments + self.activations
+        return self.weights + self.gradients + self.moments + self.activations + self.libraries
+
+    @property
+    def total_if_checkpointed(self) -> int:
+        """The same sum with activation checkpointing."""
+        return self.total - self.activations + self.checkpointed
 
 
 def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool = False) -> Shape:
@@ -106,6 +123,8 @@ def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool =
         dropout=max(_number(found, "hidden_dropout_prob"), _number(found, "dropout")) > 0,
         fused=bool(getattr(model, "_supports_sdpa", False)),
         on_cpu=on_cpu,
+        attention_dropout=max(_number(found, name) for name in _ATTENTION_DROPOUTS) > 0,
+        slides="sliding_attention" in (getattr(found, "layer_types", None) or ()),
     )
 
 
@@ -118,18 +137,29 @@ class Settings:
         predicted: Largest fraction of the positions at which logits are computed.
         optimizer: Name of the optimizer.
         freeze_embeddings: Whether the token embeddings are not trained.
+        checkpointing: `model.checkpointing`: none, or layers.
+        is_packed: Whether rows hold several chunks, which masks keep apart.
     """
 
     max_length: int
     predicted: float
     optimizer: str
     freeze_embeddings: bool
+    checkpointing: str = "none"
+    is_packed: bool = False
 
 
 def estimate(settings: Settings, shape: Shape, launch: Launch, micro_size: int) -> Memory:
     """Memory of a step with micro-batches of `micro_size` rows; see `states` and `activations`."""
     weights, gradients, moments, host = states(settings, shape, launch)
-    return Memory(weights, gradients, moments, activations(settings, shape, launch.precision, micro_size), host)
+    layers, precision = dataclasses.replace(settings, checkpointing="layers"), launch.precision
+    return Memory(
+        *(weights, gradients, moments),
+        activations=activations(settings, shape, precision, micro_size),
+        host=host,
+        libraries=LIBRARIES if launch.device.kind == "cpu" else 0,
+        checkpointed=activations(layers, shape, precision, micro_size),
+    )
 
 
 def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, int, int]:
@@ -164,31 +194,6 @@ def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, 
         host += weights
         weights = 2 * e * n // max(shape.layers, 1)
     return weights + master, gradients + bucket, moments, host
-
-
-def activations(settings: Settings, shape: Shape, precision: str, micro_size: int) -> int:
-    """Bytes that a forward pass of `micro_size` rows keeps, and the first of the backward pass adds.
-
-    After Korthikanti et al., 2022 (https://arxiv.org/abs/2205.05198, section 4.1), per token and layer: the input of
-    the query, key and value projections, their three outputs, attention's output, the input of the feed-forward layer,
-    its inside before and after the non-linearity, all in the precision of the products; the inputs of both norms in
-    fp32, on the CPU in that of the products; a byte for each dropout mask. Attention keeps values per head and pair of
-    positions only without a fused kernel: 9 bytes in fp32 (the softmax's output, with and without dropout, and the
-    mask), and 13 under autocast, which computes the softmax in fp32; the CPU kernel keeps the softmax's output and a
-    byte for the mask. The head keeps logits at predicted positions only: in their precision, in fp32, their logarithms,
-    and the gradients of both. One layer is added as working memory of the backward pass.
-    """
-    e = BYTES[precision]
-    h, inside = shape.hidden, shape.intermediate * (4 if shape.gated else 2)
-    length = settings.max_length
-    masks = 2 * h if shape.dropout else 0
-    per_score = (9 if e == 4 else 13) if not shape.fused else e + shape.dropout if shape.on_cpu else 0
-    norms = (e if shape.on_cpu else 4) * 2 * h
-    per_layer = e * (6 * h + inside) + norms + masks + shape.heads * length * per_score
-    embeddings = 4 * 3 * h
-    per_logit = 12 if e == 4 else 16
-    head = settings.predicted * (4 * e * h + per_logit * shape.vocabulary)
-    return int(micro_size * length * ((shape.layers + 1) * per_layer + embeddings + head))
 
 
 def available(launch: Launch) -> int:

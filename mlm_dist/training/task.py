@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlm_dist.corpora import Corpora
+from mlm_dist.model.activation_checkpointing import checkpoint_layers
 from mlm_dist.model.architecture import architecture
 from mlm_dist.model.build import build
 from mlm_dist.objectives import OBJECTIVES
@@ -51,6 +52,8 @@ class Task:
         objective: Objective = OBJECTIVES[spec.objective].create(spec.masking, spec.seed, corpus)
         model = build(spec.model, config, spec.seed, corpus.domain_tokens)
         module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
+        if spec.model.checkpointing == "layers":
+            checkpoint_layers(module.model)
         replayed = None if corpora.replay is None else corpora.replay.digest
         num_rows = int(corpus.manifest["rows"]["train"])
         return cls(objective, module, corpus.digest, num_rows, identity(spec, corpus.digest, replayed, config))
