@@ -12,10 +12,12 @@ from mlm_dist.engine.launch import BYTES, Launch
 from mlm_dist.errors import ModelError
 from mlm_dist.optim import optimizers
 
-# The rest of a device holds its context, workspaces of libraries, and gaps between allocations.
+# The rest of a GPU holds its context, workspaces of libraries, and gaps between allocations.
 GPU_SHARE, GPU_CONTEXT = 0.9, 512 << 20
-HOST_SHARE = 0.75
-LIBRARIES = 450 << 20  # of a process on the CPU that has imported torch, transformers and datasets
+# The rest of a host is for other programs. docs/topologies.md compares estimates with resident memory: a process has
+# libraries, and gaps in proportion to its activations.
+HOST_SHARE, HOST_GAPS = 0.9, 1.5
+LIBRARIES = 500 << 20
 BUCKET = 25_000_000  # elements DeepSpeed gathers before it reduces them, where no JSON says otherwise
 _GATED = {"modernbert", "nomic_bert", "eurobert"}  # their feed-forward layers have a gate
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout", "attention_probs_dropout")
@@ -152,13 +154,15 @@ class Settings:
 def estimate(settings: Settings, shape: Shape, launch: Launch, micro_size: int) -> Memory:
     """Memory of a step with micro-batches of `micro_size` rows; see `states` and `activations`."""
     weights, gradients, moments, host = states(settings, shape, launch)
-    layers, precision = dataclasses.replace(settings, checkpointing="layers"), launch.precision
+    on_cpu, layers = launch.device.kind == "cpu", dataclasses.replace(settings, checkpointing="layers")
+    kept, checkpointed = (activations(how, shape, launch.precision, micro_size) for how in (settings, layers))
+    gaps = HOST_GAPS if on_cpu else 1
     return Memory(
         *(weights, gradients, moments),
-        activations=activations(settings, shape, precision, micro_size),
+        activations=int(gaps * kept),
         host=host,
-        libraries=LIBRARIES if launch.device.kind == "cpu" else 0,
-        checkpointed=activations(layers, shape, precision, micro_size),
+        libraries=LIBRARIES if on_cpu else 0,
+        checkpointed=int(gaps * checkpointed),
     )
 
 
@@ -205,8 +209,9 @@ def available(launch: Launch) -> int:
 
 def most_rows(settings: Settings, shape: Shape, launch: Launch) -> int:
     """The largest micro-batch that fits a device, in rows; at least 1, whether or not it fits."""
-    free = available(launch) - estimate(settings, shape, launch, 0).total
-    return max(1, free // activations(settings, shape, launch.precision, 1))
+    one = estimate(settings, shape, launch, 1)
+    free = available(launch) - (one.total - one.activations)
+    return max(1, free // one.activations)
 
 
 def _number(found: Any, name: str) -> float:
