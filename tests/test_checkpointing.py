@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def losses(run: Path) -> list[float]:
 
 
 def test_run_has_the_same_losses_and_resumes_with_and_without(tmp_path: Path, prose: Path) -> None:
-    """In fp32 on one process they are the same bits; the key is not a part of the run's identity."""
+    """In fp32 on one process they are the same bits. The key is not a part of the run's identity."""
     common = (
         *(f"--corpus.source={prose}", f"--corpus.cache_dir={prose.parent / 'prose-cache'}", *launching.SHORT),
         *("--optim.duration=4 steps", "--checkpoint.every=2", "--checkpoint.keep_last=9", "--logging.every=1"),
@@ -180,23 +181,17 @@ def test_run_has_the_same_losses_and_resumes_with_and_without(tmp_path: Path, pr
     assert losses(tmp_path / "layers") == expected
     start = [launching.metrics(tmp_path / name, "start")[0]["checkpointing"] for name in ("plain", "layers")]
     assert start == ["none", "layers"]
-    for name, flags in (("plain", (LAYERS,)), ("layers", ())):
-        point, run = tmp_path / name / "checkpoints" / "step-00000002", tmp_path / f"{name}, resumed"
-        launching.here("train", *common, *flags, f"--output_dir={run}", f"--checkpoint.resume={point}")
-        assert [line["loss"] for line in launching.metrics(run, "train")] == expected[2:4]
+    point, run = tmp_path / "layers" / "checkpoints" / "step-00000002", tmp_path / "resumed without"
+    launching.here("train", *common, f"--output_dir={run}", f"--checkpoint.resume={point}")
+    assert [line["loss"] for line in launching.metrics(run, "train")] == expected[2:4]
 
 
 TOPOLOGIES = ["cpu_2", "zero1", "zero2", "zero3", "zero3_offload"]
 
 
-@pytest.mark.parametrize(
-    ("topology", "precision"),
-    [
-        pytest.param(topology, precision, marks=() if (topology, precision) == ("cpu_2", "no") else pytest.mark.slow)
-        for topology in TOPOLOGIES
-        for precision in ("no", "bf16")
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_topologies_have_the_losses_of_one_process(topology: str, precision: str, runs: Runs) -> None:
     """With accumulation, dropout, and gradients that DDP and DeepSpeed reduce while layers are computed again."""
     expected = launching.metrics(runs("one", precision=precision), "train")
@@ -214,3 +209,17 @@ def test_topologies_have_the_losses_of_one_process(topology: str, precision: str
 def test_compiled_runs_have_the_losses_of_one_process(topology: str, how: str, runs: Runs) -> None:
     run = runs(topology, LAYERS, f"--model.compile={how}", "--rows.mode=chunk", "--batch.micro_size=4")
     assert losses(run) == pytest.approx(losses(runs("one", "--rows.mode=chunk")), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_fsdp2_has_the_losses_of_one_process(runs: Runs, tmp_path: Path) -> None:
+    """Layers are computed again inside the modules that FSDP2 shards."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    script = launching.ROOT / "tests" / "fsdp2_on_cpu.py"
+    flags = (*runs.flags, LAYERS, "--batch.micro_size=4", f"--output_dir={tmp_path / 'run'}")
+    ended = launching.run(
+        [*torchrun, f"--master_port={launching.free_port()}", str(script), *flags], PYTHONPATH=str(launching.ROOT)
+    )
+    assert ended.returncode == 0, ended.output
+    found = [line["loss"] for line in launching.metrics(tmp_path / "run", "train")]
+    assert found == pytest.approx([line["loss"] for line in launching.metrics(runs("one"), "train")], abs=1e-4)

@@ -64,7 +64,8 @@ class Memory:
         weights: The weights, and their copies in other precisions.
         gradients: The gradients, and the buckets they are exchanged in.
         moments: The optimizer's moments.
-        activations: Tensors that the forward pass keeps for the backward pass, logits included.
+        activations: Tensors that the forward pass keeps for the backward pass, logits included; on the CPU with the
+            gaps between blocks of memory.
         host: Bytes of host memory per process that DeepSpeed offloads to.
         libraries: Bytes of a process on the CPU before it has a model: the interpreter and the libraries.
         checkpointed: The activations with `model.checkpointing: layers`.
@@ -155,14 +156,16 @@ def estimate(settings: Settings, shape: Shape, launch: Launch, micro_size: int) 
     """Memory of a step with micro-batches of `micro_size` rows; see `states` and `activations`."""
     weights, gradients, moments, host = states(settings, shape, launch)
     on_cpu, layers = launch.device.kind == "cpu", dataclasses.replace(settings, checkpointing="layers")
-    kept, checkpointed = (activations(how, shape, launch.precision, micro_size) for how in (settings, layers))
     gaps = HOST_GAPS if on_cpu else 1
+    kept, checkpointed = (
+        activations(how, shape, launch.precision, micro_size, gaps=gaps) for how in (settings, layers)
+    )
     return Memory(
         *(weights, gradients, moments),
-        activations=int(gaps * kept),
+        activations=kept,
         host=host,
         libraries=LIBRARIES if on_cpu else 0,
-        checkpointed=int(gaps * checkpointed),
+        checkpointed=checkpointed,
     )
 
 
