@@ -141,11 +141,13 @@ def _time(spec: Spec, num_steps: float) -> str:
 
 def _add_memory(table: Table, spec: Spec) -> None:
     needed, available = spec.memory, memory.available(spec.launch)
-    parts = ("weights", "gradients", "moments", "activations")
+    parts = ("weights", "gradients", "moments", "activations", *(("libraries",) if needed.libraries else ()))
     table.add_row("memory", ", ".join(f"{name} {_size(getattr(needed, name))}" for name in parts))
     verdict = "fits" if needed.total <= available else "[red]may not fit[/red]"
     unit = "each device" if spec.launch.device.kind != "cpu" else "each process"
     table.add_row("", f"{verdict}: about {_size(needed.total)} of the {_size(available)} that {unit} can fill")
+    if needed.total > available >= needed.total_if_checkpointed:
+        table.add_row("", f"--model.checkpointing layers needs about {_size(needed.total_if_checkpointed)}, which fits")
     if needed.host:
         table.add_row("", f"and {_size(needed.host)} of host memory per process, offloaded")
 

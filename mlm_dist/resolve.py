@@ -87,6 +87,8 @@ def resolve(config: Config, launch: Launch) -> Spec:
         optimizer=config.optim.name,
         freeze_embeddings=config.model.freeze_embeddings,
         trainable_layers=config.model.trainable_layers,
+        checkpointing=config.model.checkpointing,
+        is_packed=corpus.rows.mode == "pack",
     )
     most_rows = memory.most_rows(settings, shape, launch)
     batch = spread(config.batch, length, launch.world_size, most_rows)

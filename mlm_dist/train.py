@@ -93,12 +93,13 @@ def fit(
     engine.on_main(lambda: begin(run_dir, resume_from, spec, task, corpora))
     engine.on_main(lambda: trial.begin(task.module.model, lambda: model_files(spec, corpora.main), run_dir.path))
 
+    how = spec.model.checkpointing
     rows, order = corpora.training_rows(spec.seed, spec.replay_share)
-    spec = dataclasses.replace(spec, batch=fit_memory(engine, task.objective, task.module, spec.batch, rows))
+    spec = dataclasses.replace(spec, batch=fit_memory(engine, task.objective, task.module, spec.batch, rows, how))
     stream, ramp = Stream(rows, order, spec.length.samples), Ramp(spec.batch, spec.corpus.rows.max_length)
     target = Target(engine.rank, engine.device, spec.has_static_shapes)
     batches = TrainingBatches(stream, task.objective.corruption, spec.batch, ramp, target)
-    with batches, explained(spec.batch):
+    with batches, explained(spec.batch, how):
         optimizer = build_optimizer(task.module, spec.optim)
         example = lambda: example_loss(engine, task.objective, batches[0][0])  # noqa: E731
         state = restore(resume_from, engine, task.module, optimizer, spec.batch.micro_size, example)

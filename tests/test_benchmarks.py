@@ -137,6 +137,18 @@ def test_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_activation_memory(small: tuple[Path, int], tmp_path: Path) -> None:
+    output = tmp_path / "results.json"
+    flags = ("--model=bert-tiny", "--overrides={}", "--max-length=64", "--global-size=4", "--precision=no")
+    ended = run("activation_memory", f"--source={small[0] / 'documents'}", *flags, f"--output={output}")
+    assert ended.returncode == 0, ended.output
+    none, layers = json.loads(output.read_text("utf-8"))["results"]
+    assert (none["checkpointing"], layers["checkpointing"]) == ("none", "layers")
+    assert none["losses"] == layers["losses"] and len(none["losses"]) == 3
+    assert none["peak_bytes"] > 100 << 20 and none["estimated_bytes"] > layers["estimated_bytes"]
+
+
+@pytest.mark.slow
 def test_startup_of_two_checkouts(small: tuple[Path, int], tmp_path: Path) -> None:
     flags = ("--rounds=1", f"--checkout={ROOT}", "--flags=--optim.duration '3 steps'", "--", *launching.TINY)
     results = bench("startup", small, tmp_path / "results.json", *flags)

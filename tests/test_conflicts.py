@@ -64,6 +64,7 @@ PLANTED: dict[str, tuple[dict[str, str], Device, tuple[str, ...]]] = {
     "megatron": (EIGHT | {"ACCELERATE_USE_MEGATRON_LM": "true"}, H100, ("distributed_type", "Megatron")),
     "FSDP on the CPU": (FSDP, CPU, ("FSDP", "needs GPUs", "cpu_2")),
     "FSDP 1": (FSDP | {"FSDP_VERSION": "1"}, H100, ("fsdp_version", "2")),
+    "FSDP checkpoints": (FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, H100, ("model.checkpointing", "false")),
     "FSDP unties": (FSDP | {"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, H100, ("fsdp_cpu_ram_efficient_loading",)),
     "ZeRO off": (ZERO | {"ACCELERATE_USE_CPU": "true"}, CPU, ("use_cpu: true", "DeepSpeed off")),
     "stage 0": (ZERO | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"}, H100, ("zero_stage: 0", "ddp.yaml")),
@@ -96,6 +97,11 @@ PLANTED_IN_JSON: dict[str, tuple[dict[str, Any], dict[str, str], tuple[str, ...]
     "clipping": ({"gradient_clipping": 2.0}, {}, ("gradient_clipping is 2.0", "optim.max_grad_norm", "auto")),
     "optimizer": ({"optimizer": {"type": "Lamb"}}, {}, ("section optimizer", "optim.name")),
     "scheduler": ({"scheduler": {"type": "WarmupLR"}}, {}, ("section scheduler", "optim.schedule")),
+    "checkpointing": (
+        {"activation_checkpointing": {"partition_activations": True}},
+        {},
+        ("section activation_checkpointing", "model.checkpointing"),
+    ),
     "other precision": (
         {"fp16": {"enabled": True}},
         {"ACCELERATE_MIXED_PRECISION": "bf16"},

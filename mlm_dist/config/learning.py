@@ -65,6 +65,8 @@ class ModelConfig(Section):
         compile: Use torch.compile, which takes some time before the first step. regional compiles one layer and reuses
             it for all layers; whole compiles the model from tokens to loss, which takes longer and may save more. The
             loss stays the same.
+        checkpointing: Activation checkpointing. layers keeps the input of each encoder layer only and computes the rest
+            again in the backward pass: far less memory, about a third more time. The loss stays the same.
         freeze_embeddings: Do not train the token embeddings, nor the output matrix tied to them: for small corpora,
             where most tokens are too rare to learn from. Excludes tokenizer.add_domain_tokens.
         trainable_layers: Train this many of the last layers and the head only. Embeddings, and an output matrix tied to
@@ -80,6 +82,7 @@ class ModelConfig(Section):
     overrides: dict[str, Any] = field(default_factory=dict)
     masked_head: bool = True
     compile: Literal["none", "regional", "whole"] = "none"
+    checkpointing: Literal["none", "layers"] = "none"
     freeze_embeddings: bool = False
     trainable_layers: int | None = None
 

@@ -143,6 +143,8 @@ def _of_fsdp(environ: Mapping[str, str], on_cpu: bool) -> Iterator[str]:
         yield "fsdp_version: must be 2, as in configs/accelerate/fsdp2.yaml; FSDP 1 is not supported"
     if is_on("FSDP_CPU_RAM_EFFICIENT_LOADING", environ):
         yield "fsdp_cpu_ram_efficient_loading: must be false; it would untie the embeddings"
+    if is_on("FSDP_ACTIVATION_CHECKPOINTING", environ):
+        yield "fsdp_activation_checkpointing: set it with model.checkpointing instead; write false there"
 
 
 def _of_deepspeed(run: RunSettings, launch: Launch, environ: Mapping[str, str]) -> Iterator[str]:
@@ -178,7 +180,11 @@ def _of_json(file: str, run: RunSettings, settings: Mapping[str, Any], environ: 
         theirs = settings.get(name, "auto")
         if theirs != "auto" and not _same(theirs, ours):
             yield f'{file}: {name} is {theirs}, but {key} makes it {ours}; write "auto" there'
-    for section, key in (("optimizer", "optim.name"), ("scheduler", "optim.schedule")):
+    for section, key in (
+        ("optimizer", "optim.name"),
+        ("scheduler", "optim.schedule"),
+        ("activation_checkpointing", "model.checkpointing"),
+    ):
         if section in settings:
             yield f"{file}: has a section {section}; set it with {key} instead and remove the section"
     doubled = sorted(BESIDE_JSON & set(environ.get("ACCELERATE_CONFIG_DS_FIELDS", "").split(",")))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from mlm_dist.engine.activation_memory import activations
 from mlm_dist.engine.launch import BYTES, Launch
 from mlm_dist.model.layers import encoder_layers
 from mlm_dist.optim import optimizers
 
-# The rest of a device holds its context, workspaces of libraries, and gaps between allocations.
+# The rest of a GPU holds its context, workspaces of libraries, and gaps between allocations.
 GPU_SHARE, GPU_CONTEXT = 0.9, 512 << 20
-HOST_SHARE = 0.75
+# The rest of a host is for other programs. docs/topologies.md compares estimates with resident memory: a process has
+# libraries, and gaps in proportion to its activations.
+HOST_SHARE, HOST_GAPS = 0.9, 1.5
+LIBRARIES = 500 << 20
 BUCKET = 25_000_000  # elements DeepSpeed gathers before it reduces them, where no JSON says otherwise
 # Names that architectures give to the fields of their configurations.
 _HIDDEN = ("hidden_size", "d_model", "dim", "emb_dim", "d_latents")
@@ -20,6 +25,7 @@ _LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "encoder_layers")
 _INTERMEDIATE = ("intermediate_size", "hidden_dim", "d_inner", "feed_forward_size", "ffn_dim")
 _HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads")
 _GATED = {"modernbert", "nomic_bert", "eurobert"}  # their feed-forward layers have a gate
+_ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout", "attention_probs_dropout")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Shape:
         dropout: Whether there is dropout outside attention.
         fused: Whether attention has a fused kernel, which keeps little or nothing of its scores.
         on_cpu: Whether it runs on the CPU, with custom kernels for attention and norms.
+        attention_dropout: Whether there is dropout of attention probabilities.
+        slides: Whether some layers attend to a window around each token only.
     """
 
     parameters: int
@@ -49,6 +57,8 @@ class Shape:
     dropout: bool
     fused: bool
     on_cpu: bool
+    attention_dropout: bool = False
+    slides: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,8 +69,11 @@ class Memory:
         weights: The weights, and their copies in other precisions.
         gradients: The gradients, and the buckets they are exchanged in.
         moments: The optimizer's moments.
-        activations: Tensors that the forward pass keeps for the backward pass, logits included.
+        activations: Tensors that the forward pass keeps for the backward pass, logits included; on the CPU with the
+            gaps between blocks of memory.
         host: Bytes of host memory per process that DeepSpeed offloads to.
+        libraries: Bytes of a process on the CPU before it has a model: the interpreter and the libraries.
+        checkpointed: The activations with `model.checkpointing: layers`.
     """
 
     weights: int
@@ -68,11 +81,18 @@ class Memory:
     moments: int
     activations: int
     host: int
+    libraries: int = 0
+    checkpointed: int = 0
 
     @property
     def total(self) -> int:
         """Sum of the bytes on the device."""
-        return self.weights + self.gradients + self.moments + self.activations
+        return self.weights + self.gradients + self.moments + self.activations + self.libraries
+
+    @property
+    def total_if_checkpointed(self) -> int:
+        """The same sum with activation checkpointing."""
+        return self.total - self.activations + self.checkpointed
 
 
 def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool = False) -> Shape:
@@ -103,6 +123,8 @@ def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool =
         dropout=_number(found, "hidden_dropout_prob", "dropout", "hidden_dropout") > 0,
         fused=bool(getattr(model, "_supports_sdpa", False)),
         on_cpu=on_cpu,
+        attention_dropout=max(_number(found, name) for name in _ATTENTION_DROPOUTS) > 0,
+        slides="sliding_attention" in (getattr(found, "layer_types", None) or ()),
     )
 
 
@@ -116,6 +138,8 @@ class Settings:
         optimizer: Name of the optimizer.
         freeze_embeddings: Whether the token embeddings are not trained.
         trainable_layers: Layers that are trained, with the head alone; None if everything is.
+        checkpointing: `model.checkpointing`: none, or layers.
+        is_packed: Whether rows hold several chunks, which masks keep apart.
     """
 
     max_length: int
@@ -123,12 +147,25 @@ class Settings:
     optimizer: str
     freeze_embeddings: bool
     trainable_layers: int | None = None
+    checkpointing: str = "none"
+    is_packed: bool = False
 
 
 def estimate(settings: Settings, shape: Shape, launch: Launch, micro_size: int) -> Memory:
     """Memory of a step with micro-batches of `micro_size` rows; see `states` and `activations`."""
     weights, gradients, moments, host = states(settings, shape, launch)
-    return Memory(weights, gradients, moments, activations(settings, shape, launch.precision, micro_size), host)
+    on_cpu, layers = launch.device.kind == "cpu", dataclasses.replace(settings, checkpointing="layers")
+    gaps = HOST_GAPS if on_cpu else 1
+    kept, checkpointed = (
+        activations(how, shape, launch.precision, micro_size, gaps=gaps) for how in (settings, layers)
+    )
+    return Memory(
+        *(weights, gradients, moments),
+        activations=kept,
+        host=host,
+        libraries=LIBRARIES if on_cpu else 0,
+        checkpointed=checkpointed,
+    )
 
 
 def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, int, int]:
@@ -168,31 +205,6 @@ def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, 
     return weights + master, gradients + bucket, moments, host
 
 
-def activations(settings: Settings, shape: Shape, precision: str, micro_size: int) -> int:
-    """Bytes that a forward pass of `micro_size` rows keeps, and the first of the backward pass adds.
-
-    After Korthikanti et al., 2022 (https://arxiv.org/abs/2205.05198, section 4.1), per token and layer: the input of
-    the query, key and value projections, their three outputs, attention's output, the input of the feed-forward layer,
-    its inside before and after the non-linearity, all in the precision of the products; the inputs of both norms in
-    fp32, on the CPU in that of the products; a byte for each dropout mask. Attention keeps values per head and pair of
-    positions only without a fused kernel: 9 bytes in fp32 (the softmax's output, with and without dropout, and the
-    mask), and 13 under autocast, which computes the softmax in fp32; the CPU kernel keeps the softmax's output and a
-    byte for the mask. The head keeps logits at predicted positions only: in their precision, in fp32, their logarithms,
-    and the gradients of both. One layer is added as working memory of the backward pass.
-    """
-    e = BYTES[precision]
-    h, inside = shape.hidden, shape.intermediate * (4 if shape.gated else 2)
-    length = settings.max_length
-    masks = 2 * h if shape.dropout else 0
-    per_score = (9 if e == 4 else 13) if not shape.fused else e + shape.dropout if shape.on_cpu else 0
-    norms = (e if shape.on_cpu else 4) * 2 * h
-    per_layer = e * (6 * h + inside) + norms + masks + shape.heads * length * per_score
-    embeddings = 4 * 3 * h
-    per_logit = 12 if e == 4 else 16
-    head = settings.predicted * (4 * e * h + per_logit * shape.vocabulary)
-    return int(micro_size * length * ((shape.layers + 1) * per_layer + embeddings + head))
-
-
 def available(launch: Launch) -> int:
     """Bytes of each device that a run may fill; on the CPU the processes share the memory."""
     if launch.device.kind == "cuda":
@@ -202,8 +214,9 @@ def available(launch: Launch) -> int:
 
 def most_rows(settings: Settings, shape: Shape, launch: Launch) -> int:
     """The largest micro-batch that fits a device, in rows; at least 1, whether or not it fits."""
-    free = available(launch) - estimate(settings, shape, launch, 0).total
-    return max(1, free // activations(settings, shape, launch.precision, 1))
+    one = estimate(settings, shape, launch, 1)
+    free = available(launch) - (one.total - one.activations)
+    return max(1, free // one.activations)
 
 
 def _number(found: Any, *names: str) -> float:

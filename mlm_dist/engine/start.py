@@ -22,6 +22,7 @@ from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.environment import restored
 from mlm_dist.errors import ConfigError
+from mlm_dist.model.attention import MAX_LENGTH_ON_CPU
 from mlm_dist.spec import BatchSpec, Spec
 
 logger = logging.getLogger(__name__)
@@ -32,12 +33,23 @@ _STARTS = itertools.count()  # of engines in this process; every rank starts the
 def start_engine(spec: Spec) -> contextlib.AbstractContextManager[Engine]:
     """The engine of a run, see `start`."""
     trackers = tuple(spec.tracking.trackers)
-    return start(spec.launch, spec.batch, spec.optim.max_grad_norm, folder=str(spec.output_dir), log_with=trackers)
+    return start(
+        *(spec.launch, spec.batch, spec.optim.max_grad_norm),
+        folder=str(spec.output_dir),
+        log_with=trackers,
+        long_rows=spec.corpus.rows.max_length > MAX_LENGTH_ON_CPU,
+    )
 
 
 @contextlib.contextmanager
 def start(
-    launch: Launch, batch: BatchSpec, max_grad_norm: float | None, *, folder: str = ".", log_with: tuple[str, ...] = ()
+    launch: Launch,
+    batch: BatchSpec,
+    max_grad_norm: float | None,
+    *,
+    folder: str = ".",
+    log_with: tuple[str, ...] = (),
+    long_rows: bool = False,
 ) -> Iterator[Engine]:
     """Join the processes of this launch, on the device and in the precision that the accelerate file names.
 
@@ -50,6 +62,7 @@ def start(
         max_grad_norm: Gradients with a larger global norm are scaled down to it; None turns clipping off.
         folder: The run directory, for trackers that write to the disk.
         log_with: Names of experiment trackers.
+        long_rows: Whether rows are too long for the attention kernel on the CPU; see `cpu_settings`.
 
     Raises:
         ConfigError: Fewer processes joined than were launched.
@@ -58,7 +71,7 @@ def start(
         stack.enter_context(restored())
         stack.callback(reset)
         if launch.device.kind == "cpu":
-            stack.enter_context(cpu_settings())
+            stack.enter_context(cpu_settings(keep_large=not long_rows))
         if (
             "MASTER_PORT" in os.environ
             and "ACCELERATE_MIXED_PRECISION" in os.environ

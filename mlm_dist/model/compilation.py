@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from mlm_dist.model.activation_checkpointing import CheckpointedForward
 from mlm_dist.model.layers import encoder_layers
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 
@@ -109,5 +110,9 @@ def compile_forward(core: MaskedLanguageModel, how: str) -> CompileStats:
         kind = type(layer)
         if kind not in compiled:
             compiled[kind] = torch.compile(kind.forward, dynamic=False)
-        layer.forward = MethodType(compiled[kind], layer)
+        forward = MethodType(compiled[kind], layer)
+        if isinstance(layer.forward, CheckpointedForward):
+            layer.forward.inner = forward  # checkpointing stays around the graph
+        else:
+            layer.forward = forward
     return stats

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -39,6 +40,10 @@ class RowMasks:
         self._keys = keys
         self._uses.zero_()
 
+    def replay(self) -> AbstractContextManager[None]:
+        """A context, to be entered any number of times, in which masks are drawn as from now on; see `begin`."""
+        return _Replay(self)
+
     def draw(self, shape: torch.Size, p: float) -> torch.Tensor | None:
         """A mask of a shape: int8, -1 (all bits set) for elements to keep, with probability 1 - p, else 0.
 
@@ -57,6 +62,23 @@ class RowMasks:
         draw = _drawn if torch.compiler.is_compiling() else _draw
         mask: torch.Tensor = draw(self._keys, self._uses, shape, p)
         return mask
+
+
+class _Replay(AbstractContextManager[None]):
+    def __init__(self, masks: RowMasks) -> None:
+        self._masks = masks
+        self._state = self._before = (masks._keys, masks._uses.clone())
+
+    def __enter__(self) -> None:
+        self._before = (self._masks._keys, self._masks._uses.clone())
+        self._set(self._state)
+
+    def __exit__(self, *error: object) -> None:
+        self._set(self._before)
+
+    def _set(self, state: tuple[torch.Tensor | None, torch.Tensor]) -> None:
+        self._masks._keys = state[0]
+        self._masks._uses.copy_(state[1])
 
 
 def _draw(keys: torch.Tensor, uses: torch.Tensor, shape: Sequence[int], p: float) -> torch.Tensor:
@@ -98,13 +120,13 @@ class RowDropout(nn.Dropout):
 
     def __init__(self, p: float, masks: RowMasks) -> None:
         super().__init__(p)
-        self._masks = masks
+        self.row_masks = masks
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Zero some elements and scale the others so that the mean stays the same."""
         if not self.training or self.p == 0.0:
             return input
-        keep = self._masks.draw(input.shape, self.p) if input.device.type == "cpu" and self.p < 1.0 else None
+        keep = self.row_masks.draw(input.shape, self.p) if input.device.type == "cpu" and self.p < 1.0 else None
         if keep is None:
             return F.dropout(input, self.p, training=True)
         if torch.compiler.is_compiling():

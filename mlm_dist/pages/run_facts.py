@@ -15,7 +15,7 @@ OFFLOADED = {"optimizer": "optimizer state", "param": "parameters"}
 _IN_WORDS = {
     *("kind", "resumed_from", "version", "unigram_loss", "corpus", "model", "from_scratch", "parameters"),
     *("init_from", "revision", "lm_head"),
-    *("masked_head", "compile", "world_size", "device", "sharding", "offload", "precision"),
+    *("masked_head", "compile", "checkpointing", "world_size", "device", "sharding", "offload", "precision"),
     *("global_batch", "micro_batch", "accumulation", "rows", "samples", "steps", "warmup_steps", "hours"),
     *("peak_learning_rate", "optimizer", "schedule", "second_source", "second_corpus"),
 }
@@ -34,7 +34,8 @@ def run_facts(record: Record) -> dict[str, str]:
         "duration": _length(start),
         "optimizer": _optimizer(start),
         "logits": _choice(start.get("masked_head"), "at masked positions only", "at all positions"),
-        "compilation": _compilation(start.get("compile")),
+        "compilation": _mode(start.get("compile")),
+        "activation checkpointing": _mode(start.get("checkpointing")),
         "corpus": str(start.get("corpus", "")),
         "second source": _second_source(start),
         "unigram baseline": "" if start.get("unigram_loss") is None else f"loss {start['unigram_loss']:.4f}",
@@ -103,7 +104,7 @@ def _optimizer(start: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _compilation(mode: str | None) -> str:
+def _mode(mode: str | None) -> str:
     return "" if mode is None else "off" if mode == "none" else str(mode)
 
 

@@ -32,6 +32,7 @@ def start_facts(spec: Spec, task: Task) -> dict[str, object]:
         "parameters": task.module.num_parameters,
         "masked_head": bool(getattr(task.module, "masked_head", False)),
         "compile": spec.model.compile,
+        "checkpointing": spec.model.checkpointing,
         "world_size": launch.world_size,
         "device": launch.device.kind,
         "sharding": launch.sharding_name,

@@ -22,10 +22,13 @@ from mlm_dist.spec import BatchSpec
 
 logger = logging.getLogger(__name__)
 
+CHECKPOINTING = "--model.checkpointing layers"
 _BYTES_OF_MOMENTS = 8  # per parameter: two moments, the most that an optimizer keeps
 
 
-def fit_memory(engine: Engine, objective: Objective, module: Any, batch: BatchSpec, rows: Rows) -> BatchSpec:
+def fit_memory(
+    engine: Engine, objective: Objective, module: Any, batch: BatchSpec, rows: Rows, checkpointing: str = "none"
+) -> BatchSpec:
     """The batch with a micro-batch that every rank has the memory for; collective, before `engine.setup`.
 
     One micro-batch goes forward and backward, with as much memory reserved as the optimizer will take. If any rank runs
@@ -39,6 +42,7 @@ def fit_memory(engine: Engine, objective: Objective, module: Any, batch: BatchSp
         module: Its module, not set up yet.
         batch: The batch.
         rows: The training rows.
+        checkpointing: `model.checkpointing`, for messages.
 
     Raises:
         ConfigError: Not even one row fits.
@@ -53,9 +57,10 @@ def fit_memory(engine: Engine, objective: Objective, module: Any, batch: BatchSp
         if engine.min(_fits(engine, objective, module, micro)):
             break
         if batch.micro_size == 1:
+            first = f"use {CHECKPOINTING}, " if checkpointing == "none" else ""
             raise ConfigError(
-                "batch.micro_size: not even one row fits the memory; lower rows.max_length, choose a smaller model, or "
-                "shard it with configs/accelerate/zero3.yaml"
+                f"batch.micro_size: not even one row fits the memory; {first}lower rows.max_length, choose a smaller "
+                "model, or shard it with configs/accelerate/zero3.yaml"
             )
         smaller = batch.halved()
         if engine.is_main:
@@ -66,8 +71,12 @@ def fit_memory(engine: Engine, objective: Objective, module: Any, batch: BatchSp
 
 
 @contextlib.contextmanager
-def explained(batch: BatchSpec) -> Iterator[None]:
+def explained(batch: BatchSpec, checkpointing: str = "none") -> Iterator[None]:
     """Replace an out-of-memory error inside by one that names the remedy.
+
+    Args:
+        batch: The batch.
+        checkpointing: `model.checkpointing`.
 
     Raises:
         TrainingError: Out of memory.
@@ -77,8 +86,10 @@ def explained(batch: BatchSpec) -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        smaller = batch.halved().micro_size if batch.micro_size > 1 else None
-        remedy = "shard the model with zero3" if smaller is None else f"run again with --batch.micro_size {smaller}"
+        flags = [f"--batch.micro_size {batch.halved().micro_size}"] if batch.micro_size > 1 else []
+        flags += [CHECKPOINTING] if checkpointing == "none" else []
+        remedies = [f"run again with {' or '.join(flags)}"] if flags else []
+        remedy = ", or ".join([*remedies, *([] if batch.micro_size > 1 else ["shard the model with zero3"])])
         raise TrainingError(
             f"batch.micro_size: out of memory with {batch.micro_size} rows at once ({reason(error)}); {remedy}: "
             "the run resumes from the last checkpoint, and the loss curve stays the same"

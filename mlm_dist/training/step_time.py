@@ -11,6 +11,7 @@ import torch
 from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.micro_batch import Samples, assemble
 from mlm_dist.engine.start import start
+from mlm_dist.model.activation_checkpointing import checkpoint_layers
 from mlm_dist.objectives.masked_lm import MaskedLM
 from mlm_dist.optim.optimizers import build_optimizer
 from mlm_dist.spec import Spec
@@ -39,6 +40,8 @@ def seconds_per_step(spec: Spec) -> float:
     with start(spec.launch, batch, spec.optim.max_grad_norm) as engine:
         model = AutoModelForMaskedLM.from_config(spec.architecture, dtype=torch.float32)
         module = objective.module(model, masked_head=spec.model.masked_head, packed=False)
+        if spec.model.checkpointing == "layers":
+            checkpoint_layers(module.model)
         engine.setup(module, build_optimizer(module, spec.optim))
         times = []
         for step in range(1 + NUM_STEPS):

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlm_dist.corpora import Corpora
 from mlm_dist.corpus.tokenizer import shared_tokens
+from mlm_dist.model.activation_checkpointing import checkpoint_layers
 from mlm_dist.model.architecture import architecture
 from mlm_dist.model.build import Head, build
 from mlm_dist.model.precision import in_precision
@@ -57,6 +58,8 @@ class Task:
         start = build(spec.model, config, spec.seed, corpus.domain_tokens, corpus.token_counts, sources)
         with in_precision(spec.launch.trial_precision):
             module = objective.module(start.model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
+        if spec.model.checkpointing == "layers":
+            checkpoint_layers(module.model)
         replayed = None if corpora.replay is None else corpora.replay.digest
         num_rows = int(corpus.manifest["rows"]["train"])
         shared = identity(spec, corpus.digest, replayed, config)
