@@ -243,7 +243,7 @@ def test_only_the_last_layers_and_the_head_are_trained(name: str) -> None:
         assert parameter.requires_grad == (depth[parameter_name] >= 3), parameter_name
     too_many = dataclasses.replace(model, trainable_layers=4)
     with pytest.raises(ModelError, match=r"^model\.trainable_layers: 4 is more than the 3 layers"):
-        build(too_many, architecture(too_many, 64), 0).model
+        build(too_many, architecture(too_many, 64), 0)
 
 
 def test_moments_of_layers_that_are_not_trained_need_no_memory() -> None:
