@@ -248,7 +248,10 @@ def test_only_the_last_layers_and_the_head_are_trained(name: str) -> None:
 
 def test_moments_of_layers_that_are_not_trained_need_no_memory() -> None:
     def of(*flags: str) -> memory.Memory:
-        return resolve(parse(["--model.overrides={num_hidden_layers: 4}", *flags]), Launch.read()).memory
+        found: memory.Memory = resolve(
+            parse(["--model.overrides={num_hidden_layers: 4}", *flags]), Launch.read()
+        ).memory
+        return found
 
     built = build(parse([]).model, architecture(parse([]).model, 64), 0).model
     per_layer = sum(parameter.numel() for parameter in built.bert.encoder.layer[0].parameters())
@@ -283,7 +286,7 @@ def trained(model: Any, rows: torch.Tensor, num_steps: int, lr: float) -> list[f
         generator.manual_seed(100 + step)
         optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 10)
         optimizer.zero_grad()
-        loss(train[torch.randint(len(train), (16,), generator=generator)]).backward()
+        torch.autograd.backward(loss(train[torch.randint(len(train), (16,), generator=generator)]))
         optimizer.step()
     return [*found, validate()]
 

@@ -1,4 +1,4 @@
-"""A transformers configuration constructed anew with other fields, so that the fields derived from them follow."""
+"""A transformers configuration constructed again with other fields, so that the fields derived from them follow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads
 
 
 def changed(config: Any, overrides: Mapping[str, Any], key: str = KEY) -> Any:
-    """The configuration with some fields changed, constructed anew.
+    """The configuration with some fields changed, constructed again.
 
     A field that the class derived (head_dim, layer_types, rotary parameters, key and value heads, ...) is derived
     again. A list with an entry for each layer that is not the class's own is cut, or continued by its period. The

@@ -65,8 +65,8 @@ def require_growable(old: Any, new: Any, name: str) -> None:
             f"{old.model_type}, or {name} for its configuration"
         )
     before, after = text_config(old), text_config(new)
-    sizes = {field: (_size(before, field), _size(after, field)) for field in _WIDTHS}
-    sizes = {field: pair for field, pair in sizes.items() if None not in pair}
+    pairs = {field: (_size(before, field), _size(after, field)) for field in _WIDTHS}
+    sizes = {field: (one, other) for field, (one, other) in pairs.items() if one is not None and other is not None}
     for field, (one, other) in sizes.items():
         if other < one:
             raise ModelError(

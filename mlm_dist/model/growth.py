@@ -122,8 +122,9 @@ class _Growth:
         i, count, new_count = int(number), len(self._old_lists[prefix]), len(self._lists[prefix])
         start = i * count // new_count
         old, new = self._kinds
-        has_kinds = old is not None and new is not None and len(old) == count and len(new) == new_count
-        order = sorted(range(count), key=lambda j: (has_kinds and old[j] != new[i], abs(j - start), j))
+        if old is None or new is None or (len(old), len(new)) != (count, new_count):
+            old, new = [""] * count, [""] * new_count
+        order = sorted(range(count), key=lambda j: (old[j] != new[i], abs(j - start), j))
         yield from (f"{prefix}.{j}.{rest}" for j in order)
 
     def _rows(self, module_name: str, table: Any, count: int) -> Any:
