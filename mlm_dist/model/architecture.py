@@ -111,9 +111,8 @@ def architecture(
     config, overrides = _load(model)
     _require_masked_lm(model.name_or_path, config)
     growable.require_no_weights(model, is_architecture(model.name_or_path))
-    text = configuration.text_config(config)
     is_fitted = takes_tokenizer(model)
-    trained = None if is_fitted else positions.max_positions(text)
+    trained = None if is_fitted else positions.max_positions(config)
     vocab_size = overrides.pop("vocab_size", None)
     if tokenizer is not None:
         vocabulary.require_room(vocab_size, len(tokenizer))
@@ -124,23 +123,23 @@ def architecture(
             "--model.from_scratch true"
         )
     if is_fitted:
-        known = train_vocab_size or text.vocab_size or UNKNOWN_VOCAB_SIZE
+        known = train_vocab_size or config.vocab_size or UNKNOWN_VOCAB_SIZE
         size = vocab_size or (known if tokenizer is None else len(tokenizer))
-        fields = vocabulary.merged(vocabulary.fields(config, tokenizer, size), overrides)
+        fields = vocabulary.fields(config, tokenizer, size) | overrides
     else:
         size = vocab_size or _num_rows(
-            model, text.vocab_size, tokenizer, num_domain_tokens, tokenizer_name, add_domain_tokens
+            model, config.vocab_size, tokenizer, num_domain_tokens, tokenizer_name, add_domain_tokens
         )
         if tokenizer is not None and tokenizer_name:
             vocabulary.require_own(
                 model.name_or_path, tokenizer, tokenizer_name, num_domain_tokens, is_forced=vocab_size is not None
             )
-        grown = {} if size == text.vocab_size else vocabulary.nested(config, {"vocab_size": size})
-        fields = vocabulary.merged(grown, overrides)
+        grown = {} if size == config.vocab_size else {"vocab_size": size}
+        fields = grown | overrides
     config = configuration.changed(config, fields)
     if overrides:
         _require_buildable(config)
-    _fit_positions(model, configuration.text_config(config), max_length, trained)
+    _fit_positions(model, config, max_length, trained)
     if model.init_from is not None:
         smaller = locate(model.init_from, growable.KEY)
         with smaller.named():

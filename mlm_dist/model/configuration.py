@@ -21,7 +21,7 @@ def changed(config: Any, overrides: Mapping[str, Any], key: str = KEY) -> Any:
 
     A field that the class derived (head_dim, layer_types, rotary parameters, key and value heads, ...) is derived
     again. A list with an entry for each layer that is not the class's own is cut, or continued by its period. The
-    fields of a nested configuration are given as a mapping; those of its text model by their names alone, too.
+    fields of a nested configuration are given as a mapping.
 
     Args:
         config: A transformers configuration; it is not changed.
@@ -34,7 +34,7 @@ def changed(config: Any, overrides: Mapping[str, Any], key: str = KEY) -> Any:
     if not overrides:
         return config
     values: dict[str, Any] = {}
-    for name, value in _text_fields_nested(config, overrides).items():
+    for name, value in overrides.items():
         field = config.attribute_map.get(name, name)
         if field in values and values[field] != value:
             raise ModelError(f"{key}.{name}: the configuration calls this field {field}, which is given as well")
@@ -57,12 +57,6 @@ def changed(config: Any, overrides: Mapping[str, Any], key: str = KEY) -> Any:
     return made
 
 
-def text_config(config: Any) -> Any:
-    """The part of a configuration that describes the text model: nested, or the configuration itself."""
-    name = _text_name(config)
-    return config if name is None else getattr(config, name)
-
-
 def accepts(config: Any, field: str, value: object) -> bool:
     """Whether a field of the configuration may have this value."""
     try:
@@ -70,23 +64,6 @@ def accepts(config: Any, field: str, value: object) -> bool:
     except Exception:  # transformers checks types with errors of its own
         return False
     return True
-
-
-def _text_name(config: Any) -> str | None:
-    return next((name for name in ("text_config",) if getattr(config, name, None) is not None), None)
-
-
-def _text_fields_nested(config: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The overrides, with fields that only the text model has moved into its mapping."""
-    nested, found = _text_name(config), dict(overrides)
-    if nested is None:
-        return found
-    inner = getattr(config, nested)
-    moved = {name: found.pop(name) for name in overrides if not _has(config, name) and _has(inner, name)}
-    if moved:
-        given = found.get(nested, {})
-        found[nested] = {**(given if isinstance(given, Mapping) else {}), **moved}
-    return found
 
 
 def _has(config: Any, name: str) -> bool:
@@ -108,7 +85,7 @@ def _is_property(config: Any, name: str) -> bool:
 def _checked(config: Any, name: str, value: Any, key: str) -> Any:
     """The value of a field, of the right type and size; a nested configuration if it is the mapping of one."""
     if not _has(config, name):
-        names = sorted(_names(config) | _names(text_config(config)))
+        names = sorted(_names(config))
         raise ModelError(f"{key}.{name}: a {config.model_type} configuration has no such field; {nearest(name, names)}")
     before = vars(config).get(name)
     if isinstance(value, Mapping) and hasattr(before, "sub_configs"):

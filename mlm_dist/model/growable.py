@@ -8,7 +8,6 @@ from typing import Any
 
 from mlm_dist.config import ModelConfig
 from mlm_dist.errors import ConfigError, ModelError
-from mlm_dist.model.configuration import text_config
 from mlm_dist.model.tiling import Heads
 
 KEY = "model.init_from"
@@ -64,8 +63,7 @@ def require_growable(old: Any, new: Any, name: str) -> None:
             f"model.init_from: {name} is a {old.model_type} model, but model.name_or_path means {new.model_type}; name "
             f"{old.model_type}, or {name} for its configuration"
         )
-    before, after = text_config(old), text_config(new)
-    pairs = {field: (_size(before, field), _size(after, field)) for field in _WIDTHS}
+    pairs = {field: (_size(old, field), _size(new, field)) for field in _WIDTHS}
     sizes = {field: (one, other) for field, (one, other) in pairs.items() if one is not None and other is not None}
     for field, (one, other) in sizes.items():
         if other < one:
@@ -78,7 +76,7 @@ def require_growable(old: Any, new: Any, name: str) -> None:
             f"model.init_from: a {old.model_type} model can get more layers or another tokenizer than {name}, but not "
             f"wider layers; keep its widths, for example with {name} in model.name_or_path"
         )
-    heads(before, after, name)
+    heads(old, new, name)
 
 
 def heads(old: Any, new: Any, name: str) -> Heads:

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from mlm_dist.errors import ModelError
 from mlm_dist.model import positions
-from mlm_dist.model.configuration import text_config
 from mlm_dist.model.growable import heads, require_growable
 from mlm_dist.model.tiling import copies, tiled
 
@@ -44,7 +43,7 @@ def grow(model: Any, source: Any, name: str, tokens: Sequence[Sequence[int]]) ->
     """
     growth = _Growth(model, source, name)
     counts = {"copied": 0, "tiled": 0, "left random": 0}
-    per_token = _per_token(model, text_config(model.config).vocab_size)
+    per_token = _per_token(model, model.config.vocab_size)
     by_name = dict(source.named_parameters(remove_duplicate=False))
     for full_name, parameter in model.named_parameters():
         weight = growth.weight(full_name, by_name)
@@ -67,7 +66,7 @@ def grow(model: Any, source: Any, name: str, tokens: Sequence[Sequence[int]]) ->
 class _Growth:
     def __init__(self, model: Any, source: Any, name: str) -> None:
         self._model, self._source, self._name = model, source, name
-        old, new = text_config(source.config), text_config(model.config)
+        old, new = source.config, model.config
         require_growable(source.config, model.config, name)
         self._lists, self._old_lists = _lists(model), _lists(source)
         self.layers = max(map(len, self._old_lists.values()), default=0)
@@ -132,7 +131,7 @@ class _Growth:
         if "rel" in module_name:  # distances: zero is in the middle
             offset = (count - len(table)) // 2
             return table[(torch.arange(count) - offset).clamp(0, len(table) - 1)]
-        old, new = text_config(self._source.config), text_config(self._model.config)
+        old, new = self._source.config, self._model.config
         first, new_first = 0, 0
         if "position" in module_name:
             first, new_first = positions.first_position(old), positions.first_position(new)

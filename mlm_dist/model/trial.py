@@ -28,7 +28,7 @@ def logits(model: Any, precision: Precision | None = None, **arguments: Any) -> 
     Args:
         model: A transformers model in fp32.
         precision: Another precision.
-        arguments: Of its forward pass; those that are None, or that it does not have, are left out.
+        arguments: Of its forward pass; those that are None, or that it does not have, are removed.
     """
     given = {name: value for name, value in arguments.items() if value is not None}
     if not takes(model, "attention_mask"):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 from mlm_dist.errors import ModelError
-from mlm_dist.model.configuration import accepts, text_config
+from mlm_dist.model.configuration import accepts
 
 # The ids of a tokenizer that is trained here, which are known before it is.
 TRAINED = SimpleNamespace(pad_token_id=0, unk_token_id=1, cls_token_id=2, sep_token_id=3, mask_token_id=4)
@@ -36,23 +35,7 @@ def fields(config: Any, tokenizer: Any | None, size: int) -> dict[str, Any]:
         tokenizer: The tokenizer; None if it is not trained yet.
         size: Rows of the embeddings.
     """
-    text = text_config(config)
-    ids = {} if text is config else _special_ids(config, tokenizer or TRAINED)
-    return ids | nested(config, _special_ids(text, tokenizer or TRAINED) | {"vocab_size": size})
-
-
-def nested(config: Any, fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields of the text model as overrides of the whole configuration."""
-    return fields if text_config(config) is config else {"text_config": fields}
-
-
-def merged(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Two mappings of fields, nested ones merged; `overrides` has the last word."""
-    found = dict(fields)
-    for name, value in overrides.items():
-        before = found.get(name)
-        found[name] = merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
-    return found
+    return _special_ids(config, tokenizer or TRAINED) | {"vocab_size": size}
 
 
 def require_room(vocab_size: int | None, num_tokens: int) -> None:
