@@ -91,10 +91,10 @@ def model_files(spec: Spec, corpus: PreparedCorpus) -> ModelFiles:
     original = tokenizer
     if named.path is not None:
         try:
-            original = loading.load(named.path, named.key)
+            original = loading.load(named.path, named.key, named.revision)
         except ModelError as error:  # it may have been moved since the run began
             logger.warning("%s; the exported tokenizer has the settings of the corpus", error)
-    start = None if spec.model.from_scratch else spec.model.name_or_path
+    start = None if spec.model.from_scratch or spec.model.init_from is not None else spec.model.name_or_path
     return ModelFiles(tokenizer, original, spec.corpus.rows.max_length, sentence_transformer.read(start))
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from mlm_dist.corpora import Corpora
 from mlm_dist.corpus.tokenizer import shared_tokens
 from mlm_dist.model.activation_checkpointing import checkpoint_layers
-from mlm_dist.model.architecture import architecture
+from mlm_dist.model.architecture import added_positions, architecture
 from mlm_dist.model.build import Head, build
 from mlm_dist.model.precision import in_precision
 from mlm_dist.objectives import OBJECTIVES
 from mlm_dist.objectives.protocol import Objective
 from mlm_dist.spec import Spec
 from mlm_dist.training.identity import identity
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Task:
             spec.tokenizer_name,
             spec.corpus.tokenizer.add_domain_tokens,
         )
+        if added := added_positions(spec.model, spec.corpus.rows.max_length):
+            logger.info("rows.max_length: %s", added)
         objective: Objective = OBJECTIVES[spec.objective].create(spec.masking, spec.seed, corpus)
         sources = shared_tokens.sources(spec.model.init_from, corpus.tokenizer)
         start = build(spec.model, config, spec.seed, corpus.domain_tokens, corpus.token_counts, sources)
