@@ -153,6 +153,8 @@ def added_positions(model: ModelConfig, max_length: int) -> str | None:
     config, overrides = _load(model)
     trained = None if takes_tokenizer(model) else positions.max_positions(config)
     overrides.pop("vocab_size", None)
+    if takes_tokenizer(model):
+        overrides = vocabulary.fields(config, None, config.vocab_size or UNKNOWN_VOCAB_SIZE) | overrides
     return _fit_positions(model, configuration.changed(config, overrides), max_length, trained)
 
 
