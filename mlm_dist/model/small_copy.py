@@ -15,6 +15,7 @@ from mlm_dist.model.layers import encoder_layers
 # Attributes that tell layers of one kind apart.
 _INDICES = ("layer_idx", "layer_id", "layer_index", "layer_number", "seed")
 _IDS = {"pad": 0, "unk": 1, "cls": 2, "bos": 2, "sep": 3, "eos": 3, "mask": 4}
+WIDTH = 256  # of a narrow copy, at least two heads
 VOCABULARY = 128  # tokens, special ones first
 
 
@@ -45,6 +46,34 @@ def small_configuration(config: Any) -> Any:
         except Exception:  # the number of layers follows from other fields: all of them stay
             return small
     return small
+
+
+def narrow_configuration(small: Any) -> Any | None:
+    """A small configuration with fewer heads of the same size; None if it is narrow, or cannot be made narrower.
+
+    Args:
+        small: What `small_configuration` has returned.
+    """
+    values = {name: getattr(small, name, None) for name in ("hidden_size", "num_attention_heads", "intermediate_size")}
+    hidden, heads, inside = values.values()
+    if not (isinstance(hidden, int) and isinstance(heads, int) and isinstance(inside, int)):
+        return None
+    per_group = heads // (getattr(small, "num_key_value_heads", None) or heads)
+    size = hidden // heads
+    fewer = max(2, WIDTH // size // per_group) * per_group
+    if hidden <= WIDTH or hidden % heads or fewer >= heads:
+        return None
+    fields = {"hidden_size": fewer * size, "num_attention_heads": fewer, "intermediate_size": 2 * fewer * size}
+    if getattr(small, "num_key_value_heads", None):
+        fields["num_key_value_heads"] = fewer // per_group
+    if getattr(small, "embedding_size", None) == hidden:
+        fields["embedding_size"] = fewer * size
+    try:
+        narrow = changed(small, fields)
+        on_meta(narrow)
+    except Exception:  # its width is bound to other fields
+        return None
+    return narrow
 
 
 def small_model(small: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from mlm_dist.errors import ModelError
 from mlm_dist.model import attention, dropout, norms, packed_attention, sparse_attention, trial
 from mlm_dist.model.packed_attention import STYLES, MaskStyle, PackedAttention
 from mlm_dist.model.precision import Precision, in_precision
-from mlm_dist.model.small_copy import small_configuration, small_model
+from mlm_dist.model.small_copy import narrow_configuration, small_configuration, small_model
 from mlm_dist.spec import RowsSpec
 
 
@@ -65,7 +66,15 @@ def suitability(config: Any, max_length: int | None = None) -> Suitability:
             f"model.overrides: {config.model_type} cannot be built with them ({trial.first_line(error)})"
         ) from None
     lengths = (trial.LENGTH, max_length) if max_length is not None else ()
-    return _tried(_Key(small), lengths, _least_length(config, max_length))
+    least_length = _least_length(config, max_length)
+    narrow = narrow_configuration(small)
+    with contextlib.suppress(ModelError):  # only a copy with all fields may refuse
+        if narrow is not None and _runs(_Key(narrow), lengths, Precision()):
+            found = _tried(_Key(narrow), least_length)
+            if found.style is not None:
+                return found
+    _runs(_Key(small), lengths, Precision())
+    return _tried(_Key(small), least_length)
 
 
 def require_suited(config: Any, rows: RowsSpec, precision: Precision) -> None:
@@ -78,9 +87,12 @@ def require_suited(config: Any, rows: RowsSpec, precision: Precision) -> None:
     if rows.mode == "pack" and style is None:
         raise packing_error(config, why)
     if precision.name != "fp32":
-        with in_precision(precision):
-            model = _installed(small_model(small_configuration(config)))
-            trial.require_forward(model, (trial.LENGTH, rows.max_length))
+        small = small_configuration(config)
+        narrow, lengths = narrow_configuration(small), (trial.LENGTH, rows.max_length)
+        with contextlib.suppress(ModelError):
+            if narrow is not None and _runs(_Key(narrow), lengths, precision):
+                return
+        _runs(_Key(small), lengths, precision)
 
 
 class _Key:
@@ -97,10 +109,17 @@ class _Key:
 
 
 @functools.cache
-def _tried(small: _Key, lengths: tuple[int, ...], least_length: int) -> Suitability:
+def _runs(small: _Key, lengths: tuple[int, ...], precision: Precision) -> bool:
+    """True, or a ModelError that says why the architecture cannot be trained."""
+    with in_precision(precision):
+        trial.require_forward(_installed(small_model(small.config)), lengths, backward=precision.name == "fp32")
+    return True
+
+
+@functools.cache
+def _tried(small: _Key, least_length: int) -> Suitability:
     with in_precision(Precision()):  # rows are the same in every precision
         model = _installed(small_model(small.config))
-        trial.require_forward(model, lengths, backward=True)
         reasons = []
         for style in STYLES:
             packed = PackedAttention(model, style)
