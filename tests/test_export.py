@@ -331,7 +331,8 @@ def test_upload_is_private(
     assert created["name"] == "model"
     commit = next(body for path, body in seen if "/commit/" in path)
     files = [line["value"] for line in map(json.loads, commit.splitlines()) if line["key"] == "file"]
-    names = {path.name for path in (copy / "model").iterdir()}
+    folder = copy / "model"
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {file["path"] for file in files} == names
     card = next(base64.b64decode(file["content"]) for file in files if file["path"] == "README.md")
     assert card == (copy / "model" / "README.md").read_bytes()

@@ -29,7 +29,7 @@ def complete(folder: Path) -> None:
     path = folder / "config.json"
     values: dict[str, Any] = without_private(json.loads(path.read_text("utf-8")))
     if values.pop("auto_map", None) is not None:
-        logger.info("config.json: auto_map is removed, because the exported model needs no code of its own")
+        logger.info("config.json: auto_map is not exported, because the exported model needs no code of its own")
     older = older_fields(values)
     if older is None:
         logger.warning(
