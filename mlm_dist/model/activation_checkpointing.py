@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mlm_dist.errors import ModelError
-from mlm_dist.model.dropout import RowMasks
+from mlm_dist.model.dropout import masks_of
 from mlm_dist.model.layers import encoder_layers
 
 
@@ -70,8 +70,8 @@ class CheckpointedForward:
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """The contexts of the forward pass and of its repetition, which draws the same dropout masks."""
-        masks = next((module.row_masks for module in self._layer.modules() if hasattr(module, "row_masks")), None)
-        return nullcontext(), masks.replay() if isinstance(masks, RowMasks) else nullcontext()
+        masks = masks_of(self._layer)
+        return nullcontext(), nullcontext() if masks is None else masks.replay()
 
 
 def _with_forward(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mlm_dist.model.activation_checkpointing import CheckpointedForward
+from mlm_dist.model.dropout import masks_of
 from mlm_dist.model.layers import encoder_layers
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 
@@ -101,6 +102,10 @@ def compile_forward(core: MaskedLanguageModel, how: str) -> CompileStats:
 
     dynamo.recompile_limit = max(dynamo.recompile_limit, MAX_GRAPHS)
     if how == "whole":
+        if any(isinstance(layer.forward, CheckpointedForward) for layer in encoder_layers(core.model)):
+            dynamo.skip_fwd_side_effects_in_bwd_under_checkpoint = True  # counting of draws, once per forward pass
+            if (masks := masks_of(core.model)) is not None:
+                masks.in_one_graph = True
         core.loss = torch.compile(core.loss, dynamic=False)  # type: ignore[method-assign]
         return stats
     # Gradients arrive layer by layer already: DDP need not split a layer's graph to have them early.

@@ -30,6 +30,10 @@ class RowMasks:
         self._keys: torch.Tensor | None = None
         # A tensor, because a compiled forward pass takes a number for a constant and recompiles when it changes.
         self._uses = torch.zeros(1, dtype=torch.int64)
+        # A compiler that repeats draws in the backward pass needs numbers that nothing changes in between. One graph of
+        # the whole model always begins with the same number, so it may take it for a constant.
+        self.in_one_graph = False
+        self._number = 0
 
     def begin(self, keys: torch.Tensor | None) -> None:
         """Set the rows of a forward pass.
@@ -39,6 +43,7 @@ class RowMasks:
         """
         self._keys = keys
         self._uses.zero_()
+        self._number = 0
 
     def replay(self) -> AbstractContextManager[None]:
         """A context, to be entered any number of times, in which masks are drawn as from now on; see `begin`."""
@@ -58,6 +63,9 @@ class RowMasks:
         """
         if self._keys is None or shape[0] != self._keys.shape[0]:
             return None
+        if torch.compiler.is_compiling() and self.in_one_graph:
+            self._number += 1
+            return _drawn_nth(self._keys, self._number, shape, p)  # type: ignore[no-any-return]
         # The compiler sees an opaque operator, which it cannot trace into, remove or reorder.
         draw = _drawn if torch.compiler.is_compiling() else _draw
         mask: torch.Tensor = draw(self._keys, self._uses, shape, p)
@@ -84,7 +92,12 @@ class _Replay(AbstractContextManager[None]):
 def _draw(keys: torch.Tensor, uses: torch.Tensor, shape: Sequence[int], p: float) -> torch.Tensor:
     """See `RowMasks.draw`; `uses`, [1], counts the calls since `begin`."""
     uses += 1
-    (number,), generator = uses.numpy(), np.random.SFC64(0)
+    return _draw_nth(keys, int(uses), shape, p)
+
+
+def _draw_nth(keys: torch.Tensor, number: int, shape: Sequence[int], p: float) -> torch.Tensor:
+    """The masks of the call with this number."""
+    generator = np.random.SFC64(0)
     size = math.prod(shape[1:])
     limit = np.uint16(min(round((1 - p) * _STEPS_OF_16_BITS), _STEPS_OF_16_BITS - 1))
     kept = np.empty((len(keys), size), bool)
@@ -100,6 +113,20 @@ _drawn = torch.library.custom_op("mlm_dist::draw", _draw, mutates_args=("uses",)
 @_drawn.register_fake
 def _(keys: torch.Tensor, uses: torch.Tensor, shape: Sequence[int], p: float) -> torch.Tensor:
     return torch.empty(shape, dtype=torch.int8, device=keys.device)
+
+
+_drawn_nth = torch.library.custom_op("mlm_dist::draw_nth", _draw_nth, mutates_args=(), device_types="cpu")
+
+
+@_drawn_nth.register_fake
+def _(keys: torch.Tensor, number: int, shape: Sequence[int], p: float) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.int8, device=keys.device)
+
+
+def masks_of(module: nn.Module) -> RowMasks | None:
+    """The masks that a module, or a part of it, uses; None if it has none."""
+    found = (part.row_masks for part in module.modules() if hasattr(part, "row_masks"))
+    return next((masks for masks in found if isinstance(masks, RowMasks)), None)
 
 
 def _stream(generator: np.random.SFC64, state: np.ndarray, count: int) -> np.ndarray:
