@@ -20,9 +20,11 @@ class LiveTensors(TorchDispatchMode):
         self._total = 0
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {one.untyped_storage()._cdata for one in tree_iter((args, kwargs)) if isinstance(one, torch.Tensor)}
         results = operation(*args, **(kwargs or {}))
         for result in tree_iter(results):
-            if isinstance(result, torch.Tensor):
+            # What an operation changes in place existed before, such as a gradient that is added to.
+            if isinstance(result, torch.Tensor) and result.untyped_storage()._cdata not in given:
                 self._add(result.untyped_storage())
         self.peak = max(self.peak, self._total)
         return results

@@ -22,7 +22,8 @@ def activations(settings: Settings, shape: Shape, precision: str, micro_size: in
     the gradients of both. One layer is added as working memory of the backward pass.
 
     With activation checkpointing a layer keeps its input, counted in fp32, which it has in pre-norm models. The
-    backward pass through the head, or through one layer that is computed again, adds the rest, whichever is larger.
+    backward pass through the head, or through one layer that is computed again, adds the rest, whichever is larger; it
+    takes half of what that layer keeps, or the gradients of the scores.
 
     Args:
         settings: What it depends on besides the model.
@@ -36,13 +37,15 @@ def activations(settings: Settings, shape: Shape, precision: str, micro_size: in
     dropout = 2 * h if shape.dropout else 0
     norms = (e if shape.on_cpu else 4) * 2 * h
     layer, mask = e * (6 * h + inside) + norms + dropout + _scores(settings, shape, e), _layer_mask(settings, shape, e)
+    # Gradients of the scores, of which the backward pass of unfused attention keeps two in fp32, and a mask.
+    scores = 10 * shape.heads * settings.max_length if _is_unfused(settings, shape) else 0
     embeddings = 4 * 3 * h
     per_logit = 12 if e == 4 else 16
     head = settings.predicted * (4 * e * h + per_logit * shape.vocabulary)
     if settings.checkpointing == "layers":
-        kept, masks = shape.layers * 4 * h + max(2 * layer, head), mask
+        kept, masks = shape.layers * 4 * h + max(layer + max(layer / 2, scores), head), mask
     else:
-        kept, masks = (shape.layers + 1) * layer + head, shape.layers * mask
+        kept, masks = (shape.layers + 1) * layer + scores + head, shape.layers * mask
     return int(micro_size * settings.max_length * (gaps * (kept + embeddings) + masks + _masks(settings, shape)))
 
 
@@ -58,7 +61,14 @@ def _scores(settings: Settings, shape: Shape, e: int) -> float:
         return 0
     if shape.fused and settings.max_length <= MAX_LENGTH_ON_CPU:
         return pairs * (e + (shape.dropout or shape.attention_dropout))
-    return 0 if shape.fused and not shape.attention_dropout else pairs * (9 if e == 4 else 13)
+    return pairs * (9 if e == 4 else 13) if _is_unfused(settings, shape) else 0
+
+
+def _is_unfused(settings: Settings, shape: Shape) -> bool:
+    """Whether attention keeps the scores of long rows, because no kernel computes them."""
+    if not shape.fused:
+        return True
+    return shape.on_cpu and settings.max_length > MAX_LENGTH_ON_CPU and shape.attention_dropout
 
 
 def _layer_mask(settings: Settings, shape: Shape, e: int) -> int:
