@@ -12,6 +12,7 @@ from typing import Any
 import launching
 import pytest
 from launching import ROOT, Ended
+from transformers import AutoTokenizer, BertConfig, BertModel
 
 sys.path.append(str(ROOT / "benchmarks"))
 common, gpu_device, loss_curves, processes, startup_parts, step_time, time_to_loss, workload = map(
@@ -82,6 +83,21 @@ def test_quality(small: tuple[Path, int], tmp_path: Path) -> None:
     whole = bench("time_to_loss", small, tmp_path / "results.json", *flags)["validation"]["whole"]
     assert len(whole["fast"]) == len(whole["slow"]) == 2
     assert whole["difference"][0] == pytest.approx((sum(whole["fast"]) - sum(whole["slow"])) / 2)
+
+
+@pytest.mark.slow
+def test_head_initialization(small: tuple[Path, int], tmp_path: Path) -> None:
+    """On a tiny encoder: the naive head starts by guessing, the other one at the unigram baseline."""
+    tokenizer = AutoTokenizer.from_pretrained(next(small[0].glob("*/tokenizer")))
+    encoder = BertModel(BertConfig(len(tokenizer), 32, 1, 2, 48, max_position_embeddings=32), add_pooling_layer=False)
+    encoder.save_pretrained(tmp_path / "encoder")
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    flags = (f"--model={tmp_path / 'encoder'}", "--steps=4", "--every=2", "--seeds=2", "--validation=0.3")
+    seeds = bench("head_initialization", small, tmp_path / "results.json", *flags)["seeds"]
+    assert len(seeds) == 2
+    for one in seeds:
+        assert set(one["naive"]) == {"0", "4"} and one["naive"]["0"] == pytest.approx(math.log(len(tokenizer)), abs=0.3)
+        assert one["ours"]["0"] == pytest.approx(one["unigram_loss"], abs=0.3) and one["ours"]["0"] < one["naive"]["0"]
 
 
 @pytest.mark.slow
