@@ -135,6 +135,9 @@ COMMANDS = {
     "--optim.lr 3e-5": Tried(LOCAL),
     'mlm-dist train --optim.duration "2 hours"': Tried(LOCAL),
     "mlm-dist plan --topology cpu_2 --batch.global_size 64": Tried(LOCAL),
+    "mlm-dist plan --model.name_or_path modernbert --rows.max_length 8192 --model.checkpointing layers": Tried(
+        " --corpus.source=documents --corpus.cache_dir=cache"
+    ),
     "mlm-dist train --help": Tried(),
     'eval "$(mlm-dist --print_completion zsh)"': Tried(not_run="is for zsh; test_cli.py lets zsh read the script"),
     "python mlm_dist/prepare.py --corpus.source my_docs": Tried(PREPARE),
