@@ -28,7 +28,7 @@ def logits(model: Any, precision: Precision | None = None, **arguments: Any) -> 
     Args:
         model: A transformers model in fp32.
         precision: Another precision.
-        arguments: Of its forward pass; those that are None, or that it does not have, are left out.
+        arguments: Of its forward pass; those that are None, or that it does not have, are ignored.
     """
     given = {name: value for name, value in arguments.items() if value is not None}
     if not takes(model, "attention_mask"):
@@ -161,12 +161,15 @@ def _require_rows(model: Any, length: int, backward: bool) -> None:
             found = logits(model, input_ids=input_ids)
             torch.manual_seed(1)
             again = logits(model, input_ids=input_ids)
+            states = []
             for mask in (None, attention_mask):
                 model.train()
+                torch.manual_seed(1)
                 with torch.set_grad_enabled(backward):
                     scores = logits(model, input_ids=input_ids, attention_mask=mask)
                     if backward:
                         scores.mean().backward()  # type: ignore[no-untyped-call]
+                states.append(torch.get_rng_state())
         except Exception as error:  # the library raises many kinds
             _reraise_out_of_memory(error)
             raise _NotThisLength(f"{name} fails on a row of {length} tokens ({first_line(error)})") from error
@@ -184,6 +187,11 @@ def _require_rows(model: Any, length: int, backward: bool) -> None:
             raise ModelError(
                 f"{name} gives other logits each time, because it draws random numbers in evaluation, too; fix their "
                 "seed with --model.overrides (Reformer's is hash_seed), or choose another architecture"
+            )
+        if not torch.equal(*states):
+            raise ModelError(
+                f"{name} seeds its random numbers itself in training, so a run could not be resumed with the same "
+                "losses; choose another architecture"
             )
         precision = precision_of_run()
         if precision.name != "fp32":
