@@ -190,7 +190,7 @@ def _require_rows(model: Any, length: int, backward: bool) -> None:
             )
         if not torch.equal(*states):
             raise ModelError(
-                f"{name} takes seeds of its own from the clock in training, so no run could be resumed with equal "
+                f"{name} seeds its random numbers itself in training, so a run could not be resumed with the same "
                 "losses; choose another architecture"
             )
         precision = precision_of_run()
