@@ -57,7 +57,8 @@ def _table(spec: Spec, corpus: PreparedCorpus | None, num_bytes: int | None) -> 
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     launch, device, batch = spec.launch, spec.launch.device, spec.batch
-    origin = "random weights" if spec.model.from_scratch else "its checkpoint"
+    start = "its checkpoint" if spec.model.init_from is None else f"the weights of {spec.model.init_from}"
+    origin = "random weights" if spec.model.from_scratch else start
     table.add_row("model", f"{spec.model.name_or_path} from {origin}, {spec.shape.parameters:,} parameters")
     table.add_row("processes", launch.describe())
     table.add_row("devices", f"{device.count} x {device.name}, {_size(device.memory)} of memory")

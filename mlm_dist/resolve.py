@@ -21,7 +21,13 @@ from mlm_dist.engine import conflicts, memory, trackers
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError, CorpusError
 from mlm_dist.hf_model import upload
-from mlm_dist.model.architecture import architecture, default_row_mode, starts_from_scratch, tokenizer_source
+from mlm_dist.model.architecture import (
+    architecture,
+    default_row_mode,
+    starts_from_scratch,
+    takes_tokenizer,
+    tokenizer_source,
+)
 from mlm_dist.model.suitability import require_suited
 from mlm_dist.optim import optimizers
 from mlm_dist.optim.schedule import default_lr, warmup_steps
@@ -69,11 +75,14 @@ def resolve(config: Config, launch: Launch) -> Spec:
     )
     require_suited(found, corpus.rows, launch.trial_precision)
     shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu")
+    if (config.model.trainable_layers or 0) > shape.layers:
+        raise ConfigError(f"model.trainable_layers: must be at most the {shape.layers} layers of the model")
     settings = memory.Settings(
         length,
         predicted=config.masking.highest_probability if config.model.masked_head else 1.0,
         optimizer=config.optim.name,
         freeze_embeddings=config.model.freeze_embeddings,
+        trainable_layers=config.model.trainable_layers,
     )
     most_rows = memory.most_rows(settings, shape, launch)
     batch = spread(config.batch, length, launch.world_size, most_rows)
@@ -95,7 +104,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         shape=shape,
         memory=memory.estimate(settings, shape, launch, batch.micro_size),
         batch=batch,
-        optim=_optim(config.optim, model.from_scratch, shape.hidden),
+        optim=_optim(config.optim, takes_tokenizer(config.model), shape.hidden),
         length=Length(),
         validation=ValidationSpec(config.validation.every, config.validation.patience),
         checkpoint=CheckpointSpec(

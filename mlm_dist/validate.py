@@ -23,6 +23,7 @@ from mlm_dist.checkpoint import find, format
 from mlm_dist.config import BatchConfig, Config, ModelConfig, TrackingConfig
 from mlm_dist.corpora import load_or_prepare
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.tokenizer import shared_tokens
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.start import start_engine
 from mlm_dist.errors import ConfigError, ModelError
@@ -72,7 +73,8 @@ class Evaluated(NamedTuple):
         config = architecture(
             self.model, spec.corpus.rows.max_length, corpus.tokenizer, len(added), spec.tokenizer_name
         )
-        return build(self.model, config, spec.seed, added)
+        sources = shared_tokens.sources(self.model.init_from, corpus.tokenizer)
+        return build(self.model, config, spec.seed, added, sources)
 
 
 @environment.restored()

@@ -81,11 +81,23 @@ LOCAL = f" --corpus.source=documents --model.name_or_path=bert-tiny --checkpoint
 SUITE = Tried(not_run="runs the tests")
 LONG = Tried(not_run="takes minutes to hours; test_benchmarks.py runs it with tiny models")
 
+# For a model that an earlier command has trained.
+AGAIN = (
+    " --corpus.source=documents --corpus.cache_dir=cache --rows.max_length=64 --corpus.validation_fraction=0.1 "
+    "--optim.duration='2 steps' --export.verify=false"
+)
 # In the order in which they are run, in one copy of the repository.
 COMMANDS = {
     "make docs": Tried(is_quick=True),
     "mlm-dist plan --corpus.source my_docs": Tried(SHORT),
     "mlm-dist train --corpus.source my_docs --output_dir runs/mine": Tried(SHORT, is_quick=True),
+    "mlm-dist train --model.init_from runs/mine/model --model.name_or_path runs/mine/model --output_dir runs/larger "
+    "--model.overrides '{num_hidden_layers: 4, hidden_size: 192, num_attention_heads: 3, "
+    "intermediate_size: 768}'": Tried(AGAIN),
+    "mlm-dist train --model.init_from runs/mine/model --model.name_or_path runs/mine/model --output_dir runs/other "
+    "--tokenizer.train_vocab_size 2000": Tried(AGAIN),
+    "mlm-dist plan --model.name_or_path modernbert --model.overrides '{num_hidden_layers: 6, hidden_size: 384, "
+    "num_attention_heads: 6, intermediate_size: 576}'": Tried(f" --corpus.source=documents{SHORT}"),
     'eval "$(mlm-dist --print_completion bash)"': Tried(),
     "pip install -e .": Tried(),
     "pip install -e '.[optimizers]'": Tried(),

@@ -67,6 +67,8 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...], float]] = {
     "by layer under zero3": ("zero3", ("--optim.layer_lr_decay=0.7",), 1e-4),
     "frozen on two": ("cpu_2", ("--model.freeze_embeddings=true",), 1e-4),
     "frozen under zero3": ("zero3", ("--model.freeze_embeddings=true",), 1e-4),
+    "last layer on two": ("cpu_2", ("--model.trainable_layers=1",), 1e-4),
+    "last layer under zero3": ("zero3", ("--model.trainable_layers=1",), 1e-4),
     "wsd": ("zero1", ("--optim.schedule=wsd",), 1e-4),
 }
 

@@ -231,7 +231,7 @@ def test_impossible_positions_are_refused(what: str, tmp_path: Path, caplog: pyt
 # --- from scratch ---
 
 
-@pytest.mark.parametrize(("name", "had", "first"), [("bert-tiny", 512, 0), ("roberta", 510, 2), ("eurobert", 8192, 0)])
+@pytest.mark.parametrize(("name", "had", "first"), [("bert-tiny", 512, 0), ("roberta", 511, 1), ("eurobert", 8192, 0)])
 def test_models_from_scratch_have_as_many_positions_as_rows_need(
     name: str, had: int, first: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -334,3 +334,17 @@ def test_two_processes_interpolate_as_one_does(topology: str, tmp_path: Path, st
         assert "become 64" in ended.output
     expected, found = ([line["loss"] for line in launching.metrics(run, "train")] for run in (one, two))
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("pad", [0, 1, 3])
+def test_mpnet_has_positions_for_whole_rows_whatever_its_padding_token(pad: int) -> None:
+    from transformers import MPNetConfig, MPNetForMaskedLM
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = MPNetConfig(vocab_size=50, max_position_embeddings=20, pad_token_id=pad, **sizes)
+    length = max_positions(config)
+    assert length == 18
+    model = MPNetForMaskedLM(config)
+    assert model(torch.full((1, length), 5)).logits.shape == (1, 18, 50)
+    with pytest.raises(IndexError):
+        model(torch.full((1, length + 1), 5))

@@ -197,10 +197,10 @@ def test_contradiction_is_refused_by_its_key(name: str, monkeypatch: pytest.Monk
 def test_tokenizer_of_another_vocabulary_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     from transformers import BertConfig, BertForMaskedLM
 
-    BertForMaskedLM(BertConfig(vocab_size=200, **TINY)).save_pretrained(tmp_path)
+    BertForMaskedLM(BertConfig(vocab_size=100, **TINY)).save_pretrained(tmp_path)
     size = num_tokens_of(checkpoint)
     message = rf"^tokenizer\.path: the tokenizer of {checkpoint} has {size} tokens, but the vocabulary of {tmp_path} "
-    remedy = rf"has 200; .*--model\.overrides\.vocab_size {size + 7}$"
+    remedy = rf"has 100; .*--model\.overrides\.vocab_size {size + 7}$"
     with pytest.raises(ModelError, match=message + remedy):
         of(f"--model.name_or_path={tmp_path}", f"--tokenizer.path={checkpoint}", "--tokenizer.add_domain_tokens=7")
 

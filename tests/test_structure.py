@@ -20,7 +20,7 @@ MOST_LINES, MOST_PARAMETERS = 250, 8
 LINES_OF_TRAIN, LINES_OF_ITS_FUNCTIONS = 150, 80
 MOST_WORDS = 3  # of a name in metrics.jsonl
 # Names in -ing that are nouns of the field. All other names in -ing say what is done, not what is there.
-NOUNS = {"hashing", "learning", "loading", "masking", "packing", "text_encoding", "training"}
+NOUNS = {"hashing", "learning", "loading", "masking", "packing", "text_encoding", "tiling", "training"}
 PAIRS = {("train", "training")}  # the job, and what it is made of
 
 

@@ -53,6 +53,10 @@ class ModelConfig(Section):
         name_or_path: A checkpoint (folder or Hub name) to continue from, or an architecture to start from scratch: a
             transformers model type such as bert or roberta, or a small BERT: bert-tiny, bert-mini, bert-small.
         from_scratch: Start from random weights even if name_or_path is a checkpoint; its configuration is kept.
+        init_from: A smaller checkpoint, or one with another tokenizer, whose weights the model starts from. It must be
+            of the same architecture; name it in name_or_path as well to keep its configuration. Layers are repeated,
+            wider ones tiled; tokens that both tokenizers have keep their embedding. Its tokenizer is used unless the
+            config names or trains one.
         overrides: Fields of the model's configuration to change, such as {hidden_size: 256}.
         masked_head: Compute logits at masked positions only: same loss, less work.
         compile: Use torch.compile, which takes some time before the first step. regional compiles one layer and reuses
@@ -60,16 +64,26 @@ class ModelConfig(Section):
             loss stays the same.
         freeze_embeddings: Do not train the token embeddings, nor the output matrix tied to them: for small corpora,
             where most tokens are too rare to learn from. Excludes tokenizer.add_domain_tokens.
+        trainable_layers: Train this many of the last layers and the head only. Embeddings, and an output matrix tied to
+            them, are not trained. null trains everything. Excludes tokenizer.add_domain_tokens.
     """
 
     SECTION = "model"
 
     name_or_path: str = "bert-tiny"
     from_scratch: bool = False
+    init_from: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     masked_head: bool = True
     compile: Literal["none", "regional", "whole"] = "none"
     freeze_embeddings: bool = False
+    trainable_layers: int | None = None
+
+    def check(self) -> None:
+        """See `Section.check`."""
+        self.require_at_least("trainable_layers", 1, or_null=True)
+        if self.from_scratch and self.init_from is not None:
+            raise ConfigError("model.from_scratch and model.init_from exclude each other; give one of them")
 
 
 @dataclass(frozen=True)

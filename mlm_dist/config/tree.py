@@ -75,6 +75,10 @@ class Config(Section):
         """Refuse values that contradict each other."""
         self.require("seed", 0 <= self.seed < 2**63, "must be from 0 to 2^63 - 1")
         self.require_text("output_dir", "must name a folder")
+        if self.tokenizer.add_domain_tokens is not None and self.model.trainable_layers is not None:
+            raise ConfigError(
+                "tokenizer.add_domain_tokens and model.trainable_layers exclude each other; give one of them"
+            )
         if self.tokenizer.add_domain_tokens is not None and self.model.freeze_embeddings:
             raise ConfigError(
                 "tokenizer.add_domain_tokens and model.freeze_embeddings exclude each other; give one of them"

@@ -115,12 +115,14 @@ class Settings:
         predicted: Largest fraction of the positions at which logits are computed.
         optimizer: Name of the optimizer.
         freeze_embeddings: Whether the token embeddings are not trained.
+        trainable_layers: Layers that are trained, with the head alone; None if everything is.
     """
 
     max_length: int
     predicted: float
     optimizer: str
     freeze_embeddings: bool
+    trainable_layers: int | None = None
 
 
 def estimate(settings: Settings, shape: Shape, launch: Launch, micro_size: int) -> Memory:
@@ -141,8 +143,11 @@ def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, 
     and gathers the weights of two layers at a time.
     """
     n, p, e = shape.parameters, launch.world_size, BYTES[launch.precision]
-    trained = n - (shape.vocabulary * shape.hidden if settings.freeze_embeddings else 0)
-    hidden = shape.layers * shape.hidden * (4 * shape.hidden + (3 if shape.gated else 2) * shape.intermediate)
+    per_layer = shape.hidden * (4 * shape.hidden + (3 if shape.gated else 2) * shape.intermediate)
+    layers = shape.layers if settings.trainable_layers is None else settings.trainable_layers
+    is_frozen = settings.freeze_embeddings or settings.trainable_layers is not None
+    trained = n - (shape.vocabulary * shape.hidden if is_frozen else 0) - (shape.layers - layers) * per_layer
+    hidden = layers * per_layer
     moments = optimizers.moment_bytes(settings.optimizer, trained, hidden)
     if launch.sharding == "fsdp2":
         return 4 * n // p + 2 * e * n // max(shape.layers, 1), 4 * trained // p, moments // p, 0

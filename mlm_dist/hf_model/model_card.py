@@ -50,7 +50,7 @@ class CardContent:
 
 def base_model(model: ModelConfig) -> str | None:
     """The model on the Hub that training starts from; None for a folder, or random weights."""
-    name = model.name_or_path
+    name = model.init_from or model.name_or_path
     is_local = os.path.isdir(os.path.expanduser(name))
     return None if model.from_scratch or is_local or is_architecture(name) else name
 

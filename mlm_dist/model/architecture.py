@@ -10,7 +10,7 @@ from typing import Any
 from mlm_dist.config import ModelConfig, TokenizerConfig
 from mlm_dist.errors import ModelError, reason
 from mlm_dist.hub import require
-from mlm_dist.model import configuration, positions, vocabulary
+from mlm_dist.model import configuration, growable, positions, vocabulary
 from mlm_dist.model.suitability import require_supported, suitability
 from mlm_dist.spec import RowMode
 
@@ -40,20 +40,24 @@ def is_architecture(name: str) -> bool:
 
 
 def starts_from_scratch(model: ModelConfig) -> bool:
-    """Whether training starts from random weights."""
-    return model.from_scratch or is_architecture(model.name_or_path)
+    """Whether training starts from random weights alone."""
+    return model.init_from is None and (model.from_scratch or is_architecture(model.name_or_path))
 
 
 def takes_tokenizer(model: ModelConfig) -> bool:
     """Whether the configuration gets the tokenizer's vocabulary and special ids, instead of keeping a checkpoint's."""
-    return starts_from_scratch(model)
+    return starts_from_scratch(model) or model.init_from is not None
 
 
 def tokenizer_source(model: ModelConfig, tokenizer: TokenizerConfig) -> tuple[str, str] | None:
     """The folder or Hub name of the tokenizer and the config key that gives it; None if one is to be trained."""
     if tokenizer.path is not None:
         return tokenizer.path, "tokenizer.path"
-    if tokenizer.train_vocab_size is not None or is_architecture(model.name_or_path):
+    if tokenizer.train_vocab_size is not None:
+        return None
+    if model.init_from is not None:
+        return model.init_from, "model.init_from"
+    if is_architecture(model.name_or_path):
         return None
     return model.name_or_path, "model.name_or_path"
 
@@ -106,12 +110,19 @@ def architecture(
     """
     config, overrides = _load(model)
     _require_masked_lm(model.name_or_path, config)
+    growable.require_no_weights(model, is_architecture(model.name_or_path))
     text = configuration.text_config(config)
     is_fitted = takes_tokenizer(model)
     trained = None if is_fitted else positions.max_positions(text)
     vocab_size = overrides.pop("vocab_size", None)
     if tokenizer is not None:
         vocabulary.require_room(vocab_size, len(tokenizer))
+    if tokenizer is None and train_vocab_size is not None and not is_fitted and vocab_size is None:
+        raise ModelError(
+            f"tokenizer.train_vocab_size: {model.name_or_path} was trained with its own tokenizer; start a model for "
+            f"a new one with --model.init_from {model.name_or_path}, or from random weights with "
+            "--model.from_scratch true"
+        )
     if is_fitted:
         known = train_vocab_size or text.vocab_size or UNKNOWN_VOCAB_SIZE
         size = vocab_size or (known if tokenizer is None else len(tokenizer))
@@ -130,6 +141,8 @@ def architecture(
     if overrides:
         _require_buildable(config)
     _fit_positions(model, configuration.text_config(config), max_length, trained)
+    if model.init_from is not None:
+        growable.require_growable(_checkpoint(model.init_from, "model.init_from"), config, model.init_from)
     return config
 
 
@@ -150,18 +163,24 @@ def _num_rows(
 
 def _load(model: ModelConfig) -> tuple[Any, dict[str, Any]]:
     """The transformers configuration that a name means, and the fields to override in it."""
-    from transformers import CONFIG_MAPPING, AutoConfig
+    from transformers import CONFIG_MAPPING
 
     name = model.name_or_path
     if is_architecture(name):
         return CONFIG_MAPPING["bert" if name in SHAPES else name](), SHAPES.get(name, {}) | dict(model.overrides)
-    path = require(name, "model.name_or_path")
+    return _checkpoint(name, "model.name_or_path"), dict(model.overrides)
+
+
+def _checkpoint(name: str, key: str) -> Any:
+    """The transformers configuration of a checkpoint that a config key names."""
+    from transformers import AutoConfig
+
+    path = require(name, key)
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False), dict(model.overrides)
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # the library raises many kinds: the name is unknown, no network, a broken file
         raise ModelError(
-            f"model.name_or_path: {name} is neither an architecture nor a checkpoint that can be loaded "
-            f"({reason(error)})"
+            f"{key}: {name} is neither an architecture nor a checkpoint that can be loaded ({reason(error)})"
         ) from None
 
 

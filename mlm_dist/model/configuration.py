@@ -1,10 +1,10 @@
-"""A transformers configuration constructed anew with other fields, so that the fields derived from them follow."""
+"""A transformers configuration constructed again with other fields, so that the fields derived from them follow."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlm_dist.errors import ModelError, reason
@@ -17,7 +17,7 @@ _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads
 
 
 def changed(config: Any, overrides: Mapping[str, Any], key: str = KEY) -> Any:
-    """The configuration with some fields changed, constructed anew.
+    """The configuration with some fields changed, constructed again.
 
     A field that the class derived (head_dim, layer_types, rotary parameters, key and value heads, ...) is derived
     again. A list with an entry for each layer that is not the class's own is cut, or continued by its period. The
@@ -33,7 +33,7 @@ def changed(config: Any, overrides: Mapping[str, Any], key: str = KEY) -> Any:
     """
     if not overrides:
         return config
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in _text_fields_nested(config, overrides).items():
         field = config.attribute_map.get(name, name)
         if field in values and values[field] != value:
@@ -150,14 +150,14 @@ def _fit_layers(config: Any, fields: dict[str, Any], values: Mapping[str, Any]) 
     if not isinstance(before, int) or not isinstance(after, int):
         return
     for field, value in fields.items():
-        is_per_layer = isinstance(value, list) and any(part in field for part in _PER_LAYER) and len(value) == before
-        if is_per_layer and field not in values:
+        is_per_layer = isinstance(value, list | tuple) and any(part in field for part in _PER_LAYER)
+        if is_per_layer and len(value) == before and field not in values:
             fields[field] = fitted(value, after)
         elif field == "per_layer_config" and isinstance(value, dict) and field not in values:
             fields[field] = {layer: part for layer, part in value.items() if int(layer) < after}
 
 
-def fitted(layers: list[Any], count: int) -> list[Any]:
+def fitted(layers: Sequence[Any], count: int) -> list[Any]:
     """A list of layers, cut to `count` entries or continued by its shortest period."""
     size = len(layers)
     period = next(p for p in range(1, size + 1) if all(layers[i] == layers[i % p] for i in range(size)))

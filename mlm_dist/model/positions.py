@@ -24,8 +24,8 @@ def max_positions(config: Any) -> int | None:
 
 def first_position(config: Any) -> int:
     """The position id of a row's first token: 0, or in models after RoBERTa the padding index + 1."""
-    if config.model_type == "mpnet":
-        return 2  # its padding index is 1 whatever the configuration says (modeling_mpnet.py, MPNetEmbeddings)
+    if config.model_type == "mpnet":  # its padding index for positions is 1, whatever that of the tokenizer
+        return 2
     # Some configurations have no padding index before there is a tokenizer; tokenizers trained here pad with 0.
     return int(config.pad_token_id or 0) + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
 

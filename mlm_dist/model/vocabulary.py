@@ -156,10 +156,11 @@ def _own_vocabulary(path: str) -> dict[str, int] | None:
     from transformers import AutoTokenizer
 
     try:
-        found: dict[str, int] = AutoTokenizer.from_pretrained(path, trust_remote_code=False).get_vocab()
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception:  # the library raises many kinds where there are no files of a tokenizer
         return None
-    return found
+    found: dict[str, int] = tokenizer.get_vocab()
+    return found if len(found) > len(set(tokenizer.all_special_ids)) else None  # without files, for some classes
 
 
 @functools.cache

@@ -12,7 +12,7 @@ SHARDING = {"ddp": "DDP", "fsdp2": "FSDP2", "zero1": "ZeRO-1", "zero2": "ZeRO-2"
 OFFLOADED = {"optimizer": "optimizer state", "param": "parameters"}
 # Fields that a fact below puts into words, or that are shown elsewhere.
 _IN_WORDS = {
-    *("kind", "resumed_from", "version", "unigram_loss", "corpus", "model", "from_scratch", "parameters"),
+    *("kind", "resumed_from", "version", "unigram_loss", "corpus", "model", "from_scratch", "init_from", "parameters"),
     *("masked_head", "compile", "world_size", "device", "sharding", "offload", "precision"),
     *("global_batch", "micro_batch", "accumulation", "rows", "samples", "steps", "warmup_steps", "hours"),
     *("peak_learning_rate", "optimizer", "schedule", "second_source", "second_corpus"),
@@ -53,6 +53,8 @@ def _model(start: Mapping[str, Any]) -> str:
     if "model" not in start:
         return ""
     weights = _choice(start.get("from_scratch"), ", from random weights", ", from pretrained weights")
+    if "init_from" in start:
+        weights = f", from the weights of {start['init_from']}, which has another size or tokenizer"
     return f"{start['model']}{weights}"
 
 

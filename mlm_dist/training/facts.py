@@ -25,6 +25,8 @@ def start_facts(spec: Spec, task: Task) -> dict[str, object]:
         "objective": spec.objective,
         "model": spec.model.name_or_path,
         "from_scratch": spec.model.from_scratch,
+        **({} if spec.model.init_from is None else {"init_from": spec.model.init_from}),
+        **({} if spec.model.trainable_layers is None else {"trainable_layers": spec.model.trainable_layers}),
         "parameters": task.module.num_parameters,
         "masked_head": bool(getattr(task.module, "masked_head", False)),
         "compile": spec.model.compile,

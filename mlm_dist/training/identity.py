@@ -34,6 +34,8 @@ def identity(spec: Spec, corpus: str, replayed: str | None, architecture: Any) -
         "batch.global_size": batch.global_size,
         "batch.ramp_tokens": ramp,
         "model.name_or_path": spec.model.name_or_path,
+        "model.init_from": spec.model.init_from,
+        "model.trainable_layers": spec.model.trainable_layers,
         "model.freeze_embeddings": spec.model.freeze_embeddings,
         "optim.name": spec.optim.name,
     }

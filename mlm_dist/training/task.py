@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlm_dist.corpora import Corpora
+from mlm_dist.corpus.tokenizer import shared_tokens
 from mlm_dist.model.architecture import architecture
 from mlm_dist.model.build import build
 from mlm_dist.model.precision import in_precision
@@ -50,7 +51,8 @@ class Task:
             spec.corpus.tokenizer.add_domain_tokens,
         )
         objective: Objective = OBJECTIVES[spec.objective].create(spec.masking, spec.seed, corpus)
-        model = build(spec.model, config, spec.seed, corpus.domain_tokens)
+        sources = shared_tokens.sources(spec.model.init_from, corpus.tokenizer)
+        model = build(spec.model, config, spec.seed, corpus.domain_tokens, sources)
         with in_precision(spec.launch.trial_precision):
             module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
         replayed = None if corpora.replay is None else corpora.replay.digest

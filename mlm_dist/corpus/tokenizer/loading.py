@@ -52,6 +52,8 @@ def load(path: str, key: str = "tokenizer.path") -> Any:
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
     except Exception as error:  # the library raises many types for a missing name, no network or damaged files
         raise ModelError(f"{key}: no tokenizer can be loaded from {path} ({reason(error)})") from None
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # what the library makes where there are no files
+        raise ModelError(f"{key}: {path} has no files of a tokenizer; name one with tokenizer.path")
     if tokenizer.mask_token_id is None:
         raise ModelError(
             f"{key}: the tokenizer of {path} has no mask token, so its model was not trained to fill masks; "
