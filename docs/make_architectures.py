@@ -48,8 +48,8 @@ def main(names: list[str]) -> None:
             rows[name] = walk(name, source, Path(folder) / name).row()
             sys.stdout.write(rows[name] + "\n")
             sys.stdout.flush()
-    table = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
-    PAGE.write_text(HEAD + table + "".join(rows[name] + "\n" for name in NAMES if name in rows), "utf-8")
+            table = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
+            PAGE.write_text(HEAD + table + "".join(rows[one] + "\n" for one in NAMES if one in rows), "utf-8")
 
 
 if __name__ == "__main__":
