@@ -156,3 +156,26 @@ def test_run_ends_before_its_first_step_if_it_cannot_be_exported(tmp_path: Path,
     assert not [line for line in lines if line.get("event") == "train"]
     assert not (tmp_path / "run" / "model").exists()
     assert not list((tmp_path / "run").glob(".model-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+def test_untied_head_with_domain_tokens_is_exported_by_both_jobs(model_type: str, tmp_path: Path, prose: Path) -> None:
+    """Training exports the model in memory, the export job a checkpoint; both give the same weights."""
+    start = tmp_path / "start"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz."]
+    words += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(start)
+    tiny(model_type, tie_word_embeddings=False, vocab_size=len(words)).save_pretrained(start)
+    flags = (
+        *(f"--model.name_or_path={start}", f"--output_dir={tmp_path / 'run'}", f"--corpus.source={prose}"),
+        *(f"--corpus.cache_dir={tmp_path / 'cache'}", "--corpus.validation_fraction=0.2", "--rows.max_length=32"),
+        *("--optim.duration=2 steps", "--batch.global_size=4", "--tokenizer.add_domain_tokens=5"),
+    )
+    done = here("train", *flags)
+    assert "the untrained model was exported, loaded in a new process and compared" in done.log
+    weights = tmp_path / "run" / "model" / "model.safetensors"
+    trained = weights.read_bytes()
+    weights.unlink()
+    here("export", f"--output_dir={tmp_path / 'run'}", of_a_run=True)
+    assert weights.read_bytes() == trained
