@@ -87,12 +87,17 @@ class ReloadCheck:
         """The five most likely fills of a mask, as the process computed them; waits for its end.
 
         Raises:
-            ModelError: The model does not load, its tied weights are not tied, a weight or the tokenizer differs, it
-                does not fill masks, or its logits differ.
+            ModelError: The process was ended, the model does not load, its tied weights are not tied, a weight or the
+                tokenizer differs, it does not fill masks, or its logits differ.
         """
-        if self._process.wait():
+        if (code := self._process.wait()) < 0:
+            raise ModelError(
+                f"the process that loads the exported model was ended by signal {-code}, perhaps for lack of memory; "
+                "--export.verify false skips this check"
+            )
+        if code:
             stderr = (self._folder / "stderr").read_text("utf-8", "replace")
-            lines = stderr.strip().splitlines() or [f"exit code {self._process.returncode}"]
+            lines = stderr.strip().splitlines() or [f"exit code {code}"]
             raise _failed(f"it does not load ({lines[-1]})")
         result = json.loads((self._folder / "stdout").read_text("utf-8").splitlines()[-1])
         if result["tied"] != self._request["tied"]:
