@@ -18,8 +18,9 @@ def activations(settings: Settings, shape: Shape, precision: str, micro_size: in
     the query, key and value projections, their three outputs, attention's output, the input of the feed-forward layer,
     its inside before and after the non-linearity, all in the precision of the products; the inputs of both norms in
     fp32, on the CPU in that of the products unless the model has gates, as such models are pre-norm; a byte for each
-    dropout mask; and what attention keeps, see `_scores` and `_layer_mask`. The head keeps logits at predicted positions only: in their precision, in fp32, their logarithms, and
-    the gradients of both. One layer is added as working memory of the backward pass.
+    dropout mask; and what attention keeps, see `_scores` and `_layer_mask`. The head keeps logits at predicted
+    positions only: in their precision, in fp32, their logarithms, and the gradients of both. One layer is added as
+    working memory of the backward pass.
 
     With activation checkpointing a layer keeps its input, counted in fp32, which it has in pre-norm models. The
     backward pass through the head, or through one layer that is computed again, adds the rest, whichever is larger.
