@@ -41,7 +41,7 @@ def measure(flags: list[str], precision: str, checkpointing: str, folder: Path) 
         )
         _, status, usage = os.wait4(process.pid, 0)
     if status:
-        sys.exit((folder / "log.txt").read_text("utf-8"))
+        sys.exit(f"wait status {status}\n" + (folder / "log.txt").read_text("utf-8"))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     steps = [line for line in lines if line["kind"] == "train"]
     tokens = [after["tokens"] - before["tokens"] for before, after in itertools.pairwise(steps)]

@@ -23,8 +23,8 @@ def gloo(self: Any, cpu: bool = False, sagemaker_dp: bool = False, backend: str 
 
 
 PartialState._prepare_backend = gloo
-accelerator = start.Accelerator
-start.Accelerator = lambda cpu=None, **settings: accelerator(cpu=False, **settings)
+create: Any = vars(start)["Accelerator"]
+vars(start)["Accelerator"] = lambda cpu=None, **settings: create(cpu=False, **settings)
 conflicts._of_fsdp = lambda environ, on_cpu: iter(())
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ def model_of(name: str, *, packed: bool = False, frozen: bool = False, checkpoin
 
 def loss_of(core: MaskedLanguageModel, *, packed: bool = False, keys: torch.Tensor | None = None) -> torch.Tensor:
     cu_seq_lens = CHUNKS if packed else None
-    return core(IDS, None, POSITIONS, IDS.flatten()[POSITIONS], cu_seq_lens, keys).loss_sum
+    loss: torch.Tensor = core(IDS, None, POSITIONS, IDS.flatten()[POSITIONS], cu_seq_lens, keys).loss_sum
+    return loss
 
 
 def steps(

@@ -17,13 +17,13 @@ def activations(settings: Settings, shape: Shape, precision: str, micro_size: in
     After Korthikanti et al., 2022 (https://arxiv.org/abs/2205.05198, section 4.1), per token and layer: the input of
     the query, key and value projections, their three outputs, attention's output, the input of the feed-forward layer,
     its inside before and after the non-linearity, all in the precision of the products; the inputs of both norms in
-    fp32, on the CPU in that of the products; a byte for each dropout mask; and what attention keeps, see `_scores` and
-    `_layer_mask`. The head keeps logits at predicted positions only: in their precision, in fp32, their logarithms, and
-    the gradients of both. One layer is added as working memory of the backward pass.
+    fp32, on the CPU in that of the products unless the model has gates, as such models are pre-norm; a byte for each
+    dropout mask; and what attention keeps, see `_scores` and `_layer_mask`. The head keeps logits at predicted
+    positions only: in their precision, in fp32, their logarithms, and the gradients of both. One layer is added as
+    working memory of the backward pass.
 
     With activation checkpointing a layer keeps its input, counted in fp32, which it has in pre-norm models. The
-    backward pass through the head, or through one layer that is computed again, adds the rest, whichever is larger; it
-    takes half of what that layer keeps, or the gradients of the scores.
+    backward pass through the head, or through one layer that is computed again, adds the rest, whichever is larger.
 
     Args:
         settings: What it depends on besides the model.
@@ -35,17 +35,15 @@ def activations(settings: Settings, shape: Shape, precision: str, micro_size: in
     e = BYTES[precision]
     h, inside = shape.hidden, shape.intermediate * (4 if shape.gated else 2)
     dropout = 2 * h if shape.dropout else 0
-    norms = (e if shape.on_cpu else 4) * 2 * h
+    norms = (e if shape.on_cpu and not shape.gated else 4) * 2 * h
     layer, mask = e * (6 * h + inside) + norms + dropout + _scores(settings, shape, e), _layer_mask(settings, shape, e)
-    # Gradients of the scores, of which the backward pass of unfused attention keeps two in fp32, and a mask.
-    scores = 10 * shape.heads * settings.max_length if _is_unfused(settings, shape) else 0
     embeddings = 4 * 3 * h
     per_logit = 12 if e == 4 else 16
     head = settings.predicted * (4 * e * h + per_logit * shape.vocabulary)
     if settings.checkpointing == "layers":
-        kept, masks = shape.layers * 4 * h + max(layer + max(layer / 2, scores), head), mask
+        kept, masks = shape.layers * 4 * h + max(2 * layer, head), mask
     else:
-        kept, masks = (shape.layers + 1) * layer + scores + head, shape.layers * mask
+        kept, masks = (shape.layers + 1) * layer + head, shape.layers * mask
     return int(micro_size * settings.max_length * (gaps * (kept + embeddings) + masks + _masks(settings, shape)))
 
 
@@ -61,25 +59,16 @@ def _scores(settings: Settings, shape: Shape, e: int) -> float:
         return 0
     if shape.fused and settings.max_length <= MAX_LENGTH_ON_CPU:
         return pairs * (e + (shape.dropout or shape.attention_dropout))
-    return pairs * (9 if e == 4 else 13) if _is_unfused(settings, shape) else 0
-
-
-def _is_unfused(settings: Settings, shape: Shape) -> bool:
-    """Whether attention keeps the scores of long rows, because no kernel computes them."""
-    if not shape.fused:
-        return True
-    return shape.on_cpu and settings.max_length > MAX_LENGTH_ON_CPU and shape.attention_dropout
+    return 0 if shape.fused and not shape.attention_dropout else pairs * (9 if e == 4 else 13)
 
 
 def _layer_mask(settings: Settings, shape: Shape, e: int) -> int:
-    """Bytes per token of the mask that a fused kernel of torch keeps in a layer, in the precision of the products."""
-    if not shape.fused:
-        return 0
+    """Bytes per token of the mask that torch's attention keeps in a layer, in the precision of the products."""
     if shape.on_cpu:
-        is_fused = settings.max_length > MAX_LENGTH_ON_CPU and not shape.attention_dropout
+        has_mask = settings.max_length > MAX_LENGTH_ON_CPU
     else:
-        is_fused = settings.is_packed and shape.attention_dropout  # otherwise chunks need no mask
-    return e * settings.max_length if is_fused else 0
+        has_mask = settings.is_packed and shape.attention_dropout  # otherwise chunks need no mask
+    return e * settings.max_length if shape.fused and has_mask else 0
 
 
 def _masks(settings: Settings, shape: Shape) -> int:

@@ -17,7 +17,7 @@ GPU_SHARE, GPU_CONTEXT = 0.9, 512 << 20
 # The rest of a host is for other programs. docs/topologies.md compares estimates with resident memory: a process has
 # libraries, and gaps in proportion to its activations.
 HOST_SHARE, HOST_GAPS = 0.9, 1.5
-LIBRARIES = 500 << 20
+LIBRARIES = 550 << 20
 BUCKET = 25_000_000  # elements DeepSpeed gathers before it reduces them, where no JSON says otherwise
 # Names that architectures give to the fields of their configurations.
 _HIDDEN = ("hidden_size", "d_model", "dim", "emb_dim", "d_latents")

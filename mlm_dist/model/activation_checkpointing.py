@@ -64,8 +64,10 @@ class CheckpointedForward:
         if not torch.compiler.is_compiling():  # the compiler duplicates operations, and draws each mask once
             settings["context_fn"] = self._contexts
         # A cache of keys and values, which decoders and XLM fill in training too, would be filled again.
-        kept = [None if isinstance(value, self._cache_kind) else value for value in args]
-        named = {name: None if isinstance(value, self._cache_kind) else value for name, value in kwargs.items()}
+        kept: list[Any] = [None if isinstance(value, self._cache_kind) else value for value in args]
+        named: dict[str, Any] = {
+            name: None if isinstance(value, self._cache_kind) else value for name, value in kwargs.items()
+        }
         return checkpoint(self.inner, *kept, **settings, **named)
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
