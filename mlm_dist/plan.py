@@ -24,6 +24,7 @@ from mlm_dist.corpus.sources import without_credentials
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.engine import memory
 from mlm_dist.engine.launch import Launch
+from mlm_dist.model.architecture import added_positions
 from mlm_dist.resolve import complete, resolve
 from mlm_dist.spec import Spec
 from mlm_dist.training import step_time
@@ -59,6 +60,8 @@ def _table(spec: Spec, corpus: PreparedCorpus | None, num_bytes: int | None) -> 
     launch, device, batch = spec.launch, spec.launch.device, spec.batch
     origin = "random weights" if spec.model.from_scratch else "its checkpoint"
     table.add_row("model", f"{spec.model.name_or_path} from {origin}, {spec.shape.parameters:,} parameters")
+    if added := added_positions(spec.model, spec.corpus.rows.max_length):
+        table.add_row("", added)
     table.add_row("processes", launch.describe())
     table.add_row("devices", f"{device.count} x {device.name}, {_size(device.memory)} of memory")
     table.add_row("batch", batch.describe())

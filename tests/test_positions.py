@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 import test_model
 import torch
 from models import architecture, build
-from specs import spec_of
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
+from mlm_dist import plan
 from mlm_dist.config import parse
 from mlm_dist.errors import ModelError
+from mlm_dist.model.architecture import added_positions
 from mlm_dist.model.positions import first_position, max_positions, stretched
 
 HAD = 40  # max_position_embeddings of the configurations
@@ -32,18 +34,14 @@ ROTARY: dict[str, dict[str, Any]] = {"nomic_bert": {}, "eurobert": SPECIAL | {"m
 class Longer:
     """A small checkpoint, and the model that is built from it for longer rows."""
 
-    def __init__(
-        self, caplog: pytest.LogCaptureFixture, folder: Path, name: str, length: int, *flags: str, **changes: Any
-    ) -> None:
+    def __init__(self, folder: Path, name: str, length: int, *flags: str, **changes: Any) -> None:
         torch.manual_seed(0)
         fields = SMALL | TABLES.get(name, {}) | ROTARY.get(name, {}) | changes
         AutoModelForMaskedLM.from_config(CONFIG_MAPPING[name](**fields)).save_pretrained(folder)
         self.before = AutoModelForMaskedLM.from_pretrained(folder)
         config = parse([f"--model.name_or_path={folder}", f"--rows.max_length={length}", *flags])
-        caplog.clear()
-        with caplog.at_level("INFO", "mlm_dist"):
-            self.config = architecture(config)
-        self.log = caplog.messages
+        self.config = architecture(config)
+        self.added = added_positions(config.model, length)
         self.model = build(config, self.config).eval()
         self.first = first_position(self.config)
 
@@ -79,10 +77,10 @@ def test_positions_are_counted_behind_the_padding_index() -> None:
 
 
 @pytest.mark.parametrize("name", list(TABLES))
-def test_tables_are_interpolated(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tables_are_interpolated(name: str, tmp_path: Path) -> None:
     """With one new position between any two old ones, tokens at every other position give the same logits."""
     had = max_positions(CONFIG_MAPPING[name](**SMALL | TABLES[name])) or 0
-    made = Longer(caplog, tmp_path, name, 2 * had - 1)
+    made = Longer(tmp_path, name, 2 * had - 1)
     ((old, new),) = made.tables
     special = HAD - had
     assert special == (2 if name in ("roberta", "mpnet", "esm") else 0)
@@ -91,7 +89,7 @@ def test_tables_are_interpolated(name: str, tmp_path: Path, caplog: pytest.LogCa
     torch.testing.assert_close(new[special + 1 :: 2], (old[special:-1] + old[special + 1 :]) / 2)
     assert made.has_the_same_weights()
     assert max_positions(made.config) == max_positions(made.model.config) == 2 * had - 1
-    assert f"the {had} positions of {tmp_path} become {2 * had - 1}, linearly interpolated" in made.log[0]
+    assert f"the {had} positions of {tmp_path} become {2 * had - 1}, linearly interpolated" in (made.added or "")
 
     input_ids = torch.randint(5, 120, (2, 16))
     if name != "deberta-v2":  # its attention depends on distances as well
@@ -121,12 +119,11 @@ def test_positions_on_a_line_stay_on_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(ROTARY))
-def test_rotary_angles_are_interpolated(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    made = Longer(caplog, tmp_path, name, 2 * HAD)
-    assert made.log == [
-        f"rows.max_length: the 40 positions of {tmp_path} become 80, rotary angles linearly interpolated by a "
-        "factor of 2"
-    ]
+def test_rotary_angles_are_interpolated(name: str, tmp_path: Path) -> None:
+    made = Longer(tmp_path, name, 2 * HAD)
+    assert made.added == (
+        f"the 40 positions of {tmp_path} become 80, rotary angles linearly interpolated by a factor of 2"
+    )
     assert made.has_the_same_weights() and not made.tables
     input_ids = torch.randint(5, 120, (2, 16))
     apart = (2 * torch.arange(16)).expand(2, -1)
@@ -140,9 +137,9 @@ def test_rotary_angles_are_interpolated(name: str, tmp_path: Path, caplog: pytes
     assert again.config.max_position_embeddings == 2 * HAD
 
 
-def test_sliding_layers_keep_their_angles(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sliding_layers_keep_their_angles(tmp_path: Path) -> None:
     """After one interpolation, and after another one of its result."""
-    first = Longer(caplog, tmp_path, "modernbert", 2 * HAD, num_hidden_layers=4, **SPECIAL)
+    first = Longer(tmp_path, "modernbert", 2 * HAD, num_hidden_layers=4, **SPECIAL)
     first.model.save_pretrained(tmp_path / "first")
     config = parse([f"--model.name_or_path={tmp_path / 'first'}", f"--rows.max_length={3 * HAD}"])
     second = build(config, architecture(config))
@@ -154,12 +151,10 @@ def test_sliding_layers_keep_their_angles(tmp_path: Path, caplog: pytest.LogCapt
 
 
 @pytest.mark.parametrize("name", ["deberta", "deberta-v2"])
-def test_relative_positions_up_to_the_longest_distance_stay_the_same(
-    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_relative_positions_up_to_the_longest_distance_stay_the_same(name: str, tmp_path: Path) -> None:
     buckets = {"position_buckets": 8} if name == "deberta-v2" else {}
-    made = Longer(caplog, tmp_path, name, 2 * HAD, position_biased_input=False, **RELATIVE, **buckets)
-    assert "distances over 40 count as 40" in made.log[0] and "interpolated" not in made.log[0]
+    made = Longer(tmp_path, name, 2 * HAD, position_biased_input=False, **RELATIVE, **buckets)
+    assert "distances over 40 count as 40" in (made.added or "") and "interpolated" not in (made.added or "")
     assert made.has_the_same_weights() and not made.tables
     input_ids = torch.randint(5, 120, (2, HAD))
     torch.testing.assert_close(logits_of(made.model, input_ids), logits_of(made.before, input_ids))
@@ -177,17 +172,17 @@ def test_buffers_are_kept() -> None:
     assert found["ibert.embeddings.position_ids"].shape == (1, 2 * HAD)
 
 
-def test_more_positions_than_rows_need(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    made = Longer(caplog, tmp_path, "bert", 16, "--model.overrides.max_position_embeddings=79")
+def test_more_positions_than_rows_need(tmp_path: Path) -> None:
+    made = Longer(tmp_path, "bert", 16, "--model.overrides.max_position_embeddings=79")
     ((old, new),) = made.tables
     torch.testing.assert_close(new[::2], old)
-    assert "the 40 positions" in made.log[0] and "become 79" in made.log[0]
+    assert "the 40 positions" in (made.added or "") and "become 79" in (made.added or "")
 
 
-def test_sufficient_positions_stay_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sufficient_positions_stay_the_same(tmp_path: Path) -> None:
     for name in ("bert", "nomic_bert"):
-        made = Longer(caplog, tmp_path / name, name, HAD)
-        assert not made.log and not made.tables and made.has_the_same_weights()
+        made = Longer(tmp_path / name, name, HAD)
+        assert made.added is None and not made.tables and made.has_the_same_weights()
         assert made.config.max_position_embeddings == HAD
         input_ids = torch.randint(5, 120, (2, HAD))
         assert torch.equal(logits_of(made.model, input_ids), logits_of(made.before, input_ids))
@@ -222,26 +217,23 @@ REFUSED: dict[str, tuple[str, dict[str, Any], tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("what", list(REFUSED))
-def test_impossible_positions_are_refused(what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_impossible_positions_are_refused(what: str, tmp_path: Path) -> None:
     name, changes, flags, message = REFUSED[what]
     with pytest.raises(ModelError, match=message):
-        Longer(caplog, tmp_path, name, 2 * HAD, *flags, **changes)
+        Longer(tmp_path, name, 2 * HAD, *flags, **changes)
 
 
 # --- from scratch ---
 
 
 @pytest.mark.parametrize(("name", "had", "first"), [("bert-tiny", 512, 0), ("roberta", 510, 2), ("eurobert", 8192, 0)])
-def test_models_from_scratch_have_as_many_positions_as_rows_need(
-    name: str, had: int, first: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO", "mlm_dist")
-
+def test_models_from_scratch_have_as_many_positions_as_rows_need(name: str, had: int, first: int) -> None:
     def configuration(*flags: str) -> Any:
         return architecture(parse([f"--model.name_or_path={name}", *flags]))
 
     plain, found = configuration(), configuration("--rows.max_length=9000")
-    assert caplog.messages == [f"rows.max_length: {name} gets 9,000 positions instead of {had:,}, from scratch"]
+    added = added_positions(parse([f"--model.name_or_path={name}"]).model, 9000)
+    assert added == f"{name} gets 9,000 positions instead of {had:,}, from scratch"
     assert found.max_position_embeddings == 9000 + first
     changed = {key for key, value in found.to_dict().items() if value != plain.to_dict()[key]}
     assert changed == {"max_position_embeddings"}, "angles of a model from scratch stay the same"
@@ -299,10 +291,11 @@ def test_exported_model_has_the_new_length(tmp_path: Path, start: Path, folder: 
     torch.testing.assert_close(new[[-64, -1]], old[[-24, -1]], atol=1e-3, rtol=0)
 
 
-def test_plan_logs_the_interpolation(start: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_plan_shows_the_interpolation(start: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "mlm_dist")
-    found = spec_of(parse([f"--model.name_or_path={start}", "--rows.max_length=64"]))
-    assert f"the 24 positions of {start} become 64, linearly interpolated" in caplog.text
+    found = plan.run(parse([f"--model.name_or_path={start}", "--rows.max_length=64"]))
+    text = "".join(re.findall(r"[^│\s]+", caplog.text))  # the table breaks long lines
+    assert "become64,linearlyinterpolated" in text
     assert max_positions(found.architecture) == 64
 
 

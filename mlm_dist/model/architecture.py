@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -28,8 +26,6 @@ SHAPES = {
     for name, num_layers, hidden_size in (("bert-tiny", 2, 128), ("bert-mini", 4, 256), ("bert-small", 4, 512))
 }
 UNKNOWN_VOCAB_SIZE = 1024  # of configurations without one, until there is a tokenizer
-
-logger = logging.getLogger(__name__)
 
 
 def is_architecture(name: str) -> bool:
@@ -75,7 +71,7 @@ def architecture(
 ) -> Any:
     """The transformers configuration of a model, checked against the tokenizer and the rows; builds no weights.
 
-    If rows are longer than the model's positions, it gets as many positions as they need, and the log says so.
+    If rows are longer than the model's positions, it gets as many positions as they need; `added_positions` says how.
 
     Args:
         model: The model.
@@ -122,6 +118,20 @@ def architecture(
         _require_buildable(config)
     _fit_positions(model, config, max_length, trained)
     return config
+
+
+def added_positions(model: ModelConfig, max_length: int) -> str | None:
+    """How a model gets more positions than it has, because rows are longer; None if it has enough.
+
+    Args:
+        model: The model.
+        max_length: Tokens per row.
+    """
+    config, overrides = _load(model)
+    trained = None if starts_from_scratch(model) else positions.max_positions(config)
+    overrides.pop("vocab_size", None)
+    _override(config, overrides)
+    return _fit_positions(model, config, max_length, trained)
 
 
 def _load(model: ModelConfig) -> tuple[Any, dict[str, Any]]:
@@ -187,12 +197,16 @@ def _grown_vocabulary(vocab_size: int, num_tokens: int, num_domain_tokens: int) 
     return max(num_tokens, vocab_size) if vocab_size in rounded else None
 
 
-def _fit_positions(model: ModelConfig, config: Any, max_length: int, trained: int | None) -> None:
-    """Give a model positions for all tokens of a row; `trained` is the number that a checkpoint was trained with."""
+def _fit_positions(model: ModelConfig, config: Any, max_length: int, trained: int | None) -> str | None:
+    """Give a model positions for all tokens of a row, and say how; None if it has them.
+
+    `trained` is the number that a checkpoint was trained with.
+    """
     name, overrides = model.name_or_path, model.overrides
     room = positions.max_positions(config)
+    how = None
     if room is None:
-        return
+        return None
     if max_length > room:
         needed = max_length + positions.first_position(config)
         if "max_position_embeddings" in overrides:
@@ -201,19 +215,14 @@ def _fit_positions(model: ModelConfig, config: Any, max_length: int, trained: in
                 f"rows.max_length {max_length}; raise it to {needed} or remove it"
             )
         if trained is None:
-            _log_once(f"rows.max_length: {name} gets {max_length:,} positions instead of {room:,}, from scratch")
+            how = f"{name} gets {max_length:,} positions instead of {room:,}, from scratch"
         config.max_position_embeddings, room = needed, max_length
     if trained is None or room <= trained or "rope_parameters" in overrides:
-        return
+        return how
     how = positions.interpolate(config, trained)
     if how is None:
         raise ModelError(
             f"rows.max_length: {max_length} is more than the {trained} positions of {name}, which cannot be "
             f"interpolated; lower it to {trained} or choose a model with more positions"
         )
-    _log_once(f"rows.max_length: the {trained:,} positions of {name} become {room:,}, {how}")
-
-
-@functools.cache  # a job makes the configuration again when the tokenizer of the corpus is known
-def _log_once(line: str) -> None:
-    logger.info(line)
+    return f"the {trained:,} positions of {name} become {room:,}, {how}"

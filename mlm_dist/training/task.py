@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from mlm_dist.corpora import Corpora
-from mlm_dist.model.architecture import architecture
+from mlm_dist.model.architecture import added_positions, architecture
 from mlm_dist.model.build import build
 from mlm_dist.objectives import OBJECTIVES
 from mlm_dist.objectives.protocol import Objective
 from mlm_dist.spec import Spec
 from mlm_dist.training.identity import identity
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Task:
             spec.tokenizer_name,
             spec.corpus.tokenizer.add_domain_tokens,
         )
+        if added := added_positions(spec.model, spec.corpus.rows.max_length):
+            logger.info("rows.max_length: %s", added)
         objective: Objective = OBJECTIVES[spec.objective].create(spec.masking, spec.seed, corpus)
         model = build(spec.model, config, spec.seed, corpus.domain_tokens)
         module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
