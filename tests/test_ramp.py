@@ -112,6 +112,7 @@ def test_samples_follow_the_order_on_any_topology(small: tuple[Path, int]) -> No
 
 @pytest.mark.parametrize("name", ["bert", pytest.param("modernbert", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", [pytest.param("chunk", marks=pytest.mark.slow), "pack"])
+@torch.no_grad()
 def test_pieces_are_separate_rows(name: str, mode: str, tmp_path: Path) -> None:
     """The loss of cut rows is that of each piece alone, computed by the library's own model."""
     whole, table = batch_of(tmp_path, mode)
