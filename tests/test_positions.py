@@ -295,7 +295,7 @@ def test_plan_shows_the_interpolation(start: Path, caplog: pytest.LogCaptureFixt
     caplog.set_level("INFO", "mlm_dist")
     found = plan.run(parse([f"--model.name_or_path={start}", "--rows.max_length=64"]))
     text = "".join(re.findall(r"[^│\s]+", caplog.text))  # the table breaks long lines
-    assert "become64,linearlyinterpolated" in text
+    assert f"the 24 positions of {start} become 64, linearly interpolated".replace(" ", "") in text
     assert max_positions(found.architecture) == 64
 
 

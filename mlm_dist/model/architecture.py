@@ -215,9 +215,9 @@ def _fit_positions(model: ModelConfig, config: Any, max_length: int, trained: in
     """
     name, overrides = model.name_or_path, model.overrides
     room = positions.max_positions(config)
-    how = None
     if room is None:
         return None
+    how = None
     if max_length > room:
         needed = max_length + positions.first_position(config)
         if "max_position_embeddings" in overrides:
