@@ -19,14 +19,13 @@ from mlm_dist.model.architecture import architecture
 from mlm_dist.model.build import build
 from mlm_dist.model.configuration import changed, fitted
 
-REFUSED = {"bart", "mbart", "mvp", "modernvbert", "ultravbert"}  # tests/architectures says why
+REFUSED = {"bart", "funnel", "mbart", "mvp", "modernvbert", "ultravbert"}  # tests/architectures says why
 NAMES = sorted({config.model_type for config in MODEL_FOR_MASKED_LM_MAPPING} - REFUSED)
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 # Architectures whose sizes have other names.
 OVERRIDES: dict[str, dict[str, Any]] = {
     **{name: {"num_hidden_layers": 2} for name in ("distilbert", "xlm", "flaubert")},
     "fnet": {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64},
-    "funnel": {"block_sizes": [1, 1], "d_model": 32},
     "mobilebert": TINY | {"embedding_size": 16, "intra_bottleneck_size": 32, "true_hidden_size": 32},
     "neomme": TINY | {"num_key_value_heads": 2},
     "perceiver": {"num_self_attends_per_block": 2},
@@ -128,7 +127,6 @@ def test_unchanged_fields_stay(name: str) -> None:
         ("bert", {"model_type": "roberta"}, r"^model\.overrides\.model_type: .*no such field"),
         ("bert", {"to_dict": 1}, r"^model\.overrides\.to_dict: .*no such field"),
         ("modernbert", {"layer_types": ["full_attention"]}, r"^model\.overrides: modernbert cannot be built"),
-        ("funnel", {"num_hidden_layers": 2}, r"^model\.overrides\.num_hidden_layers: .*block_sizes"),
         ("squeezebert", {"hidden_size": 96}, r"^model\.overrides: squeezebert cannot be built"),
     ],
 )

@@ -136,7 +136,7 @@ def test_reload_check_finds_untied_weights_and_missing_files(copy: Path) -> None
     with pytest.raises(ModelError, match="output weights are not tied to its embeddings"):
         reload_check.check(folder, model, tokenizer)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(ModelError, match="the exported model is not the trained one: it does not load"):
+    with pytest.raises(ModelError, match="the exported model is not the one in memory: it does not load"):
         reload_check.check(folder, model, tokenizer)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from launching import here
 from test_exported_tokenizer import WORDS, saved, tiny, tokenizer
-from transformers import BertTokenizer
+from transformers import CONFIG_MAPPING, AutoModelForMaskedLM, BertTokenizer
 
 from mlm_dist.errors import ModelError
 from mlm_dist.hf_model import config_file, reload_check
@@ -58,6 +58,17 @@ def test_trial_refuses_a_data_type_that_is_too_narrow(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"before the first step: .*logits differ by nan; export\.dtype"):
             trial.end()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_trial_refuses_a_model_that_transformers_changes_when_it_loads_it(tmp_path: Path) -> None:
+    """Funnel's padding token: its embedding is 0 in a new model, and is set to 0 again in a trained one."""
+    sizes = {"block_sizes": [1, 1], "d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 48, "vocab_size": 64}
+    config = CONFIG_MAPPING["funnel"](**sizes, pad_token_id=0)
+    with ExportTrial(spec(), is_main=True) as trial:
+        trial.begin(AutoModelForMaskedLM.from_config(config), files, tmp_path)
+        with pytest.raises(ModelError, match=r"before the first step: .* weights differ"):
+            trial.end()
 
 
 def test_trial_refuses_a_configuration_that_cannot_be_written(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The export trial: the untrained model is exported before the first step, so that nothing fails after the last one.
+"""The export trial: a model is exported before the first step, so that nothing fails after the last one.
 
 A new process imports transformers while the run starts, and loads the written model while the run validates.
 """
@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
+
 from mlm_dist.errors import ModelError, UserError, reason
 from mlm_dist.hf_model.reload_check import ReloadCheck
 from mlm_dist.hf_model.write import ModelFiles, write_files
@@ -21,6 +23,8 @@ from mlm_dist.model.plain_copy import plain_copy
 from mlm_dist.spec import ExportSpec
 
 logger = logging.getLogger(__name__)
+
+_CHANGE = 1e-3  # about what the first steps of a run change
 
 
 class ExportTrial:
@@ -57,7 +61,7 @@ class ExportTrial:
         folder = Path(tempfile.mkdtemp(prefix=".model-trial-", dir=parent))
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
-            copy, beside = plain_copy(model), files()
+            copy, beside = _as_if_trained(plain_copy(model)), files()
             write_files(copy, beside, folder, self._export.dtype)
             self._process.begin(folder, copy.float(), beside.tokenizer, onnx=self._export.format == "onnx")
         except (UserError, OSError):
@@ -93,3 +97,12 @@ class ExportTrial:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.close()
+
+
+@torch.no_grad()
+def _as_if_trained(model: Any) -> Any:
+    """Change all trained weights a little: transformers may load only new ones right, such as a row of zeros."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.mul_(1 + _CHANGE).add_(_CHANGE)
+    return model

@@ -27,7 +27,7 @@ class Suitability(NamedTuple):
 
 
 def require_supported(config: Any) -> None:
-    """Refuse architectures whose masked-language model is not an encoder of text.
+    """Refuse architectures whose masked-language model is not an encoder of text, or cannot be loaded as it was saved.
 
     Raises:
         ModelError: The architecture is one of them.
@@ -42,6 +42,11 @@ def require_supported(config: Any) -> None:
         raise ModelError(
             f"{name} reads images as well as text; choose an encoder of text, such as its text model "
             f"({config.text_config.model_type})"
+        )
+    if config.model_type == "funnel":
+        raise ModelError(
+            f"{name} cannot be loaded as it was trained: transformers sets the embedding of its padding token, a row "
+            "of its output matrix, to 0 whenever it loads one; choose another architecture"
         )
 
 

@@ -88,12 +88,12 @@ def _plain(value: Any) -> Any:
     """A value in the types that YAML has."""
     if isinstance(value, Duration | Path):
         return str(value)
+    if hasattr(value, "to_dict"):  # a transformers configuration; some do not give their fields one by one
+        return _plain(value.to_dict())
     if is_dataclass(value):
         return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple | frozenset):
         return [_plain(one) for one in (sorted(value) if isinstance(value, frozenset) else value)]
-    if hasattr(value, "to_diff_dict"):  # a transformers configuration
-        return _plain(value.to_diff_dict())
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

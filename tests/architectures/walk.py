@@ -70,13 +70,14 @@ def walk(name: str, source: Path, folder: Path) -> Outcome:
         folder: For its runs; the corpus and the tokenizer are cached beside the documents.
     """
 
-    def config(run: str) -> Config:
+    def config(run: str, mode: str = "null") -> Config:
         return parse(
             [
                 *(f"--output_dir={folder / run}", f"--corpus.source={source}"),
                 *(f"--corpus.cache_dir={source.parent / 'cache'}", "--corpus.min_chars=1"),
                 *("--corpus.validation_fraction=0.2", "--tokenizer.train_vocab_size=300", "--export.verify=false"),
-                *(f"--rows.max_length={LENGTH}", f"--optim.duration={STEPS} steps", "--batch.global_size=4"),
+                *(f"--rows.max_length={LENGTH}", f"--rows.mode={mode}", "--batch.global_size=4"),
+                f"--optim.duration={STEPS} steps",
                 *(f"--checkpoint.every={STOPPED}", "--logging.every=1", f"--model.name_or_path={name}"),
                 f"--model.overrides={json.dumps(overrides(name))}",
             ]
@@ -87,7 +88,10 @@ def walk(name: str, source: Path, folder: Path) -> Outcome:
         whole, parts = config("whole"), config("parts")
         outcome = Outcome(name)
         try:
-            outcome = dataclasses.replace(outcome, packs=spec_of(whole).corpus.rows.mode == "pack")
+            packs = spec_of(whole).corpus.rows.mode == "pack"
+            outcome = dataclasses.replace(
+                outcome, packs=packs, reason="" if packs else _why_not(config("packed", "pack"))
+            )
             train.run(whole)
             try:
                 train.run(parts, [_Interruption()])
@@ -99,6 +103,15 @@ def walk(name: str, source: Path, folder: Path) -> Outcome:
         assert same, f"{name}: a resumed run ends with other weights"
         outcome = dataclasses.replace(outcome, trains=True, masked_head=_has_masked_head(whole))
         return dataclasses.replace(outcome, exports=_exports(whole))
+
+
+def _why_not(config: Config) -> str:
+    """Why a run is refused; empty if it is not."""
+    try:
+        spec_of(config)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 class _Interrupted(Exception):
