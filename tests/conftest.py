@@ -14,6 +14,7 @@ from pathlib import Path
 
 import launching
 import pytest
+import torch
 from filelock import FileLock
 from making import made_up_prose, made_up_text
 
@@ -67,6 +68,7 @@ def one_core() -> None:
     if worker is not None and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+        torch.set_num_threads(1)  # it was imported when there were more cores
 
 
 @pytest.fixture(scope="session")
