@@ -80,7 +80,7 @@ def export_trained(spec: Spec, corpus: PreparedCorpus, run_dir: RunDir, engine: 
         return
     parameters = {}
     for name, value in engine.parameters():
-        if engine.is_main:
+        if engine.is_main and name.startswith("model."):  # an objective may have a head of its own beside the model
             parameters[name.removeprefix("model.")] = value
     engine.on_main(lambda: _write(spec, run_dir, corpus, with_parameters(model, parameters), step))
 

@@ -109,13 +109,13 @@ def test_dense_head_gives_the_same_losses(tmp_path: Path, prose: Path) -> None:
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Path:
-    """Checkpoints that do not fit: `small` (tokenizer of 1,000), `larger` (the same with 8 more rows), `no_mask`."""
+    """Checkpoints that do not fit: `small` (tokenizer of 1,000), `fewer` (the same with 8 rows less), `no_mask`."""
     from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
     folder = tmp_path_factory.mktemp("checkpoints")
     found = next(path for path in prepared_cache.iterdir() if (path / "tokenizer").is_dir())
     shape: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    for name, extra in (("small", 0), ("larger", 8), ("no_mask", 0)):
+    for name, extra in (("small", 0), ("fewer", -8), ("no_mask", 0)):
         tokenizer = AutoTokenizer.from_pretrained(found / "tokenizer")
         config = BertConfig(
             vocab_size=len(tokenizer) + extra, intermediate_size=32, max_position_embeddings=64, **shape
@@ -135,7 +135,7 @@ BAD_INPUT = {
     "missing model": (["--model.name_or_path=./nowhere"], "model.name_or_path", "./nowhere"),
     "no mask token": (["--model.name_or_path={checkpoints}/no_mask"], "model.name_or_path", "mask token"),
     "vocabulary differs": (
-        ["--model.name_or_path={checkpoints}/larger"],
+        ["--model.name_or_path={checkpoints}/fewer"],
         "tokenizer.path",
         "--model.overrides.vocab_size",
     ),

@@ -92,7 +92,7 @@ class _Replay(AbstractContextManager[None]):
 def _draw(keys: torch.Tensor, uses: torch.Tensor, shape: Sequence[int], p: float) -> torch.Tensor:
     """See `RowMasks.draw`; `uses`, [1], counts the calls since `begin`."""
     uses += 1
-    return _draw_nth(keys, int(uses), shape, p)
+    return _draw_nth(keys, int(uses.numpy()[0]), shape, p)
 
 
 def _draw_nth(keys: torch.Tensor, number: int, shape: Sequence[int], p: float) -> torch.Tensor:

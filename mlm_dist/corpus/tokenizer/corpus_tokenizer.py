@@ -10,6 +10,7 @@ from typing import Any
 
 from mlm_dist.corpus.tokenizer import domain_tokens, loading, training
 from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts
+from mlm_dist.errors import CorpusError
 from mlm_dist.files import write_json
 from mlm_dist.spec import TokenizerSpec
 
@@ -57,6 +58,9 @@ class CorpusTokenizer:
             texts: The training documents.
             num_documents: How many they are.
             folder: Folder of the corpus in preparation.
+
+        Raises:
+            CorpusError: The documents have nothing that a tokenizer can be trained on.
         """
         tokenizer = self.original
         added: list[domain_tokens.DomainToken] = []
@@ -67,6 +71,8 @@ class CorpusTokenizer:
                 *(training.NAMES[kind], f"{vocab_size:,}", f"{num_documents:,}", texts.describe()),
             )
             tokenizer = training.train(kind, texts, vocab_size, self._max_length, self._spec.train_uncased)
+            if len(tokenizer) <= len(training.SPECIAL):  # for example nothing but NUL characters
+                raise CorpusError("corpus.source: the documents have no letters to train a tokenizer on; choose others")
         if self._spec.add_domain_tokens:
             tokenizer, added = domain_tokens.add(tokenizer, texts(), self._spec.add_domain_tokens)
             logger.info(
