@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +186,7 @@ def test_run_has_the_same_losses_and_resumes_with_and_without(tmp_path: Path, pr
     assert [line["loss"] for line in launching.metrics(run, "train")] == expected[2:4]
 
 
-TOPOLOGIES = ["cpu_2", "zero1", "zero2", "zero3", "zero3_offload"]
+TOPOLOGIES = ["cpu_2", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2_cpu"]
 
 
 @pytest.mark.slow
@@ -206,21 +205,7 @@ def test_topologies_have_the_losses_of_one_process(topology: str, precision: str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["regional", "whole"])
-@pytest.mark.parametrize("topology", ["one", "cpu_2", "zero2", "zero3"])
+@pytest.mark.parametrize("topology", ["one", "cpu_2", "zero2", "zero3", "fsdp2_cpu"])
 def test_compiled_runs_have_the_losses_of_one_process(topology: str, how: str, runs: Runs) -> None:
     run = runs(topology, LAYERS, f"--model.compile={how}", "--rows.mode=chunk", "--batch.micro_size=4")
     assert losses(run) == pytest.approx(losses(runs("one", "--rows.mode=chunk")), abs=1e-4)
-
-
-@pytest.mark.slow
-def test_fsdp2_has_the_losses_of_one_process(runs: Runs, tmp_path: Path) -> None:
-    """Layers are computed again inside the modules that FSDP2 shards."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    script = launching.ROOT / "tests" / "fsdp2_on_cpu.py"
-    flags = (*runs.flags, LAYERS, "--batch.micro_size=4", f"--output_dir={tmp_path / 'run'}")
-    ended = launching.run(
-        [*torchrun, f"--master_port={launching.free_port()}", str(script), *flags], PYTHONPATH=str(launching.ROOT)
-    )
-    assert ended.returncode == 0, ended.output
-    found = [line["loss"] for line in launching.metrics(tmp_path / "run", "train")]
-    assert found == pytest.approx([line["loss"] for line in launching.metrics(runs("one"), "train")], abs=1e-4)

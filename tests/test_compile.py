@@ -251,7 +251,7 @@ def eager(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> lis
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["regional", "whole"])
-@pytest.mark.parametrize("topology", ["cpu", "cpu_2", "zero1", "zero2", "zero3"])
+@pytest.mark.parametrize("topology", ["cpu", "cpu_2", "zero1", "zero2", "zero3", "fsdp2_cpu"])
 def test_compiled_runs_follow_eager_ones(
     topology: str, how: str, eager: list[float], tmp_path: Path, prepared_cache: Path
 ) -> None:

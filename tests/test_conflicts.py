@@ -62,7 +62,7 @@ PLANTED: dict[str, tuple[dict[str, str], Device, tuple[str, ...]]] = {
     ),
     "dynamo": (EIGHT | {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, H100, ("dynamo_backend: INDUCTOR", "model.compile")),
     "megatron": (EIGHT | {"ACCELERATE_USE_MEGATRON_LM": "true"}, H100, ("distributed_type", "Megatron")),
-    "FSDP on the CPU": (FSDP, CPU, ("FSDP", "needs GPUs", "cpu_2")),
+    "FSDP on use_cpu": (FSDP | {"ACCELERATE_USE_CPU": "true"}, CPU, ("use_cpu: true", "FSDP", "fsdp2_cpu.yaml")),
     "FSDP 1": (FSDP | {"FSDP_VERSION": "1"}, H100, ("fsdp_version", "2")),
     "FSDP checkpoints": (FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, H100, ("model.checkpointing", "false")),
     "FSDP unties": (FSDP | {"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, H100, ("fsdp_cpu_ram_efficient_loading",)),

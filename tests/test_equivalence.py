@@ -17,8 +17,9 @@ TOPOLOGIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "zero2": ("zero2", ACCUMULATED),
     "zero3": ("zero3", ACCUMULATED),
     "zero3_offload": ("zero3_offload", ACCUMULATED),
+    "fsdp2": ("fsdp2_cpu", ACCUMULATED),
 }
-QUICK = {("no", "two processes"), ("no", "zero2")}
+QUICK = {("no", "two processes"), ("no", "zero2"), ("no", "fsdp2")}
 PRECISIONS = {"no": (1e-4, 1e-3), "bf16": (3e-2, 3e-2)}  # {precision: (loss, relative gradient norm)} may differ by
 
 
@@ -47,10 +48,11 @@ def test_accumulation_follows_one_micro_batch(runs: Runs, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_packed_rows_follow_one_process(runs: Runs) -> None:
+@pytest.mark.parametrize("topology", ["zero2", "fsdp2_cpu"])
+def test_packed_rows_follow_one_process(topology: str, runs: Runs) -> None:
     """Micro-batches differ in size, so that rows meet others with and without several chunks."""
     arguments = ("--rows.mode=pack", "--rows.max_length=128")
-    check_same("no", lines(runs("zero2", *arguments, "--batch.micro_size=2")), lines(runs("one", *arguments)))
+    check_same("no", lines(runs(topology, *arguments, "--batch.micro_size=2")), lines(runs("one", *arguments)))
 
 
 # Muon computes in bfloat16, which enlarges differences in the last bit.
@@ -69,6 +71,9 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...], float]] = {
     "frozen under zero3": ("zero3", ("--model.freeze_embeddings=true",), 1e-4),
     "last layer on two": ("cpu_2", ("--model.trainable_layers=1",), 1e-4),
     "last layer under zero3": ("zero3", ("--model.trainable_layers=1",), 1e-4),
+    "frozen under fsdp2": ("fsdp2_cpu", ("--model.freeze_embeddings=true",), 1e-4),
+    "last layer under fsdp2": ("fsdp2_cpu", ("--model.trainable_layers=1",), 1e-4),
+    "by layer under fsdp2": ("fsdp2_cpu", ("--optim.layer_lr_decay=0.7",), 1e-4),
     "wsd": ("zero1", ("--optim.schedule=wsd",), 1e-4),
 }
 

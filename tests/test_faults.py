@@ -369,7 +369,7 @@ def test_nan_on_one_process(whole: Whole) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("topology", ["zero2", "cpu_2", "zero1", "zero3"])
+@pytest.mark.parametrize("topology", ["zero2", "cpu_2", "zero1", "zero3", "fsdp2_cpu"])
 def test_nan_on_one_of_two_processes(topology: str, whole: Whole, tmp_path: Path, prepared_cache: Path) -> None:
     expected = launching.metrics(whole("one", *CONSTANT, fault="nan@3"), "train")
     run = tmp_path / "run"
@@ -384,7 +384,7 @@ def test_nan_on_one_of_two_processes(topology: str, whole: Whole, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("topology", ["one", "zero2"])
+@pytest.mark.parametrize("topology", ["one", "zero2", "fsdp2_cpu"])
 def test_skipped_step_stays_skipped_after_a_resume(
     topology: str, whole: Whole, tmp_path: Path, prepared_cache: Path
 ) -> None:

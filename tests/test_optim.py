@@ -511,7 +511,7 @@ def test_duration_in_hours_ends_in_time_at_a_learning_rate_of_zero(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["cpu_2", "zero2"])
+@pytest.mark.parametrize("kind", ["cpu_2", "zero2", "fsdp2_cpu"])
 def test_processes_agree_on_the_last_step(tmp_path: Path, prepared_cache: Path, kind: str) -> None:
     """Otherwise one would wait for the other forever."""
     flags = (f"--corpus.cache_dir={prepared_cache}", f"--output_dir={tmp_path / 'run'}", *launching.TINY)

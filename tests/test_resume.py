@@ -14,7 +14,10 @@ from conftest import Runs
 
 from mlm_dist.checkpoint.find import newest
 
-TOPOLOGIES = {"one": "cpu", "two": "cpu_2", "zero1": "zero1", "zero2": "zero2", "zero3": "zero3"}
+TOPOLOGIES = {
+    **{"one": "cpu", "two": "cpu_2", "zero1": "zero1", "zero2": "zero2", "zero3": "zero3"},
+    "fsdp2": "fsdp2_cpu",
+}
 STEPS, SAVED_AT = 8, 4
 DROPOUT = "--model.overrides={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}"
 
@@ -133,7 +136,7 @@ WHOLE = ("--optim.name=stableadamw", "--optim.name=muon")  # cannot be sharded
         for option in OPTIONS
         for pair in (
             *(("one", "one"), ("one", "two"), ("two", "one")),
-            *(() if option in WHOLE else (("one", "zero2"), ("zero1", "zero3"), ("zero3", "one"))),
+            *(() if option in WHOLE else (("one", "zero2"), ("zero1", "zero3"), ("zero3", "one"), ("fsdp2", "two"))),
         )
     ],
 )
@@ -159,7 +162,10 @@ def test_frozen_embeddings_are_not_rounded(full: Full, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("saved_by", "resumed_by"), [("one", "zero2"), ("zero2", "two"), ("zero3", "one")])
+@pytest.mark.parametrize(
+    ("saved_by", "resumed_by"),
+    [("one", "zero2"), ("zero2", "two"), ("zero3", "one"), ("one", "fsdp2"), ("fsdp2", "zero2")],
+)
 def test_bf16_survives_a_resume(full: Full, tmp_path: Path, saved_by: str, resumed_by: str) -> None:
     check_resume(full, tmp_path, saved_by, resumed_by, "bf16")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlm_dist.engine.conflicts import BESIDE_JSON, USE_CPU
+from mlm_dist.engine.conflicts import BESIDE_JSON, FSDP_USE_CPU, USE_CPU
 from mlm_dist.errors import ConfigError
 
 
@@ -40,7 +40,7 @@ def _conflicts(settings: dict[str, Any], flags: Mapping[str, Any]) -> Iterator[s
     if setting("use_cpu") and kind == "DEEPSPEED":
         yield USE_CPU
     if setting("use_cpu") and kind == "FSDP":
-        yield "use_cpu: true with FSDP trains one unconnected copy per process; FSDP needs GPUs"
+        yield FSDP_USE_CPU
     if kind == "DEEPSPEED" and int(setting("num_machines", 1)) > 1:
         launcher = setting("deepspeed_multinode_launcher", "pdsh")
         if launcher != "standard":

@@ -102,12 +102,12 @@ class AccelerateEngine:
 
     def parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
         """See `Engine`."""
-        for name, parameter in self._module.named_parameters():
+        for name, parameter in self._named_parameters().items():
             yield name, self._full_parameter(parameter).detach().to("cpu", torch.float32)
 
     def moments(self) -> Iterator[tuple[str, torch.Tensor]]:
         """See `Engine`."""
-        shapes, parameters = self.shapes(), dict(self._module.named_parameters())
+        shapes, parameters = self.shapes(), self._named_parameters()
         for name, keys in self.moment_names().items():
             for key in keys:
                 value = self._full_moment(parameters[name], key)
@@ -116,12 +116,16 @@ class AccelerateEngine:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """See `Engine`."""
-        named = self._module.named_parameters()
+        named = self._named_parameters().items()
         return {name: tuple(getattr(parameter, "ds_shape", parameter.shape)) for name, parameter in named}
 
     def moment_names(self) -> Mapping[str, tuple[str, ...]]:
         """See `Engine`."""
         raise NotImplementedError
+
+    def _named_parameters(self) -> dict[str, nn.Parameter]:
+        """{name: parameter}, as the optimizer has them."""
+        return dict(self._module.named_parameters())
 
     def _full_parameter(self, parameter: nn.Parameter) -> torch.Tensor:
         """The unsharded values of a parameter; collective."""

@@ -27,6 +27,11 @@ BESIDE_JSON = {
 }
 USE_CPU = "use_cpu: true turns DeepSpeed off silently; write false: it uses the CPU if there is no GPU"
 
+FSDP_USE_CPU = (
+    "use_cpu: true with FSDP trains one unconnected copy per process; write gpu_ids: '-1,-1' instead, as "
+    "configs/accelerate/fsdp2_cpu.yaml does"
+)
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -85,7 +90,7 @@ def _conflicts(run: RunSettings, launch: Launch, environ: Mapping[str, str]) -> 
     yield from _of_accumulation(run, environ)
     yield from _of_optimizer(run.optimizer, launch)
     if launch.sharding == "fsdp2":
-        yield from _of_fsdp(environ, on_cpu)
+        yield from _of_fsdp(environ)
     if launch.sharding == "zero":
         yield from _of_deepspeed(run, launch, environ)
 
@@ -136,9 +141,9 @@ def _of_optimizer(name: str, launch: Launch) -> Iterator[str]:
         )
 
 
-def _of_fsdp(environ: Mapping[str, str], on_cpu: bool) -> Iterator[str]:
-    if on_cpu:
-        yield "the accelerate file asks for FSDP, which needs GPUs; use configs/accelerate/cpu_2.yaml here"
+def _of_fsdp(environ: Mapping[str, str]) -> Iterator[str]:
+    if is_on("ACCELERATE_USE_CPU", environ):
+        yield FSDP_USE_CPU
     if environ.get("FSDP_VERSION", "1") != "2":
         yield "fsdp_version: must be 2, as in configs/accelerate/fsdp2.yaml; FSDP 1 is not supported"
     if is_on("FSDP_CPU_RAM_EFFICIENT_LOADING", environ):

@@ -71,7 +71,7 @@ class Launch:
         """What models are tried in before they are trained."""
         from mlm_dist.model.precision import Precision
 
-        return Precision(self.precision, rounds_weights=self.sharding == "zero")
+        return Precision(self.precision, rounds_weights=self.is_sharded)
 
     def describe(self) -> str:
         """Processes, sharding, device and precision, for people."""

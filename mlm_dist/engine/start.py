@@ -97,33 +97,36 @@ def start(
 def _engine(
     launch: Launch, batch: BatchSpec, max_grad_norm: float | None, folder: str, log_with: tuple[str, ...]
 ) -> Engine:
-    is_zero, on_cpu = launch.sharding == "zero", launch.device.kind == "cpu"
-    plugin: Any = None
-    if is_zero:
-        from mlm_dist.engine.deepspeed import plugin as deepspeed_plugin
+    on_cpu = launch.device.kind == "cpu"
+    group = InitProcessGroupKwargs(
+        # DeepSpeed finds no backend without a GPU.
+        **({"backend": "gloo"} if on_cpu and launch.sharding == "zero" else {}),
+        init_method=_rendezvous(),
+    )
+    plugins: dict[str, Any] = {}
+    if launch.sharding == "zero":
+        from mlm_dist.engine import deepspeed
 
-        plugin = deepspeed_plugin(batch, max_grad_norm)
+        plugins["deepspeed_plugin"] = deepspeed.plugin(batch, max_grad_norm)
+    if launch.sharding == "fsdp2":
+        from mlm_dist.engine import fsdp2
+
+        plugins["fsdp_plugin"] = fsdp2.plugin(launch.precision)
+        if on_cpu:
+            fsdp2.join_on_cpu(group)
     accelerator = Accelerator(
-        cpu=on_cpu and not is_zero,
-        deepspeed_plugin=plugin,
+        cpu=on_cpu and not launch.is_sharded,
+        **plugins,
         gradient_accumulation_plugin=GradientAccumulationPlugin(
             num_steps=batch.accumulation, sync_with_dataloader=False, adjust_scheduler=False
         ),
-        kwargs_handlers=[
-            InitProcessGroupKwargs(
-                # DeepSpeed finds no backend without a GPU.
-                **({"backend": "gloo"} if on_cpu and is_zero else {}),
-                init_method=_rendezvous(),
-            )
-        ],
+        kwargs_handlers=[group],
         log_with=trackers.accelerate_names(log_with, folder) or None,
         project_config=ProjectConfiguration(project_dir=folder, logging_dir=folder),
         step_scheduler_with_optimizer=False,
     )
-    if is_zero:
-        from mlm_dist.engine.deepspeed import DeepSpeedEngine
-
-        return DeepSpeedEngine(accelerator, launch, max_grad_norm)
+    if launch.sharding == "zero":
+        return deepspeed.DeepSpeedEngine(accelerator, launch, max_grad_norm)
     from mlm_dist.engine.torch import TorchEngine
 
     return TorchEngine(accelerator, launch, max_grad_norm)

@@ -9,6 +9,7 @@ import torch
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import nn
 
+from mlm_dist.engine import fsdp2
 from mlm_dist.engine.base import AccelerateEngine
 from mlm_dist.engine.protocol import FullState, LossScale, StepOutcome
 from mlm_dist.optim import optimizers
@@ -50,7 +51,12 @@ class TorchEngine(AccelerateEngine):
             for group in inner.param_groups
             for parameter in group["params"]
         }
-        return {name: names[id(p)] for name, p in self._module.named_parameters() if id(p) in names}
+        return {name: names[id(p)] for name, p in self._named_parameters().items() if id(p) in names}
+
+    def _named_parameters(self) -> dict[str, nn.Parameter]:
+        if self.is_sharded:
+            fsdp2.reshard(self._module)
+        return super()._named_parameters()
 
     def _full_parameter(self, parameter: nn.Parameter) -> torch.Tensor:
         return _unsharded(parameter)
@@ -61,7 +67,7 @@ class TorchEngine(AccelerateEngine):
 
     def load(self, state: FullState, example_loss: Callable[[], torch.Tensor]) -> None:
         """See `Engine`."""
-        inner, parameters = self._optimizer.optimizer, dict(self._module.named_parameters())
+        inner, parameters = self._optimizer.optimizer, self._named_parameters()
         for name, keys in self.moment_names().items():
             parameter = parameters[name]
             moments = {key: _sharded_like(parameter, state.moments(key, name)) for key in keys}

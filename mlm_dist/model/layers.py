@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -19,6 +21,27 @@ def encoder_layers(model: Any) -> list[nn.Module]:
         model: A transformers model with a `base_model`.
     """
     return [module for parts in _layers(model.base_model) for module in parts if not isinstance(module, nn.LayerNorm)]
+
+
+@contextlib.contextmanager
+def called_layers(model: Any) -> Iterator[set[str]]:
+    """Inside, gathers the names of the classes of the encoder's layers that the model calls.
+
+    SqueezeBERT runs `layer.forward`, without the hooks of a layer, which FSDP2 needs to gather its weights.
+
+    Args:
+        model: A transformers model with a `base_model`.
+    """
+    called: set[str] = set()
+    hooks = [
+        layer.register_forward_pre_hook(lambda module, _: called.add(type(module).__name__))
+        for layer in encoder_layers(model)
+    ]
+    try:
+        yield called
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def depths(model: Any) -> dict[str, int]:

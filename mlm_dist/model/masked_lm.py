@@ -12,7 +12,7 @@ from torch import nn
 
 from mlm_dist.model import attention, dropout, norms, packed_attention, sparse_attention, trial
 from mlm_dist.model.inference import undone
-from mlm_dist.model.layers import encoder_layers
+from mlm_dist.model.layers import called_layers
 from mlm_dist.model.loss import summed_cross_entropy
 from mlm_dist.model.packed_attention import PackedAttention
 from mlm_dist.model.suitability import packing_error, suitability
@@ -62,7 +62,8 @@ class MaskedLanguageModel(nn.Module):
         self._takes_mask = trial.takes(model, "attention_mask")
         if not self._takes_mask:
             logger.info("a %s model has no mask for padding, so tokens mix with it", model.config.model_type)
-        self._trial_length = trial.require_forward(model)
+        with called_layers(model) as called:
+            self._trial_length = trial.require_forward(model)
         self._packed = _packed(model) if packed else None
         if masked_head and model.base_model is not model:
             model.base_model.register_forward_hook(self._keep_masked)
@@ -72,7 +73,7 @@ class MaskedLanguageModel(nn.Module):
                 logger.info("logits are computed at all positions, which is slower: %s", differs)
         # FSDP2 shards modules of these classes one by one. transformers' own value names embeddings for some
         # architectures, and classes that a masked-language model lacks for others.
-        self._no_split_modules = sorted({type(layer).__name__ for layer in encoder_layers(model)})
+        self._no_split_modules = sorted(called)
         # Tied parameters count once. Computed here, because a sharded parameter does not know its full size.
         self.num_parameters = sum(parameter.numel() for parameter in self.parameters())
         self.train()  # a loaded checkpoint is in evaluation mode
