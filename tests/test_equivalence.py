@@ -65,6 +65,8 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...], float]] = {
     ),
     "muon": ("cpu_2", ("--optim.name=muon", "--optim.layer_lr_decay=0.7"), COARSE),
     "stableadamw": ("cpu_2", ("--optim.name=stableadamw",), 1e-4),
+    "muon under fsdp2": ("fsdp2_cpu", ("--optim.name=muon", "--optim.layer_lr_decay=0.7"), COARSE),
+    "stableadamw under fsdp2": ("fsdp2_cpu", ("--optim.name=stableadamw",), 1e-4),
     "by layer under zero1": ("zero1", ("--optim.layer_lr_decay=0.7",), 1e-4),
     "by layer under zero3": ("zero3", ("--optim.layer_lr_decay=0.7",), 1e-4),
     "frozen on two": ("cpu_2", ("--model.freeze_embeddings=true",), 1e-4),

@@ -133,11 +133,12 @@ def _of_optimizer(name: str, launch: Launch) -> Iterator[str]:
     package = optimizers.missing_package(name)
     if package is not None:
         yield f"optim.name: {name} needs {package}, which is not installed; run: pip install 'mlm_dist[optimizers]'"
-    if optimizers.OPTIMIZERS[name].needs_whole_tensors and launch.is_sharded:
-        sharding = "ZeRO" if launch.sharding == "zero" else "FSDP2"
+    shardings = optimizers.OPTIMIZERS[name].shardings
+    if launch.is_sharded and launch.sharding not in shardings:
+        instead = "fsdp2" if "fsdp2" in shardings else "ddp"
         yield (
-            f"optim.name: {name} needs whole tensors, which {sharding} shards; use adamw, or an accelerate file "
-            "without sharding such as configs/accelerate/ddp.yaml"
+            f"optim.name: {name} does not work under {'ZeRO' if launch.sharding == 'zero' else 'FSDP2'}, which shards "
+            f"the tensors its step depends on; use adamw, or configs/accelerate/{instead}.yaml"
         )
 
 

@@ -36,14 +36,15 @@ class OptimizerKind:
         layout: The state it keeps of each parameter.
         hidden_layout: The state it keeps of the matrices of hidden layers, if it treats them differently. They are then
             in groups of their own, with `hidden` set.
-        needs_whole_tensors: Whether its step depends on whole tensors, which excludes sharding.
+        shardings: What may shard its parameters. ZeRO gives it parts of all parameters, end to end, so its step must
+            treat all numbers alike. FSDP2 gives it parts whose means and products are those of the whole tensor.
         package: The package it needs besides the dependencies of mlm_dist, as in `import package`.
     """
 
     make: Callable[[Groups, OptimSpec], torch.optim.Optimizer]
     layout: StateLayout
     hidden_layout: StateLayout | None = None
-    needs_whole_tensors: bool = False
+    shardings: tuple[Literal["zero", "fsdp2"], ...] = ("zero", "fsdp2")
     package: str | None = None
 
     def layout_of(self, *, hidden: bool) -> StateLayout:

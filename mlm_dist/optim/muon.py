@@ -27,5 +27,5 @@ MUON = OptimizerKind(
     make=make,
     layout=adamw.ADAMW.layout,
     hidden_layout=StateLayout(("momentum_buffer",), "none"),
-    needs_whole_tensors=True,
+    shardings=("fsdp2",),
 )

@@ -17,13 +17,20 @@ def make(groups: Groups, spec: OptimSpec) -> torch.optim.Optimizer:
     """See `OptimizerKind.make`."""
     from pytorch_optimizer import StableAdamW
 
+    class ShardedStableAdamW(StableAdamW):
+        """With a mean over all of a tensor that FSDP2 shards: the library's operation in place has none."""
+
+        @staticmethod
+        def get_stable_adamw_rms(grad: torch.Tensor, exp_avg_sq: torch.Tensor, eps: float = 1e-16) -> torch.Tensor:
+            return grad.pow(2).div_(exp_avg_sq.clip(min=eps)).mean().sqrt().clip(min=1.0)
+
     betas: Any = spec.betas
-    return StableAdamW(groups, lr=spec.lr, betas=betas, eps=spec.eps, kahan_sum=False)
+    return ShardedStableAdamW(groups, lr=spec.lr, betas=betas, eps=spec.eps, kahan_sum=False)
 
 
 STABLEADAMW = OptimizerKind(
     make=make,
     layout=StateLayout(("exp_avg", "exp_avg_sq"), "group"),
-    needs_whole_tensors=True,
+    shardings=("fsdp2",),
     package="pytorch_optimizer",
 )
