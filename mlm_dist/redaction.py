@@ -7,25 +7,26 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mlm_dist.config import Config, value_of
+from mlm_dist.config import Config
 from mlm_dist.corpus.sources.git_address import without_credentials
-
-SOURCE_KEYS = ("corpus.source", "corpus.replay_source", "validation.second_source")
 
 
 def config_without_credentials(config: Config) -> Config:
-    """The config without the names, passwords and tokens in the addresses of its sources."""
-    for key in SOURCE_KEYS:
-        address = value_of(config, key)
-        if address is not None:
-            section, name = key.split(".")
-            changed = dataclasses.replace(getattr(config, section), **{name: without_credentials(address)})
-            config = dataclasses.replace(config, **{section: changed})
-    sources = {
-        name: values | {"source": without_credentials(values["source"])}
-        for name, values in config.corpus.sources.items()
-    }
-    return dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, sources=sources))
+    """The config without the names, passwords and tokens in the addresses of any key."""
+    public: Config = _without_credentials(config)
+    return public
+
+
+def _without_credentials(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        values = {item.name: getattr(value, item.name) for item in dataclasses.fields(value) if item.init}
+        changed = {name: new for name, old in values.items() if (new := _without_credentials(old)) != old}
+        return dataclasses.replace(value, **changed) if changed else value
+    if isinstance(value, dict):
+        return {name: _without_credentials(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_without_credentials(one) for one in value)
+    return without_credentials(value) if isinstance(value, str) else value
 
 
 def without_places(value: Any) -> Any:

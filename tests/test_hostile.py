@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import launching
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +23,7 @@ from making import made_up_text, run_git
 from reading import everything
 from specs import prepare
 
-from mlm_dist.config import Config, CorpusConfig, parse
+from mlm_dist.config import Config, CorpusConfig, parse, to_dict, to_yaml
 from mlm_dist.corpus import documents, shards, sources
 from mlm_dist.corpus.cleaners import Cleaned
 from mlm_dist.corpus.markdown import cleaner
@@ -27,6 +31,7 @@ from mlm_dist.corpus.readers import Document, Dropped, json_lines
 from mlm_dist.corpus.sources import SourceFiles, git, git_address
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import CorpusError
+from mlm_dist.redaction import config_without_credentials
 
 LINE = 200_000_000  # bytes, without a line break in them
 
@@ -318,10 +323,67 @@ def test_lfs_filters_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("user:s3cret@example.org:a.git#main", "example.org:a.git#main"),
         ("git@example.org:a/b.git", "git@example.org:a/b.git"),
         ("https://user:s3cret@example.org/a.git", "https://example.org/a.git"),
+        ("https://s3cret@example.org:8443/a.git#main", "https://example.org:8443/a.git#main"),
+        ("https://user:s3/cret@example.org/a.git", "https://example.org/a.git"),
+        ("https://user:s3?cret@example.org/a.git", "https://example.org/a.git"),
+        ("https://user:s3@cret@example.org/a.git", "https://example.org/a.git"),
+        ("https://user:s3@cr/et@example.org/a.git", "https://example.org/a.git"),
+        ("https://user:s3cret@server/a.git", "https://server/a.git"),
+        ("https://user:s3cret@[::1]:80/a.git", "https://[::1]:80/a.git"),
+        ("ssh://user:s3cret@example.org/a.git", "ssh://example.org/a.git"),
+        ("user:s3/cr@et@example.org:a.git", "example.org:a.git"),
+        ("s3://key:s3cret@bucket/folder", "s3://bucket/folder"),
+        ("https://example.org/a.git?token=s3cret#main", "https://example.org/a.git#main"),
+        ("https://example.org:8443/@scope/a.git", "https://example.org:8443/@scope/a.git"),
+        ("https://example.org/@scope/a.git", "https://example.org/@scope/a.git"),
+        ("fatal: 'https://user:s3cret@example.org/a.git' is gone", "fatal: 'https://example.org/a.git' is gone"),
+        ("docs/a?b.md", "docs/a?b.md"),
+        ("C:/docs", "C:/docs"),
     ],
 )
 def test_passwords_are_removed_from_any_form_of_address(address: str, shown: str) -> None:
     assert git_address.without_credentials(address) == shown
+
+
+def test_credentials_are_removed_from_every_key() -> None:
+    """Whatever its name: the value decides."""
+    address = "https://user:s3cret@example.org/a.git"
+    keys = ("corpus.source", "corpus.replay_source", "validation.second_source", "model.name_or_path", "output_dir")
+    more = [f"--corpus.cache_dir={address}", "--model.overrides={note: 'https://user:s3cret@example.org/a.git'}"]
+    config = parse([*(f"--{key}={address}" for key in keys), *more, "--tokenizer.train_vocab_size=500"])
+    text = to_yaml(to_dict(config_without_credentials(config)))
+    assert "s3cret" not in text
+    assert text.count("https://example.org/a.git") == len(keys) + 2
+    assert to_yaml(to_dict(config)).count("s3cret") == len(keys) + 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not end a process with its parent")
+def test_killed_fetch_leaves_no_process_and_no_password(tmp_path: Path) -> None:
+    """The server answers nothing, so git waits. A later run clears what is left."""
+    cache = tmp_path / "cache"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        address = f"https://user:s3cret@127.0.0.1:{server.getsockname()[1]}/a.git"
+        flags = [*flags_for(tmp_path, cache)[1:], f"--corpus.source={address}"]
+        process = subprocess.Popen(
+            [sys.executable, "mlm_dist/prepare.py", *flags], cwd=launching.ROOT, env=launching.environment()
+        )
+        connection, _ = server.accept()
+        with connection:
+            children = psutil.Process(process.pid).children(recursive=True)
+            assert any(child.name().startswith("git") for child in children)
+            process.kill()
+            process.wait()
+        # git's own process for the connection lives until the server answers, or for a minute.
+        gone, alive = psutil.wait_procs(children, timeout=30)
+        assert gone and not alive
+    left = [path for path in cache.rglob("*") if path.is_file()]
+    assert left, "the fetch had not begun"
+    assert not [path for path in left if b"s3cret" in path.read_bytes()]
+    ended = launching.python("prepare.py", *flags)
+    assert ended.returncode == 2 and "cannot fetch https://127.0.0.1" in ended.stderr
+    assert "s3cret" not in ended.output
+    assert [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
 def test_credentials_are_neither_printed_nor_in_the_manifest(tmp_path: Path) -> None:

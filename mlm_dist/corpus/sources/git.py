@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
-import tempfile
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +21,10 @@ from mlm_dist.corpus.sources.git_address import ALLOWED, Address, without_creden
 from mlm_dist.corpus.sources.matching_files import Patterns
 from mlm_dist.corpus.sources.protocol import Fetched, Request
 from mlm_dist.errors import CorpusError
-from mlm_dist.files import write_json
+from mlm_dist.files import lock, write_json
 
 SUBMODULE = "submodule, which is not fetched"
+_PR_SET_PDEATHSIG = 1  # of prctl, see its manual page
 
 
 class GitRepository:
@@ -98,17 +101,20 @@ def fetch(source: str, patterns: list[str], cache: Path, key: str = "corpus.sour
     origin = folder / "origin.json"
     if not origin.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
+        temporary = cache / f".{folder.name}"
+        held = lock(cache / f".{folder.name}.lock", wait=True)
         try:
-            found = _check_out(address, patterns, temporary / "files", key)
-            address_shown = without_credentials(address.repository)
-            write_json(temporary / "origin.json", {"address": address_shown} | vars(found))
-            temporary.chmod(0o755)
             if not origin.is_file():
+                shutil.rmtree(temporary, ignore_errors=True)  # of a fetch that was killed
+                temporary.mkdir()
+                found = _check_out(address, patterns, temporary / "files", key)
+                address_shown = without_credentials(address.repository)
+                write_json(temporary / "origin.json", {"address": address_shown} | vars(found))
                 shutil.rmtree(folder, ignore_errors=True)
                 temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            held.release()
     return folder
 
 
@@ -132,7 +138,17 @@ def _check_out(address: Address, patterns: list[str], folder: Path, key: str) ->
     safe += ["-c", "filter.lfs.smudge=", "-c", "filter.lfs.process=", "-c", "filter.lfs.required=false"]
     safe += ["-c", "core.fsmonitor=false", "-c", "core.quotePath=false"]
     safe += ["-c", "core.autocrlf=false", "-c", "core.eol=lf"]
+    safe += ["-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=60"]  # a server that sends nothing is given up
     safe += ["-c", "core.ignoreCase=true"]  # as in `Patterns`
+
+    environment = _environment()
+    # The address may hold a password, which a variable does not leave on the disk.
+    count = int(environment.get("GIT_CONFIG_COUNT", "0"))
+    address_of_remote = {
+        f"GIT_CONFIG_KEY_{count}": "remote.origin.url",
+        f"GIT_CONFIG_VALUE_{count}": address.repository,
+    }
+    environment |= {"GIT_CONFIG_COUNT": str(count + 1)} | address_of_remote
 
     def run(*arguments: str, stdin: str | None = None) -> str:
         try:
@@ -142,7 +158,8 @@ def _check_out(address: Address, patterns: list[str], folder: Path, key: str) ->
                 capture_output=True,
                 text=True,
                 errors="surrogateescape",
-                env=_environment(),
+                env=environment,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
                 check=False,
             )
         except FileNotFoundError:
@@ -150,14 +167,13 @@ def _check_out(address: Address, patterns: list[str], folder: Path, key: str) ->
         if result.returncode:
             lines = [line for line in result.stderr.splitlines() if line.strip()] or ["git printed no message"]
             line = next((line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))), lines[-1])
-            line = re.sub(r"\w+://[^\s']*", lambda url: without_credentials(url[0]), line)
             shown = without_credentials(address.repository)
+            line = without_credentials(line.replace(address.repository, shown))
             raise CorpusError(f"{key}: cannot fetch {shown} at {address.revision or address.page}: {line}")
         return result.stdout
 
     folder.mkdir()
     run("init", "--quiet")
-    run("remote", "add", "origin", address.repository)
     run("config", "remote.origin.promisor", "true")
     run("config", "remote.origin.partialclonefilter", "blob:none")
     revision, path = git_revision.resolve(address, run, key)
@@ -188,6 +204,11 @@ def _describe(run: Callable[..., str], path: str, patterns: Patterns) -> _CheckO
             (submodules if about.split()[1] == "commit" else names).append(relative)
     shown = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in submodules]
     return _CheckOut(run("rev-parse", "HEAD").strip(), path, shown, patterns.unmatched(names))
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when its parent is killed, by a signal at which git ends its own processes."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _environment() -> dict[str, str]:
