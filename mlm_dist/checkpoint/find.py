@@ -7,15 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mlm_dist.checkpoint import format
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
-
-_FAILED, _NEW_RUN = -2, -1
 
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
@@ -93,22 +89,19 @@ def to_resume(engine: Engine, resume: str, folder: Path, identity: Mapping[str, 
 
     Raises:
         CheckpointError: There are checkpoints and none of them is good, the named one is not good, or it belongs to
-            another run.
+            another run; on rank 0.
+        PeerError: The same, on the other ranks.
     """
-    path: Path | None = None
-    failure: CheckpointError | None = None
-    if engine.is_main:
-        try:
-            path = _look(resume, folder)
-            if path is not None:
-                format.require_same(path, identity)
-        except CheckpointError as error:
-            failure = error
-    step = _FAILED if failure is not None else _NEW_RUN if path is None else format.step_of(path)
-    step = int(engine.sum(torch.tensor(step if engine.is_main else 0, device=engine.device)))
-    if step == _FAILED:
-        raise failure or CheckpointError("checkpoint.resume: see the error of rank 0")
-    if step == _NEW_RUN:
+
+    def look() -> int | None:
+        path = _look(resume, folder)
+        if path is None:
+            return None
+        format.require_same(path, identity)
+        return format.step_of(path)
+
+    step = engine.on_main(look)  # it reads all of the checkpoint, and of newer ones that are damaged
+    if step is None:
         return None
     return folder / format.name_of(step) if resume == "auto" else Path(resume).expanduser()
 

@@ -12,6 +12,7 @@ from typing import Any
 from mlm_dist.batches.loader import TrainingBatches
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.save import Checkpoints
+from mlm_dist.checkpoint.staging import Staging
 from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.evaluation.validation_set import ValidationSet
@@ -55,7 +56,9 @@ class Session:
     ) -> None:
         self.spec, self.task, self.run_dir = spec, task, run_dir
         self._engine, self._batches, self._validation_set = engine, batches, validation_set
-        self._checkpoints = Checkpoints(run_dir.checkpoints, spec.checkpoint, task.identity, spec.batch.micro_size)
+        self._checkpoints = Checkpoints(
+            *(run_dir.checkpoints, spec.checkpoint, task.identity, spec.batch.micro_size, Staging.of(engine))
+        )
         self.state = dataclasses.replace(state, best=self._checkpoints.known_best(state.best))
         is_main = engine.is_main
         self.length = RunLength(spec.optim.duration, spec.length, spec.logging.every, state, is_main=is_main)
