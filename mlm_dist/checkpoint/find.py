@@ -24,15 +24,18 @@ def best(folder: Path) -> tuple[Path | None, list[str]]:
     """The good checkpoint with the lowest validation loss below a folder, and what is wrong with others.
 
     The state of each checkpoint names the best step when it was saved: its own if it was better than all before it.
+    Losses on other rows than those of the newest one are not compared.
     """
     problems: list[str] = []
-    lowest: tuple[float, Path] | None = None
+    best_ones: list[tuple[float, Path]] = []
+    rows: int | None = None
     for path in _good(folder, problems):
         seen = format.read_state(path)["best"]
-        loss = seen["loss"] if seen["step"] == format.step_of(path) else None
-        if loss is not None and (lowest is None or loss < lowest[0]):
-            lowest = loss, path
-    return None if lowest is None else lowest[1], problems
+        if seen.get("rows") != rows:
+            best_ones, rows = [], seen.get("rows")
+        if seen["step"] == format.step_of(path) and seen["loss"] is not None:
+            best_ones.append((seen["loss"], path))
+    return min(best_ones, key=lambda one: one[0])[1] if best_ones else None, problems
 
 
 def _good(folder: Path, problems: list[str], *, newest_first: bool = False) -> Iterator[Path]:

@@ -59,7 +59,7 @@ class Checkpoints:
     def known_best(self, best: Best) -> Best:
         """The best validation of a resumed run: none yet if its checkpoint is to be exported and is gone."""
         is_known = best.step is not None and (self._folder / format.name_of(best.step)).is_dir()
-        return best if is_known or not self._spec.keep_best else Best()
+        return best if is_known or not self._spec.keep_best else Best(rows=best.rows)
 
     def save(self, engine: Engine, state: TrainState) -> None:
         """Write a checkpoint of the engine's model and optimizer; collective.
