@@ -24,11 +24,10 @@ from safetensors.torch import load_file
 from specs import cpu_engine
 from torch import nn
 
-from mlm_dist.checkpoint import find, format
-from mlm_dist.checkpoint import staging as staging_module
+from mlm_dist.checkpoint import find, format, host_buffer
+from mlm_dist.checkpoint.host_buffer import HostBuffer
 from mlm_dist.checkpoint.restore import restore
 from mlm_dist.checkpoint.save import Checkpoints
-from mlm_dist.checkpoint.staging import Staging
 from mlm_dist.checkpoint.state import Best, LossAverage, TrainState
 from mlm_dist.checkpoint.tensor_file import TensorFileWriter
 from mlm_dist.engine.protocol import Engine, FullState
@@ -642,14 +641,14 @@ def test_full_disk_while_saving(tmp_path: Path, engine: Engine) -> None:
 def staged(run: Run, count: int = 1000) -> Checkpoints:
     """The checkpoints of a run whose values go through host memory, as those of a GPU do."""
     spec = CheckpointSpec(None, 2, False, "auto")
-    return Checkpoints(run.folder, spec, IDENTITY, MICRO, Staging(count, pinned=False))
+    return Checkpoints(run.folder, spec, IDENTITY, MICRO, HostBuffer(count, pinned=False))
 
 
 @pytest.mark.parametrize("block", [1 << 20, 4])
 def test_staged_values_are_those_of_the_step(run: Run, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever training does while the thread writes; values may be spread over several blocks."""
     expected = {path.name: path.read_bytes() for path in run.save(2).iterdir() if path.suffix == ".safetensors"}
-    monkeypatch.setattr(staging_module, "BLOCK", block)
+    monkeypatch.setattr(host_buffer, "BLOCK", block)
     run.checkpoints = staged(run, 64)
     for step in (4, 6):  # the memory is used again
         run.write(step)
@@ -700,7 +699,7 @@ def test_failure_while_writing_staged_values_is_raised_by_the_next_save(
 
 def test_values_are_written_from_where_they_are_without_a_gpu(engine: Engine) -> None:
     """On the CPU a second copy would cost memory and time."""
-    assert Staging.of(engine) is None
+    assert HostBuffer.of(engine) is None
 
 
 # --- completeness ---

@@ -22,7 +22,8 @@ def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={request.param}"]
     ended = launching.run(
         [*command, f"--master_port={launching.free_port()}", str(script), str(folder)],
-        **{"PYTHONPATH": f"{launching.ROOT}:{launching.ROOT / 'tests'}", "ACCELERATE_USE_CPU": "true"},
+        PYTHONPATH=f"{launching.ROOT}:{launching.ROOT / 'tests'}",
+        ACCELERATE_USE_CPU="true",
     )
     assert ended.returncode == 0, ended.output
     return [json.loads((folder / f"rank-{rank}.json").read_text("utf-8")) for rank in range(request.param)]

@@ -17,9 +17,9 @@ import torch
 
 from mlm_dist import __version__, faults
 from mlm_dist.checkpoint import format
-from mlm_dist.checkpoint.staging import Staging
+from mlm_dist.checkpoint.host_buffer import HostBuffer
 from mlm_dist.checkpoint.state import Best, TrainState
-from mlm_dist.checkpoint.tensor_files import Shapes, TensorFiles, contents
+from mlm_dist.checkpoint.weights_and_moments import Shapes, TensorFiles, contents
 from mlm_dist.engine.base import library_versions
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import CheckpointError
@@ -39,7 +39,7 @@ class Checkpoints:
         spec: How many checkpoints to keep.
         identity: {config key: value} of what a resume must have in common with this run.
         micro_batch: Rows per process and forward pass.
-        staging: Host memory that takes the values from a GPU; None writes them to the files in `save`.
+        buffer: Host memory that takes the values from a GPU; None writes them to the files in `save`.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Checkpoints:
         spec: CheckpointSpec,
         identity: Mapping[str, Any],
         micro_batch: int,
-        staging: Staging | None = None,
+        buffer: HostBuffer | None = None,
     ) -> None:
         self._folder, self._spec, self._identity, self._micro_batch = folder, spec, dict(identity), micro_batch
-        self._staging = staging
+        self._buffer = buffer
         self._publishing: threading.Thread | None = None
         self._failure: BaseException | None = None
         self.last_step = -1
@@ -129,9 +129,9 @@ class Checkpoints:
         size = sum(4 * math.prod(shape) for tensors in shapes.values() for shape in tensors.values())
         if shutil.disk_usage(self._folder).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if self._staging is not None:
-            self._staging.clear()
-        return TensorFiles(temporary, shapes, self._staging)
+        if self._buffer is not None:
+            self._buffer.clear()
+        return TensorFiles(temporary, shapes, self._buffer)
 
     def _check(self, failure: BaseException | None) -> None:
         """Raise a CheckpointError for what went wrong with the last checkpoint, and remove what there is of it."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mlm_dist.checkpoint.staging import Staging
+from mlm_dist.checkpoint.host_buffer import HostBuffer
 
 
 class TensorFileWriter:
@@ -24,10 +24,10 @@ class TensorFileWriter:
     Args:
         path: The file; it must not exist.
         shapes: {name: shape} of everything that will be written.
-        staging: Where `write` puts the values until `finish` writes them; None writes them at once.
+        buffer: Where `write` puts the values until `finish` writes them; None writes them at once.
     """
 
-    def __init__(self, path: Path, shapes: Mapping[str, Sequence[int]], staging: Staging | None = None) -> None:
+    def __init__(self, path: Path, shapes: Mapping[str, Sequence[int]], buffer: HostBuffer | None = None) -> None:
         header: dict[str, object] = {"__metadata__": {"format": "pt"}}
         offset = 0
         for name, shape in shapes.items():
@@ -37,7 +37,7 @@ class TensorFileWriter:
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)  # the bytes of the tensors begin at a multiple of 8
         self._expected: Iterator[tuple[str, Sequence[int]]] = iter(shapes.items())
-        self._staging, self._staged = staging, range(0)
+        self._buffer, self._staged = buffer, range(0)
         self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by __exit__
         try:
             self._write(struct.pack("<Q", len(text)) + text)
@@ -49,8 +49,8 @@ class TensorFileWriter:
         """Append the next tensor."""
         expected, shape = next(self._expected)
         assert (name, tuple(tensor.shape)) == (expected, tuple(shape)), f"{name} is out of order"
-        if self._staging is not None:
-            where = self._staging.add(tensor)
+        if self._buffer is not None:
+            where = self._buffer.add(tensor)
             self._staged = range(self._staged.start if self._staged else where.start, where.stop)
             return
         self._write_values(tensor.detach().to("cpu", torch.float32).contiguous().view(-1))
@@ -66,8 +66,8 @@ class TensorFileWriter:
     def finish(self) -> None:
         """Write what is staged, and close the file, which must be complete."""
         assert next(self._expected, None) is None, "not every tensor was written"
-        if self._staging is not None:
-            for part in self._staging.read(self._staged):
+        if self._buffer is not None:
+            for part in self._buffer.read(self._staged):
                 self._write_values(part)
         self.close()
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from mlm_dist.batches.loader import TrainingBatches
 from mlm_dist.checkpoint import format
+from mlm_dist.checkpoint.host_buffer import HostBuffer
 from mlm_dist.checkpoint.save import Checkpoints
-from mlm_dist.checkpoint.staging import Staging
 from mlm_dist.checkpoint.state import Best, TrainState
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.evaluation.validation_set import ValidationSet
@@ -60,7 +60,7 @@ class Session:
         self.spec, self.task, self.run_dir = spec, task, run_dir
         self._engine, self._batches, self._validation_set = engine, batches, validation_set
         self._checkpoints = Checkpoints(
-            *(run_dir.checkpoints, spec.checkpoint, task.identity, spec.batch.micro_size, Staging.of(engine))
+            *(run_dir.checkpoints, spec.checkpoint, task.identity, spec.batch.micro_size, HostBuffer.of(engine))
         )
         self.state = dataclasses.replace(state, best=self._known_best(state.best))
         is_main = engine.is_main

@@ -1,4 +1,4 @@
-"""Staging: host memory that takes the values of a checkpoint from a GPU, so that training continues at once."""
+"""A host buffer: memory that takes the values of a checkpoint from a GPU, so that training continues at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLOCK = 1 << 26  # fp32 values of a block, 256 MiB; torch rounds pinned memory u
 _SHARE = 0.5  # of the free host memory, at most
 
 
-class Staging:
+class HostBuffer:
     """Host memory for the values of one checkpoint, used again for the next one.
 
     A copy is a part of the device's work, in order: a step that begins after `add` cannot change what was added.
@@ -33,7 +33,7 @@ class Staging:
         self._copied = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]
 
     @classmethod
-    def of(cls, engine: Engine) -> Staging | None:
+    def of(cls, engine: Engine) -> HostBuffer | None:
         """Pinned memory for the checkpoints of an engine that is set up: 12 bytes a parameter with AdamW, on rank 0.
 
         None where it has no use: on other ranks, and without a GPU, where values are written from where they are. Also

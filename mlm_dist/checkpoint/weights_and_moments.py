@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mlm_dist.checkpoint.staging import Staging
+from mlm_dist.checkpoint.host_buffer import HostBuffer
 from mlm_dist.checkpoint.tensor_file import TensorFileWriter
 from mlm_dist.engine.protocol import Engine
 
@@ -28,14 +28,14 @@ class TensorFiles:
     Args:
         folder: The folder; it must exist.
         shapes: {file: shapes of its tensors}.
-        staging: See `TensorFileWriter`.
+        buffer: See `TensorFileWriter`.
     """
 
-    def __init__(self, folder: Path, shapes: Mapping[str, Shapes], staging: Staging | None) -> None:
+    def __init__(self, folder: Path, shapes: Mapping[str, Shapes], buffer: HostBuffer | None) -> None:
         self._files: dict[str, TensorFileWriter] = {}
         try:
             for file, expected in shapes.items():
-                self._files[file] = TensorFileWriter(folder / file, expected, staging)
+                self._files[file] = TensorFileWriter(folder / file, expected, buffer)
         except OSError:
             self.close()
             raise
