@@ -88,6 +88,7 @@ def _add_corpus(table: Table, spec: Spec, corpus: PreparedCorpus | None, num_byt
         table.add_row("corpus", f"{summary.locations(manifest)}, prepared as {corpus.digest}")
         num_tokens = manifest["tokens"]["kept"] * fraction
         table.add_row("epoch", f"{num_rows:,} rows (mode {rows.mode}), about {num_tokens:,.0f} tokens")
+        table.add_row("validation", _validation(spec, int(manifest["rows"]["validation"])))
         if manifest["tokens"]["unknown"]:
             table.add_row("", f"{summary.percent_unknown(manifest)} of the tokens are unknown to the tokenizer")
         return num_rows
@@ -101,6 +102,13 @@ def _add_corpus(table: Table, spec: Spec, corpus: PreparedCorpus | None, num_byt
     estimate = f"roughly {num_rows:,} rows (mode {rows.mode}), estimated from {_size(num_bytes)} of files"
     table.add_row("epoch", f"{estimate}; prepare the corpus for the exact number")
     return num_rows
+
+
+def _validation(spec: Spec, num_rows: int) -> str:
+    most = spec.validation.max_rows
+    if most is None or num_rows <= most:
+        return f"{num_rows:,} rows"
+    return f"{most:,} of {num_rows:,} rows, evenly spaced (validation.max_rows)"
 
 
 def _length(spec: Spec, num_rows: int) -> tuple[int | None, float]:

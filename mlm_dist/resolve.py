@@ -112,7 +112,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         batch=batch,
         optim=_optim(config.optim, takes_tokenizer(config.model), shape.hidden),
         length=Length(),
-        validation=ValidationSpec(config.validation.every, config.validation.patience),
+        validation=ValidationSpec(config.validation.every, config.validation.max_rows, config.validation.patience),
         checkpoint=CheckpointSpec(
             config.checkpoint.every,
             config.checkpoint.keep_last,

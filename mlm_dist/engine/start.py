@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +28,9 @@ from mlm_dist.spec import BatchSpec, Spec
 
 logger = logging.getLogger(__name__)
 
+# A collective that waits for so long has lost a rank. The backends' own limits, 10 and 30 minutes, are shorter than the
+# first compilation, or a slow disk, may take.
+TIMEOUT = timedelta(hours=2)
 _STARTS = itertools.count()  # of engines in this process; every rank starts the same ones
 
 
@@ -102,6 +106,7 @@ def _engine(
         # DeepSpeed finds no backend without a GPU.
         **({"backend": "gloo"} if on_cpu and launch.sharding == "zero" else {}),
         init_method=_rendezvous(),
+        timeout=TIMEOUT,
     )
     plugins: dict[str, Any] = {}
     if launch.sharding == "zero":

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from mlm_dist.model import attention, dropout, norms, packed_attention, sparse_attention, trial
+from mlm_dist.model import attention, buffers, dropout, norms, packed_attention, sparse_attention, trial
 from mlm_dist.model.inference import undone
 from mlm_dist.model.layers import called_layers
 from mlm_dist.model.loss import summed_cross_entropy
@@ -64,6 +64,7 @@ class MaskedLanguageModel(nn.Module):
             logger.info("a %s model has no mask for padding, so tokens mix with it", model.config.model_type)
         with called_layers(model) as called:
             self._trial_length = trial.require_forward(model)
+        buffers.require_constant(model, self._trial_length)
         self._packed = _packed(model) if packed else None
         if masked_head and model.base_model is not model:
             model.base_model.register_forward_hook(self._keep_masked)
