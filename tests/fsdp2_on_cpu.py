@@ -8,7 +8,7 @@ from typing import Any
 os.environ |= {
     **{"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"},
     **{"FSDP_RESHARD_AFTER_FORWARD": "true", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT", "FSDP_OFFLOAD_PARAMS": "false"},
-    **{"FSDP_CPU_RAM_EFFICIENT_LOADING": "false", "ACCELERATE_TORCH_DEVICE": "cpu"},
+    **{"FSDP_CPU_RAM_EFFICIENT_LOADING": "false", "ACCELERATE_TORCH_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": "-1"},
 }
 
 from accelerate.state import PartialState

@@ -67,7 +67,7 @@ STANDS_FOR = {
     "ddp.yaml": "cpu_2.yaml",
     "cpu_2.yaml": "cpu_2.yaml --main_process_port 0",  # another test may use the default port
     "--topology cpu_2": "--topology cpu_2 --main_process_port 0",
-    "--num_processes 4": "--num_processes 2 --main_process_port 0",
+    "--num_processes 4": "--num_processes 2 --main_process_port 0 --gpu_ids=-1,-1",
     "--num_machines 4": "--num_machines 1",
     # A dry run: a real one would replace the package in the environment of the tests.
     "pip install": "pip install --dry-run --no-deps --no-build-isolation",

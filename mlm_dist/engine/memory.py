@@ -207,7 +207,7 @@ def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, 
 
 def available(launch: Launch) -> int:
     """Bytes of each device that a run may fill; on the CPU the processes share the memory."""
-    if launch.device.kind == "cuda":
+    if launch.device.kind != "cpu":
         return int(GPU_SHARE * launch.device.memory) - GPU_CONTEXT
     return int(HOST_SHARE * launch.device.memory) // launch.local_world_size
 
