@@ -36,7 +36,7 @@ def seconds_per_step(spec: Spec) -> float:
     objective = MaskedLM(Masker(spec.masking, spec.seed, 0, (0,), vocab_size))
     samples = np.arange(rows)
     wanted = Samples(np.zeros_like(samples), samples, progress=np.full(rows, MIDDLE))
-    micro_batch = assemble(_RandomRows(vocab_size, length), objective.corruption, wanted, rows)
+    micro_batch = assemble(RandomRows(vocab_size, length), objective.corruption, wanted, rows)
     with start(spec.launch, batch, spec.optim.max_grad_norm) as engine:
         model = AutoModelForMaskedLM.from_config(spec.architecture, dtype=torch.float32)
         module = objective.module(model, masked_head=spec.model.masked_head, packed=False)
@@ -52,8 +52,13 @@ def seconds_per_step(spec: Spec) -> float:
     return min(times[1:]) * batch.accumulation * batch.micro_size / rows
 
 
-class _RandomRows:
-    """Full rows of random tokens; see `Rows`."""
+class RandomRows:
+    """Full rows of random tokens; see `Rows`.
+
+    Args:
+        vocab_size: Tokens are drawn below it.
+        length: Tokens per row.
+    """
 
     def __init__(self, vocab_size: int, length: int) -> None:
         self._vocab_size, self._length = vocab_size, length
@@ -63,10 +68,13 @@ class _RandomRows:
         return 1 << 20
 
     def take(self, indices: np.ndarray) -> np.ndarray:
+        """See `Rows`."""
         return self._random.integers(self._vocab_size, size=(len(indices), self._length), dtype=np.int32)
 
     def chunks(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Rows`."""
         return np.full(len(indices), self._length), np.ones(len(indices), np.int64)
 
     def word_starts(self, indices: np.ndarray) -> Any:
+        """See `Rows`."""
         return np.ones((len(indices), self._length), bool)
