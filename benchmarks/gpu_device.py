@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Any
 
 import common
 
-# {name in the driver: dense FLOP/s in bf16 (fp16 on a T4)}, from the vendor's data sheets.
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "T4": 65e12}
+from mlm_dist.engine.cards import card
 
 
 def properties() -> dict[str, Any]:
@@ -25,16 +23,8 @@ def properties() -> dict[str, Any]:
         "capability": list(torch.cuda.get_device_capability()),
         "has_bf16": torch.cuda.is_bf16_supported(including_emulation=False),
         "driver": torch.version.cuda,
-        "peak_flops": vendor_peak(name),
+        "peak_flops": known.flops if (known := card(name)) else None,
     }
-
-
-def vendor_peak(name: str) -> float | None:
-    """The dense 16-bit FLOP/s of a card, by its name; None if it is not listed."""
-    words = re.split(r"[^A-Za-z0-9]+", name)
-    if "PCIe" in words and "H100" in words:
-        return None  # it has fewer units, and a lower clock
-    return next((peak for card, peak in PEAKS.items() if card in words), None)
 
 
 def measured_peak(seconds: float, precision: str, on_gpu: bool) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from launching import ROOT, Ended
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 sys.path.append(str(ROOT / "benchmarks"))
-common, gpu_device, loss_curves, processes, startup_parts, step_time, time_to_loss, workload = map(
+common, loss_curves, processes, startup_parts, step_time, time_to_loss, workload = map(
     importlib.import_module,
     (
-        *("common", "gpu_device", "loss_curves", "processes"),
+        *("common", "loss_curves", "processes"),
         *("startup_parts", "step_time", "time_to_loss", "workload"),
     ),
 )
@@ -224,12 +224,6 @@ def test_all_parts_of_gpu(small: tuple[Path, int], tmp_path: Path) -> None:
     assert all(result["agrees"] for result in parts["losses"].values())
     speeds = [result["tokens_per_second"]["median"] for result in parts["sharding"].values()]
     assert len(speeds) == 2 and min(speeds) > 0
-
-
-def test_peaks_of_cards_by_name() -> None:
-    known = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA A100-SXM4-40GB": 312e12, "Tesla T4": 65e12, "NVIDIA L4": 121e12}
-    assert {name: gpu_device.vendor_peak(name) for name in known} == known
-    assert gpu_device.vendor_peak("NVIDIA L40S") is None and gpu_device.vendor_peak("NVIDIA H100 PCIe") is None
 
 
 def test_prediction_for_larger_machines() -> None:
