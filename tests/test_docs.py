@@ -185,6 +185,8 @@ COMMANDS = {
     "python benchmarks/recipes.py --start my_docs --work 3e12": LONG,
     "python benchmarks/throughput.py --source my_docs": LONG,
     "python benchmarks/gpu.py": LONG,
+    "python benchmarks/gpu.py --quick": LONG,
+    "python benchmarks/gpu.py --store-losses": LONG,
     "python benchmarks/loader.py": LONG,
     "python benchmarks/loader.py --source my_docs": LONG,
     "python benchmarks/scaling.py": LONG,

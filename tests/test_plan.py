@@ -61,7 +61,13 @@ def test_plan_under_a_launcher_prints_once_and_needs_no_process_group(prepared_c
 def test_time_of_several_processes_is_an_estimate(tmp_path: Path, prepared_cache: Path) -> None:
     """One process is measured, with no process group; what two exchange is computed."""
     flags = (f"--corpus.cache_dir={prepared_cache}", f"--output_dir={tmp_path / 'run'}", *launching.TINY)
-    two = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "ACCELERATE_USE_CPU": "true"}
+    two: dict[str, Any] = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "ACCELERATE_USE_CPU": "true",
+    }
     done = launching.here("plan", *flags, **two, MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
     printed = " ".join(done.log.replace("│", "").split())
     assert "2 processes on cpu, DDP" in printed and "memory, estimated" in printed
@@ -76,12 +82,12 @@ def test_time_of_several_processes_is_an_estimate(tmp_path: Path, prepared_cache
     assert exchanged == pytest.approx(size * 2**20 / 0.8e9, rel=0.02)
 
 
-def launch_of(sharding: str, world_size: int, name: str = "NVIDIA H100 80GB HBM3", **changes: Any) -> Launch:
+def launch_of(sharding: str, world_size: int, name: str = "NVIDIA H100 80GB HBM3") -> Launch:
+    """A launch in bf16 on machines with 8 of these cards."""
     device = Device("cuda", name, 8, 80 << 30, has_bf16=True)
     stage = int(sharding[4:]) if sharding.startswith("zero") else 0
     kind = "zero" if stage else sharding
-    changes = {"local_world_size": min(8, world_size), "precision": "bf16", "sharding": kind, "stage": stage} | changes
-    return Launch(world_size=world_size, device=device, **changes)
+    return Launch(world_size, min(8, world_size), device, precision="bf16", sharding=kind, stage=stage)
 
 
 # In bytes of 10^9 parameters on 8 GPUs, with 2 micro-batches per step, before the factor 7/8.

@@ -23,7 +23,7 @@ _DRIVERS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/kfd")
 
 
 def conflict(num_processes: int, num_gpus: int, sharding: str, environ: Mapping[str, str] = os.environ) -> str:
-    """One line that refuses processes on this machine for want of GPUs, with the reason and the remedy.
+    """One line that refuses a launch with too few GPUs on this machine, with the reason and the remedy.
 
     Args:
         num_processes: Processes on this machine, each of which needs a GPU.
@@ -44,7 +44,7 @@ def reason(environ: Mapping[str, str] = os.environ) -> str:
     """Why torch sees no GPU on this machine."""
     error = ""
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as failure:
         error = str(failure)
     return explained(error, environ, torch.__version__, torch.version.cuda or torch.version.hip)
