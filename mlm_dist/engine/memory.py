@@ -205,9 +205,14 @@ def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, 
     return weights + master, gradients + bucket, moments, host
 
 
+def unsharded(found: Memory, shape: Shape) -> int:
+    """Bytes of the same step in one process without sharding, at most: weights, 16-bit copies, gradients, moments."""
+    return (4 + 2 + 4 + 8) * shape.parameters + found.activations + found.libraries
+
+
 def available(launch: Launch) -> int:
     """Bytes of each device that a run may fill; on the CPU the processes share the memory."""
-    if launch.device.kind == "cuda":
+    if launch.device.kind != "cpu":
         return int(GPU_SHARE * launch.device.memory) - GPU_CONTEXT
     return int(HOST_SHARE * launch.device.memory) // launch.local_world_size
 

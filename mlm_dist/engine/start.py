@@ -16,9 +16,10 @@ from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs,
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
-from mlm_dist.engine import trackers
+from mlm_dist.engine import missing_gpus, trackers
 from mlm_dist.engine.base import reset
 from mlm_dist.engine.cpu import cpu_settings
+from mlm_dist.engine.device import wants_cpu
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.environment import restored
@@ -75,6 +76,8 @@ def start(
         stack.enter_context(restored())
         stack.callback(reset)
         if launch.device.kind == "cpu":
+            if not wants_cpu() and (unused := missing_gpus.unused()):
+                logger.warning("this machine has a GPU driver, but the run computes on the CPU: %s", unused)
             stack.enter_context(cpu_settings(keep_large=not long_rows))
         if (
             "MASTER_PORT" in os.environ
