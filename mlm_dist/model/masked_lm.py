@@ -53,6 +53,7 @@ class MaskedLanguageModel(nn.Module):
         super().__init__()
         self.model = model
         self.masked_head = False
+        self.cross_entropy = summed_cross_entropy  # may be replaced by a compiled one
         self._positions: torch.Tensor | None = None
         self._masks = dropout.RowMasks()
         dropout.install(model, self._masks)
@@ -109,7 +110,7 @@ class MaskedLanguageModel(nn.Module):
     ) -> MaskedLoss:
         """As `forward`, after the seeds of dropout are set; model.compile: whole compiles this function."""
         logits = self.logits(input_ids, attention_mask, positions, cu_seq_lens, longest)  # [predicted, vocabulary]
-        loss_sum = summed_cross_entropy(logits, labels)
+        loss_sum = self.cross_entropy(logits, labels)
         # Training does not report accuracy, so it saves the argmax over the vocabulary.
         correct = labels.new_zeros(0, dtype=torch.bool) if self.training else logits.argmax(-1) == labels
         return MaskedLoss(loss_sum, correct)
