@@ -70,8 +70,8 @@ def _layer_mask(settings: Settings, shape: Shape, e: int) -> int:
 def _masks(settings: Settings, shape: Shape, e: int) -> int:
     """Bytes per token of the masks that layers share, for each pair of positions: one for each reach.
 
-    A byte on the CPU. On a GPU the variable-length kernel reads none; without it a mask is made of a byte, and is in the
-    precision of the products for all layers.
+    A byte on the CPU. On a GPU the variable-length kernel reads none; without it a mask is made of a byte, and layers
+    share it in the precision of the products.
     """
     if shape.on_cpu:
         return settings.max_length * (1 + (settings.is_packed and shape.slides))

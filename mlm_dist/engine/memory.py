@@ -97,9 +97,7 @@ class Memory:
         return self.total - self.activations + self.checkpointed
 
 
-def shape_of(
-    architecture: Any, vocab_size: int | None = None, *, on_cpu: bool = False, kernel: bool = False
-) -> Shape:
+def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool = False, kernel: bool = False) -> Shape:
     """The shape of a transformers configuration; no weight is allocated.
 
     Args:

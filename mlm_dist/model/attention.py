@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlm_dist.model import variable_length
+from mlm_dist.model import precision, variable_length
 from mlm_dist.model.dropout import RowMasks, select
 
 NAME = "mlm_dist"
@@ -50,8 +50,8 @@ def attend(
         query: [rows, heads, length, size], as key and value.
         key: See query.
         value: See query.
-        attention_mask: Which tokens attend to each other, as booleans or added to the scores; unused if chunks are given
-            by their lengths.
+        attention_mask: Which tokens attend to each other, as booleans or added to the scores; unused where chunks are
+            given by their lengths.
         dropout: Dropout probability of the attention probabilities.
         scaling: Factor of the scores; by default 1 / sqrt(size).
         kwargs: Further arguments of transformers' attention functions. Used are `sliding_window`, the number of tokens
@@ -67,9 +67,8 @@ def attend(
     cu_seq_lens, longest = kwargs.pop("cu_seq_lens_q", None), kwargs.pop("max_length_q", None)
     if chunk_mask is not None:
         attention_mask = chunk_mask if attention_mask is None else _joined(attention_mask, chunk_mask)
-    if torch.is_autocast_enabled(query.device.type):  # rotary positions leave queries and keys in fp32
-        working = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(working), key.to(working), value.to(working)
+    working = precision.working_dtype(query.device.type, query.dtype)
+    query, key, value = query.to(working), key.to(working), value.to(working)  # rotary positions leave fp32
     if attention_mask is not None and attention_mask.is_floating_point() and query.device.type != "cpu":
         attention_mask = attention_mask.to(query.dtype)  # FSDP2 rounds the weights inside each layer only
     if cu_seq_lens is not None:
@@ -103,7 +102,7 @@ def _mask(*, attention_mask: torch.Tensor | None = None, **given: Any) -> torch.
     mask: torch.Tensor | None = sdpa_mask(attention_mask=attention_mask, allow_is_bidirectional_skip=may_skip, **given)
     if mask is None or mask.device.type == "cpu":
         return mask
-    return additive(mask, working_dtype(mask.device.type, given.get("dtype", torch.float32)))
+    return additive(mask, precision.working_dtype(mask.device.type, given.get("dtype", torch.float32)))
 
 
 def additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -112,11 +111,6 @@ def additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     Kernels on GPUs read masks in this form. They would convert a boolean one in every layer, and keep it for each.
     """
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
-
-
-def working_dtype(kind: str, dtype: torch.dtype) -> torch.dtype:
-    """The precision of products on a kind of device: that of autocast, or of the operands, `dtype`."""
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else dtype
 
 
 def _joined(mask: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from mlm_dist.model import attention, packed_attention, trial, variable_length
+from mlm_dist.model import attention, packed_attention, precision, trial, variable_length
 from mlm_dist.model.packed_attention import LENGTHS, PackedAttention
-from mlm_dist.model.precision import precision_of_run
 from mlm_dist.model.suitability import packing_error, suitability, takes
 
 logger = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ class ChunkAttention:
         config = model.config
         self._takes_mask = trial.takes(model, "attention_mask")
         self._slides = packed_attention.reach(config) is not None
-        self._dtype = precision_of_run().dtype
+        self._dtype = precision.precision_of_run().dtype
         self._by_mask = _by_mask(model) if packed else None
         self._by_lengths = self._on_gpu = None
         is_ours = config._attn_implementation == attention.NAME
@@ -67,7 +66,7 @@ class ChunkAttention:
         return {"input_ids": input_ids} | ({"attention_mask": attention_mask} if self._takes_mask else {})
 
     def _has_kernel(self, kind: str) -> bool:
-        dtype = attention.working_dtype(kind, self._dtype)
+        dtype = precision.working_dtype(kind, self._dtype)
         return self._head_size is not None and variable_length.has_kernel(kind, dtype, self._head_size)
 
 

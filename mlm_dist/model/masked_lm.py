@@ -165,4 +165,3 @@ class MaskedLanguageModel(nn.Module):
             return (kept, *output[1:])
         output[next(iter(output.keys()))] = kept
         return output
-

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from mlm_dist.model import attention, trial, variable_length
+from mlm_dist.model import precision as precisions
 from mlm_dist.model.inference import undone
 from mlm_dist.model.layers import encoder_layers
 from mlm_dist.model.positions import first_position
@@ -111,7 +112,7 @@ class PackedAttention:
     def _masks(self, numbers: torch.Tensor, input_ids: torch.Tensor, dtype: torch.dtype) -> dict[str, Any]:
         """The arguments that hold the mask of chunks with these numbers, or lead to it."""
         if input_ids.device.type != "cpu":
-            dtype = attention.working_dtype(input_ids.device.type, dtype)
+            dtype = precisions.working_dtype(input_ids.device.type, dtype)
         mask = self._formed(variable_length.chunk_mask(numbers), dtype)
         if self.style.place == "kernel":
             return {"chunk_mask": mask}

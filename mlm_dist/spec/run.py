@@ -69,7 +69,7 @@ class Spec:
 
     @property
     def has_static_shapes(self) -> bool:
-        """Whether all micro-batches have the same shape: nothing is compiled twice, and a GPU's memory keeps its blocks."""
+        """Whether all micro-batches have one shape: nothing is compiled twice, and a GPU's memory keeps its blocks."""
         return self.model.compile != "none" or self.launch.device.kind != "cpu"
 
     def to_yaml(self) -> str:
