@@ -30,17 +30,13 @@ from mlm_dist.model.compilation import compile_forward
 from mlm_dist.model.loss import summed_cross_entropy
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 
-# (model type, overrides, tokens per row, rows): 65,536 tokens, and chunks of 128 tokens on average.
-MODELS: dict[str, tuple[str, dict[str, Any], int, int]] = {
-    "BERT-base": ("bert", {}, 512, 128),
-    "ModernBERT-base": ("modernbert", {}, 1024, 64),
-    "ModernBERT-large": (
-        "modernbert",
-        {"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "intermediate_size": 2624},
-        1024,
-        64,
-    ),
+# {name: (model type, layers, tokens per row, rows)}. Operators depend on the depth, not on the width: widths are small.
+MODELS = {
+    "BERT-base": ("bert", 12, 512, 4),
+    "ModernBERT-base": ("modernbert", 22, 1024, 2),
+    "ModernBERT-large": ("modernbert", 28, 1024, 2),
 }
+WIDTHS = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 1, "vocab_size": 2048, "pad_token_id": 0}
 CHUNK, PREDICTED = 128, 0.15
 _FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "lift_fresh"}
 _NOT_FUSED = {"mm", "addmm", "bmm", "_flash_attention_forward", "_flash_attention_backward", "index_put", "sort"}
@@ -106,8 +102,9 @@ def model_of(name: str) -> tuple[MaskedLanguageModel, tuple[torch.Tensor | None,
     """A model of meta tensors, and the arguments of its loss."""
     from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
-    kind, overrides, length, rows = MODELS[name]
-    config = CONFIG_MAPPING[kind](**overrides, pad_token_id=0)
+    kind, layers, length, rows = MODELS[name]
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+    config = CONFIG_MAPPING[kind](**WIDTHS, **(ids if kind == "modernbert" else {}), num_hidden_layers=layers)
     model = AutoModelForMaskedLM.from_config(config, dtype=torch.float32)
     with torch.library._scoped_library("aten", "IMPL") as library:
         # A model of a machine with a kernel; the CPU's is never called.
