@@ -65,7 +65,8 @@ class MicroBatch:
         row_keys: [rows], int64, a random number for the dropout of each row; on the CPU only, None in validation.
         num_predicted: Predicted tokens.
         num_tokens: Tokens that are not padding.
-        longest: Tokens of the longest chunk, or more; padding counts. One number for all micro-batches of a shape.
+        longest: Tokens of the longest chunk, or more; padding counts. One number for all micro-batches of a shape; None
+            for the length of the rows.
     """
 
     input_ids: torch.Tensor
@@ -76,7 +77,7 @@ class MicroBatch:
     row_keys: torch.Tensor | None
     num_predicted: int
     num_tokens: int
-    longest: int
+    longest: int | None = None
 
     @property
     def inputs(self) -> tuple[torch.Tensor | int | None, ...]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from typing import Literal
 
 from mlm_dist.engine.launch import Launch
 
@@ -25,7 +26,7 @@ def missing(kind: str, environ: Mapping[str, str] = os.environ) -> str | None:
     return None
 
 
-def default(launch: Launch, environ: Mapping[str, str] = os.environ, *, fused: bool) -> str:
+def default(launch: Launch, environ: Mapping[str, str] = os.environ, *, fused: bool) -> Literal["none", "regional"]:
     """`model.compile` where it is not given: regional on CUDA, else none.
 
     Not at stage 3 of ZeRO, which fetches the weights of each module inside the compiled layers, and not without what

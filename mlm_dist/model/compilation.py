@@ -87,18 +87,18 @@ class CompileStats:
             self._paused = None
 
 
-def compile_forward(core: MaskedLanguageModel, how: str) -> CompileStats:
+def compile_forward(core: MaskedLanguageModel, how: str | None) -> CompileStats:
     """Compile a model's forward and backward pass, each when it first meets a shape.
 
     Only functions are replaced: parameters, their names, hooks and wrappers of the model stay the same.
 
     Args:
         core: The model, before or after it is prepared for training.
-        how: none; regional, which compiles one layer and uses its graph for all layers of the same class, and on a GPU
+        how: none or None; regional, which compiles one layer and uses its graph for all layers of the same class, and on a GPU
             the head and the loss as well; or whole, which compiles the model from tokens to loss.
     """
-    stats = CompileStats(enabled=how != "none")
-    if how == "none":
+    stats = CompileStats(enabled=how not in ("none", None))
+    if how in ("none", None):
         return stats
     import torch._dynamo.config as dynamo
 

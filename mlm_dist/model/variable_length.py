@@ -25,7 +25,7 @@ def is_possible() -> bool:
     return any(map(_is_registered, ["cpu", *([accelerator.type] if accelerator is not None else [])]))
 
 
-@torch.compiler.assume_constant_result  # the compiler calls it and takes the result, instead of tracing into it
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # the compiler calls it and takes the result, instead of tracing into it
 def has_kernel(kind: str, dtype: torch.dtype, head_size: int) -> bool:
     """Whether a kind of device has the kernel for a precision and a size of heads; if not, a GPU's log says so.
 
@@ -84,11 +84,11 @@ def attend(
     rows, _, length, _ = query.shape
     if longest is None:
         mask = chunk_mask(chunk_numbers(cu_seq_lens, rows, length), reach)
-        attended = F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling, enable_gqa=True)
-        return attended.transpose(1, 2)
+        by_mask = F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling, enable_gqa=True)
+        return by_mask.transpose(1, 2)
     flat = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))  # [rows * length, heads, size]
     window = -1 if reach is None else reach
-    attended, *_ = torch.ops.aten._flash_attention_forward(
+    attended: torch.Tensor = torch.ops.aten._flash_attention_forward(
         *flat,
         *(cu_seq_lens, cu_seq_lens, longest, longest, dropout),
         is_causal=False,
@@ -96,8 +96,8 @@ def attend(
         scale=scaling,
         window_size_left=window,
         window_size_right=window,
-    )
-    return attended.unflatten(0, (rows, length))
+    )[0]
+    return attended.view(rows, length, *attended.shape[1:])
 
 
 def chunk_numbers(cu_seq_lens: torch.Tensor, rows: int, length: int) -> torch.Tensor:
