@@ -7,7 +7,6 @@ depends on the rows, once they are known.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,8 +48,6 @@ from mlm_dist.spec import (
     ValidationSpec,
 )
 
-logger = logging.getLogger(__name__)
-
 SECOND_SOURCE, REPLAY_SOURCE = "validation.second_source", "corpus.replay_source"
 
 
@@ -86,8 +83,6 @@ def resolve(config: Config, launch: Launch) -> Spec:
     shape = memory.shape_of(found, on_cpu=on_cpu, kernel=launch.has_variable_length_kernel)
     if config.model.compile is None:
         model = dataclasses.replace(model, compile=compiler.default(launch, fused=shape.fused))
-        if model.compile != "none":
-            logger.info("model.compile: %s, the default on a GPU; none starts sooner", model.compile)
     if (config.model.trainable_layers or 0) > shape.layers:
         raise ConfigError(f"model.trainable_layers: must be at most the {shape.layers} layers of the model")
     settings = memory.Settings(
