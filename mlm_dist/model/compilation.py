@@ -94,8 +94,8 @@ def compile_forward(core: MaskedLanguageModel, how: str | None) -> CompileStats:
 
     Args:
         core: The model, before or after it is prepared for training.
-        how: none or None; regional, which compiles one layer and uses its graph for all layers of its class, and on a GPU
-            the head and the loss as well; or whole, which compiles the model from tokens to loss.
+        how: none or None; regional, which compiles one layer and uses its graph for all layers of its class, and on
+            a GPU the head and the loss as well; or whole, which compiles the model from tokens to loss.
     """
     stats = CompileStats(enabled=how not in ("none", None))
     if how in ("none", None):
