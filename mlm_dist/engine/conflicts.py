@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlm_dist.engine import missing_gpus
+from mlm_dist.engine import compiler, missing_gpus
 from mlm_dist.engine.device import KINDS, is_on, wants_cpu
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError
@@ -81,7 +79,9 @@ def _conflicts(run: RunSettings, launch: Launch, environ: Mapping[str, str]) -> 
             "model.compile instead; remove it there and use --model.compile regional"
         )
     if run.compile != "none":
-        yield from _of_compiler(run.compile, launch.device.kind, environ)
+        lacks = compiler.missing(launch.device.kind, environ)
+        if lacks is not None:
+            yield f"model.compile: {run.compile} needs {lacks}"
     yield from _of_precision(launch)
     yield from _of_accumulation(run, environ)
     yield from _of_optimizer(run.optimizer, launch)
@@ -112,15 +112,6 @@ def _needs_gpus(launch: Launch, environ: Mapping[str, str]) -> bool:
     """
     is_launched = "ACCELERATE_USE_CPU" in environ and launch.precision != "fp32"
     return launch.world_size > 1 or launch.is_sharded or is_launched
-
-
-def _of_compiler(how: str, kind: str, environ: Mapping[str, str]) -> Iterator[str]:
-    """What torch.compile needs beside torch."""
-    compiler = environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    if kind == "cpu" and shutil.which(compiler, path=environ.get("PATH")) is None:
-        yield f"model.compile: {how} needs a C++ compiler, and there is no {compiler}; install it or write none"
-    if kind == "cuda" and importlib.util.find_spec("triton") is None:
-        yield f"model.compile: {how} needs triton on a GPU; run: pip install triton, or write none"
 
 
 def _of_precision(launch: Launch) -> Iterator[str]:
