@@ -1,19 +1,25 @@
-"""All measurements on a GPU: speed and utilization, ablations, Trainer, packing, sharding, and losses against the CPU.
+"""What runs on a GPU, how fast, and whether it computes what a CPU does.
 
-    python benchmarks/gpu.py                                   # every part: about an hour and a half on an H100
-    python benchmarks/gpu.py --parts throughput,losses         # some of them
-    python benchmarks/gpu.py --models bert-base --lengths 128
-    python benchmarks/gpu.py --dry-run                         # every part with tiny models on the CPU, as a test
+    python benchmarks/gpu.py --quick              # what proves most in 8 minutes
+    python benchmarks/gpu.py                      # every case: about an hour on an H100
+    python benchmarks/gpu.py --cases facts,kernel # some of them
+    python benchmarks/gpu.py --quick --dry-run    # with tiny models on the CPU, as a test
+    python benchmarks/gpu.py --store-losses       # on a CPU: the losses that later runs are compared with
 
-Results are written to results/gpu.json after each case. If the benchmark is interrupted, the same command continues
-with the missing cases; --again measures all of them. It needs the repository and its dependencies, but no network.
+Cases are ordered by value. Results are written to results/gpu.json after each case; a benchmark that is started again
+continues with the missing cases, and --again measures all of them. It needs the repository and its dependencies, but no
+network: documents are made up.
 
-peak        the highest FLOP/s of matrix products, and the peak that the vendor states
-throughput  this project without compilation, regional and whole; Trainer as in the notebook; tuned Trainer
-ablation    the regional run without bf16, without the masked head, with an attention mask
-packed      one document per row; packed; packed where the variable-length kernel cannot be used
-sharding    the same run with FSDP2 and ZeRO-1, 2 and 3, in one process
-losses      20 steps in fp32 without dropout, compiled and sharded in every way, compared with the CPU
+facts    device, driver, versions, and the highest FLOP/s of matrix products
+kernel   packed rows on the device in 16 bits against fp32 on the CPU: losses and gradients
+run      train.py as launched: 20 losses in fp32 against stored ones of a CPU, a checkpoint and a validation at one
+         step, moments in it, a resume
+stop     SIGTERM, and the exit code 75
+speed    steps of a model, eager and regional: tokens per second, memory against the estimate, no wait for the device
+fit      a micro-batch too large for a part of the memory is halved
+fp16     a step whose gradients overflow is skipped
+save     how long a checkpoint holds training
+trainer  Trainer with its fastest settings
 """
 
 from __future__ import annotations
@@ -27,104 +33,103 @@ from pathlib import Path
 import common
 import gpu_device
 import gpu_results
+import gpu_runs
 import processes
 import workload
 from common import console
-from gpu_cases import PARTS, cases
-from gpu_runs import Scale
+from gpu_cases import PARTS, Case, Scale, cases
 from processes import ProcessError
 
-NO_DEVICE = {"name": "none: a dry run on the CPU", "peak_flops": None}
+MINUTES = 8.0
+REAL = Scale(
+    on_gpu=True,
+    precision="bf16",
+    small="2x128",
+    models={
+        "bert-base": workload.BERT_BASE,
+        "modernbert-base": workload.MODERNBERT_BASE,
+        "modernbert-large": workload.MODERNBERT_LARGE,
+    },
+    lengths={128: 128, 512: 512, 1024: 1024, 8192: 8192},
+    documents=4000,
+    tokens=65_536,
+    steps=10,
+    seconds=2.0,
+)
+TINY = dataclasses.replace(
+    REAL,
+    on_gpu=False,
+    small="1x32",
+    models={
+        "bert-base": workload.TINY_BERT,
+        "modernbert-base": workload.TINY_MODERNBERT,
+        "modernbert-large": workload.TINY_MODERNBERT,
+    },
+    lengths={128: 32, 512: 64, 1024: 64, 8192: 64},
+    documents=100,
+    tokens=256,
+    steps=1,
+    seconds=0.05,
+)
 
 
 def main() -> None:
-    """Measure the cases that have no result."""
+    """Measure the cases that have no result, until the time is over."""
+    began = time.perf_counter()
     arguments = _arguments()
-    scale = _scale(arguments)
-    device = processes.call(gpu_device.properties) if scale.on_gpu else NO_DEVICE
-    if scale.on_gpu and not device["has_bf16"]:
-        scale = dataclasses.replace(scale, precision="fp16")
+    scale = dataclasses.replace(TINY if arguments.dry_run else REAL, cache=arguments.cache)
+    if arguments.store_losses:
+        gpu_runs.store_losses([dataclasses.replace(one, cache=arguments.cache) for one in (TINY, REAL)])
+        return
+    device = processes.call(gpu_device.properties, scale.on_gpu)
+    scale = dataclasses.replace(scale, precision="bf16" if device["has_bf16"] else "fp16")
     console.print(f"{device['name']}, {scale.precision}")
-    parts = gpu_results.read(arguments.output, device["name"])
+    results = {} if arguments.again else gpu_results.read(arguments.output, device["name"])
+    minutes = arguments.minutes or (MINUTES if arguments.quick else None)
+    until = None if minutes is None else began + 60 * minutes
     with tempfile.TemporaryDirectory() as folder:
         logs = Path(arguments.logs or folder)
         logs.mkdir(parents=True, exist_ok=True)
-        for case in cases(scale, logs):
-            earlier = parts.setdefault(case.part, {}).get(case.name)
-            if case.part not in arguments.parts or (earlier and "error" not in earlier and not arguments.again):
+        for case in cases():
+            if not _is_wanted(case, arguments) or "error" not in results.get(case.name, {"error": "missing"}):
                 continue
-            began = time.perf_counter()
+            left = None if until is None else until - time.perf_counter()
+            if left is not None and left < case.least_seconds * scale.on_gpu:
+                console.print(f"{case.name}: no time left")
+                continue
+            started = time.perf_counter()
             try:
-                result = case.measure()
+                result = case.measure(scale, logs, left)
             except ProcessError as error:  # such as out of memory; the other cases are still measured
                 result = {"error": str(error)[-2000:]}
-            parts[case.part][case.name] = result
-            gpu_results.evaluate(parts, device)
-            common.write(arguments.output, device=device, scale=dataclasses.asdict(scale), parts=parts)
-            took = time.perf_counter() - began
-            console.print(f"{case.part}: {case.name}: {'failed' if 'error' in result else 'done'} in {took:.0f} s")
-    gpu_results.show(parts)
-    if any("error" in result for part in arguments.parts for result in parts[part].values()):
-        raise SystemExit(f"some cases failed, see {arguments.output}; the same command tries them again")
+            result["seconds"] = round(time.perf_counter() - started, 1)
+            results[case.name] = result
+            gpu_results.evaluate(results, device)
+            common.write(arguments.output, device=device, scale=dataclasses.asdict(scale), cases=results)
+            console.print(f"{case.name}: {gpu_results.line(result)} ({result['seconds']:.0f} s)")
+    if any(gpu_results.failed(result) for result in results.values()):
+        raise SystemExit(f"some cases failed, see {arguments.output}; the same command tries those with errors again")
 
 
-def _scale(arguments: argparse.Namespace) -> Scale:
-    real = Scale(
-        on_gpu=True,
-        models=("bert-base",),
-        lengths=(128, 512),
-        vocabulary=workload.VOCABULARY,
-        tokens=65_536,
-        notebook_rows=16,
-        lines=8,
-        every=5,
-        rounds=5,
-        steps=10,
-        loss_steps=20,
-        source=arguments.source,
-        cache=arguments.cache,
-        peak_seconds=4.0,
-        precision="bf16",
-    )
-    tiny = dataclasses.replace(
-        real,
-        on_gpu=False,
-        models=("1x32",),
-        lengths=(64,),
-        vocabulary=1000,
-        tokens=256,
-        notebook_rows=2,
-        lines=1,
-        every=1,
-        rounds=1,
-        steps=1,
-        loss_steps=3,
-        peak_seconds=0.05,
-    )
-    scale = tiny if arguments.dry_run else real
-    chosen = {"models": arguments.models, "lengths": arguments.lengths, "tokens": arguments.tokens}
-    return dataclasses.replace(scale, **{name: value for name, value in chosen.items() if value})
+def _is_wanted(case: Case, arguments: argparse.Namespace) -> bool:
+    return (case.is_quick or not arguments.quick) and (not arguments.cases or case.part in arguments.cases)
 
 
 def _arguments() -> argparse.Namespace:
-    def names(text: str) -> tuple[str, ...]:
-        return tuple(text.split(","))
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--parts", type=names, default=PARTS, help=f"some of {', '.join(PARTS)}, separated by commas")
-    add("--models", type=names, help="bert-base or LAYERSxHIDDEN, separated by commas")
-    add("--lengths", type=lambda text: tuple(map(int, names(text))), help="tokens per row; by default 128,512")
-    add("--tokens", type=int, help="tokens of a micro-batch; by default 65536")
+    add("--quick", action="store_true", help="the cases that prove most, and no longer than --minutes")
+    add("--minutes", type=float, help=f"time limit; by default {MINUTES:.0f} with --quick, else none")
+    add("--cases", type=lambda text: text.split(","), help=f"some of {', '.join(PARTS)}, separated by commas")
     add("--again", action="store_true", help="measure cases that have a result")
-    add("--dry-run", action="store_true", help="every part with tiny models on the CPU")
-    add("--source", default="python-docs", help="documents, as corpus.source")
+    add("--dry-run", action="store_true", help="with tiny models on the CPU")
+    add("--store-losses", action="store_true", help="write the losses of a CPU, for later comparisons")
     add("--cache", default="~/.cache/mlm_dist", help="where prepared rows are kept")
-    add("--logs", help="folder for the output of the runs; by default it is not kept")
+    add("--logs", help="folder for the output of the processes; by default it is not kept")
     add("--output", type=Path, help="by default results/gpu.json, for a dry run ./gpu_dry_run.json")
     arguments = parser.parse_args()
-    for name in set(arguments.parts) - set(PARTS):
-        parser.error(f"--parts: {name} is not one of {', '.join(PARTS)}")
+    for name in set(arguments.cases or ()) - set(PARTS):
+        parser.error(f"--cases: {name} is not one of {', '.join(PARTS)}")
     arguments.output = arguments.output or (
         Path("gpu_dry_run.json") if arguments.dry_run else common.RESULTS / "gpu.json"
     )

@@ -1,104 +1,126 @@
-"""The cases of benchmarks/gpu.py: what is measured in each part, and how."""
+"""The cases of benchmarks/gpu.py, ordered by value: what is measured, and how."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gpu_device
+import gpu_kernels
 import gpu_runs
+import gpu_steps
 import processes
-import workload
-from gpu_runs import RunSettings, Scale, Work
-from systems import NOTEBOOK
+from workload import Model
 
-PARTS = ("peak", "throughput", "ablation", "packed", "sharding", "losses")
-COMPILE = ("none", "regional", "whole")
-REGIONAL = ("--model.compile=regional",)
-PACK = "--rows.mode=pack"
+PARTS = ("facts", "kernel", "run", "stop", "speed", "fit", "fp16", "save", "trainer")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The size of everything: a real measurement, or a dry run.
+
+    Args:
+        on_gpu: Whether a GPU is measured.
+        precision: bf16, or fp16 if the GPU only emulates bf16.
+        small: Name of the model of launched runs.
+        models: {name: model} of the models whose speed is measured.
+        lengths: {tokens per row: what a dry run takes instead}.
+        documents: Made-up documents.
+        tokens: Tokens of a micro-batch, which is a whole step.
+        steps: Steps that count in a measurement of speed.
+        seconds: Time to measure the peak of matrix products in each precision.
+        cache: Where prepared rows are kept.
+    """
+
+    on_gpu: bool
+    precision: str
+    small: str
+    models: Mapping[str, Model]
+    lengths: Mapping[int, int]
+    documents: int
+    tokens: int
+    steps: int
+    seconds: float
+    cache: str = "~/.cache/mlm_dist"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A measurement.
+    """A case.
 
     Args:
-        part: One of PARTS.
-        name: Its name in the results.
-        measure: Measures it.
+        name: Its part, and what is special about it.
+        measure: Measures it, given a scale, a folder for the output of processes, and the seconds that are left.
+        is_quick: Whether it belongs to --quick.
+        least_seconds: It is not begun with less time than this.
     """
 
-    part: str
     name: str
-    measure: Callable[[], dict[str, Any]]
+    measure: Callable[[Scale, Path, float | None], dict[str, Any]]
+    is_quick: bool = True
+    least_seconds: float = 25.0
+
+    @property
+    def part(self) -> str:
+        """One of PARTS."""
+        return self.name.split(",")[0]
 
 
-def cases(scale: Scale, logs: Path) -> Iterator[Case]:
-    """All cases."""
-    peak = functools.partial(
-        processes.call, gpu_device.measured_peak, scale.peak_seconds, scale.precision, scale.on_gpu
+def cases() -> tuple[Case, ...]:
+    """All cases, the most valuable ones first."""
+    speed = functools.partial(Case, least_seconds=45.0)
+    later = functools.partial(Case, is_quick=False)
+    return (
+        Case("facts", _in_process(gpu_device.facts), least_seconds=0),
+        Case("kernel", _in_process(gpu_kernels.compare)),
+        Case("run, one device", _run("gpu")),
+        speed("speed, bert-base, 128 tokens", _speed("bert-base", 128)),
+        speed("speed, bert-base, 512 tokens", _speed("bert-base", 512)),
+        Case("run, one device, packed", _run("gpu", packed=True)),
+        Case("run, fsdp2", _run("fsdp2")),
+        speed("speed, bert-base, 512 tokens, packed", _speed("bert-base", 512, packed=True)),
+        speed("speed, bert-base, 512 tokens, packed, no dropout", _speed("bert-base", 512, packed=True, dropout=False)),
+        speed("speed, modernbert-base, 1024 tokens", _speed("modernbert-base", 1024)),
+        Case("run, zero2", _run("zero2")),
+        Case("run, zero3", _run("zero3")),
+        Case("fp16", _in_process(gpu_steps.overflow)),
+        Case("fit", _in_process(gpu_steps.fit)),
+        Case("stop", gpu_runs.stop),
+        Case("save", _in_process(gpu_steps.save)),
+        speed("speed, modernbert-base, 8192 tokens", _speed("modernbert-base", 8192)),
+        speed("speed, modernbert-large, 1024 tokens", _speed("modernbert-large", 1024)),
+        speed("trainer, bert-base, 128 tokens", _trainer("bert-base", 128)),
+        later("run, zero1", _run("zero1")),
+        later("speed, modernbert-base, 1024 tokens, packed", _speed("modernbert-base", 1024, packed=True)),
+        later("speed, bert-base, 128 tokens, dense head", _speed("bert-base", 128, "--model.masked_head=false")),
+        later("speed, bert-base, 512 tokens, checkpointing", _speed("bert-base", 512, "--model.checkpointing=layers")),
+        later("trainer, bert-base, 512 tokens", _trainer("bert-base", 512)),
     )
-    yield Case("peak", "gemm", peak)
-    for model, length in itertools.product(scale.models, scale.lengths):
-        name = f"{model}, {length} tokens"
-        work = Work(scale, workload.shape(model, scale.vocabulary), length, scale.tokens // length, logs)
-        yield from _throughput(work, name)
-        yield from _ablation(work, name)
-        yield from _packed(work, name)
-        for topology in ("gpu", "fsdp2", "zero1", "zero2", "zero3") if scale.on_gpu else ("cpu", "zero2"):
-            yield _run("sharding", f"{name}, {topology}", work, RunSettings(topology=topology))
-    yield from _losses(scale, logs)
 
 
-def _run(part: str, name: str, work: Work, settings: RunSettings) -> Case:
-    return Case(part, name, functools.partial(gpu_runs.mlm_dist, work, settings))
+def _in_process(work: Callable[..., dict[str, Any]], *arguments: Any) -> Callable[..., dict[str, Any]]:
+    """The work in a process of its own, killed when the time is over."""
+
+    def measure(scale: Scale, logs: Path, left: float | None) -> dict[str, Any]:
+        log = logs / f"{work.__name__}.log"
+        result: dict[str, Any] = processes.call(work, scale, *arguments, log=log, timeout=left)
+        return result
+
+    return measure
 
 
-def _throughput(work: Work, name: str) -> Iterator[Case]:
-    for how in COMPILE:
-        yield _run("throughput", f"{name}, mlm-dist, compile {how}", work, RunSettings([f"--model.compile={how}"]))
-    yield Case("throughput", f"{name}, Trainer tuned", functools.partial(gpu_runs.tuned_trainer, work))
-    notebook = dataclasses.replace(work, rows=work.scale.notebook_rows)
-    measure = functools.partial(gpu_runs.trainer, notebook, NOTEBOOK)
-    yield Case("throughput", f"{name}, Trainer as in the notebook", measure)
+def _speed(
+    model: str, length: int, *flags: str, packed: bool = False, dropout: bool = True
+) -> Callable[..., dict[str, Any]]:
+    return _in_process(gpu_steps.speed, gpu_steps.Work(model, length, packed=packed, dropout=dropout, flags=flags))
 
 
-def _ablation(work: Work, name: str) -> Iterator[Case]:
-    for removed, settings in {
-        "nothing": RunSettings(REGIONAL),
-        "the masked head": RunSettings([*REGIONAL, "--model.masked_head=false"]),
-        "16-bit precision": RunSettings(REGIONAL, precision="no"),
-        "the missing mask": RunSettings(REGIONAL, with_mask=True),
-    }.items():
-        yield _run("ablation", f"{name}, without {removed}", work, settings)
+def _run(topology: str, *, packed: bool = False) -> Callable[..., dict[str, Any]]:
+    return functools.partial(gpu_runs.resumed, topology, packed)
 
 
-def _packed(work: Work, name: str) -> Iterator[Case]:
-    no_dropout = {"attention_probs_dropout_prob": 0.0}  # which the variable-length kernel lacks
-    one_each = RunSettings(REGIONAL, no_dropout, documents=True)
-    packed = dataclasses.replace(one_each, flags=[*REGIONAL, PACK])
-    yield _run("packed", f"{name}, one document per row", work, one_each)
-    yield _run("packed", f"{name}, packed", work, packed)
-    yield _run("packed", f"{name}, packed, with a mask", work, dataclasses.replace(packed, overrides={}))
-
-
-def _losses(scale: Scale, logs: Path) -> Iterator[Case]:
-    """The first losses of a small model in fp32, without dropout because a GPU draws other random numbers for it."""
-    shape = workload.shape("2x128" if scale.on_gpu else "1x32", scale.vocabulary)
-    work = Work(scale, shape, scale.lengths[0], 16, logs)
-    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    plain = RunSettings(overrides=no_dropout, precision="no", loss_steps=scale.loss_steps)
-    yield _run("losses", "cpu", work, dataclasses.replace(plain, topology="cpu"))
-    for how in COMPILE:
-        settings = dataclasses.replace(plain, flags=[f"--model.compile={how}"])
-        yield _run("losses", f"one device, compile {how}", work, settings)
-    for topology in ("cpu", "gpu") if scale.on_gpu else ("cpu",):
-        settings = dataclasses.replace(plain, flags=[PACK], documents=True, topology=topology)
-        yield _run("losses", f"{topology}, packed", work, settings)
-    for topology in ("fsdp2", "zero1", "zero2", "zero3") if scale.on_gpu else ("zero1",):
-        yield _run("losses", topology, work, dataclasses.replace(plain, topology=topology))
+def _trainer(model: str, length: int) -> Callable[..., dict[str, Any]]:
+    return functools.partial(gpu_runs.tuned_trainer, model, length)

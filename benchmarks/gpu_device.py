@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-import re
 import time
+from pathlib import Path
 from typing import Any
 
 import common
 
-# {name in the driver: dense FLOP/s in bf16 (fp16 on a T4)}, from the vendor's data sheets.
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "T4": 65e12}
+from mlm_dist.engine.cards import card
 
 
-def properties() -> dict[str, Any]:
-    """The GPU's name, memory and dense 16-bit peak according to its vendor, None if the card is not listed."""
+def properties(on_gpu: bool) -> dict[str, Any]:
+    """The device's name and memory, and its dense 16-bit peak by its vendor: None if the card is not in the table."""
     import torch
 
-    if not torch.cuda.is_available():
-        raise RuntimeError("torch found no CUDA device; --dry-run needs none")
-    name = torch.cuda.get_device_name()
+    from mlm_dist.engine.device import device_here
+    from mlm_dist.engine.missing_gpus import reason
+
+    device = device_here({} if on_gpu else {"ACCELERATE_USE_CPU": "true"})
+    if on_gpu and device.kind != "cuda":
+        raise RuntimeError(f"torch sees no GPU: {reason()}; --dry-run needs none")
+    known = card(device.name)
     return {
-        "name": name,
-        "memory_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1),
-        "capability": list(torch.cuda.get_device_capability()),
-        "has_bf16": torch.cuda.is_bf16_supported(including_emulation=False),
-        "driver": torch.version.cuda,
-        "peak_flops": vendor_peak(name),
+        "name": device.name,
+        "memory_gib": round(device.memory / 2**30, 1),
+        "capability": list(torch.cuda.get_device_capability()) if on_gpu else None,
+        "has_bf16": device.has_bf16,
+        "toolkit": torch.version.cuda or torch.version.hip,
+        "driver": _driver(),
+        "peak_flops": None if known is None else known.flops,
     }
 
 
-def vendor_peak(name: str) -> float | None:
-    """The dense 16-bit FLOP/s of a card, by its name; None if it is not listed."""
-    words = re.split(r"[^A-Za-z0-9]+", name)
-    if "PCIe" in words and "H100" in words:
-        return None  # it has fewer units, and a lower clock
-    return next((peak for card, peak in PEAKS.items() if card in words), None)
+def facts(scale: Any) -> dict[str, Any]:
+    """What the device is, and the highest FLOP/s of matrix products on it."""
+    peak = measured_peak(scale.seconds, scale.precision, scale.on_gpu)
+    return {**properties(scale.on_gpu), "measured_flops": peak}
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver; None without one."""
+    file = Path("/proc/driver/nvidia/version")
+    return file.read_text("utf-8").splitlines()[0] if file.exists() else None
 
 
 def measured_peak(seconds: float, precision: str, on_gpu: bool) -> dict[str, Any]:

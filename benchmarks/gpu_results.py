@@ -1,4 +1,4 @@
-"""The results of benchmarks/gpu.py: utilization, speedups and differences of losses, as tables."""
+"""The results of benchmarks/gpu.py: utilization, and whether losses agree with those of a CPU."""
 
 from __future__ import annotations
 
@@ -6,65 +6,58 @@ import json
 from pathlib import Path
 from typing import Any
 
-from common import console
-from rich.table import Table
-
+STORED = Path(__file__).parent / "results" / "gpu_losses.json"
 TOLERANCE = 1e-3  # nats by which losses in fp32 may differ between devices
 
 
 def read(path: Path, device: str) -> dict[str, Any]:
-    """{part: {case: result}} of an earlier run on the same device."""
+    """{case: result} of an earlier benchmark on the same device."""
     results = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    return dict(results["parts"]) if results.get("device", {}).get("name") == device else {}
+    return dict(results.get("cases", {})) if results.get("device", {}).get("name") == device else {}
 
 
-def evaluate(parts: dict[str, Any], device: dict[str, Any]) -> None:
-    """Add utilization, speedups over Trainer, and differences of losses to the results."""
-    measured = parts.get("peak", {}).get("gemm", {})
-    peak = device["peak_flops"] or max((rate for rate in measured.values() if isinstance(rate, float)), default=None)
-    for part in ("throughput", "ablation", "packed", "sharding"):
-        for result in parts.get(part, {}).values():
-            if peak and result.get("flops_per_token"):
-                result["model_flop_utilization"] = _median(result) * result["flops_per_token"] / peak
-    for name, result in parts.get("throughput", {}).items():
-        case, _, is_mlm_dist = name.partition(", mlm-dist")
-        if is_mlm_dist and "error" not in result:
-            result["speedup_over"] = {
-                other.removeprefix(f"{case}, "): _median(result) / _median(one)
-                for other, one in parts["throughput"].items()
-                if other.startswith(f"{case}, Trainer") and "error" not in one
-            }
-    losses = parts.get("losses", {})
-    for name, result in losses.items():
-        reference = losses.get("cpu, packed" if name.endswith("packed") else "cpu", {}).get("losses")
-        if reference and "losses" in result:
-            pairs = zip(result["losses"], reference, strict=True)
-            result["largest_difference_to_cpu"] = max(abs(one - other) for one, other in pairs)
-            result["agrees"] = result["largest_difference_to_cpu"] <= TOLERANCE
+def evaluate(results: dict[str, Any], device: dict[str, Any]) -> None:
+    """Add to speeds the share of the peak, measured if the card is not in the table, and the speedup over Trainer."""
+    measured = results.get("facts", {}).get("measured_flops", {})
+    peak = device["peak_flops"] or max(measured.values(), default=None)
+    for one in (one for result in results.values() for one in (result, *result.values()) if isinstance(one, dict)):
+        if peak and "flops_per_token" in one:
+            one["model_flop_utilization"] = _median(one) * one["flops_per_token"] / peak
+    for name, result in results.items():
+        part, _, case = name.partition(", ")
+        ours = results.get(f"speed, {case}", {}).get("regional", {}).get("tokens_per_second")
+        if part == "trainer" and ours and "trainer" in result:
+            result["speedup"] = ours / _median(result["trainer"])
 
 
-def show(parts: dict[str, Any]) -> None:
-    """Print a table per part."""
-    for part, cases in parts.items():
-        table = Table(part, "tokens/s", "utilization", "speedup", "peak memory", "compilation", "loss agrees")
-        for name, result in cases.items():
-            if part == "peak":
-                table.add_row(name, *(f"{kind} {rate / 1e12:.3g} TFLOP/s" for kind, rate in result.items()))
-                continue
-            share, speedups = result.get("model_flop_utilization"), result.get("speedup_over", {})
-            table.add_row(
-                name if "error" not in result else f"{name}: failed",
-                f"{_median(result):,.0f}" if "tokens_per_second" in result else "",
-                f"{share:.1%}" if share else "",
-                ", ".join(f"{ratio:.2f} over {other}" for other, ratio in speedups.items()),
-                f"{result['peak_memory_bytes'] / 2**30:.1f} GiB" if "peak_memory_bytes" in result else "",
-                f"{result['compile_seconds']:.0f} s" if result.get("compile_seconds") else "",
-                f"{result['agrees']} ({result['largest_difference_to_cpu']:.1e})" if "agrees" in result else "",
-            )
-        if cases:
-            console.print(table)
+def _median(one: dict[str, Any]) -> float:
+    speed = one["tokens_per_second"]
+    return float(speed["median"] if isinstance(speed, dict) else getattr(speed, "median", speed))
 
 
-def _median(result: dict[str, Any]) -> float:
-    speed = result["tokens_per_second"]
-    return float(speed["median"] if isinstance(speed, dict) else speed.median)
+def compared(losses: list[float], expected: list[float]) -> dict[str, Any]:
+    """Losses, their largest difference to those of a CPU, and whether it is small."""
+    difference = max(abs(one - other) for one, other in zip(losses, expected, strict=True))
+    return {"losses": losses, "largest_difference_to_cpu": difference, "agrees": difference <= TOLERANCE}
+
+
+def failed(result: dict[str, Any]) -> bool:
+    """Whether a case could not be measured, or found a difference or a wait for the device."""
+    parts = [result, *(one for one in result.values() if isinstance(one, dict))]
+    return any("error" in one or one.get("agrees") is False or one.get("waits_for_the_device") for one in parts)
+
+
+def line(result: dict[str, Any]) -> str:
+    """A result in one line."""
+    if "error" in result:
+        return f"failed: {result['error'].strip().splitlines()[-1]}"
+    parts = []
+    for name, one in result.items():
+        if isinstance(one, dict) and "tokens_per_second" in one:
+            share = one.get("model_flop_utilization")
+            parts.append(f"{name} {_median(one):,.0f} tokens/s" + (f" ({share:.1%})" if share else ""))
+        elif isinstance(one, dict) and "error" in one:
+            parts.append(f"{name} failed")
+        elif name in ("agrees", "hold_seconds", "exit_code", "rows", "moments", "speedup", "skipped_steps"):
+            parts.append(f"{name} {one}")
+    return ", ".join(parts) or ("done, with differences" if failed(result) else "done")

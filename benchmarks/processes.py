@@ -94,26 +94,38 @@ class SteppedProcess:
 
 
 def call(
-    work: Callable[..., Any], *arguments: Any, environment: dict[str, str] | None = None, log: Path | None = None
+    work: Callable[..., Any],
+    *arguments: Any,
+    environment: dict[str, str] | None = None,
+    log: Path | None = None,
+    timeout: float | None = None,
 ) -> Any:
     """The result of a function of a module, called in a process of its own.
 
     Raises:
-        ProcessError: The process failed.
+        ProcessError: The process failed, or it took longer than `timeout` seconds and was killed.
     """
-    return call_all(work, *arguments, environments=[environment or {}], log=log)[0]
+    return call_all(work, *arguments, environments=[environment or {}], log=log, timeout=timeout)[0]
 
 
 def call_all(
-    work: Callable[..., Any], *arguments: Any, environments: Sequence[dict[str, str]], log: Path | None = None
+    work: Callable[..., Any],
+    *arguments: Any,
+    environments: Sequence[dict[str, str]],
+    log: Path | None = None,
+    timeout: float | None = None,
 ) -> list[Any]:
     """The results of a function of a module, called in several processes at once, one for each environment.
 
     Raises:
-        ProcessError: A process failed.
+        ProcessError: A process failed, or took longer than `timeout` seconds.
     """
     started = [_start(_called, (work, *arguments), one, log or Path(os.devnull)) for one in environments]
     try:
+        for connection, process in started:
+            if timeout is not None and not connection.poll(max(0.0, timeout)):
+                process.kill()
+                raise ProcessError(f"{work.__name__} took longer than {timeout:.0f} s")
         return [_receive(connection, process, log) for connection, process in started]
     finally:
         for connection, process in started:

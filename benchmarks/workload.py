@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 MASKED = 0.15  # fraction of the tokens that are predicted
@@ -51,6 +53,91 @@ class Shape:
         layers, hidden = self.num_layers, self.hidden_size
         head = hidden * self.vocab_size + hidden**2
         return 6 * layers * 12 * hidden**2 + 12 * layers * hidden * length + 6 * masked * head
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model from random weights, as `train.py` names it.
+
+    Args:
+        kind: model.name_or_path.
+        overrides: model.overrides.
+    """
+
+    kind: str
+    overrides: Mapping[str, float]
+
+    def flags(self, **more: float) -> tuple[str, str]:
+        """Flags of `train.py`, with more overrides."""
+        return f"--model.name_or_path={self.kind}", f"--model.overrides={json.dumps({**self.overrides, **more})}"
+
+
+def _bert(layers: int, hidden: int, vocabulary: int = VOCABULARY) -> Model:
+    return Model("bert", Shape("", layers, hidden, max(1, hidden // 64), vocabulary).overrides)
+
+
+def _modernbert(layers: int, hidden: int, inside: int, vocabulary: int, **more: int) -> Model:
+    sizes = {"num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": inside, "vocab_size": vocabulary}
+    return Model("modernbert", {**sizes, "num_attention_heads": max(1, hidden // 64), **more})
+
+
+# The sizes of ModernBERT are those of its paper (Warner et al., 2024, https://arxiv.org/abs/2412.13663, table 4).
+BERT_BASE, TINY_BERT = _bert(12, 768), _bert(1, 32, 1000)
+MODERNBERT_BASE, MODERNBERT_LARGE = _modernbert(22, 768, 1152, 50_368), _modernbert(28, 1024, 2624, 50_368)
+TINY_MODERNBERT = _modernbert(3, 32, 48, 1000, local_attention=16)
+
+
+def required_flops(config: Any, length: int, *, packed: bool, masked: float = MASKED) -> float:
+    """Required FLOPs per token, forward and backward, of a transformers configuration of BERT or ModernBERT.
+
+    As `Shape.flops_per_token`. Layers with a gate have three matrices in the feed-forward part, and sliding layers
+    attend to their window only. Attention of packed rows depends on their chunks and is not counted.
+    """
+    hidden, inside, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    gated = 3 if config.model_type == "modernbert" else 2
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * layers
+    window = getattr(config, "local_attention", length)
+    reach = 0 if packed else sum(min(length, window) if kind == "sliding_attention" else length for kind in kinds)
+    head = hidden * config.vocab_size + hidden**2
+    return 6 * layers * (4 * hidden**2 + gated * hidden * inside) + 12 * hidden * reach + 6 * masked * head
+
+
+def made_up_documents(folder: Path, count: int) -> tuple[Path, Path]:
+    """Made-up documents of 5 to 800 words, the same on every machine: a file of all, and one of their whole text."""
+    random = Random(0)
+    words = ["".join(random.choices("etaoinshrdlucmfw", k=random.randint(2, 9))) for _ in range(5000)]
+    weights = [1 / (i + 10) for i in range(len(words))]
+    lengths = [int(5 * 160 ** random.random()) for _ in range(count)]
+    texts = [" ".join(random.choices(words, weights, k=length)) + "." for length in lengths]
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = (folder / f"documents_{count}.json", folder / f"text_{count}.json")
+    for path, content in zip(paths, (texts, ["\n\n".join(texts)]), strict=True):
+        path.write_text(json.dumps(content), "utf-8")
+    return paths
+
+
+def made_up_rows(scale: Any, length: int, kind: str) -> list[str]:
+    """Flags of `train.py` for rows of made-up documents.
+
+    Args:
+        scale: The size of everything.
+        length: Tokens per row.
+        kind: full: cut from one text without padding; chunk: a document or a part of one; pack: several of these.
+    """
+    cache = Path(scale.cache).expanduser()
+    documents, text = made_up_documents(cache / "benchmarks", scale.documents)
+    return [
+        *(f"--corpus.source={text if kind == 'full' else documents}", f"--corpus.cache_dir={cache}"),
+        *("--corpus.clean=none", "--corpus.deduplicate=none", f"--rows.max_length={length}"),
+        *(f"--rows.mode={'pack' if kind == 'pack' else 'chunk'}", "--tokenizer.train_vocab_size=1000"),
+        f"--corpus.validation_fraction={0 if kind == 'full' else 0.1}",
+    ]
+
+
+def prepared_folder(flags: list[str]) -> Path:
+    """The folder of the corpus that flags describe."""
+    folder: Path = prepared(flags).folder
+    return folder
 
 
 def shape(name: str, vocab_size: int = VOCABULARY) -> Shape:

@@ -32,7 +32,7 @@ file=$TOPOLOGY
 [[ -f $file ]] || die "TOPOLOGY: no accelerate file '$TOPOLOGY', neither here nor in $root/configs/accelerate"
 
 processes=()
-if ((num_gpus)) && ! grep -Eiq "^(distributed_type: *['\"]?NO\b|use_cpu: *['\"]?true)" "$file"; then
+if ((num_gpus)) && ! grep -Eiq "^(distributed_type: *['\"]?NO\b|use_cpu: *['\"]?true|gpu_ids: *['\"]?-1)" "$file"; then
     processes=(--num_processes "$num_gpus")
 fi
 

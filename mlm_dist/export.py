@@ -80,8 +80,9 @@ def export_trained(spec: Spec, corpus: PreparedCorpus, run_dir: RunDir, engine: 
         return
     parameters = {}
     for name, value in engine.parameters():
-        if engine.is_main and name.startswith("model."):  # an objective may have a head of its own beside the model
-            parameters[name.removeprefix("model.")] = value
+        # An objective may have a head of its own beside the model.
+        if value is not None and name.startswith("model."):
+            parameters[name.removeprefix("model.")] = value.to("cpu")
     engine.on_main(lambda: _write(spec, run_dir, corpus, with_parameters(model, parameters), step))
 
 

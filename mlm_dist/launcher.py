@@ -46,6 +46,7 @@ def launch(job: str, topology: str, for_job: Sequence[str], for_launcher: Sequen
         ConfigError: A flag or the file cannot be used; the message names it.
         SystemExit: A process failed.
     """
+    import torch
     import yaml
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -67,6 +68,8 @@ def launch(job: str, topology: str, for_job: Sequence[str], for_launcher: Sequen
             [*for_launcher, "--config_file", str(file), "--module", f"mlm_dist.{job}", *for_job]
         )
         file_conflicts.check(str(file), settings, vars(flags))
+        if job != "prepare":  # it computes on the CPU
+            file_conflicts.check_gpus(settings, vars(flags), torch.accelerator.device_count())
     except (argparse.ArgumentError, OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(f"--topology: cannot launch with {file} ({reason(error)})") from error
     if settings.get("use_cpu"):

@@ -5,7 +5,8 @@
 
 It prints every value as it is decided, then a table: size, time and memory. Of a model on the Hub it reads the
 configuration and the tokenizer. Sizes are from formulas (engine/memory.py); the time is measured on random tokens if
-one process trains. Under a launcher only rank 0 prints.
+one process trains, and that of several is estimated with what they exchange (engine/communication.py). Under a launcher
+only rank 0 prints.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from mlm_dist.console import text_of
 from mlm_dist.corpus import pipeline, summary
 from mlm_dist.corpus.sources import without_credentials
 from mlm_dist.corpus.store import PreparedCorpus
-from mlm_dist.engine import memory
+from mlm_dist.engine import communication, memory
 from mlm_dist.engine.launch import Launch
 from mlm_dist.model.architecture import added_positions
 from mlm_dist.resolve import complete, resolve
@@ -88,6 +89,7 @@ def _add_corpus(table: Table, spec: Spec, corpus: PreparedCorpus | None, num_byt
         table.add_row("corpus", f"{summary.locations(manifest)}, prepared as {corpus.digest}")
         num_tokens = manifest["tokens"]["kept"] * fraction
         table.add_row("epoch", f"{num_rows:,} rows (mode {rows.mode}), about {num_tokens:,.0f} tokens")
+        table.add_row("validation", _validation(spec, int(manifest["rows"]["validation"])))
         if manifest["tokens"]["unknown"]:
             table.add_row("", f"{summary.percent_unknown(manifest)} of the tokens are unknown to the tokenizer")
         return num_rows
@@ -101,6 +103,13 @@ def _add_corpus(table: Table, spec: Spec, corpus: PreparedCorpus | None, num_byt
     estimate = f"roughly {num_rows:,} rows (mode {rows.mode}), estimated from {_size(num_bytes)} of files"
     table.add_row("epoch", f"{estimate}; prepare the corpus for the exact number")
     return num_rows
+
+
+def _validation(spec: Spec, num_rows: int) -> str:
+    most = spec.validation.max_rows
+    if most is None or num_rows <= most:
+        return f"{num_rows:,} rows"
+    return f"{most:,} of {num_rows:,} rows, evenly spaced (validation.max_rows)"
 
 
 def _length(spec: Spec, num_rows: int) -> tuple[int | None, float]:
@@ -128,12 +137,21 @@ def _describe_steps(spec: Spec, steps: int | None, samples: float) -> str:
 
 
 def _time(spec: Spec, num_steps: float) -> str:
-    if spec.launch.world_size > 1 or spec.launch.is_sharded:
-        return "not measured: several processes, or a sharded model"
-    if spec.memory.total > memory.available(spec.launch):
-        return "not measured: it may not fit the memory"
+    launch = spec.launch
+    is_alone = launch.world_size == 1 and not launch.is_sharded
+    needed = spec.memory.total if is_alone else memory.unsharded(spec.memory, spec.shape)
+    if needed > memory.available(launch):
+        return "not measured: it may not fit the memory" + ("" if is_alone else " of one process without sharding")
     seconds = step_time.seconds_per_step(spec)
     each = f"{seconds:.3g} s per step, measured on random tokens"
+    if not is_alone:
+        sent = communication.communication(launch, spec.shape.parameters, spec.batch.accumulation)
+        each = (
+            f"{seconds + sent.seconds:.3g} s per step, an estimate: {seconds:.3g} s measured on one process, "
+            f"and at most {sent.seconds:.3g} s to exchange {_size(sent.num_bytes)} at an assumed "
+            f"{sent.bandwidth / 1e9:.3g} GB/s"
+        )
+        seconds += sent.seconds
     if spec.model.compile != "none":
         each += ", not compiled"
     duration = spec.optim.duration
@@ -145,7 +163,7 @@ def _time(spec: Spec, num_steps: float) -> str:
 def _add_memory(table: Table, spec: Spec) -> None:
     needed, available = spec.memory, memory.available(spec.launch)
     parts = ("weights", "gradients", "moments", "activations", *(("libraries",) if needed.libraries else ()))
-    table.add_row("memory", ", ".join(f"{name} {_size(getattr(needed, name))}" for name in parts))
+    table.add_row("memory, estimated", ", ".join(f"{name} {_size(getattr(needed, name))}" for name in parts))
     verdict = "fits" if needed.total <= available else "[red]may not fit[/red]"
     unit = "each device" if spec.launch.device.kind != "cpu" else "each process"
     table.add_row("", f"{verdict}: about {_size(needed.total)} of the {_size(available)} that {unit} can fill")

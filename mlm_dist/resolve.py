@@ -17,7 +17,7 @@ from mlm_dist.config import Config, Duration, ExportConfig, ModelConfig, OptimCo
 from mlm_dist.corpus import cleaners, sources
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
-from mlm_dist.engine import conflicts, memory, trackers
+from mlm_dist.engine import compiler, conflicts, memory, trackers
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError, CorpusError
 from mlm_dist.hf_model import onnx_graph, upload
@@ -62,7 +62,8 @@ def resolve(config: Config, launch: Launch) -> Spec:
     objectives.check(config.objective)
     optimizers.check_name(config.optim.name)
     trackers.check(config.tracking.trackers)
-    _check_launch(config.optim, config.model.compile, launch, spread(config.batch, length, launch.world_size))
+    compile_ = config.model.compile or "none"  # what is decided below can be compiled
+    _check_launch(config.optim, compile_, launch, spread(config.batch, length, launch.world_size))
     _check_sources({SECOND_SOURCE: config.validation.second_source, REPLAY_SOURCE: config.corpus.replay_source})
     upload.check(config.export.push_to_hub)
     onnx_graph.check(config.export.format)
@@ -78,7 +79,10 @@ def resolve(config: Config, launch: Launch) -> Spec:
         train_vocab_size=tokenizer.train_vocab_size,
     )
     require_suited(found, corpus.rows, launch.trial_precision)
-    shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu")
+    on_cpu = launch.device.kind == "cpu"
+    shape = memory.shape_of(found, on_cpu=on_cpu, kernel=launch.has_variable_length_kernel)
+    if config.model.compile is None:
+        model = dataclasses.replace(model, compile=compiler.default(launch, fused=shape.fused))
     if (config.model.trainable_layers or 0) > shape.layers:
         raise ConfigError(f"model.trainable_layers: must be at most the {shape.layers} layers of the model")
     settings = memory.Settings(
@@ -92,7 +96,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
     )
     most_rows = memory.most_rows(settings, shape, launch)
     batch = spread(config.batch, length, launch.world_size, most_rows)
-    _check_launch(config.optim, config.model.compile, launch, batch)  # with the micro-batch that the memory allows
+    _check_launch(config.optim, compile_, launch, batch)  # with the micro-batch that the memory allows
     is_best = _exports_best(config.export, config.validation.patience)
     return Spec(
         output_dir=Path(config.output_dir).expanduser(),
@@ -112,7 +116,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         batch=batch,
         optim=_optim(config.optim, takes_tokenizer(config.model), shape.hidden),
         length=Length(),
-        validation=ValidationSpec(config.validation.every, config.validation.patience),
+        validation=ValidationSpec(config.validation.every, config.validation.max_rows, config.validation.patience),
         checkpoint=CheckpointSpec(
             config.checkpoint.every,
             config.checkpoint.keep_last,

@@ -105,7 +105,8 @@ def fit(
         state = restore(resume_from, engine, task.module, optimizer, spec.batch.micro_size, example)
         compiled = compile_forward(task.module, spec.model.compile)
         engine.on_main(lambda: write_records(run_dir, spec, corpora, engine))
-        session = Session(spec, task, engine, batches, ValidationSet(corpora.main, corpora.second), run_dir, state)
+        validation_set = ValidationSet(corpora.main, corpora.second, spec.validation.max_rows)
+        session = Session(spec, task, engine, batches, validation_set, run_dir, state)
         with session.running(compiled, callbacks):
             engine.on_main(trial.end)  # before the first step
             while not session.is_finished:

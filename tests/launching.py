@@ -93,7 +93,11 @@ def python(script: str, *arguments: str, **options: Any) -> Ended:
 
 
 def accelerate(topology: str, script: str, *arguments: str, launch: tuple[str, ...] = (), **options: Any) -> Ended:
-    """`accelerate launch --config_file configs/accelerate/TOPOLOGY.yaml LAUNCH... mlm_dist/SCRIPT ...`."""
+    """`accelerate launch --config_file configs/accelerate/TOPOLOGY.yaml LAUNCH... mlm_dist/SCRIPT ...`.
+
+    ZeRO computes on the CPU: its files are for GPUs.
+    """
+    on_cpu = ("--gpu_ids=-1,-1",) if topology.startswith("zero") else ()
     return run(
         [
             sys.executable,
@@ -101,6 +105,7 @@ def accelerate(topology: str, script: str, *arguments: str, launch: tuple[str, .
             "accelerate.commands.launch",
             f"--config_file={ACCELERATE / topology}.yaml",
             f"--main_process_port={free_port()}",
+            *on_cpu,
             *launch,
             f"mlm_dist/{script}",
             *arguments,

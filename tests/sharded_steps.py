@@ -75,7 +75,10 @@ def steps(engine: Engine, name: str, batch: BatchSpec) -> dict[str, Any]:
         norms.append(float(result.grad_norm))
     with torch.no_grad():
         example_loss(engine, objective, batch_of(0, engine.rank, batch.micro_size))
-    weights, moments = dict(engine.parameters()), dict(engine.moments())
+    weights, moments = (
+        {name: value.cpu() for name, value in read if value is not None}  # on rank 0
+        for read in (engine.parameters(), engine.moments())
+    )
     every = [*weights.values(), *moments.values()]
     return {
         "losses": losses,

@@ -15,10 +15,10 @@ from launching import ROOT, Ended
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 sys.path.append(str(ROOT / "benchmarks"))
-common, gpu_device, loss_curves, processes, startup_parts, step_time, time_to_loss, workload = map(
+common, gpu_cases, gpu_results, loss_curves, processes, startup_parts, step_time, time_to_loss, workload = map(
     importlib.import_module,
     (
-        *("common", "gpu_device", "loss_curves", "processes"),
+        *("common", "gpu_cases", "gpu_results", "loss_curves", "processes"),
         *("startup_parts", "step_time", "time_to_loss", "workload"),
     ),
 )
@@ -186,50 +186,91 @@ def test_a_part_inside_another_counts_for_itself_only(monkeypatch: pytest.Monkey
     assert parts.end() == {startup_parts.IMPORTS: 2.0 + 1.0, "outer": 1.0 + 4.0, "inner": 3.0}
 
 
-def gpu(small: tuple[Path, int], output: Path, *arguments: str) -> dict[str, Any]:
-    parts: dict[str, Any] = bench("gpu", small, output, "--dry-run", "--lengths=64", *arguments)["parts"]
-    for cases in parts.values():
-        assert all("error" not in result for result in cases.values()), cases
-    return parts
+def gpu(cache: Path, output: Path, *arguments: str) -> dict[str, Any]:
+    """The cases of a dry run of benchmarks/gpu.py, none of which fails."""
+    flags = ("--quick", "--dry-run", "--minutes=60", f"--cache={cache}", f"--output={output}")
+    ended = run("gpu", *flags, *arguments)
+    assert ended.returncode == 0, ended.output
+    found: dict[str, Any] = json.loads(output.read_text("utf-8"))["cases"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def gpu_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gpu")
+
+
+QUICK = [case for case in gpu_cases.cases() if case.is_quick]
 
 
 @pytest.mark.slow
-def test_gpu_measures_only_missing_cases(small: tuple[Path, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", sorted({case.part for case in QUICK}))
+def test_dry_run_covers_every_quick_case(part: str, gpu_cache: Path, tmp_path: Path) -> None:
+    found = gpu(gpu_cache, tmp_path / "gpu.json", f"--cases={part}")
+    assert set(found) == {case.name for case in QUICK if case.part == part}
+    for result in found.values():
+        assert not gpu_results.failed(result), result
+    check = CHECKS.get(part)
+    assert check is None or all(map(check, found.values())), found
+
+
+# What the results of a part hold.
+CHECKS: dict[str, Any] = {
+    "facts": lambda one: one["measured_flops"]["bf16"] > 0 and one["has_bf16"],
+    "kernel": lambda one: {"bert", "roberta", "modernbert"} <= set(one) and one["bert"]["difference_of_gradients"] > 0,
+    "run": lambda one: len(one["losses"]) == 20 and all(one["checks"].values()) and one["moments"] > 0,
+    "stop": lambda one: one["exit_code"] == 75 and one["checkpoints"],
+    "speed": lambda one: (
+        all(one[how]["tokens_per_second"] > 0 and one[how]["estimated_bytes"] > 0 for how in ("none", "regional"))
+        and one["none"]["model_flop_utilization"] > 0
+    ),
+    "fit": lambda one: one["rows"] * one["accumulation"] == one["asked_rows"] and one["rows"] < one["asked_rows"],
+    "fp16": lambda one: one["skipped_steps"] == 1,
+    "save": lambda one: one["hold_seconds"] > 0,
+    "trainer": lambda one: one["trainer"]["tokens_per_second"]["median"] > 0,
+}
+
+
+@pytest.mark.slow
+def test_gpu_measures_only_missing_cases_and_stops_at_the_clock(gpu_cache: Path, tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
-    first = gpu(small, output, "--parts=peak")
-    results = json.loads(output.read_text("utf-8"))
-    results["parts"]["throughput"] = {
-        f"1x32, 64 tokens, {name}": {"tokens_per_second": {"median": speed}, "flops_per_token": 10.0}
-        for name, speed in {
-            **{f"mlm-dist, compile {how}": 100.0 for how in ("none", "regional", "whole")},
-            "Trainer tuned": 25.0,
-        }.items()
-    }
-    output.write_text(json.dumps(results), "utf-8")
-    parts = gpu(small, output, "--parts=throughput")
-    assert parts["peak"] == first["peak"]
-    throughput = parts["throughput"]
-    notebook = throughput["1x32, 64 tokens, Trainer as in the notebook"]
-    assert notebook["tokens_per_second"]["median"] > 0 and notebook["rows"] == 2
-    whole = throughput["1x32, 64 tokens, mlm-dist, compile whole"]
-    assert whole["speedup_over"]["Trainer tuned"] == 4
-    assert whole["model_flop_utilization"] == pytest.approx(100 * 10 / max(parts["peak"]["gemm"].values()))
+    gpu(gpu_cache, output, "--cases=facts")
+    before = output.read_text("utf-8")
+    flags = ("--quick", "--dry-run", f"--cache={gpu_cache}", f"--output={output}")
+    assert "facts" not in run("gpu", *flags, "--cases=facts").stdout
+    ended = run("gpu", *flags, "--minutes=0.00001", "--cases=facts,save", "--again")
+    assert output.read_text("utf-8") == before and ended.stdout.count("no time left") == 2, ended.output
 
 
-@pytest.mark.slow
-def test_all_parts_of_gpu(small: tuple[Path, int], tmp_path: Path) -> None:
-    parts = gpu(small, tmp_path / "gpu.json")
-    assert set(parts) == {"peak", "throughput", "ablation", "packed", "sharding", "losses"}
-    assert len(parts["throughput"]) == 5 and len(parts["ablation"]) == 4 and len(parts["packed"]) == 3
-    assert all(result["agrees"] for result in parts["losses"].values())
-    speeds = [result["tokens_per_second"]["median"] for result in parts["sharding"].values()]
-    assert len(speeds) == 2 and min(speeds) > 0
+def test_cases_of_gpu_are_ordered_and_named_once() -> None:
+    names = [case.name for case in gpu_cases.cases()]
+    assert len(set(names)) == len(names)
+    assert {case.part for case in gpu_cases.cases()} == set(gpu_cases.PARTS) == {case.part for case in QUICK}
+    assert names[:3] == ["facts", "kernel", "run, one device"]
 
 
-def test_peaks_of_cards_by_name() -> None:
-    known = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA A100-SXM4-40GB": 312e12, "Tesla T4": 65e12, "NVIDIA L4": 121e12}
-    assert {name: gpu_device.vendor_peak(name) for name in known} == known
-    assert gpu_device.vendor_peak("NVIDIA L40S") is None and gpu_device.vendor_peak("NVIDIA H100 PCIe") is None
+def test_results_of_gpu_that_differ_or_wait_are_failures() -> None:
+    good = {"losses": [1.0], "agrees": True, "regional": {"waits_for_the_device": ""}}
+    assert not gpu_results.failed(good)
+    assert gpu_results.failed(good | {"agrees": False}) and gpu_results.failed({"error": "no memory"})
+    assert gpu_results.failed({"regional": {"waits_for_the_device": "a synchronizing operation"}})
+    assert gpu_results.compared([1.0, 2.0], [1.0, 2.0005])["agrees"]
+    assert not gpu_results.compared([1.0, 2.0], [1.0, 2.002])["agrees"]
+
+
+@pytest.mark.parametrize("length", [512, 8192])
+def test_required_flops_of_bert_and_modernbert(length: int) -> None:
+    from transformers import BertConfig, ModernBertConfig
+
+    assert workload.required_flops(BertConfig(), length, packed=False) == workload.shape("bert-base").flops_per_token(
+        length
+    )
+    # 22 layers of 4 x 768^2 + 3 x 768 x 1152 weights; 8 attend to the whole row, 14 to 128 tokens.
+    found = workload.required_flops(ModernBertConfig(), length, packed=False)
+    head = 6 * 0.15 * (768 * 50368 + 768**2)
+    weights = 6 * 22 * (4 * 768**2 + 3 * 768 * 1152)
+    assert found == pytest.approx(weights + 12 * 768 * (8 * length + 14 * 128) + head)
+    assert workload.required_flops(ModernBertConfig(), length, packed=True) == pytest.approx(weights + head)
 
 
 def test_prediction_for_larger_machines() -> None:

@@ -24,12 +24,13 @@ from safetensors.torch import load_file
 from specs import cpu_engine
 from torch import nn
 
-from mlm_dist.checkpoint import find, format
+from mlm_dist.checkpoint import find, format, host_buffer
+from mlm_dist.checkpoint.host_buffer import HostBuffer
 from mlm_dist.checkpoint.restore import restore
 from mlm_dist.checkpoint.save import Checkpoints
 from mlm_dist.checkpoint.state import Best, LossAverage, TrainState
 from mlm_dist.checkpoint.tensor_file import TensorFileWriter
-from mlm_dist.engine.protocol import Engine
+from mlm_dist.engine.protocol import Engine, FullState
 from mlm_dist.errors import CheckpointError
 from mlm_dist.optim.optimizers import OPTIMIZERS
 from mlm_dist.run_dir import RunDir
@@ -634,7 +635,155 @@ def test_full_disk_while_saving(tmp_path: Path, engine: Engine) -> None:
         format.verify(again.save(8))
 
 
+# --- staging ---
+
+
+def staged(run: Run, count: int = 1000) -> Checkpoints:
+    """The checkpoints of a run whose values go through host memory, as those of a GPU do."""
+    spec = CheckpointSpec(None, 2, False, "auto")
+    return Checkpoints(run.folder, spec, IDENTITY, MICRO, HostBuffer(count, pinned=False))
+
+
+@pytest.mark.parametrize("block", [1 << 20, 4])
+def test_staged_values_are_those_of_the_step(run: Run, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever training does while the thread writes; values may be spread over several blocks."""
+    expected = {path.name: path.read_bytes() for path in run.save(2).iterdir() if path.suffix == ".safetensors"}
+    monkeypatch.setattr(host_buffer, "BLOCK", block)
+    run.checkpoints = staged(run, 64)
+    for step in (4, 6):  # the memory is used again
+        run.write(step)
+        with torch.no_grad():
+            before = [(value, value.clone()) for value in run.core.parameters()]
+            for value, _ in before:
+                value.fill_(9.0)
+            run.checkpoints.finish(run.engine)
+            for value, old in before:
+                value.copy_(old)
+        folder = run.folder / format.name_of(step)
+        format.verify(folder)
+        assert {name: (folder / name).read_bytes() for name in expected} == expected
+
+
+def test_staged_checkpoint_that_the_disk_cannot_hold_is_refused_at_once(tmp_path: Path, engine: Engine) -> None:
+    """Not by the thread, when training has gone on."""
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        run = Run(disk / "checkpoints", engine, keep_last=1)
+        run.checkpoints = staged(run)
+        old = run.save(4)
+        with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
+            while True:
+                filler.write(b"\0" * 4096)
+        with pytest.raises(CheckpointError, match=r"step 8 cannot be written.*No space left on device"):
+            run.write(8)
+        format.verify(old)
+        assert steps(disk / "checkpoints") == ["step-00000004"]
+
+
+def test_failure_while_writing_staged_values_is_raised_by_the_next_save(
+    run: Run, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.checkpoints = staged(run)
+    write = TensorFileWriter._write_values
+
+    def fail(self: TensorFileWriter, values: torch.Tensor) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(TensorFileWriter, "_write_values", fail)
+    run.write(4)
+    run.checkpoints.wait()
+    monkeypatch.setattr(TensorFileWriter, "_write_values", write)
+    with pytest.raises(CheckpointError, match=r"step 4 cannot be written.*Input/output error"):
+        run.write(6)
+    assert steps(run.folder) == [good.name]
+
+
+def test_values_are_written_from_where_they_are_without_a_gpu(engine: Engine) -> None:
+    """On the CPU a second copy would cost memory and time."""
+    assert HostBuffer.of(engine) is None
+
+
+# --- completeness ---
+
+
+def test_trained_parameter_without_moments_is_an_internal_error(run: Run) -> None:
+    del run.optimizer.state[run.core.linear.bias]
+    with pytest.raises(RuntimeError, match=r"exp_avg/linear\.bias is None instead of torch\.float32 \(3,\)"):
+        run.save(2)
+    assert steps(run.folder) == [".step-00000002"], "an incomplete checkpoint was published"
+
+
+def test_trained_parameter_that_the_optimizer_lost_is_an_internal_error(run: Run) -> None:
+    run.core.linear.bias = nn.Parameter(run.core.linear.bias.detach().clone())
+    with pytest.raises(RuntimeError, match=r"linear\.bias is trained, but the optimizer does not have it"):
+        run.save(2)
+
+
+@pytest.mark.parametrize("part", ["exp_avg/linear.bias", "linear.bias"])
+def test_value_that_is_not_fp32_is_an_internal_error(run: Run, part: str) -> None:
+    bias = run.core.linear.bias
+    if part == "linear.bias":
+        bias.data = bias.data.bfloat16()
+    else:
+        run.optimizer.state[bias]["exp_avg"] = run.optimizer.state[bias]["exp_avg"].bfloat16()
+    with pytest.raises(RuntimeError, match=rf"{part} is torch\.bfloat16 \(3,\) instead of torch\.float32 \(3,\)"):
+        run.save(2)
+
+
+def test_moments_of_a_parameter_without_a_gradient_are_zero(tmp_path: Path, engine: Engine) -> None:
+    class WithPooler(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pooler = nn.Linear(2, 2)
+
+    run = Run(tmp_path / "checkpoints", engine)
+    run.core = WithPooler()
+    run.optimizer = optimizer_of(run.core)
+    engine.setup(run.core, run.optimizer)
+    run.train(1)
+    moments = load_file(run.save(1) / "optimizer.safetensors")
+    assert not moments["exp_avg/pooler.weight"].any() and moments["exp_avg/linear.weight"].any()
+
+
+def test_moments_are_read_by_rows(run: Run, good: Path) -> None:
+    class Reading:
+        """An engine that reads some rows, as a rank under FSDP2 does."""
+
+        device = CPU
+        is_main = False
+
+        def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+            pass
+
+        def load(self, state: FullState, example_loss: Callable[[], torch.Tensor]) -> None:
+            self.rows = state.moments("exp_avg", "linear.weight", slice(1, 3))
+            self.none = state.moments("exp_avg", "linear.weight", slice(3, 3))
+            self.scalar = state.moments("exp_avg", "temperature", slice(None))
+
+    reading: Any = Reading()
+    restore(good, reading, run.core, run.optimizer, MICRO, lambda: torch.zeros(()))
+    whole = load_file(good / "optimizer.safetensors")
+    assert torch.equal(reading.rows, whole["exp_avg/linear.weight"][1:3])
+    assert reading.rows.untyped_storage().nbytes() == 4 * 2 * 5, "it holds the file open"
+    assert reading.none.shape == (0, 5)
+    assert torch.equal(reading.scalar, whole["exp_avg/temperature"])
+
+
 # --- the best ---
+
+
+def test_losses_on_other_rows_are_not_compared(tmp_path: Path, engine: Engine) -> None:
+    """validation.max_rows may change between two parts of a run; earlier versions validated on all rows."""
+    earlier = Best(2.0, 4, 1)
+    assert earlier.on_rows(50, total=50) == Best(2.0, 4, 1, rows=50)
+    assert earlier.on_rows(10, total=50) == Best(rows=10)
+    best = earlier.on_rows(10, total=50).after(6, 3.0).after(8, 3.5)
+    assert best == Best(3.0, 6, 1, rows=10)
+    assert best.on_rows(10, total=50) == best
+    run = Run(tmp_path / "checkpoints", engine, keep_last=4, keep_best=True)
+    run.save(4, Best(2.0, 4))
+    for step, loss in ((6, 3.0), (8, 3.5)):
+        run.save(step, Best(3.0, 6, rows=10) if loss == 3.5 else Best(loss, step, rows=10))
+    assert find.best(run.folder) == (run.folder / "step-00000006", [])
 
 
 @pytest.mark.parametrize(("keep_last", "kept"), [(1, [4, 12]), (2, [4, 10, 12]), (5, [2, 4, 8, 10, 12])])

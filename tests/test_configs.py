@@ -18,20 +18,8 @@ RUN_FILES = sorted((ROOT / "configs" / "runs").glob("*.yaml"))
 
 
 def test_all_topologies_exist() -> None:
-    expected = [
-        "cpu",
-        "cpu_2",
-        "gpu",
-        "colab",
-        "ddp",
-        "zero1",
-        "zero2",
-        "zero3",
-        "zero3_offload",
-        "fsdp2",
-        "fsdp2_cpu",
-        "multinode",
-    ]
+    expected = ["cpu", "cpu_2", "gpu", "colab", "ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp2", "multinode"]
+    expected += ["fsdp2_cpu", "mps", "xpu"]
     assert sorted(path.stem for path in ACCELERATE_FILES) == sorted(expected)
     assert {path.stem for path in RUN_FILES} >= {"quickstart", "azure_docs", "azure_docs_notebook"}
 

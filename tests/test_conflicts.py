@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,18 +54,13 @@ PLANTED: dict[str, tuple[dict[str, str], Device, tuple[str, ...]]] = {
     "fp16 without a GPU": ({"ACCELERATE_MIXED_PRECISION": "fp16"}, CPU, ("mixed_precision: fp16", "needs a GPU")),
     "bf16 on a T4": ({"ACCELERATE_MIXED_PRECISION": "bf16"}, T4, ("mixed_precision: bf16", "Tesla T4", "fp16")),
     "fp8": ({"ACCELERATE_MIXED_PRECISION": "fp8"}, H100, ("mixed_precision: fp8", "bf16")),
-    "more processes than GPUs": (
-        {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "8"},
-        dataclasses.replace(H100, count=4),
-        ("num_processes: 8", "--num_processes 4"),
-    ),
     "dynamo": (EIGHT | {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, H100, ("dynamo_backend: INDUCTOR", "model.compile")),
     "megatron": (EIGHT | {"ACCELERATE_USE_MEGATRON_LM": "true"}, H100, ("distributed_type", "Megatron")),
     "FSDP on use_cpu": (FSDP | {"ACCELERATE_USE_CPU": "true"}, CPU, ("use_cpu: true", "FSDP", "fsdp2_cpu.yaml")),
     "FSDP 1": (FSDP | {"FSDP_VERSION": "1"}, H100, ("fsdp_version", "2")),
     "FSDP checkpoints": (FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, H100, ("model.checkpointing", "false")),
     "FSDP unties": (FSDP | {"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, H100, ("fsdp_cpu_ram_efficient_loading",)),
-    "ZeRO off": (ZERO | {"ACCELERATE_USE_CPU": "true"}, CPU, ("use_cpu: true", "DeepSpeed off")),
+    "ZeRO off": (ZERO | {"ACCELERATE_USE_CPU": "true"}, CPU, ("use_cpu: true", "DeepSpeed off", "gpu_ids")),
     "stage 0": (ZERO | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"}, H100, ("zero_stage: 0", "ddp.yaml")),
     "weights offloaded at stage 2": (
         ZERO | {"ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "cpu"},
@@ -140,6 +134,7 @@ PLANTED_IN_FILE: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]
     "one process for several": ({"distributed_type": "NO"}, {"num_processes": 4}, ("num_processes: 4", "MULTI_GPU")),
     "ZeRO on use_cpu": ({"distributed_type": "DEEPSPEED", "use_cpu": True}, {}, ("use_cpu: true", "DeepSpeed off")),
     "FSDP on use_cpu": ({"distributed_type": "FSDP", "use_cpu": True}, {}, ("use_cpu: true", "FSDP")),
+    "one process instead of eight": ({"distributed_type": "MULTI_GPU"}, {"cpu": True}, ("--cpu", "one process")),
     "pdsh": (
         {"distributed_type": "DEEPSPEED", "num_machines": 2, "deepspeed_config": {}},
         {},

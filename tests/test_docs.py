@@ -67,7 +67,7 @@ STANDS_FOR = {
     "ddp.yaml": "cpu_2.yaml",
     "cpu_2.yaml": "cpu_2.yaml --main_process_port 0",  # another test may use the default port
     "--topology cpu_2": "--topology cpu_2 --main_process_port 0",
-    "--num_processes 4": "--num_processes 2 --main_process_port 0",
+    "--num_processes 4": "--num_processes 2 --main_process_port 0 --gpu_ids=-1,-1",
     "--num_machines 4": "--num_machines 1",
     # A dry run: a real one would replace the package in the environment of the tests.
     "pip install": "pip install --dry-run --no-deps --no-build-isolation",
@@ -135,6 +135,7 @@ COMMANDS = {
     "--optim.lr 3e-5": Tried(LOCAL),
     'mlm-dist train --optim.duration "2 hours"': Tried(LOCAL),
     "mlm-dist plan --topology cpu_2 --batch.global_size 64": Tried(LOCAL),
+    "mlm-dist train --topology zero2 --num_processes 2 --gpu_ids=-1,-1": Tried(f" --main_process_port=0{LOCAL}"),
     "mlm-dist plan --model.name_or_path modernbert --rows.max_length 8192 --model.checkpointing layers": Tried(
         " --corpus.source=documents --corpus.cache_dir=cache"
     ),
@@ -184,6 +185,8 @@ COMMANDS = {
     "python benchmarks/recipes.py --start my_docs --work 3e12": LONG,
     "python benchmarks/throughput.py --source my_docs": LONG,
     "python benchmarks/gpu.py": LONG,
+    "python benchmarks/gpu.py --quick": LONG,
+    "python benchmarks/gpu.py --store-losses": LONG,
     "python benchmarks/loader.py": LONG,
     "python benchmarks/loader.py --source my_docs": LONG,
     "python benchmarks/scaling.py": LONG,

@@ -98,7 +98,8 @@ def test_two_nodes_train_as_one_process_does(
     """Both `machines` are this one; they meet at its loopback address."""
     port = str(launching.free_port())
     file = tmp_path / "topology.yaml"
-    file.write_text((launching.ACCELERATE / f"{topology}.yaml").read_text("utf-8").replace("bf16", "'no'"), "utf-8")
+    settings = yaml.safe_load((launching.ACCELERATE / f"{topology}.yaml").read_text("utf-8"))
+    file.write_text(yaml.safe_dump(settings | {"mixed_precision": "no", "gpu_ids": "-1,-1"}), "utf-8")
     results: dict[int, launching.Ended] = {}
 
     def node(rank: int) -> None:

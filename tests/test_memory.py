@@ -13,17 +13,21 @@ import torch
 from live_tensors import LiveTensors
 
 from mlm_dist.batches.global_batch import spread
-from mlm_dist.config import BatchConfig
+from mlm_dist.batches.masking import Masker
+from mlm_dist.config import BatchConfig, MaskingConfig
 from mlm_dist.engine import activation_memory, device, memory
 from mlm_dist.engine.device import Device
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.memory import Settings, Shape
+from mlm_dist.engine.start import start
 from mlm_dist.errors import TrainingError
 from mlm_dist.faults import VARIABLE as FAULT
 from mlm_dist.model.activation_checkpointing import checkpoint_layers
 from mlm_dist.model.masked_lm import MaskedLanguageModel
+from mlm_dist.objectives.masked_lm import MaskedLM
 from mlm_dist.spec import BatchSpec
 from mlm_dist.training import fit_memory
+from mlm_dist.training.step_time import RandomRows
 
 H100 = Device("cuda", "H100", 8, 80 << 30, has_bf16=True)
 T4 = Device("cuda", "Tesla T4", 1, 16 << 30, has_bf16=False)
@@ -196,6 +200,46 @@ def test_micro_batch_is_the_largest_that_fits() -> None:
     sizes = [memory.most_rows(settings, shape, launch) for launch in launches]
     assert sizes[0] == 1
     assert sizes[1] > 96
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_trial_takes_16_bytes_per_trained_parameter_and_leaves_no_gradients(frozen: bool) -> None:
+    """Gradients, two moments and what a step adds; with one row of 8 tokens, activations are few."""
+    from transformers import AutoModelForMaskedLM
+
+    module = MaskedLanguageModel(AutoModelForMaskedLM.from_config(tiny("bert", layers=24)))
+    module.model.get_input_embeddings().weight.requires_grad_(not frozen)
+    objective = MaskedLM(Masker(MaskingConfig(), 0, 0, (0,), 1000))
+    batch = batch_of(1, 1, 1, 1)
+    with start(Launch.read({}), batch, 1.0) as engine, LiveTensors(module.parameters()) as live:
+        fit_memory.fit_memory(engine, objective, module, batch, RandomRows(1000, 8))
+    needed = 16 * sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    assert needed <= live.peak < 1.05 * needed
+    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "temporary"),
+    [
+        (lambda given: torch.optim.AdamW(given, fused=True), 0),
+        (lambda given: torch.optim.AdamW(given, foreach=True), 4),
+        (torch.optim.Muon, 1),
+    ],
+    ids=["fused AdamW", "foreach AdamW", "Muon"],
+)
+def test_step_of_an_optimizer_adds_at_most_4_bytes_per_parameter(make: Any, temporary: int) -> None:
+    """What the memory trial assumes of torch, after the first step has made the moments."""
+    parameters = [torch.nn.Parameter(torch.randn(64, 64)) for _ in range(16)]
+    optimizer = make(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    kept = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    with LiveTensors(
+        [*parameters, *(parameter.grad for parameter in parameters if parameter.grad is not None), *kept]
+    ) as live:
+        optimizer.step()
+    assert live.peak <= temporary * sum(parameter.numel() for parameter in parameters) + 1024
 
 
 def test_out_of_memory_error_names_the_remedy() -> None:

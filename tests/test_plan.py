@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import launching
 import pytest
 import yaml
+
+from mlm_dist.engine.communication import communication
+from mlm_dist.engine.device import Device
+from mlm_dist.engine.launch import Launch
 
 
 def test_plan_prints_the_spec_and_a_table_and_writes_nothing(tmp_path: Path, prepared_cache: Path) -> None:
@@ -51,6 +56,59 @@ def test_plan_under_a_launcher_prints_once_and_needs_no_process_group(prepared_c
     assert "2 processes on cpu, DDP" in ended.stdout
     assert "16 rows per step = 8 x 1 x 2" in ended.stdout
     assert "unknown until the corpus is prepared" in ended.stdout
+
+
+def test_time_of_several_processes_is_an_estimate(tmp_path: Path, prepared_cache: Path) -> None:
+    """One process is measured, with no process group; what two exchange is computed."""
+    flags = (f"--corpus.cache_dir={prepared_cache}", f"--output_dir={tmp_path / 'run'}", *launching.TINY)
+    two: dict[str, Any] = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    done = launching.here("plan", *flags, **two, MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
+    printed = " ".join(done.log.replace("│", "").split())
+    assert "2 processes on cpu, DDP" in printed and "memory, estimated" in printed
+    found = re.search(
+        r"about [\d.]+ \w+: ([\d.e-]+) s per step, an estimate: ([\d.e-]+) s measured on one process, and at most "
+        r"([\d.e-]+) s to exchange ([\d.]+) MiB at an assumed 0.8 GB/s",
+        printed,
+    )
+    assert found is not None, printed
+    total, measured, exchanged, size = map(float, found.groups())
+    assert total == pytest.approx(measured + exchanged, rel=0.02)
+    assert exchanged == pytest.approx(size * 2**20 / 0.8e9, rel=0.02)
+
+
+def launch_of(sharding: str, world_size: int, name: str = "NVIDIA H100 80GB HBM3") -> Launch:
+    """A launch in bf16 on machines with 8 of these cards."""
+    device = Device("cuda", name, 8, 80 << 30, has_bf16=True)
+    stage = int(sharding[4:]) if sharding.startswith("zero") else 0
+    kind = "zero" if stage else sharding
+    return Launch(world_size, min(8, world_size), device, precision="bf16", sharding=kind, stage=stage)
+
+
+# In bytes of 10^9 parameters on 8 GPUs, with 2 micro-batches per step, before the factor 7/8.
+SENT = {"ddp": 8e9, "zero1": 2e9 + 2e9, "zero2": 2 * 2e9 + 2e9, "zero3": 2 * 3 * 2e9, "fsdp2": 2 * 2 * 2e9 + 4e9}
+
+
+@pytest.mark.parametrize("sharding", list(SENT))
+def test_bytes_that_a_process_sends(sharding: str) -> None:
+    sent = communication(launch_of(sharding, 8), 10**9, 2)
+    assert sent.num_bytes == pytest.approx(7 / 8 * SENT[sharding])
+    assert communication(launch_of(sharding, 1), 10**9, 2).seconds == 0
+
+
+def test_bandwidth_is_that_of_the_slowest_link() -> None:
+    def bandwidth(world_size: int, name: str) -> float:
+        return communication(launch_of("ddp", world_size, name), 10**9, 1).bandwidth
+
+    assert bandwidth(8, "NVIDIA H100 80GB HBM3") == pytest.approx(0.6 * 450e9)
+    assert bandwidth(8, "NVIDIA L4") == bandwidth(8, "a card of tomorrow") == pytest.approx(0.6 * 32e9)
+    assert bandwidth(16, "NVIDIA H100 80GB HBM3") == 12.5e9
+    assert bandwidth(16, "Tesla T4") == 0.6 * 16e9
 
 
 def test_plan_estimates_the_rows_of_local_files(tmp_path: Path, folder: Path) -> None:

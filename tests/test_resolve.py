@@ -309,6 +309,9 @@ def test_corpus_without_rows_is_refused(
         complete(spec_of(config), corpus)
 
 
-def test_length_is_the_same_on_any_number_of_processes(config: Config, corpus: PreparedCorpus) -> None:
+def test_length_is_the_same_on_any_number_of_processes(
+    config: Config, corpus: PreparedCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     launches = [Launch(n, n, CPU, sharding="ddp" if n > 1 else "none") for n in (1, 2, 4, 8)]
     assert len({complete(resolve(config, launch), corpus).length for launch in launches}) == 1

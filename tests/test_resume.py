@@ -12,7 +12,9 @@ import pytest
 import torch
 from conftest import Runs
 
+from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.find import newest
+from mlm_dist.files import sha256_of
 
 TOPOLOGIES = {
     **{"one": "cpu", "two": "cpu_2", "zero1": "zero1", "zero2": "zero2", "zero3": "zero3"},
@@ -294,3 +296,31 @@ def test_resume_keeps_the_best_and_the_patience(
     assert launching.metrics(run, "validation") == launching.metrics(whole, "validation")
     ours, theirs = ((each / "model" / "model.safetensors").read_bytes() for each in (run, whole))
     assert ours == theirs
+
+
+def test_run_of_a_version_without_max_rows_resumes(tmp_path: Path, prepared_cache: Path) -> None:
+    """Its losses on all validation rows are not compared with those on some."""
+    run = tmp_path / "run"
+    common = (f"--corpus.cache_dir={prepared_cache}", f"--output_dir={run}", *launching.TINY, "--logging.every=1")
+    flags = (*common, "--validation.every=2", "--checkpoint.every=2", "--export.checkpoint=best")
+    done = launching.here("train", *flags, "--validation.max_rows=null", "--optim.duration=2 steps")
+    (start,) = launching.metrics(run, "start")
+    assert start["validation_rows"] == start["validation_rows_total"] > 20
+    folder = run / "checkpoints" / "step-00000002"
+    state = format.read_state(folder)
+    assert state["best"].pop("rows") == start["validation_rows"]
+    (folder / "state.json").write_text(json.dumps(state), "utf-8")
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    size, sha256 = (folder / "state.json").stat().st_size, sha256_of(folder / "state.json")
+    manifest["files"]["state.json"] = {"size": size, "sha256": sha256}
+    del manifest["sha256"]
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"sha256": format.digest(manifest)}), "utf-8")
+    again = launching.here("train", *flags, "--validation.max_rows=20", "--optim.duration=4 steps")
+    assert f"resuming from {folder} at step 2" in again.log
+    total = start["validation_rows_total"]
+    assert f"validation.max_rows: 20 of {total:,} validation rows are used, before it was {total:,}" in again.log
+    assert again.result.best.rows == 20 and again.result.best.step == 4
+    assert done.result.best.step == 2
+    (run / "report.html").unlink()
+    launching.here("report", f"--output_dir={run}", of_a_run=True)
+    assert f"20 of {total:,}, evenly spaced (validation.max_rows)" in (run / "report.html").read_text("utf-8")

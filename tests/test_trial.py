@@ -16,7 +16,7 @@ from test_model import model_of
 from transformers import CONFIG_MAPPING
 
 from mlm_dist.errors import ModelError
-from mlm_dist.model import packed_attention, small_copy, trial
+from mlm_dist.model import buffers, packed_attention, small_copy, trial
 from mlm_dist.model.inference import undone
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.model.packed_attention import STYLES, PackedAttention
@@ -50,6 +50,31 @@ def test_a_trial_leaves_no_trace(name: str, changes: dict[str, Any]) -> None:
     packed_attention.fault(model, packed)
     packed.remove()
     assert state_of(model) == before
+
+
+class Normalized(torch.nn.Module):
+    """Embeddings with batch normalization, whose running statistics change in training."""
+
+    def __init__(self, embeddings: torch.nn.Module, hidden_size: int) -> None:
+        super().__init__()
+        self.embeddings, self.norm = embeddings, torch.nn.BatchNorm1d(hidden_size)
+
+    def forward(self, *arguments: Any, **named: Any) -> torch.Tensor:
+        normal: torch.Tensor = self.norm(self.embeddings(*arguments, **named).transpose(1, 2)).transpose(1, 2)
+        return normal
+
+
+def test_a_model_whose_buffers_change_in_training_is_refused() -> None:
+    """Checkpoints would lose them. I-BERT's change without an effect, unless it is quantized."""
+    model = model_of("bert")
+    model.bert.embeddings = Normalized(model.bert.embeddings, model.config.hidden_size)
+    before = state_of(model)
+    with pytest.raises(ModelError, match=r"bert\.embeddings\.norm\.running_mean of a bert model changes in training"):
+        buffers.require_constant(model, 16)
+    assert state_of(model) == before
+    with pytest.raises(ModelError, match=r"of a ibert model changes in training .*I-BERT's is quant_mode"):
+        MaskedLanguageModel(model_of("ibert", quant_mode=True))
+    MaskedLanguageModel(model_of("ibert"))
 
 
 def test_short_rows_do_not_change_the_attention_of_big_bird() -> None:

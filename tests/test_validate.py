@@ -89,6 +89,7 @@ def test_search_probe_compares_the_starting_and_the_trained_model(copy: Path, ca
 
 def test_search_probe_needs_one_process(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     config = parse_of_run([f"--output_dir={copy}", "--validation.probe=true"], prog="validate.py")
     with pytest.raises(ConfigError, match=r"validation\.probe needs one process"):
         validate.run(config)

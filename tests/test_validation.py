@@ -32,7 +32,7 @@ from mlm_dist.evaluation.pseudo_likelihood import one_by_one
 from mlm_dist.evaluation.retrieval import retrieval_metrics, token_overlap
 from mlm_dist.evaluation.retrieval_tasks import halves, retrieval_tasks, title_and_body
 from mlm_dist.evaluation.search_probe import SearchProbe
-from mlm_dist.evaluation.validation import evaluate
+from mlm_dist.evaluation.validation import evaluate, unigram_baseline
 from mlm_dist.evaluation.validation_set import EvenlySpaced, ValidationSet
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.objectives.figures import Validation
@@ -218,6 +218,51 @@ def test_second_source_that_does_not_exist_is_refused_by_its_key(config: Config)
     Path(config.corpus.cache_dir, "short.txt").write_text("short", "utf-8")
     with pytest.raises(ConfigError, match=r"validation\.second_source: "):
         load_or_prepare(spec_of(named(str(Path(config.corpus.cache_dir, "short.txt")))))
+
+
+# --- max_rows ---
+
+
+def test_validation_uses_at_most_max_rows_evenly_spaced(
+    corpora: Corpora, validation_set: ValidationSet, objective: MaskedLM, engine: Engine
+) -> None:
+    rows, corruption = corpora.main.rows("validation"), objective.validation_corruption
+    assert len(validation_set) == validation_set.total == len(rows) > 20
+    some = ValidationSet(corpora.main, corpora.second, 20)
+    chosen = np.array([i * len(rows) // 20 for i in range(20)])
+    assert (len(some), some.total) == (20, len(rows))
+    found = some.evaluate(engine, objective, 8)
+    expected = evaluate(engine, objective, validation_batches(EvenlySpaced(rows, 20), corruption, 20))
+    assert np.array_equal(EvenlySpaced(rows, 20).take(np.arange(20)), rows.take(chosen))
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert found.num_masked == expected.num_masked
+    assert found.num_masked < validation_set.evaluate(engine, objective, 8).num_masked
+    assert found.second is not None, "the second source is limited to as many rows"
+    facts, whole = some.baseline(objective), validation_set.baseline(objective)
+    assert (facts["validation_rows"], facts["validation_rows_total"]) == (20, len(rows))
+    batches = validation_batches(EvenlySpaced(rows, 20), corruption, 3)
+    assert facts["unigram_loss"] == pytest.approx(unigram_baseline(corpora.main.token_counts, batches))
+    assert facts["unigram_loss"] != whole["unigram_loss"]
+    assert some.pseudo_likelihood(engine, objective, 3, 7) is not None
+
+
+@pytest.mark.parametrize("max_rows", [None, 10**6])
+def test_a_small_validation_set_is_used_as_it_is(
+    max_rows: int | None,
+    corpora: Corpora,
+    validation_set: ValidationSet,
+    objective: MaskedLM,
+    engine: Engine,
+) -> None:
+    found = ValidationSet(corpora.main, corpora.second, max_rows).evaluate(engine, objective, 8)
+    assert found == validation_set.evaluate(engine, objective, 8)
+
+
+def test_max_rows_is_2048_by_default_and_must_be_positive(config: Config) -> None:
+    assert spec_of(config).validation.max_rows == 2048
+    assert spec_of(parse(["--validation.max_rows=null"])).validation.max_rows is None
+    with pytest.raises(ConfigError, match=r"^validation\.max_rows: must be at least 1"):
+        parse(["--validation.max_rows=0"])
 
 
 # --- sentences ---

@@ -39,6 +39,7 @@ from mlm_dist.config import Config, Duration, parse
 from mlm_dist.corpus.pipeline import prepare
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
+from mlm_dist.evaluation.validation_set import EvenlySpaced
 from mlm_dist.objectives.masked_lm import MaskedLM
 from mlm_dist.resolve import corpus_spec
 
@@ -117,7 +118,9 @@ def trained(config: Config, corpus: PreparedCorpus, seed: str) -> dict[str, list
     special = loading.special_tokens(corpus.tokenizer)
     masker = Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer))
     corruption = MaskedLM(masker).validation_corruption
-    kept = Losses(list(validation_batches(corpus.rows("validation"), corruption, size)), config.validation.every)
+    whole = corpus.rows("validation")
+    some = EvenlySpaced(whole, config.validation.max_rows or len(whole))
+    kept = Losses(list(validation_batches(some, corruption, size)), config.validation.every)
     with tempfile.TemporaryDirectory() as folder:
         # All else is the default of Trainer, as in the notebook.
         arguments = TrainingArguments(

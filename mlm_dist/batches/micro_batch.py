@@ -65,6 +65,8 @@ class MicroBatch:
         row_keys: [rows], int64, a random number for the dropout of each row; on the CPU only, None in validation.
         num_predicted: Predicted tokens.
         num_tokens: Tokens that are not padding.
+        longest: Tokens of the longest chunk, or more; padding counts. One number for all micro-batches of a shape; None
+            for the length of the rows.
     """
 
     input_ids: torch.Tensor
@@ -75,11 +77,13 @@ class MicroBatch:
     row_keys: torch.Tensor | None
     num_predicted: int
     num_tokens: int
+    longest: int | None = None
 
     @property
-    def inputs(self) -> tuple[torch.Tensor | None, ...]:
+    def inputs(self) -> tuple[torch.Tensor | int | None, ...]:
         """The arguments of the model's `forward`, in its order."""
-        return self.input_ids, self.attention_mask, self.positions, self.labels, self.cu_seq_lens, self.row_keys
+        tensors = self.input_ids, self.attention_mask, self.positions, self.labels, self.cu_seq_lens, self.row_keys
+        return *tensors, self.longest
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device; pinned memory is copied without waiting."""
@@ -152,11 +156,17 @@ def assemble(
 
     flat = np.flatnonzero(predicted)
     size = filled_to.num_predicted(len(flat))
-    positions, labels = np.zeros(size, np.int64), np.full(size, IGNORED, np.int64)
-    positions[: len(flat)], labels[: len(flat)] = flat, input_ids.reshape(-1)[flat]
+    # Positions that fill up are spread, because a GPU adds gradients of one position one after the other.
+    filler = np.arange(size - len(flat)) * shown.size // max(1, size - len(flat))
+    positions, labels = np.concatenate([flat, filler]), np.full(size, IGNORED, np.int64)
+    labels[: len(flat)] = input_ids.reshape(-1)[flat]
     attention_mask = cu_seq_lens = None
+    longest = min(filled_to.longest or width, width // pieces)
     if filled_to.chunks or (num_chunks > 1).any():
-        starts = np.cumsum(np.concatenate([[0], np.insert(lengths, ends, width - num_tokens)]), dtype=np.int32)
+        padding = width - num_tokens
+        starts = np.cumsum(np.concatenate([[0], np.insert(lengths, ends, padding)]), dtype=np.int32)
+        if filled_to.longest and padding.max() > filled_to.longest:
+            starts = np.union1d(starts, _starts_of_padding(padding, width, filled_to.longest))
         size = filled_to.num_starts(len(starts)) + num_rows * (pieces - 1)
         if pieces > 1:
             starts = np.union1d(starts, np.arange(0, num_rows * width, width // pieces, dtype=np.int32))
@@ -174,7 +184,15 @@ def assemble(
         _row_keys(wanted.row_keys, num_rows, pieces),
         num_predicted=len(flat),
         num_tokens=int(num_tokens[:count].sum()),
+        longest=longest,
     )
+
+
+def _starts_of_padding(padding: np.ndarray, width: int, longest: int) -> np.ndarray:
+    """Where the padding of each row is cut, so that none of its pieces is longer than `longest`."""
+    cuts = np.arange(longest, int(padding.max()), longest)
+    of_rows: np.ndarray = (np.arange(1, len(padding) + 1) * width - padding)[:, None] + cuts
+    return of_rows[cuts < padding[:, None]].astype(np.int32)
 
 
 def _row_keys(keys: np.ndarray | None, num_rows: int, pieces: int) -> torch.Tensor | None:

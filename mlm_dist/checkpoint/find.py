@@ -7,15 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mlm_dist.checkpoint import format
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
-
-_FAILED, _NEW_RUN = -2, -1
 
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
@@ -28,15 +24,18 @@ def best(folder: Path) -> tuple[Path | None, list[str]]:
     """The good checkpoint with the lowest validation loss below a folder, and what is wrong with others.
 
     The state of each checkpoint names the best step when it was saved: its own if it was better than all before it.
+    Losses on other rows than those of the newest one are not compared.
     """
     problems: list[str] = []
-    lowest: tuple[float, Path] | None = None
+    best_ones: list[tuple[float, Path]] = []
+    rows: int | None = None
     for path in _good(folder, problems):
         seen = format.read_state(path)["best"]
-        loss = seen["loss"] if seen["step"] == format.step_of(path) else None
-        if loss is not None and (lowest is None or loss < lowest[0]):
-            lowest = loss, path
-    return None if lowest is None else lowest[1], problems
+        if seen.get("rows") != rows:
+            best_ones, rows = [], seen.get("rows")
+        if seen["step"] == format.step_of(path) and seen["loss"] is not None:
+            best_ones.append((seen["loss"], path))
+    return min(best_ones, key=lambda one: one[0])[1] if best_ones else None, problems
 
 
 def _good(folder: Path, problems: list[str], *, newest_first: bool = False) -> Iterator[Path]:
@@ -93,22 +92,19 @@ def to_resume(engine: Engine, resume: str, folder: Path, identity: Mapping[str, 
 
     Raises:
         CheckpointError: There are checkpoints and none of them is good, the named one is not good, or it belongs to
-            another run.
+            another run; on rank 0.
+        PeerError: The same, on the other ranks.
     """
-    path: Path | None = None
-    failure: CheckpointError | None = None
-    if engine.is_main:
-        try:
-            path = _look(resume, folder)
-            if path is not None:
-                format.require_same(path, identity)
-        except CheckpointError as error:
-            failure = error
-    step = _FAILED if failure is not None else _NEW_RUN if path is None else format.step_of(path)
-    step = int(engine.sum(torch.tensor(step if engine.is_main else 0, device=engine.device)))
-    if step == _FAILED:
-        raise failure or CheckpointError("checkpoint.resume: see the error of rank 0")
-    if step == _NEW_RUN:
+
+    def look() -> int | None:
+        path = _look(resume, folder)
+        if path is None:
+            return None
+        format.require_same(path, identity)
+        return format.step_of(path)
+
+    step = engine.on_main(look)  # it reads all of the checkpoint, and of newer ones that are damaged
+    if step is None:
         return None
     return folder / format.name_of(step) if resume == "auto" else Path(resume).expanduser()
 

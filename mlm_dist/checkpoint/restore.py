@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -63,10 +64,17 @@ def _load_moments(path: Path, engine: Engine, state: TrainState, example_loss: C
         engine.load(
             FullState(
                 weights=weights.get_tensor,
-                # A copy: the library gives a view of the file, which would keep a removed checkpoint on the disk.
-                moments=lambda key, name: moments.get_tensor(f"{key}/{name}").clone(),
+                moments=lambda key, name, rows: _rows(moments, f"{key}/{name}", rows),
                 num_steps=state.step - int(state.skipped_steps),
                 loss_scale=state.loss_scale,
             ),
             example_loss,
         )
+
+
+def _rows(file: Any, name: str, rows: slice) -> torch.Tensor:
+    """Some rows of a tensor; nothing else of it is read."""
+    part = file.get_slice(name)
+    values: torch.Tensor = part[rows] if part.get_shape() else file.get_tensor(name)
+    # A copy: the library gives a view of the file, which would keep a removed checkpoint on the disk.
+    return values.clone()

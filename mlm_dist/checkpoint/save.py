@@ -1,14 +1,15 @@
-"""Saving checkpoints: gathered on all ranks, written by rank 0, published whole while training continues."""
+"""Saving checkpoints: gathered on rank 0, written by it, published whole while training continues."""
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import math
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch
 
 from mlm_dist import __version__, faults
 from mlm_dist.checkpoint import format
+from mlm_dist.checkpoint.host_buffer import HostBuffer
 from mlm_dist.checkpoint.state import Best, TrainState
-from mlm_dist.checkpoint.tensor_file import TensorFileWriter
+from mlm_dist.checkpoint.weights_and_moments import Shapes, TensorFiles, contents
 from mlm_dist.engine.base import library_versions
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import CheckpointError
@@ -28,18 +30,28 @@ from mlm_dist.spec import CheckpointSpec
 class Checkpoints:
     """The checkpoints of one run. Every rank makes one and calls it; rank 0 writes.
 
-    `save` returns when the values are in files. A thread computes hashes, waits for the disk, renames the folder and
-    removes old checkpoints while training continues.
+    `save` returns when the values are in files, or staged. A thread writes what is staged, computes hashes, waits for
+    the disk, renames the folder and removes old checkpoints while training continues. What goes wrong in the thread is
+    raised by the next save, or at the end of the run.
 
     Args:
         folder: `checkpoints/` of the run directory.
         spec: How many checkpoints to keep.
         identity: {config key: value} of what a resume must have in common with this run.
         micro_batch: Rows per process and forward pass.
+        buffer: Host memory that takes the values from a GPU; None writes them to the files in `save`.
     """
 
-    def __init__(self, folder: Path, spec: CheckpointSpec, identity: Mapping[str, Any], micro_batch: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spec: CheckpointSpec,
+        identity: Mapping[str, Any],
+        micro_batch: int,
+        buffer: HostBuffer | None = None,
+    ) -> None:
         self._folder, self._spec, self._identity, self._micro_batch = folder, spec, dict(identity), micro_batch
+        self._buffer = buffer
         self._publishing: threading.Thread | None = None
         self._failure: BaseException | None = None
         self.last_step = -1
@@ -47,46 +59,60 @@ class Checkpoints:
     def known_best(self, best: Best) -> Best:
         """The best validation of a resumed run: none yet if its checkpoint is to be exported and is gone."""
         is_known = best.step is not None and (self._folder / format.name_of(best.step)).is_dir()
-        return best if is_known or not self._spec.keep_best else Best()
+        return best if is_known or not self._spec.keep_best else Best(rows=best.rows)
 
     def save(self, engine: Engine, state: TrainState) -> None:
         """Write a checkpoint of the engine's model and optimizer; collective.
 
         Raises:
-            CheckpointError: It cannot be written, or the one before could not; on every rank.
+            CheckpointError: It cannot be written, or the one before could not; on rank 0.
+            PeerError: The same, on the other ranks.
         """
         self.finish(engine)
+        files: TensorFiles | None = None
         failure: OSError | None = None
         content = dataclasses.replace(state, loss_scale=engine.loss_scale).to_json()
         temporary = self._folder / f".{format.name_of(state.step)}"
+        values = contents(engine)
         try:
             if engine.is_main:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                shutil.rmtree(temporary, ignore_errors=True)
-                temporary.mkdir()
+                files = self._begin(temporary, {file: shapes for file, (shapes, _) in values.items()})
         except OSError as error:
             failure = error
-        # All ranks gather the values together, so a failure must not end the loop on one of them.
-        for write in _writes(temporary, engine):
-            if engine.is_main and failure is None:
-                try:
-                    write()
-                except OSError as error:
-                    failure = error
-        self._agree(engine, failure, state.step)
-        self.last_step = state.step
-        if engine.is_main:
-            self._publishing = threading.Thread(target=self._publish, args=(temporary, content), daemon=False)
+        try:
+            # All ranks gather the values together, so a failure must not end the loop on one of them.
+            for file, (_, gathered) in values.items():
+                for name, value in gathered():
+                    if files is not None and value is not None and failure is None:
+                        try:
+                            files.write(file, name, value)
+                        except OSError as error:
+                            failure = error
+                if engine.is_main and failure is None:
+                    faults.kill_here(f"after_{file.split('.')[0]}", state.step)
+            self.last_step = state.step
+            engine.on_main(lambda: self._check(failure))
+        except BaseException:
+            if files is not None:
+                files.close()
+            raise
+        if files is not None:
+            self._publishing = threading.Thread(target=self._publish, args=(temporary, files, content), daemon=False)
             self._publishing.start()
 
     def finish(self, engine: Engine) -> None:
         """Wait until the last checkpoint is published; collective.
 
         Raises:
-            CheckpointError: It could not be published; on every rank.
+            CheckpointError: It could not be published; on rank 0.
+            PeerError: The same, on the other ranks.
         """
-        self.wait()
-        self._agree(engine, self._failure, self.last_step)
+
+        def published() -> None:
+            self.wait()
+            self._check(self._failure)
+
+        engine.on_main(published)
 
     def wait(self) -> None:
         """Wait for the thread of the last save, whether it succeeds or not; not collective."""
@@ -94,19 +120,34 @@ class Checkpoints:
             self._publishing.join()
             self._publishing = None
 
-    def _agree(self, engine: Engine, failure: BaseException | None, step: int) -> None:
-        if not float(engine.sum(torch.tensor(float(failure is not None), device=engine.device))):
+    def _begin(self, temporary: Path, shapes: Mapping[str, Shapes]) -> TensorFiles:
+        """Make the folder and its tensor files, if the disk has space for them."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        # Staged values are written later, when training has gone on: a full disk would be noticed then.
+        size = sum(4 * math.prod(shape) for tensors in shapes.values() for shape in tensors.values())
+        if shutil.disk_usage(self._folder).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self._buffer is not None:
+            self._buffer.clear()
+        return TensorFiles(temporary, shapes, self._buffer)
+
+    def _check(self, failure: BaseException | None) -> None:
+        """Raise a CheckpointError for what went wrong with the last checkpoint, and remove what there is of it."""
+        if failure is None:
             return
-        reason = "" if failure is None else f" ({getattr(failure, 'strerror', None) or failure})"
-        shutil.rmtree(self._folder / f".{format.name_of(step)}", ignore_errors=True)
+        reason = getattr(failure, "strerror", None) or failure
+        shutil.rmtree(self._folder / f".{format.name_of(self.last_step)}", ignore_errors=True)
         raise CheckpointError(
-            f"the checkpoint of step {step} cannot be written to {self._folder}{reason}; the last good one is "
-            "intact: free some space or choose another output_dir, and run again"
+            f"the checkpoint of step {self.last_step} cannot be written to {self._folder} ({reason}); the last good "
+            "one is intact: free some space or choose another output_dir, and run again"
         )
 
-    def _publish(self, temporary: Path, state: dict[str, Any]) -> None:
+    def _publish(self, temporary: Path, files: TensorFiles, state: dict[str, Any]) -> None:
         try:
             step = int(state["step"])
+            files.finish()
             format.write_state(temporary, state, self._identity, self._micro_batch)
             faults.kill_here("after_state", step)
             manifest = {
@@ -144,40 +185,6 @@ def disk_needed(num_parameters: int, num_kept: int) -> int:
     """
     one = 4 * num_parameters * (1 + 2)
     return (num_kept + 1) * one + 4 * num_parameters
-
-
-def _writes(temporary: Path, engine: Engine) -> Iterator[Callable[[], None]]:
-    """Gather one tensor after the other, and yield what rank 0 has to do to write each."""
-    shapes = engine.shapes()
-    names = [f"{key}/{name}" for name, keys in engine.moment_names().items() for key in keys]
-    files: dict[str, TensorFileWriter] = {}
-    contents = {
-        "model.safetensors": (shapes, engine.parameters),
-        "optimizer.safetensors": ({name: shapes[name.split("/", 1)[1]] for name in names}, engine.moments),
-    }
-    step = format.step_of(temporary)
-    try:
-        for file, (expected, values) in contents.items():
-            yield partial(_open, files, file, temporary / file, expected)
-            for name, value in values():
-                yield partial(_write_tensor, files, file, name, value)
-            yield partial(_finish, files, file)
-            yield partial(faults.kill_here, f"after_{file.split('.')[0]}", step)
-    finally:
-        for writer in files.values():
-            writer.close()
-
-
-def _open(files: dict[str, TensorFileWriter], file: str, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    files[file] = TensorFileWriter(path, shapes)
-
-
-def _write_tensor(files: dict[str, TensorFileWriter], file: str, name: str, value: torch.Tensor) -> None:
-    files[file].write(name, value)
-
-
-def _finish(files: dict[str, TensorFileWriter], file: str) -> None:
-    files[file].finish()
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -27,19 +27,31 @@ class Best:
         loss: Its validation loss in nats; None while there is no finite one.
         step: Its step.
         since: Validations since then without a lower loss.
+        rows: Rows that these validations use; None in checkpoints of earlier versions, which used all rows.
     """
 
     loss: float | None = None
     step: int | None = None
     since: int = 0
+    rows: int | None = None
 
     def after(self, step: int, loss: float) -> Best:
         """The best one after another validation; a loss that is not finite is never better."""
         if step == 0:
             return self
         if loss < (math.inf if self.loss is None else self.loss):
-            return Best(loss, step)
-        return Best(self.loss, self.step, self.since + 1)
+            return Best(loss, step, rows=self.rows)
+        return dataclasses.replace(self, since=self.since + 1)
+
+    def on_rows(self, rows: int, total: int) -> Best:
+        """The best validation on some rows: none yet if the one so far was on others, whose loss is another quantity.
+
+        Args:
+            rows: Rows that validations use from here on.
+            total: Rows of the whole validation set.
+        """
+        before = total if self.rows is None else self.rows
+        return dataclasses.replace(self, rows=rows) if before == rows else Best(rows=rows)
 
     def ends_training(self, patience: int | None) -> bool:
         """Whether there were `patience` validations without a lower loss; never with None."""

@@ -64,7 +64,8 @@ class ModelConfig(Section):
         masked_head: Compute logits at masked positions only: same loss, less work.
         compile: Use torch.compile, which takes some time before the first step. regional compiles one layer and reuses
             it for all layers; whole compiles the model from tokens to loss, which takes longer and may save more. The
-            loss stays the same.
+            loss stays the same. By default regional on a CUDA GPU where triton and a C compiler are installed, unless
+            weights are sharded by ZeRO-3; else none.
         checkpointing: Activation checkpointing. layers keeps the input of each encoder layer only and computes the rest
             again in the backward pass: far less memory, about a third more time. The loss stays the same.
         freeze_embeddings: Do not train the token embeddings, nor the output matrix tied to them: for small corpora,
@@ -81,7 +82,7 @@ class ModelConfig(Section):
     init_from: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     masked_head: bool = True
-    compile: Literal["none", "regional", "whole"] = "none"
+    compile: Literal["none", "regional", "whole"] | None = None
     checkpointing: Literal["none", "layers"] = "none"
     freeze_embeddings: bool = False
     trainable_layers: int | None = None

@@ -16,6 +16,9 @@ class ValidationConfig(Section):
 
     Args:
         every: Steps between validations; null validates at the start and the end only.
+        max_rows: Rows of the validation set that are used during training, evenly spaced over it; null uses all. 2048
+            rows cost about as much as training on a third as many, and of 128 tokens each they have 40,000 masked
+            tokens: the standard error of the loss is about 0.02. The validate job uses all rows.
         patience: Training ends after this many validations in a row without a lower validation loss, and the best
             checkpoint is exported; null trains to the end.
         second_source: A second corpus (as corpus.source), such as general text, to validate on at the same steps, which
@@ -32,6 +35,7 @@ class ValidationConfig(Section):
     SECTION = "validation"
 
     every: int | None = 500
+    max_rows: int | None = 2048
     patience: int | None = None
     second_source: str | None = None
     model: str = "model"
@@ -41,6 +45,7 @@ class ValidationConfig(Section):
     def check(self) -> None:
         """See `Section.check`."""
         self.require_at_least("every", 1, or_null=True)
+        self.require_at_least("max_rows", 1, or_null=True)
         self.require_at_least("patience", 1, or_null=True)
         self.require("sentences", self.sentences >= 0, "must not be negative")
         self.require_text("second_source", "must name a source, or be null")

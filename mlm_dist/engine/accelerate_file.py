@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from mlm_dist.engine import missing_gpus
 from mlm_dist.engine.conflicts import BESIDE_JSON, FSDP_USE_CPU, USE_CPU
+from mlm_dist.engine.device import hides_all
 from mlm_dist.errors import ConfigError
 
 
@@ -24,14 +27,52 @@ def check(name: str, settings: Mapping[str, Any], flags: Mapping[str, Any]) -> N
         raise ConfigError(f"{name}: {conflict}")
 
 
-def _conflicts(settings: dict[str, Any], flags: Mapping[str, Any]) -> Iterator[str]:
-    kind = str(settings.get("distributed_type", "NO")).upper()
+def check_gpus(
+    settings: Mapping[str, Any], flags: Mapping[str, Any], num_gpus: int, environ: Mapping[str, str] = os.environ
+) -> None:
+    """Refuse an accelerate file for GPUs on a machine that has too few of them; files for CPUs say so.
+
+    Args:
+        settings: What the file holds.
+        flags: Flags of the launcher, which win over it.
+        num_gpus: GPUs that torch sees on this machine.
+        environ: The environment.
+
+    Raises:
+        ConfigError: The processes of this machine need more GPUs; the message has CUDA's reason and the remedy.
+    """
+    setting = _setting(settings, flags)
+    ids = str(setting("gpu_ids", "all"))
+    if setting("use_cpu") or flags.get("cpu") or hides_all(ids):
+        return
+    if ids != "all":
+        num_gpus = sum(one.strip().isdigit() and int(one) < num_gpus for one in ids.split(","))
+    num_processes = max(1, int(setting("num_processes", 1)) // int(setting("num_machines", 1)))
+    if num_processes > num_gpus:
+        shown = environ if ids == "all" else {**environ, "CUDA_VISIBLE_DEVICES": ids}
+        sharding = {"DEEPSPEED": "zero", "FSDP": "fsdp2", "NO": "none"}.get(_kind(settings), "ddp")
+        raise ConfigError(missing_gpus.conflict(num_processes, num_gpus, sharding, shown))
+
+
+def _kind(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("distributed_type", "NO")).upper()
+
+
+def _setting(settings: Mapping[str, Any], flags: Mapping[str, Any]) -> Callable[..., Any]:
     deepspeed: Mapping[str, Any] = settings.get("deepspeed_config") or {}
 
     def setting(name: str, default: Any = None) -> Any:
         flag = flags.get(name)
         return flag if flag is not None else settings.get(name, deepspeed.get(name, default))
 
+    return setting
+
+
+def _conflicts(settings: dict[str, Any], flags: Mapping[str, Any]) -> Iterator[str]:
+    kind, setting = _kind(settings), _setting(settings, flags)
+    deepspeed: Mapping[str, Any] = settings.get("deepspeed_config") or {}
+    if flags.get("cpu") and kind != "NO":
+        yield "--cpu starts one process without sharding; use --topology cpu, cpu_2, or --gpu_ids=-1,-1"
     if kind in ("NO", "MULTI_CPU") and int(setting("num_processes", 1)) * int(setting("num_machines", 1)) > 1:
         yield (
             f"num_processes: {setting('num_processes', 1)}, but distributed_type {kind} starts one process only; use "

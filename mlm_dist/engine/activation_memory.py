@@ -44,7 +44,7 @@ def activations(settings: Settings, shape: Shape, precision: str, micro_size: in
         kept, masks = shape.layers * 4 * h + max(2 * layer, head), mask
     else:
         kept, masks = (shape.layers + 1) * layer + head, shape.layers * mask
-    return int(micro_size * settings.max_length * (gaps * (kept + embeddings) + masks + _masks(settings, shape)))
+    return int(micro_size * settings.max_length * (gaps * (kept + embeddings) + masks + _masks(settings, shape, e)))
 
 
 def _scores(settings: Settings, shape: Shape, e: int) -> float:
@@ -63,14 +63,16 @@ def _scores(settings: Settings, shape: Shape, e: int) -> float:
 
 
 def _layer_mask(settings: Settings, shape: Shape, e: int) -> int:
-    """Bytes per token of the mask that torch's attention keeps in a layer, in the precision of the products."""
+    """Bytes per token of the mask that torch's attention on the CPU keeps in a layer, in the products' precision."""
+    return e * settings.max_length if shape.fused and shape.on_cpu and settings.max_length > MAX_LENGTH_ON_CPU else 0
+
+
+def _masks(settings: Settings, shape: Shape, e: int) -> int:
+    """Bytes per token of the masks that layers share, for each pair of positions: one for each reach.
+
+    A byte on the CPU. On a GPU the variable-length kernel reads none; without it a mask is made of a byte, and layers
+    share it in the precision of the products.
+    """
     if shape.on_cpu:
-        has_mask = settings.max_length > MAX_LENGTH_ON_CPU
-    else:
-        has_mask = settings.is_packed and shape.attention_dropout  # otherwise chunks need no mask
-    return e * settings.max_length if shape.fused and has_mask else 0
-
-
-def _masks(settings: Settings, shape: Shape) -> int:
-    """Bytes per token of the masks that layers share, a byte for each pair of positions: one for each reach."""
-    return settings.max_length * (1 + (settings.is_packed and shape.slides))
+        return settings.max_length * (1 + (settings.is_packed and shape.slides))
+    return 0 if shape.fused and shape.kernel else settings.max_length * (e + 1) * (1 + shape.slides)

@@ -5,21 +5,28 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
+import itertools
+import json
+import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from torch import nn
-from torch.distributed.distributed_c10d import _abort_process_group
+from torch.distributed.distributed_c10d import _abort_process_group, _get_default_store
 
 from mlm_dist.engine import trackers
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError, PeerError, UserError
 from mlm_dist.optim.optimizers import set_lr
 from mlm_dist.spec import BatchSpec
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.02
 
 
 class AccelerateEngine:
@@ -42,6 +49,7 @@ class AccelerateEngine:
         self.world_size: int = accelerator.num_processes
         self.is_main: bool = accelerator.is_main_process
         self.is_sharded = launch.is_sharded
+        self._works = itertools.count()  # of rank 0 alone; every rank counts the same ones
 
     def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """See `Engine`."""
@@ -68,12 +76,13 @@ class AccelerateEngine:
             return value
         return float(self._accelerator.gather(torch.tensor([float(value)], device=self.device)).min())
 
-    def on_main(self, work: Callable[[], None]) -> None:
+    def on_main(self, work: Callable[[], T]) -> T:
         """See `Engine`."""
         failure: UserError | None = None
+        result: Any = None
         if self.is_main:
             try:
-                work()
+                result = work()
             except UserError as error:
                 failure = error
             except OSError as error:
@@ -81,8 +90,23 @@ class AccelerateEngine:
                 failure = ConfigError(
                     f"output_dir: cannot write {where}({error.strerror}); free some space or choose another folder"
                 )
+        if self.world_size > 1:
+            result = self._from_main(result)
+        # The store may be a part of rank 0's process, which must not end before all ranks have read it.
         if float(self.sum(torch.tensor(float(failure is not None), device=self.device))):
             raise failure or PeerError("rank 0 failed, and says why")
+        value: T = result
+        return value
+
+    def _from_main(self, result: Any) -> Any:
+        """A JSON value of rank 0, once it has one: the others poll for it, because a collective would time out."""
+        store, key = _get_default_store(), f"mlm_dist/on_main/{next(self._works)}"
+        if self.is_main:
+            store.set(key, json.dumps(result))
+            return result
+        while not store.check([key]):
+            time.sleep(POLL_SECONDS)
+        return json.loads(store.get(key))
 
     def begin_step(self, lr: float, num_micro_batches: int) -> float:
         """See `Engine`."""
@@ -100,19 +124,33 @@ class AccelerateEngine:
         """See `Engine`."""
         self._accelerator.backward(loss)
 
-    def parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def parameters(self) -> Iterator[tuple[str, torch.Tensor | None]]:
         """See `Engine`."""
+        shapes = self.shapes()
         for name, parameter in self._named_parameters().items():
-            yield name, self._full_parameter(parameter).detach().to("cpu", torch.float32)
+            yield name, self._whole(name, self._full_parameter(parameter), shapes[name])
 
-    def moments(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def moments(self) -> Iterator[tuple[str, torch.Tensor | None]]:
         """See `Engine`."""
-        shapes, parameters = self.shapes(), self._named_parameters()
-        for name, keys in self.moment_names().items():
-            for key in keys:
-                value = self._full_moment(parameters[name], key)
-                full = torch.zeros(shapes[name]) if value is None else value
-                yield f"{key}/{name}", full.detach().to("cpu", torch.float32)
+        shapes, names = self.shapes(), self.moment_names()
+        for name, parameter in self._named_parameters().items():
+            if parameter.requires_grad and name not in names:
+                raise RuntimeError(f"{name} is trained, but the optimizer does not have it")
+            for key in names.get(name, ()):
+                if self._has_no_moments(parameter):
+                    yield f"{key}/{name}", torch.zeros(shapes[name]) if self.is_main else None
+                else:
+                    whole = self._full_moment(parameter, key)
+                    yield f"{key}/{name}", self._whole(f"{key}/{name}", whole, shapes[name])
+
+    def _whole(self, name: str, value: torch.Tensor | None, shape: tuple[int, ...]) -> torch.Tensor | None:
+        """What rank 0 gathered, which must be all of it, in fp32."""
+        if not self.is_main:
+            return None
+        if value is None or value.dtype != torch.float32 or tuple(value.shape) != shape:
+            found = None if value is None else f"{value.dtype} {tuple(value.shape)}"
+            raise RuntimeError(f"{name} is {found} instead of torch.float32 {shape}")
+        return value.detach()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """See `Engine`."""
@@ -127,12 +165,16 @@ class AccelerateEngine:
         """{name: parameter}, as the optimizer has them."""
         return dict(self._module.named_parameters())
 
-    def _full_parameter(self, parameter: nn.Parameter) -> torch.Tensor:
-        """The unsharded values of a parameter; collective."""
+    def _full_parameter(self, parameter: nn.Parameter) -> torch.Tensor | None:
+        """The unsharded values of a parameter, on rank 0 at least; collective."""
         raise NotImplementedError
 
     def _full_moment(self, parameter: nn.Parameter, key: str) -> torch.Tensor | None:
-        """The unsharded values of a moment, None before the first step; collective."""
+        """The unsharded values of a moment, on rank 0 at least; collective."""
+        raise NotImplementedError
+
+    def _has_no_moments(self, parameter: nn.Parameter) -> bool:
+        """Whether the optimizer has not met a parameter: before its first step, or without a gradient."""
         raise NotImplementedError
 
     def track(self, values: Mapping[str, float], step: int) -> None:

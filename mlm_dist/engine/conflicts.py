@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlm_dist.engine.device import is_on
+from mlm_dist.engine import compiler, missing_gpus
+from mlm_dist.engine.device import KINDS, is_on, wants_cpu
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError
 from mlm_dist.optim import optimizers
@@ -25,7 +24,7 @@ BESIDE_JSON = {
     *("offload_param_device", "offload_param_nvme_path", "offload_optimizer_nvme_path", "zero3_save_16bit_model"),
     "mixed_precision",
 }
-USE_CPU = "use_cpu: true turns DeepSpeed off silently; write false: it uses the CPU if there is no GPU"
+USE_CPU = "use_cpu: true turns DeepSpeed off silently; write gpu_ids: '-1,-1' instead to compute on the CPU"
 
 FSDP_USE_CPU = (
     "use_cpu: true with FSDP trains one unconnected copy per process; write gpu_ids: '-1,-1' instead, as "
@@ -71,12 +70,7 @@ def deepspeed_settings(batch: BatchSpec, max_grad_norm: float | None) -> dict[st
 
 
 def _conflicts(run: RunSettings, launch: Launch, environ: Mapping[str, str]) -> Iterator[str]:
-    device, on_cpu = launch.device, launch.device.kind == "cpu"
-    if not on_cpu and launch.local_world_size > device.count:
-        yield (
-            f"num_processes: {launch.local_world_size} processes on this machine, which has {device.count} "
-            f"{device.name}; use --num_processes {device.count}"
-        )
+    yield from _of_device(launch, environ)
     if is_on("ACCELERATE_USE_MEGATRON_LM", environ) or is_on("ACCELERATE_USE_PARALLELISM_CONFIG", environ):
         yield "distributed_type: Megatron-LM and parallelism_config are not supported; use DDP, ZeRO or FSDP2"
     if environ.get("ACCELERATE_DYNAMO_BACKEND", "NO").upper() != "NO":
@@ -85,8 +79,10 @@ def _conflicts(run: RunSettings, launch: Launch, environ: Mapping[str, str]) -> 
             "model.compile instead; remove it there and use --model.compile regional"
         )
     if run.compile != "none":
-        yield from _of_compiler(run.compile, device.kind, environ)
-    yield from _of_precision(launch, on_cpu)
+        lacks = compiler.missing(launch.device.kind, environ)
+        if lacks is not None:
+            yield f"model.compile: {run.compile} needs {lacks}"
+    yield from _of_precision(launch)
     yield from _of_accumulation(run, environ)
     yield from _of_optimizer(run.optimizer, launch)
     if launch.sharding == "fsdp2":
@@ -95,19 +91,33 @@ def _conflicts(run: RunSettings, launch: Launch, environ: Mapping[str, str]) -> 
         yield from _of_deepspeed(run, launch, environ)
 
 
-def _of_compiler(how: str, kind: str, environ: Mapping[str, str]) -> Iterator[str]:
-    """What torch.compile needs beside torch."""
-    compiler = environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    if kind == "cpu" and shutil.which(compiler, path=environ.get("PATH")) is None:
-        yield f"model.compile: {how} needs a C++ compiler, and there is no {compiler}; install it or write none"
-    if kind == "cuda" and importlib.util.find_spec("triton") is None:
-        yield f"model.compile: {how} needs triton on a GPU; run: pip install triton, or write none"
+def _of_device(launch: Launch, environ: Mapping[str, str]) -> Iterator[str]:
+    """What a launch needs of this machine's devices."""
+    device, count = launch.device, launch.local_world_size
+    if device.kind not in KINDS:
+        yield f"this machine computes on {device.kind}, which is not supported; use configs/accelerate/cpu.yaml"
+    if device.num_gpus < count and not (device.kind == "cpu" and wants_cpu(environ)) and _needs_gpus(launch, environ):
+        yield missing_gpus.conflict(count, device.num_gpus, launch.sharding, environ)
+    if device.kind in ("mps", "xpu") and (launch.world_size > 1 or launch.is_sharded):
+        yield (
+            f"the accelerate file asks for several processes or sharding, which need GPUs of NVIDIA or AMD, and this "
+            f"machine has {device.name}; use configs/accelerate/{device.kind}.yaml"
+        )
 
 
-def _of_precision(launch: Launch, on_cpu: bool) -> Iterator[str]:
+def _needs_gpus(launch: Launch, environ: Mapping[str, str]) -> bool:
+    """Whether an accelerate file asks for GPUs. Files for CPUs say so, see `device.wants_cpu`.
+
+    Without a file, accelerate launches one process in fp32 on the device it finds, and says `use_cpu` all the same.
+    """
+    is_launched = "ACCELERATE_USE_CPU" in environ and launch.precision != "fp32"
+    return launch.world_size > 1 or launch.is_sharded or is_launched
+
+
+def _of_precision(launch: Launch) -> Iterator[str]:
     if launch.precision == "fp8":
         yield "mixed_precision: fp8 is not supported; use --mixed_precision bf16"
-    if launch.precision == "fp16" and on_cpu:
+    if launch.precision == "fp16" and launch.device.kind == "cpu":
         # accelerate would compute in fp32 and say nothing.
         yield "mixed_precision: fp16 needs a GPU; use --mixed_precision bf16 or no"
     if launch.precision == "bf16" and not launch.device.has_bf16:

@@ -89,20 +89,21 @@ class DeepSpeedEngine(AccelerateEngine):
         names = optimizers.state_layout(inner.param_groups[0]).moments
         return {name: names for name, parameter in self._module.named_parameters() if parameter.requires_grad}
 
-    def _full_parameter(self, parameter: nn.Parameter) -> torch.Tensor:
+    def _full_parameter(self, parameter: nn.Parameter) -> torch.Tensor | None:
         from deepspeed.utils import safe_get_full_fp32_param
 
         frozen: torch.Tensor | None = getattr(parameter, _FROZEN, None)
-        value = safe_get_full_fp32_param(parameter) if frozen is None else frozen
-        return parameter if value is None else value
+        value: torch.Tensor | None = safe_get_full_fp32_param(parameter) if frozen is None else frozen
+        return value
 
     def _full_moment(self, parameter: nn.Parameter, key: str) -> torch.Tensor | None:
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        if not self._link_moments():
-            return None
         value: torch.Tensor | None = safe_get_full_optimizer_state(parameter, key)
         return value
+
+    def _has_no_moments(self, parameter: nn.Parameter) -> bool:
+        return not self._link_moments()
 
     def load(self, state: FullState, example_loss: Callable[[], torch.Tensor]) -> None:
         """See `Engine`."""
@@ -112,9 +113,9 @@ class DeepSpeedEngine(AccelerateEngine):
         parameters = dict(self._module.named_parameters())
         self._link_moments()
         for name, keys in self.moment_names().items():
-            safe_set_full_fp32_param(parameters[name], state.weights(name).to(self.device))
+            safe_set_full_fp32_param(parameters[name], state.weights(name))  # copies what this rank holds
             for key in keys:
-                safe_set_full_optimizer_state(parameters[name], state.moments(key, name).to(self.device), key)
+                safe_set_full_optimizer_state(parameters[name], state.moments(key, name, slice(None)), key)
         for values in self._optimizer.optimizer.optimizer.state.values():
             if "step" in values:
                 step = torch.as_tensor(values["step"], dtype=torch.float32)

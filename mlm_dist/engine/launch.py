@@ -73,6 +73,12 @@ class Launch:
 
         return Precision(self.precision, rounds_weights=self.is_sharded)
 
+    @property
+    def has_variable_length_kernel(self) -> bool:
+        """Whether the GPU computes attention of chunks of any length in the precision of the run, without a mask."""
+        # The kernel needs compute capability 8.0, as bf16 does.
+        return self.device.kind == "cuda" and self.device.has_bf16 and self.precision in ("bf16", "fp16")
+
     def describe(self) -> str:
         """Processes, sharding, device and precision, for people."""
         count = f"{self.world_size} process" + ("es" if self.world_size > 1 else "")

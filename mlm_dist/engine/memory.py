@@ -45,6 +45,7 @@ class Shape:
         on_cpu: Whether it runs on the CPU, with custom kernels for attention and norms.
         attention_dropout: Whether there is dropout of attention probabilities.
         slides: Whether some layers attend to a window around each token only.
+        kernel: Whether the device has the variable-length kernel, which reads no mask, in the precision of the run.
     """
 
     parameters: int
@@ -59,6 +60,7 @@ class Shape:
     on_cpu: bool
     attention_dropout: bool = False
     slides: bool = False
+    kernel: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,14 @@ class Memory:
         return self.total - self.activations + self.checkpointed
 
 
-def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool = False) -> Shape:
+def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool = False, kernel: bool = False) -> Shape:
     """The shape of a transformers configuration; no weight is allocated.
 
     Args:
         architecture: The configuration.
         vocab_size: Number of tokens, if the tokenizer is still to be trained.
         on_cpu: Whether it runs on the CPU.
-
+        kernel: See `Shape`.
     """
     import torch
     from transformers import AutoModelForMaskedLM
@@ -125,6 +127,7 @@ def shape_of(architecture: Any, vocab_size: int | None = None, *, on_cpu: bool =
         on_cpu=on_cpu,
         attention_dropout=max(_number(found, name) for name in _ATTENTION_DROPOUTS) > 0,
         slides="sliding_attention" in (getattr(found, "layer_types", None) or ()),
+        kernel=kernel,
     )
 
 
@@ -205,9 +208,14 @@ def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, 
     return weights + master, gradients + bucket, moments, host
 
 
+def unsharded(found: Memory, shape: Shape) -> int:
+    """Bytes of the same step in one process without sharding, at most: weights, 16-bit copies, gradients, moments."""
+    return (4 + 2 + 4 + 8) * shape.parameters + found.activations + found.libraries
+
+
 def available(launch: Launch) -> int:
     """Bytes of each device that a run may fill; on the CPU the processes share the memory."""
-    if launch.device.kind == "cuda":
+    if launch.device.kind != "cpu":
         return int(GPU_SHARE * launch.device.memory) - GPU_CONTEXT
     return int(HOST_SHARE * launch.device.memory) // launch.local_world_size
 

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import nn
 
 from mlm_dist.spec import BatchSpec
+
+T = TypeVar("T")
 
 LossScale = tuple[float, int]  # fp16's loss scale, and the steps since it last changed
 
@@ -54,14 +56,14 @@ class FullState(NamedTuple):
     """Where the weights and moments of a checkpoint are read from.
 
     Args:
-        weights: Name -> fp32 values on the CPU.
-        moments: (moment, name) -> fp32 values on the CPU.
+        weights: Name -> fp32 values on the CPU. They may be a view of the file, read where they are used.
+        moments: (moment, name, rows) -> fp32 values on the CPU of these rows, a slice of the first dimension.
         num_steps: Steps that the moments come from, skipped ones not counted.
         loss_scale: fp16's loss scale; None in other precisions.
     """
 
     weights: Callable[[str], torch.Tensor]
-    moments: Callable[[str, str], torch.Tensor]
+    moments: Callable[[str, str, slice], torch.Tensor]
     num_steps: int
     loss_scale: LossScale | None
 
@@ -105,8 +107,13 @@ class Engine(Protocol):
         """The smallest value of any rank; collective, waits for the device."""
         ...
 
-    def on_main(self, work: Callable[[], None]) -> None:
-        """Do something on rank 0, and fail on all ranks if it fails; collective.
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Do something on rank 0, however long it takes, and fail on all ranks if it fails; collective.
+
+        The other ranks wait outside the process group, so that its timeout does not end them.
+
+        Returns:
+            What `work` returned on rank 0, a JSON value; the same on all ranks.
 
         Raises:
             UserError: What `work` raised, on rank 0; a ConfigError about output_dir for an OSError.
@@ -130,12 +137,18 @@ class Engine(Protocol):
         """Clip the gradients, step unless their norm is not finite, and drop them."""
         ...
 
-    def parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(name, fp32 values on the CPU) of every parameter, one at a time; collective, exhaust it on every rank."""
+    def parameters(self) -> Iterator[tuple[str, torch.Tensor | None]]:
+        """(name, fp32 values) of every parameter, one at a time; collective, exhaust it on every rank.
+
+        The values are on the device, and valid until the next step. On other ranks than 0 they are None.
+        """
         ...
 
-    def moments(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """("moment/name", fp32 values on the CPU) of every moment; zeros before the first step; as `parameters`."""
+    def moments(self) -> Iterator[tuple[str, torch.Tensor | None]]:
+        """("moment/name", fp32 values) of every moment; as `parameters`.
+
+        They are zero before the first step, and for parameters that have no gradient.
+        """
         ...
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

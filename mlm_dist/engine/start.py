@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,9 +16,10 @@ from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs,
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
-from mlm_dist.engine import trackers
+from mlm_dist.engine import missing_gpus, trackers
 from mlm_dist.engine.base import reset
 from mlm_dist.engine.cpu import cpu_settings
+from mlm_dist.engine.device import wants_cpu
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.environment import restored
@@ -27,6 +29,9 @@ from mlm_dist.spec import BatchSpec, Spec
 
 logger = logging.getLogger(__name__)
 
+# A collective that waits for so long has lost a rank. The backends' own limits, 10 and 30 minutes, are shorter than the
+# first compilation, or a slow disk, may take.
+TIMEOUT = timedelta(hours=2)
 _STARTS = itertools.count()  # of engines in this process; every rank starts the same ones
 
 
@@ -71,6 +76,8 @@ def start(
         stack.enter_context(restored())
         stack.callback(reset)
         if launch.device.kind == "cpu":
+            if not wants_cpu() and (unused := missing_gpus.unused()):
+                logger.warning("this machine has a GPU driver, but the run computes on the CPU: %s", unused)
             stack.enter_context(cpu_settings(keep_large=not long_rows))
         if (
             "MASTER_PORT" in os.environ
@@ -102,6 +109,7 @@ def _engine(
         # DeepSpeed finds no backend without a GPU.
         **({"backend": "gloo"} if on_cpu and launch.sharding == "zero" else {}),
         init_method=_rendezvous(),
+        timeout=TIMEOUT,
     )
     plugins: dict[str, Any] = {}
     if launch.sharding == "zero":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import nn
 
-from mlm_dist.engine import fsdp2
+from mlm_dist.engine import fsdp2, shards
 from mlm_dist.engine.base import AccelerateEngine
 from mlm_dist.engine.protocol import FullState, LossScale, StepOutcome
 from mlm_dist.optim import optimizers
@@ -17,6 +18,8 @@ from mlm_dist.optim import optimizers
 
 class TorchEngine(AccelerateEngine):
     """One process, DDP or FSDP2; see `protocol.Engine`."""
+
+    _without_gradient: set[int] | None = None  # ids of trained parameters that had none in the first step
 
     def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """See `Engine`."""
@@ -27,12 +30,17 @@ class TorchEngine(AccelerateEngine):
                 find_unused_parameters=loss_model.has_unused(),
                 # Gradients live in the buckets they are exchanged in, instead of being copied there and back.
                 gradient_as_bucket_view=True,
+                # Buffers are the same on all ranks and do not change: a model whose buffers do is refused.
+                broadcast_buffers=False,
             )
         super().setup(module, optimizer)
 
     def finish_step(self) -> StepOutcome:
         """See `Engine`."""
         limit = float("inf") if self._max_grad_norm is None else self._max_grad_norm
+        if self._without_gradient is None:
+            parameters = self._module.parameters()
+            self._without_gradient = {id(p) for p in parameters if p.requires_grad and p.grad is None}
         norm = _unsharded(self._accelerator.clip_grad_norm_(self.model.parameters(), limit))
         skipped = (~torch.isfinite(norm)).float()
         if self._accelerator.scaler is None:
@@ -58,20 +66,25 @@ class TorchEngine(AccelerateEngine):
             fsdp2.reshard(self._module)
         return super()._named_parameters()
 
-    def _full_parameter(self, parameter: nn.Parameter) -> torch.Tensor:
-        return _unsharded(parameter)
+    def _full_parameter(self, parameter: nn.Parameter) -> torch.Tensor | None:
+        return shards.gathered(parameter, is_main=self.is_main)
 
     def _full_moment(self, parameter: nn.Parameter, key: str) -> torch.Tensor | None:
         value = self._optimizer.optimizer.state.get(parameter, {}).get(key)
-        return None if value is None else _unsharded(value)
+        return shards.gathered(value, is_main=self.is_main)
+
+    def _has_no_moments(self, parameter: nn.Parameter) -> bool:
+        state = self._optimizer.optimizer.state
+        return not state or (parameter not in state and id(parameter) in (self._without_gradient or ()))
 
     def load(self, state: FullState, example_loss: Callable[[], torch.Tensor]) -> None:
         """See `Engine`."""
         inner, parameters = self._optimizer.optimizer, self._named_parameters()
         for name, keys in self.moment_names().items():
             parameter = parameters[name]
-            moments = {key: _sharded_like(parameter, state.moments(key, name)) for key in keys}
-            inner.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
+            inner.state[parameter] = {
+                key: shards.sharded_like(parameter, functools.partial(state.moments, key, name)) for key in keys
+            }
         optimizers.set_step_count(inner, state.num_steps)
         if state.loss_scale is not None and self._accelerator.scaler is not None:
             settings = self._accelerator.scaler.state_dict()
@@ -93,13 +106,3 @@ def _unsharded(value: Any) -> torch.Tensor:
     """The whole of a tensor that FSDP2 may have sharded; collective."""
     whole: torch.Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
     return whole
-
-
-def _sharded_like(parameter: Any, value: torch.Tensor) -> torch.Tensor:
-    """A whole tensor sharded as a parameter is, if FSDP2 sharded that; collective."""
-    if not hasattr(parameter, "full_tensor"):
-        return value
-    from torch.distributed.tensor import distribute_tensor
-
-    mesh = parameter.device_mesh
-    return distribute_tensor(value.to(mesh.device_type), mesh, parameter.placements)

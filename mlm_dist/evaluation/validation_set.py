@@ -27,11 +27,22 @@ class ValidationSet:
     Args:
         corpus: The corpus of the run.
         second: The corpus of `validation.second_source`, and the split of it to use; None without one.
+        max_rows: Rows to use at most, evenly spaced; None for all.
+
+    Attributes:
+        total: Rows of the whole validation set.
     """
 
-    def __init__(self, corpus: PreparedCorpus, second: tuple[PreparedCorpus, str] | None = None) -> None:
+    def __init__(
+        self,
+        corpus: PreparedCorpus,
+        second: tuple[PreparedCorpus, str] | None = None,
+        max_rows: int | None = None,
+    ) -> None:
         self._corpus = corpus
-        self._rows = corpus.rows("validation")
+        rows = corpus.rows("validation")
+        self.total = len(rows)
+        self._rows: Rows = rows if max_rows is None or self.total <= max_rows else EvenlySpaced(rows, max_rows)
         self._second = None if second is None else second[0]
         if second is not None:
             # At most as many rows as the main corpus has, so that it takes no more time.
@@ -41,11 +52,15 @@ class ValidationSet:
         return len(self._rows)
 
     def baseline(self, objective: Objective) -> dict[str, Any]:
-        """The unigram baseline, and what the second source is; not collective, the same on every rank."""
+        """Numbers of rows, the unigram baseline on them, and what the second source is; the same on every rank."""
         if not len(self):
             return {}
         batches = validation_batches(self._rows, objective.validation_corruption, BASELINE_ROWS)
-        facts: dict[str, Any] = {"unigram_loss": unigram_baseline(self._corpus.token_counts, batches)}
+        facts: dict[str, Any] = {
+            "validation_rows": len(self),
+            "validation_rows_total": self.total,
+            "unigram_loss": unigram_baseline(self._corpus.token_counts, batches),
+        }
         if self._second is not None:
             facts["second_source"] = self._second.manifest["sources"][0]["location"]
             facts["second_corpus"] = self._second.digest
@@ -85,7 +100,7 @@ class ValidationSet:
         """
         if not count:
             return None
-        tokenizer, max_length = self._corpus.tokenizer, self._rows.max_length
+        tokenizer, max_length = self._corpus.tokenizer, self._corpus.manifest["config"]["rows"]["max_length"]
         special = loading.special_tokens(tokenizer)
         texts = (text for _, _, text in self._corpus.documents("validation"))
         backend = ordinary_text.backend(tokenizer)

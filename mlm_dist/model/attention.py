@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 from typing import Any
 
 import torch
 from torch import nn
 
+from mlm_dist.model import precision, variable_length
 from mlm_dist.model.dropout import RowMasks, select
 
 NAME = "mlm_dist"
 MAX_LENGTH_ON_CPU = 2048  # in longer rows the memory of the scores costs more than they save
-
-logger = logging.getLogger(__name__)
 
 
 def install(model: Any, masks: RowMasks) -> None:
@@ -53,24 +50,31 @@ def attend(
         query: [rows, heads, length, size], as key and value.
         key: See query.
         value: See query.
-        attention_mask: Which tokens attend to each other; unused by the variable-length kernel.
+        attention_mask: Which tokens attend to each other, as booleans or added to the scores; unused where chunks are
+            given by their lengths.
         dropout: Dropout probability of the attention probabilities.
         scaling: Factor of the scores; by default 1 / sqrt(size).
         kwargs: Further arguments of transformers' attention functions. Used are `sliding_window`, the number of tokens
-            to either side that a token attends to, itself included; and for packed rows `cu_seq_lens_q`, [chunks + 1],
-            the first position of each chunk in the flattened rows, and `chunk_mask`, [rows, 1, length, length], True
-            for tokens of one chunk.
+            to either side that a token attends to, itself included; for packed rows `chunk_mask`, [rows, 1, length,
+            length], which tokens are in one chunk, in the form of attention_mask; or instead of a mask `cu_seq_lens_q`,
+            [chunks + 1], the first position of each chunk in the flattened rows, with `max_length_q`, the tokens of the
+            longest, see `variable_length.attend`.
 
     Returns:
         [rows, length, heads, size], and no attention probabilities.
     """
-    sliding_window, cu_seq_lens_q = kwargs.pop("sliding_window", None), kwargs.pop("cu_seq_lens_q", None)
-    chunk_mask = kwargs.pop("chunk_mask", None)
+    sliding_window, chunk_mask = kwargs.pop("sliding_window", None), kwargs.pop("chunk_mask", None)
+    cu_seq_lens, longest = kwargs.pop("cu_seq_lens_q", None), kwargs.pop("max_length_q", None)
     if chunk_mask is not None:
-        attention_mask = chunk_mask if attention_mask is None else attention_mask & chunk_mask
-    if torch.is_autocast_enabled(query.device.type):  # rotary positions leave queries and keys in fp32
-        working = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(working), key.to(working), value.to(working)
+        attention_mask = chunk_mask if attention_mask is None else _joined(attention_mask, chunk_mask)
+    working = precision.working_dtype(query.device.type, query.dtype)
+    query, key, value = query.to(working), key.to(working), value.to(working)  # rotary positions leave fp32
+    if attention_mask is not None and attention_mask.is_floating_point() and query.device.type != "cpu":
+        attention_mask = attention_mask.to(query.dtype)  # FSDP2 rounds the weights inside each layer only
+    if cu_seq_lens is not None:
+        reach = None if sliding_window is None else sliding_window - 1
+        where = cu_seq_lens, longest
+        return variable_length.attend(query, key, value, *where, dropout=dropout, scaling=scaling, reach=reach), None
     if query.device.type == "cpu" and _is_plain(module, query, key, value, attention_mask, kwargs):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         # Another model with the same transformers configuration has no masks.
@@ -80,10 +84,6 @@ def attend(
         if keep is not None or dropout == 0:
             attend_on_cpu = _plain_attention if torch.compiler.is_compiling() else _CpuAttention.apply
             return attend_on_cpu(query, key, value, attention_mask, keep, dropout, scale), None
-    if cu_seq_lens_q is not None and query.is_cuda:
-        attended = _variable_length(query, key, value, dropout, scaling, sliding_window, cu_seq_lens_q)
-        if attended is not None:
-            return attended, None
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     return sdpa_attention_forward(  # type: ignore[no-any-return]
@@ -100,7 +100,26 @@ def _mask(*, attention_mask: torch.Tensor | None = None, **given: Any) -> torch.
 
     may_skip = given.pop("allow_is_bidirectional_skip", False) and attention_mask is None
     mask: torch.Tensor | None = sdpa_mask(attention_mask=attention_mask, allow_is_bidirectional_skip=may_skip, **given)
-    return mask
+    if mask is None or mask.device.type == "cpu":
+        return mask
+    return additive(mask, precision.working_dtype(mask.device.type, given.get("dtype", torch.float32)))
+
+
+def additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A boolean mask as one that is added to the scores: 0, or the smallest number.
+
+    Kernels on GPUs read masks in this form. They would convert a boolean one in every layer, and keep it for each.
+    """
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
+def _joined(mask: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Which tokens both masks let attend to each other."""
+    if mask.dtype == other.dtype == torch.bool:
+        return mask & other
+    if mask.dtype == torch.bool:
+        mask, other = other, mask
+    return torch.minimum(mask, additive(other, mask.dtype) if other.dtype == torch.bool else other)
 
 
 def _is_plain(
@@ -120,44 +139,6 @@ def _is_plain(
         and not (is_causal and attention_mask is None)
         and kwargs.get("position_bias") is None
         and kwargs.get("softcap") is None
-    )
-
-
-def _variable_length(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    dropout: float,
-    scaling: float | None,
-    sliding_window: int | None,
-    cu_seq_lens: torch.Tensor,
-) -> torch.Tensor | None:
-    """Attention within chunks by the variable-length flash-attention kernel; None if the kernel cannot be used.
-
-    The kernel has no dropout (torch 2.13 fixes it at 0); attention with dropout uses a mask instead.
-    """
-    parameters = torch.backends.cuda.SDPAParams(query, key, value, None, dropout, False, False)
-    if dropout > 0.0 or not torch.backends.cuda.can_use_flash_attention(parameters):
-        if not torch.compiler.is_compiling():  # a warning would break the graph
-            _warn_of_slow_attention()
-        return None
-    from torch.nn.attention.varlen import varlen_attn
-
-    rows, heads, length, size = query.shape
-    q, k, v = (states.transpose(1, 2).reshape(rows * length, heads, size) for states in (query, key, value))
-    reach = -1 if sliding_window is None else sliding_window - 1
-    attended: Any = varlen_attn(
-        q, k, v, cu_seq_lens, cu_seq_lens, length, length, scale=scaling, window_size=(reach, reach)
-    )
-    by_row: torch.Tensor = attended.view(rows, length, heads, size)
-    return by_row
-
-
-@functools.cache  # once per process, not once per layer and step
-def _warn_of_slow_attention() -> None:
-    logger.warning(
-        "packed rows use attention with a mask, which is slower: this GPU or precision has no variable-length kernel, "
-        "or the attention dropout is over 0; set rows.mode to chunk, or the model's attention dropout to 0"
     )
 
 

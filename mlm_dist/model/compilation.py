@@ -10,10 +10,12 @@ from types import MethodType
 from typing import Any
 
 import torch
+from torch import nn
 
 from mlm_dist.model.activation_checkpointing import CheckpointedForward
 from mlm_dist.model.dropout import masks_of
 from mlm_dist.model.layers import encoder_layers
+from mlm_dist.model.loss import summed_cross_entropy
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 
 # Graphs that torch keeps per function: layers of several kinds, with and without a mask, in training and evaluation.
@@ -85,18 +87,18 @@ class CompileStats:
             self._paused = None
 
 
-def compile_forward(core: MaskedLanguageModel, how: str) -> CompileStats:
+def compile_forward(core: MaskedLanguageModel, how: str | None) -> CompileStats:
     """Compile a model's forward and backward pass, each when it first meets a shape.
 
     Only functions are replaced: parameters, their names, hooks and wrappers of the model stay the same.
 
     Args:
         core: The model, before or after it is prepared for training.
-        how: none; regional, which compiles one layer and uses its graph for all layers of the same class; or whole,
-            which compiles the model from tokens to loss.
+        how: none or None; regional, which compiles one layer and uses its graph for all layers of its class, and on
+            a GPU the head and the loss as well; or whole, which compiles the model from tokens to loss.
     """
-    stats = CompileStats(enabled=how != "none")
-    if how == "none":
+    stats = CompileStats(enabled=how not in ("none", None))
+    if how in ("none", None):
         return stats
     import torch._dynamo.config as dynamo
 
@@ -111,13 +113,21 @@ def compile_forward(core: MaskedLanguageModel, how: str) -> CompileStats:
     # Gradients arrive layer by layer already: DDP need not split a layer's graph to have them early.
     dynamo.optimize_ddp = False
     compiled: dict[type, Callable[..., Any]] = {}
-    for layer in encoder_layers(core.model):
-        kind = type(layer)
+
+    def bound(module: nn.Module) -> Callable[..., Any]:
+        kind = type(module)
         if kind not in compiled:
             compiled[kind] = torch.compile(kind.forward, dynamic=False)
-        forward = MethodType(compiled[kind], layer)
+        return MethodType(compiled[kind], module)
+
+    for layer in encoder_layers(core.model):
         if isinstance(layer.forward, CheckpointedForward):
-            layer.forward.inner = forward  # checkpointing stays around the graph
+            layer.forward.inner = bound(layer)  # checkpointing stays around the graph
         else:
-            layer.forward = forward
+            layer.forward = bound(layer)
+    if next(core.parameters()).device.type != "cpu":  # the CPU has a loss of its own, which keeps values in the cache
+        for module in core.model.children():
+            if module is not core.model.base_model and not isinstance(module, nn.Linear):
+                module.forward = bound(module)
+        core.cross_entropy = torch.compile(summed_cross_entropy, dynamic=False)
     return stats

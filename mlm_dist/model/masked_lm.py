@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from mlm_dist.model import attention, dropout, norms, packed_attention, sparse_attention, trial
+from mlm_dist.model import attention, buffers, dropout, norms, sparse_attention, trial
+from mlm_dist.model.chunk_attention import ChunkAttention
 from mlm_dist.model.inference import undone
 from mlm_dist.model.layers import called_layers
 from mlm_dist.model.loss import summed_cross_entropy
-from mlm_dist.model.packed_attention import PackedAttention
-from mlm_dist.model.suitability import packing_error, suitability
 
 logger = logging.getLogger(__name__)
 
@@ -54,17 +53,16 @@ class MaskedLanguageModel(nn.Module):
         super().__init__()
         self.model = model
         self.masked_head = False
+        self.cross_entropy = summed_cross_entropy  # may be replaced by a compiled one
         self._positions: torch.Tensor | None = None
         self._masks = dropout.RowMasks()
         dropout.install(model, self._masks)
         attention.install(model, self._masks)
         norms.lower_norms(model)
-        self._takes_mask = trial.takes(model, "attention_mask")
-        if not self._takes_mask:
-            logger.info("a %s model has no mask for padding, so tokens mix with it", model.config.model_type)
         with called_layers(model) as called:
             self._trial_length = trial.require_forward(model)
-        self._packed = _packed(model) if packed else None
+        buffers.require_constant(model, self._trial_length)
+        self._chunks = ChunkAttention(model, packed=packed)
         if masked_head and model.base_model is not model:
             model.base_model.register_forward_hook(self._keep_masked)
             differs = trial.masked_head_fault(self, self._trial_length)
@@ -86,6 +84,7 @@ class MaskedLanguageModel(nn.Module):
         labels: torch.Tensor,
         cu_seq_lens: torch.Tensor | None = None,
         row_keys: torch.Tensor | None = None,
+        longest: int | None = None,
     ) -> MaskedLoss:
         """Loss of one micro-batch.
 
@@ -97,9 +96,10 @@ class MaskedLanguageModel(nn.Module):
             cu_seq_lens: [chunks + 1], int32, the first position of each chunk in the flattened rows, and their end;
                 padding is a chunk too. None if no row holds several chunks.
             row_keys: [rows], int64, seeds of each row's dropout; None uses torch's global generator.
+            longest: Tokens of the longest chunk, or more; by default the length of the rows.
         """
         self._masks.begin(row_keys)
-        return self.loss(input_ids, attention_mask, positions, labels, cu_seq_lens)
+        return self.loss(input_ids, attention_mask, positions, labels, cu_seq_lens, longest)
 
     def loss(
         self,
@@ -107,11 +107,12 @@ class MaskedLanguageModel(nn.Module):
         attention_mask: torch.Tensor | None,
         positions: torch.Tensor,
         labels: torch.Tensor,
-        cu_seq_lens: torch.Tensor | None,
+        cu_seq_lens: torch.Tensor | None = None,
+        longest: int | None = None,
     ) -> MaskedLoss:
         """As `forward`, after the seeds of dropout are set; model.compile: whole compiles this function."""
-        logits = self.logits(input_ids, attention_mask, positions, cu_seq_lens)  # [predicted, vocabulary]
-        loss_sum = summed_cross_entropy(logits, labels)
+        logits = self.logits(input_ids, attention_mask, positions, cu_seq_lens, longest)  # [predicted, vocabulary]
+        loss_sum = self.cross_entropy(logits, labels)
         # Training does not report accuracy, so it saves the argmax over the vocabulary.
         correct = labels.new_zeros(0, dtype=torch.bool) if self.training else logits.argmax(-1) == labels
         return MaskedLoss(loss_sum, correct)
@@ -122,15 +123,11 @@ class MaskedLanguageModel(nn.Module):
         attention_mask: torch.Tensor | None,
         positions: torch.Tensor,
         cu_seq_lens: torch.Tensor | None = None,
+        longest: int | None = None,
     ) -> torch.Tensor:
         """[predicted, vocabulary] logits at `positions`."""
-        arguments: dict[str, Any] = {"input_ids": input_ids}
-        if self._takes_mask:
-            arguments["attention_mask"] = attention_mask
         sparse_attention.fit(self.model, input_ids.shape[1])
-        if cu_seq_lens is not None:
-            assert self._packed is not None, "packed rows need MaskedLanguageModel(packed=True)"
-            arguments = self._packed.arguments(input_ids, cu_seq_lens)
+        arguments = self._chunks.arguments(input_ids, attention_mask, cu_seq_lens, longest)
         self._positions = positions if self.masked_head else None
         try:
             scores: torch.Tensor = self.model(**arguments).logits
@@ -165,25 +162,8 @@ class MaskedLanguageModel(nn.Module):
         if self._positions is None:
             return None
         hidden = output[0]  # [rows, length, hidden]
-        kept = hidden.flatten(0, 1)[self._positions].unsqueeze(0)  # [1, predicted, hidden]
+        kept = hidden.flatten(0, 1).index_select(0, self._positions).unsqueeze(0)  # [1, predicted, hidden]
         if isinstance(output, tuple):
             return (kept, *output[1:])
         output[next(iter(output.keys()))] = kept
         return output
-
-
-def _packed(model: Any) -> PackedAttention:
-    """How the model takes packed rows, found on a small copy of it and checked on the model itself.
-
-    Raises:
-        ModelError: It cannot keep chunks apart.
-    """
-    style, why = suitability(model.config)
-    if style is not None:
-        packed = PackedAttention(model, style)
-        fault = packed_attention.fault(model, packed)
-        if fault is None:
-            return packed
-        packed.remove()
-        why = fault
-    raise packing_error(model.config, why)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mlm_dist.model import precision
+
 
 def lower_norms(model: Any) -> None:
     """Make a model's norms return bf16 or fp16 under autocast; they still compute in fp32.
@@ -27,5 +29,4 @@ def lower_norms(model: Any) -> None:
 
 
 def _lower(module: nn.Module, arguments: Any, output: torch.Tensor) -> torch.Tensor:
-    device = output.device.type
-    return output.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else output
+    return output.to(precision.working_dtype(output.device.type, output.dtype))

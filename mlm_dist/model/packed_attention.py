@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from mlm_dist.model import attention, trial
+from mlm_dist.model import attention, trial, variable_length
+from mlm_dist.model import precision as precisions
 from mlm_dist.model.inference import undone
 from mlm_dist.model.layers import encoder_layers
 from mlm_dist.model.positions import first_position
@@ -18,17 +19,18 @@ from mlm_dist.model.precision import Precision, precision_of_run
 
 
 class MaskStyle(NamedTuple):
-    """How an architecture takes a mask of which tokens attend to each other.
+    """How an architecture takes which tokens attend to each other.
 
     Args:
-        place: What the mask is an argument of: the model, its encoder behind the embeddings, each of the encoder's
-            layers, or the kernel of `attention.attend`.
+        place: What a mask is an argument of: the model, its encoder behind the embeddings, each of the encoder's
+            layers, or the kernel of `attention.attend`. lengths is no mask: that kernel gets the lengths of chunks.
         form: boolean is [rows, 1, length, length], True for tokens that attend to each other. additive has the same
-            shape and is added to the scores: 0, or the smallest number. square is [rows, length, length], 1 or 0.
+            shape and is added to the scores: 0, or the smallest number. square is [rows, length, length], 1 or 0. none
+            is no mask; by_kind no mask for each kind of attention, so that the model makes none itself.
     """
 
-    place: Literal["model", "encoder", "layers", "kernel"]
-    form: Literal["boolean", "additive", "square"]
+    place: Literal["model", "encoder", "layers", "kernel", "lengths"]
+    form: Literal["boolean", "additive", "square", "none", "by_kind"]
 
 
 STYLES = (
@@ -40,6 +42,7 @@ STYLES = (
     MaskStyle("layers", "boolean"),
     MaskStyle("layers", "square"),
 )
+LENGTHS = (MaskStyle("lengths", "by_kind"), MaskStyle("lengths", "none"))
 # Of the largest logit. Rows of the same shape round alike, so that only a mixture of chunks makes a difference.
 UNCHANGED = 1e-6
 _MASK_NAMES = ("attention_mask", "mask")  # of arguments of encoders and layers
@@ -50,11 +53,11 @@ class PackedAttention:
 
     Args:
         model: A transformers masked-language model.
-        style: How it takes the mask.
+        style: How it takes them.
     """
 
     def __init__(self, model: Any, style: MaskStyle) -> None:
-        self._model, self._style = model, style
+        self._model, self.style = model, style
         self._first_position = first_position(model.config)
         self._takes_positions = trial.takes(model, "position_ids")
         self._mask: torch.Tensor | None = None  # of the last packed rows
@@ -76,7 +79,11 @@ class PackedAttention:
             hook.remove()
 
     def arguments(
-        self, input_ids: torch.Tensor, cu_seq_lens: torch.Tensor, dtype: torch.dtype | None = None
+        self,
+        input_ids: torch.Tensor,
+        cu_seq_lens: torch.Tensor,
+        dtype: torch.dtype | None = None,
+        longest: int | None = None,
     ) -> dict[str, Any]:
         """The arguments of the model's forward pass.
 
@@ -85,36 +92,45 @@ class PackedAttention:
             cu_seq_lens: [chunks + 1], int32, the first position of each chunk in the flattened rows, and their end.
                 Padding is a chunk too, because a token that attends to nothing gives NaN.
             dtype: Of the model's weights, if it is not the model's own.
+            longest: For the style lengths, see `variable_length.attend`.
         """
-        dtype = dtype or self._model.dtype
-        rows, length = input_ids.shape
-        positions = torch.arange(rows * length, device=input_ids.device, dtype=cu_seq_lens.dtype).view(rows, length)
-        chunk = torch.searchsorted(cu_seq_lens, positions, right=True)  # from 1
-        mask = chunk[:, None, :, None] == chunk[:, None, None, :]  # [rows, 1, length, length]
         arguments: dict[str, Any] = {"input_ids": input_ids}
-        if self._style.place == "kernel":
-            arguments["chunk_mask"] = mask
-        elif self._style.place != "model":
-            self._mask, self._all_ones = self._formed(mask, dtype), torch.ones_like(input_ids)
-            arguments["attention_mask"] = self._all_ones
-        elif reach := _reach(self._model.config):
+        if self.style.form == "by_kind":
+            arguments["attention_mask"] = {"full_attention": None, "sliding_attention": None}
+        if self.style.place == "lengths":
+            arguments |= {"cu_seq_lens_q": cu_seq_lens, "max_length_q": longest}
+            if not self._takes_positions:
+                return arguments
+        numbers = variable_length.chunk_numbers(cu_seq_lens, *input_ids.shape)
+        if self.style.place != "lengths":
+            arguments |= self._masks(numbers, input_ids, dtype or self._model.dtype)
+        if self._takes_positions:
+            of_chunks = variable_length.chunk_positions(cu_seq_lens, numbers)
+            arguments["position_ids"] = of_chunks + self._first_position
+        return arguments
+
+    def _masks(self, numbers: torch.Tensor, input_ids: torch.Tensor, dtype: torch.dtype) -> dict[str, Any]:
+        """The arguments that hold the mask of chunks with these numbers, or lead to it."""
+        if input_ids.device.type != "cpu":
+            dtype = precisions.working_dtype(input_ids.device.type, dtype)
+        mask = self._formed(variable_length.chunk_mask(numbers), dtype)
+        if self.style.place == "kernel":
+            return {"chunk_mask": mask}
+        if self.style.place != "model":
+            self._mask, self._all_ones = mask, torch.ones_like(input_ids)
+            return {"attention_mask": self._all_ones}
+        if tokens := reach(self._model.config):
             if len(_windows(self._model.config)) > 1:
                 raise NotImplementedError("its layers have windows of several sizes")
             # Layers with sliding attention use a given mask as it is, so it must hold their limit as well.
-            near = torch.ones(length, length, dtype=torch.bool, device=mask.device).triu(-reach).tril(reach)
-            arguments["attention_mask"] = {"full_attention": mask, "sliding_attention": mask & near}
-        else:
-            arguments["attention_mask"] = self._formed(mask, dtype)
-        if self._takes_positions:
-            arguments["position_ids"] = (positions - cu_seq_lens[chunk - 1]).long() + self._first_position
-        if self._model.config._attn_implementation == attention.NAME:
-            arguments |= {"cu_seq_lens_q": cu_seq_lens, "cu_seq_lens_k": cu_seq_lens}
-        return arguments
+            near = self._formed(variable_length.chunk_mask(numbers, tokens), dtype)
+            return {"attention_mask": {"full_attention": mask, "sliding_attention": near}}
+        return {"attention_mask": mask}
 
     def _formed(self, mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        if self._style.form == "additive":
-            return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
-        return mask if self._style.form == "boolean" else mask[:, 0].long()
+        if self.style.form == "additive":
+            return attention.additive(mask, dtype)
+        return mask if self.style.form == "boolean" else mask[:, 0].long()
 
     def _forget_stale(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Drop the mask of earlier rows when the model is called without `arguments`.
@@ -162,7 +178,7 @@ def fault(model: Any, packed: PackedAttention, least_length: int = 0) -> str | N
 
 def _fault(model: Any, packed: PackedAttention, least_length: int) -> str | None:
     config, device = model.config, next(model.parameters()).device
-    length = trial.row_length(config, max(least_length, (_reach(config) or 0) + 24))
+    length = trial.row_length(config, max(least_length, (reach(config) or 0) + 24))
     lengths = [length - 7, 4, 3, 5, length - 5]  # two chunks and padding in a row, two chunks in the other
     if min(lengths) < 1:
         return f"its rows have {length} positions only"
@@ -205,7 +221,7 @@ def _fault(model: Any, packed: PackedAttention, least_length: int) -> str | None
     return None
 
 
-def _reach(config: Any) -> int | None:
+def reach(config: Any) -> int | None:
     """Tokens to either side that sliding attention reaches, at most; None if no layer has sliding attention."""
     if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
         return None

@@ -43,3 +43,8 @@ def in_precision(precision: Precision) -> Iterator[None]:
 def precision_of_run() -> Precision:
     """The precision that `in_precision` has set; fp32 outside of it."""
     return _PRECISION.get() or Precision()
+
+
+def working_dtype(kind: str, dtype: torch.dtype) -> torch.dtype:
+    """The precision of products on a kind of device: that of autocast, or of the operands, `dtype`."""
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else dtype

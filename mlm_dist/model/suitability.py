@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mlm_dist.errors import ModelError
@@ -75,11 +76,16 @@ def suitability(config: Any, max_length: int | None = None) -> Suitability:
     narrow = narrow_configuration(small)
     with contextlib.suppress(ModelError):  # only a copy with all fields may refuse
         if narrow is not None and _runs(_Key(narrow), lengths, Precision()):
-            found = _tried(_Key(narrow), least_length)
+            found = _first(_Key(narrow), STYLES, least_length)
             if found.style is not None:
                 return found
     _runs(_Key(small), lengths, Precision())
-    return _tried(_Key(small), least_length)
+    return _first(_Key(small), STYLES, least_length)
+
+
+def takes(config: Any, styles: Sequence[MaskStyle]) -> MaskStyle | None:
+    """The first of these styles that keeps chunks apart in a small copy of an architecture; None if none does."""
+    return _first(_Key(small_configuration(config)), tuple(styles), 0).style
 
 
 def require_suited(config: Any, rows: RowsSpec, precision: Precision) -> None:
@@ -122,11 +128,11 @@ def _runs(small: _Key, lengths: tuple[int, ...], precision: Precision) -> bool:
 
 
 @functools.cache
-def _tried(small: _Key, least_length: int) -> Suitability:
+def _first(small: _Key, styles: tuple[MaskStyle, ...], least_length: int) -> Suitability:
     with in_precision(Precision()):  # rows are the same in every precision
         model = _installed(small_model(small.config))
         reasons = []
-        for style in STYLES:
+        for style in styles:
             packed = PackedAttention(model, style)
             found = packed_attention.fault(model, packed, least_length)
             if found is None:

@@ -18,6 +18,7 @@ _IN_WORDS = {
     *("masked_head", "compile", "checkpointing", "world_size", "device", "sharding", "offload", "precision"),
     *("global_batch", "micro_batch", "accumulation", "rows", "samples", "steps", "warmup_steps", "hours"),
     *("peak_learning_rate", "optimizer", "schedule", "second_source", "second_corpus"),
+    *("validation_rows", "validation_rows_total"),
 }
 
 
@@ -31,6 +32,7 @@ def run_facts(record: Record) -> dict[str, str]:
         "processes": _processes(start),
         "batch": _batch(start),
         "training rows": _number(start.get("rows")),
+        "validation rows": _validation_rows(start),
         "duration": _length(start),
         "optimizer": _optimizer(start),
         "logits": _choice(start.get("masked_head"), "at masked positions only", "at all positions"),
@@ -102,6 +104,13 @@ def _optimizer(start: Mapping[str, Any]) -> str:
     if start.get("peak_learning_rate") is not None:
         parts.append(f"peak learning rate {start['peak_learning_rate']:.5g}")
     return ", ".join(parts)
+
+
+def _validation_rows(start: Mapping[str, Any]) -> str:
+    rows, total = start.get("validation_rows"), start.get("validation_rows_total")
+    if rows is None or total is None or rows == total:
+        return _number(rows)
+    return f"{rows:,} of {total:,}, evenly spaced (validation.max_rows)"
 
 
 def _mode(mode: str | None) -> str:

@@ -27,7 +27,7 @@ class Spec:
         replay_share: Fraction of the training rows that are replayed; 0 for none.
         second_source: A second source to validate on; None for none.
         masking: Which tokens are predicted.
-        model: The encoder; `from_scratch` is decided.
+        model: The encoder; `from_scratch` and `compile` are decided.
         tokenizer_name: Where the tokenizer comes from, for messages.
         architecture: Its transformers configuration as far as it is known without the tokenizer of the corpus.
         shape: `engine.memory.Shape`, what the memory depends on in it.
@@ -69,8 +69,8 @@ class Spec:
 
     @property
     def has_static_shapes(self) -> bool:
-        """Whether all micro-batches have the same shape, so that nothing is compiled twice."""
-        return self.model.compile != "none"
+        """Whether all micro-batches have one shape: nothing is compiled twice, and a GPU's memory keeps its blocks."""
+        return self.model.compile != "none" or self.launch.device.kind != "cpu"
 
     def to_yaml(self) -> str:
         """Every value as it was decided, as YAML, without credentials."""

@@ -45,10 +45,12 @@ class ValidationSpec:
 
     Args:
         every: Steps between validations; None at the start and the end only.
+        max_rows: Rows of the validation set to use at most; None for all.
         patience: Validations without a lower loss after which training ends; None to train to the end.
     """
 
     every: int | None
+    max_rows: int | None
     patience: int | None
 
 

@@ -23,7 +23,9 @@ from mlm_dist.spec import BatchSpec
 logger = logging.getLogger(__name__)
 
 CHECKPOINTING = "--model.checkpointing layers"
-_BYTES_OF_MOMENTS = 8  # per parameter: two moments, the most that an optimizer keeps
+# Per parameter: two moments, the most that an optimizer keeps, and what a step adds for a moment. torch's foreach AdamW
+# and StableAdamW take the root of all second moments at once; the fused AdamW adds nothing, Muon one matrix at a time.
+_MOMENTS, _UPDATE = 8, 4
 
 
 def fit_memory(
@@ -31,10 +33,12 @@ def fit_memory(
 ) -> BatchSpec:
     """The batch with a micro-batch that every rank has the memory for; collective, before `engine.setup`.
 
-    One micro-batch goes forward and backward, with as much memory reserved as the optimizer will take. If any rank runs
-    out of memory, all ranks halve the micro-batch and double the accumulation, which does not change the loss curve.
-    The trial comes before any rank depends on another: a rank that runs out of memory within a step leaves the others
-    waiting for its gradients. Sharded models are not tried, as they may not fit unsharded; `explained` covers them.
+    One micro-batch goes forward and backward like any but the first of a step: gradients exist already, and the memory
+    of the optimizer's moments is reserved. After it, so is what the optimizer's step adds: 12 bytes per parameter in
+    all, besides weights and gradients. If any rank runs out of memory, all ranks halve the micro-batch and double the
+    accumulation, which does not change the loss curve. The trial comes before any rank depends on another: a rank that
+    runs out of memory within a step leaves the others waiting for its gradients. Sharded models are not tried, as they
+    may not fit unsharded; `explained` covers them.
 
     Args:
         engine: The engine.
@@ -101,14 +105,20 @@ def _fits(engine: Engine, objective: Objective, module: Any, batch: MicroBatch) 
     fits = True
     try:
         module.to(device)
-        reserve = torch.empty(module.num_parameters * _BYTES_OF_MOMENTS, dtype=torch.uint8, device=device)
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        count = sum(parameter.numel() for parameter in trained)
+        moments = torch.empty(count * _MOMENTS, dtype=torch.uint8, device=device)
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter)
         if faults.planned("memory", len(batch.input_ids), engine.rank):
-            reserve = torch.empty(1 << 60, dtype=torch.uint8, device=device)
+            moments = torch.empty(1 << 60, dtype=torch.uint8, device=device)
         with engine.autocast():
             losses = objective.loss(module, batch.to(device))
         loss = torch.stack(list(losses.values())).sum()
         loss.backward()  # type: ignore[no-untyped-call]
-        del losses, loss, reserve
+        del losses, loss
+        torch.empty(count * _UPDATE, dtype=torch.uint8, device=device)
+        del moments
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -11,8 +12,9 @@ from typing import Any
 
 from mlm_dist.batches.loader import TrainingBatches
 from mlm_dist.checkpoint import format
+from mlm_dist.checkpoint.host_buffer import HostBuffer
 from mlm_dist.checkpoint.save import Checkpoints
-from mlm_dist.checkpoint.state import TrainState
+from mlm_dist.checkpoint.state import Best, TrainState
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.model.compilation import CompileStats
@@ -28,6 +30,8 @@ from mlm_dist.training.run_length import RunLength
 from mlm_dist.training.skipped_steps import SkippedSteps
 from mlm_dist.training.step import StepResult
 from mlm_dist.training.task import Task
+
+logger = logging.getLogger(__name__)
 
 
 class Session:
@@ -55,8 +59,10 @@ class Session:
     ) -> None:
         self.spec, self.task, self.run_dir = spec, task, run_dir
         self._engine, self._batches, self._validation_set = engine, batches, validation_set
-        self._checkpoints = Checkpoints(run_dir.checkpoints, spec.checkpoint, task.identity, spec.batch.micro_size)
-        self.state = dataclasses.replace(state, best=self._checkpoints.known_best(state.best))
+        self._checkpoints = Checkpoints(
+            *(run_dir.checkpoints, spec.checkpoint, task.identity, spec.batch.micro_size, HostBuffer.of(engine))
+        )
+        self.state = dataclasses.replace(state, best=self._known_best(state.best))
         is_main = engine.is_main
         self.length = RunLength(spec.optim.duration, spec.length, spec.logging.every, state, is_main=is_main)
         self._metrics = Metrics(engine, run_dir.metrics, state)
@@ -93,6 +99,18 @@ class Session:
             raise
         finally:
             compiled.close()
+
+    def _known_best(self, best: Best) -> Best:
+        """The best validation of a resumed run, if it can be compared with the next ones and exported."""
+        rows, total = len(self._validation_set), self._validation_set.total
+        comparable = best.on_rows(rows, total)
+        if best.step is not None and comparable.step is None and self._engine.is_main:
+            logger.warning(
+                "validation.max_rows: %s of %s validation rows are used, before it was %s: losses of earlier "
+                "validations are not compared with the next ones",
+                *(f"{rows:,}", f"{total:,}", f"{best.rows or total:,}"),
+            )
+        return self._checkpoints.known_best(comparable)
 
     @property
     def is_finished(self) -> bool:

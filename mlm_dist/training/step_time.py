@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
+from mlm_dist import environment
 from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.micro_batch import Samples, assemble
+from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.start import start
 from mlm_dist.model.activation_checkpointing import checkpoint_layers
 from mlm_dist.objectives.masked_lm import MaskedLM
@@ -19,14 +25,17 @@ from mlm_dist.training.step import train_step
 
 NUM_STEPS = 3
 CPU_TOKENS = 4096  # measured at most; more do not make a CPU faster
+# What a launcher says to its processes, except how many share the cores of this machine.
+_OF_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_OF_SHARDING = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP")
 MIDDLE = 0.5  # of the run, on which the masking rate may depend
 
 
 def seconds_per_step(spec: Spec) -> float:
-    """Seconds of a step of one process, without data loading: the fastest of a few, after a first one.
+    """Seconds of a step, without data loading: the fastest of a few, after a first one.
 
-    Args:
-        spec: The run, with one process.
+    Of several processes it is the time that this one needs for its share of the global batch, alone and unsharded, with
+    its share of the CPU's cores. What they exchange comes on top, see `engine.communication`.
     """
     from transformers import AutoModelForMaskedLM
 
@@ -36,8 +45,8 @@ def seconds_per_step(spec: Spec) -> float:
     objective = MaskedLM(Masker(spec.masking, spec.seed, 0, (0,), vocab_size))
     samples = np.arange(rows)
     wanted = Samples(np.zeros_like(samples), samples, progress=np.full(rows, MIDDLE))
-    micro_batch = assemble(_RandomRows(vocab_size, length), objective.corruption, wanted, rows)
-    with start(spec.launch, batch, spec.optim.max_grad_norm) as engine:
+    micro_batch = assemble(RandomRows(vocab_size, length), objective.corruption, wanted, rows)
+    with _alone(spec.launch) as launch, start(launch, batch, spec.optim.max_grad_norm) as engine:
         model = AutoModelForMaskedLM.from_config(spec.architecture, dtype=torch.float32)
         module = objective.module(model, masked_head=spec.model.masked_head, packed=False)
         if spec.model.checkpointing == "layers":
@@ -52,8 +61,24 @@ def seconds_per_step(spec: Spec) -> float:
     return min(times[1:]) * batch.accumulation * batch.micro_size / rows
 
 
-class _RandomRows:
-    """Full rows of random tokens; see `Rows`."""
+@contextlib.contextmanager
+def _alone(launch: Launch) -> Iterator[Launch]:
+    """The launch of one process without sharding, in the precision and on the device of another launch."""
+    with environment.restored():
+        for name in (*_OF_LAUNCHER, *_OF_SHARDING):
+            os.environ.pop(name, None)
+        os.environ["ACCELERATE_MIXED_PRECISION"] = "no" if launch.precision == "fp32" else launch.precision
+        plain: dict[str, Any] = {"sharding": "none", "stage": 0, "offload": frozenset(), "deepspeed_file": None}
+        yield dataclasses.replace(launch, world_size=1, local_world_size=1, rank=0, deepspeed={}, **plain)
+
+
+class RandomRows:
+    """Full rows of random tokens; see `Rows`.
+
+    Args:
+        vocab_size: Tokens are drawn below it.
+        length: Tokens per row.
+    """
 
     def __init__(self, vocab_size: int, length: int) -> None:
         self._vocab_size, self._length = vocab_size, length
@@ -63,10 +88,13 @@ class _RandomRows:
         return 1 << 20
 
     def take(self, indices: np.ndarray) -> np.ndarray:
+        """See `Rows`."""
         return self._random.integers(self._vocab_size, size=(len(indices), self._length), dtype=np.int32)
 
     def chunks(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Rows`."""
         return np.full(len(indices), self._length), np.ones(len(indices), np.int64)
 
     def word_starts(self, indices: np.ndarray) -> Any:
+        """See `Rows`."""
         return np.ones((len(indices), self._length), bool)
