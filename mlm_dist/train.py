@@ -120,7 +120,7 @@ def fit(
                 if due.validation:
                     session.validate()
                 if stop or due.checkpoint(session.state.best):
-                    session.save()
+                    session.save(stop=stop)
                 if stop:
                     break
     return session

@@ -34,7 +34,7 @@ class Steps:
         """The messages of a report."""
         self._caplog.clear()
         with self._caplog.at_level("WARNING", "mlm_dist"):
-            self._skipped.report(self.state)
+            self._skipped.report(self.state, lambda: None)
         return self._caplog.messages
 
 
@@ -115,25 +115,69 @@ def test_streak_survives_the_json_of_a_checkpoint(caplog: pytest.LogCaptureFixtu
         resumed.report()
 
 
+def test_diverging_run_keeps_the_checkpoints_from_before(tmp_path: Path, prepared_cache: Path) -> None:
+    """A learning rate of a million makes weights explode, then every step is skipped."""
+    flags = (
+        *(f"--corpus.cache_dir={prepared_cache}", f"--output_dir={tmp_path / 'run'}", "--logging.every=1"),
+        *("--checkpoint.every=5", "--checkpoint.keep_last=2", "--validation.every=null", "--batch.global_size=8"),
+        *("--optim.schedule=constant", "--optim.max_grad_norm=null", *launching.TINY),
+    )
+    launching.here("train", "--optim.duration=20 steps", *flags)
+    with pytest.raises(TrainingError) as caught:
+        launching.here("train", "--optim.duration=90 steps", "--optim.lr=1e6", *flags)
+    points = tmp_path / "run" / "checkpoints"
+    kept = sorted(path.name for path in points.iterdir())
+    assert f"run again with --checkpoint.resume {points / 'step-00000020'}" in str(caught.value)
+    assert "step-00000020" in kept and len(kept) <= 3
+    steps = [line["step"] for line in launching.metrics(tmp_path / "run", "train") if line["loss"] is None]
+    assert not any(f"step-{step:08d}" in kept for step in steps), "saved within the streak"
+
+
+def test_loss_that_jumps_and_stays_high_keeps_the_checkpoint_from_before(tmp_path: Path, prepared_cache: Path) -> None:
+    """All losses are finite, so nothing is skipped; the end of the run names the checkpoint."""
+    flags = (
+        *(f"--corpus.cache_dir={prepared_cache}", f"--output_dir={tmp_path / 'run'}", "--logging.every=1"),
+        *("--checkpoint.every=5", "--checkpoint.keep_last=1", "--validation.every=null", "--batch.global_size=8"),
+        *("--optim.schedule=constant", *launching.TINY),
+    )
+    launching.here("train", "--optim.duration=20 steps", *flags)
+    done = launching.here("train", "--optim.duration=40 steps", "--optim.lr=1.0", *flags)
+    points = tmp_path / "run" / "checkpoints"
+    assert sorted(path.name for path in points.iterdir()) == ["step-00000020", "step-00000040"]
+    assert f"continue with --checkpoint.resume {points / 'step-00000020'}, with a lower optim.lr" in done.log
+    assert int(launching.metrics(tmp_path / "run", "end")[0]["skipped_steps"]) == 0
+
+
+def test_divergence_ends_when_the_loss_comes_back() -> None:
+    state, zero = TrainState.new(torch.device("cpu")), torch.zeros((), dtype=torch.int64)
+    losses: list[float | None] = [7.0, 6.9, 6.8, 99.0, None, 85.0]
+    for loss in losses:
+        state = state.after(0, zero, zero).logged(loss)
+    assert (state.divergence.has_begun, state.divergence.good_step) == (True, 3)
+    assert TrainState.from_json(state.to_json(), torch.device("cpu")).divergence == state.divergence
+    state = state.after(0, zero, zero).logged(6.9)
+    assert (state.divergence.has_begun, state.divergence.good_step) == (False, 7)
+
+
 @pytest.mark.slow
 def test_streak_survives_a_resume(tmp_path: Path, prepared_cache: Path) -> None:
-    """12 skipped steps up to the checkpoint and 8 after the resume are 20 in a row; 8 alone are not."""
+    """12 skipped steps up to the end of a run and 8 after it was extended are 20 in a row; 8 alone are not."""
+    first, then = "--optim.duration=16 steps", "--optim.duration=60 steps"
     flags = (
-        *(f"--corpus.cache_dir={prepared_cache}", "--optim.duration=60 steps", "--logging.every=4"),
+        *(f"--corpus.cache_dir={prepared_cache}", "--logging.every=4"),
         *("--checkpoint.every=16", "--validation.every=null", "--batch.global_size=8", *launching.TINY),
     )
     fault = ",".join(f"nan@{step}" for step in range(4, 30))
     run = tmp_path / "run"
-    ended = launching.python("train.py", f"--output_dir={run}", *flags, MLM_DIST_FAULT=f"{fault},after_rename@16")
-    assert ended.returncode != 0
+    launching.here("train", f"--output_dir={run}", *flags, first, MLM_DIST_FAULT=fault)
     assert [path.name for path in (run / "checkpoints").glob("step-*")] == ["step-00000016"]
     shutil.copytree(run, tmp_path / "again")
 
     with pytest.raises(TrainingError, match=r"20 steps in a row, up to step 24, were not finite"):
-        launching.here("train", f"--output_dir={run}", *flags, MLM_DIST_FAULT=fault)
+        launching.here("train", f"--output_dir={run}", *flags, then, MLM_DIST_FAULT=fault)
     assert launching.metrics(run, "train")[-1]["step"] == 20
 
     short = ",".join(f"nan@{step}" for step in range(16, 23))
-    done = launching.here("train", f"--output_dir={tmp_path / 'again'}", *flags, MLM_DIST_FAULT=short)
+    done = launching.here("train", f"--output_dir={tmp_path / 'again'}", *flags, then, MLM_DIST_FAULT=short)
     assert done.result.is_finished
     assert launching.metrics(tmp_path / "again", "train")[-1]["skipped_steps"] == 12 + 7

@@ -120,6 +120,11 @@ class Checkpoints:
             self._publishing.join()
             self._publishing = None
 
+    def before_divergence(self, good_step: int) -> Path | None:
+        """The newest checkpoint up to a step; None if there is none."""
+        good = [path for path in format.published(self._folder) if format.step_of(path) <= good_step]
+        return max(good, key=format.step_of, default=None)
+
     def _begin(self, temporary: Path, shapes: Mapping[str, Shapes]) -> TensorFiles:
         """Make the folder and its tensor files, if the disk has space for them."""
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -165,17 +170,20 @@ class Checkpoints:
             temporary.rename(target)
             _fsync(self._folder)
             faults.kill_here("after_rename", step)
-            self._remove_old(target, state["best"]["step"])
+            self._remove_old(target, state)
         except BaseException as error:  # the main thread raises it on every rank
             self._failure = error
 
-    def _remove_old(self, newest: Path, best_step: int | None) -> None:
+    def _remove_old(self, newest: Path, state: Mapping[str, Any]) -> None:
         others = [path for path in format.published(self._folder) if path != newest]
         others.sort(key=format.step_of)
+        has_diverged = state["divergence"]["has_begun"] or state["skipped_in_a_row"] > 0
+        kept = {state["best"]["step"]} if self._spec.keep_best or has_diverged else set()
+        if has_diverged and (good := self.before_divergence(state["divergence"]["good_step"])) is not None:
+            kept.add(format.step_of(good))
         for old in others[: max(0, len(others) - (self._spec.keep_last - 1))]:
-            if self._spec.keep_best and format.step_of(old) == best_step:
-                continue
-            shutil.rmtree(old, ignore_errors=True)  # if it cannot be removed now, it is after the next save
+            if format.step_of(old) not in kept:
+                shutil.rmtree(old, ignore_errors=True)  # if it cannot be removed now, it is after the next save
 
 
 def disk_needed(num_parameters: int, num_kept: int) -> int:

@@ -72,9 +72,13 @@ class LossAverage:
 
     def is_spike(self, loss: float | None) -> bool:
         """Whether a loss is more than six standard deviations above the mean."""
-        if loss is None or self.mean is None:
-            return False
-        return loss - self.mean > SPIKE_DEVIATIONS * math.sqrt(self.variance)
+        limit = self.limit
+        return loss is not None and limit is not None and loss > limit
+
+    @property
+    def limit(self) -> float | None:
+        """The loss above which a loss is a spike; None before the first one."""
+        return None if self.mean is None else self.mean + SPIKE_DEVIATIONS * math.sqrt(self.variance)
 
     def after(self, loss: float | None) -> LossAverage:
         """The average with another loss; None, for a loss that is not finite, changes nothing."""
@@ -84,6 +88,30 @@ class LossAverage:
             return LossAverage(loss, (0.1 * loss) ** 2)
         distance = loss - self.mean
         return LossAverage(self.mean + _DECAY * distance, (1 - _DECAY) * (self.variance + _DECAY * distance * distance))
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Whether training has diverged: a logged loss was a spike or not finite, and none has come back since.
+
+    Args:
+        good_step: The last logged step before it; while there is none, the last logged step.
+        has_begun: Whether training has diverged.
+        limit: The loss in nats that counts as come back; None for any finite loss.
+    """
+
+    good_step: int = 0
+    has_begun: bool = False
+    limit: float | None = None
+
+    def after(self, step: int, loss: float | None, average: LossAverage) -> Divergence:
+        """The same after another logged loss, which `average` does not hold yet."""
+        if self.has_begun:
+            has_come_back = loss is not None and (self.limit is None or loss <= self.limit)
+            return Divergence(step) if has_come_back else self
+        if loss is not None and not average.is_spike(loss):
+            return Divergence(step)
+        return Divergence(self.good_step, has_begun=True, limit=average.limit)
 
 
 @dataclass(frozen=True)
@@ -101,6 +129,7 @@ class TrainState:
         estimate: For a duration in hours: the hours, and the number of steps they were last estimated to hold.
         best: The validation with the lowest loss.
         loss_average: Moving average of the logged losses.
+        divergence: Whether training has diverged.
     """
 
     step: int
@@ -113,6 +142,7 @@ class TrainState:
     estimate: tuple[float, int] | None = None
     best: Best = field(default_factory=Best)
     loss_average: LossAverage = field(default_factory=LossAverage)
+    divergence: Divergence = field(default_factory=Divergence)
 
     @classmethod
     def new(cls, device: torch.device) -> TrainState:
@@ -137,6 +167,11 @@ class TrainState:
             skipped_in_a_row=(self.skipped_in_a_row + skipped) * skipped,
         )
 
+    def logged(self, loss: float | None) -> TrainState:
+        """The state after the loss of its step was logged; None for a loss that is not finite."""
+        divergence = self.divergence.after(self.step, loss, self.loss_average)
+        return dataclasses.replace(self, loss_average=self.loss_average.after(loss), divergence=divergence)
+
     def to_json(self) -> dict[str, Any]:
         """The state as JSON; waits for the device."""
         counts = {name: int(getattr(self, name)) for name in ("tokens", "skipped_steps", "skipped_in_a_row")}
@@ -149,6 +184,7 @@ class TrainState:
             "estimate": self.estimate,
             "best": dataclasses.asdict(self.best),
             "loss_average": dataclasses.asdict(self.loss_average),
+            "divergence": dataclasses.asdict(self.divergence),
         }
 
     @classmethod
@@ -171,4 +207,6 @@ class TrainState:
             estimate=pairs["estimate"],
             best=Best(**state["best"]),
             loss_average=LossAverage(**state["loss_average"]),
+            # Checkpoints of earlier versions do not say.
+            divergence=Divergence(**state.get("divergence", {"good_step": int(state["step"])})),
         )

@@ -8,8 +8,10 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from mlm_dist import ranks
 from mlm_dist.batches.loader import TrainingBatches
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.host_buffer import HostBuffer
@@ -134,12 +136,11 @@ class Session:
         """Write a train line if it is due, which waits for the device, and call the callbacks; collective."""
         line = None
         if is_due:
-            self._skipped.report(self.state)
+            self._skipped.report(self.state, self._last_good)
             self._compiled.log()
             terms = self.task.objective.terms
             line = self._metrics.train_line(self.state, result, terms, lr, self.length.metrics)
-            average = self.state.loss_average.after(line["loss"])
-            self.state = dataclasses.replace(self.state, loss_average=average)
+            self.state = self.state.logged(line["loss"])
         self._callbacks.on_step(self.state.step, line)
 
     def validate(self) -> None:
@@ -154,18 +155,38 @@ class Session:
             self.state = dataclasses.replace(self.state, best=self.state.best.after(step, result.loss))
             self._callbacks.on_validation(step, line)
 
-    def save(self) -> None:
-        """Save a checkpoint; collective."""
+    def save(self, *, stop: bool = False) -> None:
+        """Save a checkpoint; collective.
+
+        Within a streak of skipped steps nothing has changed since its beginning, and nothing is saved, except for the
+        end of the run, a stop or the best validation.
+
+        Args:
+            stop: Whether the run stops after it.
+        """
         with self._metrics.paused():
-            self._skipped.report(self.state)
+            self._skipped.report(self.state, self._last_good)
+            is_needed = stop or self.is_finished or self.state.best.step == self.state.step
+            if int(self.state.skipped_in_a_row) and not is_needed:
+                return
             self.state = dataclasses.replace(self.state, seconds=self.length.seconds, estimate=self.length.estimate)
             self._checkpoints.save(self._engine, self.state)
             step = self.state.step
             self._callbacks.on_checkpoint(step, self.run_dir.checkpoints / format.name_of(step))
 
+    def _last_good(self) -> Path | None:
+        return self._checkpoints.before_divergence(self.state.divergence.good_step)
+
     def end(self) -> TrainResult:
         """Write the `end` line, and return the result."""
         state, losses = self.state, self._metrics.validation_losses
+        if state.divergence.has_begun and ranks.is_main():
+            path = self._last_good()
+            logger.warning(
+                "training has diverged: its loss has not come back since step %s; %s with a lower optim.lr",
+                f"{state.divergence.good_step:,}",
+                "train again" if path is None else f"continue with --checkpoint.resume {path},",
+            )
         outcome: dict[str, Any] = {}
         if losses and self.is_finished:
             outcome = {"loss_before": losses.get(0, math.nan), "loss_after": losses[max(losses)]}

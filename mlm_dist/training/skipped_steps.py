@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -33,8 +34,12 @@ class SkippedSteps:
         """Add the result of a step, counted from 0."""
         self._unreported.append((step, result.skipped))
 
-    def report(self, state: TrainState) -> None:
+    def report(self, state: TrainState, last_good: Callable[[], Path | None]) -> None:
         """Log the steps that were skipped since the last report, on rank 0.
+
+        Args:
+            state: The state after the newest of them.
+            last_good: The newest checkpoint from before them, if there is one.
 
         Raises:
             TrainingError: Too many in a row were skipped, up to the newest.
@@ -51,8 +56,9 @@ class SkippedSteps:
         self._unreported.clear()
         in_a_row = int(state.skipped_in_a_row)
         if in_a_row >= MAX_IN_A_ROW:
+            path = last_good()
+            how = "run again from the start" if path is None else f"run again with --checkpoint.resume {path}"
             raise TrainingError(
-                f"{in_a_row} steps in a row, up to step {state.step}, were not finite; nothing was saved since. Lower "
-                "optim.lr or optim.max_grad_norm, or train in bf16 instead of fp16, and run again from the last "
-                "checkpoint"
+                f"{in_a_row} steps in a row, up to step {state.step}, were not finite; no checkpoint was removed "
+                f"since. Lower optim.lr or optim.max_grad_norm, or train in bf16 instead of fp16, and {how}"
             )
