@@ -165,6 +165,16 @@ def test_activation_memory(small: tuple[Path, int], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_operators() -> None:
+    """No attention with a mask, and no graph break, in packed rows with attention dropout."""
+    ended = run("operators", "--models", "BERT-base", "--json")
+    assert ended.returncode == 0, ended.output
+    (found,) = json.loads(ended.stdout).values()
+    assert found["eager"]["attention with a mask"] == 0 and found["eager"]["operators"] > 100
+    assert found["regional"]["graph breaks"] == 0 and found["regional"]["graphs"] > 0
+
+
+@pytest.mark.slow
 def test_startup_of_two_checkouts(small: tuple[Path, int], tmp_path: Path) -> None:
     flags = ("--rounds=1", f"--checkout={ROOT}", "--flags=--optim.duration '3 steps'", "--", *launching.TINY)
     results = bench("startup", small, tmp_path / "results.json", *flags)

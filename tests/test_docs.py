@@ -135,6 +135,7 @@ COMMANDS = {
     "--optim.lr 3e-5": Tried(LOCAL),
     'mlm-dist train --optim.duration "2 hours"': Tried(LOCAL),
     "mlm-dist plan --topology cpu_2 --batch.global_size 64": Tried(LOCAL),
+    "mlm-dist train --topology fsdp2_cpu --corpus.source my_docs": Tried(f"{SHORT} --output_dir=runs/sharded"),
     "mlm-dist train --topology zero2 --num_processes 2 --gpu_ids=-1,-1": Tried(f" --main_process_port=0{LOCAL}"),
     "mlm-dist plan --model.name_or_path modernbert --rows.max_length 8192 --model.checkpointing layers": Tried(
         " --corpus.source=documents --corpus.cache_dir=cache"
@@ -187,6 +188,7 @@ COMMANDS = {
     "python benchmarks/gpu.py": LONG,
     "python benchmarks/gpu.py --quick": LONG,
     "python benchmarks/gpu.py --store-losses": LONG,
+    "python benchmarks/operators.py": LONG,
     "python benchmarks/loader.py": LONG,
     "python benchmarks/loader.py --source my_docs": LONG,
     "python benchmarks/scaling.py": LONG,

@@ -160,8 +160,8 @@ REFUSED: dict[str, tuple[tuple[str, ...], Launch, str]] = {
     "precision": ((), Launch(1, 1, CPU, precision="fp16"), r"^mixed_precision: fp16 needs a GPU"),
     "sharding": (
         ("--optim.name=muon",),
-        Launch(2, 2, GPU, sharding="fsdp2"),
-        r"^optim\.name: muon needs whole tensors",
+        Launch(2, 2, GPU, sharding="zero", stage=2),
+        r"^optim\.name: muon does not work under ZeRO",
     ),
     "processes": ((), Launch(16, 16, GPU, sharding="ddp"), r"^num_processes: 16 processes on this machine"),
     "second source": (
