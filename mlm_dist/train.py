@@ -89,7 +89,8 @@ def fit(
 ) -> Session:
     """Train to the end of the run, or until a signal; collective."""
     task = Task.create(spec, corpora)
-    resume_from = find.to_resume(engine, spec.checkpoint.resume, run_dir.checkpoints, task.identity)
+    resume, steps = spec.checkpoint.resume, spec.length.steps
+    resume_from = find.to_resume(engine, resume, run_dir.checkpoints, task.identity, steps)
     engine.on_main(lambda: begin(run_dir, resume_from, spec, task, corpora))
     engine.on_main(lambda: trial.begin(task.module.model, lambda: model_files(spec, corpora.main), run_dir.path))
 

@@ -14,6 +14,7 @@ from conftest import Runs
 
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.find import newest
+from mlm_dist.errors import CheckpointError
 from mlm_dist.files import sha256_of
 
 TOPOLOGIES = {
@@ -116,6 +117,22 @@ def test_one_process_resumes(topology: str, arguments: tuple[str, ...], runs: Ru
     if topology == "one":
         assert losses(run) == losses(before)
         assert final_weights(run) == final_weights(before), "not equal bit by bit"
+
+
+def test_shorter_run_than_its_checkpoint_is_refused(runs: Runs, tmp_path: Path) -> None:
+    """It would end at once, every time it is started again. A run of just as many steps is finished."""
+    run = tmp_path / "run"
+    shutil.copytree(runs("one"), run)
+    before = final_weights(run)
+    with pytest.raises(
+        CheckpointError, match=r"^optim\.duration: 12 steps, but .*step-00000020 has 20 already; choose"
+    ):
+        launching.here("train", *runs.flags, "--optim.duration=12 steps", f"--output_dir={run}")
+    assert [line["step"] for line in launching.metrics(run, "train")] == list(range(1, 21))
+    done = launching.here("train", *runs.flags, f"--output_dir={run}")
+    assert "the run is finished: all 20 steps are done" in done.log
+    assert done.result.is_finished and not done.result.losses
+    assert final_weights(run) == before
 
 
 # {option: relative tolerance}; Muon computes in bfloat16, which enlarges differences.

@@ -81,7 +81,9 @@ def _warn(problems: list[str]) -> None:
         logger.warning("skipped a checkpoint that is not good: %s", problem)
 
 
-def to_resume(engine: Engine, resume: str, folder: Path, identity: Mapping[str, Any]) -> Path | None:
+def to_resume(
+    engine: Engine, resume: str, folder: Path, identity: Mapping[str, Any], num_steps: int | None = None
+) -> Path | None:
     """The checkpoint to resume from, or None for a new run; collective, rank 0 looks.
 
     Args:
@@ -89,10 +91,11 @@ def to_resume(engine: Engine, resume: str, folder: Path, identity: Mapping[str, 
         resume: auto (the newest good one in the folder), never, or a path.
         folder: `checkpoints/` of the run directory.
         identity: What it must have in common with this run.
+        num_steps: Steps of this run, if they are known.
 
     Raises:
-        CheckpointError: There are checkpoints and none of them is good, the named one is not good, or it belongs to
-            another run; on rank 0.
+        CheckpointError: There are checkpoints and none of them is good, the named one is not good, it belongs to
+            another run, or has more steps than this run; on rank 0.
         PeerError: The same, on the other ranks.
     """
 
@@ -101,7 +104,15 @@ def to_resume(engine: Engine, resume: str, folder: Path, identity: Mapping[str, 
         if path is None:
             return None
         format.require_same(path, identity)
-        return format.step_of(path)
+        step = format.step_of(path)
+        if num_steps is not None and step > num_steps:
+            raise CheckpointError(
+                f"optim.duration: {num_steps} steps, but {path} has {step} already; choose a longer duration or "
+                "another output_dir, or start fresh with --checkpoint.resume never"
+            )
+        if step == num_steps:
+            logger.info("the run is finished: all %s steps are done; the model is exported again", f"{step:,}")
+        return step
 
     step = engine.on_main(look)  # it reads all of the checkpoint, and of newer ones that are damaged
     if step is None:
