@@ -7,7 +7,9 @@ from typing import Any
 
 import launching
 import pytest
+import torch
 from conftest import Runs
+from safetensors.torch import load_file
 
 ACCUMULATED = ("--batch.micro_size=4",)
 TOPOLOGIES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -45,6 +47,22 @@ def test_topology_follows_one_process(precision: str, name: str, runs: Runs) -> 
 def test_accumulation_follows_one_micro_batch(runs: Runs, tmp_path: Path) -> None:
     launching.here("train", *runs.flags, *ACCUMULATED, f"--output_dir={tmp_path / 'run'}")
     check_same("no", lines(tmp_path / "run"), lines(runs("one")))
+
+
+@pytest.mark.parametrize("topology", ["zero2", "fsdp2_cpu"])
+def test_exported_model_is_that_of_one_process(topology: str, runs: Runs) -> None:
+    found, expected = (
+        load_file(run / "model" / "model.safetensors") for run in (runs(topology, *ACCUMULATED), runs("one"))
+    )
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype == torch.float32 and found[name].shape == value.shape, name
+        # The gradient of a key's bias is 0 but for rounding, and Adam gives it the size of the learning rate.
+        if not name.endswith("key.bias"):
+            assert torch.allclose(found[name], value, atol=2e-3), name
+    for name in ("config.json", "tokenizer.json"):
+        texts = [(run / "model" / name).read_text("utf-8") for run in (runs(topology, *ACCUMULATED), runs("one"))]
+        assert texts[0] == texts[1], name
 
 
 @pytest.mark.slow

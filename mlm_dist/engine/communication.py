@@ -39,8 +39,8 @@ def communication(launch: Launch, parameters: int, accumulation: int) -> Communi
     all-gather of b bytes on P processes sends (P-1)/P x b, an all-reduce twice that. With N parameters, all
     of them trained, and e bytes of a number in matrix products: DDP all-reduces gradients in fp32 once per step. ZeRO-1
     reduces e N bytes of gradients once per step, ZeRO-2 in each micro-batch, and both gather e N bytes of weights after
-    it. ZeRO-3 gathers the weights twice in each micro-batch and reduces the gradients in each. FSDP2 gathers the
-    weights as often, and reduces gradients in fp32 once per step.
+    it. ZeRO-3 gathers the weights twice in each micro-batch and reduces the gradients in each. FSDP2 does as well, with
+    gradients in fp32.
 
     Args:
         launch: The launch.
@@ -51,7 +51,7 @@ def communication(launch: Launch, parameters: int, accumulation: int) -> Communi
     gathered = reduced = e * parameters
     match launch.sharding_name:
         case "fsdp2":
-            total = accumulation * 2 * gathered + 4 * parameters
+            total = accumulation * (2 * gathered + 4 * parameters)
         case "zero1":
             total = reduced + gathered
         case "zero2":

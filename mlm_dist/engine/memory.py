@@ -179,8 +179,9 @@ def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, 
     `optimizers.moment_bytes`. Plain and DDP runs keep weights (4 N) and gradients (4 T) in fp32, and autocast's 16-bit
     copies of the weights (2 N); DDP's buckets are the gradients. DeepSpeed computes on e N bytes of weights and e T of
     gradients, e being 2 or 4, and updates fp32 copies (4 T), which it divides by P with the moments; stage 2 divides
-    the gradients too, and stage 3 the weights. Two of its buckets exist at once. FSDP2 divides all fp32 states by P
-    and gathers the weights of two layers at a time.
+    the gradients too, and stage 3 the weights. Two of its buckets exist at once. FSDP2 divides all fp32 states by P.
+    Embeddings and head stay gathered during a micro-batch, as do two layers at a time, and the gradients of the largest
+    of these groups exist in both precisions before they are reduced.
     """
     n, p, e = shape.parameters, launch.world_size, BYTES[launch.precision]
     per_layer = shape.hidden * (4 * shape.hidden + (3 if shape.gated else 2) * shape.intermediate)
@@ -190,7 +191,9 @@ def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, 
     hidden = layers * per_layer
     moments = optimizers.moment_bytes(settings.optimizer, trained, hidden)
     if launch.sharding == "fsdp2":
-        return 4 * n // p + 2 * e * n // max(shape.layers, 1), 4 * trained // p, moments // p, 0
+        root = max(0, n - shape.layers * per_layer)  # embeddings and head
+        gathered, reduced = e * min(n, root + 2 * per_layer), (4 + e) * min(trained, max(root, per_layer))
+        return 4 * n // p + gathered, 4 * trained // p + reduced, moments // p, 0
     if launch.sharding != "zero":
         return 4 * n + (e if e < 4 else 0) * n, 4 * trained, moments, 0
     zero = launch.deepspeed.get("zero_optimization", {})

@@ -126,7 +126,11 @@ def _engine(
         cpu=on_cpu and not launch.is_sharded,
         **plugins,
         gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=batch.accumulation, sync_with_dataloader=False, adjust_scheduler=False
+            num_steps=batch.accumulation,
+            sync_with_dataloader=False,
+            adjust_scheduler=False,
+            # Otherwise FSDP2 keeps the gradients of the whole model on every device until the last micro-batch.
+            sync_each_batch=launch.sharding == "fsdp2",
         ),
         kwargs_handlers=[group],
         log_with=trackers.accelerate_names(log_with, folder) or None,
