@@ -23,6 +23,7 @@ def steps(topology: str, names: list[str], precision: str) -> dict[str, Any]:
     file = f"--config_file={launching.ACCELERATE / topology}.yaml"
     ended = launching.run(
         [*launcher, file, f"--main_process_port={launching.free_port()}", script, *names],
+        timeout=60 + 60 * len(names),
         PYTHONPATH=f"{launching.ROOT}{os.pathsep}{launching.ROOT / 'tests' / 'architectures'}",
     )
     assert ended.returncode == 0, ended.output
