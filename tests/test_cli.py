@@ -90,7 +90,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(name: str) -> None:
 @pytest.mark.slow
 def test_file_that_is_not_an_accelerate_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    for text in ("- a\n- b\n", "distributed_type: NO\nprocesses: 3\n", "a: [\n"):
+    for text in ("- a\n- b\n", "distributed_type: NO\nuse_cpu: true\nprocesses: 3\n", "a: [\n"):
         file.write_text(text, "utf-8")
         ended = mlm_dist("plan", "--topology", str(file))
         assert ended.returncode == 2, ended.output
