@@ -89,7 +89,9 @@ def test_quality(small: tuple[Path, int], tmp_path: Path) -> None:
 def test_head_initialization(small: tuple[Path, int], tmp_path: Path) -> None:
     """On a tiny encoder: the naive head starts by guessing, the other one at the unigram baseline."""
     tokenizer = AutoTokenizer.from_pretrained(next(small[0].glob("*/tokenizer")))
-    encoder = BertModel(BertConfig(len(tokenizer), 32, 1, 2, 48, max_position_embeddings=32), add_pooling_layer=False)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **sizes)
+    encoder = BertModel(config, add_pooling_layer=False)
     encoder.save_pretrained(tmp_path / "encoder")
     tokenizer.save_pretrained(tmp_path / "encoder")
     flags = (f"--model={tmp_path / 'encoder'}", "--steps=4", "--every=2", "--seeds=2", "--validation=0.3")
