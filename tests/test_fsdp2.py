@@ -36,6 +36,8 @@ def steps(topology: str, names: list[str], precision: str) -> dict[str, Any]:
     "names", [[name for name in NAMES if name in QUICK][:2], pytest.param(NAMES, marks=pytest.mark.slow)], ids=len
 )
 def test_architectures_train_as_on_one_process(names: list[str], precision: str) -> None:
+    if precision == "bf16":
+        names = [name for name in names if name != "deberta"]  # it cannot be computed under autocast to bf16
     found, expected = (steps(topology, names, precision) for topology in ("fsdp2_cpu", "cpu"))
     close: dict[str, Any] = {"rel": TOLERANCES[precision], "abs": TOLERANCES[precision]}
     assert found.keys() == expected.keys() == set(names)
