@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,8 @@ from mlm_dist.corpus.sources.git_address import without_credentials
 
 def config_without_credentials(config: Config) -> Config:
     """The config without the names, passwords and tokens in the addresses of any key."""
-    public: Config = _without_credentials(config)
+    public: Config = _with_texts(config, without_credentials)
     return public
-
-
-def _without_credentials(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        values = {item.name: getattr(value, item.name) for item in dataclasses.fields(value) if item.init}
-        changed = {name: new for name, old in values.items() if (new := _without_credentials(old)) != old}
-        return dataclasses.replace(value, **changed) if changed else value
-    if isinstance(value, dict):
-        return {name: _without_credentials(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_without_credentials(one) for one in value)
-    return without_credentials(value) if isinstance(value, str) else value
 
 
 def without_places(value: Any) -> Any:
@@ -34,11 +23,20 @@ def without_places(value: Any) -> Any:
 
     An absolute path names the user or the organization of the machine, and exists on no other one.
     """
+    return _with_texts(value, without_place)
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A value with every text in it changed."""
+    if dataclasses.is_dataclass(value):
+        values = {item.name: getattr(value, item.name) for item in dataclasses.fields(value) if item.init}
+        changed = {name: new for name, old in values.items() if (new := _with_texts(old, change)) != old}
+        return dataclasses.replace(value, **changed) if changed else value  # type: ignore[type-var]
     if isinstance(value, dict):
-        return {key: without_places(one) for key, one in value.items()}
+        return {name: _with_texts(one, change) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [without_places(one) for one in value]
-    return without_place(value) if isinstance(value, str) else value
+        return type(value)(_with_texts(one, change) for one in value)
+    return change(value) if isinstance(value, str) else value
 
 
 def without_place(text: str) -> str:

@@ -41,9 +41,8 @@ class HostBuffer:
         """
         if not engine.is_main or engine.device.type != "cuda":
             return None
-        shapes = engine.shapes()
-        copies = {name: 1 + len(engine.moment_names().get(name, ())) for name in shapes}
-        count = sum(copies[name] * math.prod(shape) for name, shape in shapes.items())
+        moments = engine.moment_names()
+        count = sum((1 + len(moments.get(name, ()))) * math.prod(shape) for name, shape in engine.shapes().items())
         size = f"{4 * count / 2**30:.1f} GiB"
         if 4 * count > _SHARE * _free_memory():
             logger.info(
