@@ -17,7 +17,7 @@ import shutil
 from rich.table import Table
 
 from mlm_dist import environment, runtime
-from mlm_dist.checkpoint.save import disk_needed
+from mlm_dist.checkpoint.save import disk_needed, size_of_checkpoint
 from mlm_dist.config import Config
 from mlm_dist.console import text_of
 from mlm_dist.corpus import pipeline, summary
@@ -171,6 +171,11 @@ def _add_memory(table: Table, spec: Spec) -> None:
         table.add_row("", f"--model.checkpointing layers needs about {_size(needed.total_if_checkpointed)}, which fits")
     if needed.host:
         table.add_row("", f"and {_size(needed.host)} of host memory per process, offloaded")
+    if spec.launch.device.kind == "cuda":
+        pinned = _size(size_of_checkpoint(spec.shape.parameters))
+        table.add_row(
+            "", f"and at most {pinned} of pinned host memory on rank 0, through which checkpoints are written"
+        )
 
 
 def _add_disk(table: Table, spec: Spec) -> None:

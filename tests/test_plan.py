@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -9,8 +10,13 @@ from typing import Any
 
 import launching
 import pytest
+import specs
 import yaml
+from rich.table import Table
 
+from mlm_dist import plan
+from mlm_dist.checkpoint.save import size_of_checkpoint
+from mlm_dist.config import parse
 from mlm_dist.engine.communication import communication
 from mlm_dist.engine.device import Device
 from mlm_dist.engine.launch import Launch
@@ -88,6 +94,19 @@ def launch_of(sharding: str, world_size: int, name: str = "NVIDIA H100 80GB HBM3
     stage = int(sharding[4:]) if sharding.startswith("zero") else 0
     kind = "zero" if stage else sharding
     return Launch(world_size, min(8, world_size), device, precision="bf16", sharding=kind, stage=stage)
+
+
+def test_plan_on_a_gpu_counts_the_pinned_memory_of_checkpoints() -> None:
+    spec = specs.spec_of(parse([*launching.TINY]))
+
+    def rows(launch: Launch) -> str:
+        table = Table()
+        plan._add_memory(table, dataclasses.replace(spec, launch=launch))
+        return " ".join(map(str, table.columns[1].cells))
+
+    size = size_of_checkpoint(spec.shape.parameters) / 2**20
+    assert f"at most {size:.3g} MiB of pinned host memory on rank 0" in rows(launch_of("ddp", 2))
+    assert "pinned" not in rows(spec.launch)
 
 
 # In bytes of 10^9 parameters on 8 GPUs, with 2 micro-batches per step, before the factor 7/8.

@@ -187,12 +187,13 @@ class Checkpoints:
 
 
 def disk_needed(num_parameters: int, num_kept: int) -> int:
-    """Bytes of the checkpoints to keep, one more (a new one comes before an old one is removed), and the model.
+    """Bytes of the checkpoints to keep, one more (a new one comes before an old one is removed), and the model."""
+    return (num_kept + 1) * size_of_checkpoint(num_parameters) + 4 * num_parameters
 
-    Two moments of each parameter are counted, the most that any optimizer keeps.
-    """
-    one = 4 * num_parameters * (1 + 2)
-    return (num_kept + 1) * one + 4 * num_parameters
+
+def size_of_checkpoint(num_parameters: int) -> int:
+    """Bytes of the tensors of a checkpoint at most: each parameter and two moments of it in fp32."""
+    return 4 * num_parameters * (1 + 2)
 
 
 def _describe(path: Path) -> dict[str, Any]:
