@@ -24,7 +24,7 @@ from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.config import BatchConfig, MaskingConfig
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.start import start
-from mlm_dist.model.compilation import CompileStats, compile_forward
+from mlm_dist.model.compilation import CompileStats, compile_forward, compile_head
 from mlm_dist.model.layers import encoder_layers
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.training.metrics import Metrics
@@ -144,6 +144,41 @@ def test_nothing_is_compiled_twice_and_losses_stay_the_same(how: str, packed: bo
     assert list(core.state_dict()) == list(plain.state_dict())
     for (name, ours), theirs in zip(core.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch warns when it imports its compiler
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
+def test_compiled_head_and_loss_have_the_gradients_of_eager_ones(
+    kind: str, precision: torch.dtype, fresh: None
+) -> None:
+    """`regional` compiles them on a GPU, where the loss is that of torch; here the same code is compiled for a CPU."""
+    from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = CONFIG_MAPPING[kind](**sizes, vocab_size=VOCABULARY, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    core = MaskedLanguageModel(AutoModelForMaskedLM.from_config(config))
+    core.eval()  # without dropout
+    micro = batch(0, SomeRows(), VARYING)
+
+    def step() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision is torch.bfloat16):
+            loss = core(*micro.inputs).loss_sum
+        return loss.detach(), [*torch.autograd.grad(loss, [*core.parameters()])]
+
+    loss, gradients = step()
+    compile_head(core)
+    compiled_loss, compiled_gradients = step()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+    tolerance = 1e-5 if precision is torch.float32 else 2e-2
+    assert float(compiled_loss) == pytest.approx(float(loss), rel=tolerance)
+    whole = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+    for (name, _), ours, theirs in zip(core.named_parameters(), compiled_gradients, gradients, strict=True):
+        assert theirs.norm() > 0, name
+        assert float((ours - theirs).norm()) <= tolerance * max(theirs.norm(), 1e-3 * whole), name
 
 
 def test_encoder_layers() -> None:

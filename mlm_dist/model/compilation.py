@@ -112,22 +112,34 @@ def compile_forward(core: MaskedLanguageModel, how: str | None) -> CompileStats:
         return stats
     # Gradients arrive layer by layer already: DDP need not split a layer's graph to have them early.
     dynamo.optimize_ddp = False
-    compiled: dict[type, Callable[..., Any]] = {}
-
-    def bound(module: nn.Module) -> Callable[..., Any]:
-        kind = type(module)
-        if kind not in compiled:
-            compiled[kind] = torch.compile(kind.forward, dynamic=False)
-        return MethodType(compiled[kind], module)
-
+    bound = _Bound()
     for layer in encoder_layers(core.model):
         if isinstance(layer.forward, CheckpointedForward):
             layer.forward.inner = bound(layer)  # checkpointing stays around the graph
         else:
             layer.forward = bound(layer)
     if next(core.parameters()).device.type != "cpu":  # the CPU has a loss of its own, which keeps values in the cache
-        for module in core.model.children():
-            if module is not core.model.base_model and not isinstance(module, nn.Linear):
-                module.forward = bound(module)
-        core.cross_entropy = torch.compile(summed_cross_entropy, dynamic=False)
+        compile_head(core)
     return stats
+
+
+def compile_head(core: MaskedLanguageModel) -> None:
+    """Compile what comes after the encoder: the head but for its last product, and the loss."""
+    bound = _Bound()
+    for module in core.model.children():
+        if module is not core.model.base_model and not isinstance(module, nn.Linear):
+            module.forward = bound(module)
+    core.cross_entropy = torch.compile(summed_cross_entropy, dynamic=False)
+
+
+class _Bound:
+    """Compiled forward methods: one for all modules of a class."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[type, Callable[..., Any]] = {}
+
+    def __call__(self, module: nn.Module) -> Callable[..., Any]:
+        kind = type(module)
+        if kind not in self._compiled:
+            self._compiled[kind] = torch.compile(kind.forward, dynamic=False)
+        return MethodType(self._compiled[kind], module)
