@@ -239,6 +239,20 @@ def test_run_killed_at_any_moment_ends_bit_equal(
 
 
 @pytest.mark.slow
+def test_zero_compiles_nothing_on_cpus(tmp_path: Path, prepared_cache: Path) -> None:
+    """A build of DeepSpeed that was killed leaves a lock, for which later runs would wait for ever."""
+    lock = tmp_path / "extensions" / "deepspeed_shm_comm" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    given = flags(tmp_path / "run", prepared_cache)
+    launch = ("--num_processes=2", "--mixed_precision=no")
+    extensions = {"TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
+    ended = launching.accelerate("zero2", "train.py", *given, launch=launch, **extensions)
+    assert ended.returncode == 0, ended.output
+    assert [path.name for path in lock.parent.iterdir()] == ["lock"]
+
+
+@pytest.mark.slow
 def test_run_killed_before_its_first_checkpoint_starts_fresh(
     whole: Whole, tmp_path: Path, prepared_cache: Path
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import DeepSpeedPlugin
+from deepspeed import ops
 from torch import nn
 from transformers.integrations import unset_hf_deepspeed_config
 
@@ -30,6 +31,9 @@ _FROZEN = "mlm_dist_frozen"  # attribute in which a parameter that is not traine
 
 def plugin(batch: BatchSpec, max_grad_norm: float | None) -> DeepSpeedPlugin:
     """Accelerate's plugin with the batch, accumulation and clipping of the run; its defaults are 1, 1 and 1.0."""
+    # DeepSpeed would compile an operator for inference on CPUs. Training does not use it, the build takes up to a
+    # minute, and if it is killed, all later runs wait for its lock.
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
     made = DeepSpeedPlugin()
     settings = made.deepspeed_config
     settings.update({name: value for name, (_, value) in conflicts.deepspeed_settings(batch, max_grad_norm).items()})
