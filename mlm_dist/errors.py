@@ -21,7 +21,14 @@ class MlmDistError(Exception):
 
 
 class UserError(MlmDistError):
-    """The user's input is wrong. The message is one line: the problem, then the remedy."""
+    """The user's input is wrong. The message is one line: the problem, then the remedy.
+
+    Args:
+        message: The message; line breaks and control characters, such as those of file names, are escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ConfigError(UserError):
@@ -50,6 +57,11 @@ class Interrupted(MlmDistError):
 
 class PeerError(MlmDistError):
     """Another process failed first; its message explains why."""
+
+
+def printable(text: str) -> str:
+    """A text on one line: characters that are not printable are escaped."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def reason(error: BaseException) -> str:
