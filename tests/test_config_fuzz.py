@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -191,7 +192,7 @@ def bomb() -> str:
     """YAML that stands for nine to the power of nine values."""
     names = "abcdefghi"
     lines = [f"a: &a [{', '.join('x' * 9)}]"]
-    lines += [f"{now}: &{now} [{', '.join([f'*{last}'] * 9)}]" for last, now in zip(names, names[1:], strict=False)]
+    lines += [f"{now}: &{now} [{', '.join([f'*{last}'] * 9)}]" for last, now in itertools.pairwise(names)]
     return "model:\n  overrides:\n" + "".join(f"    {line}\n" for line in lines)
 
 

@@ -11,7 +11,7 @@ from mlm_dist.config.checks import Section
 from mlm_dist.config.value_types import is_text_encoding
 from mlm_dist.errors import ConfigError
 
-MAX_LENGTH, MAX_VOCABULARY = 1 << 20, 1 << 20
+MAX_LENGTH, MAX_VOCABULARY = 1 << 17, 1 << 20
 EXPORT_SUFFIXES = (".json", ".jsonl", ".parquet")
 # Suffixes of the files that are documents by default.
 PATTERNS = ("md", "markdown", "mdx", "qmd", "Rmd", "rst", "ipynb", "txt")

@@ -37,10 +37,9 @@ def explain(message: str) -> str:
         given = re.search(r"(?:Got value|Given value): (.*)", message)
         kind = keys()[wrong[1]]
         return f"{wrong[1]}: expected {type_name(kind)}, got {shown(given[1]) if given else 'something else'}"
-    section = re.match(r'Parser key "(\w+)": Unable to load config', message)
-    if section:
-        return f"{section[1]}: expected keys and values below it"
     plain = " ".join(message.split())
+    if section := re.match(r'Parser key "(\w+)": Unable to load config', plain):
+        return f"{section[1]}: expected keys and values below it"
     for theirs, ours in (('Parser key "config": ', "--config: "), ("Problems parsing config: ", "--config: ")):
         plain = plain.replace(theirs, ours)
     return plain.replace("Unexpected config:", "--config: the file must hold keys and values, but holds")
