@@ -6,7 +6,8 @@
     │   ├── CorpusError    the documents or their source
     │   ├── ModelError     the model or the tokenizer
     │   ├── CheckpointError  a checkpoint is damaged, belongs to another run, or cannot be written
-    │   └── TrainingError  training cannot continue: its values are not finite
+    │   ├── TrainingError  training cannot continue: its values are not finite
+    │   └── ResourceError  the disk, the memory or another limit of this machine
     ├── Interrupted        a signal stopped the run after it was saved, exit code 75
     └── PeerError          another process of this launch failed; its message says why
 
@@ -49,6 +50,10 @@ class CheckpointError(UserError):
 
 class TrainingError(UserError):
     """Training cannot continue with these settings."""
+
+
+class ResourceError(UserError):
+    """A limit of this machine ends the job: its disk, its memory, its open files, or a permission."""
 
 
 class Interrupted(MlmDistError):

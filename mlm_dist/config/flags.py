@@ -236,4 +236,4 @@ def _place(message: str, flags: Sequence[str], lines: Mapping[str, Mapping[str, 
     key = message.split(":", maxsplit=1)[0]
     if any(word.split("=")[0] == f"--{key}" for word in flags):
         return ""
-    return next((f" ({name}, line {found[key]})" for name, found in reversed(lines.items()) if key in found), "")
+    return next((f" ({name}, line {found[key]})" for name, found in reversed([*lines.items()]) if key in found), "")

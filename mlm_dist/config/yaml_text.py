@@ -71,8 +71,8 @@ def check(text: str, name: str, kinds: Mapping[str, Any], key: str = "") -> dict
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise where.error(event.start_mark, f"lists and mappings are nested over {MAX_DEPTH} deep")
-            if getattr(event, "tag", None):
-                raise where.error(event.start_mark, f"tags such as {event.tag} are not read; write the value alone")
+            if tag := getattr(event, "tag", None):
+                raise where.error(event.start_mark, f"tags such as {tag} are not read; write the value alone")
         root = yaml.compose(text, Loader=loader)
     except (yaml.YAMLError, ValueError) as error:
         if isinstance(error, ConfigError) or not name:

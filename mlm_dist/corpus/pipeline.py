@@ -26,6 +26,7 @@ from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.errors import CorpusError, reason
 from mlm_dist.files import lock
 from mlm_dist.spec import CorpusSpec, SourceSpec
+from mlm_dist.system_errors import named
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +48,14 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
     cache_dir = _cache_dir(spec)
     purpose = json.dumps([dataclasses.asdict(spec.documents), *map(dataclasses.asdict, spec.sources)], sort_keys=True)
     tokenizer = CorpusTokenizer(spec.tokenizer, spec.rows.max_length)
-    with Rendezvous(cache_dir / "rendezvous", rank, world_size, purpose) as ranks, contextlib.ExitStack() as locks:
+    meeting = Rendezvous(cache_dir / "rendezvous", rank, world_size, purpose)
+    with named(cache_dir), meeting as ranks, contextlib.ExitStack() as locks:
         start = ranks.lead("start", lambda: _start(spec, cache_dir, tokenizer, locks))
         inputs = CorpusInputs.from_json(start["inputs"])
         store = ShardStore(cache_dir, inputs.digest)
         if not start["is_prepared"]:
-            Preparation(spec, inputs, store, ranks, tokenizer).run()
+            with named(store.partial):
+                Preparation(spec, inputs, store, ranks, tokenizer).run()
         corpus = PreparedCorpus(store.folder)
         if rank == 0:
             summary.warn_of_unknown(corpus.manifest)
