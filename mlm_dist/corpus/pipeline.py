@@ -17,6 +17,7 @@ from typing import Any
 
 from mlm_dist.corpus import digests, exported_documents, summary
 from mlm_dist.corpus.manifest import CorpusInputs
+from mlm_dist.corpus.ownership import require_own
 from mlm_dist.corpus.preparation import Preparation
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.shard_store import ShardStore
@@ -131,7 +132,7 @@ def _cache_dir(spec: CorpusSpec) -> Path:
     """The cache, which is made if it does not exist.
 
     Raises:
-        CorpusError: It cannot be made.
+        CorpusError: It cannot be made, or other users can change it.
     """
     try:
         cache_dir = Path(spec.documents.cache_dir).expanduser().absolute()
@@ -140,6 +141,7 @@ def _cache_dir(spec: CorpusSpec) -> Path:
         raise CorpusError(
             f"corpus.cache_dir: cannot use {spec.documents.cache_dir} ({reason(error)}); name another folder"
         ) from None
+    require_own(cache_dir, "corpus.cache_dir")
     return cache_dir
 
 
@@ -164,6 +166,8 @@ def _start(
         held = lock(path, wait=True)
     locks.callback(held.release)
     store = ShardStore(cache_dir, inputs.digest)
+    for folder in filter(Path.is_dir, (store.folder, store.partial)):
+        require_own(folder, "corpus.cache_dir")
     is_prepared = store.find() is not None
     if not is_prepared:
         store.begin()
