@@ -32,21 +32,27 @@ _REMEDIES = {
     errno.ESTALE: _DISK,
     errno.ENXIO: _DISK,
 }
-# How libraries that are not written in Python quote an error of the system: safetensors and tokenizers, and pyarrow.
-_QUOTED = re.compile(r"\(os error (\d+)\)|\[[Ee]rrno (\d+)\]")
+_PATH = re.compile(r"<(/[^<>]+)>")  # as torch quotes it
 _MEMORY = re.compile(r"can't allocate memory|cannot allocate memory|not enough memory|bad_alloc", re.IGNORECASE)
 _THREADS = "can't start new thread"
 
 
 def os_error(error: BaseException) -> OSError | None:
-    """The error of the system that an exception is, or quotes; None for all others, also those of a connection."""
+    """The error of the system that an exception is, or quotes; None for all others, also those of a connection.
+
+    Libraries that are not written in Python, such as safetensors, tokenizers, pyarrow and torch, quote it in errors of
+    their own.
+    """
     if isinstance(error, MlmDistError | ConnectionError):
         return None
     if isinstance(error, OSError) and error.errno:
         return error
-    quoted = _QUOTED.search(str(error))
-    number = int(quoted[1] or quoted[2]) if quoted else errno.EAGAIN if _THREADS in str(error) else 0
-    return OSError(number, os.strerror(number)) if number else None
+    text = str(error)
+    quoted = next((number for number in _REMEDIES if os.strerror(number) in text), None)
+    if quoted is None and _THREADS in text:
+        quoted = errno.EAGAIN
+    path = _PATH.search(text)
+    return None if quoted is None else OSError(quoted, os.strerror(quoted), *([path[1]] if path else []))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

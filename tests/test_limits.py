@@ -68,7 +68,10 @@ def digest_of(folder: Path) -> dict[str, bytes]:
         (OSError(errno.EIO, "Input/output error", "/a"), ["/a (Input/output", "check the disk"]),
         (RuntimeError("can't start new thread"), ["ulimit -u"]),
         (Exception("No space left on device (os error 28)"), ["No space left", "free some space"]),
-        (OSError("[Errno 28] Error writing bytes to file. Detail: [errno 28] No space"), ["No space", "free some"]),
+        (
+            OSError("[Errno 28] Error writing bytes to file. Detail: [errno 28] No space left on device"),
+            ["No space", "free some"],
+        ),
         (MemoryError(), ["memory: ", "more memory"]),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), ["memory: ", "micro_size"]),
     ],
@@ -112,7 +115,9 @@ def test_lock_is_not_left_out_for_want_of_open_files(tmp_path: Path) -> None:
 def few_files(more: int) -> Iterator[None]:
     """A limit on open files: only some can be opened."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = set(map(int, os.listdir("/proc/self/fd")))
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    used = {*map(int, os.listdir("/proc/self/fd"))} - {lowest}  # which is that of the listing, too
     resource.setrlimit(resource.RLIMIT_NOFILE, ([i for i in range(soft) if i not in used][more], hard))
     try:
         yield
@@ -213,7 +218,7 @@ def test_jobs_about_a_run_keep_its_files(job: str, limit: str, copy: Path, tmp_p
             used = os.statvfs(disk).f_files - os.statvfs(disk).f_ffree
             subprocess.run(["mount", "-o", f"remount,nr_inodes={used}", str(disk)], check=True)
         else:
-            stack.enter_context(small_files(500) if limit == "file size" else few_files(1))
+            stack.enter_context(small_files(500) if limit == "file size" else few_files(0))
         before = digest_of(run) if limit == "inodes" else None
         with pytest.raises(UserError) as caught:
             launching.here(job, f"--output_dir={run}", *more, of_a_run=True)

@@ -15,6 +15,7 @@ from mlm_dist.corpus import file_records, rows
 from mlm_dist.corpus.store import FORMAT, SPLITS, PreparedCorpus
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import write_json
+from mlm_dist.system_errors import passes
 
 
 class ShardKeys(NamedTuple):
@@ -47,17 +48,20 @@ class ShardStore:
 
         Raises:
             CorpusError: The disk cannot be read. Nothing is removed in that case.
+            OSError: This process has too many open files, or too little memory; nor is it then.
         """
         try:
             corpus = PreparedCorpus(self.folder)
             is_usable = corpus.manifest["format"] == FORMAT and corpus.manifest["digest"] == self.folder.name
             if is_usable and file_records.are_intact(self.folder, corpus.manifest["files"]) and corpus.names_its_files:
                 return corpus
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, LookupError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             pass
-        except (AttributeError, RecursionError):  # a manifest of other types, or nested without end
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # it is not what was written
             pass
         except OSError as error:
+            if passes(error):
+                raise
             raise CorpusError(
                 f"corpus.cache_dir: cannot read {self.folder} ({error.strerror}); check the disk and try again, or "
                 "delete that folder to prepare the corpus again"
