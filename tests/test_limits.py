@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import json
 import os
 import resource
 import shutil
@@ -151,8 +153,8 @@ def check_prepare(documents: Path, cache: Path, limit: contextlib.AbstractContex
             prepare(documents, cache)
         except UserError as error:
             refused = True
-            require_line(error, str(cache), *parts)
-    prepare(documents, cache)
+            require_line(error, *parts)
+    assert digest_of(prepare(documents, cache)) == digest_of(prepare(documents, cache.parent / "expected"))
     return refused
 
 
@@ -275,3 +277,53 @@ def test_cache_of_another_user_that_others_can_change(
     ) as caught:
         prepare(documents, cache)
     require_line(caught.value, f"mode {mode:o}")
+
+
+def test_planted_corpus_that_reads_files_outside_is_prepared_again(documents: Path, tmp_path: Path) -> None:
+    """Its manifest is right about the files that it names, but others are read."""
+    corpus = prepare(documents, tmp_path / "cache")
+    expected = digest_of(corpus)
+    for change in (outside_rows, outside_documents, link_to_outside, another_digest, nested):
+        change(corpus, tmp_path)
+        assert digest_of(prepare(documents, tmp_path / "cache")) == expected, change.__name__
+        assert not any(path.is_symlink() for path in corpus.rglob("*"))
+
+
+def plant(corpus: Path, name: str, content: bytes, **changes: object) -> None:
+    """Change a file of a corpus, and its manifest with it."""
+    (corpus / name).write_bytes(content)
+    manifest = json.loads((corpus / "manifest.json").read_text())
+    manifest["files"][name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (corpus / "manifest.json").write_text(json.dumps(manifest | changes))
+
+
+def outside_rows(corpus: Path, place: Path) -> None:
+    """Rows from a file outside."""
+    shutil.copy(next((corpus / "train").glob("*.arrow")), place / "rows.arrow")
+    state = json.loads((corpus / "train" / "state.json").read_text())
+    state["_data_files"] = [{"filename": "../../../rows.arrow"}]
+    plant(corpus, "train/state.json", json.dumps(state).encode())
+
+
+def outside_documents(corpus: Path, place: Path) -> None:
+    """Documents from a file outside."""
+    shutil.copy(next((corpus / "documents").glob("*.parquet")), place / "some.parquet")
+    plant(corpus, "selection.npz", (corpus / "selection.npz").read_bytes(), shards=["../../../some"])
+
+
+def link_to_outside(corpus: Path, place: Path) -> None:
+    """A file of the corpus is a link to the same content outside."""
+    path = corpus / "token_counts.npy"
+    (place / "counts.npy").write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(place / "counts.npy")
+
+
+def another_digest(corpus: Path, place: Path) -> None:
+    """The manifest of another corpus."""
+    plant(corpus, "selection.npz", (corpus / "selection.npz").read_bytes(), digest="0" * 16)
+
+
+def nested(corpus: Path, place: Path) -> None:
+    """A manifest that is nested without end."""
+    (corpus / "manifest.json").write_text("[" * 100_000)
