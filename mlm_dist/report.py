@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import environment, ranks, runtime
+from mlm_dist import environment, ranks, runtime, system_errors
 from mlm_dist.checkpoint import find
 from mlm_dist.config import Config, to_dict, to_yaml
 from mlm_dist.corpus.store import PreparedCorpus
@@ -36,6 +36,7 @@ logger = logging.getLogger("mlm_dist.report")  # __name__ is __main__ if this fi
 
 
 @environment.restored()
+@system_errors.explained()
 def run(config: Config) -> Path:
     """Write the report of the run in output_dir; returns the page.
 
@@ -89,7 +90,15 @@ def _write(run_dir: RunDir, written: Mapping[str, Any], spec: Callable[[], Spec]
         validation=_read_result(run_dir.validation, warnings),
         probe=_read_result(run_dir.probe, warnings),
     )
-    write_bytes(run_dir.report, page(content).encode("utf-8", "backslashreplace"), durable=False)
+    try:
+        text = page(content)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        problem = f"{type(error).__name__}: {reason(error)}"
+        raise ConfigError(
+            f"output_dir: the records of {run_dir.path} hold fields or values that no run writes ({problem}); restore "
+            "metrics.jsonl, report.json, validation.json and probe.json, or remove the damaged one"
+        ) from error
+    write_bytes(run_dir.report, text.encode("utf-8", "backslashreplace"), durable=False)
     for warning in warnings:
         logger.warning("report.html: %s", warning)
     return run_dir.report
@@ -106,7 +115,7 @@ def _log_failure(what: str, work: Callable[[], object]) -> None:
 def _read_start(run_dir: RunDir, warnings: list[str]) -> StartingPoint | None:
     try:
         return StartingPoint.load(run_dir.start_of_report)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
         warnings.append(
             f"report.json cannot be read ({reason(error)}): corpus and predictions before training are missing."
         )
@@ -119,7 +128,7 @@ def _read_result(path: Path, warnings: list[str]) -> dict[str, Any] | None:
         result: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         warnings.append(f"{path.name} cannot be read ({reason(error)}): this result of the validate job is missing.")
         return None
     return result

@@ -12,9 +12,11 @@ from pathlib import Path
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.save import disk_needed
 from mlm_dist.corpus.rendezvous import Rendezvous
+from mlm_dist.engine.device import host_memory
 from mlm_dist.errors import CheckpointError, ConfigError
 from mlm_dist.files import lock
 from mlm_dist.spec import Spec
+from mlm_dist.system_errors import named
 
 _OF_A_RUN = (
     *("checkpoints", "metrics.jsonl", "tensorboard", "model", "config.yaml", "resolved.yaml"),
@@ -87,17 +89,19 @@ class RunDir:
         Rank 0 does the work; the ranks meet through files in the cache, so no process group is needed.
 
         Raises:
-            ConfigError: The directory cannot be written to, or another run uses it.
+            ConfigError: The directory cannot be written to, another run uses it, or this machine cannot hold the model.
             CheckpointError: The disk has too little space for the checkpoints and the model.
             PeerError: Rank 0 failed.
         """
         run_dir, launch = cls(spec.output_dir), spec.launch
+        _check_memory(spec)
         cache_dir = Path(spec.corpus.documents.cache_dir).expanduser().absolute()
         with contextlib.ExitStack() as claimed:
             purpose = f"run directory {spec.output_dir}"
             with Rendezvous(cache_dir / "rendezvous", launch.rank, launch.world_size, purpose) as group:
                 group.lead("claim", lambda: run_dir._claim(claimed, spec.shape.parameters, spec.checkpoint.num_kept))
-            yield run_dir
+            with named(run_dir.path):
+                yield run_dir
 
     def _claim(self, claimed: contextlib.ExitStack, num_parameters: int, num_kept: int) -> None:
         if not self.path.exists():
@@ -161,3 +165,23 @@ class RunDir:
         """Remove what interrupted saves and exports left."""
         for path in (*self.checkpoints.glob(".step-*"), *self.path.glob(".model-*")):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _check_memory(spec: Spec) -> None:
+    """Refuse a model whose weights alone do not fit this machine, before anything is allocated.
+
+    Each process begins with all weights in fp32. On the CPU, gradients and moments are there as well.
+
+    Raises:
+        ConfigError: The memory of this machine is too small.
+    """
+    each, launch = 4 * spec.shape.parameters, spec.launch
+    if launch.device.kind == "cpu":
+        each = max(each, spec.memory.weights + spec.memory.gradients + spec.memory.moments)
+    needed, memory = each * launch.local_world_size, host_memory()
+    if needed > memory:
+        raise ConfigError(
+            f"model.name_or_path: {spec.shape.parameters:,} parameters need {needed / 2**30:,.1f} GiB in "
+            f"{launch.local_world_size} processes, but this machine has {memory / 2**30:,.1f} GiB of memory; choose a "
+            "smaller model or smaller model.overrides"
+        )

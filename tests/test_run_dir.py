@@ -48,6 +48,15 @@ def test_claimed_directory_exists_and_is_locked(plain: Spec, tmp_path: Path) -> 
         pass
 
 
+def test_model_that_the_memory_cannot_hold_is_refused_at_once(plain: Spec, tmp_path: Path) -> None:
+    message = (
+        r"^model\.name_or_path: 1,000,000,000,000 parameters need 3,725\.3 GiB in 1 processes, but this machine has"
+    )
+    with pytest.raises(ConfigError, match=message), claimed(plain, tmp_path / "run", 10**12):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_new_directory_that_stays_empty_is_removed(plain: Spec, tmp_path: Path) -> None:
     with claimed(plain, tmp_path / "new"):
         pass

@@ -15,6 +15,7 @@ from mlm_dist.corpus import file_records, rows
 from mlm_dist.corpus.store import FORMAT, SPLITS, PreparedCorpus
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import write_json
+from mlm_dist.system_errors import passes
 
 
 class ShardKeys(NamedTuple):
@@ -47,14 +48,20 @@ class ShardStore:
 
         Raises:
             CorpusError: The disk cannot be read. Nothing is removed in that case.
+            OSError: This process has too many open files, or too little memory; nor is it then.
         """
         try:
             corpus = PreparedCorpus(self.folder)
-            if corpus.manifest["format"] == FORMAT and file_records.are_intact(self.folder, corpus.manifest["files"]):
+            is_usable = corpus.manifest["format"] == FORMAT and corpus.manifest["digest"] == self.folder.name
+            if is_usable and file_records.are_intact(self.folder, corpus.manifest["files"]) and corpus.names_its_files:
                 return corpus
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            pass
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # it is not what was written
             pass
         except OSError as error:
+            if passes(error):
+                raise
             raise CorpusError(
                 f"corpus.cache_dir: cannot read {self.folder} ({error.strerror}); check the disk and try again, or "
                 "delete that folder to prepare the corpus again"
@@ -164,7 +171,7 @@ def _finished(folder: Path, key: str) -> dict[str, Any] | None:
     try:
         figures: dict[str, Any] = json.loads((folder / "shards" / f"{key}.json").read_text("utf-8"))
         is_usable = figures["format"] == FORMAT and file_records.are_intact(folder, figures["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return figures if is_usable else None
 

@@ -22,6 +22,7 @@ from mlm_dist.corpus.readers import (
 from mlm_dist.corpus.readers.protocol import too_large
 from mlm_dist.corpus.sources.source_files import SourceFiles, state
 from mlm_dist.errors import CorpusError, reason
+from mlm_dist.system_errors import passes
 
 SMALL_SHARD, LARGE_SHARD, NUM_SHARDS = 1 << 19, 16 << 20, 64  # bytes, bytes, and where the larger size begins
 
@@ -89,6 +90,8 @@ def read(source: SourceFiles, parts: Iterable[Part], max_bytes: int) -> Iterator
             elif isinstance(reader, DocumentReader):
                 yield _read_document(reader, path, part.path, source.files[part.path], settings)
         except OSError as error:
+            if passes(error):
+                raise  # the file can be read, but not by this process now
             yield Dropped(part.path, f"unreadable ({error.strerror or reason(error)})")
         if has_records:
             _refuse_changed(source, part.path)

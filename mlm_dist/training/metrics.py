@@ -32,10 +32,10 @@ class Metrics:
         # The validation losses of the whole run, by step; on rank 0, which alone reads and writes the file.
         self.validation_losses: dict[int, float] = {}
         if engine.is_main:
-            lines = [line for line in read(path) if line["kind"] != "end" and line.get("step", 0) <= state.step]
+            lines = [line for line in read(path) if line["kind"] != "end" and (line.get("step") or 0) <= state.step]
             kept = lines if state.step else []
             write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-            losses = ((line["step"], line["loss"]) for line in kept if line["kind"] == "validation")
+            losses = ((line["step"], line["loss"]) for line in kept if line["kind"] == "validation" and "loss" in line)
             self.validation_losses = {step: math.nan if loss is None else loss for step, loss in losses}
         # Kept open while the run lasts and flushed line by line, so that a killed run leaves whole lines.
         self._file = open(path, "a", encoding="utf-8") if engine.is_main else None  # noqa: SIM115
@@ -150,9 +150,45 @@ def _disk_errors(name: str) -> Iterator[None]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file, if it exists; a line that a crash cut short is dropped."""
+    """The whole lines of a metrics file, if it exists; a line that a crash cut short is dropped.
+
+    Raises:
+        ConfigError: The file holds something else; the message names the line and the field.
+    """
+    try:
+        texts = path.read_text("utf-8").split("\n") if path.exists() else []
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"output_dir: {path} is not UTF-8 text; restore it, or remove it to begin a new one"
+        ) from None
     lines = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
+    for number, text in enumerate(texts, 1):
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if (problem := _problem(line)) is not None:
+            raise ConfigError(f"output_dir: line {number} of {path} {problem}; remove that line")
+        lines.append(line)
     return lines
+
+
+def _problem(line: Any) -> str | None:
+    """What is wrong with a line of a metrics file; None if it is one."""
+    if not isinstance(line, dict):
+        return "is not an object"
+    if not isinstance(line.get("kind"), str):
+        return "has no field kind"
+    if line["kind"] in ("train", "validation") and not _is_count(line.get("step")):
+        return "has no number as field step"
+    for name in ("step", "steps", "resumed_from", "best_step"):
+        if line.get(name) is not None and not _is_count(line[name]):
+            return f"has no number as field {name}"
+    loss = line.get("loss")
+    if "loss" in line and loss is not None and (isinstance(loss, bool) or not isinstance(loss, int | float)):
+        return "has no number as field loss"
+    return None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlm_dist.corpus.readers import tables
 from mlm_dist.corpus.readers.protocol import Document, Dropped, Part, ReadSettings, RecordsReader
+from mlm_dist.system_errors import passes
 
 BUFFER_BYTES = 1 << 18
 
@@ -23,7 +24,9 @@ class ParquetReader(RecordsReader):
         try:
             with pq.ParquetFile(path) as file:
                 return int(file.num_row_groups)
-        except (pa.ArrowException, OSError):
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and passes(error):
+                raise
             return 0
 
     def parts(self, name: str, size: int, units: int | None) -> Iterator[tuple[Part, int]]:

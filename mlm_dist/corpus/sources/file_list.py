@@ -17,6 +17,7 @@ from mlm_dist.corpus.sources.protocol import Fetched
 from mlm_dist.corpus.sources.source_files import SourceFiles, SourceIdentity, one_of_each_suffix, packages, state
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import sha256_of
+from mlm_dist.system_errors import passes
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ def list_files(identity: SourceIdentity, fetched: Fetched, config: SourceConfig,
     files: dict[str, str] = {}
     for name, content in _hashed(fetched.root, sorted(names)):
         if isinstance(content, OSError):
+            if passes(content):
+                raise content
             dropped.setdefault(f"unreadable ({content.strerror})", []).append(name)
         elif content[0][0] <= LFS_BYTES and _is_lfs_pointer(fetched.root / name):
             dropped.setdefault(LFS_POINTER, []).append(name)
@@ -132,7 +135,9 @@ def _is_lfs_pointer(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
             return file.read(64).startswith(b"version https://git-lfs.github.com/spec/")
-    except OSError:
+    except OSError as error:
+        if passes(error):
+            raise
         return False
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.corpus.sources import hub_cache
+from mlm_dist.system_errors import passes
 
 SUBMODULE = "submodule that is not checked out"
 
@@ -92,6 +93,8 @@ def matching_files(root: Path, patterns: Sequence[str], cache_dir: Path) -> Matc
         dropped.setdefault(reason, []).append(name)
 
     def drop_unreadable(error: OSError) -> None:
+        if passes(error):
+            raise error
         drop(f"unreadable folder ({error.strerror})", os.path.relpath(error.filename, root))
 
     cache = cache_dir.resolve()
@@ -115,6 +118,8 @@ def matching_files(root: Path, patterns: Sequence[str], cache_dir: Path) -> Matc
             try:
                 mode = os.lstat(os.path.join(folder, file)).st_mode
             except OSError as error:  # it was deleted after the folder was listed
+                if passes(error):
+                    raise
                 drop(f"unreadable ({error.strerror})", relative)
                 continue
             if stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and hub_cache.is_own_blob(Path(folder, file))):
