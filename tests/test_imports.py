@@ -22,7 +22,7 @@ LAYERS = (
     {"optim"},
     {"model", "batches", "corpus"},
     {"console", "spec", "pretrained"},
-    {"config", "errors", "files", "faults", "hashing", "registry", "ranks", "names", "environment", "hub"},
+    {"config", "errors", "files", "faults", "hashing", "registry", "ranks", "names", "environment", "hub", "interruption"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Packages of one layer that must not import each other.
