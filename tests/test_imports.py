@@ -22,7 +22,20 @@ LAYERS = (
     {"optim"},
     {"model", "batches", "corpus"},
     {"console", "spec", "pretrained"},
-    {"config", "errors", "files", "faults", "hashing", "registry", "ranks", "names", "environment", "hub", "interruption"},
+    {
+        "config",
+        "errors",
+        "files",
+        "faults",
+        "hashing",
+        "registry",
+        "ranks",
+        "names",
+        "environment",
+        "hub",
+        "interruption",
+        "stopwatch",
+    },
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Packages of one layer that must not import each other.
