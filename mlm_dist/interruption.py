@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from mlm_dist import ranks
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 EXIT_INTERRUPTED, EXIT_ABORTED = 75, 130
 LAUNCHER = "MLM_DIST_LAUNCHER"  # the process id of our own launcher
 REPEAT_SECONDS = 0.5  # some wrappers pass on a Ctrl-C that the terminal has sent already
@@ -60,14 +60,14 @@ def watch() -> None:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in handled():
         signal.signal(number, _interrupt)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # in the thread, which must not receive them itself
     threading.Thread(target=_listen, args=(reader, _launcher()), daemon=True).start()
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # our launcher blocks them until now
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def handled() -> tuple[signal.Signals, ...]:
     """The signals that stop a run in this process."""
-    kept = {signal.SIGINT, getattr(signal, "SIGHUP", None)}
+    kept = (signal.SIGINT, signal.SIGHUP)
     return tuple(number for number in SIGNALS if number not in kept or signal.getsignal(number) is not signal.SIG_IGN)
 
 
@@ -123,8 +123,6 @@ def announce() -> None:
 
 def drop_dead_output() -> None:
     """Write to nowhere what would go to a terminal or a pipe that is gone: an error would end the run unsaved."""
-    if not hasattr(select, "poll"):
-        return
     for file in (1, 2):
         poll = select.poll()
         poll.register(file, 0)
@@ -137,7 +135,7 @@ def drop_dead_output() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     if _Process.is_loading:
-        _leave_at_once()
+        leave_at_once()
     if not _Process.is_interrupted:
         _Process.is_interrupted = True
         raise KeyboardInterrupt
@@ -156,13 +154,13 @@ def _listen(reader: int, launcher: int | None) -> None:
             launcher = None
             os.kill(os.getpid(), signal.SIGTERM)
         if deadline is not None and now > deadline and not _Process.is_training:
-            _leave_at_once()
+            leave_at_once()
         for number in os.read(reader, 64) if ready else b"":
             if number not in SIGNALS:
                 continue
             drop_dead_output()
             if _Process.is_loading:
-                _leave_at_once()
+                leave_at_once()
             if first is not None and now - first > REPEAT_SECONDS and _is_abort(number):
                 sys.stdout.flush()
                 os._exit(EXIT_ABORTED)
@@ -178,7 +176,8 @@ def _is_abort(number: int) -> bool:
     return number == signal.SIGINT or (number == signal.SIGTERM and by_torch and not _Process.is_settled)
 
 
-def _leave_at_once() -> NoReturn:
+def leave_at_once() -> NoReturn:
+    """End this process without further ado; nothing of it needs to be saved."""
     if ranks.is_main():
         _print(_Process.line)
     os._exit(EXIT_INTERRUPTED)

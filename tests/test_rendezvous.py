@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 
 from mlm_dist.corpus.rendezvous import Rendezvous
-from mlm_dist.errors import CorpusError
 
 HOST = socket.gethostname()
 # The beginning of every process. Tests that wait for SILENCE_SECONDS shorten it.
