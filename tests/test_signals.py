@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mlm_dist.training.signals import SIGNALS, StopSignal
+from mlm_dist.interruption import SIGNALS
+from mlm_dist.training.signals import StopSignal
 from mlm_dist.training.step import StepResult
 
 

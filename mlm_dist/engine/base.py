@@ -18,10 +18,12 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from torch import nn
-from torch.distributed.distributed_c10d import TCPStore, _abort_process_group, _get_default_store
+from torch._C._distributed_c10d import TCPStore
+from torch.distributed.distributed_c10d import _abort_process_group, _get_default_store
 
 from mlm_dist.engine import trackers
 from mlm_dist.engine.launch import Launch
+from mlm_dist.engine.protocol import Progress
 from mlm_dist.errors import ConfigError, PeerError, UserError
 from mlm_dist.optim.optimizers import set_lr
 from mlm_dist.spec import BatchSpec
@@ -51,6 +53,7 @@ class AccelerateEngine:
         self.world_size: int = accelerator.num_processes
         self.is_main: bool = accelerator.is_main_process
         self.is_sharded = launch.is_sharded
+        self.progress = Progress()
         self._works = itertools.count()  # of rank 0 alone; every rank counts the same ones
         self._store = _store_of_rank_0(self.is_main) if self.world_size > 1 else None
 
@@ -70,6 +73,7 @@ class AccelerateEngine:
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """See `Engine`."""
+        self.progress.count += 1
         total: torch.Tensor = self._accelerator.reduce(values, "sum")
         return total
 
@@ -108,12 +112,15 @@ class AccelerateEngine:
         if self.is_main:
             store.set(key, json.dumps(result))
             return result
+        self.progress.waits_for_main = True
         try:
             while not store.check([key]):
                 time.sleep(POLL_SECONDS)
             return json.loads(store.get(key))
         except dist.DistError:
             raise PeerError("the connection to rank 0 is lost; see its log") from None
+        finally:
+            self.progress.waits_for_main = False
 
     def begin_step(self, lr: float, num_micro_batches: int) -> float:
         """See `Engine`."""
@@ -124,6 +131,7 @@ class AccelerateEngine:
 
     def micro_batch(self) -> contextlib.AbstractContextManager[None]:
         """See `Engine`."""
+        self.progress.count += 1
         context: contextlib.AbstractContextManager[None] = self._accelerator.accumulate(self.model)
         return context
 
@@ -152,6 +160,7 @@ class AccelerateEngine:
 
     def _whole(self, name: str, value: torch.Tensor | None, shape: tuple[int, ...]) -> torch.Tensor | None:
         """What rank 0 gathered, which must be all of it, in fp32."""
+        self.progress.count += 1
         if not self.is_main:
             return None
         if value is None or value.dtype != torch.float32 or tuple(value.shape) != shape:

@@ -11,12 +11,14 @@ from mlm_dist.corpus import summary
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
+from mlm_dist.training import watchdog
 
 logger = logging.getLogger(__name__)
 
 
 def write_records(run_dir: RunDir, spec: Spec, corpora: Corpora, engine: Engine) -> None:
     """Write resolved.yaml, start the trackers, and log what the corpus is; on rank 0."""
+    watchdog.archive(run_dir.logs)
     run_dir.resolved.write_text(spec.to_yaml(), "utf-8")
     engine.start_trackers(flat(spec.written), run_dir.path.resolve().name, str(run_dir.path))
     logger.info(text_of(summary.table(corpora.main.manifest, str(corpora.main.folder))))
