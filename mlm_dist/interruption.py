@@ -36,6 +36,9 @@ _TRAINED = "stopped by a signal after training; the same command finishes the ru
 _FIRST = "stopping after this step to save; press Ctrl-C again to stop at once"
 
 
+_leaves = threading.Lock()
+
+
 class _Process:
     """What this process does with a signal."""
 
@@ -178,7 +181,9 @@ def _is_abort(number: int) -> bool:
 
 def leave_at_once() -> NoReturn:
     """End this process without further ado; nothing of it needs to be saved."""
-    if ranks.is_main():
+    if not _leaves.acquire(blocking=False):
+        time.sleep(1)  # the other thread says so, and ends the process
+    elif ranks.is_main():
         _print(_Process.line)
     os._exit(EXIT_INTERRUPTED)
 

@@ -14,7 +14,7 @@ import torch
 
 from mlm_dist import interruption
 from mlm_dist.engine.protocol import Engine
-from mlm_dist.errors import Interrupted
+from mlm_dist.errors import Interrupted, MlmDistError
 from mlm_dist.training.step import StepResult
 
 STEPS_BEHIND = 2  # that a GPU may be when its flags are read
@@ -33,6 +33,7 @@ class StopSignal:
         self._pending: deque[tuple[torch.Tensor, torch.cuda.Event]] = deque()
         self._handlers: dict[int, Any] = {}
         self._first: float | None = None
+        self._has_stepped = False
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> StopSignal:
@@ -43,6 +44,13 @@ class StopSignal:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._stack.close()
+        self._restore()
+        is_told = isinstance(error, MlmDistError) or not isinstance(error, Exception)
+        if self.requested and not self._has_stepped and error is not None and not is_told:
+            # Ctrl-C reaches compilers that the first step starts, too, and what they say is a consequence.
+            raise Interrupted(interruption.NOTHING_SAVED) from error
+
+    def _restore(self) -> None:
         for number, handler in self._handlers.items():
             if handler is not None:  # None: it was not set from Python, and Python cannot set it again
                 signal.signal(number, handler)
@@ -62,7 +70,7 @@ class StopSignal:
         On a GPU the flag is copied to the host after the step's own work and read some steps later, so that nothing
         waits for the device; at a step that is logged, the newest flag is read.
         """
-        stop = result.stop
+        self._has_stepped, stop = True, result.stop
         if is_logged or stop.device.type == "cpu":
             self._pending.clear()
             return bool(stop)
