@@ -65,7 +65,7 @@ class Program:
         return self._output.read_text("utf-8", "replace")
 
     def processes(self) -> list[psutil.Process]:
-        """It and all that it started, dead ones left out."""
+        """It and all that it started, as far as they are alive."""
         with contextlib.suppress(psutil.Error):
             parent = psutil.Process(self.process.pid)
             self._known |= {one.pid: one for one in (parent, *parent.children(recursive=True))}

@@ -321,7 +321,7 @@ def test_stopped_rank_is_named_with_its_host(tmp_path: Path) -> None:
     """
     zero, one = answers(launch(tmp_path, 2, program))
     assert f"rank 1 on {HOST} has written nothing" in str(zero)
-    assert f"rank 0 on {HOST} failed: rank 1 on {HOST}" in str(one)  # it goes on, and learns why the others ended
+    assert f"rank 0 on {HOST} failed: rank 1 on {HOST}" in str(one)  # it continues, and learns why the others ended
 
 
 def test_time_in_which_all_ranks_are_stopped_does_not_count(tmp_path: Path) -> None:
