@@ -39,4 +39,4 @@ fi
 # Port 0 selects a free port, so that two runs can share a machine. The launcher of mlm_dist calls accelerate's, passes
 # signals on, and exits with the codes of the README.
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-exec python3 -m mlm_dist.cli train --topology "$file" ${processes[@]+"${processes[@]}"} --main_process_port 0 "$@"
+exec python3 -m mlm_dist.program train --topology "$file" ${processes[@]+"${processes[@]}"} --main_process_port 0 "$@"

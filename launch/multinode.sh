@@ -13,8 +13,8 @@
 #     MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 NNODES=2 NODE_RANK=0 NPROC_PER_NODE=8 TOPOLOGY=zero2 \
 #         launch/multinode.sh --config configs/runs/azure_docs.yaml --corpus.cache_dir /shared/mlm_dist
 #
-# corpus.cache_dir and output_dir must be on a disk that all machines share. INT, TERM, HUP and USR1 save the run and end
-# it with exit code 75.
+# corpus.cache_dir and output_dir must be on a disk that all machines share. INT, TERM, HUP and USR1 save the run and
+# end it with exit code 75.
 set -euo pipefail
 
 die() {
@@ -58,9 +58,9 @@ if grep -Eq "^distributed_type: *['\"]?DEEPSPEED" "$file"; then
     rendezvous+=(--deepspeed_multinode_launcher standard)
 fi
 
-# The launcher of mlm_dist calls accelerate's, passes signals on, lets the processes save for as long as it takes, and exits
-# with the codes of the README.
+# The launcher of mlm_dist calls accelerate's, passes signals on, lets the processes save for as long as it takes, and
+# exits with the codes of the README.
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-exec python3 -m mlm_dist.cli train --topology "$file" \
+exec python3 -m mlm_dist.program train --topology "$file" \
     --num_machines "$NNODES" --num_processes "$((NNODES * NPROC_PER_NODE))" --machine_rank "$NODE_RANK" \
     --main_process_ip "$MASTER_ADDR" --main_process_port "$MASTER_PORT" "${rendezvous[@]}" "$@"

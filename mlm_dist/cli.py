@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from mlm_dist import __version__, interruption, launcher, names, runtime
+from mlm_dist import __version__, launcher, names, runtime
 from mlm_dist.config import Config, keys, parse, parse_of_run
 from mlm_dist.engine.topologies import TOPOLOGIES
 from mlm_dist.errors import ConfigError, UserError
@@ -78,7 +78,6 @@ class Flags(NamedTuple):
 
 def main() -> NoReturn:
     """Run the program with this process's arguments and exit with its exit code (see the README's table)."""
-    interruption.watch()
     try:
         _run(sys.argv[1:])
     except UserError as error:
@@ -196,7 +195,3 @@ def _choices(kind: Any) -> list[str] | None:
         return ["true", "false"]
     literals = [part for part in (kind, *typing.get_args(kind)) if typing.get_origin(part) is typing.Literal]
     return list(typing.get_args(literals[0])) if literals else None
-
-
-if __name__ == "__main__":
-    main()

@@ -61,7 +61,7 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
 
     Raises:
         UserError: Something in the input is wrong; the message names the key or file and the remedy.
-        Interrupted: A signal stopped the run after it saved a checkpoint; the same call resumes from it.
+        Interrupted: A signal stopped the run, which was saved if it had begun to train; the same call resumes it.
     """
     spec = resolve(config, Launch.read())
     with RunDir.claim(spec) as run_dir:
