@@ -25,7 +25,7 @@ from mlm_dist import ranks
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 EXIT_INTERRUPTED, EXIT_ABORTED = 75, 130
-LAUNCHER = "MLM_DIST_LAUNCHER"  # the process id of our own launcher
+LAUNCHER = "MLM_DIST_LAUNCHER"  # the process id of mlm_dist's launcher
 REPEAT_SECONDS = 0.5  # some wrappers pass on a Ctrl-C that the terminal has sent already
 LEAVE_SECONDS = 15.0  # to leave once interrupted; torch's launcher kills its processes after 30 s
 WATCH_SECONDS = 1.0
