@@ -63,6 +63,7 @@ def watch() -> None:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in handled():
         signal.signal(number, _interrupt)
+    os.register_at_fork(after_in_child=_forget)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # in the thread, which must not receive them itself
     threading.Thread(target=_listen, args=(reader, _launcher()), daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -107,6 +108,7 @@ def settle() -> None:
 def leave() -> None:
     """Ignore further signals: the program ends."""
     if _Process.is_watching:
+        _leaves.acquire(blocking=False)  # the program says why
         for number in handled():
             signal.signal(number, signal.SIG_IGN)
 
@@ -134,6 +136,14 @@ def drop_dead_output() -> None:
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, file)
                 os.close(null)
+
+
+def _forget() -> None:
+    """A forked process shares the pipe, but its signals are its own."""
+    signal.set_wakeup_fd(-1)
+    _Process.is_watching = False
+    for number in handled():
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -198,11 +208,12 @@ def _launcher() -> int | None:
 
     A shell is no launcher: what runs under nohup outlives it.
     """
-    if LAUNCHER in os.environ:
-        return int(os.environ[LAUNCHER])
-    parent = os.getppid()
     import psutil
 
+    parent = os.getppid()
+    launcher = int(os.environ.get(LAUNCHER, "0"))
+    if launcher and (launcher == parent or not psutil.pid_exists(launcher)):
+        return launcher
     try:
         process = psutil.Process(parent)
         name, command = process.name(), process.cmdline()

@@ -74,8 +74,10 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
             if session.is_finished:
                 export_trained(spec, corpora.main, run_dir, engine, session.task.module.model, session.state.step)
             result = session.end()
-        if not result.is_finished:
-            raise Interrupted(f"stopped by a signal, saved at step {result.step}; run the same command again to resume")
+            if not result.is_finished:
+                raise Interrupted(
+                    f"stopped by a signal, saved at step {result.step}; run the same command again to resume"
+                )
         if is_main:
             report.after_training(run_dir, spec)
             push(run_dir, spec.export)

@@ -304,3 +304,126 @@ def test_run_outlives_its_shell(start: Callable[..., Program], tmp_path: Path, p
     program.process.kill()
     program.wait_until(lambda: len(launching.metrics(tmp_path / "run", "train")) > 20)
     assert len(program.processes()) == 1
+
+
+# --- programs without torch, which start quickly ---
+
+BEGINNING = """
+import ctypes, os, signal, subprocess, sys, time
+from mlm_dist import interruption
+interruption.watch()
+from mlm_dist import runtime
+sys.argv[1:] = []
+
+def hang():
+    "As in a collective: Python handles no signals, and nothing is interrupted."
+    mutex = ctypes.create_string_buffer(64)
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+
+def ready():
+    os.write(1, b"ready\\n")
+
+"""
+
+
+def program_of(job: str) -> list[str]:
+    lines = "".join(f"    {line}\n" for line in job.strip().splitlines())
+    return [sys.executable, "-c", f"{BEGINNING}def job(config):\n{lines}\nruntime.main(job, prog='job')"]
+
+
+@pytest.mark.parametrize("number", interruption.SIGNALS)
+@pytest.mark.parametrize(
+    "job",
+    [
+        "ready(); time.sleep(100)",
+        "interruption.LEAVE_SECONDS = 0.5; ready(); hang()",
+        # What a library may do with it.
+        "ready()\ntry:\n    time.sleep(100)\nexcept BaseException as error:\n    raise ImportError('failed')",
+        "interruption.LEAVE_SECONDS = 0.5; ready()\n"
+        "try:\n    time.sleep(100)\nexcept BaseException:\n    time.sleep(100)",
+        "from mlm_dist.errors import CorpusError\nready()\n"
+        "if subprocess.run(['sleep', '100']).returncode: raise CorpusError('git failed')",
+    ],
+    ids=["sleeps", "hangs", "is misunderstood", "is swallowed", "waits for a program"],
+)
+def test_job_that_is_stopped_says_so(job: str, number: signal.Signals, start: Callable[..., Program]) -> None:
+    program = start(program_of(job))
+    program.wait_for("ready")
+    program.processes()
+    os.killpg(program.process.pid, number)
+    assert program.end() == 75, program.output
+    assert program.output == f"ready\n{interruption.NOTHING_SAVED}\n"
+
+
+def test_second_ctrl_c_ends_a_process_that_hangs(start: Callable[..., Program]) -> None:
+    program = start(program_of("with interruption.training():\n    ready(); hang()"))
+    program.wait_for("ready")
+    program.press_ctrl_c()
+    time.sleep(2 * interruption.REPEAT_SECONDS)
+    assert program.process.poll() is None
+    program.press_ctrl_c()
+    assert program.end() == 130
+    assert program.output == "ready\n"
+
+
+def test_finished_program_is_not_stopped(start: Callable[..., Program]) -> None:
+    """Nor one that is already leaving."""
+    code = "import atexit\natexit.register(lambda: (ready(), time.sleep(1)))"
+    program = start(program_of(code))
+    program.wait_for("ready")
+    os.killpg(program.process.pid, signal.SIGTERM)
+    assert (program.end(), program.output) == (0, "ready\n")
+
+
+def test_signal_to_a_forked_process_is_its_own(start: Callable[..., Program]) -> None:
+    job = """
+child = os.fork()
+if not child:
+    time.sleep(100)
+time.sleep(0.5)
+os.kill(child, signal.SIGTERM)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), interruption.is_interrupted(), flush=True)
+interruption.LEAVE_SECONDS = 0.1
+time.sleep(2)
+"""
+    program = start(program_of(job))
+    assert (program.end(), program.output) == (0, "-15 False\n")
+
+
+@pytest.mark.parametrize(
+    ("variables", "ends"), [({"WORLD_SIZE": "1"}, True), ({interruption.LAUNCHER: "{pid}"}, True), ({}, False)]
+)
+def test_process_whose_launcher_was_killed_stops(
+    variables: dict[str, str], ends: bool, start: Callable[..., Program]
+) -> None:
+    """But not one that a person, or a scheduler, has started."""
+    launcher = f"""
+import os, subprocess
+variables = {{name: value.format(pid=os.getpid()) for name, value in {variables!r}.items()}}
+subprocess.run({program_of("ready(); time.sleep(6); print('done', flush=True)")!r}, env=os.environ | variables)
+"""
+    program = start([sys.executable, "-c", launcher])
+    program.wait_for("ready")
+    assert len(program.processes()) == 2
+    program.process.kill()
+    program.wait_until(lambda: not program.processes(), 30)
+    assert program.output == f"ready\n{interruption.NOTHING_SAVED if ends else 'done'}\n"
+
+
+def test_output_to_a_closed_pipe_does_not_end_a_run_unsaved() -> None:
+    """As after a hangup of the terminal."""
+    program = [
+        *(sys.executable, "-c"),
+        "import os, sys; sys.stdin.readline(); from mlm_dist import interruption; interruption.drop_dead_output(); "
+        "print('line', flush=True); os._exit(7)",
+    ]
+    process = subprocess.Popen(
+        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=launching.environment(), cwd=launching.ROOT
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdin.write(b"\n")
+    process.stdin.close()
+    assert process.wait(60) == 7

@@ -38,6 +38,7 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         self._stack.enter_context(interruption.training())
+        self.requested = interruption.is_interrupted()  # a library may have caught it
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._set_flag) for number in interruption.handled()}
         return self
@@ -45,6 +46,8 @@ class StopSignal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._stack.close()
         self._restore()
+        if isinstance(error, Interrupted):
+            interruption.leave()
         is_told = isinstance(error, MlmDistError) or not isinstance(error, Exception)
         if self.requested and not self._has_stepped and error is not None and not is_told:
             # Ctrl-C reaches compilers that the first step starts, too, and what they say is a consequence.
