@@ -48,7 +48,7 @@ print(train.run(parse(sys.argv[1:])).step)
 def flags(run: Path, cache: Path, minutes: str) -> list[str]:
     return [
         *(f"--corpus.cache_dir={cache}", f"--output_dir={run}", "--optim.duration=6 steps", "--logging.every=1"),
-        *("--validation.max_rows=64", "--batch.global_size=8", "--batch.micro_size=4"),
+        *("--validation.max_rows=64", "--batch.global_size=8", "--batch.micro_size=4", "--checkpoint.every=2"),
         *(f"--watchdog.minutes={minutes}", *launching.TINY),
     ]
 
@@ -87,7 +87,7 @@ def test_rank_that_hangs_is_named(
         assert reports[1]["count"] < reports[0]["count"]
     assert sorted(path.name for path in (run / "logs").iterdir()) == [f"stacks-rank-{rank}.txt" for rank in written]
 
-    # The same command runs again, and is not ended by the stacks of the first time.
+    # The same command resumes, and is not ended by the stacks of the first time.
     ended = launching.accelerate("cpu_2", "train.py", *flags(run, prepared_cache, "1"), PYTHONPATH=str(launching.ROOT))
     assert ended.returncode == 0, ended.output
     assert (run / "logs" / "previous-stacks-rank-0.txt").read_text("utf-8") == stacks[0]

@@ -223,7 +223,7 @@ def _store_of_rank_0(is_main: bool) -> TCPStore:
 
     Rank 0 listens on any free port of MASTER_ADDR, which is its machine.
     """
-    address, key, timeout = os.environ["MASTER_ADDR"], "mlm_dist/store", timedelta(minutes=15)
+    address, key, timeout = os.environ.get("MASTER_ADDR", "127.0.0.1"), "mlm_dist/store", timedelta(minutes=15)
     port = 0 if is_main else int(_get_default_store().get(key))
     store = TCPStore(address, port, is_master=is_main, timeout=timeout, wait_for_workers=False)
     if is_main:
