@@ -37,7 +37,7 @@ from mlm_dist.objectives.masked_lm import MaskedLM
 evaluate = MaskedLM.evaluate
 
 def slowly(self, *given):
-    time.sleep(0.4)
+    time.sleep(0.6)
     return evaluate(self, *given)
 
 MaskedLM.evaluate = slowly
@@ -95,9 +95,9 @@ def test_rank_that_hangs_is_named(
 
 @pytest.mark.slow
 def test_each_validation_batch_is_progress(tmp_path: Path, prepared_cache: Path) -> None:
-    """A validation that takes three times the limit in all."""
+    """A validation that takes longer than the limit in all."""
     run = tmp_path / "run"
-    command = [sys.executable, "-c", WORKS_LONG, *flags(run, prepared_cache, "0.035")]  # 2.1 s; 16 batches of 0.4 s
+    command = [sys.executable, "-c", WORKS_LONG, *flags(run, prepared_cache, "0.1")]  # 6 s; 16 batches of 0.6 s
     ended = launching.run(command, PYTHONPATH=str(launching.ROOT))
     assert ended.returncode == 0, ended.output
     assert ended.stdout.splitlines()[-1] == "6"
