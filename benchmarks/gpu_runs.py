@@ -38,7 +38,7 @@ def _command(scale: Any, topology: str, folder: Path, flags: Sequence[str]) -> l
     shape = workload.shape(scale.small, 1000)
     overrides = shape.overrides | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     return [
-        *(sys.executable, "-m", "mlm_dist.cli", "train", f"--topology={name}", "--mixed_precision=no"),
+        *(sys.executable, "-m", "mlm_dist.program", "train", f"--topology={name}", "--mixed_precision=no"),
         *(*several, *hidden, f"--main_process_port={common.free_port()}", f"--output_dir={folder}"),
         *("--model.name_or_path=bert", f"--model.overrides={json.dumps(overrides)}", "--batch.global_size=16"),
         *("--optim.lr=1e-3", "--optim.schedule=constant", "--optim.warmup=0", "--logging.every=1"),

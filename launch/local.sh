@@ -36,6 +36,7 @@ if ((num_gpus)) && ! grep -Eiq "^(distributed_type: *['\"]?NO\b|use_cpu: *['\"]?
     processes=(--num_processes "$num_gpus")
 fi
 
-# Port 0 selects a free port, so that two runs can share a machine.
-exec accelerate launch --config_file "$file" ${processes[@]+"${processes[@]}"} --main_process_port 0 \
-    "$root/mlm_dist/train.py" "$@"
+# Port 0 selects a free port, so that two runs can share a machine. The launcher of mlm_dist calls accelerate's, passes
+# signals on, and exits with the codes of the README.
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+exec python3 -m mlm_dist.program train --topology "$file" ${processes[@]+"${processes[@]}"} --main_process_port 0 "$@"

@@ -13,8 +13,8 @@
 #     MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 NNODES=2 NODE_RANK=0 NPROC_PER_NODE=8 TOPOLOGY=zero2 \
 #         launch/multinode.sh --config configs/runs/azure_docs.yaml --corpus.cache_dir /shared/mlm_dist
 #
-# corpus.cache_dir and output_dir must be on a disk that all machines share. USR1 and TERM are forwarded to the training
-# processes.
+# corpus.cache_dir and output_dir must be on a disk that all machines share. INT, TERM, HUP and USR1 save the run and
+# end it with exit code 75.
 set -euo pipefail
 
 die() {
@@ -58,30 +58,9 @@ if grep -Eq "^distributed_type: *['\"]?DEEPSPEED" "$file"; then
     rendezvous+=(--deepspeed_multinode_launcher standard)
 fi
 
-launcher=
-# shellcheck disable=SC2329 # the traps call it
-forward() {
-    [[ -n $launcher ]] || exit 1
-    # The training processes are children of the launcher in separate sessions: signals to the launcher do not reach
-    # them, and a launcher that receives SIGTERM kills them after 30 s. Before they exist, stop the launcher itself.
-    pkill "-$1" --parent "$launcher" || kill -TERM "$launcher" 2>/dev/null || true
-}
-trap 'forward USR1' USR1
-trap 'forward TERM' TERM INT
-
-(
-    trap '' USR1  # a signal to all processes of a job must not kill the launcher
-    exec accelerate launch --config_file "$file" \
-        --num_machines "$NNODES" --num_processes "$((NNODES * NPROC_PER_NODE))" --machine_rank "$NODE_RANK" \
-        --main_process_ip "$MASTER_ADDR" --main_process_port "$MASTER_PORT" "${rendezvous[@]}" \
-        "$root/mlm_dist/train.py" "$@"
-) &
-launcher=$!
-
-code=0
-wait "$launcher" || code=$?
-while kill -0 "$launcher" 2>/dev/null; do  # a signal interrupted the wait, not the launcher
-    code=0
-    wait "$launcher" || code=$?
-done
-exit "$code"
+# The launcher of mlm_dist calls accelerate's, passes signals on, lets the processes save for as long as it takes, and
+# exits with the codes of the README.
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+exec python3 -m mlm_dist.program train --topology "$file" \
+    --num_machines "$NNODES" --num_processes "$((NNODES * NPROC_PER_NODE))" --machine_rank "$NODE_RANK" \
+    --main_process_ip "$MASTER_ADDR" --main_process_port "$MASTER_PORT" "${rendezvous[@]}" "$@"

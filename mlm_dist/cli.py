@@ -195,7 +195,3 @@ def _choices(kind: Any) -> list[str] | None:
         return ["true", "false"]
     literals = [part for part in (kind, *typing.get_args(kind)) if typing.get_origin(part) is typing.Literal]
     return list(typing.get_args(literals[0])) if literals else None
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@
     │   ├── CheckpointError  a checkpoint is damaged, belongs to another run, or cannot be written
     │   ├── TrainingError  training cannot continue: its values are not finite
     │   └── ResourceError  the disk, the memory or another limit of this machine
-    ├── Interrupted        a signal stopped the run after it was saved, exit code 75
+    ├── Interrupted        a signal stopped the run, which was saved if it had begun to train, exit code 75
     └── PeerError          another process of this launch failed; its message says why
 
 Any other exception that leaves a job is a bug of this package and keeps its traceback.
@@ -57,7 +57,7 @@ class ResourceError(UserError):
 
 
 class Interrupted(MlmDistError):
-    """A signal stopped the run after it saved a checkpoint. The message says how to resume."""
+    """A signal stopped the run. The message says what was saved, and how to resume."""
 
 
 class PeerError(MlmDistError):

@@ -10,6 +10,11 @@ applies, and flags override it. Training exports its model itself.
 
 from __future__ import annotations
 
+from mlm_dist import interruption
+
+if __name__ == "__main__":
+    interruption.watch()  # the imports below take seconds
+
 import dataclasses
 import logging
 from pathlib import Path

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import os
 import signal
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
-from mlm_dist import names
+from mlm_dist import interruption, names
 from mlm_dist.engine.topologies import TOPOLOGIES
 from mlm_dist.errors import ConfigError, reason
 
-# Handled by torch's launcher, which ends its processes; the others are passed on to them.
-_HANDLED_BY_LAUNCHER = "SIGINT,SIGHUP,SIGQUIT"
+POLL_SECONDS = 0.5
 
 
 def accelerate_file(topology: str) -> Path:
@@ -46,6 +49,7 @@ def launch(job: str, topology: str, for_job: Sequence[str], for_launcher: Sequen
         ConfigError: A flag or the file cannot be used; the message names it.
         SystemExit: A process failed.
     """
+    forwarding = _Forwarding()
     import torch
     import yaml
     from accelerate.commands.launch import launch_command, launch_command_parser
@@ -74,11 +78,14 @@ def launch(job: str, topology: str, for_job: Sequence[str], for_launcher: Sequen
         raise ConfigError(f"--topology: cannot launch with {file} ({reason(error)})") from error
     if settings.get("use_cpu"):
         os.environ["ACCELERATE_USE_CPU"] = "true"  # accelerate tells a single process only
-    flags.signals_to_handle = _HANDLED_BY_LAUNCHER
-    _pass_signals_on()
+    flags.signals_to_handle = "SIGQUIT"  # the only one that torch's launcher handles itself
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").addFilter(forwarding.is_worth_logging)
     try:
         launch_command(flags)
     except ChildFailedError as error:
+        codes = [failure.exitcode for failure in error.failures.values()]
+        if interruption.EXIT_INTERRUPTED in codes and interruption.EXIT_ABORTED not in codes:
+            raise SystemExit(interruption.EXIT_INTERRUPTED) from None
         raise SystemExit(_shell_code(error.get_first_failure()[1].exitcode)) from None
     except SignalException as error:
         raise SystemExit(_shell_code(-error.sigval)) from None
@@ -93,20 +100,57 @@ def _exit_with_code_of(error: Exception) -> None:
         raise SystemExit(_shell_code(code)) from None
 
 
-def _pass_signals_on() -> None:
-    """Pass the signals that stop a run to the processes of a launch, and give them the time to save.
+class _Forwarding:
+    """Passes the signals that stop a run on to the processes of a launch, and lets them save for as long as it takes.
 
-    Accelerate would die of SIGUSR1 and leave them running, and torch's launcher kills them 30 s after a SIGTERM.
+    Torch's launcher would kill them 30 s after a signal, and accelerate would die of SIGUSR1 and leave them running.
+    The signals are blocked in this process, and in its children until they can handle them: none comes too early.
     """
 
-    def forward(number: int, frame: FrameType | None) -> None:
+    def __init__(self) -> None:
+        self.is_stopping = False
+        self._told: set[int] = set()
+        os.environ[interruption.LAUNCHER] = str(os.getpid())
+        handled = interruption.handled()
+        signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+        threading.Thread(target=self._wait_for_signals, args=(handled,), daemon=True).start()
+
+    def is_worth_logging(self, record: logging.LogRecord) -> bool:
+        """Whether torch's launcher logs more than the end of processes that were to end."""
+        if isinstance(record.args, tuple) and record.args[:1] == (interruption.EXIT_INTERRUPTED,):
+            self.is_stopping = True
+        return not self.is_stopping
+
+    def _wait_for_signals(self, handled: Sequence[signal.Signals]) -> None:
+        while True:
+            number = signal.sigwait(handled)
+            if not self._children():
+                interruption.leave_at_once()
+            for child in self._children():
+                self._send(child, number)
+            if not self.is_stopping:
+                self.is_stopping = True
+                threading.Thread(target=self._stop_new_ones, daemon=True).start()
+
+    def _stop_new_ones(self) -> None:
+        """Stop processes that torch's launcher starts again in place of those that were stopped."""
+        while True:
+            time.sleep(POLL_SECONDS)
+            for child in self._children():
+                if child.pid not in self._told:
+                    self._send(child, signal.SIGTERM)
+
+    def _send(self, child: Any, number: int) -> None:
+        self._told.add(child.pid)
+        with contextlib.suppress(OSError):
+            # The terminal sends Ctrl-C to its whole process group, and a second one would end the run unsaved.
+            has_received = number == signal.SIGINT and os.getpgid(child.pid) == os.getpgrp()
+            os.kill(child.pid, signal.SIGTERM if has_received else number)
+
+    def _children(self) -> list[Any]:
         import psutil
 
-        for child in psutil.Process().children():
-            child.send_signal(number)
-
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, forward)
+        return list(psutil.Process().children())
 
 
 def _shell_code(code: int) -> int:

@@ -11,6 +11,11 @@ only rank 0 prints.
 
 from __future__ import annotations
 
+from mlm_dist import interruption
+
+if __name__ == "__main__":
+    interruption.watch()  # the imports below take seconds
+
 import logging
 import shutil
 

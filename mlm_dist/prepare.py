@@ -8,6 +8,11 @@ Any number of processes gives the same digest and the same bytes.
 
 from __future__ import annotations
 
+from mlm_dist import interruption
+
+if __name__ == "__main__":
+    interruption.watch()  # the imports below take seconds
+
 import logging
 
 from mlm_dist import environment, ranks, runtime, system_errors

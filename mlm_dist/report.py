@@ -8,6 +8,11 @@ it at its end; this job also works while a run is training, or after it was inte
 
 from __future__ import annotations
 
+from mlm_dist import interruption
+
+if __name__ == "__main__":
+    interruption.watch()  # the imports below take seconds
+
 import json
 import logging
 from collections.abc import Callable, Mapping

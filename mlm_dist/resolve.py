@@ -132,6 +132,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         ),
         tracking=config.tracking,
         logging=config.logging,
+        watchdog=config.watchdog,
         written=to_dict(config_without_credentials(config)),
     )
 

@@ -20,7 +20,7 @@ from mlm_dist.system_errors import named
 
 _OF_A_RUN = (
     *("checkpoints", "metrics.jsonl", "tensorboard", "model", "config.yaml", "resolved.yaml"),
-    *("report.json", "report.html", "validation.json", "probe.json"),
+    *("report.json", "report.html", "validation.json", "probe.json", "logs"),
 )
 
 
@@ -58,6 +58,11 @@ class RunDir:
     def model(self) -> Path:
         """The exported model."""
         return self.path / "model"
+
+    @property
+    def logs(self) -> Path:
+        """The stacks of all ranks, if the run made no progress."""
+        return self.path / "logs"
 
     @property
     def report(self) -> Path:

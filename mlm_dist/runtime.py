@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -11,13 +10,13 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from mlm_dist import ranks, system_errors
+from mlm_dist import interruption, ranks, system_errors
 from mlm_dist.config import Config, parse, parse_of_run
 from mlm_dist.console import console, show_log
 from mlm_dist.corpus.sources.git_address import without_credentials
 from mlm_dist.errors import Interrupted, PeerError, UserError
 
-EXIT_OK, EXIT_FAULT, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 75
+EXIT_OK, EXIT_FAULT, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, interruption.EXIT_INTERRUPTED
 SECONDS_FOR_RANK_0 = 5.0
 DEBUG = "MLM_DIST_DEBUG"  # if set, errors of the user come with their tracebacks
 
@@ -33,32 +32,52 @@ def main(
         description: What it does, for the help text.
         of_a_run: Whether it is about an existing run, whose config is read before files and flags.
     """
+    interruption.watch()
     show_log()
-    rank = ranks.rank()
     # A thread of a tracker that cannot write raises here again with its next value; its traceback says no more.
     threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else threading.__excepthook__(args)
+    try:
+        interruption.begin_job()
+        code = _code_of(job, prog, description, of_a_run)
+    except BaseException as error:
+        # What a library makes of KeyboardInterrupt, or of a program that the same Ctrl-C ended, says nothing more.
+        if not interruption.is_interrupted() or isinstance(error, SystemExit):
+            raise
+        code = _interrupted(interruption.message())
+    raise SystemExit(code)
+
+
+def _code_of(job: Callable[[Config], object], prog: str, description: str | None, of_a_run: bool) -> int:
+    rank = ranks.rank()
     try:
         config = (parse_of_run if of_a_run else parse)(prog=prog, description=description)
         sys.argv[1:] = map(without_credentials, sys.argv[1:])  # trackers record the command line
         with system_errors.explained():
             job(config)
-        code = EXIT_OK
-    except UserError as error:
-        if rank != 0:
-            # Rank 0 most likely reports the same error; the launcher then ends this process while it waits.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    except (UserError, PeerError) as error:
+        if interruption.is_interrupted():
+            raise
+        interruption.let_go()
+        if rank != 0 or isinstance(error, PeerError):
+            # Another rank most likely says why; the launcher then ends this process while it waits.
             time.sleep(SECONDS_FOR_RANK_0)
-        _report(error, rank)
-        code = EXIT_USER_ERROR
-    except Interrupted as error:
-        if rank == 0:
-            console.print(str(error), markup=False)
-        code = EXIT_INTERRUPTED
-    except PeerError as error:
-        time.sleep(SECONDS_FOR_RANK_0)
+        if isinstance(error, UserError):
+            _report(error, rank)
+            return EXIT_USER_ERROR
         print(f"[rank {rank}] stopped: {error}", file=sys.stderr, flush=True)
-        code = EXIT_FAULT
-    raise SystemExit(code)
+        return EXIT_FAULT
+    except Interrupted as error:
+        return _interrupted(str(error))
+    interruption.leave()
+    return EXIT_OK
+
+
+def _interrupted(message: str) -> int:
+    interruption.leave()
+    interruption.drop_dead_output()
+    if ranks.is_main():
+        console.print(message, markup=False)
+    return EXIT_INTERRUPTED
 
 
 def _report(error: UserError, rank: int) -> None:

@@ -9,6 +9,11 @@ A run is a function of (seed, step): order, masks, dropout and learning rate are
 
 from __future__ import annotations
 
+from mlm_dist import interruption
+
+if __name__ == "__main__":
+    interruption.watch()  # the imports below take seconds
+
 import dataclasses
 import logging
 from collections.abc import Sequence
@@ -19,10 +24,8 @@ from mlm_dist.batches.loader import Stream, Target, TrainingBatches
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.checkpoint import find
 from mlm_dist.checkpoint.restore import restore
-from mlm_dist.config import Config, flat, to_yaml
-from mlm_dist.console import text_of
+from mlm_dist.config import Config, to_yaml
 from mlm_dist.corpora import Corpora, load_or_prepare
-from mlm_dist.corpus import summary
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.engine.start import start_engine
@@ -39,6 +42,7 @@ from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
 from mlm_dist.training.callbacks import Callback
 from mlm_dist.training.fit_memory import explained, fit_memory
+from mlm_dist.training.records import write_records
 from mlm_dist.training.result import TrainResult
 from mlm_dist.training.session import Session
 from mlm_dist.training.signals import StopSignal
@@ -59,20 +63,23 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
 
     Raises:
         UserError: Something in the input is wrong; the message names the key or file and the remedy.
-        Interrupted: A signal stopped the run after it saved a checkpoint; the same call resumes from it.
+        Interrupted: A signal stopped the run, which was saved if it had begun to train; the same call resumes it.
     """
     spec = resolve(config, Launch.read())
     with RunDir.claim(spec) as run_dir:
         corpora = load_or_prepare(spec)
         spec = complete(spec, corpora.main)
         is_main = ranks.is_main()
-        with ExportTrial(spec.export, is_main=is_main) as trial, start_engine(spec) as engine, StopSignal() as signal:
+        with ExportTrial(spec.export, is_main=is_main) as trial, StopSignal() as signal, start_engine(spec) as engine:
             session = fit(spec, corpora, run_dir, engine, signal, trial, callbacks)
+            interruption.settle()
             if session.is_finished:
                 export_trained(spec, corpora.main, run_dir, engine, session.task.module.model, session.state.step)
             result = session.end()
-        if not result.is_finished:
-            raise Interrupted(f"stopped by a signal, saved at step {result.step}; run the same command again to resume")
+            if not result.is_finished:
+                raise Interrupted(
+                    f"stopped by a signal, saved at step {result.step}; run the same command again to resume"
+                )
         if is_main:
             report.after_training(run_dir, spec)
             push(run_dir, spec.export)
@@ -95,6 +102,7 @@ def fit(
     resume_from = find.to_resume(engine, resume, run_dir.checkpoints, task.identity, steps)
     engine.on_main(lambda: begin(run_dir, resume_from, spec, task, corpora))
     engine.on_main(lambda: trial.begin(task.module.model, lambda: model_files(spec, corpora.main), run_dir.path))
+    signal.check(engine)
 
     how = spec.model.checkpointing
     rows, order = corpora.training_rows(spec.seed, spec.replay_share)
@@ -108,6 +116,7 @@ def fit(
         state = restore(resume_from, engine, task.module, optimizer, spec.batch.micro_size, example)
         compiled = compile_forward(task.module, spec.model.compile)
         engine.on_main(lambda: write_records(run_dir, spec, corpora, engine))
+        signal.check(engine)
         validation_set = ValidationSet(corpora.main, corpora.second, spec.validation.max_rows)
         session = Session(spec, task, engine, batches, validation_set, run_dir, state)
         with session.running(compiled, callbacks):
@@ -136,13 +145,6 @@ def begin(run_dir: RunDir, resume_from: Path | None, spec: Spec, task: Task, cor
     run_dir.clean()
     write_bytes(run_dir.config, to_yaml(spec.written).encode())
     report.before_training(run_dir, task.module.model, corpora.main)
-
-
-def write_records(run_dir: RunDir, spec: Spec, corpora: Corpora, engine: Engine) -> None:
-    """Write resolved.yaml, start the trackers, and log what the corpus is; on rank 0."""
-    write_bytes(run_dir.resolved, spec.to_yaml().encode())
-    engine.start_trackers(flat(spec.written), run_dir.path.resolve().name, str(run_dir.path))
-    logger.info(text_of(summary.table(corpora.main.manifest, str(corpora.main.folder))))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,11 @@ the search probe to probe.json.
 
 from __future__ import annotations
 
+from mlm_dist import interruption
+
+if __name__ == "__main__":
+    interruption.watch()  # the imports below take seconds
+
 import dataclasses
 import logging
 from pathlib import Path

@@ -25,7 +25,7 @@ QUICK = ("--optim.duration=2 steps", "--validation.every=null", "--checkpoint.ev
 
 def mlm_dist(*words: str, **options: object) -> launching.Ended:
     """`mlm-dist ...`."""
-    return launching.run([sys.executable, "-m", "mlm_dist.cli", *words], **options)  # type: ignore[arg-type]
+    return launching.run([sys.executable, "-m", "mlm_dist.program", *words], **options)  # type: ignore[arg-type]
 
 
 def test_help_names_all_jobs_and_loads_nothing_heavy() -> None:
@@ -151,7 +151,7 @@ def test_launched_processes_save_at_a_signal_and_the_exit_code_is_75(tmp_path: P
     words = ("train", "--topology", "cpu_2", "--main_process_port", str(launching.free_port()))
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "mlm_dist.cli", *words, f"--corpus.cache_dir={prepared_cache}"),
+            *(sys.executable, "-m", "mlm_dist.program", *words, f"--corpus.cache_dir={prepared_cache}"),
             *(f"--output_dir={tmp_path / 'run'}", "--optim.duration=2000 steps", "--logging.every=1", *launching.TINY),
         ],
         env=launching.environment(),

@@ -131,7 +131,7 @@ def test_two_processes_have_the_losses_of_one(trained: Path, package: dict[str, 
 
 @pytest.mark.slow
 def test_the_topology_launches_by_its_name(trained: Path, package: dict[str, Any], archive: Path) -> None:
-    command = [sys.executable, "-m", "mlm_dist.cli", "plan", "--topology", "workstation"]
+    command = [sys.executable, "-m", "mlm_dist.program", "plan", "--topology", "workstation"]
     port = f"--main_process_port={launching.free_port()}"
     ended = launching.run([*command, port, *flags(archive)], **package)
     assert ended.returncode == 0, ended.output
@@ -140,7 +140,7 @@ def test_the_topology_launches_by_its_name(trained: Path, package: dict[str, Any
 
 def test_help_and_completion_list_the_names(package: dict[str, Any]) -> None:
     help_, bash = (
-        launching.run([sys.executable, "-m", "mlm_dist.cli", *words], **package)
+        launching.run([sys.executable, "-m", "mlm_dist.program", *words], **package)
         for words in (["train", "--help"], ["--print_completion", "bash"])
     )
     assert (help_.returncode, bash.returncode) == (0, 0), help_.output + bash.output

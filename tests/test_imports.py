@@ -14,7 +14,7 @@ from launching import ROOT, environment
 PACKAGE = ROOT / "mlm_dist"
 # Who may import whom, from the top: a layer imports from its own row and from those below.
 LAYERS = (
-    {"cli", "launcher", "train", "prepare", "validate", "export", "report", "plan", "runtime"},
+    {"program", "cli", "launcher", "train", "prepare", "validate", "export", "report", "plan", "runtime"},
     {"trained_model", "corpora", "resolve", "redaction", "training", "hf_model", "pages"},
     {"evaluation", "run_dir"},
     {"objectives", "checkpoint"},
@@ -34,6 +34,8 @@ LAYERS = (
         "names",
         "environment",
         "hub",
+        "interruption",
+        "stopwatch",
     },
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import signal
+import socket
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,14 +20,14 @@ import numpy as np
 import pytest
 
 from mlm_dist.corpus.rendezvous import Rendezvous
-from mlm_dist.errors import CorpusError
 
-# The beginning of every process. Tests that wait for GRACE_SECONDS or SILENCE_SECONDS shorten them.
+HOST = socket.gethostname()
+# The beginning of every process. Tests that wait for SILENCE_SECONDS shorten it.
 BEGINNING = """
-import json, os, signal, sys, time
+import json, os, signal, sys, threading, time
 from pathlib import Path
 from mlm_dist.corpus import rendezvous as module
-from mlm_dist.errors import CorpusError, PeerError
+from mlm_dist.errors import CorpusError, Interrupted, PeerError
 folder, rank, world_size = Path(sys.argv[1]), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 def gather():
@@ -176,7 +181,6 @@ def test_concurrent_launches_do_not_interfere(tmp_path: Path) -> None:
 
 
 FAIL = """
-module.GRACE_SECONDS = 1.0
 gather()
 with module.Rendezvous(folder, rank, world_size) as ranks:
     try:
@@ -191,10 +195,10 @@ with module.Rendezvous(folder, rank, world_size) as ranks:
 @pytest.mark.parametrize(
     ("culprit", "lines", "said"),
     [
-        (0, {"make": "[][1]"}, "rank 0 failed: IndexError: list index out of range"),
-        (2, {"end": "raise CorpusError('no space')"}, "rank 2 failed: no space"),
-        (2, {"end": "{}['key']"}, "rank 2 failed: KeyError: 'key'"),
-        (2, {"end": "sys.exit(3)"}, "rank 2 failed: SystemExit: 3"),
+        (0, {"make": "[][1]"}, f"rank 0 on {HOST} failed: IndexError: list index out of range"),
+        (2, {"end": "raise CorpusError('no space')"}, f"rank 2 on {HOST} failed: no space"),
+        (2, {"end": "{}['key']"}, f"rank 2 on {HOST} failed: KeyError: 'key'"),
+        (2, {"end": "sys.exit(3)"}, f"rank 2 on {HOST} failed: SystemExit: 3"),
     ],
 )
 def test_failure_of_one_rank_stops_the_others(tmp_path: Path, culprit: int, lines: dict[str, str], said: str) -> None:
@@ -208,8 +212,7 @@ def test_failure_of_one_rank_stops_the_others(tmp_path: Path, culprit: int, line
 
 def test_failure_before_others_start_is_noticed(tmp_path: Path) -> None:
     program = """
-    module.GRACE_SECONDS = 1.0
-    gather()
+        gather()
     time.sleep(rank != 1)
     with module.Rendezvous(folder, rank, world_size) as ranks:
         if rank == 1:
@@ -222,7 +225,7 @@ def test_failure_before_others_start_is_noticed(tmp_path: Path) -> None:
     """
     zero, one, two = launch(tmp_path, 3, program)
     assert one.returncode != 0
-    assert answers([zero, two]) == ["rank 1 failed: early"] * 2
+    assert answers([zero, two]) == [f"rank 1 on {HOST} failed: early"] * 2
 
 
 def test_killed_rank_is_named_in_the_error(tmp_path: Path) -> None:
@@ -242,7 +245,9 @@ def test_killed_rank_is_named_in_the_error(tmp_path: Path) -> None:
     assert one.returncode == -9
     said = answers([zero, two])
     # The first rank to notice fails; the other may read its failure.
-    assert all("rank 1 has written nothing" in str(line) and "corpus.cache_dir" in str(line) for line in said)
+    assert all(
+        f"rank 1 on {HOST} has written nothing" in str(line) and "corpus.cache_dir" in str(line) for line in said
+    )
 
 
 def test_rank_that_never_starts_is_named_in_the_error(tmp_path: Path) -> None:
@@ -262,11 +267,115 @@ def test_rank_that_never_starts_is_named_in_the_error(tmp_path: Path) -> None:
     assert "rank 1 has written nothing" in str(said) and "to start" in str(said)
 
 
-def test_failure_is_written_for_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MASTER_PORT", "1")
-    with pytest.raises(CorpusError), Rendezvous(tmp_path, 1, 2) as ranks:
-        raise CorpusError("over three lines?\nno")
-    state = json.loads((ranks.folder / "rank-1.json").read_text())
-    assert state["failed"] == "over three lines?\nno"
-    assert [path.name for path in ranks.folder.iterdir()] == ["rank-1.json"]
-    assert os.stat(ranks.folder / "rank-1.json").st_mode & 0o444 == 0o444  # ranks of other users can read it
+def test_failure_is_written_for_the_others(tmp_path: Path) -> None:
+    program = """
+    with module.Rendezvous(folder, rank, world_size) as ranks:
+        if rank == 1:
+            raise CorpusError("over three lines?\\nno")
+        os._exit(0)
+    """
+    launch(tmp_path, 2, program)
+    (path,) = tmp_path.glob("*/rank-1.json")
+    assert json.loads(path.read_text())["failed"] == "over three lines?\nno"
+    assert os.stat(path).st_mode & 0o444 == 0o444  # ranks of other users can read it
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("culprit", [0, 1])
+def test_rank_may_start_long_before_one_that_failed_in_an_earlier_launch(tmp_path: Path, culprit: int) -> None:
+    first = launch(tmp_path, 2, LEAD.format(delay=0, value="old", more=f"if rank == {culprit}: [][1]"))
+    assert first[culprit].returncode != 0
+    second = launch(tmp_path, 2, LEAD.format(delay=f"12 * (rank == {culprit})", value="new", more=""))
+    assert answers(second) == ["new"] * 2
+
+
+@pytest.mark.parametrize("end", ["raise KeyboardInterrupt", "raise Interrupted('saved')"])
+def test_interrupted_rank_has_not_failed(tmp_path: Path, end: str) -> None:
+    """The others stop as well, as if they had received the signal."""
+    program = f"""
+    try:
+        with module.Rendezvous(folder, rank, world_size) as ranks:
+            if rank == 1:
+                {end}
+            ranks.wait_for([folder / "never"])
+    except (KeyboardInterrupt, Interrupted) as error:
+        print(json.dumps(type(error).__name__))
+    """
+    zero, _, two = answers(launch(tmp_path, 3, program))
+    assert (zero, two) == ("Interrupted", "Interrupted")
+
+
+def test_stopped_rank_is_named_with_its_host(tmp_path: Path) -> None:
+    program = """
+    module.SILENCE_SECONDS = 2.0
+    (folder / f"pid-{rank}").write_text(str(os.getpid()))
+    try:
+        with module.Rendezvous(folder, rank, world_size) as ranks:
+            if rank == 1:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            ranks.wait_for([folder / "never"])
+    except (CorpusError, PeerError) as error:
+        print(json.dumps(str(error)))
+    if rank == 0:
+        os.kill(int((folder / "pid-1").read_text()), signal.SIGCONT)
+    """
+    zero, one = answers(launch(tmp_path, 2, program))
+    assert f"rank 1 on {HOST} has written nothing" in str(zero)
+    assert f"rank 0 on {HOST} failed: rank 1 on {HOST}" in str(one)  # it continues, and learns why the others ended
+
+
+def test_time_in_which_all_ranks_are_stopped_does_not_count(tmp_path: Path) -> None:
+    """As with Ctrl-Z, or a job that a cluster suspends."""
+    program = """
+    module.SILENCE_SECONDS = 2.0
+    with module.Rendezvous(folder, rank, world_size) as ranks:
+        (folder / f"pid-{rank}").write_text(str(os.getpid()))
+        ranks.wait_for([folder / "go"])
+        print(json.dumps(rank))
+    """
+
+    def stop_for_some_time() -> None:
+        while not all((folder / f"pid-{rank}").exists() for rank in range(2)):
+            time.sleep(0.01)
+        time.sleep(0.5)
+        pids = [int((folder / f"pid-{rank}").read_text()) for rank in range(2)]
+        # One is continued later than the other, by less than a silence.
+        for number, wait in ((signal.SIGSTOP, 3.0), (signal.SIGCONT, 0.5)):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+                time.sleep(wait / 2)
+        time.sleep(1)
+        (folder / "go").touch()
+
+    folder = tmp_path
+    thread = threading.Thread(target=stop_for_some_time)
+    thread.start()
+    assert answers(launch(tmp_path, 2, program)) == [0, 1]
+    thread.join()
+
+
+SEE = """
+module.VISIBLE_SECONDS = {limit}
+with module.Rendezvous(folder, rank, world_size) as ranks:
+    try:
+        if rank == 0:
+            (folder / "partial").mkdir()
+            # What a slow shared disk looks like to the others: the name changes later than rank 0 says.
+            threading.Timer({late}, lambda: (folder / "partial").rename(folder / "whole")).start()
+        ranks.lead("publish", lambda: None)
+        rank and ranks.see([folder / "whole"])
+        print(json.dumps("seen"))
+    except CorpusError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def test_file_that_is_seen_late_is_waited_for(tmp_path: Path) -> None:
+    assert answers(launch(tmp_path, 2, SEE.format(limit=60, late=1))) == ["seen", "seen"]
+
+
+def test_file_that_is_never_seen_is_named(tmp_path: Path) -> None:
+    _, said = answers(launch(tmp_path, 2, SEE.format(limit=0.5, late=4)))
+    pattern = rf"rank 1 on {re.escape(HOST)} does not see {tmp_path}/whole, .* share corpus.cache_dir"
+    assert re.fullmatch(pattern, str(said))

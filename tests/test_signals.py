@@ -7,9 +7,13 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+import specs
 import torch
 
-from mlm_dist.training.signals import SIGNALS, StopSignal
+from mlm_dist import interruption
+from mlm_dist.errors import ConfigError, Interrupted
+from mlm_dist.interruption import SIGNALS
+from mlm_dist.training.signals import StopSignal
 from mlm_dist.training.step import StepResult
 
 
@@ -21,8 +25,12 @@ def result(stop: int = 0, device: str = "cpu") -> StepResult:
 
 @pytest.fixture
 def stop() -> Iterator[StopSignal]:
-    with StopSignal() as caught:
-        yield caught
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+    try:
+        with StopSignal() as caught:
+            yield caught
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def send(number: int) -> None:
@@ -38,6 +46,55 @@ def test_both_signals_request_a_stop(stop: StopSignal, number: int) -> None:
         send(each)
         requested.append(stop.requested)
     assert requested == [False, True, True, True]
+
+
+def test_second_ctrl_c_raises(stop: StopSignal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a notebook; a program ends at once, see test_interruption.py. Some wrappers send a Ctrl-C twice."""
+    send(signal.SIGINT)
+    send(signal.SIGINT)
+    assert stop.requested
+    monkeypatch.setattr(interruption, "REPEAT_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        send(signal.SIGINT)
+
+
+def test_ignored_signals_stay_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGHUP under nohup, SIGINT of a job in the background."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        with StopSignal():
+            ignored = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN]
+        assert ignored == [signal.SIGINT, signal.SIGHUP]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_stop_before_the_first_step_is_agreed_upon(stop: StopSignal) -> None:
+    with specs.cpu_engine() as engine:
+        stop.check(engine)
+        send(signal.SIGTERM)
+        with pytest.raises(Interrupted, match="before there was anything new to save; run the same command again"):
+            stop.check(engine)
+
+
+@pytest.mark.parametrize(
+    ("is_sent", "error", "raised"),
+    [
+        (True, RuntimeError("the compiler was ended by signal 2"), Interrupted),
+        (False, RuntimeError("the compiler found an error"), RuntimeError),
+        (True, ConfigError("seed: wrong"), ConfigError),
+    ],
+)
+def test_consequence_of_a_signal_is_no_fault(is_sent: bool, error: Exception, raised: type[Exception]) -> None:
+    def job() -> None:
+        with StopSignal():
+            if is_sent:
+                send(signal.SIGTERM)
+            raise error
+
+    with pytest.raises(raised):
+        job()
 
 
 def test_handlers_are_restored() -> None:

@@ -4,7 +4,14 @@ from mlm_dist.config.corpus import CorpusConfig, RowsConfig, SourceConfig, Token
 from mlm_dist.config.duration import Duration
 from mlm_dist.config.flags import parse, parse_of_run
 from mlm_dist.config.learning import BatchConfig, MaskingConfig, ModelConfig, OptimConfig
-from mlm_dist.config.output import CheckpointConfig, ExportConfig, LoggingConfig, TrackingConfig, ValidationConfig
+from mlm_dist.config.output import (
+    CheckpointConfig,
+    ExportConfig,
+    LoggingConfig,
+    TrackingConfig,
+    ValidationConfig,
+    WatchdogConfig,
+)
 from mlm_dist.config.tree import Config, flat, keys, to_dict, to_yaml, value_of
 
 __all__ = [
@@ -23,6 +30,7 @@ __all__ = [
     "TokenizerConfig",
     "TrackingConfig",
     "ValidationConfig",
+    "WatchdogConfig",
     "flat",
     "keys",
     "parse",

@@ -125,6 +125,25 @@ class TrackingConfig(Section):
 
 
 @dataclass(frozen=True)
+class WatchdogConfig(Section):
+    """The end of a run that hangs.
+
+    Args:
+        minutes: A rank that makes no progress while it trains, validates or saves for so long ends the run with exit
+            code 1. All ranks write the stacks of their threads to logs/ of the run directory first. Choose a larger
+            number if compiling the first step takes longer. null never ends a run.
+    """
+
+    SECTION = "watchdog"
+
+    minutes: float | None = 30.0
+
+    def check(self) -> None:
+        """See `Section.check`."""
+        self.require_over_zero("minutes", or_null=True)
+
+
+@dataclass(frozen=True)
 class LoggingConfig(Section):
     """Progress lines.
 

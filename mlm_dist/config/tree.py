@@ -17,7 +17,14 @@ from mlm_dist.config.checks import Section
 from mlm_dist.config.corpus import CorpusConfig, RowsConfig, TokenizerConfig
 from mlm_dist.config.duration import Duration
 from mlm_dist.config.learning import BatchConfig, MaskingConfig, ModelConfig, OptimConfig
-from mlm_dist.config.output import CheckpointConfig, ExportConfig, LoggingConfig, TrackingConfig, ValidationConfig
+from mlm_dist.config.output import (
+    CheckpointConfig,
+    ExportConfig,
+    LoggingConfig,
+    TrackingConfig,
+    ValidationConfig,
+    WatchdogConfig,
+)
 from mlm_dist.errors import ConfigError
 
 
@@ -41,6 +48,7 @@ class Config(Section):
         export: The exported model.
         tracking: Experiment trackers.
         logging: Progress lines.
+        watchdog: The end of a run that hangs.
 
     Raises:
         ConfigError: A key is unknown, or a value has the wrong type or cannot be used; the message names the key.
@@ -61,6 +69,7 @@ class Config(Section):
     export: ExportConfig = field(default_factory=ExportConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
 
     def __post_init__(self) -> None:
         given = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}

@@ -57,6 +57,7 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
         if not start["is_prepared"]:
             with named(store.partial):
                 Preparation(spec, inputs, store, ranks, tokenizer).run()
+        ranks.see([store.folder / "manifest.json"])  # on a slow shared disk, a new name is seen late
         corpus = PreparedCorpus(store.folder)
         if rank == 0:
             summary.warn_of_unknown(corpus.manifest)

@@ -69,11 +69,13 @@ class Preparation:
         # A rank without shards goes to the end at once: the partial folder may be renamed before it looks again.
         if self._mine or self._ranks.rank == 0:
             tokenizer_digest = self._ranks.lead("tokenizer", self._select)
+            self._ranks.see([self._store.partial / name for name in ("tokenizer", "selection.npz")])
             keys = self._write_rows(tokenizer_digest)
         self._ranks.lead("publish", lambda: self._publish(keys))
 
     def _write_documents(self) -> None:
         """Write the documents of this rank's shards."""
+        self._ranks.see([self._store.partial / "shards"] if self._mine else [])
         for i in self._mine:
             key = self._keys[i]
             if not self._store.is_finished(key):

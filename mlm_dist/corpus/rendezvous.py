@@ -1,17 +1,16 @@
 """A rendezvous of ranks through files: they divide work, wait for each other's files, and fail together.
 
 Preparation has no process group, because long work would exceed the timeout of a collective barrier. Each rank writes a
-small heartbeat file in a shared folder several times a second. Rank 0 reads the nonces in these files, so that files of
-an earlier launch are never mistaken for those of this one. Clocks of different machines are never compared: a rank is
-alive if its file changes while another rank watches it.
+small heartbeat file in a shared folder several times a second. Before any work, all ranks meet: rank 0 reads the nonces
+in these files and writes them to a roster. A file with another nonce is one of an earlier launch and says nothing about
+this one. Clocks of different machines are never compared: a rank is alive if its file changes while another rank
+watches it, and time in which the watching rank itself was stopped does not count.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import shutil
 import socket
 import threading
@@ -22,15 +21,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from mlm_dist.errors import CorpusError, PeerError, UserError
+from mlm_dist.errors import CorpusError, Interrupted, PeerError, UserError
 from mlm_dist.files import write_json
+from mlm_dist.interruption import NOTHING_SAVED
+from mlm_dist.ranks import launch_name
+from mlm_dist.stopwatch import Stopwatch
 
 T = TypeVar("T")
 
 HEARTBEAT_SECONDS = 0.25
 POLL_SECONDS = 0.05
-GRACE_SECONDS = 10.0  # a failure that was recorded before this rank looked may belong to an earlier launch for so long
 SILENCE_SECONDS = 120.0  # a rank whose file does not change for so long is dead
+VISIBLE_SECONDS = 120.0  # a file that another rank has written is seen after so long, also on a slow shared disk
+ROSTER = "roster"
+STOPPED = "stopped by a signal"
 
 
 class Rendezvous:
@@ -46,10 +50,10 @@ class Rendezvous:
 
     def __init__(self, folder: Path, rank: int, world_size: int, purpose: str = "") -> None:
         self.rank, self.world_size = rank, world_size
-        self.folder = folder / _launch_name(world_size, purpose)
+        self.folder = folder / launch_name(world_size, purpose)
         self._nonce = uuid.uuid4().hex
-        self._nonces: dict[int, str] = {}  # of all ranks, known after the first `lead`
-        self._state: dict[str, Any] = {"nonce": self._nonce, "beat": 0, "failed": None}
+        self._nonces: dict[int, str] = {}  # of all ranks, once they have met
+        self._state: dict[str, Any] = {"nonce": self._nonce, "host": socket.gethostname(), "beat": 0, "failed": None}
         self._ended = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, daemon=True)
 
@@ -58,15 +62,25 @@ class Rendezvous:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write()
             self._heartbeat.start()
+            try:
+                self._meet()
+            except BaseException as error:
+                self._end(error)
+                raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self.world_size == 1:
-            return
+        if self.world_size > 1:
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
         self._ended.set()
         self._heartbeat.join()
         if error is None:
             self._leave()
+        elif isinstance(error, KeyboardInterrupt | Interrupted):
+            self._state["failed"] = STOPPED
+            self._write()
         elif not isinstance(error, PeerError):
             self._state["failed"] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             self._write()
@@ -101,10 +115,13 @@ class Rendezvous:
         path = self.folder / f"{name}.json"
         if self.rank == 0:
             made = make()
-            if not self._nonces:
-                self._nonces = self._wait_for_nonces()
             write_json(path, {"nonces": self._nonces, "value": made})
             return made
+        answer: T = self._read_answer(path, f"rank 0 ({name})")["value"]
+        return answer
+
+    def _read_answer(self, path: Path, what: str) -> dict[str, Any]:
+        """What rank 0 has written for the ranks of this launch, once it has."""
         answer: dict[str, Any] = {}
 
         def is_answered() -> bool:
@@ -114,10 +131,8 @@ class Rendezvous:
             answer.update(content)
             return True
 
-        self._wait(is_answered, f"rank 0 ({name})")
-        self._nonces = {int(rank): nonce for rank, nonce in answer["nonces"].items()}
-        value: T = answer["value"]
-        return value
+        self._wait(is_answered, what)
+        return answer
 
     def wait_for(self, paths: Sequence[Path]) -> None:
         """Wait until all files exist, whichever rank writes them.
@@ -134,8 +149,28 @@ class Rendezvous:
 
         self._wait(all_exist, "the other ranks' shards")
 
-    def _wait_for_nonces(self) -> dict[int, str]:
-        """The nonce of each rank, read from a file that changed while rank 0 watched it."""
+    def see(self, paths: Sequence[Path]) -> None:
+        """Wait until this rank sees files that another rank has written already.
+
+        Raises:
+            CorpusError: It does not see them: the disk is not shared.
+        """
+        waited = Stopwatch()
+        while missing := [path for path in paths if not path.exists()]:
+            if waited.seconds() > VISIBLE_SECONDS:
+                raise CorpusError(
+                    f"rank {self.rank} on {socket.gethostname()} does not see {missing[0]}, which another rank has "
+                    "written; all nodes must share corpus.cache_dir"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _meet(self) -> None:
+        """Learn the nonces of all ranks of this launch; rank 0 reads each from a file that changes while it watches."""
+        path = self.folder / f"{ROSTER}.json"
+        if self.rank != 0:
+            roster = self._read_answer(path, "rank 0 to start")["nonces"]
+            self._nonces = {int(rank): nonce for rank, nonce in roster.items()}
+            return
         first = {rank: self._peer(rank) for rank in range(1, self.world_size)}
         nonces = {0: self._nonce}
 
@@ -147,30 +182,37 @@ class Rendezvous:
             return len(nonces) == self.world_size
 
         self._wait(all_seen, "the other ranks to start")
-        return nonces
+        self._nonces = nonces
+        write_json(path, {"nonces": nonces})
 
     def _wait(self, is_done: Callable[[], bool], what: str) -> None:
         """Poll until `is_done`, and watch the other ranks for failure and silence."""
-        started = time.monotonic()
         last = {rank: self._peer(rank) for rank in range(self.world_size) if rank != self.rank}
-        changed = dict.fromkeys(last, started)
+        waited = Stopwatch()
+        changed = dict.fromkeys(last, 0.0)
         while not is_done():
-            now = time.monotonic()
+            now = waited.seconds()
             for rank, before in last.items():
                 state = last[rank] = self._peer(rank)
                 if state != before:
                     changed[rank] = now
-                if state is not None and state["failed"] is not None:
-                    # A failure is of this launch if its nonce is known, its file changed, or the grace period is over.
-                    is_current = state["nonce"] == self._nonces.get(rank) or changed[rank] > started
-                    if is_current or now - started > GRACE_SECONDS:
-                        raise PeerError(f"rank {rank} failed: {state['failed']}")
+                # While the ranks meet, a failure may be one of an earlier launch that ends later.
+                if state is not None and state["failed"] is not None and state["nonce"] == self._nonces.get(rank):
+                    if state["failed"] == STOPPED:
+                        raise Interrupted(NOTHING_SAVED)
+                    raise PeerError(f"rank {rank} on {state['host']} failed: {state['failed']}")
                 if now - changed[rank] > SILENCE_SECONDS:
-                    raise CorpusError(
-                        f"rank {rank} has written nothing to {self.folder} for {SILENCE_SECONDS:.0f} s while rank "
-                        f"{self.rank} waited for {what}; see that rank's log, and that all nodes share corpus.cache_dir"
-                    )
+                    raise CorpusError(self._silence(rank, state, what))
             time.sleep(POLL_SECONDS)
+
+    def _silence(self, rank: int, state: dict[str, Any] | None, what: str) -> str:
+        is_known = state is not None and state["nonce"] == self._nonces.get(rank)
+        where = f" on {state['host']}" if state is not None and is_known else ""
+        return (
+            f"rank {rank}{where} has written nothing to {self.folder} for {SILENCE_SECONDS:.0f} s while rank "
+            f"{self.rank} on {socket.gethostname()} waited for {what}; see that rank's log, and that all nodes share "
+            "corpus.cache_dir"
+        )
 
     def _peer(self, rank: int) -> dict[str, Any] | None:
         return _read(self.folder / f"rank-{rank}.json")
@@ -199,12 +241,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value
-
-
-def _launch_name(world_size: int, purpose: str) -> str:
-    """A name that is the same on all ranks of a launch, and different for launches that share a disk."""
-    address = os.environ.get("MASTER_ADDR", "")
-    if address in ("", "localhost", "127.0.0.1", "::1"):
-        address = socket.gethostname()
-    job = [os.environ.get(name, "") for name in ("MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID")]
-    return hashlib.sha256("\0".join([address, *job, str(world_size), purpose]).encode()).hexdigest()[:16]

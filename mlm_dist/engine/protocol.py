@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -39,6 +40,19 @@ class StepOutcome(NamedTuple):
 
     grad_norm: torch.Tensor
     skipped: torch.Tensor
+
+
+@dataclass
+class Progress:
+    """What a rank has done, for the watchdog: counts of ranks that are at the same point are equal.
+
+    Args:
+        count: Sums, micro-batches and gathered tensors that this rank has begun.
+        waits_for_main: Whether it waits for work of rank 0 alone, however long that takes.
+    """
+
+    count: int = 0
+    waits_for_main: bool = False
 
 
 class LossModel(Protocol):
@@ -78,6 +92,7 @@ class Engine(Protocol):
         is_main: Whether this is rank 0.
         is_sharded: Whether no process holds the whole model and its optimizer.
         model: The model as it is called in training and validation; set by `setup`.
+        progress: What this rank has done.
     """
 
     device: torch.device
@@ -86,6 +101,7 @@ class Engine(Protocol):
     is_main: bool
     is_sharded: bool
     model: Any
+    progress: Progress
 
     def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Place, wrap and shard an ordinary module and its optimizer; collective."""

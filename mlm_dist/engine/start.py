@@ -23,7 +23,7 @@ from mlm_dist.engine.device import wants_cpu
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.environment import restored
-from mlm_dist.errors import ConfigError
+from mlm_dist.errors import ConfigError, Interrupted
 from mlm_dist.model.attention import MAX_LENGTH_ON_CPU
 from mlm_dist.spec import BatchSpec, Spec
 
@@ -92,7 +92,8 @@ def start(
         # Accumulation follows from the batch: accelerate must not take it from an environment variable.
         os.environ.pop("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", None)
         engine = _engine(launch, batch, max_grad_norm, folder, log_with)
-        stack.push(lambda kind, *_: engine.close(failed=kind is not None))
+        # All ranks are interrupted together, so they can close in order.
+        stack.push(lambda kind, *_: engine.close(failed=kind is not None and not issubclass(kind, Interrupted)))
         if engine.world_size != launch.world_size:
             raise ConfigError(
                 f"{launch.world_size} processes were launched, but each trains alone ({engine.world_size} joined); "

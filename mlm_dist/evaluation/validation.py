@@ -21,6 +21,7 @@ def evaluate(engine: Engine, objective: Objective, batches: Iterable[MicroBatch]
     totals = torch.zeros(objective.num_sums, device=engine.device, dtype=dtype)
     engine.model.eval()
     for batch in batches:
+        engine.progress.count += 1
         totals += objective.evaluate(engine.model, batch.to(engine.device))
     engine.model.train()
     return objective.figures(engine.sum(totals).tolist())

@@ -51,6 +51,7 @@ class ReloadCheck:
                 stdout=stdout,
                 stderr=stderr,
                 text=True,
+                start_new_session=True,  # a Ctrl-C is for the run, which ends this process in order
             )
 
     def begin(self, folder: Path, model: Any, tokenizer: Any, *, onnx: bool = False) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from mlm_dist.config import Duration, LoggingConfig, MaskingConfig, ModelConfig, TrackingConfig
+from mlm_dist.config import Duration, LoggingConfig, MaskingConfig, ModelConfig, TrackingConfig, WatchdogConfig
 from mlm_dist.spec.batch import BatchSpec
 from mlm_dist.spec.corpus import CorpusSpec
 from mlm_dist.spec.training import CheckpointSpec, ExportSpec, Length, OptimSpec, ValidationSpec
@@ -40,6 +40,7 @@ class Spec:
         export: The exported model.
         tracking: Experiment trackers.
         logging: Progress lines.
+        watchdog: The end of a run that hangs.
         written: The config as it was written, with defaults and without credentials, for records and the report.
     """
 
@@ -65,6 +66,7 @@ class Spec:
     export: ExportSpec
     tracking: TrackingConfig
     logging: LoggingConfig
+    watchdog: WatchdogConfig
     written: Mapping[str, Any]
 
     @property

@@ -32,6 +32,7 @@ from mlm_dist.training.run_length import RunLength
 from mlm_dist.training.skipped_steps import SkippedSteps
 from mlm_dist.training.step import StepResult
 from mlm_dist.training.task import Task
+from mlm_dist.training.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -88,12 +89,13 @@ class Session:
             self._progress.show(facts)
             self._metrics.start(**facts, resumed_from=self.state.step)
             self._began = time.perf_counter()
-            with self._progress:
-                if self.state.step == 0:
-                    self.validate()
-                self.length.begin()
-                yield
-            self._checkpoints.finish(engine)
+            with Watchdog(engine, self.spec.watchdog.minutes, self.run_dir.logs, lambda: self.state.step):
+                with self._progress:
+                    if self.state.step == 0:
+                        self.validate()
+                    self.length.begin()
+                    yield
+                self._checkpoints.finish(engine)
             self._callbacks.on_end(self.state.step, is_finished=self.is_finished)
         except BaseException:
             self._checkpoints.wait()

@@ -1,0 +1,25 @@
+"""Records of a run that are written before its first step."""
+
+from __future__ import annotations
+
+import logging
+
+from mlm_dist.config import flat
+from mlm_dist.console import text_of
+from mlm_dist.corpora import Corpora
+from mlm_dist.corpus import summary
+from mlm_dist.engine.protocol import Engine
+from mlm_dist.files import write_bytes
+from mlm_dist.run_dir import RunDir
+from mlm_dist.spec import Spec
+from mlm_dist.training import watchdog
+
+logger = logging.getLogger(__name__)
+
+
+def write_records(run_dir: RunDir, spec: Spec, corpora: Corpora, engine: Engine) -> None:
+    """Write resolved.yaml, start the trackers, and log what the corpus is; on rank 0."""
+    watchdog.archive(run_dir.logs)
+    write_bytes(run_dir.resolved, spec.to_yaml().encode())
+    engine.start_trackers(flat(spec.written), run_dir.path.resolve().name, str(run_dir.path))
+    logger.info(text_of(summary.table(corpora.main.manifest, str(corpora.main.folder))))
