@@ -17,7 +17,7 @@ from mlm_dist.files import lock
 from mlm_dist.spec import Spec
 
 _OF_A_RUN = (
-    *("checkpoints", "metrics.jsonl", "tensorboard", "model", "config.yaml", "resolved.yaml"),
+    *("checkpoints", "metrics.jsonl", "tensorboard", "trackers.json", "model", "config.yaml", "resolved.yaml"),
     *("report.json", "report.html", "validation.json", "probe.json"),
 )
 

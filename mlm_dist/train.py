@@ -105,7 +105,7 @@ def fit(
         example = lambda: example_loss(engine, task.objective, batches[0][0])  # noqa: E731
         state = restore(resume_from, engine, task.module, optimizer, spec.batch.micro_size, example)
         compiled = compile_forward(task.module, spec.model.compile)
-        engine.on_main(lambda: write_records(run_dir, spec, corpora, engine))
+        engine.on_main(lambda: write_records(run_dir, spec, corpora, engine, state.step))
         validation_set = ValidationSet(corpora.main, corpora.second, spec.validation.max_rows)
         session = Session(spec, task, engine, batches, validation_set, run_dir, state)
         with session.running(compiled, callbacks):
@@ -136,10 +136,10 @@ def begin(run_dir: RunDir, resume_from: Path | None, spec: Spec, task: Task, cor
     report.before_training(run_dir, task.module.model, corpora.main)
 
 
-def write_records(run_dir: RunDir, spec: Spec, corpora: Corpora, engine: Engine) -> None:
+def write_records(run_dir: RunDir, spec: Spec, corpora: Corpora, engine: Engine, step: int) -> None:
     """Write resolved.yaml, start the trackers, and log what the corpus is; on rank 0."""
     run_dir.resolved.write_text(spec.to_yaml(), "utf-8")
-    engine.start_trackers(flat(spec.written), run_dir.path.resolve().name, str(run_dir.path))
+    engine.start_trackers(flat(spec.written), run_dir.path.resolve().name, str(run_dir.path), step)
     logger.info(text_of(summary.table(corpora.main.manifest, str(corpora.main.folder))))
 
 
