@@ -26,12 +26,22 @@ def write_whole(path: Path, write: Callable[[Path], None], *, durable: bool = Tr
         write(temporary)
         temporary.chmod(0o644)
         if durable:
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
+            sync(temporary)
         temporary.replace(path)
+        if durable:
+            sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has stored a file, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:

@@ -21,13 +21,16 @@ static char folders[4][PATH_MAX];
 static int num_folders, error_number, is_lasting, is_kill, journal = -1, is_armed;
 static long fails_at;
 static atomic_long count;
+static char saved[PATH_MAX]; /* where the files that a rename replaces are kept, named by the number of the rename */
 
 /* Begin to count; `fails_at` 0 lets nothing fail. `error` 0 ends the process there, as a kill does. */
-void io_faults_arm(const char *first, const char *second, long n, int error, int lasting, const char *log) {
+void io_faults_arm(const char *first, const char *second, long n, int error, int lasting, const char *log,
+                   const char *replaced) {
     num_folders = 0;
     snprintf(folders[num_folders++], PATH_MAX, "%s/", first);
     if (second && *second) snprintf(folders[num_folders++], PATH_MAX, "%s/", second);
     fails_at = n, error_number = error, is_lasting = lasting, is_kill = n && !error;
+    snprintf(saved, PATH_MAX, "%s", replaced ? replaced : "");
     atomic_store(&count, 0);
     journal = log && *log ? (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644) : -1;
     is_armed = 1;
@@ -71,6 +74,11 @@ static int fails(const char *what, const char *path, const char *other) {
         int size = snprintf(line, sizeof line, "%s\t%s\t%s\t%s\n", now ? "!" : "-", what, path, other ? other : "");
         syscall(SYS_write, journal, line, size);
     }
+    if (!now && *saved && !strcmp(what, "rename")) {
+        char keep[PATH_MAX];
+        snprintf(keep, PATH_MAX, "%.3000s/%ld", saved, n);
+        syscall(SYS_linkat, AT_FDCWD, other, AT_FDCWD, keep, 0);
+    }
     if (now && is_kill) syscall(SYS_exit_group, 137);
     if (now) errno = error_number;
     return now;
@@ -79,7 +87,8 @@ static int fails(const char *what, const char *path, const char *other) {
 #define NEXT(name) \
     static __typeof__(&name) next; \
     if (!next) next = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
-#define WRITES(flags) ((flags) & (O_WRONLY | O_RDWR | O_CREAT))
+/* Opening an existing file to append to it does not change it. */
+#define KIND(flags) ((flags) & O_TRUNC ? "create" : (flags) & (O_WRONLY | O_RDWR | O_CREAT) ? "open" : "read")
 
 #define OPEN(name) \
     int name(const char *path, int flags, ...) { \
@@ -87,7 +96,7 @@ static int fails(const char *what, const char *path, const char *other) {
         mode_t mode = 0; \
         if (flags & (O_CREAT | O_TMPFILE)) { va_list more; va_start(more, flags); mode = va_arg(more, int); va_end(more); } \
         char buffer[PATH_MAX]; \
-        if (is_armed && fails(WRITES(flags) ? "open" : "read", absolute(AT_FDCWD, path, buffer), 0)) return -1; \
+        if (is_armed && fails(KIND(flags), absolute(AT_FDCWD, path, buffer), 0)) return -1; \
         return next(path, flags, mode); \
     }
 OPEN(open)
@@ -99,7 +108,7 @@ OPEN(open64)
         mode_t mode = 0; \
         if (flags & (O_CREAT | O_TMPFILE)) { va_list more; va_start(more, flags); mode = va_arg(more, int); va_end(more); } \
         char buffer[PATH_MAX]; \
-        if (is_armed && fails(WRITES(flags) ? "open" : "read", absolute(at, path, buffer), 0)) return -1; \
+        if (is_armed && fails(KIND(flags), absolute(at, path, buffer), 0)) return -1; \
         return next(at, path, flags, mode); \
     }
 OPENAT(openat)
@@ -109,7 +118,7 @@ OPENAT(openat64)
     FILE *name(const char *path, const char *mode) { \
         NEXT(name); \
         char buffer[PATH_MAX]; \
-        if (is_armed && fails(strpbrk(mode, "wa+") ? "open" : "read", absolute(AT_FDCWD, path, buffer), 0)) return NULL; \
+        if (is_armed && fails(*mode == 'w' ? "create" : strpbrk(mode, "a+") ? "open" : "read", absolute(AT_FDCWD, path, buffer), 0)) return NULL; \
         return next(path, mode); \
     }
 FOPEN(fopen)
@@ -126,8 +135,26 @@ ON_HANDLE(ssize_t, write, "write", (int fd, const void *data, size_t size), (fd,
 ON_HANDLE(ssize_t, pwrite, "write", (int fd, const void *data, size_t size, off_t at), (fd, data, size, at))
 ON_HANDLE(ssize_t, pwrite64, "write", (int fd, const void *data, size_t size, off64_t at), (fd, data, size, at))
 ON_HANDLE(ssize_t, writev, "write", (int fd, const struct iovec *parts, int n), (fd, parts, n))
-ON_HANDLE(int, fsync, "fsync", (int fd), (fd))
-ON_HANDLE(int, fdatasync, "fsync", (int fd), (fd))
+
+/* With the size that is safe from then on. */
+#define SYNC(name) \
+    int name(int fd) { \
+        NEXT(name); \
+        char buffer[PATH_MAX], size[32]; \
+        struct stat state; \
+        if (!is_armed) return next(fd); \
+        snprintf(size, sizeof size, "%ld", fstat(fd, &state) ? 0L : (long)state.st_size); \
+        return fails("fsync", of_handle(fd, buffer), size) ? -1 : next(fd); \
+    }
+SYNC(fsync)
+SYNC(fdatasync)
+
+/* What the C library buffers; numpy writes arrays so. */
+size_t fwrite(const void *data, size_t size, size_t n, FILE *file) {
+    NEXT(fwrite);
+    char buffer[PATH_MAX];
+    return is_armed && fails("write", of_handle(fileno(file), buffer), 0) ? 0 : next(data, size, n, file);
+}
 ON_HANDLE(int, ftruncate, "truncate", (int fd, off_t size), (fd, size))
 ON_HANDLE(int, ftruncate64, "truncate", (int fd, off64_t size), (fd, size))
 
