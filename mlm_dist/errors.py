@@ -6,7 +6,8 @@
     │   ├── CorpusError    the documents or their source
     │   ├── ModelError     the model or the tokenizer
     │   ├── CheckpointError  a checkpoint is damaged, belongs to another run, or cannot be written
-    │   └── TrainingError  training cannot continue: its values are not finite
+    │   ├── TrainingError  training cannot continue: its values are not finite
+    │   └── ResourceError  the disk, the memory or another limit of this machine
     ├── Interrupted        a signal stopped the run after it was saved, exit code 75
     └── PeerError          another process of this launch failed; its message says why
 
@@ -21,7 +22,14 @@ class MlmDistError(Exception):
 
 
 class UserError(MlmDistError):
-    """The user's input is wrong. The message is one line: the problem, then the remedy."""
+    """The user's input is wrong. The message is one line: the problem, then the remedy.
+
+    Args:
+        message: The message; line breaks and control characters, such as those of file names, are escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ConfigError(UserError):
@@ -44,12 +52,21 @@ class TrainingError(UserError):
     """Training cannot continue with these settings."""
 
 
+class ResourceError(UserError):
+    """A limit of this machine ends the job: its disk, its memory, its open files, or a permission."""
+
+
 class Interrupted(MlmDistError):
     """A signal stopped the run after it saved a checkpoint. The message says how to resume."""
 
 
 class PeerError(MlmDistError):
     """Another process failed first; its message explains why."""
+
+
+def printable(text: str) -> str:
+    """A text on one line: characters that are not printable are escaped."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def reason(error: BaseException) -> str:

@@ -15,7 +15,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import environment, runtime
+from mlm_dist import environment, runtime, system_errors
 from mlm_dist.checkpoint import find
 from mlm_dist.config import Config, to_yaml
 from mlm_dist.corpus.store import PreparedCorpus
@@ -38,6 +38,7 @@ logger = logging.getLogger("mlm_dist.export")  # __name__ is __main__ if this fi
 
 
 @environment.restored()
+@system_errors.explained()
 def run(config: Config) -> Path:
     """Export a checkpoint of the run in output_dir; returns the folder of the model.
 

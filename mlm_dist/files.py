@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from mlm_dist.system_errors import named
 
 
 def write_whole(path: Path, write: Callable[[Path], None], *, durable: bool = True) -> None:
@@ -19,20 +23,43 @@ def write_whole(path: Path, write: Callable[[Path], None], *, durable: bool = Tr
         write: Writes the content to the path it is given.
         durable: Wait until the disk has stored the file, so that a power failure leaves the old file or the new one.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        if durable:
-            sync(temporary)
-        temporary.replace(path)
-        if durable:
-            sync(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    temporary = _new_name(path.parent, path.name)
+    with named(path, temporary):
+        try:
+            temporary.touch(exist_ok=False)  # with the mode that the user's umask allows
+            write(temporary)
+            if durable:
+                sync(temporary)
+            temporary.replace(path)
+            if durable:
+                sync(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+def temporary_folder(path: Path) -> Path:
+    """Make a folder beside `path`, to be renamed to it later, with the mode that the user's umask allows."""
+    folder = _new_name(path.parent, path.name)
+    with named(path, folder):
+        folder.mkdir()
+    return folder
+
+
+def give_modes(folder: Path) -> None:
+    """Give all files below a folder the mode that the user's umask allows: some libraries write them for one user.
+
+    The folder itself has it, see `temporary_folder`.
+    """
+    mode = folder.stat().st_mode & 0o777
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(mode if path.is_dir() else mode & 0o666)
+
+
+def _new_name(parent: Path, name: str) -> Path:
+    return parent / f".{name[:100]}-{secrets.token_hex(6)}"
 
 
 def sync(path: Path) -> None:
@@ -67,6 +94,7 @@ def lock(path: Path, *, wait: bool) -> Any:
 
     Raises:
         BlockingIOError: Another process holds the lock and `wait` is false.
+        OSError: The file of the lock cannot be made.
     """
     from filelock import FileLock, Timeout
 
@@ -75,8 +103,9 @@ def lock(path: Path, *, wait: bool) -> Any:
         held.acquire(timeout=-1 if wait else 0)
     except Timeout:
         raise BlockingIOError(f"{path} is locked") from None
-    except (OSError, NotImplementedError):
-        pass  # for example a mounted cloud drive
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM, errno.EIO):
+            raise  # otherwise, the disk has no locks, as that of a mounted cloud drive
     return held
 
 

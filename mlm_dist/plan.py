@@ -16,7 +16,7 @@ import shutil
 
 from rich.table import Table
 
-from mlm_dist import environment, runtime
+from mlm_dist import environment, runtime, system_errors
 from mlm_dist.checkpoint.save import disk_needed
 from mlm_dist.config import Config
 from mlm_dist.console import text_of
@@ -36,6 +36,7 @@ BYTES_PER_TOKEN = 4.2  # of English text with a WordPiece vocabulary of 30,000
 
 
 @environment.restored()
+@system_errors.explained()
 def run(config: Config) -> Spec:
     """Show the plan of a run on one screen; returns the spec, with its length if the corpus is prepared.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 
-from mlm_dist import environment, ranks, runtime
+from mlm_dist import environment, ranks, runtime, system_errors
 from mlm_dist.config import Config
 from mlm_dist.console import text_of
 from mlm_dist.corpus import pipeline, summary
@@ -21,6 +21,7 @@ logger = logging.getLogger("mlm_dist.prepare")  # __name__ is __main__ if this f
 
 
 @environment.restored()
+@system_errors.explained()
 def run(config: Config) -> PreparedCorpus:
     """Prepare the corpus that a config describes, or find it in the cache, and log its summary; called on every rank.
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import environment, ranks, runtime
+from mlm_dist import environment, ranks, runtime, system_errors
 from mlm_dist.checkpoint import find
 from mlm_dist.config import Config, to_dict, to_yaml
 from mlm_dist.corpus.store import PreparedCorpus
@@ -36,6 +36,7 @@ logger = logging.getLogger("mlm_dist.report")  # __name__ is __main__ if this fi
 
 
 @environment.restored()
+@system_errors.explained()
 def run(config: Config) -> Path:
     """Write the report of the run in output_dir; returns the page.
 

@@ -15,6 +15,7 @@ from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.errors import CheckpointError, ConfigError
 from mlm_dist.files import lock
 from mlm_dist.spec import Spec
+from mlm_dist.system_errors import named
 
 _OF_A_RUN = (
     *("checkpoints", "metrics.jsonl", "tensorboard", "trackers.json", "model", "config.yaml", "resolved.yaml"),
@@ -97,7 +98,8 @@ class RunDir:
             purpose = f"run directory {spec.output_dir}"
             with Rendezvous(cache_dir / "rendezvous", launch.rank, launch.world_size, purpose) as group:
                 group.lead("claim", lambda: run_dir._claim(claimed, spec.shape.parameters, spec.checkpoint.num_kept))
-            yield run_dir
+            with named(run_dir.path):
+                yield run_dir
 
     def _claim(self, claimed: contextlib.ExitStack, num_parameters: int, num_kept: int) -> None:
         if not self.path.exists():

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from mlm_dist import ranks
+from mlm_dist import ranks, system_errors
 from mlm_dist.config import Config, parse, parse_of_run
 from mlm_dist.console import console, show_log
 from mlm_dist.corpus.sources.git_address import without_credentials
@@ -40,7 +40,8 @@ def main(
     try:
         config = (parse_of_run if of_a_run else parse)(prog=prog, description=description)
         sys.argv[1:] = map(without_credentials, sys.argv[1:])  # trackers record the command line
-        job(config)
+        with system_errors.explained():
+            job(config)
         code = EXIT_OK
     except UserError as error:
         if rank != 0:

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlm_dist import environment, ranks, report, runtime
+from mlm_dist import environment, ranks, report, runtime, system_errors
 from mlm_dist.batches.loader import Stream, Target, TrainingBatches
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.checkpoint import find
@@ -29,6 +29,7 @@ from mlm_dist.engine.start import start_engine
 from mlm_dist.errors import Interrupted
 from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.export import export_trained, model_files, push
+from mlm_dist.files import write_bytes
 from mlm_dist.hf_model.export_trial import ExportTrial
 from mlm_dist.model.compilation import compile_forward
 from mlm_dist.optim.optimizers import build_optimizer
@@ -48,6 +49,7 @@ logger = logging.getLogger("mlm_dist.train")  # __name__ is __main__ if this fil
 
 
 @environment.restored()
+@system_errors.explained()
 def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
     """Prepare the corpus if necessary, train, validate, and export the model; called on every rank.
 
@@ -132,13 +134,13 @@ def begin(run_dir: RunDir, resume_from: Path | None, spec: Spec, task: Task, cor
     if archive := run_dir.archive(resume_from):
         logger.info("moved an earlier run to %s", archive)
     run_dir.clean()
-    run_dir.config.write_text(to_yaml(spec.written), "utf-8")
+    write_bytes(run_dir.config, to_yaml(spec.written).encode())
     report.before_training(run_dir, task.module.model, corpora.main)
 
 
 def write_records(run_dir: RunDir, spec: Spec, corpora: Corpora, engine: Engine, step: int) -> None:
     """Write resolved.yaml, start the trackers, and log what the corpus is; on rank 0."""
-    run_dir.resolved.write_text(spec.to_yaml(), "utf-8")
+    write_bytes(run_dir.resolved, spec.to_yaml().encode())
     engine.start_trackers(flat(spec.written), run_dir.path.resolve().name, str(run_dir.path), step)
     logger.info(text_of(summary.table(corpora.main.manifest, str(corpora.main.folder))))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,10 @@ def load_checkpoint(spec: Spec, path: Path) -> tuple[Any, PreparedCorpus, int]:
     Raises:
         CheckpointError: It is of another model, or its corpus is not in the cache and the documents have changed.
     """
-    digest = str(format.read_state(path)["identity"]["corpus.source"]).removeprefix("digest ")
+    source = format.read_state(path)["identity"].get("corpus.source")
+    if not isinstance(source, str) or not re.fullmatch(r"digest [0-9a-f]+", source):
+        raise CheckpointError(f"{path / 'state.json'}: identity has no digest of a corpus as corpus.source")
+    digest = source.removeprefix("digest ")
     corpus = _corpus(spec, digest, path)
     model, step = load_model(spec, corpus, path)
     return model, corpus, step

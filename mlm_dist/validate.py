@@ -17,7 +17,7 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlm_dist import __version__, environment, runtime
+from mlm_dist import __version__, environment, runtime, system_errors
 from mlm_dist.batches.global_batch import spread
 from mlm_dist.checkpoint import find, format
 from mlm_dist.config import BatchConfig, Config, ModelConfig, TrackingConfig
@@ -78,6 +78,7 @@ class Evaluated(NamedTuple):
 
 
 @environment.restored()
+@system_errors.explained()
 def run(config: Config) -> dict[str, Any]:
     """Evaluate a model on a validation set; called on every rank.
 

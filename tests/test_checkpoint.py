@@ -827,7 +827,7 @@ def test_missing_or_damaged_checkpoint_is_not_the_best(
 
 
 def test_same_identity_is_accepted(tmp_path: Path) -> None:
-    format.write_state(tmp_path, {}, IDENTITY | {"model.overrides.removed": 1}, MICRO)
+    format.write_state(tmp_path, TrainState.new(CPU).to_json(), IDENTITY | {"model.overrides.removed": 1}, MICRO)
     format.require_same(tmp_path, IDENTITY)
     format.require_same(tmp_path, IDENTITY | {"model.overrides.new_in_a_library": 1})
 
@@ -835,7 +835,7 @@ def test_same_identity_is_accepted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", list(IDENTITY))
 @pytest.mark.parametrize("theirs", [99, None])
 def test_other_identity_names_the_key_and_the_flag(key: str, theirs: int | None, tmp_path: Path) -> None:
-    format.write_state(tmp_path, {}, IDENTITY | {key: theirs}, MICRO)
+    format.write_state(tmp_path, TrainState.new(CPU).to_json(), IDENTITY | {key: theirs}, MICRO)
     with pytest.raises(CheckpointError) as caught:
         format.require_same(tmp_path, IDENTITY)
     message = str(caught.value)

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from mlm_dist.checkpoint import contents_check
 from mlm_dist.errors import CheckpointError
 from mlm_dist.files import sha256_of
+from mlm_dist.system_errors import passes
 
 FORMAT = 2
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
@@ -28,8 +30,19 @@ def verify(folder: Path) -> dict[str, Any]:
     """Read a checkpoint's manifest and compare every file with it.
 
     Raises:
-        CheckpointError: A file is missing, was added or was changed; the message names it.
+        CheckpointError: A file is missing, was added or was changed, or holds what no checkpoint holds; the message
+            names it.
+        OSError: This process has too many open files, or too little memory.
     """
+    try:
+        return _verified(folder)
+    except OSError as error:
+        if passes(error):
+            raise  # it is not the checkpoint's fault, so an older one must not take its place
+        raise CheckpointError(f"{error.filename or folder} cannot be read ({error.strerror})") from None
+
+
+def _verified(folder: Path) -> dict[str, Any]:
     try:
         if (folder / "manifest.json").is_symlink():
             raise ValueError
@@ -37,7 +50,7 @@ def verify(folder: Path) -> dict[str, Any]:
         promised = manifest.pop("sha256")
         files = {name: (int(file["size"]), str(file["sha256"])) for name, file in manifest["files"].items()}
         version = manifest["format"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{folder / 'manifest.json'} is missing or not a manifest") from None
     if promised != digest(manifest):
         raise CheckpointError(f"{folder / 'manifest.json'} was changed")
@@ -49,12 +62,12 @@ def verify(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / name} is {problem}")
     for name, (size, sha256) in files.items():
         path = folder / name
-        try:
-            is_good = not path.is_symlink() and path.stat().st_size == size and sha256_of(path) == sha256
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
-        if not is_good:
+        if path.is_symlink() or path.stat().st_size != size or sha256_of(path) != sha256:
             raise CheckpointError(f"{path} is damaged: it differs from the manifest")
+    for name in sorted(files.keys() ^ {*FILES}):
+        raise CheckpointError(f"{folder / 'manifest.json'}: files must be {', '.join(FILES)}, but {name} differs")
+    read_state(folder)
+    contents_check.tensors(*(folder / name for name in FILES[:2]))
     return manifest
 
 
@@ -72,9 +85,12 @@ def write_state(folder: Path, state: Mapping[str, Any], identity: Mapping[str, A
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The content of a verified checkpoint's state.json."""
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text("utf-8"))
-    return state
+    """The content of a checkpoint's state.json.
+
+    Raises:
+        CheckpointError: It is not what `write_state` has written.
+    """
+    return contents_check.state(folder / "state.json", step_of(folder) if is_name(folder.name) else None)
 
 
 def require_same(folder: Path, identity: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from mlm_dist.config.checks import Section
 from mlm_dist.config.value_types import is_text_encoding
 from mlm_dist.errors import ConfigError
 
+MAX_LENGTH, MAX_VOCABULARY = 1 << 17, 1 << 20
 EXPORT_SUFFIXES = (".json", ".jsonl", ".parquet")
 # Suffixes of the files that are documents by default.
 PATTERNS = ("md", "markdown", "mdx", "qmd", "Rmd", "rst", "ipynb", "txt")
@@ -43,7 +44,7 @@ class SourceConfig(Section):
         limit: Take only the first rows of a dataset on the Hub; no more than these are downloaded.
     """
 
-    SECTION = "corpus"
+    SECTION, FREE_TEXT = "corpus", ("separator", "sources")
 
     source: str = "python-docs"
     patterns: list[str] = field(default_factory=lambda: [f"**/*.{suffix}" for suffix in PATTERNS])
@@ -72,7 +73,7 @@ class SourceConfig(Section):
         self.require_text("dataset_config", "must name a configuration, or be null")
         self.require_text("dataset_split", "must name a split, or be null")
         self.require_text("revision", "must name a branch, tag or commit, or be null")
-        self.require_at_least("limit", 1, or_null=True)
+        self.require_range("limit", 1, or_null=True)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class CorpusConfig(SourceConfig):
         """See `Section.check`."""
         super().check()
         self.named_sources()
-        self.require("min_chars", self.min_chars >= 0, "must not be negative")
+        self.require_range("min_chars", 0)
         self.require("validation_fraction", 0 <= self.validation_fraction < 1, "must be at least 0 and under 1")
         self.require("max_document_mb", 0 < self.max_document_mb <= 1000, "must be over 0 and at most 1000")
         self.require("near_threshold", 0 < self.near_threshold <= 1, "must be over 0 and at most 1")
@@ -195,10 +196,10 @@ class TokenizerConfig(Section):
     def check(self) -> None:
         """See `Section.check`."""
         size = self.train_vocab_size
-        self.require("train_vocab_size", size is None or size >= 300, "must be at least 300")
+        self.require_range("train_vocab_size", 300, MAX_VOCABULARY)
         if size is not None and self.path is not None:
             raise ConfigError("tokenizer.path and tokenizer.train_vocab_size exclude each other; give one of them")
-        self.require_at_least("add_domain_tokens", 1, or_null=True)
+        self.require_range("add_domain_tokens", 1, MAX_VOCABULARY, or_null=True)
 
 
 @dataclass(frozen=True)
@@ -220,4 +221,4 @@ class RowsConfig(Section):
 
     def check(self) -> None:
         """See `Section.check`."""
-        self.require_at_least("max_length", 8)
+        self.require_range("max_length", 8, MAX_LENGTH)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import difflib
 import json
 import os
 import re
@@ -12,19 +12,15 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mlm_dist.config import yaml_text
 from mlm_dist.config.checks import Section
 from mlm_dist.config.corpus import SourceConfig
+from mlm_dist.config.messages import explain
 from mlm_dist.config.tree import Config, keys
-from mlm_dist.config.value_types import type_name
+from mlm_dist.config.value_types import fits
 from mlm_dist.errors import ConfigError
 from mlm_dist.registry import entry_points
 
-# Keys of earlier versions, and how they are written now.
-_REPLACED = {
-    "optim.epochs": "optim.duration: '{} epochs'",
-    "optim.steps": "optim.duration: '{} steps'",
-    "optim.hours": "optim.duration: '{} hours'",
-}
 # Keys whose values other packages can register, and the groups of their entry points.
 _REGISTERED = {
     "objective": "mlm_dist.objectives",
@@ -48,13 +44,19 @@ def parse(argv: Sequence[str] | None = None, *, prog: str = "train.py", descript
     parser = _parser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of these keys; flags win over it.")
     flags, separators = _without_separator(list(sys.argv[1:] if argv is None else argv))
-    arguments = _files_first(_source_flags(_bare_lists(flags)))
+    files, flags = _files_first(_source_flags(_bare_lists(flags)))
+    lines = {name: yaml_text.check(yaml_text.read(name), name, keys()) for name in files}
+    _check_values(flags)
+    arguments = [*(word for name in files for word in ("--config", name)), *flags]
     if not {"-h", "--help"}.isdisjoint(arguments):
         _name_registered(parser)
-    config = Config(**_sections(parser, lambda: parser.parse_args(arguments)))
-    if not separators:
-        return config
-    return dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, separator=separators[-1]))
+    try:
+        config = Config(**_sections(parser, lambda: parser.parse_args(arguments)))
+        if separators:
+            config = dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, separator=separators[-1]))
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_place(str(error), flags, lines)}") from None
+    return config
 
 
 def from_dicts(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,10 +101,8 @@ def _sections(parser: Any, read: Callable[[], Any]) -> dict[str, Any]:
         made = parser.instantiate(found)
     except ConfigError:
         raise
-    except UnicodeDecodeError:
-        raise ConfigError("--config: the file is not UTF-8 text") from None
     except Exception as error:  # jsonargparse raises several kinds, all of them about the user's input
-        raise ConfigError(_explain(str(error))) from None
+        raise ConfigError(explain(str(error))) from None
     return {item.name: made[item.name] for item in dataclasses.fields(Config)}
 
 
@@ -174,76 +174,66 @@ def _source_flags(argv: list[str]) -> list[str]:
         if flag is None or value is None:
             others.append(word)
         else:
-            sources.setdefault(flag[1], {})[flag[2]] = _source_value(flag[2], value)
+            sources.setdefault(flag[1], {})[flag[2]] = _source_value(f"corpus.sources.{flag[1]}", flag[2], value)
     return others + [f"--corpus.sources.{name}={json.dumps(values)}" for name, values in sources.items()]
 
 
-def _source_value(name: str, value: str) -> Any:
+def _source_value(source: str, name: str, value: str) -> Any:
     """The value of a key of a source; `a,b` stands for a list, as in other flags."""
     import yaml
 
     kind = typing.get_type_hints(SourceConfig).get(name)
-    if typing.get_origin(kind) is list:
-        return yaml.safe_load(value) if value.startswith("[") else [item for item in value.split(",") if item]
+    if typing.get_origin(kind) is list and not value.startswith("["):
+        return [item for item in value.split(",") if item]
     if kind is str or (str in typing.get_args(kind) and value != "null"):
         return value
     try:
+        yaml_text.check(value, "", keys(), f"{source}.{name}")
         return yaml.safe_load(value)
     except yaml.YAMLError:
         return value
 
 
-def _files_first(argv: list[str]) -> list[str]:
-    """Move --config FILE to the front: flags win over files wherever they stand."""
+def _files_first(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The files of --config, and all other flags, which win over files wherever they stand.
+
+    Raises:
+        ConfigError: --config has no value.
+    """
     files: list[str] = []
     flags: list[str] = []
     words = iter(argv)
     for word in words:
-        if word == "--config":
-            files += [word, *([value] if (value := next(words, None)) is not None else [])]
-        else:
-            (files if word.startswith("--config=") else flags).append(word)
-    return files + flags
+        if word != "--config" and not word.startswith("--config="):
+            flags.append(word)
+            continue
+        name = next(words, "") if word == "--config" else word.removeprefix("--config=")
+        if not name:
+            raise ConfigError("--config: name a YAML file")
+        files.append(os.path.expanduser(name))
+    return files, flags
 
 
-def _explain(message: str) -> str:
-    """One line for a parser's message: the key, what is wrong with it, and the nearest known key."""
-    unknown = re.search(r"unrecognized arguments: (\S+)", message)
-    in_group = re.search(r"Group '([^']*)' does not accept option '([^']*)'", message)
-    top_level = re.search(r"(?:Key|Option) '([^']+)' is not (?:expected|accepted)", message)
-    if unknown and not unknown[1].startswith("-"):
-        return f"{unknown[1]!r} is not a flag; write --key value, see --help"
-    if unknown or in_group or top_level:
-        if unknown:
-            key = unknown[1].lstrip("-").split("=")[0]
-        elif in_group:
-            key = ".".join(part for part in in_group.groups() if part)
-        else:
-            assert top_level is not None
-            key = top_level[1]
-        return _unknown(key, unknown[1].partition("=")[2] if unknown else "")
-    wrong = re.search(r'key "([^"]+)"', message)
-    if wrong and wrong[1] in keys():
-        given = re.search(r"(?:Got value|Given value): (.*)", message)
-        kind = keys()[wrong[1]]
-        return f"{wrong[1]}: expected {type_name(kind)}, got {given[1] if given else 'something else'}"
-    plain = " ".join(message.split())
-    for theirs, ours in (('Parser key "config": ', "--config: "), ("Problems parsing config: ", "--config: ")):
-        plain = plain.replace(theirs, ours)
-    return plain.replace("Unexpected config:", "--config: the file must hold keys and values, but holds")
+def _check_values(flags: Sequence[str]) -> None:
+    """Refuse values of flags that YAML reads as another type than they look; those of keys of text are no YAML."""
+    import yaml
+
+    kinds: dict[str, Any] = keys()
+    kinds |= {key.split(".")[0]: dict for key in kinds if "." in key}
+    for i, word in enumerate(flags):
+        name, has_value, value = word.removeprefix("--").partition("=")
+        is_inside = ".".join(name.split(".")[:2]) in kinds and name not in kinds  # such as model.overrides.hidden_size
+        if not word.startswith("--") or not (is_inside or (name in kinds and not fits("", kinds[name]))):
+            continue
+        if not has_value and i + 1 < len(flags):
+            value = flags[i + 1]
+        with contextlib.suppress(yaml.YAMLError):  # the parser reports it
+            yaml_text.check(value, "", kinds, name)
 
 
-def _unknown(key: str, value: str) -> str:
-    if key in _REPLACED:
-        return f"{key} was replaced; write {_REPLACED[key].format(value or 'N')}"
-    return f"unknown key '{key}'; {_nearest(key)}"
-
-
-def _nearest(key: str) -> str:
-    known = list(keys())
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if not close:  # a right leaf in the wrong group
-        leaf = key.rsplit(".", 1)[-1]
-        close = [name for name in known if name.rsplit(".", 1)[-1] == leaf]
-        close = close or difflib.get_close_matches(leaf, known, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else "--help lists all keys"
+def _place(message: str, flags: Sequence[str], lines: Mapping[str, Mapping[str, int]]) -> str:
+    """The file and line of the key that a message begins with; empty if a flag gives it."""
+    key = message.split(":", maxsplit=1)[0]
+    if any(word.split("=")[0] == f"--{key}" for word in flags):
+        return ""
+    return next((f" ({name}, line {found[key]})" for name, found in reversed([*lines.items()]) if key in found), "")

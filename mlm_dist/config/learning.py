@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlm_dist.config.checks import Section
-from mlm_dist.config.duration import Duration
+from mlm_dist.config.duration import MOST_OF, Duration
 from mlm_dist.errors import ConfigError
+
+MAX_ROWS = 1 << 24  # of a batch
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class ModelConfig(Section):
             them, are not trained. null trains everything. Excludes tokenizer.add_domain_tokens.
     """
 
-    SECTION = "model"
+    SECTION, FREE_TEXT = "model", ("overrides",)
 
     name_or_path: str = "bert-tiny"
     revision: str | None = None
@@ -89,7 +91,7 @@ class ModelConfig(Section):
 
     def check(self) -> None:
         """See `Section.check`."""
-        self.require_at_least("trainable_layers", 1, or_null=True)
+        self.require_range("trainable_layers", 1, or_null=True)
         if self.from_scratch and self.init_from is not None:
             raise ConfigError("model.from_scratch and model.init_from exclude each other; give one of them")
 
@@ -118,11 +120,11 @@ class BatchConfig(Section):
 
     def check(self) -> None:
         """See `Section.check`."""
-        self.require_at_least("global_size", 1)
-        self.require_at_least("micro_size", 1, or_null=True)
+        self.require_range("global_size", 1, MAX_ROWS)
+        self.require_range("micro_size", 1, MAX_ROWS, or_null=True)
         is_smaller = self.initial_size is None or 1 <= self.initial_size <= self.global_size
         self.require("initial_size", is_smaller, f"must be from 1 to batch.global_size, which is {self.global_size}")
-        self.require_at_least("ramp_tokens", 1, or_null=True)
+        self.require_range("ramp_tokens", 1, 10**15, or_null=True)
         given = [name for name in ("initial_size", "initial_length") if getattr(self, name) is not None]
         if given and self.ramp_tokens is None:
             raise ConfigError(f"batch.{given[0]} needs the number of tokens over which it grows; set batch.ramp_tokens")
@@ -169,14 +171,20 @@ class OptimConfig(Section):
     def check(self) -> None:
         """See `Section.check`."""
         self.require_over_zero("lr")
-        self.require("weight_decay", self.weight_decay >= 0, "must not be negative")
+        self.require_range("weight_decay", 0)
         self.require("betas", all(0 <= beta < 1 for beta in self.betas), "must both be at least 0 and under 1")
         self.require_over_zero("eps")
         self.require_over_zero("max_grad_norm", or_null=True)
         try:
-            Duration.parse(self.duration)
+            duration = Duration.parse(self.duration)
         except ValueError:
             expected = "must be like '8 epochs', '20000 steps', '2 hours' or '10B tokens'"
             self.require("duration", False, expected)
+        else:
+            self.require(
+                "duration",
+                duration.value <= MOST_OF[duration.unit],
+                f"must be at most {MOST_OF[duration.unit]:,} {duration.unit}",
+            )
         self.require("layer_lr_decay", 0 < self.layer_lr_decay <= 1, "must be over 0 and at most 1")
-        self.require("warmup", self.warmup >= 0, "must not be negative")
+        self.require_range("warmup", 0)

@@ -44,10 +44,10 @@ class ValidationConfig(Section):
 
     def check(self) -> None:
         """See `Section.check`."""
-        self.require_at_least("every", 1, or_null=True)
-        self.require_at_least("max_rows", 1, or_null=True)
-        self.require_at_least("patience", 1, or_null=True)
-        self.require("sentences", self.sentences >= 0, "must not be negative")
+        self.require_range("every", 1, or_null=True)
+        self.require_range("max_rows", 1, or_null=True)
+        self.require_range("patience", 1, or_null=True)
+        self.require_range("sentences", 0)
         self.require_text("second_source", "must name a source, or be null")
         self.require_text("model", "must be model, checkpoint, start or a path")
         if self.patience is not None and self.every is None:
@@ -73,8 +73,8 @@ class CheckpointConfig(Section):
 
     def check(self) -> None:
         """See `Section.check`."""
-        self.require_at_least("every", 1, or_null=True)
-        self.require_at_least("keep_last", 1)
+        self.require_range("every", 1, or_null=True)
+        self.require_range("keep_last", 1)
         self.require_text("resume", "must be auto, never or a path")
 
 
@@ -138,4 +138,4 @@ class LoggingConfig(Section):
 
     def check(self) -> None:
         """See `Section.check`."""
-        self.require_at_least("every", 1)
+        self.require_range("every", 1)

@@ -49,3 +49,12 @@ def is_text_encoding(name: str) -> bool:
     except (LookupError, ValueError):
         return False
     return found._is_text_encoding and found.name not in ("idna", "punycode", "undefined")
+
+
+def shown(value: Any) -> str:
+    """A value for messages, not over 80 characters."""
+    try:
+        text = str(value)
+    except ValueError:  # Python converts no integer of over 4,300 digits
+        text = f"an integer of {value.bit_length():,} bits"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"

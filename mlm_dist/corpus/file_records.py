@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,19 @@ def describe(folder: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
 
 
 def are_intact(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the files in the folder match their records. A path that leads out of the folder never matches.
+    """Whether the files in the folder match their records.
+
+    A path that leads out of the folder, by itself or by a link, never matches, nor does anything but a regular file.
 
     Raises:
         OSError: A file is missing or cannot be read.
     """
+    real = folder.resolve()
     return all(
         not Path(name).is_absolute()
         and ".." not in Path(name).parts
+        and (folder / name).resolve() == real / name
+        and stat.S_ISREG((folder / name).stat().st_mode)
         and (folder / name).stat().st_size == file["size"]
         and sha256_of(folder / name) == file["sha256"]
         for name, file in files.items()

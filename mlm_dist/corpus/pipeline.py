@@ -17,6 +17,7 @@ from typing import Any
 
 from mlm_dist.corpus import digests, exported_documents, summary
 from mlm_dist.corpus.manifest import CorpusInputs
+from mlm_dist.corpus.ownership import require_own
 from mlm_dist.corpus.preparation import Preparation
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.shard_store import ShardStore
@@ -26,6 +27,7 @@ from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.errors import CorpusError, reason
 from mlm_dist.files import lock
 from mlm_dist.spec import CorpusSpec, SourceSpec
+from mlm_dist.system_errors import named
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +49,14 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
     cache_dir = _cache_dir(spec)
     purpose = json.dumps([dataclasses.asdict(spec.documents), *map(dataclasses.asdict, spec.sources)], sort_keys=True)
     tokenizer = CorpusTokenizer(spec.tokenizer, spec.rows.max_length)
-    with Rendezvous(cache_dir / "rendezvous", rank, world_size, purpose) as ranks, contextlib.ExitStack() as locks:
+    meeting = Rendezvous(cache_dir / "rendezvous", rank, world_size, purpose)
+    with named(cache_dir), meeting as ranks, contextlib.ExitStack() as locks:
         start = ranks.lead("start", lambda: _start(spec, cache_dir, tokenizer, locks))
         inputs = CorpusInputs.from_json(start["inputs"])
         store = ShardStore(cache_dir, inputs.digest)
         if not start["is_prepared"]:
-            Preparation(spec, inputs, store, ranks, tokenizer).run()
+            with named(store.partial):
+                Preparation(spec, inputs, store, ranks, tokenizer).run()
         corpus = PreparedCorpus(store.folder)
         if rank == 0:
             summary.warn_of_unknown(corpus.manifest)
@@ -128,7 +132,7 @@ def _cache_dir(spec: CorpusSpec) -> Path:
     """The cache, which is made if it does not exist.
 
     Raises:
-        CorpusError: It cannot be made.
+        CorpusError: It cannot be made, or other users can change it.
     """
     try:
         cache_dir = Path(spec.documents.cache_dir).expanduser().absolute()
@@ -137,6 +141,7 @@ def _cache_dir(spec: CorpusSpec) -> Path:
         raise CorpusError(
             f"corpus.cache_dir: cannot use {spec.documents.cache_dir} ({reason(error)}); name another folder"
         ) from None
+    require_own(cache_dir, "corpus.cache_dir")
     return cache_dir
 
 
@@ -161,6 +166,8 @@ def _start(
         held = lock(path, wait=True)
     locks.callback(held.release)
     store = ShardStore(cache_dir, inputs.digest)
+    for folder in filter(Path.is_dir, (store.folder, store.partial)):
+        require_own(folder, "corpus.cache_dir")
     is_prepared = store.find() is not None
     if not is_prepared:
         store.begin()

@@ -18,6 +18,7 @@ from mlm_dist.corpus.tokenizer import token_ids, word_starts
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 from mlm_dist.spec import RowsSpec
+from mlm_dist.system_errors import named
 
 BLOCK_TOKENS = 1 << 22  # tokens that are put into rows together
 
@@ -57,6 +58,16 @@ def make(maker: RowMaker, tokenizer: BatchTokenizer, side: np.ndarray, shard: Sh
         shard: The shard.
     """
     store = maker.store
+    with named(store.rows(shard.rows, "train")):
+        paths, figures = _write(maker, tokenizer, side, shard)
+    store.finish(shard.rows, paths, figures)
+
+
+def _write(
+    maker: RowMaker, tokenizer: BatchTokenizer, side: np.ndarray, shard: ShardKeys
+) -> tuple[list[Path], dict[str, Any]]:
+    """Write the files of `make`, and return them and their figures."""
+    store = maker.store
     figures: dict[str, Any] = {}
     paths = []
     for split, wanted in zip(SPLITS, (selection.TRAIN, selection.VALIDATION), strict=True):
@@ -80,7 +91,7 @@ def make(maker: RowMaker, tokenizer: BatchTokenizer, side: np.ndarray, shard: Sh
             path = _counts_file(store, shard)
             np.save(path, counts, allow_pickle=False)
             paths.append(path)
-    store.finish(shard.rows, paths, figures)
+    return paths, figures
 
 
 def token_counts(store: ShardStore, shards: Sequence[ShardKeys]) -> np.ndarray:

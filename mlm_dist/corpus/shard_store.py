@@ -50,9 +50,12 @@ class ShardStore:
         """
         try:
             corpus = PreparedCorpus(self.folder)
-            if corpus.manifest["format"] == FORMAT and file_records.are_intact(self.folder, corpus.manifest["files"]):
+            is_usable = corpus.manifest["format"] == FORMAT and corpus.manifest["digest"] == self.folder.name
+            if is_usable and file_records.are_intact(self.folder, corpus.manifest["files"]) and corpus.names_its_files:
                 return corpus
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, LookupError, TypeError):
+            pass
+        except (AttributeError, RecursionError):  # a manifest of other types, or nested without end
             pass
         except OSError as error:
             raise CorpusError(
@@ -164,7 +167,7 @@ def _finished(folder: Path, key: str) -> dict[str, Any] | None:
     try:
         figures: dict[str, Any] = json.loads((folder / "shards" / f"{key}.json").read_text("utf-8"))
         is_usable = figures["format"] == FORMAT and file_records.are_intact(folder, figures["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return figures if is_usable else None
 

@@ -63,6 +63,19 @@ class PreparedCorpus:
         """Whether rows may hold several chunks, which must not attend to each other."""
         return bool(self.manifest["config"]["rows"]["mode"] == "pack")
 
+    @property
+    def names_its_files(self) -> bool:
+        """Whether all files that the corpus is read from are in its manifest, and so in its folder."""
+        files = self.manifest["files"]
+        names = ["selection.npz", "token_counts.npy", *(f"{split}/dataset_info.json" for split in SPLITS)]
+        names += [f"documents/{key}.parquet" for key in self.manifest["shards"]]
+        for split in SPLITS:
+            names.append(f"{split}/state.json")
+            state: dict[str, Any] = json.loads((self.folder / split / "state.json").read_text("utf-8"))
+            names += [f"{split}/{file['filename']}" for file in state["_data_files"]]
+        has_counts = all(isinstance(self.manifest["rows"][split], int) for split in SPLITS)
+        return has_counts and all(name in files for name in names)
+
     def documents(self, split: str | None = None) -> Iterator[tuple[str, str, str]]:
         """(id, split, text) of all kept documents, or of those of one split; texts are cleaned.
 

@@ -18,6 +18,7 @@ from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 from torch.distributed.distributed_c10d import _abort_process_group, _get_default_store
 
+from mlm_dist import system_errors
 from mlm_dist.engine import trackers
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError, PeerError, UserError
@@ -90,6 +91,10 @@ class AccelerateEngine:
                 failure = ConfigError(
                     f"output_dir: cannot write {where}({error.strerror}); free some space or choose another folder"
                 )
+            except Exception as error:
+                failure = system_errors.explain(error)
+                if failure is None:
+                    raise
         if self.world_size > 1:
             result = self._from_main(result)
         # The store may be a part of rank 0's process, which must not end before all ranks have read it.

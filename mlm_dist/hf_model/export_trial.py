@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +16,12 @@ from typing import Any
 import torch
 
 from mlm_dist.errors import ModelError, UserError, reason
+from mlm_dist.files import temporary_folder
 from mlm_dist.hf_model.reload_check import ReloadCheck
 from mlm_dist.hf_model.write import ModelFiles, write_files
 from mlm_dist.model.plain_copy import plain_copy
 from mlm_dist.spec import ExportSpec
+from mlm_dist.system_errors import named
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +59,14 @@ class ExportTrial:
         """
         if self._process is None:
             return
-        folder = Path(tempfile.mkdtemp(prefix=".model-trial-", dir=parent))
+        folder = temporary_folder(parent / "model-trial")
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
-            copy, beside = _as_if_trained(plain_copy(model)), files()
-            write_files(copy, beside, folder, self._export.dtype)
-            self._process.begin(folder, copy.float(), beside.tokenizer, onnx=self._export.format == "onnx")
-        except (UserError, OSError):
+            with named(parent, folder):
+                copy, beside = _as_if_trained(plain_copy(model)), files()
+                write_files(copy, beside, folder, self._export.dtype)
+                self._process.begin(folder, copy.float(), beside.tokenizer, onnx=self._export.format == "onnx")
+        except (UserError, OSError, MemoryError):
             raise
         except Exception as error:  # transformers raises many kinds for a configuration that contradicts itself
             raise ModelError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,11 @@ from typing import Any
 
 import torch
 
+from mlm_dist.files import give_modes, temporary_folder
 from mlm_dist.hf_model import config_file, reload_check, sentence_transformer, tokenizer_files
 from mlm_dist.hf_model.sentence_transformer import SentenceFiles
 from mlm_dist.spec import ExportSpec
+from mlm_dist.system_errors import named
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,16 @@ def write_model(model: Any, files: ModelFiles, card: Any, folder: Path, export: 
         ModelError: The written model does not load, or differs from the one in memory.
         OSError: The folder cannot be written.
     """
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    temporary = temporary_folder(folder)
     try:
-        write_files(model, files, temporary, export.dtype)
-        card.save(temporary / "README.md")
-        if export.verify or export.format == "onnx":
-            reload_check.check(temporary, model.float(), files.tokenizer, onnx=export.format == "onnx")
-        make_readable(temporary)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        with named(folder, temporary):
+            write_files(model, files, temporary, export.dtype)
+            card.save(temporary / "README.md")
+            if export.verify or export.format == "onnx":
+                reload_check.check(temporary, model.float(), files.tokenizer, onnx=export.format == "onnx")
+            give_modes(temporary)
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -75,12 +77,6 @@ def write_files(model: Any, files: ModelFiles, folder: Path, dtype: str) -> None
     hidden_size = getattr(model.config.get_text_config(), "hidden_size", None)
     if hidden_size is not None:
         sentence_transformer.write(files.sentence, folder, hidden_size, limit, files.max_length)
-
-
-def make_readable(folder: Path) -> None:
-    """Let everybody read a folder that was made for this user alone."""
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 @contextlib.contextmanager

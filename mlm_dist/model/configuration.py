@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mlm_dist.errors import ModelError, reason
@@ -13,6 +14,10 @@ from mlm_dist.names import nearest
 KEY = "model.overrides"
 # Names of lists with an entry for each layer. Any other list may have as many entries as there are layers by chance.
 _PER_LAYER = ("layer", "attention_window")
+# Fields that count layers. Each takes time to build, even without memory.
+_COUNTS = ("layers", "groups", "group_num", "num_blocks")
+# More than any model has.
+MAX_LAYERS, MAX_NUMBER, MAX_PARAMETERS = 1024, 1_000_000_000, 100_000_000_000
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
@@ -48,6 +53,9 @@ def changed(config: Any, overrides: Mapping[str, Any], key: str = KEY) -> Any:
             setattr(made, name, value)
     except Exception as error:  # transformers checks combinations of fields with errors of its own
         raise ModelError(f"{key}: {config.model_type} cannot be built with them ({_reason(error)})") from None
+    if (count := num_parameters(made)) > MAX_PARAMETERS:
+        names = ", ".join(f"{name} {value}" for name, value in values.items() if isinstance(value, int))
+        raise ModelError(f"{key}: {names} give a model of {count:,} parameters or more; lower them")
     for name, value in (values | properties).items():
         if isinstance(value, bool | int | float | str) and getattr(made, name) != value:
             raise ModelError(
@@ -55,6 +63,28 @@ def changed(config: Any, overrides: Mapping[str, Any], key: str = KEY) -> Any:
                 f"{getattr(made, name)}; change those"
             )
     return made
+
+
+def num_parameters(config: Any) -> int:
+    """The parameters of embeddings and layers that a configuration has at least, without biases and norms."""
+    vocabulary, hidden, layers, inside, length = (
+        value if isinstance(value := getattr(config, name, 0), int) and value > 0 else 0
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "max_position_embeddings")
+    )
+    layers = min(layers, getattr(config, "num_hidden_groups", layers) or layers)  # ALBERT's layers share weights
+    width = min(hidden, getattr(config, "embedding_size", hidden) or hidden)
+    return (vocabulary + length) * width + layers * hidden * (4 * hidden + 2 * inside)
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    """All numbers in a value."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from _numbers(one)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def accepts(config: Any, field: str, value: object) -> bool:
@@ -90,8 +120,12 @@ def _checked(config: Any, name: str, value: Any, key: str) -> Any:
     before = vars(config).get(name)
     if isinstance(value, Mapping) and hasattr(before, "sub_configs"):
         return changed(before, value, f"{key}.{name}")
-    if name in _SIZES and isinstance(value, int) and value < 1:
+    sizes = {*_SIZES, *(config.attribute_map.get(size, size) for size in _SIZES)}
+    if name in sizes and isinstance(value, int) and value < 1:
         raise ModelError(f"{key}.{name}: must be at least 1, is {value}")
+    most = MAX_LAYERS if any(part in name for part in _COUNTS) else MAX_NUMBER
+    if any(not math.isfinite(number) or abs(number) > most for number in _numbers(value)):
+        raise ModelError(f"{key}.{name}: its numbers must be finite and at most {most:,}")
     try:
         setattr(copy.deepcopy(config), name, value)
     except Exception as error:  # transformers checks types with errors of its own

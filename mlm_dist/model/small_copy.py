@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mlm_dist.errors import ModelError
 from mlm_dist.model.configuration import changed
 from mlm_dist.model.layers import encoder_layers
 
@@ -80,8 +81,19 @@ def small_model(small: Any) -> Any:
     """A model of a small configuration whose weights are all random, in fp32 on the CPU; the same every time.
 
     Fresh weights hide much: what begins at zero, such as a gate or a table of positions, has no effect yet.
+
+    Raises:
+        ModelError: It does not fit the free memory of this machine.
     """
+    import psutil
     from transformers import AutoModelForMaskedLM
+
+    needed = sum(8 * parameter.numel() for parameter in on_meta(small).parameters())  # with gradients
+    if needed > (free := psutil.virtual_memory().available):
+        raise ModelError(
+            f"model.overrides: a layer of this {small.model_type} model and its embeddings need {needed / 2**30:,.0f} "
+            f"GiB, but {free / 2**30:,.0f} GiB of memory are free; make it smaller"
+        )
 
     with torch.random.fork_rng([]), torch.no_grad():
         torch.manual_seed(0)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +15,7 @@ from mlm_dist.corpus.readers import READERS, ReadSettings, compression, tables
 from mlm_dist.corpus.sources import source_keys
 from mlm_dist.corpus.sources.protocol import Fetched, Request
 from mlm_dist.errors import CorpusError, reason
-from mlm_dist.files import write_json
+from mlm_dist.files import give_modes, temporary_folder, write_json
 
 ROWS_PER_FILE, STREAMED_ROWS_PER_FILE = 100_000, 10_000  # streamed rows are in memory until their file is written
 
@@ -61,14 +60,14 @@ def fetch(config: SourceConfig, name: str, cache: Path, key: str = "corpus.sourc
         return folder, json.loads(origin.read_text("utf-8"))["commit"]
     dataset, commit = _load(config, name, key)
     cache.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=cache))
+    temporary = temporary_folder(cache / folder.name)
     try:
         if config.limit is None:
             _write(_with_columns(dataset, dataset.column_names, config, name, key), temporary)
         else:
             _write_streamed(dataset, config, name, key, temporary)
         write_json(temporary / "origin.json", {"name": name, "commit": commit} | source_keys.options(config))
-        temporary.chmod(0o755)
+        give_modes(temporary)
         if not folder.is_dir():
             temporary.rename(folder)
     finally:

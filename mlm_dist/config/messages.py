@@ -1,0 +1,61 @@
+"""Messages for errors of the parser of flags: the key, what is wrong with it, and the nearest known key."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from mlm_dist.config.tree import keys
+from mlm_dist.config.value_types import shown, type_name
+
+# Keys of earlier versions, and how they are written now.
+_REPLACED = {
+    "optim.epochs": "optim.duration: '{} epochs'",
+    "optim.steps": "optim.duration: '{} steps'",
+    "optim.hours": "optim.duration: '{} hours'",
+}
+
+
+def explain(message: str) -> str:
+    """One line for a parser's message: the key, what is wrong with it, and the nearest known key."""
+    unknown = re.search(r"unrecognized arguments: (\S+)", message)
+    in_group = re.search(r"Group '([^']*)' does not accept option '([^']*)'", message)
+    top_level = re.search(r"(?:Key|Option) '([^']+)' is not (?:expected|accepted)", message)
+    if unknown and not unknown[1].startswith("-"):
+        return f"{unknown[1]!r} is not a flag; write --key value, see --help"
+    if unknown or in_group or top_level:
+        if unknown:
+            key = unknown[1].lstrip("-").split("=")[0]
+        elif in_group:
+            key = ".".join(part for part in in_group.groups() if part)
+        else:
+            assert top_level is not None
+            key = top_level[1]
+        return _unknown(key, unknown[1].partition("=")[2] if unknown else "")
+    wrong = re.search(r'key "([^"]+)"', message)
+    if wrong and wrong[1] in keys():
+        given = re.search(r"(?:Got value|Given value): (.*)", message)
+        kind = keys()[wrong[1]]
+        return f"{wrong[1]}: expected {type_name(kind)}, got {shown(given[1]) if given else 'something else'}"
+    plain = " ".join(message.split())
+    if section := re.match(r'Parser key "(\w+)": Unable to load config', plain):
+        return f"{section[1]}: expected keys and values below it"
+    for theirs, ours in (('Parser key "config": ', "--config: "), ("Problems parsing config: ", "--config: ")):
+        plain = plain.replace(theirs, ours)
+    return plain.replace("Unexpected config:", "--config: the file must hold keys and values, but holds")
+
+
+def _unknown(key: str, value: str) -> str:
+    if key in _REPLACED:
+        return f"{key} was replaced; write {_REPLACED[key].format(value or 'N')}"
+    return f"unknown key '{key}'; {_nearest(key)}"
+
+
+def _nearest(key: str) -> str:
+    known = list(keys())
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not close:  # a right leaf in the wrong group
+        leaf = key.rsplit(".", 1)[-1]
+        close = [name for name in known if name.rsplit(".", 1)[-1] == leaf]
+        close = close or difflib.get_close_matches(leaf, known, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else "--help lists all keys"
