@@ -18,6 +18,7 @@ from mlm_dist.corpus.sources.git_address import without_credentials
 from mlm_dist.engine.resumed_trackers import MLflow, TensorBoard
 from mlm_dist.engine.tracked_runs import TrackedRuns
 from mlm_dist.errors import ConfigError, reason
+from mlm_dist.system_errors import named
 
 logger = logging.getLogger(__name__)
 PROJECT = "mlm_dist"  # the project of all runs; each has the name of its directory
@@ -78,7 +79,7 @@ def start(
         for one in accelerator.log_with:
             name = str(one.name if isinstance(one, GeneralTracker) else one)
             try:
-                with _no_questions():
+                with _no_questions(), _named(name, folder):
                     started.append(_started(one, name, settings.get(name, {}), runs, resumed_from))
                     started[-1].store_init_configuration(dict(config))
                     runs.record(started[-1])
@@ -118,7 +119,8 @@ def finish(accelerator: Accelerator) -> None:
     while accelerator.trackers:
         tracker = accelerator.trackers.pop(0)
         try:
-            tracker.finish()
+            with _named(tracker.name, getattr(tracker, "logging_dir", "")):
+                tracker.finish()
         except Exception as error:
             if tracker.name == "tensorboard":
                 raise
@@ -140,6 +142,11 @@ def _started(one: Any, name: str, settings: Mapping[str, Any], runs: TrackedRuns
         tracker = kind(PROJECT, *folder, **settings, **(arguments or {}))
     tracker.start()
     return tracker
+
+
+def _named(name: str, folder: str) -> contextlib.AbstractContextManager[None]:
+    """Errors of the disk name the folder of TensorBoard; what others write is elsewhere."""
+    return named(Path(folder)) if name == "tensorboard" else contextlib.nullcontext()
 
 
 def _reason(error: Exception) -> str:
