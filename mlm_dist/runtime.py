@@ -65,4 +65,4 @@ def _report(error: UserError, rank: int) -> None:
     if os.environ.get(DEBUG):
         traceback.print_exc()
     prefix = f"[rank {rank}] " if rank else ""
-    print(f"{prefix}error: {error}", file=sys.stderr, flush=True)
+    print(f"{prefix}error: {without_credentials(str(error))}", file=sys.stderr, flush=True)

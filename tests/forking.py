@@ -10,9 +10,10 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from unittest import mock
 
 import launching
@@ -87,10 +88,17 @@ class Server:
             text=True,
         )
 
-    def job(self, name: str, *arguments: str, log: Path, of_a_run: bool = False, **changes: str) -> Ended:
-        """Run a job to its end, or until it is killed."""
+    def job(
+        self,
+        name: str,
+        *arguments: str,
+        log: Path,
+        of_a_run: bool = False,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> Ended:
+        """Run a job to its end, or until it is killed, with changes to the environment."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps([name, arguments, str(log), of_a_run, changes]) + "\n")
+        self._process.stdin.write(json.dumps([name, arguments, str(log), of_a_run, dict(environ)]) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, "the server of jobs has ended"

@@ -128,8 +128,12 @@ class Bench:
     def results(self) -> dict[str, Any]:
         """What must not depend on faults."""
         files = [path for path in self.case.rglob("*") if path.is_file() and path.name != ".lock"]
-        wanted = ("*/cache/*/*/*.arrow", "*/cache/*/manifest.json", "*/run/checkpoints/step-*/*.safetensors")
-        wanted += ("*/run/model/*.safetensors", "*/run/model/*.json", "*/run/checkpoints/step-*/state.json")
+        wanted: tuple[str, ...] = (
+            "*/cache/*/*/*.arrow",
+            "*/cache/*/manifest.json",
+            "*/run/checkpoints/step-*/*.safetensors",
+        )
+        wanted = (*wanted, "*/run/model/*.safetensors", "*/run/model/*.json", "*/run/checkpoints/step-*/state.json")
         found: dict[str, Any] = {
             str(path.relative_to(self.case)): sha256_of(path)
             for path in files

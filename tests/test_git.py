@@ -368,7 +368,7 @@ def test_credentials_are_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_credentials_are_not_kept(remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "gitconfig"  # git itself turns the address into one that is here
-    config.write_text(f'[url "{remote.url}"]\n\tinsteadOf = https://user:s3cret@example.org/a.git\n')
+    config.write_text(f'[url "{remote.url}"]\n\tinsteadOf = https://example.org/a.git\n')
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
     source = acquire("https://user:s3cret@example.org/a.git", tmp_path / "cache")
     assert source.location == "https://example.org/a.git" and source.commit == remote.commits["second"]

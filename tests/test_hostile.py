@@ -396,7 +396,7 @@ def test_credentials_are_neither_printed_nor_in_the_manifest(tmp_path: Path) -> 
     run_git(work, "commit", "--quiet", "--message=documents")
     run_git(tmp_path, "clone", "--quiet", "--bare", str(work), str(remote))
     address = "https://user:s3cret@example.org/a.git"
-    (tmp_path / "gitconfig").write_text(f'[url "{remote.as_uri()}"]\n\tinsteadOf = {address}\n')
+    (tmp_path / "gitconfig").write_text(f'[url "{remote.as_uri()}"]\n\tinsteadOf = https://example.org/a.git\n')
     flags = [*flags_for(tmp_path, tmp_path / "cache")[1:], f"--corpus.source={address}"]
     ended = launching.python("prepare.py", *flags, GIT_CONFIG_GLOBAL=str(tmp_path / "gitconfig"))
     assert ended.returncode == 0, ended.output

@@ -6,8 +6,10 @@ import contextlib
 import http.server
 import os
 import re
+import shutil
+import ssl
+import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,7 +79,7 @@ def test_password_in_a_key_is_nowhere(
     log = tmp_path / "log"
     for job in ("plan", "prepare", "train"):
         given = [*flags(work, prose), f"--{key}={value(key)}"]
-        ended = server.job(job, *given, log=log, HOME=str(work), MLM_DIST_CWD=str(work))
+        ended = server.job(job, *given, log=log, environ={"HOME": str(work)})
         assert ended.returncode in (0, 2), ended.output
         assert "Traceback" not in ended.output, ended.output
         assert_no_mark(ended.output, work)
@@ -99,7 +101,7 @@ def test_tokens_in_the_environment_are_nowhere(
     said = ""
     for job in jobs:
         given = flags(tmp_path / "work", prose) if job == "train" else [f"--output_dir={tmp_path / 'work' / 'run'}"]
-        ended = server.job(job, *given, log=log, of_a_run=job != "train", **clean)
+        ended = server.job(job, *given, log=log, of_a_run=job != "train", environ=clean)
         assert ended.returncode == 0, ended.output
         said += ended.output
     assert list((tmp_path / "work" / "run" / "tensorboard").glob("events.*"))
@@ -110,6 +112,7 @@ def test_tokens_in_the_environment_are_nowhere(
 class Refusing(http.server.BaseHTTPRequestHandler):
     """A server that refuses every password, after it has looked at the processes of this machine."""
 
+    protocol_version = "HTTP/1.1"
     command_lines: list[str] = []  # noqa: RUF012 - of the class, so that the test sees it
     asked: list[str] = []  # noqa: RUF012
 
@@ -123,6 +126,7 @@ class Refusing(http.server.BaseHTTPRequestHandler):
         self.asked.append(self.headers.get("Authorization", ""))
         self.send_response(401)
         self.send_header("WWW-Authenticate", 'Basic realm="documents"')
+        self.send_header("Content-Length", "0")
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -130,29 +134,36 @@ class Refusing(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def refusing() -> Iterator[int]:
-    """The port of such a server."""
+def refusing(folder: Path) -> Iterator[int]:
+    """The port of such a server, whose certificate nobody has signed."""
+    if shutil.which("openssl") is None:
+        pytest.skip("a certificate needs openssl")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    subprocess.run([*made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
             yield server.server_address[1]
         finally:
             server.shutdown()
-            time.sleep(0)
 
 
 def test_refused_password_is_neither_printed_nor_in_the_list_of_processes(
     tmp_path: Path, prose: Path, server: forking.Server
 ) -> None:
-    with refusing() as port:
+    home = {"HOME": str(tmp_path), "GIT_SSL_NO_VERIFY": "1"}
+    with refusing(tmp_path) as port:
         for key in ("corpus.source", "corpus.replay_source", "validation.second_source"):
-            address = f"http://user:{MARK}@127.0.0.1:{port}/a.git"
+            address = f"https://user:{MARK}@127.0.0.1:{port}/a.git"
             given = [*flags(tmp_path / "work", prose), f"--corpus.cache_dir={tmp_path / 'work' / 'cache'}"]
             log = tmp_path / "log"
-            ended = server.job("train", *given, f"--{key}={address}", log=log, HOME=str(tmp_path))
+            ended = server.job("train", *given, f"--{key}={address}", log=log, environ=home)
             assert ended.returncode == 2, ended.output
-            print(ended.output)
             assert len([line for line in ended.output.splitlines() if line.startswith("error: ")]) == 1
             assert_no_mark(ended.output, tmp_path / "work")
     assert any(Refusing.asked), "the password did not reach the server"

@@ -155,10 +155,10 @@ def killed_and_resumed(
         *(f"--tracking.trackers={names}", "--logging.every=1", *launching.TINY, *KILLED),
     ]
     log = run.with_name("log")
-    killed = server.job("train", *flags, log=log, **environment, **{FAULT: "mid_step@6"})
+    killed = server.job("train", *flags, log=log, environ={**environment, FAULT: "mid_step@6"})
     assert killed.returncode == -signal.SIGKILL, killed.output
     assert [line["step"] for line in launching.metrics(run, "train")] == [1, 2, 3, 4, 5, 6]
-    return server.job("train", *flags, "--optim.lr=0.01", *more, log=log, **environment)
+    return server.job("train", *flags, "--optim.lr=0.01", *more, log=log, environ=environment)
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -170,9 +170,9 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def recorded(run: Path) -> dict[str, list[tuple[int, float]]]:
+def recorded(run: Path) -> dict[str, list[tuple[int, Any]]]:
     """{tag: (step, value)} as metrics.jsonl has them."""
-    found: dict[str, list[tuple[int, float]]] = {}
+    found: dict[str, list[tuple[int, Any]]] = {}
     for kind in ("train", "validation"):
         for line in launching.metrics(run, kind):
             for name, value in line.items():
@@ -250,7 +250,9 @@ def test_tracker_that_cannot_resume_does_not_end_the_run(tmp_path: Path, prose: 
 
     def ended(steps: int) -> forking.Ended:
         more = (f"--optim.duration={steps} steps", *launching.TINY)
-        return server.job("train", *flags, *more, log=tmp_path / "log", MLFLOW_TRACKING_URI=f"sqlite:///{store}")
+        return server.job(
+            "train", *flags, *more, log=tmp_path / "log", environ={"MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
+        )
 
     first = ended(2)
     assert first.returncode == 0, first.output
@@ -290,7 +292,7 @@ def test_service_that_fails_while_training_is_named_once(tmp_path: Path, caplog:
         def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
             raise ConnectionError("https://user:s3cret@example.org/api is away")
 
-        finish = log  # type: ignore[assignment]
+        finish = log
 
     accelerator = Accelerator(cpu=True, log_with=[Away(), TensorBoard(str(tmp_path))])
     trackers.start(accelerator, {}, "run", str(tmp_path))

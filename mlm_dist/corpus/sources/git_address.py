@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from mlm_dist.errors import CorpusError
 
@@ -95,8 +96,28 @@ def without_credentials(text: str) -> str:
     return re.sub(r"^[^/@:\s]*:(?!//)\S*@(?=[\w.-]+(:|$))", "", with_urls)
 
 
+def split_credentials(address: str) -> tuple[str, str, str]:
+    """An address that may stand on a command line, with the user and the password that were in it, unquoted.
+
+    ssh takes a user and no password, so the user stays in its address.
+    """
+    scheme, separator, rest = address.partition("://")
+    end = _end_of_user(rest) if scheme.lower() in ("https", "ssh") and separator else 0
+    if not end:
+        return address, "", ""
+    user, _, password = rest[: end - 1].partition(":")
+    if scheme.lower() == "ssh":
+        return f"{scheme}://{user}@{rest[end:]}", "", ""
+    return f"{scheme}://{rest[end:]}", unquote(user), unquote(password)
+
+
 def _without_user(rest: str) -> str:
     """What follows :// in a URL, without user, password and query."""
+    return re.sub(r"\?[^#]*", "", rest[_end_of_user(rest) :])
+
+
+def _end_of_user(rest: str) -> int:
+    """Where the host begins in what follows :// in a URL."""
     authority = re.split(r"[/?#]", rest)[0]
     ends = [match.end() for match in re.finditer("@", rest)]
     # An @ may be in a path, behind a host whose port is a number. A password ends at the last @ before a host.
@@ -104,5 +125,5 @@ def _without_user(rest: str) -> str:
         hosts = [
             end for end in ends if re.match(r"(\[[\da-f:]+\]|localhost|[\w-]+(\.[\w-]+)+)(:\d+)?([/?#:]|$)", rest[end:])
         ]
-        rest = rest[(hosts or ends)[-1] :]
-    return re.sub(r"\?[^#]*", "", rest)
+        return (hosts or ends)[-1]
+    return 0
