@@ -9,7 +9,7 @@ import sys
 from rich.console import Console, RenderableType
 
 from mlm_dist import ranks
-from mlm_dist.corpus.sources.git_address import without_credentials
+from mlm_dist.credentials import without_credentials
 
 WIDTH = 120  # where the output is not a terminal
 

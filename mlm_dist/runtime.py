@@ -14,7 +14,7 @@ from typing import NoReturn
 from mlm_dist import ranks, system_errors
 from mlm_dist.config import Config, parse, parse_of_run
 from mlm_dist.console import console, show_log
-from mlm_dist.corpus.sources.git_address import without_credentials
+from mlm_dist.credentials import without_credentials
 from mlm_dist.errors import Interrupted, PeerError, UserError
 
 EXIT_OK, EXIT_FAULT, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 75

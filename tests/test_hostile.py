@@ -28,8 +28,9 @@ from mlm_dist.corpus import documents, shards, sources
 from mlm_dist.corpus.cleaners import Cleaned
 from mlm_dist.corpus.markdown import cleaner
 from mlm_dist.corpus.readers import Document, Dropped, json_lines
-from mlm_dist.corpus.sources import SourceFiles, git, git_address
+from mlm_dist.corpus.sources import SourceFiles, git
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.credentials import without_credentials
 from mlm_dist.errors import CorpusError
 from mlm_dist.redaction import config_without_credentials
 
@@ -342,7 +343,7 @@ def test_lfs_filters_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_passwords_are_removed_from_any_form_of_address(address: str, shown: str) -> None:
-    assert git_address.without_credentials(address) == shown
+    assert without_credentials(address) == shown
 
 
 def test_credentials_are_removed_from_every_key() -> None:

@@ -22,7 +22,20 @@ LAYERS = (
     {"optim"},
     {"model", "batches", "corpus"},
     {"console", "spec", "pretrained"},
-    {"config", "errors", "files", "faults", "hashing", "registry", "ranks", "names", "environment", "hub"},
+    {
+        "config",
+        "credentials",
+        "errors",
+        "files",
+        "faults",
+        "system_errors",
+        "hashing",
+        "registry",
+        "ranks",
+        "names",
+        "environment",
+        "hub",
+    },
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Packages of one layer that must not import each other.

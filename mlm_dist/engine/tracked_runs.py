@@ -1,4 +1,4 @@
-"""The runs that experiment trackers hold of one run directory: their ids, and how each is taken up after a restart."""
+"""The runs that experiment trackers hold of one run directory: their ids, and how each resumes."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, MLflowTracker, get_available_trackers
 from accelerate.utils import LoggerType
 
-from mlm_dist.corpus.sources.git_address import without_credentials
+from mlm_dist.credentials import without_credentials
 from mlm_dist.engine.resumed_trackers import MLflow, TensorBoard
 from mlm_dist.engine.tracked_runs import TrackedRuns
 from mlm_dist.errors import ConfigError, reason
@@ -54,8 +54,8 @@ def start(
 ) -> None:
     """Start the trackers and give them the config of the run; on rank 0.
 
-    The trackers of a resumed run write to the runs that they had. One that cannot start again is left out, with a
-    line in the log: the run goes on without it.
+    The trackers of a resumed run write to the runs that they had. One that cannot resume is named in
+    one line of the log, and the run continues without it.
 
     Args:
         accelerator: What they are started on.

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from mlm_dist.corpus.sources import git_address, git_revision
-from mlm_dist.corpus.sources.git_address import ALLOWED, Address, split_credentials, without_credentials
+from mlm_dist.corpus.sources.git_address import ALLOWED, Address
 from mlm_dist.corpus.sources.matching_files import Patterns
 from mlm_dist.corpus.sources.protocol import Fetched, Request
+from mlm_dist.credentials import split_credentials, without_credentials
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import lock, write_json
 
