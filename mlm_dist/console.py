@@ -9,6 +9,7 @@ import sys
 from rich.console import Console, RenderableType
 
 from mlm_dist import ranks
+from mlm_dist.credentials import without_credentials
 
 WIDTH = 120  # where the output is not a terminal
 
@@ -27,7 +28,7 @@ class ConsoleHandler(logging.Handler):
             prefix = f"[rank {rank}] " if rank else ""
             if record.levelno >= logging.WARNING:
                 prefix += f"{record.levelname}: "
-            console.print(prefix + self.format(record), markup=False)
+            console.print(prefix + without_credentials(self.format(record)), markup=False)
             console.file.flush()
         except Exception:
             self.handleError(record)

@@ -29,9 +29,10 @@ def write_whole(path: Path, write: Callable[[Path], None], *, durable: bool = Tr
             temporary.touch(exist_ok=False)  # with the mode that the user's umask allows
             write(temporary)
             if durable:
-                with open(temporary, "rb") as file:
-                    os.fsync(file.fileno())
+                sync(temporary)
             temporary.replace(path)
+            if durable:
+                sync(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -59,6 +60,15 @@ def give_modes(folder: Path) -> None:
 
 def _new_name(parent: Path, name: str) -> Path:
     return parent / f".{name[:100]}-{secrets.token_hex(6)}"
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has stored a file, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.config import Config
-from mlm_dist.corpus.sources.git_address import without_credentials
+from mlm_dist.credentials import without_credentials
 
 
 def config_without_credentials(config: Config) -> Config:

@@ -19,7 +19,7 @@ from mlm_dist.spec import Spec
 from mlm_dist.system_errors import named
 
 _OF_A_RUN = (
-    *("checkpoints", "metrics.jsonl", "tensorboard", "model", "config.yaml", "resolved.yaml"),
+    *("checkpoints", "metrics.jsonl", "tensorboard", "trackers.json", "model", "config.yaml", "resolved.yaml"),
     *("report.json", "report.html", "validation.json", "probe.json", "logs"),
 )
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 from mlm_dist import interruption, ranks, system_errors
 from mlm_dist.config import Config, parse, parse_of_run
 from mlm_dist.console import console, show_log
-from mlm_dist.corpus.sources.git_address import without_credentials
+from mlm_dist.credentials import without_credentials
 from mlm_dist.errors import Interrupted, PeerError, UserError
 
 EXIT_OK, EXIT_FAULT, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, interruption.EXIT_INTERRUPTED
@@ -84,4 +84,4 @@ def _report(error: UserError, rank: int) -> None:
     if os.environ.get(DEBUG):
         traceback.print_exc()
     prefix = f"[rank {rank}] " if rank else ""
-    print(f"{prefix}error: {error}", file=sys.stderr, flush=True)
+    print(f"{prefix}error: {without_credentials(str(error))}", file=sys.stderr, flush=True)

@@ -115,7 +115,7 @@ def fit(
         example = lambda: example_loss(engine, task.objective, batches[0][0])  # noqa: E731
         state = restore(resume_from, engine, task.module, optimizer, spec.batch.micro_size, example)
         compiled = compile_forward(task.module, spec.model.compile)
-        engine.on_main(lambda: write_records(run_dir, spec, corpora, engine))
+        engine.on_main(lambda: write_records(run_dir, spec, corpora, engine, state.step))
         signal.check(engine)
         validation_set = ValidationSet(corpora.main, corpora.second, spec.validation.max_rows)
         session = Session(spec, task, engine, batches, validation_set, run_dir, state)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import forking
 import launching
 import pytest
 import torch
@@ -144,6 +145,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Runs
     folder = prepared_cache.parent / "runs"
     folder.mkdir(exist_ok=True)
     return Runs(folder, prepared_cache)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[forking.Server]:
+    """A process that runs jobs in copies of itself."""
+    started = forking.Server()
+    yield started
+    started.close()
 
 
 @pytest.fixture

@@ -28,8 +28,9 @@ from mlm_dist.corpus import documents, shards, sources
 from mlm_dist.corpus.cleaners import Cleaned
 from mlm_dist.corpus.markdown import cleaner
 from mlm_dist.corpus.readers import Document, Dropped, json_lines
-from mlm_dist.corpus.sources import SourceFiles, git, git_address
+from mlm_dist.corpus.sources import SourceFiles, git
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.credentials import without_credentials
 from mlm_dist.errors import CorpusError
 from mlm_dist.redaction import config_without_credentials
 
@@ -342,14 +343,14 @@ def test_lfs_filters_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_passwords_are_removed_from_any_form_of_address(address: str, shown: str) -> None:
-    assert git_address.without_credentials(address) == shown
+    assert without_credentials(address) == shown
 
 
 def test_credentials_are_removed_from_every_key() -> None:
     """Whatever its name: the value decides."""
     address = "https://user:s3cret@example.org/a.git"
-    keys = ("corpus.source", "corpus.replay_source", "validation.second_source", "model.name_or_path", "output_dir")
-    more = [f"--corpus.cache_dir={address}", "--model.overrides={note: 'https://user:s3cret@example.org/a.git'}"]
+    keys = ("corpus.source", "corpus.replay_source", "validation.second_source", "model.name_or_path")
+    more = [f"--checkpoint.resume={address}", "--model.overrides={note: 'https://user:s3cret@example.org/a.git'}"]
     config = parse([*(f"--{key}={address}" for key in keys), *more, "--tokenizer.train_vocab_size=500"])
     text = to_yaml(to_dict(config_without_credentials(config)))
     assert "s3cret" not in text
@@ -396,7 +397,7 @@ def test_credentials_are_neither_printed_nor_in_the_manifest(tmp_path: Path) -> 
     run_git(work, "commit", "--quiet", "--message=documents")
     run_git(tmp_path, "clone", "--quiet", "--bare", str(work), str(remote))
     address = "https://user:s3cret@example.org/a.git"
-    (tmp_path / "gitconfig").write_text(f'[url "{remote.as_uri()}"]\n\tinsteadOf = {address}\n')
+    (tmp_path / "gitconfig").write_text(f'[url "{remote.as_uri()}"]\n\tinsteadOf = https://example.org/a.git\n')
     flags = [*flags_for(tmp_path, tmp_path / "cache")[1:], f"--corpus.source={address}"]
     ended = launching.python("prepare.py", *flags, GIT_CONFIG_GLOBAL=str(tmp_path / "gitconfig"))
     assert ended.returncode == 0, ended.output

@@ -24,6 +24,7 @@ LAYERS = (
     {"console", "spec", "pretrained"},
     {
         "config",
+        "credentials",
         "errors",
         "system_errors",
         "files",

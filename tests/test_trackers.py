@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import forking
 import launching
 import pytest
 import yaml
@@ -17,7 +20,9 @@ from accelerate.utils import LoggerType
 
 from mlm_dist.config import flat, keys, parse, to_dict
 from mlm_dist.engine import trackers
+from mlm_dist.engine.resumed_trackers import TensorBoard
 from mlm_dist.errors import ConfigError
+from mlm_dist.faults import VARIABLE as FAULT
 
 
 def train(run: Path, prose: Path, names: str, **environment: str) -> launching.Ended:
@@ -128,3 +133,173 @@ def test_wandb_without_a_key_is_refused_and_works_offline(tmp_path: Path, prose:
     ended = train(tmp_path / "run", prose, "wandb", **clean, WANDB_MODE="offline")
     assert ended.returncode == 0, ended.output
     assert list((tmp_path / "run" / "wandb").rglob("*.wandb"))
+
+
+# --- after a kill ---
+
+KILLED = (
+    "--checkpoint.every=3",
+    "--optim.duration=8 steps",
+    "--validation.every=2",
+    "--corpus.validation_fraction=0.2",
+)
+OFFLINE = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_API_KEY": ""}
+
+
+def killed_and_resumed(
+    server: forking.Server, run: Path, prose: Path, names: str, *more: str, **environment: str
+) -> forking.Ended:
+    """A run that is killed in step 6, after the checkpoint of step 3, and resumes with another learning rate."""
+    flags = [
+        *(f"--corpus.source={prose}", f"--corpus.cache_dir={prose.parent / 'prose-cache'}", f"--output_dir={run}"),
+        *(f"--tracking.trackers={names}", "--logging.every=1", *launching.TINY, *KILLED),
+    ]
+    log = run.with_name("log")
+    killed = server.job("train", *flags, log=log, environ={**environment, FAULT: "mid_step@6"})
+    assert killed.returncode == -signal.SIGKILL, killed.output
+    assert [line["step"] for line in launching.metrics(run, "train")] == [1, 2, 3, 4, 5, 6]
+    return server.job("train", *flags, "--optim.lr=0.01", *more, log=log, environ=environment)
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """{tag: (step, value)} as TensorBoard shows them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def recorded(run: Path) -> dict[str, list[tuple[int, Any]]]:
+    """{tag: (step, value)} as metrics.jsonl has them."""
+    found: dict[str, list[tuple[int, Any]]] = {}
+    for kind in ("train", "validation"):
+        for line in launching.metrics(run, kind):
+            for name, value in line.items():
+                if name not in ("step", "kind") and value is not None:
+                    found.setdefault(f"{kind}/{name}", []).append((line["step"], pytest.approx(float(value), rel=1e-6)))
+    return found
+
+
+def asked(store: Path, query: str) -> list[tuple[Any, ...]]:
+    """The answer of a database of MLflow."""
+    with sqlite3.connect(store) as opened:
+        return opened.execute(query).fetchall()
+
+
+def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path: Path, prose: Path, server: forking.Server) -> None:
+    """With the values of the resumed run, in one folder."""
+    run = tmp_path / "my-run"
+    ended = killed_and_resumed(server, run, prose, "tensorboard")
+    assert ended.returncode == 0, ended.output
+    assert scalars(run / "tensorboard") == recorded(run)
+    assert len(recorded(run)["train/loss"]) == 8
+    stored = yaml.safe_load((run / "tensorboard" / "hparams" / "hparams.yml").read_text("utf-8"))
+    assert stored["optim.lr"] == 0.01, "of the resumed run"
+    assert [path.name for path in (run / "tensorboard").iterdir() if path.is_dir()] == ["hparams"]
+
+
+@pytest.mark.slow
+def test_mlflow_and_wandb_resume_their_runs_after_a_kill(tmp_path: Path, prose: Path, server: forking.Server) -> None:
+    for name in ("mlflow", "sqlalchemy", "wandb"):
+        pytest.importorskip(name)
+    run, store = tmp_path / "my-run", tmp_path / "mlflow.db"
+    home = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
+    ended = killed_and_resumed(server, run, prose, "tensorboard,mlflow,wandb", **home, **OFFLINE)
+    assert ended.returncode == 0, ended.output
+    assert "cannot resume" not in ended.output and "does not take" not in ended.output
+    assert scalars(run / "tensorboard") == recorded(run)
+
+    ((id_, status),) = asked(store, "select run_uuid, status from runs")
+    assert status == "FINISHED"
+    steps: dict[str, list[int]] = {}
+    for tag, step in asked(store, "select key, step from metrics order by step"):
+        steps.setdefault(tag, []).append(step)
+    assert steps == {tag: [step for step, _ in values] for tag, values in recorded(run).items()}
+
+    ids = {path.stem.removeprefix("run-") for path in (run / "wandb").glob("offline-run-*/run-*.wandb")}
+    assert len(list((run / "wandb").glob("offline-run-*"))) == 2 and len(ids) == 1
+    assert json.loads((run / "trackers.json").read_text()) == {"mlflow": id_, "wandb": ids.pop()}
+
+
+@pytest.mark.slow
+def test_fresh_start_is_a_new_run_of_each_tracker(tmp_path: Path, prose: Path, server: forking.Server) -> None:
+    for name in ("mlflow", "sqlalchemy"):
+        pytest.importorskip(name)
+    run, store = tmp_path / "my-run", tmp_path / "mlflow.db"
+    fresh = "--checkpoint.resume=never"
+    ended = killed_and_resumed(
+        server, run, prose, "tensorboard,mlflow", fresh, MLFLOW_TRACKING_URI=f"sqlite:///{store}"
+    )
+    assert ended.returncode == 0, ended.output
+    assert scalars(run / "tensorboard") == recorded(run)
+    runs = dict(asked(store, "select status, run_uuid from runs"))
+    assert runs.keys() == {"RUNNING", "FINISHED"}
+    assert json.loads((run / "previous-1" / "trackers.json").read_text()) == {"mlflow": runs["RUNNING"]}
+    assert json.loads((run / "trackers.json").read_text()) == {"mlflow": runs["FINISHED"]}
+
+
+@pytest.mark.slow
+def test_tracker_that_cannot_resume_does_not_end_the_run(tmp_path: Path, prose: Path, server: forking.Server) -> None:
+    """Its run was deleted."""
+    for name in ("mlflow", "sqlalchemy"):
+        pytest.importorskip(name)
+    run, store = tmp_path / "my-run", tmp_path / "mlflow.db"
+    flags = [f"--corpus.source={prose}", f"--corpus.cache_dir={prose.parent / 'prose-cache'}", f"--output_dir={run}"]
+    flags += ["--logging.every=1", "--tracking.trackers=mlflow,tensorboard", "--optim.schedule=constant"]
+
+    def ended(steps: int) -> forking.Ended:
+        more = (f"--optim.duration={steps} steps", *launching.TINY)
+        return server.job(
+            "train", *flags, *more, log=tmp_path / "log", environ={"MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
+        )
+
+    first = ended(2)
+    assert first.returncode == 0, first.output
+    with sqlite3.connect(store) as opened:
+        opened.execute("update runs set lifecycle_stage = 'deleted'")
+    second = ended(4)
+    assert second.returncode == 0, second.output
+    said = [line for line in second.output.splitlines() if "mlflow cannot resume its run" in line]
+    assert len(said) == 1, second.output
+    assert [step for step, _ in scalars(run / "tensorboard")["train/loss"]] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("moments", [(100, 100, 100), (100, 90, 90), (100, 101, 50), (100, 99, 101)])
+def test_event_files_are_read_in_the_order_of_the_sessions(
+    moments: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within one second, or with a clock that is set back."""
+    for session, moment in enumerate(moments):
+        monkeypatch.setattr(time, "time", lambda moment=moment: float(moment))
+        tracker = TensorBoard(str(tmp_path))
+        if session:
+            tracker.resume(2)
+        tracker.start()
+        for step in (1, 2, 3, 4) if not session else (3, 4):
+            tracker.log({"loss": float(session)}, step=step)
+        tracker.finish()
+    monkeypatch.undo()
+    assert scalars(tmp_path / "tensorboard") == {"loss": [(1, 0.0), (2, 0.0), (3, 2.0), (4, 2.0)]}
+
+
+def test_service_that_fails_while_training_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Away(GeneralTracker):  # type: ignore[misc]
+        name = "away"
+        requires_logging_directory = False
+        tracker = None
+
+        def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+            raise ConnectionError("https://user:s3cret@example.org/api is away")
+
+        finish = log
+
+    accelerator = Accelerator(cpu=True, log_with=[Away(), TensorBoard(str(tmp_path))])
+    trackers.start(accelerator, {}, "run", str(tmp_path))
+    for step in (1, 2):
+        trackers.log(accelerator, {"loss": 0.5}, step)
+    trackers.finish(accelerator)
+    said = [message for message in caplog.messages if "away" in message]
+    assert said[0] == "away does not take the values of step 1 (https://example.org/api is away)"
+    assert len(said) == 2 and said[1].startswith("away did not end well")
+    assert scalars(tmp_path / "tensorboard") == {"loss": [(1, 0.5), (2, 0.5)]}

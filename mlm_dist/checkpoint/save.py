@@ -23,7 +23,7 @@ from mlm_dist.checkpoint.weights_and_moments import Shapes, TensorFiles, content
 from mlm_dist.engine.base import library_versions
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import CheckpointError
-from mlm_dist.files import sha256_of
+from mlm_dist.files import sha256_of, sync
 from mlm_dist.spec import CheckpointSpec
 
 
@@ -162,13 +162,13 @@ class Checkpoints:
             }
             signed = manifest | {"sha256": format.digest(manifest)}
             (temporary / "manifest.json").write_text(json.dumps(signed, indent=1), "utf-8")
-            _fsync(temporary / "manifest.json")
-            _fsync(temporary)
+            sync(temporary / "manifest.json")
+            sync(temporary)
             faults.kill_here("before_rename", step)
             target = self._folder / format.name_of(step)
             shutil.rmtree(target, ignore_errors=True)
             temporary.rename(target)
-            _fsync(self._folder)
+            sync(self._folder)
             faults.kill_here("after_rename", step)
             self._remove_old(target, state)
         except BaseException as error:  # the main thread raises it on every rank
@@ -197,13 +197,5 @@ def size_of_checkpoint(num_parameters: int) -> int:
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    _fsync(path)
+    sync(path)
     return {"size": path.stat().st_size, "sha256": sha256_of(path)}
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -85,6 +85,15 @@ class Section:
         value: Any = getattr(self, name)
         self.require(name, value is None or value > 0, f"must be over 0{', or null' if or_null else ''}")
 
+    def require_place(self, name: str) -> None:
+        """Refuse an address where a path of this machine is expected: it would become the name of a folder.
+
+        Raises:
+            ConfigError: The value is an address, which may hold a password and is not quoted.
+        """
+        value = getattr(self, name)
+        self.require(name, value is None or "://" not in value, "must be a path on this machine, not an address")
+
     def require_text(self, name: str, expected: str) -> None:
         """Refuse an empty text; None passes."""
         value: Any = getattr(self, name)

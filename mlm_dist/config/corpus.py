@@ -129,6 +129,8 @@ class CorpusConfig(SourceConfig):
         self.require("prefer", bool(self.prefer) and all(self.prefer), "must be first, longest or a list of patterns")
         self.require_text("replay_source", "must name a source, or be null")
         self.require("replay_share", 0 < self.replay_share < 1, "must be over 0 and under 1")
+        self.require_place("cache_dir")
+        self.require_place("export")
         can_be_written = self.export is None or self.export.lower().endswith(EXPORT_SUFFIXES)
         self.require("export", can_be_written, f"must end in {', '.join(EXPORT_SUFFIXES)}")
 

@@ -84,6 +84,7 @@ class Config(Section):
         """Refuse values that contradict each other."""
         self.require("seed", 0 <= self.seed < 2**63, "must be from 0 to 2^63 - 1")
         self.require_text("output_dir", "must name a folder")
+        self.require_place("output_dir")
         if self.tokenizer.add_domain_tokens is not None and self.model.trainable_layers is not None:
             raise ConfigError(
                 "tokenizer.add_domain_tokens and model.trainable_layers exclude each other; give one of them"

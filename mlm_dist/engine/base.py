@@ -200,11 +200,14 @@ class AccelerateEngine:
 
     def track(self, values: Mapping[str, float], step: int) -> None:
         """See `Engine`."""
-        self._accelerator.log(dict(values), step=step)
+        if self.is_main:
+            trackers.log(self._accelerator, values, step)
 
-    def start_trackers(self, config: Mapping[str, bool | int | float | str], run_name: str, folder: str) -> None:
+    def start_trackers(
+        self, config: Mapping[str, bool | int | float | str], run_name: str, folder: str, resumed_from: int
+    ) -> None:
         """See `Engine`."""
-        trackers.start(self._accelerator, config, run_name, folder)
+        trackers.start(self._accelerator, config, run_name, folder, resumed_from)
 
     def close(self, *, failed: bool = False) -> None:
         """See `Engine`."""
@@ -217,7 +220,8 @@ class AccelerateEngine:
             self._destroy_process_group()
         # After a failure, trackers may fail as well, for example on a full disk; the first error counts.
         with contextlib.suppress(Exception) if failed else contextlib.nullcontext():
-            self._accelerator.end_training()
+            trackers.finish(self._accelerator)
+        self._accelerator.end_training()
 
     def _destroy_process_group(self) -> None:
         dist.destroy_process_group()

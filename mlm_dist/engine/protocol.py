@@ -193,8 +193,10 @@ class Engine(Protocol):
         """Hand values to the experiment trackers."""
         ...
 
-    def start_trackers(self, config: Mapping[str, bool | int | float | str], run_name: str, folder: str) -> None:
-        """Start the experiment trackers; on rank 0."""
+    def start_trackers(
+        self, config: Mapping[str, bool | int | float | str], run_name: str, folder: str, resumed_from: int
+    ) -> None:
+        """Start the experiment trackers, or resume their runs if the run resumes from a step; on rank 0."""
         ...
 
     def close(self, *, failed: bool = False) -> None:

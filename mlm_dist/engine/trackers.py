@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.tracking import TensorBoardTracker, get_available_trackers
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, MLflowTracker, get_available_trackers
 from accelerate.utils import LoggerType
 
+from mlm_dist.credentials import without_credentials
+from mlm_dist.engine.resumed_trackers import MLflow, TensorBoard
+from mlm_dist.engine.tracked_runs import TrackedRuns
 from mlm_dist.errors import ConfigError, reason
+from mlm_dist.system_errors import named
 
+logger = logging.getLogger(__name__)
 PROJECT = "mlm_dist"  # the project of all runs; each has the name of its directory
 
 
@@ -35,31 +42,116 @@ def check(names: Sequence[str]) -> None:
 
 def accelerate_names(names: Sequence[str], folder: str) -> list[Any]:
     """What accelerate logs with. TensorBoard gets its folder here, because accelerate would name it by the project."""
-    unique = dict.fromkeys(names)
-    return [TensorBoardTracker("tensorboard", folder) if name == "tensorboard" else name for name in unique]
+    return [TensorBoard(folder) if name == "tensorboard" else name for name in dict.fromkeys(names)]
 
 
-def start(accelerator: Accelerator, config: Mapping[str, bool | int | float | str], run_name: str, folder: str) -> None:
+def start(
+    accelerator: Accelerator,
+    config: Mapping[str, bool | int | float | str],
+    run_name: str,
+    folder: str,
+    resumed_from: int = 0,
+) -> None:
     """Start the trackers and give them the config of the run; on rank 0.
 
+    The trackers of a resumed run write to the runs that they had. One that cannot resume is named in
+    one line of the log, and the run continues without it.
+
+    Args:
+        accelerator: What they are started on.
+        config: The config, flat.
+        run_name: The name of the run.
+        folder: The run directory.
+        resumed_from: The step that the run resumes from; 0 if it is new.
+
     Raises:
-        ConfigError: One of them cannot start.
+        ConfigError: One of them cannot start with a new run.
+        OSError: The run directory cannot be written.
     """
     settings: dict[str, dict[str, Any]] = {
         "wandb": {"name": run_name, "dir": folder},
         "mlflow": {"run_name": run_name},
         "trackio": {"name": run_name},
     }
+    started: list[GeneralTracker] = []
     try:
-        with _no_questions():
-            accelerator.init_trackers(PROJECT, config=dict(config), init_kwargs=settings)
-    except OSError:
-        raise  # about the disk; the caller says which folder
-    except Exception as error:  # trackers raise errors of their own: no key, no network, a broken store
-        names = [str(getattr(one, "name", one)) for one in accelerator.log_with]
-        raise ConfigError(
-            f"tracking.trackers: {' and '.join(names)} cannot start ({reason(error)}); set up or remove"
-        ) from None
+        runs = TrackedRuns(Path(folder))
+        for one in accelerator.log_with:
+            name = str(one.name if isinstance(one, GeneralTracker) else one)
+            try:
+                with _no_questions(), _named(name, folder):
+                    started.append(_started(one, name, settings.get(name, {}), runs, resumed_from))
+                    started[-1].store_init_configuration(dict(config))
+                    runs.record(started[-1])
+            except Exception as error:  # trackers raise errors of their own: no key, no network, a broken store
+                if name == "tensorboard" and isinstance(error, OSError):
+                    raise  # about the disk; the caller says which folder
+                if not resumed_from:
+                    raise ConfigError(
+                        f"tracking.trackers: {name} cannot start ({_reason(error)}); set up or remove"
+                    ) from None
+                logger.warning("%s cannot resume its run (%s); training continues without it", name, _reason(error))
+    finally:
+        accelerator.trackers = started
+
+
+def log(accelerator: Accelerator, values: Mapping[str, float], step: int) -> None:
+    """Send the values of a step to the trackers; on rank 0.
+
+    A service that does not take them does not end the run: the first failure of each tracker is logged.
+
+    Raises:
+        OSError: The run directory cannot be written.
+    """
+    for tracker in accelerator.trackers:
+        try:
+            tracker.log(dict(values), step=step)
+        except Exception as error:
+            if tracker.name == "tensorboard":
+                raise
+            if not getattr(tracker, "has_failed", False):
+                logger.warning("%s does not take the values of step %d (%s)", tracker.name, step, _reason(error))
+            tracker.has_failed = True
+
+
+def finish(accelerator: Accelerator) -> None:
+    """End the trackers; a service that fails does not end the run."""
+    while accelerator.trackers:
+        tracker = accelerator.trackers.pop(0)
+        try:
+            with _named(tracker.name, getattr(tracker, "logging_dir", "")):
+                tracker.finish()
+        except Exception as error:
+            if tracker.name == "tensorboard":
+                raise
+            logger.warning("%s did not end well (%s)", tracker.name, _reason(error))
+
+
+def _started(one: Any, name: str, settings: Mapping[str, Any], runs: TrackedRuns, resumed_from: int) -> GeneralTracker:
+    """A tracker, started; on the run that it had, if it is resumed."""
+    arguments = runs.arguments(name) if resumed_from else None
+    if isinstance(one, TensorBoard) and resumed_from:
+        one.resume(resumed_from)
+    elif resumed_from and arguments is None:
+        logger.info("%s starts a new run: it has none of this run directory, or does not resume", name)
+    tracker = one
+    if not isinstance(one, GeneralTracker):
+        kind = LOGGER_TYPE_TO_CLASS[name]
+        kind = MLflow if kind is MLflowTracker else kind
+        folder = [str(runs.folder)] if kind.requires_logging_directory else []
+        tracker = kind(PROJECT, *folder, **settings, **(arguments or {}))
+    tracker.start()
+    return tracker
+
+
+def _named(name: str, folder: str) -> contextlib.AbstractContextManager[None]:
+    """Errors of the disk name the folder of TensorBoard; what others write is elsewhere."""
+    return named(Path(folder)) if name == "tensorboard" else contextlib.nullcontext()
+
+
+def _reason(error: Exception) -> str:
+    """What a tracker says, without the credentials of its server's address."""
+    return without_credentials(reason(error))
 
 
 def _check_wandb() -> None:
@@ -73,7 +165,7 @@ def _check_wandb() -> None:
             wandb.login()
     except Exception as error:
         raise ConfigError(
-            f"tracking.trackers: wandb has no key ({reason(error)}); set WANDB_API_KEY, or WANDB_MODE=offline to keep "
+            f"tracking.trackers: wandb has no key ({_reason(error)}); set WANDB_API_KEY, or WANDB_MODE=offline to keep "
             "the run on this disk"
         ) from None
 

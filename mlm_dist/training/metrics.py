@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -104,6 +105,12 @@ class Metrics:
         """Write the `end` line and close the file."""
         self._write("end", facts)
         self.close()
+
+    def sync(self) -> None:
+        """Wait until the disk has stored the lines: a checkpoint must not be safe before the lines of its steps."""
+        if self._file is not None:
+            with _disk_errors(str(self._path)):
+                os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file; also after a failure."""

@@ -17,9 +17,9 @@ from mlm_dist.training import watchdog
 logger = logging.getLogger(__name__)
 
 
-def write_records(run_dir: RunDir, spec: Spec, corpora: Corpora, engine: Engine) -> None:
+def write_records(run_dir: RunDir, spec: Spec, corpora: Corpora, engine: Engine, step: int) -> None:
     """Write resolved.yaml, start the trackers, and log what the corpus is; on rank 0."""
     watchdog.archive(run_dir.logs)
     write_bytes(run_dir.resolved, spec.to_yaml().encode())
-    engine.start_trackers(flat(spec.written), run_dir.path.resolve().name, str(run_dir.path))
+    engine.start_trackers(flat(spec.written), run_dir.path.resolve().name, str(run_dir.path), step)
     logger.info(text_of(summary.table(corpora.main.manifest, str(corpora.main.folder))))

@@ -172,6 +172,7 @@ class Session:
             if int(self.state.skipped_in_a_row) and not is_needed:
                 return
             self.state = dataclasses.replace(self.state, seconds=self.length.seconds, estimate=self.length.estimate)
+            self._metrics.sync()
             self._checkpoints.save(self._engine, self.state)
             step = self.state.step
             self._callbacks.on_checkpoint(step, self.run_dir.checkpoints / format.name_of(step))

@@ -11,9 +11,9 @@ from pathlib import Path
 from mlm_dist.config import SourceConfig
 from mlm_dist.corpus.sources import source_keys
 from mlm_dist.corpus.sources.file_list import list_files
-from mlm_dist.corpus.sources.git_address import without_credentials
 from mlm_dist.corpus.sources.protocol import Fetched, Request, Source
 from mlm_dist.corpus.sources.source_files import SourceFiles, SourceIdentity
+from mlm_dist.credentials import without_credentials
 from mlm_dist.errors import CorpusError
 from mlm_dist.registry import Registry
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from mlm_dist.corpus.sources import git_address, git_revision
-from mlm_dist.corpus.sources.git_address import ALLOWED, Address, without_credentials
+from mlm_dist.corpus.sources.git_address import ALLOWED, Address
 from mlm_dist.corpus.sources.matching_files import Patterns
 from mlm_dist.corpus.sources.protocol import Fetched, Request
+from mlm_dist.credentials import split_credentials, without_credentials
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import lock, write_json
 
@@ -142,13 +143,7 @@ def _check_out(address: Address, patterns: list[str], folder: Path, key: str) ->
     safe += ["-c", "core.ignoreCase=true"]  # as in `Patterns`
 
     environment = _environment()
-    # The address may hold a password, which a variable does not leave on the disk.
-    count = int(environment.get("GIT_CONFIG_COUNT", "0"))
-    address_of_remote = {
-        f"GIT_CONFIG_KEY_{count}": "remote.origin.url",
-        f"GIT_CONFIG_VALUE_{count}": address.repository,
-    }
-    environment |= {"GIT_CONFIG_COUNT": str(count + 1)} | address_of_remote
+    environment |= _remote(address.repository, int(environment.get("GIT_CONFIG_COUNT", "0")))
 
     def run(*arguments: str, stdin: str | None = None) -> str:
         try:
@@ -209,6 +204,33 @@ def _describe(run: Callable[..., str], path: str, patterns: Patterns) -> _CheckO
 def _die_with_parent() -> None:
     """Ask Linux to end this process when its parent is killed, by a signal at which git ends its own processes."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+# What prints a password in git's protocol for credentials. It names variables, not their values.
+_PRINT = r'printf "username=%s\npassword=%s\n" "$MLM_DIST_GIT_USER" "$MLM_DIST_GIT_PASSWORD"'
+_HELPER = '!f() { test "$1" = get && ' + _PRINT + "; }; f"
+
+
+def _remote(repository: str, count: int) -> dict[str, str]:
+    """Variables that tell git the address of the remote, and its password in a helper for this host alone.
+
+    Neither is left on the disk, and the password is not in the list of processes: git gives the address to its programs
+    on their command lines.
+
+    Args:
+        repository: The address.
+        count: Number of the user's own settings in variables.
+    """
+    address, user, password = split_credentials(repository)
+    settings = [("remote.origin.url", address)]
+    if user or password:
+        host = "/".join(address.split("/")[:3])
+        # An empty helper removes those of the user, who has named another password.
+        settings += [(f"credential.{host}.helper", ""), (f"credential.{host}.helper", _HELPER)]
+    variables = {"GIT_CONFIG_COUNT": str(count + len(settings)), "MLM_DIST_GIT_USER": user}
+    for i, (key, value) in enumerate(settings, count):
+        variables |= {f"GIT_CONFIG_KEY_{i}": key, f"GIT_CONFIG_VALUE_{i}": value}
+    return variables | {"MLM_DIST_GIT_PASSWORD": password}
 
 
 def _environment() -> dict[str, str]:

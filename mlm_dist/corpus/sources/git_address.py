@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlm_dist.credentials import without_credentials
 from mlm_dist.errors import CorpusError
 
 ALLOWED = ("https", "ssh", "git", "file")
@@ -84,25 +85,3 @@ def is_repository(source: str, key: str = "corpus.source") -> bool:
     if os.path.exists(address):
         return all(os.path.exists(os.path.join(address, name)) for name in ("HEAD", "objects", "refs"))
     return _SCP_LIKE.fullmatch(source) is not None
-
-
-def without_credentials(text: str) -> str:
-    """A text with the addresses in it without passwords, tokens and queries; in URLs without the user name, too.
-
-    Passwords with characters that should be escaped, such as / ? and @, are removed whole.
-    """
-    with_urls = re.sub(r"(?<=\w://)[^\s'\"]+", lambda rest: _without_user(rest[0]), text)
-    return re.sub(r"^[^/@:\s]*:(?!//)\S*@(?=[\w.-]+(:|$))", "", with_urls)
-
-
-def _without_user(rest: str) -> str:
-    """What follows :// in a URL, without user, password and query."""
-    authority = re.split(r"[/?#]", rest)[0]
-    ends = [match.end() for match in re.finditer("@", rest)]
-    # An @ may be in a path, behind a host whose port is a number. A password ends at the last @ before a host.
-    if ends and ("@" in authority or re.search(r":(?!\d*$)", authority)):
-        hosts = [
-            end for end in ends if re.match(r"(\[[\da-f:]+\]|localhost|[\w-]+(\.[\w-]+)+)(:\d+)?([/?#:]|$)", rest[end:])
-        ]
-        rest = rest[(hosts or ends)[-1] :]
-    return re.sub(r"\?[^#]*", "", rest)

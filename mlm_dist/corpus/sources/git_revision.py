@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from mlm_dist.corpus.sources.git_address import Address, without_credentials
+from mlm_dist.corpus.sources.git_address import Address
+from mlm_dist.credentials import without_credentials
 from mlm_dist.errors import CorpusError
 
 
