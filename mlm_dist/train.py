@@ -17,14 +17,13 @@ if __name__ == "__main__":
 import dataclasses
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from mlm_dist import environment, ranks, report, runtime, system_errors
 from mlm_dist.batches.loader import Stream, Target, TrainingBatches
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.checkpoint import find
 from mlm_dist.checkpoint.restore import restore
-from mlm_dist.config import Config, to_yaml
+from mlm_dist.config import Config
 from mlm_dist.corpora import Corpora, load_or_prepare
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.protocol import Engine
@@ -32,7 +31,6 @@ from mlm_dist.engine.start import start_engine
 from mlm_dist.errors import Interrupted
 from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.export import export_trained, model_files, push
-from mlm_dist.files import write_bytes
 from mlm_dist.hf_model.export_trial import ExportTrial
 from mlm_dist.model.compilation import compile_forward
 from mlm_dist.optim.optimizers import build_optimizer
@@ -42,7 +40,7 @@ from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
 from mlm_dist.training.callbacks import Callback
 from mlm_dist.training.fit_memory import explained, fit_memory
-from mlm_dist.training.records import write_records
+from mlm_dist.training.records import begin, write_records
 from mlm_dist.training.result import TrainResult
 from mlm_dist.training.session import Session
 from mlm_dist.training.signals import StopSignal
@@ -136,15 +134,6 @@ def fit(
                 if stop:
                     break
     return session
-
-
-def begin(run_dir: RunDir, resume_from: Path | None, spec: Spec, task: Task, corpora: Corpora) -> None:
-    """Archive what does not belong to the run, and record what is gone once training has begun; on rank 0."""
-    if archive := run_dir.archive(resume_from):
-        logger.info("moved an earlier run to %s", archive)
-    run_dir.clean()
-    write_bytes(run_dir.config, to_yaml(spec.written).encode())
-    report.before_training(run_dir, task.module.model, corpora.main)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import forking
 import launching
 import pytest
 import torch
 from filelock import FileLock
 from making import made_up_prose, made_up_text
 
-MODULES, LAUNCHERS = {"launching", "subprocess"}, {"accelerate", "python", "run", "Popen"}  # they start programs
+# Functions that start programs.
+MODULES, LAUNCHERS = {"launching", "forking", "subprocess"}, {"accelerate", "python", "run", "start", "Popen"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -145,14 +145,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Runs
     folder = prepared_cache.parent / "runs"
     folder.mkdir(exist_ok=True)
     return Runs(folder, prepared_cache)
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[forking.Server]:
-    """A process that runs jobs in copies of itself."""
-    started = forking.Server()
-    yield started
-    started.close()
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ Each rank is a process of its own with the environment that accelerate's launche
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import sys
 import tempfile
 import time
@@ -16,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import forking
 import launching
 
 # One process without a launcher, and two processes of the others.
@@ -24,7 +23,6 @@ TOPOLOGIES = {
     "fsdp2": "fsdp2_cpu",
 }
 SECONDS_TO_LEAVE = 30.0  # as torch's launcher gives the others when one process has failed
-_IMPORTED = ("torch", "accelerate", "deepspeed", "transformers", "mlm_dist.train", "mlm_dist.runtime")
 _recorded: dict[str, list[dict[str, str]]] = {}
 
 
@@ -41,16 +39,12 @@ class Ranks:
     def __init__(
         self, topology: str, flags: Sequence[str], output: Path, changes: Mapping[str, str] | None = None
     ) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__, *_IMPORTED])
         port = str(launching.free_port())
         self._output = output
         self.processes: list[BaseProcess] = []
         for environment in environments(topology):
             given = {**environment, "MASTER_PORT": port, **(changes or {})}
-            process = context.Process(target=train, args=(given, [*flags], str(output)))
-            process.start()
-            self.processes.append(process)
+            self.processes.append(forking.start("train", flags, output, given))
 
     def __enter__(self) -> Ranks:
         return self
@@ -119,18 +113,3 @@ def environments(topology: str) -> list[dict[str, str]]:
             environment.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # there is no agent: rank 0 has the store
         _recorded[topology] = found
     return _recorded[topology]
-
-
-def train(environment: dict[str, str], flags: list[str], output: str) -> None:
-    """One rank."""
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(file, stream)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.argv = ["mlm_dist/train.py", *flags]
-    from mlm_dist import runtime
-    from mlm_dist import train as job
-
-    runtime.main(job.run, prog="train.py", description=job.__doc__)

@@ -1,17 +1,16 @@
-"""Jobs in copies of a process that may be killed: the imports, seconds of each launch, are paid once."""
+"""Jobs in forked processes, which may be killed: the imports, seconds of each launch, are paid once."""
 
 from __future__ import annotations
 
-import functools
 import importlib
-import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import MappingProxyType
 from unittest import mock
@@ -19,6 +18,8 @@ from unittest import mock
 import launching
 
 from mlm_dist import runtime
+
+_IMPORTED = ["torch", "accelerate", "deepspeed", "mlm_dist.train", "mlm_dist.validate", "mlm_dist.report"]
 
 
 @dataclass(frozen=True)
@@ -34,24 +35,46 @@ class Ended:
     output: str
 
 
+def start(
+    name: str, arguments: Sequence[str], log: Path, environ: Mapping[str, str], *, of_a_run: bool = False
+) -> BaseProcess:
+    """Start a job as a program, forked from a server that has imported what jobs need; its output is added to a log."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *_IMPORTED])
+    process = context.Process(target=_serve, args=(name, [*arguments], str(log), dict(environ), of_a_run))
+    process.start()
+    return process
+
+
+def run(
+    name: str,
+    *arguments: str,
+    log: Path,
+    of_a_run: bool = False,
+    environ: Mapping[str, str] = MappingProxyType({}),
+) -> Ended:
+    """Run a job as a program to its end, or until it is killed, with changes to the environment."""
+    log.unlink(missing_ok=True)
+    process = start(name, arguments, log, launching.environment(**environ), of_a_run=of_a_run)
+    process.join()
+    assert process.exitcode is not None
+    return Ended(process.exitcode, log.read_text("utf-8", "replace"))
+
+
 def forked(work: Callable[[], object], log: Path) -> Ended:
     """Run a function in a copy of this process; its output is in a log file.
 
     This process must not have trained: the threads that libraries then have do not exist in the copy, which waits for
-    them. In tests, see `Server`.
+    them. In tests, see `run`.
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    log.unlink(missing_ok=True)
     process = os.fork()
     if process == 0:
         code = 70
         try:
-            stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-            os.dup2(stream, 1)
-            os.dup2(stream, 2)
-            os.close(stream)
-            sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-            sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+            _write_to(log)
             work()
             code = 0
         except SystemExit as ended:
@@ -70,58 +93,22 @@ def forked(work: Callable[[], object], log: Path) -> Ended:
 def job(name: str, *arguments: str, of_a_run: bool = False, **changes: str) -> None:
     """A job as a program: flags and environment in, output and an exit code out; it does not return."""
     warnings.simplefilter("ignore")  # pytest makes errors of them
-    with mock.patch.dict(os.environ, changes), mock.patch.object(sys, "argv", [f"{name}.py", *arguments]):
-        run = importlib.import_module(f"mlm_dist.{name}").run
-        runtime.main(run, prog=f"{name}.py", of_a_run=of_a_run)
+    with mock.patch.dict(os.environ, changes), mock.patch.object(sys, "argv", [f"mlm_dist/{name}.py", *arguments]):
+        run_job = importlib.import_module(f"mlm_dist.{name}").run
+        runtime.main(run_job, prog=f"{name}.py", of_a_run=of_a_run)
 
 
-class Server:
-    """A process that has imported all that jobs need, and runs each in a copy of itself."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            env=launching.environment(PYTHONPATH=os.pathsep.join(sys.path), OMP_NUM_THREADS="1"),
-            cwd=launching.ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def job(
-        self,
-        name: str,
-        *arguments: str,
-        log: Path,
-        of_a_run: bool = False,
-        environ: Mapping[str, str] = MappingProxyType({}),
-    ) -> Ended:
-        """Run a job to its end, or until it is killed, with changes to the environment."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps([name, arguments, str(log), of_a_run, dict(environ)]) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, "the server of jobs has ended"
-        return Ended(int(answer), log.read_text("utf-8", "replace"))
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+def _serve(name: str, arguments: list[str], log: str, environ: dict[str, str], of_a_run: bool) -> None:
+    _write_to(Path(log))
+    os.environ.clear()
+    os.environ.update(environ)
+    job(name, *arguments, of_a_run=of_a_run)
 
 
-def serve() -> None:
-    """Run the jobs that are asked for on stdin."""
-    import mlm_dist.report
-    import mlm_dist.train
-    import mlm_dist.validate  # noqa: F401
-
-    for line in sys.stdin:
-        name, arguments, log, of_a_run, changes = json.loads(line)
-        work = functools.partial(job, name, *arguments, of_a_run=of_a_run, **changes)
-        print(forked(work, Path(log)).returncode, flush=True)
-
-
-if __name__ == "__main__":
-    serve()
+def _write_to(log: Path) -> None:
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for number in (1, 2):
+        os.dup2(stream, number)
+    os.close(stream)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)

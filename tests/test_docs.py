@@ -173,6 +173,7 @@ COMMANDS = {
     "make test-unit": SUITE,
     "make check": SUITE,
     ".venv/bin/pre-commit install": Tried(),
+    "MLM_DIST_CASES=100 MLM_DIST_SEED=2 python -m pytest -m slow tests/test_random_kills.py": LONG,
     "make bench": LONG,
     "python benchmarks/throughput.py": LONG,
     "python benchmarks/throughput.py --models 6x384 --lengths 128": LONG,

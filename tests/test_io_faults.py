@@ -43,7 +43,7 @@ def assert_promises_hold(library: Path, folder: Path, jobs: str, number: str) ->
         OMP_NUM_THREADS="1",
     )
     assert ended.returncode == 0, ended.output
-    lines = [json.loads(line) for line in ended.stdout.splitlines() if line[:1] in "[{"]
+    lines = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith(('[["', '{"'))]
     failed = [line for line in lines if isinstance(line, list)]
     report = "\n".join(f"{case}: {'; '.join(problems)}" for case, problems in failed)
     assert not failed, f"seed {SEED}, {lines[-1]}, operations {lines[0]}:\n{report}"

@@ -15,6 +15,7 @@ from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
 from mlm_dist.config import parse
 from mlm_dist.errors import ModelError
+from mlm_dist.model import attention
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 
 SMALL: dict[str, Any] = {
@@ -197,3 +198,16 @@ def test_checkpoint_may_have_more_rows_than_tokens(size: int, fits: bool, tmp_pa
     else:
         with pytest.raises(ModelError, match="has 120 tokens"):
             architecture(config, Tokenizer())
+
+
+@pytest.mark.parametrize("length", [512, 1300])
+@pytest.mark.parametrize("padding", [0, 7])
+def test_masks_of_long_rows_are_those_of_transformers(length: int, padding: int) -> None:
+    """They are computed block by block, because distances of tokens take 16 times the memory of the mask."""
+    from transformers import masking_utils
+
+    mask_function = masking_utils.sliding_window_bidirectional_mask_function(65)
+    attention_mask = (torch.arange(length) < torch.tensor([[length], [length - padding]])) if padding else None
+    given = {"batch_size": 2, "q_length": length, "kv_length": length, "mask_function": mask_function}
+    given |= {"attention_mask": attention_mask, "allow_is_causal_skip": False}
+    assert torch.equal(attention._mask(**given), masking_utils.sdpa_mask(**given))

@@ -276,7 +276,7 @@ def test_failure_is_written_for_the_others(tmp_path: Path) -> None:
     """
     launch(tmp_path, 2, program)
     (path,) = tmp_path.glob("*/rank-1.json")
-    assert json.loads(path.read_text())["failed"] == "over three lines?\nno"
+    assert json.loads(path.read_text())["failed"] == r"over three lines?\nno"
     assert os.stat(path).st_mode & 0o444 == 0o444  # ranks of other users can read it
 
 

@@ -70,16 +70,14 @@ CASES = int(os.environ.get("MLM_DIST_CASES", "0")) or None
 
 
 @pytest.mark.parametrize("key", [pytest.param(key, marks=pytest.mark.slow) for key in text_keys()[:CASES]])
-def test_password_in_a_key_is_nowhere(
-    key: str, tmp_path: Path, prose: Path, server: forking.Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_password_in_a_key_is_nowhere(key: str, tmp_path: Path, prose: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the job accepts the value or refuses it."""
     work = tmp_path / "work"
     work.mkdir()
     log = tmp_path / "log"
     for job in ("plan", "prepare", "train"):
         given = [*flags(work, prose), f"--{key}={value(key)}"]
-        ended = server.job(job, *given, log=log, environ={"HOME": str(work)})
+        ended = forking.run(job, *given, log=log, environ={"HOME": str(work)})
         assert ended.returncode in (0, 2), ended.output
         assert "Traceback" not in ended.output, ended.output
         assert_no_mark(ended.output, work)
@@ -88,9 +86,7 @@ def test_password_in_a_key_is_nowhere(
 @pytest.mark.parametrize(
     "jobs", [("train",), pytest.param(("train", "validate", "export", "report"), marks=pytest.mark.slow)], ids=len
 )
-def test_tokens_in_the_environment_are_nowhere(
-    jobs: tuple[str, ...], tmp_path: Path, prose: Path, server: forking.Server
-) -> None:
+def test_tokens_in_the_environment_are_nowhere(jobs: tuple[str, ...], tmp_path: Path, prose: Path) -> None:
     """Nor those in ~/.netrc."""
     home, log = tmp_path / "home", tmp_path / "log"
     home.mkdir()
@@ -101,7 +97,7 @@ def test_tokens_in_the_environment_are_nowhere(
     said = ""
     for job in jobs:
         given = flags(tmp_path / "work", prose) if job == "train" else [f"--output_dir={tmp_path / 'work' / 'run'}"]
-        ended = server.job(job, *given, log=log, of_a_run=job != "train", environ=clean)
+        ended = forking.run(job, *given, log=log, of_a_run=job != "train", environ=clean)
         assert ended.returncode == 0, ended.output
         said += ended.output
     assert list((tmp_path / "work" / "run" / "tensorboard").glob("events.*"))
@@ -153,16 +149,14 @@ def refusing(folder: Path) -> Iterator[int]:
             server.shutdown()
 
 
-def test_refused_password_is_neither_printed_nor_in_the_list_of_processes(
-    tmp_path: Path, prose: Path, server: forking.Server
-) -> None:
+def test_refused_password_is_neither_printed_nor_in_the_list_of_processes(tmp_path: Path, prose: Path) -> None:
     home = {"HOME": str(tmp_path), "GIT_SSL_NO_VERIFY": "1"}
     with refusing(tmp_path) as port:
         for key in ("corpus.source", "corpus.replay_source", "validation.second_source"):
             address = f"https://user:{MARK}@127.0.0.1:{port}/a.git"
             given = [*flags(tmp_path / "work", prose), f"--corpus.cache_dir={tmp_path / 'work' / 'cache'}"]
             log = tmp_path / "log"
-            ended = server.job("train", *given, f"--{key}={address}", log=log, environ=home)
+            ended = forking.run("train", *given, f"--{key}={address}", log=log, environ=home)
             assert ended.returncode == 2, ended.output
             assert len([line for line in ended.output.splitlines() if line.startswith("error: ")]) == 1
             assert_no_mark(ended.output, tmp_path / "work")

@@ -25,12 +25,13 @@ def result(stop: int = 0, device: str = "cpu") -> StepResult:
 
 @pytest.fixture
 def stop() -> Iterator[StopSignal]:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}  # the background ignores some
     try:
         with StopSignal() as caught:
             yield caught
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def send(number: int) -> None:

@@ -30,7 +30,7 @@ from mlm_dist.corpus import shards, sources
 from mlm_dist.corpus.readers import READERS, Document, DocumentReader, Dropped, Part, ReadSettings, RecordsReader
 from mlm_dist.corpus.readers.protocol import record
 from mlm_dist.corpus.sources import SourceFiles, git
-from mlm_dist.errors import CorpusError
+from mlm_dist.errors import CorpusError, UserError
 
 
 def acquire(source: Path | str, cache: Path, *patterns: str) -> SourceFiles:
@@ -260,7 +260,7 @@ def test_missing_path_is_named_in_the_error(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["~no-such-user-here/docs", "{here}/" + "x" * 300, "docs\0"])
 def test_invalid_path_is_a_user_error(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CorpusError, match=r"corpus\.source"):
+    with pytest.raises(UserError, match=r"corpus\.source"):
         acquire(name.format(here=tmp_path), tmp_path)
 
 

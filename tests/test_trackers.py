@@ -146,19 +146,17 @@ KILLED = (
 OFFLINE = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_API_KEY": ""}
 
 
-def killed_and_resumed(
-    server: forking.Server, run: Path, prose: Path, names: str, *more: str, **environment: str
-) -> forking.Ended:
+def killed_and_resumed(run: Path, prose: Path, names: str, *more: str, **environment: str) -> forking.Ended:
     """A run that is killed in step 6, after the checkpoint of step 3, and resumes with another learning rate."""
     flags = [
         *(f"--corpus.source={prose}", f"--corpus.cache_dir={prose.parent / 'prose-cache'}", f"--output_dir={run}"),
         *(f"--tracking.trackers={names}", "--logging.every=1", *launching.TINY, *KILLED),
     ]
     log = run.with_name("log")
-    killed = server.job("train", *flags, log=log, environ={**environment, FAULT: "mid_step@6"})
+    killed = forking.run("train", *flags, log=log, environ={**environment, FAULT: "mid_step@6"})
     assert killed.returncode == -signal.SIGKILL, killed.output
     assert [line["step"] for line in launching.metrics(run, "train")] == [1, 2, 3, 4, 5, 6]
-    return server.job("train", *flags, "--optim.lr=0.01", *more, log=log, environ=environment)
+    return forking.run("train", *flags, "--optim.lr=0.01", *more, log=log, environ=environment)
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -187,10 +185,10 @@ def asked(store: Path, query: str) -> list[tuple[Any, ...]]:
         return opened.execute(query).fetchall()
 
 
-def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path: Path, prose: Path, server: forking.Server) -> None:
+def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path: Path, prose: Path) -> None:
     """With the values of the resumed run, in one folder."""
     run = tmp_path / "my-run"
-    ended = killed_and_resumed(server, run, prose, "tensorboard")
+    ended = killed_and_resumed(run, prose, "tensorboard")
     assert ended.returncode == 0, ended.output
     assert scalars(run / "tensorboard") == recorded(run)
     assert len(recorded(run)["train/loss"]) == 8
@@ -200,12 +198,12 @@ def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path: Path, prose: Pa
 
 
 @pytest.mark.slow
-def test_mlflow_and_wandb_resume_their_runs_after_a_kill(tmp_path: Path, prose: Path, server: forking.Server) -> None:
+def test_mlflow_and_wandb_resume_their_runs_after_a_kill(tmp_path: Path, prose: Path) -> None:
     for name in ("mlflow", "sqlalchemy", "wandb"):
         pytest.importorskip(name)
     run, store = tmp_path / "my-run", tmp_path / "mlflow.db"
     home = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
-    ended = killed_and_resumed(server, run, prose, "tensorboard,mlflow,wandb", **home, **OFFLINE)
+    ended = killed_and_resumed(run, prose, "tensorboard,mlflow,wandb", **home, **OFFLINE)
     assert ended.returncode == 0, ended.output
     assert "cannot resume" not in ended.output and "does not take" not in ended.output
     assert scalars(run / "tensorboard") == recorded(run)
@@ -223,14 +221,12 @@ def test_mlflow_and_wandb_resume_their_runs_after_a_kill(tmp_path: Path, prose: 
 
 
 @pytest.mark.slow
-def test_fresh_start_is_a_new_run_of_each_tracker(tmp_path: Path, prose: Path, server: forking.Server) -> None:
+def test_fresh_start_is_a_new_run_of_each_tracker(tmp_path: Path, prose: Path) -> None:
     for name in ("mlflow", "sqlalchemy"):
         pytest.importorskip(name)
     run, store = tmp_path / "my-run", tmp_path / "mlflow.db"
     fresh = "--checkpoint.resume=never"
-    ended = killed_and_resumed(
-        server, run, prose, "tensorboard,mlflow", fresh, MLFLOW_TRACKING_URI=f"sqlite:///{store}"
-    )
+    ended = killed_and_resumed(run, prose, "tensorboard,mlflow", fresh, MLFLOW_TRACKING_URI=f"sqlite:///{store}")
     assert ended.returncode == 0, ended.output
     assert scalars(run / "tensorboard") == recorded(run)
     runs = dict(asked(store, "select status, run_uuid from runs"))
@@ -240,7 +236,7 @@ def test_fresh_start_is_a_new_run_of_each_tracker(tmp_path: Path, prose: Path, s
 
 
 @pytest.mark.slow
-def test_tracker_that_cannot_resume_does_not_end_the_run(tmp_path: Path, prose: Path, server: forking.Server) -> None:
+def test_tracker_that_cannot_resume_does_not_end_the_run(tmp_path: Path, prose: Path) -> None:
     """Its run was deleted."""
     for name in ("mlflow", "sqlalchemy"):
         pytest.importorskip(name)
@@ -250,7 +246,7 @@ def test_tracker_that_cannot_resume_does_not_end_the_run(tmp_path: Path, prose: 
 
     def ended(steps: int) -> forking.Ended:
         more = (f"--optim.duration={steps} steps", *launching.TINY)
-        return server.job(
+        return forking.run(
             "train", *flags, *more, log=tmp_path / "log", environ={"MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
         )
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
-import itertools
-import json
-import os
-import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -18,20 +13,18 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from torch import nn
-from torch._C._distributed_c10d import TCPStore
-from torch.distributed.distributed_c10d import _abort_process_group, _get_default_store
+from torch.distributed.distributed_c10d import _abort_process_group
 
 from mlm_dist import system_errors
 from mlm_dist.engine import trackers
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.protocol import Progress
+from mlm_dist.engine.results_of_main import ResultsOfMain
 from mlm_dist.errors import ConfigError, PeerError, UserError
 from mlm_dist.optim.optimizers import set_lr
 from mlm_dist.spec import BatchSpec
 
 T = TypeVar("T")
-
-POLL_SECONDS = 0.02
 
 
 class AccelerateEngine:
@@ -55,8 +48,7 @@ class AccelerateEngine:
         self.is_main: bool = accelerator.is_main_process
         self.is_sharded = launch.is_sharded
         self.progress = Progress()
-        self._works = itertools.count()  # of rank 0 alone; every rank counts the same ones
-        self._store = _store_of_rank_0(self.is_main) if self.world_size > 1 else None
+        self._from_main = ResultsOfMain(self.is_main, self.progress) if self.world_size > 1 else None
 
     def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """See `Engine`."""
@@ -102,30 +94,13 @@ class AccelerateEngine:
                 failure = system_errors.explain(error)
                 if failure is None:
                     raise
-        if self.world_size > 1:
-            result = self._from_main(result)
+        if self._from_main is not None:
+            result = self._from_main.share(result)
         # The store may be a part of rank 0's process, which must not end before all ranks have read it.
         if float(self.sum(torch.tensor(float(failure is not None), device=self.device))):
             raise failure or PeerError("rank 0 failed, and says why")
         value: T = result
         return value
-
-    def _from_main(self, result: Any) -> Any:
-        """A JSON value of rank 0, once it has one: the others poll for it, because a collective would time out."""
-        store, key = self._store, f"mlm_dist/on_main/{next(self._works)}"
-        assert store is not None
-        if self.is_main:
-            store.set(key, json.dumps(result))
-            return result
-        self.progress.waits_for_main = True
-        try:
-            while not store.check([key]):
-                time.sleep(POLL_SECONDS)
-            return json.loads(store.get(key))
-        except dist.DistError:
-            raise PeerError("the connection to rank 0 is lost; see its log") from None
-        finally:
-            self.progress.waits_for_main = False
 
     def begin_step(self, lr: float, num_micro_batches: int) -> float:
         """See `Engine`."""
@@ -225,19 +200,6 @@ class AccelerateEngine:
 
     def _destroy_process_group(self) -> None:
         dist.destroy_process_group()
-
-
-def _store_of_rank_0(is_main: bool) -> TCPStore:
-    """A store in rank 0's process. The default one is in the launcher's: without it, nothing could be saved.
-
-    Rank 0 listens on any free port of MASTER_ADDR, which is its machine.
-    """
-    address, key, timeout = os.environ.get("MASTER_ADDR", "127.0.0.1"), "mlm_dist/store", timedelta(minutes=15)
-    port = 0 if is_main else int(_get_default_store().get(key))
-    store = TCPStore(address, port, is_master=is_main, timeout=timeout, wait_for_workers=False)
-    if is_main:
-        _get_default_store().set(key, str(store.port))
-    return store
 
 
 def reset() -> None:

@@ -11,6 +11,7 @@ from mlm_dist.model import precision, variable_length
 from mlm_dist.model.dropout import RowMasks, select
 
 NAME = "mlm_dist"
+MASK_BLOCK = 512  # rows of a mask that are computed at a time
 MAX_LENGTH_ON_CPU = 2048  # in longer rows the memory of the scores costs more than they save
 
 
@@ -99,7 +100,20 @@ def _mask(*, attention_mask: torch.Tensor | None = None, **given: Any) -> torch.
     from transformers.masking_utils import sdpa_mask
 
     may_skip = given.pop("allow_is_bidirectional_skip", False) and attention_mask is None
-    mask: torch.Tensor | None = sdpa_mask(attention_mask=attention_mask, allow_is_bidirectional_skip=may_skip, **given)
+    given |= {"attention_mask": attention_mask, "allow_is_bidirectional_skip": may_skip}
+    length, offset = given["q_length"], given.get("q_offset", 0)
+    mask: torch.Tensor | None
+    if length <= MASK_BLOCK or may_skip or given.get("allow_is_causal_skip", True):
+        mask = sdpa_mask(**given)
+    else:
+        # Distances of tokens are computed in int64, which takes 16 times the memory of the mask.
+        def block(start: int) -> torch.Tensor:
+            part: torch.Tensor = sdpa_mask(
+                **given | {"q_length": min(MASK_BLOCK, length - start), "q_offset": offset + start}
+            )
+            return part
+
+        mask = torch.cat([block(start) for start in range(0, length, MASK_BLOCK)], dim=2)
     if mask is None or mask.device.type == "cpu":
         return mask
     return additive(mask, precision.working_dtype(mask.device.type, given.get("dtype", torch.float32)))
