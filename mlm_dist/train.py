@@ -98,7 +98,8 @@ def fit(
     task = Task.create(spec, corpora)
     resume, steps = spec.checkpoint.resume, spec.length.steps
     resume_from = find.to_resume(engine, resume, run_dir.checkpoints, task.identity, steps)
-    engine.on_main(lambda: begin(run_dir, resume_from, spec, task, corpora))
+    engine.on_main(lambda: begin(run_dir, resume_from, spec))
+    engine.on_main(lambda: report.before_training(run_dir, task.module.model, corpora.main))
     engine.on_main(lambda: trial.begin(task.module.model, lambda: model_files(spec, corpora.main), run_dir.path))
     signal.check(engine)
 

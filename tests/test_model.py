@@ -210,4 +210,5 @@ def test_masks_of_long_rows_are_those_of_transformers(length: int, padding: int)
     attention_mask = (torch.arange(length) < torch.tensor([[length], [length - padding]])) if padding else None
     given = {"batch_size": 2, "q_length": length, "kv_length": length, "mask_function": mask_function}
     given |= {"attention_mask": attention_mask, "allow_is_causal_skip": False}
-    assert torch.equal(attention._mask(**given), masking_utils.sdpa_mask(**given))
+    mask = attention._mask(**given)
+    assert mask is not None and torch.equal(mask, masking_utils.sdpa_mask(**given))

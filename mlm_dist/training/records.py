@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from mlm_dist import report
 from mlm_dist.config import flat, to_yaml
 from mlm_dist.console import text_of
 from mlm_dist.corpora import Corpora
@@ -15,18 +14,16 @@ from mlm_dist.files import write_bytes
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
 from mlm_dist.training import watchdog
-from mlm_dist.training.task import Task
 
 logger = logging.getLogger(__name__)
 
 
-def begin(run_dir: RunDir, resume_from: Path | None, spec: Spec, task: Task, corpora: Corpora) -> None:
-    """Archive what does not belong to the run, and record what is gone once training has begun; on rank 0."""
+def begin(run_dir: RunDir, resume_from: Path | None, spec: Spec) -> None:
+    """Archive what does not belong to the run, and write config.yaml; on rank 0."""
     if archive := run_dir.archive(resume_from):
         logger.info("moved an earlier run to %s", archive)
     run_dir.clean()
     write_bytes(run_dir.config, to_yaml(spec.written).encode())
-    report.before_training(run_dir, task.module.model, corpora.main)
 
 
 def write_records(run_dir: RunDir, spec: Spec, corpora: Corpora, engine: Engine, step: int) -> None:
