@@ -127,6 +127,7 @@ class CorpusConfig(SourceConfig):
         self.require("max_document_mb", 0 < self.max_document_mb <= 1000, "must be over 0 and at most 1000")
         self.require("near_threshold", 0 < self.near_threshold <= 1, "must be over 0 and at most 1")
         self.require("prefer", bool(self.prefer) and all(self.prefer), "must be first, longest or a list of patterns")
+        self.require("prefer", not any("://" in one for one in self.prefer), "patterns are of paths, not of addresses")
         self.require_text("replay_source", "must name a source, or be null")
         self.require("replay_share", 0 < self.replay_share < 1, "must be over 0 and under 1")
         self.require_place("cache_dir")
