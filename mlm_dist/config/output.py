@@ -106,6 +106,7 @@ class ExportConfig(Section):
     def check(self) -> None:
         """See `Section.check`."""
         self.require_text("checkpoint", "must be newest, best or a path, or null")
+        self.require_place("checkpoint")
         repository = self.push_to_hub
         is_name = repository is None or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository) is not None
         self.require("push_to_hub", is_name, "must be a repository such as name/model, or null")
