@@ -51,7 +51,7 @@ def assert_promises_hold(library: Path, folder: Path, jobs: str, number: str) ->
 
 
 def test_preparation_survives_faults_of_files(library: Path, tmp_path: Path) -> None:
-    assert_promises_hold(library, tmp_path, "prepare", "8")
+    assert_promises_hold(library, tmp_path, "prepare", "4")
 
 
 @pytest.mark.slow

@@ -165,7 +165,7 @@ def kill_until_done(wholes: Wholes, folder: Path, num_kills: int, topologies: tu
 
 
 def test_run_with_random_kills_ends_as_if_nothing_had_happened(wholes: Wholes, tmp_path: Path) -> None:
-    kill_until_done(wholes, tmp_path, 2, ("one",))
+    kill_until_done(wholes, tmp_path, 1, ("one",))
 
 
 @pytest.mark.slow
