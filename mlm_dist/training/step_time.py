@@ -24,6 +24,7 @@ from mlm_dist.spec import Spec
 from mlm_dist.training.step import train_step
 
 NUM_STEPS = 3
+SLOW_SECONDS = 5.0  # a first step that takes longer is not repeated: what is done once hardly matters in it
 CPU_TOKENS = 4096  # measured at most; more do not make a CPU faster
 # What a launcher says to its processes, except how many share the cores of this machine.
 _OF_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -32,7 +33,7 @@ MIDDLE = 0.5  # of the run, on which the masking rate may depend
 
 
 def seconds_per_step(spec: Spec) -> float:
-    """Seconds of a step, without data loading: the fastest of a few, after a first one.
+    """Seconds of a step, without data loading: the fastest of a few, after a first one, which counts if it is slow.
 
     Of several processes it is the time that this one needs for its share of the global batch, alone and unsharded, with
     its share of the CPU's cores. What they exchange comes on top, see `engine.communication`.
@@ -58,7 +59,9 @@ def seconds_per_step(spec: Spec) -> float:
             result = train_step(engine, objective, [micro_batch], spec.optim.lr, step)
             float(result.grad_norm)  # waits for the device
             times.append(time.perf_counter() - began)
-    return min(times[1:]) * batch.accumulation * batch.micro_size / rows
+            if times[0] > SLOW_SECONDS:
+                break
+    return min(times[1:] or times) * batch.accumulation * batch.micro_size / rows
 
 
 @contextlib.contextmanager
