@@ -281,6 +281,7 @@ def launch(topology: str, *command: str) -> launching.Ended:
     file = launching.ACCELERATE / f"{topology}.yaml"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", f"--config_file={file}"]
     flags = ["--num_processes=2", "--mixed_precision=no", f"--main_process_port={launching.free_port()}"]
+    flags += ["--gpu_ids=-1,-1"] if topology.startswith("zero") else []
     return launching.run([*launcher, *flags, *command], timeout=200, PYTHONPATH=str(launching.ROOT))
 
 
