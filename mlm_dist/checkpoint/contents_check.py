@@ -10,11 +10,12 @@ from typing import Any
 
 from mlm_dist.errors import CheckpointError, reason
 
-_MOST = 1 << 62  # of a count, which is an int64 on the device
+_END = 1 << 62  # of counts, which are int64 on the device
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
+def is_count(value: Any) -> bool:
+    """Whether a JSON value is a number of steps, rows or tokens."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _END
 
 
 def _is_number(value: Any) -> bool:
@@ -22,7 +23,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_pair(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and _is_number(value[0]) and _is_count(value[1])
+    return isinstance(value, list) and len(value) == 2 and _is_number(value[0]) and is_count(value[1])
 
 
 def _or_null(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -30,30 +31,30 @@ def _or_null(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 _FIELDS: dict[str, Any] = {
-    "step": _is_count,
-    "samples": _is_count,
-    "tokens": _is_count,
-    "skipped_steps": _is_count,
-    "skipped_in_a_row": _is_count,
+    "step": is_count,
+    "samples": is_count,
+    "tokens": is_count,
+    "skipped_steps": is_count,
+    "skipped_in_a_row": is_count,
     "loss_scale": _or_null(_is_pair),
     "seconds": lambda value: _is_number(value) and value >= 0,
     "estimate": _or_null(_is_pair),
     "best": {
         "loss": _or_null(_is_number),
-        "step": _or_null(_is_count),
-        "since": _is_count,
-        "rows": _or_null(_is_count),
+        "step": _or_null(is_count),
+        "since": is_count,
+        "rows": _or_null(is_count),
     },
     "loss_average": {
         "mean": _or_null(_is_number),
         "variance": lambda value: _is_number(value) and value >= 0,
     },
     "divergence": {
-        "good_step": _is_count,
+        "good_step": is_count,
         "has_begun": lambda value: isinstance(value, bool),
         "limit": _or_null(_is_number),
     },
-    "micro_batch": lambda value: _is_count(value) and value > 0,
+    "micro_batch": lambda value: is_count(value) and value > 0,
     "identity": lambda value: isinstance(value, dict) and bool(value),
 }
 _OF_LATER_VERSIONS = ("divergence", "best.rows")  # checkpoints of earlier ones do not have them

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlm_dist.checkpoint.contents_check import is_count
 from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import ConfigError
@@ -186,16 +187,12 @@ def _problem(line: Any) -> str | None:
         return "is not an object"
     if not isinstance(line.get("kind"), str):
         return "has no field kind"
-    if line["kind"] in ("train", "validation") and not _is_count(line.get("step")):
+    if line["kind"] in ("train", "validation") and not is_count(line.get("step")):
         return "has no number as field step"
     for name in ("step", "steps", "resumed_from", "best_step"):
-        if line.get(name) is not None and not _is_count(line[name]):
+        if line.get(name) is not None and not is_count(line[name]):
             return f"has no number as field {name}"
     loss = line.get("loss")
     if "loss" in line and loss is not None and (isinstance(loss, bool) or not isinstance(loss, int | float)):
         return "has no number as field loss"
     return None
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
