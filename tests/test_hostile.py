@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import launching
+import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,9 +25,10 @@ from reading import everything
 from specs import prepare
 
 from mlm_dist.config import Config, CorpusConfig, parse, to_dict, to_yaml
-from mlm_dist.corpus import documents, shards, sources
+from mlm_dist.corpus import documents, rows, shards, sources
 from mlm_dist.corpus.cleaners import Cleaned
 from mlm_dist.corpus.markdown import cleaner
+from mlm_dist.corpus.packing import RowBlock
 from mlm_dist.corpus.readers import Document, Dropped, json_lines
 from mlm_dist.corpus.sources import SourceFiles, git
 from mlm_dist.corpus.store import PreparedCorpus
@@ -287,6 +289,33 @@ def test_shard_record_cannot_name_files_outside(folder: Path, tmp_path: Path, ou
     second = prepare(config(folder, tmp_path / "cache", "--rows.max_length=16"))
     assert tree(second.folder) == tree(expected.folder)
     assert os.stat(outside / "letter.txt").st_nlink == 1
+
+
+@pytest.mark.parametrize("num_rows", [100_000, None])
+def test_planted_rows_that_would_fill_the_memory_are_not_used(
+    folder: Path, tmp_path: Path, num_rows: int | None
+) -> None:
+    """Its manifest is right: a few kilobytes of compressed rows, and as many rows as there were or as there are."""
+    corpus = prepare(config(folder, tmp_path / "cache"))
+    expected = tree(corpus.folder)
+    manifest = json.loads((corpus.folder / "manifest.json").read_text())
+    path = next((corpus.folder / "train").glob("*.arrow"))
+    table = rows.read(path, manifest["config"]["rows"]["max_length"])
+    zeros, ones = np.zeros((100_000, table.max_length), np.int32), np.ones(100_000, np.int32)
+    rows.write(path, table.max_length, [RowBlock(zeros, ones, ones, 0)])
+    with pa.memory_map(str(path)) as source:
+        content = pa.ipc.open_stream(source).read_all()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    bomb = path.with_name("bomb")
+    with pa.OSFile(str(bomb), "wb") as sink, pa.ipc.new_stream(sink, content.schema, options=options) as stream:
+        stream.write_table(content)
+    bomb.replace(path)
+    assert path.stat().st_size < 1_000_000
+    name = f"train/{path.name}"
+    manifest["files"][name] = {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    manifest["rows"]["train"] = num_rows or manifest["rows"]["train"]
+    (corpus.folder / "manifest.json").write_text(json.dumps(manifest))
+    assert tree(prepare(config(folder, tmp_path / "cache")).folder) == expected
 
 
 def test_files_named_in_a_manifest_are_never_deleted(folder: Path, tmp_path: Path, outside: Path) -> None:

@@ -40,6 +40,19 @@ def read(path: Path, max_length: int) -> RowTable:
     return RowTable(pa.ipc.open_stream(pa.memory_map(str(path))).read_all(), max_length)
 
 
+def is_plain(path: Path) -> bool:
+    """Whether a file of rows is as large as its rows, as `write` leaves it: a compressed one could fill the memory."""
+    import pyarrow as pa
+
+    left = path.stat().st_size
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as batches:
+        for batch in batches:
+            left -= batch.get_total_buffer_size()
+            if left < 0:
+                return False
+    return True
+
+
 def features(max_length: int):  # type: ignore[no-untyped-def]  # datasets is imported late because it takes a second
     """The columns of a table of rows: input_ids, padded at the end, and the lengths of each row's chunks."""
     from datasets import Features, Sequence, Value

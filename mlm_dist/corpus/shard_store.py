@@ -53,7 +53,7 @@ class ShardStore:
         try:
             corpus = PreparedCorpus(self.folder)
             is_usable = corpus.manifest["format"] == FORMAT and corpus.manifest["digest"] == self.folder.name
-            if is_usable and file_records.are_intact(self.folder, corpus.manifest["files"]) and corpus.names_its_files:
+            if is_usable and file_records.are_intact(self.folder, corpus.manifest["files"]) and corpus.is_readable:
                 return corpus
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             pass

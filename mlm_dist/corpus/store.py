@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlm_dist.corpus import document_files, selection
-from mlm_dist.corpus.rows import RowTable
+from mlm_dist.corpus.rows import RowTable, is_plain
 from mlm_dist.corpus.tokenizer import loading, word_starts
 
 FORMAT = 7  # of the manifest and of shard records; a corpus with another number is prepared again
@@ -64,8 +64,12 @@ class PreparedCorpus:
         return bool(self.manifest["config"]["rows"]["mode"] == "pack")
 
     @property
-    def names_its_files(self) -> bool:
-        """Whether all files that the corpus is read from are in its manifest, and so in its folder."""
+    def is_readable(self) -> bool:
+        """Whether all files that it is read from are in its manifest, and so in its folder, and no rows are compressed.
+
+        Raises:
+            ValueError: A file of rows is none.
+        """
         files = self.manifest["files"]
         names = ["selection.npz", "token_counts.npy", *(f"{split}/dataset_info.json" for split in SPLITS)]
         names += [f"documents/{key}.parquet" for key in self.manifest["shards"]]
@@ -74,7 +78,8 @@ class PreparedCorpus:
             state: dict[str, Any] = json.loads((self.folder / split / "state.json").read_text("utf-8"))
             names += [f"{split}/{file['filename']}" for file in state["_data_files"]]
         has_counts = all(isinstance(self.manifest["rows"][split], int) for split in SPLITS)
-        return has_counts and all(name in files for name in names)
+        row_files = [self.folder / name for name in names if name.endswith(".arrow")]
+        return has_counts and all(name in files for name in names) and all(map(is_plain, row_files))
 
     def documents(self, split: str | None = None) -> Iterator[tuple[str, str, str]]:
         """(id, split, text) of all kept documents, or of those of one split; texts are cleaned.
