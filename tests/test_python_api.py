@@ -285,7 +285,8 @@ def launch(topology: str, *command: str) -> launching.Ended:
     return launching.run([*launcher, *flags, *command], timeout=200, PYTHONPATH=str(launching.ROOT))
 
 
-@pytest.mark.parametrize("topology", ["cpu_2", pytest.param("zero2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["cpu_2", "zero2"])
 def test_a_script_under_accelerate_launch_gives_every_rank_the_result(
     topology: str, script: tuple[str, str], runs: Runs, tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def test_mlflow_and_trackio_hold_the_run(tmp_path: Path, prose: Path) -> None:
     assert settings["optim.duration"] == "2 steps"
 
 
+@pytest.mark.slow
 def test_wandb_without_a_key_is_refused_and_works_offline(tmp_path: Path, prose: Path) -> None:
     pytest.importorskip("wandb")
     clean = {"HOME": str(tmp_path), "WANDB_API_KEY": "", "NETRC": str(tmp_path / "netrc")}
