@@ -1,7 +1,7 @@
 """Dry run: show what a run will be and need, without fetching, preparing or launching anything.
 
-    python mlm_dist/plan.py --config configs/runs/azure_docs.yaml
-    accelerate launch --config_file configs/accelerate/zero2.yaml mlm_dist/plan.py --config configs/runs/azure_docs.yaml
+    python mlm_dist/plan.py docs/
+    accelerate launch --config_file configs/accelerate/zero2.yaml mlm_dist/plan.py --preset azure_docs
 
 It prints every value as it is decided, then a table: size, time and memory. Of a model on the Hub it reads the
 configuration and the tokenizer. Sizes are from formulas (engine/memory.py); the time is measured on random tokens if
