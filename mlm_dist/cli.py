@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,7 +23,6 @@ from mlm_dist.config.messages import unknown_key
 from mlm_dist.engine.topologies import TOPOLOGIES
 from mlm_dist.errors import ConfigError, UserError
 from mlm_dist.usage import JOBS
-
 
 # What is no job: it has no config. The module of each takes the words behind its name.
 COMMANDS = {
@@ -105,6 +105,7 @@ def _unknown_job(name: str) -> str:
 
 def _run_job(name: str, words: Sequence[str]) -> None:
     flags, prog = split_flags(words), f"mlm-dist {name}"
+    os.environ[runtime.COMMAND] = shlex.join(words)
     if flags.debug:
         os.environ[runtime.DEBUG] = "1"
     if flags.topology is not None:

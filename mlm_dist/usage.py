@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from mlm_dist.config import Config, reference, value_of
@@ -63,7 +64,7 @@ class Job(NamedTuple):
     help: str
     of_a_run: bool = False
     examples: tuple[str, ...] = ()
-    keys: dict[str, str] = {}
+    keys: Mapping[str, str] = MappingProxyType({})
 
 
 JOBS = {
@@ -110,13 +111,13 @@ def text(prog: str, description: str | None = None) -> str:
         prog: How it was called: `mlm-dist train`, or the name of its file.
         description: What it does, with examples; by default those of `JOBS`.
     """
-    name = prog.split()[-1].removesuffix(".py")
+    name = prog.rsplit(maxsplit=1)[-1].removesuffix(".py")
     job = JOBS.get(name, Job(name))
     about = (
         "RUN   run directory; its config is read before other files and flags"
         if job.of_a_run
-        else "DOCS  folder, file, git address, or owner/name of a dataset on the Hub; without it, the documentation that "
-        "comes with Python"
+        else "DOCS  folder, file, git address, or owner/name of a dataset on the Hub; without it, the documentation "
+        "that comes with Python"
     )
     parts = [
         f"Usage: {prog} [{about[:4].strip()}] [--KEY VALUE ...]",
@@ -130,7 +131,7 @@ def text(prog: str, description: str | None = None) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _keys(meanings: dict[str, str]) -> Iterable[tuple[str, str]]:
+def _keys(meanings: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     defaults = Config()
     for key, meaning in meanings.items():
         value = reference.as_yaml(value_of(defaults, key))

@@ -1,4 +1,4 @@
-"""Names that people know from other tools are refused with the key to use, and words without a flag name DOCS or RUN."""
+"""Names of other tools are refused with the key to use; words without a flag name documents or a run."""
 
 from __future__ import annotations
 

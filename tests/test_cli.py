@@ -34,7 +34,8 @@ def mlm_dist(*words: str, **options: object) -> launching.Ended:
 def test_help_is_a_screen_and_loads_nothing_heavy() -> None:
     program = (
         "import sys, contextlib\nfrom mlm_dist import cli\n"
-        "for words in (['--help'], ['train', '--help'], ['--version'], ['train', '--topology', 'cpu_2', '-h'], ['keys']):\n"
+        "launched = ['train', '--topology', 'cpu_2', '-h']\n"
+        "for words in (['--help'], ['train', '--help'], ['--version'], launched, ['keys']):\n"
         "    sys.argv[1:] = words\n"
         "    with contextlib.suppress(SystemExit):\n"
         "        cli.main()\n"

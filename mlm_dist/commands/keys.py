@@ -1,9 +1,9 @@
 """`mlm-dist keys [WORD]`: explain the keys of the config.
 
-    mlm-dist keys                  all keys
-    mlm-dist keys optim            a section
-    mlm-dist keys lr               keys with a word in their name
-    mlm-dist keys learning_rate    the key that other tools call so
+mlm-dist keys                  all keys
+mlm-dist keys optim            a section
+mlm-dist keys lr               keys with a word in their name
+mlm-dist keys learning_rate    the key that other tools call so
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ TABLE = (
         "google-bert/bert-base-uncased",
     ),
     Alias("model_type config_name architecture", "model.name_or_path", "an architecture or a checkpoint", "bert"),
-    Alias("model_revision", "model.revision", "the branch, tag or commit of the checkpoint", "main"),
+    Alias("model_revision", "model.revision", "a branch, tag or commit", "main"),
     Alias(
         "config_overrides hidden_size num_hidden_layers num_layers num_attention_heads intermediate_size "
         "max_position_embeddings hidden_dropout_prob attention_probs_dropout_prob dropout",
@@ -155,9 +155,10 @@ TABLE = (
     Alias("vocab_size vocabulary_size", "tokenizer.train_vocab_size", "tokens of a tokenizer to train", "8000"),
     Alias("gradient_checkpointing activation_checkpointing", "model.checkpointing", "layers or none", "layers", ""),
     Alias("torch_compile compile", "model.compile", "regional, whole or none", "regional", ""),
-    Alias("freeze_embedding", "model.freeze_embeddings", "true leaves the token embeddings as they are", "true"),
     # Validation, checkpoints, export
-    Alias("eval_steps eval_every eval_interval val_check_interval validation_steps", "validation.every", "steps", "500"),
+    Alias(
+        "eval_steps eval_every eval_interval val_check_interval validation_steps", "validation.every", "steps", "500"
+    ),
     Alias(
         "evaluation_strategy eval_strategy do_eval validation evaluate_during_training",
         "validation.every",
@@ -167,7 +168,9 @@ TABLE = (
     ),
     Alias("max_eval_samples eval_rows", "validation.max_rows", "the rows used while training", "2048"),
     Alias("early_stopping_patience early_stopping patience", "validation.patience", "validations in a row", "3"),
-    Alias("save_steps save_every save_interval checkpoint_interval checkpoint_steps", "checkpoint.every", "steps", "500"),
+    Alias(
+        "save_steps save_every save_interval checkpoint_interval checkpoint_steps", "checkpoint.every", "steps", "500"
+    ),
     Alias("save_strategy checkpoint", "checkpoint.every", "the steps between checkpoints", "500", ""),
     Alias("save_total_limit keep_checkpoints", "checkpoint.keep_last", "the number of checkpoints to keep", "2"),
     Alias("resume_from_checkpoint resume resume_from", "checkpoint.resume", "auto, never or a checkpoint", "auto"),
@@ -181,7 +184,9 @@ TABLE = (
     Alias("output out out_dir save_dir output_path run_dir run_name", "output_dir", "the run directory", "runs/mine"),
     Alias("data_seed random_seed", "seed", "the random seed of order, masks and weights", "0"),
     Alias("logging_steps log_steps log_every log_interval log_every_n_steps logging", "logging.every", "steps", "10"),
-    Alias("report_to trackers tracker wandb tensorboard tracking", "tracking.trackers", "trackers", "[tensorboard]", ""),
+    Alias(
+        "report_to trackers tracker wandb tensorboard tracking", "tracking.trackers", "trackers", "[tensorboard]", ""
+    ),
     Alias("watchdog timeout", "watchdog.minutes", "minutes without progress that end a run", "30"),
     # Not of a run
     Alias("fp16 half", "", _PRECISION + "fp16"),

@@ -108,9 +108,8 @@ class CorpusConfig(SourceConfig):
             does not forget what it knows. Epochs count the main corpus; the second corpus has its own validation set.
         replay_share: Fraction of the training rows that come from replay_source, evenly spread.
         export: A .json, .jsonl or .parquet file to write the kept documents to, for other tools.
-        cache_dir: Folder for fetched sources and prepared corpora, kept between runs and shared by all nodes. By default
-            mlm_dist in $XDG_CACHE_HOME if that variable is set, else in ~/.cache. `mlm-dist cache` lists and removes
-            corpora.
+        cache_dir: Folder for fetched sources and prepared corpora, kept between runs and shared by all nodes; `mlm-dist
+            cache` lists and removes corpora. By default mlm_dist in $XDG_CACHE_HOME if that is set, else in ~/.cache.
     """
 
     # The parser reads strings among values of type Any as YAML, so that 1252 would become a number.

@@ -24,6 +24,7 @@ from mlm_dist.errors import ConfigError
 
 RUN = "output_dir"  # what a word without a flag stands for in jobs about a run
 
+
 def parse(
     argv: Sequence[str] | None = None,
     *,
@@ -105,9 +106,7 @@ def _sections(parser: Any, read: Callable[[], Any]) -> dict[str, Any]:
     return {item.name: made[item.name] for item in dataclasses.fields(Config)}
 
 
-def parse_of_run(
-    argv: Sequence[str] | None = None, *, prog: str, help_text: Callable[[], str] | None = None
-) -> Config:
+def parse_of_run(argv: Sequence[str] | None = None, *, prog: str, help_text: Callable[[], str] | None = None) -> Config:
     """As `parse`, for jobs about an existing run: the config.yaml in output_dir is read before files and flags.
 
     Raises:

@@ -28,5 +28,9 @@ def preset_file(name: str) -> str:
 
 def summary(name: str) -> str:
     """The first sentence of a preset's comment."""
-    comment = [line.removeprefix("#").strip() for line in PRESETS[name].read_text("utf-8").splitlines()[:4] if line.startswith("#")]
+    comment = [
+        line.removeprefix("#").strip()
+        for line in PRESETS[name].read_text("utf-8").splitlines()[:4]
+        if line.startswith("#")
+    ]
     return " ".join(comment).split(". ")[0].removesuffix(".") + "."

@@ -43,7 +43,9 @@ def sections() -> dict[str, str]:
     hints = typing.get_type_hints(Config)
     trees = {item.name: hints[item.name] for item in dataclasses.fields(Config)}
     found = {name: tree for name, tree in trees.items() if dataclasses.is_dataclass(tree)}
-    return {"": ""} | {name: str(docstring_parser.parse(tree.__doc__).short_description) for name, tree in found.items()}
+    return {"": ""} | {
+        name: str(docstring_parser.parse(tree.__doc__).short_description) for name, tree in found.items()
+    }
 
 
 def entries(section: str) -> Iterator[Entry]:

@@ -60,8 +60,8 @@ def recognize(name: str, key: str = "corpus.source") -> str:
         raise CorpusError(f"{key}: {name} does not exist; did you mean {near}?")
     registered = "".join(f", {kind}" for kind in others)
     raise CorpusError(
-        f"{key}: {name} does not exist; give a folder, a file, a git URL, owner/name of a dataset on the Hub{registered} "
-        "or python-docs"
+        f"{key}: {name} does not exist; give a folder, a file, a git URL, owner/name of a dataset on the "
+        f"Hub{registered} or python-docs"
     )
 
 
