@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mlm_dist.config import reference
@@ -41,4 +42,5 @@ def _row(entry: reference.Entry) -> str:
 
 
 if __name__ == "__main__":
+    os.environ.pop("XDG_CACHE_HOME", None)  # a default must not be that of this machine
     Path(__file__).with_name("configuration.md").write_text(page(), "utf-8")
