@@ -63,7 +63,7 @@ def test_each_name_is_refused_in_every_spelling(name: str, alias: aliases.Alias)
         (["--optim.learning_rate", "1"], "--optim.lr 1"),
         (["--num_train_epochs", "3"], '--optim.duration "3 epochs"'),
         (["--max_steps", "500"], '--optim.duration "500 steps"'),
-        (["--per_device_train_batch_size", "8"], "the rows per step over all processes, accumulation included"),
+        (["--per_device_train_batch_size", "8"], "(rows per device x accumulation x processes): --batch.global_size 8"),
         (["--model", "bert"], "--model.name_or_path bert"),
         (["--fp16"], "--topology gpu --mixed_precision fp16"),
         (["--train_file", "a b.txt"], '--corpus.source "a b.txt"'),

@@ -27,7 +27,10 @@ class Alias(NamedTuple):
     pattern: str = "{}"
 
 
-_ROWS_PER_STEP = "the rows per step over all processes, accumulation included"
+_GLOBAL_SIZE = (
+    "batch.global_size",
+    "the rows per step over all processes (rows per device x accumulation x processes)",
+)
 _LENGTH = "the length of the run, with its unit"
 _TOPOLOGY = "the topology sets the {}; flags of the launcher need --topology"
 _PRECISION = _TOPOLOGY.format("precision") + ": --topology gpu --mixed_precision "
@@ -74,14 +77,9 @@ TABLE = (
     Alias("max_hours hours max_time train_hours", "optim.duration", _LENGTH, "2 hours", "{} hours"),
     Alias("max_tokens train_tokens num_tokens duration", "optim.duration", _LENGTH, "10B tokens", "{} tokens"),
     # Batch
-    Alias(
-        "batch_size bs batch per_device_train_batch_size per_gpu_train_batch_size train_batch_size global_batch_size "
-        "effective_batch_size gradient_accumulation_steps grad_accum accumulation_steps accumulate_grad_batches",
-        "batch.global_size",
-        _ROWS_PER_STEP,
-        "32",
-        "",
-    ),
+    Alias("batch_size bs batch train_batch_size global_batch_size effective_batch_size", *_GLOBAL_SIZE, "32"),
+    Alias("per_device_train_batch_size per_gpu_train_batch_size", *_GLOBAL_SIZE, "32"),
+    Alias("gradient_accumulation_steps grad_accum accumulation_steps accumulate_grad_batches", *_GLOBAL_SIZE, "32", ""),
     Alias(
         "micro_batch_size train_micro_batch_size_per_gpu micro_batch device_batch_size device_train_microbatch_size",
         "batch.micro_size",
@@ -120,7 +118,6 @@ TABLE = (
         "my_docs",
     ),
     Alias("dataset_config_name", "corpus.dataset_config", "the configuration of a dataset on the Hub", "default"),
-    Alias("dataset_split train_split", "corpus.dataset_split", "the split of a dataset", "train"),
     Alias("text_column text_column_name text_field text_key", "corpus.text", "the fields that hold the text", "text"),
     Alias("validation_split_percentage", "corpus.validation_fraction", _SPLIT, "0.05", ""),
     Alias("validation_split val_split eval_split test_size val_fraction", "corpus.validation_fraction", _SPLIT, "0.05"),
@@ -176,8 +173,7 @@ TABLE = (
     Alias("resume_from_checkpoint resume resume_from", "checkpoint.resume", "auto, never or a checkpoint", "auto"),
     Alias("overwrite_output_dir overwrite", "checkpoint.resume", "never archives an existing run", "never", ""),
     Alias("load_best_model_at_end metric_for_best_model", "export.checkpoint", "newest or best", "best", ""),
-    Alias("hub_model_id push_to_hub_model_id", "export.push_to_hub", "the repository to upload to", "name/model"),
-    Alias("push_to_hub", "export.push_to_hub", "the repository to upload to", "name/model", ""),
+    Alias("push_to_hub hub_model_id", "export.push_to_hub", "the repository to upload to", "name/model", ""),
     Alias("export_dtype save_dtype", "export.dtype", "the data type of the exported weights", "bfloat16"),
     Alias("export", "export.checkpoint", "newest, best or a checkpoint", "best"),
     # Output

@@ -220,8 +220,8 @@ def _check_values(flags: Sequence[str]) -> None:
 
 def _place(message: str, flags: Sequence[str], lines: Mapping[str, Mapping[str, int]]) -> str:
     """The file and line of the key that a message is about; empty if a flag gives it."""
-    unknown = re.match(r"unknown key '([^']*)'", message)
-    key = unknown[1] if unknown else message.split(":", maxsplit=1)[0]
+    named = re.match(r"unknown key '([^']*)'|(\w+) is a section", message)
+    key = named[1] or named[2] if named else message.split(":", maxsplit=1)[0]
     if any(word.split("=")[0] == f"--{key}" for word in flags):
         return ""
     return next((f" ({name}, line {found[key]})" for name, found in reversed([*lines.items()]) if key in found), "")
