@@ -99,7 +99,6 @@ WRONG = {
     "key of another tool": (["train", "--lr", "3e-5"], "--optim.lr 3e-5"),
     "key of another tool in a launch": (["train", "--topology=cpu_2", "--fp16"], "--mixed_precision fp16"),
     "misspelt folder": (["prepare", "tets"], "corpus.source: tets does not exist; did you mean tests?"),
-    "misspelt folder in a launch": (["train", "./testss", "--topology=cpu_2"], "did you mean ./tests?"),
     "switch of the launcher before a word": (["train", "--topology=cpu_2", "--multi_gpu", "docs"], "takes no value"),
     "missing run": (["report", "runs/there is none"], "does not exist"),
     "unknown key in the reference": (["keys", "xyzzy"], "unknown key 'xyzzy'"),
@@ -230,6 +229,20 @@ def test_launched_processes_save_at_a_signal_and_the_exit_code_is_75(tmp_path: P
     assert re.search(r"stopped by a signal, saved at step \d+", output + errors)
     assert "Traceback" not in output + errors
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
+
+
+@pytest.mark.slow
+def test_a_word_without_a_flag_reaches_the_launched_job(tmp_path: Path, folder: Path) -> None:
+    words = ("--topology", "cpu_2", "--main_process_port", str(launching.free_port()))
+    common = (f"--corpus.cache_dir={tmp_path / 'cache'}", *launching.TINY)
+    ended = mlm_dist("plan", *words, str(folder), *common)
+    assert ended.returncode == 0, ended.output
+    assert f"{folder}, not prepared yet" in " ".join(ended.stdout.replace("│", "").split())
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("next: ")]
+    assert line == f"next: mlm-dist train {shlex.join([*words, str(folder), *common])}"
+    ended = launching.accelerate("cpu_2", "prepare.py", str(folder), *common)
+    assert ended.returncode == 0, ended.output
+    assert str(folder) in " ".join(ended.stdout.replace("│", "").split())
 
 
 @pytest.mark.slow

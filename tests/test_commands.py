@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import huggingface_hub
 import launching
 import pytest
 
@@ -20,8 +22,9 @@ from mlm_dist.config import Config, parse
 from mlm_dist.config import keys as all_keys
 from mlm_dist.corpus import cached
 from mlm_dist.corpus.sources import recognize
-from mlm_dist.errors import ConfigError, CorpusError, UserError
+from mlm_dist.errors import ConfigError, CorpusError, ModelError, UserError
 from mlm_dist.files import lock
+from mlm_dist.hub import require
 
 DAY = 86400
 
@@ -263,3 +266,18 @@ def test_a_misspelt_folder_is_refused_at_once_with_its_nearest(tmp_path: Path, m
         with pytest.raises(UserError, match="does not exist; give a folder"):
             recognize(given)
     assert recognize("owner/name") == "hub"
+
+
+def test_a_misspelt_folder_of_a_model_is_refused_with_its_nearest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    (tmp_path / "runs" / "mine" / "model").mkdir(parents=True)
+    for given, near in (
+        ("./runs/mnie", "./runs/mine"),
+        ("runs/mine/modle", "runs/mine/model"),
+        ("runs/min", "runs/mine"),
+    ):
+        with pytest.raises(ModelError, match=re.escape(f"did you mean {near}?")):
+            require(given, "model.name_or_path")
