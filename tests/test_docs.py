@@ -136,8 +136,8 @@ COMMANDS = {
     "python mlm_dist/train.py": Tried(LOCAL),
     "mlm-dist train --corpus.source my_docs --model.name_or_path google-bert/bert-base-uncased "
     "--output_dir runs/base": Tried(LOCAL),
-    "mlm-dist train --config configs/runs/azure_docs_notebook.yaml": Tried(LOCAL),
-    "mlm-dist train --config configs/runs/azure_docs.yaml": Tried(LOCAL),
+    "mlm-dist train --preset azure_docs_notebook": Tried(LOCAL),
+    "mlm-dist train --preset azure_docs": Tried(LOCAL),
     "mlm-dist train --topology zero2 --num_processes 4 --optim.lr 3e-5": Tried(LOCAL),
     "accelerate launch --config_file configs/accelerate/zero2.yaml --num_processes 4 mlm_dist/train.py "
     "--optim.lr 3e-5": Tried(LOCAL),

@@ -46,7 +46,10 @@ def main(words: Sequence[str]) -> None:
     Raises:
         ConfigError: There are words.
     """
-    if words and words[0] not in ("-h", "--help"):
+    if words in (["-h"], ["--help"]):
+        sys.stdout.write(f"{(__doc__ or '').strip()}\n")
+        return
+    if words:
         raise ConfigError(f"mlm-dist env takes nothing, got {' '.join(words)}")
     rows = [*_versions(), *_machine(), *_gpus(), *_cache(), *_variables()]
     width = max(len(name) for name, _ in rows) + 2

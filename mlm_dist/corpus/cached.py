@@ -59,7 +59,11 @@ def use(folder: Path) -> None:
         import fcntl
 
         descriptor = os.open(manifest, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return
         before, _held[manifest] = _held.get(manifest), descriptor
         if before is not None:  # of the same corpus, or of one that was prepared again
             os.close(before)
