@@ -20,6 +20,7 @@ from typing import NamedTuple, NoReturn
 from mlm_dist import __version__, launcher, names, runtime, usage
 from mlm_dist.config import Config, aliases, command_line, keys, parse, parse_of_run
 from mlm_dist.config.messages import unknown_key
+from mlm_dist.credentials import without_credentials
 from mlm_dist.engine.topologies import TOPOLOGIES
 from mlm_dist.errors import ConfigError, UserError
 from mlm_dist.usage import JOBS
@@ -70,7 +71,7 @@ def main() -> NoReturn:
     except UserError as error:
         if os.environ.get(runtime.DEBUG):
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {without_credentials(str(error))}", file=sys.stderr, flush=True)
         raise SystemExit(runtime.EXIT_USER_ERROR) from None
     raise SystemExit(runtime.EXIT_OK)
 
@@ -105,7 +106,8 @@ def _unknown_job(name: str) -> str:
 
 def _run_job(name: str, words: Sequence[str]) -> None:
     flags, prog = split_flags(words), f"mlm-dist {name}"
-    os.environ[runtime.COMMAND] = shlex.join(words)
+    if name == "plan":
+        os.environ[runtime.COMMAND] = shlex.join(map(without_credentials, words))
     if flags.debug:
         os.environ[runtime.DEBUG] = "1"
     if flags.topology is not None:

@@ -18,7 +18,7 @@ from mlm_dist.errors import Interrupted, PeerError, UserError
 
 EXIT_OK, EXIT_FAULT, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, interruption.EXIT_INTERRUPTED
 SECONDS_FOR_RANK_0 = 5.0
-COMMAND = "MLM_DIST_COMMAND"  # the words behind `mlm-dist JOB`, for processes that a launcher starts
+COMMAND = "MLM_DIST_COMMAND"  # the words behind `mlm-dist plan`, for processes that a launcher starts
 DEBUG = "MLM_DIST_DEBUG"  # if set, errors of the user come with their tracebacks
 
 

@@ -100,6 +100,11 @@ WRONG = {
     "key of another tool in a launch": (["train", "--topology=cpu_2", "--fp16"], "--mixed_precision fp16"),
     "misspelt folder": (["prepare", "tets"], "corpus.source: tets does not exist; did you mean tests?"),
     "switch of the launcher before a word": (["train", "--topology=cpu_2", "--multi_gpu", "docs"], "takes no value"),
+    "password in place of a job": (["https://me:pass@host/x"], "there is no job 'https://host/x'"),
+    "password in a flag of another tool": (
+        ["train", "--data=https://me:pass@host/x"],
+        "--corpus.source https://host/x",
+    ),
     "missing run": (["report", "runs/there is none"], "does not exist"),
     "unknown key in the reference": (["keys", "xyzzy"], "unknown key 'xyzzy'"),
     "unknown job": (["trian"], "did you mean 'train'?"),
@@ -127,6 +132,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(name: str) -> None:
     assert len(lines) == 1, ended.output
     assert message in lines[0]
     assert "Traceback" not in ended.output
+    assert "pass@" not in ended.output
 
 
 @pytest.mark.slow
