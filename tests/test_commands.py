@@ -161,7 +161,7 @@ def test_cache_lists_corpora_by_their_last_use(corpora: Path, capsys: pytest.Cap
     lines = printed(capsys).splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["aa" * 8, "ab" * 8, "cc" * 8]
     assert "100  1 day ago      docs-aa" in lines[1]
-    assert "40 days ago" in lines[2] and "(an interrupted preparation)" in lines[3]
+    assert "40 days ago" in lines[2] and "(interrupted)" in lines[3]
     assert any(line.startswith("3 corpora, 3.") for line in lines)
     assert all(len(line) <= 80 for line in lines[:4])
     cache.main([f"--cache_dir={corpora}/empty"])

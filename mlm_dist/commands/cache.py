@@ -152,7 +152,7 @@ def _listed(found: Sequence[CachedCorpus], cache_dir: Path) -> str:
 def _table(found: Iterable[CachedCorpus]) -> list[str]:
     lines = [f"{'digest':<18}{'size':>10}  {'rows':>12}  {'last use':<15}source"]
     for one in found:
-        source = one.source if one.is_prepared else "(an interrupted preparation)"
+        source = one.source if one.is_prepared else "(interrupted)"
         used = cached.age(max(0.0, cached.now() - one.last_used))
         lines.append(f"{one.digest:<18}{_size(one.size):>10}  {one.rows:>12,}  {used:<15}{_short(source)}")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
