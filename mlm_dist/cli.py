@@ -1,7 +1,7 @@
-"""`mlm-dist JOB`: the jobs of an installed package, each the same as its file under `mlm_dist/`.
+"""`mlm-dist JOB`: the jobs of an installed package, each the same as its file under `mlm_dist/`, and a few commands.
 
-    mlm-dist train --corpus.source docs/
-    mlm-dist train --topology zero2 --num_processes 4 --optim.lr 3e-5
+    mlm-dist train docs/
+    mlm-dist train docs/ --topology zero2 --num_processes 4 --optim.lr 3e-5
 
 `--topology` launches a job through accelerate's launcher. Flags with a dot, and the few flags of a job without one,
 belong to the job; all others belong to the launcher.
@@ -9,64 +9,52 @@ belong to the job; all others belong to the launcher.
 
 from __future__ import annotations
 
-import argparse
-import ast
 import importlib
-import importlib.util
 import os
+import shlex
 import sys
 import traceback
-import typing
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn
 
-from mlm_dist import __version__, launcher, names, runtime
-from mlm_dist.config import Config, keys, parse, parse_of_run
+from mlm_dist import __version__, launcher, names, runtime, usage
+from mlm_dist.config import Config, aliases, command_line, keys, parse, parse_of_run
+from mlm_dist.config.messages import unknown_key
+from mlm_dist.credentials import without_credentials
 from mlm_dist.engine.topologies import TOPOLOGIES
 from mlm_dist.errors import ConfigError, UserError
-from mlm_dist.objectives import OBJECTIVES
-from mlm_dist.optim import OPTIMIZERS
-from mlm_dist.registry import Registry
+from mlm_dist.usage import JOBS
 
-
-class Job(NamedTuple):
-    """A job.
-
-    Args:
-        help: What it does, in a few words.
-        of_a_run: Whether it is about an existing run, whose config is read before files and flags.
-    """
-
-    help: str
-    of_a_run: bool = False
-
-
-JOBS = {
-    "plan": Job("dry run: size, time and memory of a run"),
-    "prepare": Job("turn documents into rows of tokens"),
-    "train": Job("prepare if necessary, train, validate and export"),
-    "validate": Job("evaluate a model or a checkpoint on the validation set", of_a_run=True),
-    "export": Job("write a checkpoint as a Hugging Face model", of_a_run=True),
-    "report": Job("show a run in one HTML file", of_a_run=True),
+# What is no job: it has no config. The module of each takes the words behind its name.
+COMMANDS = {
+    "keys": "explain the keys of the config",
+    "cache": "list and remove prepared corpora",
+    "env": "show versions and hardware, for bug reports",
+}
+# Names of other tools' jobs.
+_OTHER_JOBS = {
+    "train": ("pretrain", "fit", "run", "finetune", "fine-tune", "continue", "resume"),
+    "prepare": ("preprocess", "tokenize", "data", "prep"),
+    "validate": ("eval", "evaluate", "test", "score"),
+    "export": ("save", "convert", "publish"),
+    "report": ("show", "summary", "view"),
+    "plan": ("dry-run", "dryrun", "estimate", "check"),
+    "keys": ("config", "configs", "options", "params", "parameters", "settings"),
+    "env": ("info", "version", "doctor", "system"),
+    "cache": ("clean", "prune", "clear"),
+    "--help": ("help", "presets", "jobs"),
 }
 # Flags of jobs without a dot; all others without a dot belong to the launcher.
-_JOB_FLAGS = {"help", "config", "print_config", *(key for key in keys() if "." not in key)}
-_TOPOLOGY = """
-
---topology NAME|PATH launches this job through accelerate with one of its files: a packaged one ({names}) or your own.
-Flags of `accelerate launch` can follow, such as --num_processes 4 or --mixed_precision bf16. Without it, one process
-uses the device of this machine. --debug shows the tracebacks of errors.
-"""
+_JOB_FLAGS = {"help", "h", "config", "preset", "print_config", *(key for key in keys() if "." not in key)}
 
 
 class Flags(NamedTuple):
-    """The flags of a command line, by what they belong to.
+    """The words of a command line, by what they belong to; a flag and its value are one word.
 
     Args:
         topology: The value of --topology, if it is given.
         debug: Whether --debug is given.
-        for_job: Flags of the job.
+        for_job: Words of the job.
         for_launcher: Flags of the launcher.
     """
 
@@ -83,33 +71,64 @@ def main() -> NoReturn:
     except UserError as error:
         if os.environ.get(runtime.DEBUG):
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {without_credentials(str(error))}", file=sys.stderr, flush=True)
         raise SystemExit(runtime.EXIT_USER_ERROR) from None
     raise SystemExit(runtime.EXIT_OK)
 
 
 def _run(words: Sequence[str]) -> None:
-    name = next(iter(words), "--help")
-    if name.startswith("-"):
-        parser().parse_args(words)  # answers --help, --version and --print_completion, and refuses all else
-        raise ConfigError("name a job: " + ", ".join(JOBS))
-    if name not in JOBS:
-        raise ConfigError(f"there is no job '{name}'; {names.nearest(name, JOBS)}")
-    flags = split_flags(words[1:])
+    name = next(iter(words), "")
+    if name in ("-h", "--help"):
+        sys.stdout.write(_help())
+    elif name == "--version" or name.startswith("--print_completion"):
+        from mlm_dist import completion
+
+        completion.parser(COMMANDS).parse_args(words)
+    elif name in JOBS:
+        _run_job(name, words[1:])
+    elif name in COMMANDS:
+        importlib.import_module(f"mlm_dist.commands.{name}").main(words[1:])
+    else:
+        raise ConfigError(_unknown_job(name))
+
+
+def _unknown_job(name: str) -> str:
+    known = [*JOBS, *COMMANDS]
+    if not name or name.startswith("-"):
+        return f"name a job: {', '.join(known)}; see mlm-dist --help"
+    for ours, theirs in _OTHER_JOBS.items():
+        if name.lower().replace("_", "-") in theirs:
+            return f"there is no job '{name}'; write mlm-dist {ours}"
+    if os.path.exists(os.path.expanduser(name)):
+        return f"there is no job '{name}'; to train on these documents, write mlm-dist train {name}"
+    return f"there is no job '{name}'; {names.nearest(name, known)}"
+
+
+def _run_job(name: str, words: Sequence[str]) -> None:
+    flags, prog = split_flags(words), f"mlm-dist {name}"
+    if name == "plan":
+        os.environ[runtime.COMMAND] = shlex.join(map(without_credentials, words))
     if flags.debug:
         os.environ[runtime.DEBUG] = "1"
     if flags.topology is not None:
         # Wrong flags and --help are answered here, once, before anything is launched.
         read = parse_of_run if JOBS[name].of_a_run else parse
-        read(flags.for_job, prog=f"mlm-dist {name}", description=_description(name))
+        read(flags.for_job, prog=prog, help_text=lambda: usage.text(prog))
         launcher.launch(name, flags.topology, flags.for_job, flags.for_launcher, [*sorted(_JOB_FLAGS), *keys()])
     elif flags.for_launcher:
-        flag = flags.for_launcher[0].split("=")[0].removeprefix("--")
-        near = names.nearest(flag, [*sorted(_JOB_FLAGS), "topology", "debug", *keys()])
-        raise ConfigError(f"unknown key '{flag}'; {near}; flags of the launcher need --topology")
+        flag, value = next(command_line.pairs(flags.for_launcher))
+        raise ConfigError(_needs_topology(flag.removeprefix("--"), value))
     else:
-        sys.argv = [f"mlm-dist {name}", *flags.for_job]
-        runtime.main(_lazy(name), prog=sys.argv[0], description=_description(name), of_a_run=JOBS[name].of_a_run)
+        sys.argv = [prog, *flags.for_job]
+        runtime.main(_lazy(name), prog=prog, of_a_run=JOBS[name].of_a_run)
+
+
+def _needs_topology(flag: str, value: str | None) -> str:
+    """The message for a flag that is not the job's, without --topology."""
+    if aliases.find(flag) is not None:
+        return unknown_key(flag, value or "")
+    near = names.nearest(flag, [*sorted(_JOB_FLAGS), "topology", "debug", *keys()])
+    return f"unknown key '{flag}'; {near}; flags of the launcher need --topology"
 
 
 def _lazy(name: str) -> Callable[[Config], object]:
@@ -118,80 +137,55 @@ def _lazy(name: str) -> Callable[[Config], object]:
 
 
 def split_flags(words: Sequence[str]) -> Flags:
-    """Sort flags by what they belong to; the words after a flag go with it.
+    """Sort the words behind a job by what they belong to.
 
     Raises:
-        ConfigError: --topology has no value, or several.
+        ConfigError: --topology has no value, or is given several times.
     """
     topology, debug = None, False
     for_job: list[str] = []
     for_launcher: list[str] = []
-    for group in _groups(words):
-        flag, _, value = group[0].partition("=")
-        flag = flag.removeprefix("--")
-        if flag == "debug":
+    for flag, value in command_line.pairs(words):
+        name = flag.removeprefix("--")
+        if flag == "--debug":
             debug = True
-            for_job += group[1:]
-        elif flag == "topology":
-            values = [value] if value else group[1:]
-            if len(values) != 1:
+        elif flag == "--topology":
+            if not value or topology is not None:
                 raise ConfigError(f"--topology: name one file; packaged are {', '.join(TOPOLOGIES.names())}")
-            topology = values[0]
+            topology = value
+        elif not flag:
+            for_job.append(str(value))
         else:
-            is_jobs = not group[0].startswith("--") or "." in flag or flag in _JOB_FLAGS
-            (for_job if is_jobs else for_launcher).extend(group)
+            is_jobs = not flag.startswith("--") or "." in name or name in _JOB_FLAGS
+            (for_job if is_jobs else for_launcher).append(command_line.joined(flag, value))
     return Flags(topology, debug, for_job, for_launcher)
 
 
-def _groups(words: Sequence[str]) -> Iterator[list[str]]:
-    group: list[str] = []
-    for word in words:
-        if word.startswith("--") and group:
-            yield group
-            group = []
-        group.append(word)
-    if group:
-        yield group
+def _help() -> str:
+    """What `mlm-dist --help` prints."""
+    jobs = "\n".join(f"  {name:<10}{job.help}" for name, job in JOBS.items())
+    commands = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    return f"""\
+Usage: mlm-dist JOB [DOCS or RUN] [--KEY VALUE ...]
 
+mlm_dist {__version__}: train BERT-like encoders on your own documents.
 
-def _description(name: str) -> str:
-    """The docstring of a job, read without importing it."""
-    spec = importlib.util.find_spec(f"mlm_dist.{name}")
-    assert spec is not None, name
-    assert spec.origin is not None, name
-    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text("utf-8"))) or ""
-    return text + _TOPOLOGY.format(names=", ".join(TOPOLOGIES.names()))
+Jobs:
+{jobs}
 
+Commands:
+{commands}
 
-def parser() -> argparse.ArgumentParser:
-    """All jobs and flags, for help and completion; the jobs read their flags themselves."""
-    import shtab
+Examples:
+  mlm-dist plan my_docs
+  mlm-dist train my_docs --preset continue --output_dir runs/mine
+  mlm-dist validate runs/mine
 
-    top = argparse.ArgumentParser(
-        prog="mlm-dist",
-        description="Train BERT-like encoders on your own documents.",
-        epilog="`mlm-dist JOB --help` explains every key of the config.",
-        allow_abbrev=False,
-    )
-    top.add_argument("--version", action="version", version=__version__)
-    shtab.add_argument_to(top, "--print_completion", help="print the completion of a shell; see docs/topologies.md")
-    jobs = top.add_subparsers(title="jobs", metavar="JOB")
-    registries: dict[str, Registry[Any]] = {"objective": OBJECTIVES, "optim.name": OPTIMIZERS}
-    for name, (text, _) in JOBS.items():
-        one = jobs.add_parser(name, help=text, add_help=False)
-        one.add_argument("--topology", choices=TOPOLOGIES.names(), help="launch through accelerate with this file")
-        one.add_argument("--debug", action="store_true", help="show the tracebacks of errors")
-        one.add_argument("--help", action="store_true", help="explain every key")
-        file: Any = one.add_argument("--config", help="YAML file with any of the keys")
-        file.complete = shtab.FILE
-        for key, kind in keys().items():
-            choices = registries[key].names() if key in registries else _choices(kind)
-            one.add_argument(f"--{key}", choices=choices, help=key)
-    return top
+Presets, for --preset:
+{usage.presets()}
 
-
-def _choices(kind: Any) -> list[str] | None:
-    if kind is bool:
-        return ["true", "false"]
-    literals = [part for part in (kind, *typing.get_args(kind)) if typing.get_origin(part) is typing.Literal]
-    return list(typing.get_args(literals[0])) if literals else None
+Options:
+  --version                  print the version
+  --print_completion SHELL   print the completion of bash, zsh or tcsh
+  -h, --help                 show this text; after a job, its keys and options
+"""

@@ -1,8 +1,8 @@
 """Export a checkpoint of a run in Hugging Face format, for `from_pretrained` and `pipeline("fill-mask")`.
 
-    python mlm_dist/export.py --output_dir runs/mine
-    python mlm_dist/export.py --output_dir runs/mine --export.checkpoint runs/mine/checkpoints/step-00000500
-    python mlm_dist/export.py --output_dir runs/mine --export.dtype bfloat16 --export.push_to_hub me/my-model
+    python mlm_dist/export.py runs/mine
+    python mlm_dist/export.py runs/mine --export.checkpoint runs/mine/checkpoints/step-00000500
+    python mlm_dist/export.py runs/mine --export.dtype bfloat16 --export.push_to_hub me/my-model
 
 It exports the newest or the best checkpoint of the run in output_dir (see export.checkpoint). The config of that run
 applies, and flags override it. Training exports its model itself.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from mlm_dist import names
 from mlm_dist.errors import ModelError, reason
 
 HUB_SECONDS = 5.0
@@ -26,8 +27,10 @@ def require(name: str, key: str, revision: str | None = None) -> str:
     path = os.path.expanduser(name)
     if os.path.isdir(path):
         return path
+    near = names.nearest_path(name)
+    hint = f"did you mean {near}?" if near else "check the name"
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError(f"{key}: folder {name} does not exist")
+        raise ModelError(f"{key}: folder {name} does not exist; {hint}")
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
 
@@ -41,6 +44,6 @@ def require(name: str, key: str, revision: str | None = None) -> str:
     except Exception as error:  # the library raises many types for a missing name, no network or no permission
         what = name if revision is None else f"revision {revision} of {name}"
         raise ModelError(
-            f"{key}: {name} is not a folder, and the Hub did not provide {what} ({reason(error)}); check the name"
+            f"{key}: {name} is not a folder, and the Hub did not provide {what} ({reason(error)}); {hint}"
         ) from None
     return name

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist import interruption, names
+from mlm_dist.config import aliases, command_line
+from mlm_dist.config.messages import unknown_key
 from mlm_dist.engine.topologies import TOPOLOGIES
 from mlm_dist.errors import ConfigError, reason
 
@@ -61,10 +63,16 @@ def launch(job: str, topology: str, for_job: Sequence[str], for_launcher: Sequen
     file = accelerate_file(topology)
     launcher = launch_command_parser()
     flags_of_launcher = [flag.lstrip("-") for action in launcher._actions for flag in action.option_strings]
-    for flag in (word.split("=")[0].lstrip("-") for word in for_launcher if word.startswith("--")):
-        if flag not in flags_of_launcher:
-            near = names.nearest(flag, [*known, *flags_of_launcher])
-            raise ConfigError(f"--{flag} is a flag of neither {job} nor the launcher; {near}")
+    switches = {flag for action in launcher._actions if action.nargs == 0 for flag in action.option_strings}
+    for flag, value in command_line.pairs(for_launcher):
+        name = flag.lstrip("-")
+        if name not in flags_of_launcher:
+            if aliases.find(name) is not None:
+                raise ConfigError(unknown_key(name, value or ""))
+            near = names.nearest(name, [*known, *flags_of_launcher])
+            raise ConfigError(f"--{name} is a flag of neither {job} nor the launcher; {near}")
+        if flag in switches and value is not None:
+            raise ConfigError(f"{flag} takes no value; write {value} directly after `mlm-dist {job}`")
     launcher.exit_on_error = False
     try:
         settings = yaml.safe_load(file.read_text("utf-8"))

@@ -1,7 +1,7 @@
 """Prepare a corpus: documents -> clean -> deduplicate -> split -> tokenize -> rows on disk.
 
-    python mlm_dist/prepare.py --corpus.source docs/
-    accelerate launch --config_file configs/accelerate/cpu_2.yaml mlm_dist/prepare.py --corpus.source docs/
+    python mlm_dist/prepare.py docs/
+    accelerate launch --config_file configs/accelerate/cpu_2.yaml mlm_dist/prepare.py docs/
 
 Any number of processes gives the same digest and the same bytes.
 """

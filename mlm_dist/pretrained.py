@@ -116,7 +116,7 @@ def _of_a_run(name: str, run: Path, key: str) -> Pretrained:
     saved = sorted(path.name for path in (run / "checkpoints").glob("step-*"))
     remedy = f"name its checkpoint {run / 'checkpoints' / saved[-1]}" if saved else "finish the run"
     raise ModelError(
-        f"{key}: the run {name} has no exported model; export one with mlm-dist export --output_dir {name}, or {remedy}"
+        f"{key}: the run {name} has no exported model; export one with mlm-dist export {name}, or {remedy}"
     )
 
 

@@ -1,6 +1,6 @@
 """Write the report of a run as one HTML page: report.html in the run directory.
 
-    python mlm_dist/report.py --output_dir runs/mine
+    python mlm_dist/report.py runs/mine
 
 It shows the losses, the validation, the corpus, and what the model predicts before and after training. Training writes
 it at its end; this job also works while a run is training, or after it was interrupted.

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from mlm_dist import interruption, ranks, system_errors
+from mlm_dist import interruption, ranks, system_errors, usage
 from mlm_dist.config import Config, parse, parse_of_run
 from mlm_dist.console import console, show_log
 from mlm_dist.credentials import without_credentials
@@ -18,6 +18,7 @@ from mlm_dist.errors import Interrupted, PeerError, UserError
 
 EXIT_OK, EXIT_FAULT, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, interruption.EXIT_INTERRUPTED
 SECONDS_FOR_RANK_0 = 5.0
+COMMAND = "MLM_DIST_COMMAND"  # the words behind `mlm-dist plan`, for processes that a launcher starts
 DEBUG = "MLM_DIST_DEBUG"  # if set, errors of the user come with their tracebacks
 
 
@@ -29,7 +30,7 @@ def main(
     Args:
         job: The job.
         prog: Its name in the help text.
-        description: What it does, for the help text.
+        description: What it does, with examples, for the help text; by default those of `usage.JOBS`.
         of_a_run: Whether it is about an existing run, whose config is read before files and flags.
     """
     interruption.watch()
@@ -38,7 +39,7 @@ def main(
     threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else threading.__excepthook__(args)
     try:
         interruption.begin_job()
-        code = _code_of(job, prog, description, of_a_run)
+        code = _code_of(job, prog, lambda: usage.text(prog, description), of_a_run)
     except BaseException as error:
         # What a library makes of KeyboardInterrupt, or of a program that the same Ctrl-C ended, says nothing more.
         if not interruption.is_interrupted() or isinstance(error, SystemExit):
@@ -47,10 +48,10 @@ def main(
     raise SystemExit(code)
 
 
-def _code_of(job: Callable[[Config], object], prog: str, description: str | None, of_a_run: bool) -> int:
+def _code_of(job: Callable[[Config], object], prog: str, help_text: Callable[[], str], of_a_run: bool) -> int:
     rank = ranks.rank()
     try:
-        config = (parse_of_run if of_a_run else parse)(prog=prog, description=description)
+        config = (parse_of_run if of_a_run else parse)(prog=prog, help_text=help_text)
         sys.argv[1:] = map(without_credentials, sys.argv[1:])  # trackers record the command line
         with system_errors.explained():
             job(config)

@@ -1,8 +1,8 @@
 """Train a masked-language model on documents.
 
-    python mlm_dist/train.py
-    accelerate launch mlm_dist/train.py --corpus.source docs/
-    accelerate launch --config_file configs/accelerate/zero2.yaml mlm_dist/train.py --optim.lr 3e-5
+    python mlm_dist/train.py docs/
+    accelerate launch mlm_dist/train.py docs/
+    accelerate launch --config_file configs/accelerate/zero2.yaml mlm_dist/train.py docs/ --optim.lr 3e-5
 
 A run is a function of (seed, step): order, masks, dropout and learning rate are computed from them.
 """

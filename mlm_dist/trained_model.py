@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mlm_dist.checkpoint import format
+from mlm_dist.corpus import cached as in_cache
 from mlm_dist.corpus.pipeline import prepare
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import CheckpointError
@@ -61,6 +62,7 @@ def _corpus(spec: Spec, digest: str, path: Path) -> PreparedCorpus:
     """The corpus a checkpoint was trained on, from the cache; if it is not there, it is prepared again."""
     cached = PreparedCorpus(Path(spec.corpus.documents.cache_dir).expanduser() / digest)
     if (cached.folder / "manifest.json").is_file():
+        in_cache.use(cached.folder)
         return cached
     corpus = prepare(spec.corpus, spec.launch.rank, spec.launch.world_size)
     if corpus.digest != digest:

@@ -1,10 +1,10 @@
 """Evaluate a model on the validation set of a corpus, with the masks that training validates with.
 
-    python mlm_dist/validate.py --output_dir runs/mine
-    python mlm_dist/validate.py --output_dir runs/mine --validation.model runs/mine/checkpoints/step-00000500
+    python mlm_dist/validate.py runs/mine
+    python mlm_dist/validate.py runs/mine --validation.model runs/mine/checkpoints/step-00000500
     python mlm_dist/validate.py --corpus.source docs/ --validation.model start --model.name_or_path bert-base-uncased
-    python mlm_dist/validate.py --output_dir runs/mine --validation.probe true
-    accelerate launch --config_file configs/accelerate/cpu_2.yaml mlm_dist/validate.py --output_dir runs/mine
+    python mlm_dist/validate.py runs/mine --validation.probe true
+    accelerate launch --config_file configs/accelerate/cpu_2.yaml mlm_dist/validate.py runs/mine
 
 If output_dir holds a run, its config applies, and flags override it. The results go to validation.json there, those of
 the search probe to probe.json.

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,8 +18,10 @@ import launching
 import pytest
 from launching import ROOT
 
-from mlm_dist import __version__, cli
-from mlm_dist.config import keys
+from mlm_dist import __version__, cli, usage
+from mlm_dist.config import keys, parse
+from mlm_dist.config.presets import PRESETS
+from mlm_dist.engine.topologies import TOPOLOGIES
 
 QUICK = ("--optim.duration=2 steps", "--validation.every=null", "--checkpoint.every=null", "--export.verify=false")
 
@@ -28,10 +31,11 @@ def mlm_dist(*words: str, **options: object) -> launching.Ended:
     return launching.run([sys.executable, "-m", "mlm_dist.program", *words], **options)  # type: ignore[arg-type]
 
 
-def test_help_names_all_jobs_and_loads_nothing_heavy() -> None:
+def test_help_is_a_screen_and_loads_nothing_heavy() -> None:
     program = (
         "import sys, contextlib\nfrom mlm_dist import cli\n"
-        "for words in (['--help'], ['train', '--help'], ['--version'], ['train', '--topology', 'cpu_2', '--help']):\n"
+        "launched = ['train', '--topology', 'cpu_2', '-h']\n"
+        "for words in (['--help'], ['train', '--help'], ['--version'], launched, ['keys']):\n"
         "    sys.argv[1:] = words\n"
         "    with contextlib.suppress(SystemExit):\n"
         "        cli.main()\n"
@@ -40,12 +44,42 @@ def test_help_names_all_jobs_and_loads_nothing_heavy() -> None:
     ended = launching.run([sys.executable, "-c", program])
     assert "heavy: []" in ended.stdout, ended.output
     assert __version__ in ended.stdout
-    for name in cli.JOBS:
-        assert f"    {name} " in ended.stdout
-    assert "--topology NAME|PATH" in ended.stdout
-    assert "zero3_offload" in ended.stdout
+    for name in (*cli.JOBS, *cli.COMMANDS, *PRESETS):
+        assert f"  {name} " in ended.stdout
+    assert ended.stdout.count("Usage: mlm-dist train [DOCS]") == 2
     for key in keys():
-        assert f"--{key}" in ended.stdout, key
+        assert f"{key} = " in ended.stdout, key
+
+
+@pytest.mark.parametrize("job", list(cli.JOBS))
+def test_help_of_a_job_names_its_options_and_fits_a_terminal(job: str) -> None:
+    text = usage.text(f"mlm-dist {job}")
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(text.splitlines()) <= 45
+    for option in ("--topology NAME", "--preset NAME", "--config FILE", "--debug", "--help", "mlm-dist keys"):
+        assert option in text
+    assert all(name in text for name in (*PRESETS, "zero3_offload"))
+    for key in cli.JOBS[job].keys:
+        assert key in keys() and f"--{key} " in text
+
+
+@pytest.mark.parametrize("job", list(cli.JOBS))
+def test_examples_of_the_help_are_lines_that_are_parsed(job: str) -> None:
+    lines = usage.text(f"mlm-dist {job}").splitlines()
+    for example in cli.JOBS[job].examples:
+        assert f"  mlm-dist {example}" in lines
+        name, *words = shlex.split(example)
+        assert name == job
+        flags = cli.split_flags(words)
+        if flags.topology is not None:
+            assert flags.topology in TOPOLOGIES
+        if not cli.JOBS[job].of_a_run:
+            assert parse(flags.for_job).corpus.source == "my_docs"
+
+
+def test_help_of_a_file_keeps_the_lines_of_its_docstring() -> None:
+    text = usage.text("train.py", "Train.\n\n    python mlm_dist/train.py docs/\n    accelerate launch x\n")
+    assert "\n    python mlm_dist/train.py docs/\n    accelerate launch x\n" in text
 
 
 def test_every_job_is_a_file_with_a_run_function() -> None:
@@ -60,6 +94,19 @@ def test_every_job_is_a_file_with_a_run_function() -> None:
 
 WRONG = {
     "no job": ([], "plan, prepare, train"),
+    "a job of another tool": (["eval", "runs/mine"], "write mlm-dist validate"),
+    "no job but documents": (["tests"], "write mlm-dist train tests"),
+    "key of another tool": (["train", "--lr", "3e-5"], "--optim.lr 3e-5"),
+    "key of another tool in a launch": (["train", "--topology=cpu_2", "--fp16"], "--mixed_precision fp16"),
+    "misspelt folder": (["prepare", "tets"], "corpus.source: tets does not exist; did you mean tests?"),
+    "switch of the launcher before a word": (["train", "--topology=cpu_2", "--multi_gpu", "docs"], "takes no value"),
+    "password in place of a job": (["https://me:pass@host/x"], "there is no job 'https://host/x'"),
+    "password in a flag of another tool": (
+        ["train", "--data=https://me:pass@host/x"],
+        "--corpus.source https://host/x",
+    ),
+    "missing run": (["report", "runs/there is none"], "does not exist"),
+    "unknown key in the reference": (["keys", "xyzzy"], "unknown key 'xyzzy'"),
     "unknown job": (["trian"], "did you mean 'train'?"),
     "unknown topology": (["train", "--topology", "zero22"], "did you mean 'zero2'?"),
     "no topology": (["train", "--topology"], "--topology: name one file"),
@@ -70,7 +117,7 @@ WRONG = {
         "neither train nor the launcher; did you mean 'num_processes'?",
     ),
     "wrong value for the launcher": (["train", "--topology=cpu_2", "--num_processes=x"], "invalid int value: 'x'"),
-    "launcher's flag without topology": (["train", "--num_processes=2"], "flags of the launcher need --topology"),
+    "launcher's flag without topology": (["train", "--num_processes=2"], "need --topology: --topology ddp"),
     "contradiction in the file": (["train", "--topology=cpu", "--num_processes", "2"], "num_processes: 2"),
     "contradiction in the run": (["plan", "--topology=cpu", "--mixed_precision=fp16"], "mixed_precision: fp16"),
 }
@@ -85,6 +132,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(name: str) -> None:
     assert len(lines) == 1, ended.output
     assert message in lines[0]
     assert "Traceback" not in ended.output
+    assert "pass@" not in ended.output
 
 
 @pytest.mark.slow
@@ -119,30 +167,45 @@ def test_completion_is_a_script_of_the_shell(shell: str, tmp_path: Path) -> None
     assert subprocess.run([shell, "-n", script], check=False).returncode == 0
 
 
-def test_bash_completes_jobs_topologies_and_values(tmp_path: Path) -> None:
+def test_bash_completes_jobs_keys_values_and_paths(tmp_path: Path) -> None:
     script = tmp_path / "completion"
     script.write_text(mlm_dist("--print_completion", "bash").stdout, "utf-8")
+    (tmp_path / "my_docs").mkdir()
+    (tmp_path / "my_run.yaml").touch()
     for words, expected in (
-        (["tr"], "train"),
-        (["train", "--topology", "zero3_"], "zero3_offload"),
-        (["plan", "--optim.sch"], "--optim.schedule"),
-        (["plan", "--optim.schedule", "cos"], "cosine"),
+        (["tr"], {"train"}),
+        (["train", "--topology", "zero3_"], {"zero3_offload"}),
+        (["train", "--preset", "continue_"], {"continue_modernbert"}),
+        (["plan", "--optim.sch"], {"--optim.schedule"}),
+        (["plan", "--optim.schedule", "cos"], {"cosine"}),
+        (["plan", "--model.from_scratch", "t"], {"true"}),
+        (["train", "my_d"], {"my_docs"}),
+        (["report", "my_"], {"my_docs"}),
+        (["train", "--config", "my_r"], {"my_run.yaml"}),
+        (["train", "--corpus.source", "my_d"], {"my_docs"}),
+        (["train", "--output_dir", "my_"], {"my_docs"}),
+        (["keys", "optim.sch"], {"optim.schedule"}),
+        (["cache", "pru"], {"prune"}),
     ):
         line = " ".join(f"'{word}'" for word in words)
         program = (
             f"source '{script}'; COMP_WORDS=(mlm-dist {line}); COMP_CWORD={len(words)}; _shtab_mlm_dist; "
             'printf "%s\\n" "${COMPREPLY[@]}"'
         )
-        done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
-        assert expected in done.stdout.split(), (words, done.stdout, done.stderr)
+        done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert set(done.stdout.split()) == expected, (words, done.stdout, done.stderr)
 
 
-def test_flags_are_split_into_those_of_the_job_and_of_the_launcher() -> None:
+def test_words_are_split_into_those_of_the_job_and_of_the_launcher() -> None:
     words = "--topology zero2 --num_processes 4 --optim.lr 3e-5 --seed 1 --mixed_precision=bf16 --config a.yaml --debug"
-    flags = cli.split_flags(words.split())
-    assert (flags.topology, flags.debug) == ("zero2", True)
-    assert flags.for_job == ["--optim.lr", "3e-5", "--seed", "1", "--config", "a.yaml"]
-    assert flags.for_launcher == ["--num_processes", "4", "--mixed_precision=bf16"]
+    split = words.split()
+    expected = ["--optim.lr=3e-5", "--seed=1", "--config=a.yaml"]
+    for i in (0, 2, 4, 6, 8, 9, 11, 12):  # wherever it stands, a word without a flag is the job's
+        flags = cli.split_flags([*split[:i], "docs", *split[i:]])
+        assert (flags.topology, flags.debug) == ("zero2", True)
+        assert [word for word in flags.for_job if word != "docs"] == expected
+        assert flags.for_job.count("docs") == 1
+        assert flags.for_launcher == ["--num_processes=4", "--mixed_precision=bf16"]
 
 
 @pytest.mark.slow
@@ -172,6 +235,20 @@ def test_launched_processes_save_at_a_signal_and_the_exit_code_is_75(tmp_path: P
     assert re.search(r"stopped by a signal, saved at step \d+", output + errors)
     assert "Traceback" not in output + errors
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
+
+
+@pytest.mark.slow
+def test_a_word_without_a_flag_reaches_the_launched_job(tmp_path: Path, folder: Path) -> None:
+    words = ("--topology", "cpu_2", "--main_process_port", str(launching.free_port()))
+    common = (f"--corpus.cache_dir={tmp_path / 'cache'}", *launching.TINY)
+    ended = mlm_dist("plan", *words, str(folder), *common)
+    assert ended.returncode == 0, ended.output
+    assert f"{folder}, not prepared yet" in " ".join(ended.stdout.replace("│", "").split())
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("next: ")]
+    assert line == f"next: mlm-dist train {shlex.join([*words, str(folder), *common])}"
+    ended = launching.accelerate("cpu_2", "prepare.py", str(folder), *common)
+    assert ended.returncode == 0, ended.output
+    assert str(folder) in " ".join(ended.stdout.replace("│", "").split())
 
 
 @pytest.mark.slow

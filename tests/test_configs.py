@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import specs
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from launching import ROOT
 
-from mlm_dist.config import keys, parse
+from mlm_dist.config import keys, parse, presets
 
 ACCELERATE_FILES = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
 DEEPSPEED_FILES = sorted((ROOT / "configs" / "deepspeed").glob("*.json"))
@@ -50,6 +51,25 @@ def test_run_config_is_accepted(path: Path) -> None:
     assert path.read_text("utf-8").startswith("# ")
     config = parse([f"--config={path}"])
     assert config.output_dir == f"runs/{path.stem}"
+
+
+@pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.stem)
+def test_a_preset_is_its_file_by_name(path: Path) -> None:
+    assert parse(["--preset", path.stem]) == parse([f"--config={path}"])
+    about = presets.summary(path.stem)
+    assert about.endswith(".") and "#" not in about
+
+
+@pytest.mark.parametrize("name", ["continue", "continue_modernbert"])
+def test_preset_for_own_documents_resolves(name: str, tmp_path: Path) -> None:
+    """The checkpoints of the presets are on the Hub; one of the same architecture takes their place."""
+    architecture = {"continue": "bert", "continue_modernbert": "modernbert"}[name]
+    spec = specs.spec_of(parse(["my_docs", f"--preset={name}", f"--model.name_or_path={architecture}"]))
+    assert spec.corpus.rows.mode == "pack"
+    assert spec.batch.global_size * spec.corpus.rows.max_length == 16384
+    assert spec.export.checkpoint == "best" and spec.checkpoint.keep_best
+    assert (spec.optim.lr, spec.optim.schedule, spec.validation.patience) == (5e-5, "linear", 3)
+    assert [source.config.source for source in spec.corpus.sources] == ["my_docs"]
 
 
 def test_quickstart_file_is_the_default_run() -> None:

@@ -22,7 +22,7 @@ from making import run_git
 from pathspec import GitIgnoreSpec
 from test_after_training import write_records
 
-from mlm_dist import cli, launcher
+from mlm_dist import cli, completion, launcher
 from mlm_dist.config import keys, parse
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -79,6 +79,8 @@ PREPARE = " --corpus.cache_dir=cache --tokenizer.train_vocab_size=1000 --rows.ma
 SHORT = f"{PREPARE} --corpus.validation_fraction=0.1 --optim.duration='2 steps' --export.verify=false"
 # Local documents and a local model instead of downloads, in a directory that an earlier command may have used.
 LOCAL = f" --corpus.source=documents --model.name_or_path=bert-tiny --checkpoint.resume=never{SHORT}"
+# The same, of a command that names its documents.
+LOCAL_MODEL = f" --model.name_or_path=bert-tiny --checkpoint.resume=never{SHORT}"
 SUITE = Tried(not_run="runs the tests")
 LONG = Tried(not_run="takes minutes to hours; test_benchmarks.py runs it with tiny models")
 
@@ -90,7 +92,14 @@ AGAIN = (
 # In the order in which they are run, in one copy of the repository.
 COMMANDS = {
     "make docs": Tried(is_quick=True),
-    "mlm-dist plan --corpus.source my_docs": Tried(SHORT),
+    "mlm-dist plan my_docs": Tried(SHORT),
+    "mlm-dist train my_docs --output_dir runs/mine": Tried(SHORT),
+    "mlm-dist train my_docs --preset continue --output_dir runs/base": Tried(LOCAL_MODEL),
+    "mlm-dist train my_docs --topology zero2 --num_processes 4 --output_dir runs/four": Tried(SHORT),
+    "mlm-dist keys optim": Tried(),
+    "mlm-dist cache": Tried(" --cache_dir=cache"),
+    "mlm-dist cache prune --older-than 30d --dry-run": Tried(" --cache_dir=cache"),
+    "mlm-dist env": Tried(),
     "mlm-dist train --corpus.source my_docs --output_dir runs/mine": Tried(SHORT, is_quick=True),
     "mlm-dist train --model.init_from runs/mine/model --model.name_or_path runs/mine/model --output_dir runs/larger "
     "--model.overrides '{num_hidden_layers: 4, hidden_size: 192, num_attention_heads: 3, "
@@ -105,21 +114,20 @@ COMMANDS = {
     "pip wheel --no-deps --wheel-dir dist .": Tried(),
     "mlm-dist train": Tried(LOCAL),
     "make quickstart": Tried(f"{SHORT} --checkpoint.resume=never"),
+    "mlm-dist validate runs/mine": Tried(),
     "mlm-dist validate --output_dir runs/mine": Tried(),
     "mlm-dist validate --output_dir runs/mine --validation.probe true": Tried(),
-    "mlm-dist export --output_dir runs/mine --export.dtype bfloat16": Tried(),
+    "mlm-dist export runs/mine --export.dtype bfloat16": Tried(),
     "pip install -e '.[onnx]'": Tried(),
     "mlm-dist export --output_dir runs/mine --export.format onnx": Tried(),
     "python examples/classifier.py runs/mine/model labelled.jsonl runs/classifier": Tried(),
     "python examples/token_classifier.py runs/mine/model tagged.jsonl runs/tagger": Tried(),
     "pip install 'sentence-transformers>=5.7'": Tried(),
     "python examples/sentence_embeddings.py runs/mine/model pairs.jsonl runs/embeddings": Tried(),
+    "mlm-dist report runs/mine": Tried(),
     "mlm-dist report --output_dir runs/mine": Tried(),
     "python -c 'from transformers import pipeline; "
     'print(pipeline("fill-mask", "runs/mine/model")("The [MASK] of the key."))\'': Tried(),
-    "mlm-dist train --corpus.source my_docs --output_dir runs/base "
-    '--model.name_or_path google-bert/bert-base-uncased --optim.duration "3 epochs"': Tried(LOCAL),
-    "mlm-dist train --topology zero2 --num_processes 4 --corpus.source my_docs --output_dir runs/four": Tried(SHORT),
     "accelerate launch --config_file configs/accelerate/ddp.yaml mlm_dist/train.py "
     "--config configs/runs/azure_docs.yaml": Tried(LOCAL),
     "accelerate launch --use_deepspeed --deepspeed_config_file configs/deepspeed/zero2.json --num_processes 4 "
@@ -128,8 +136,8 @@ COMMANDS = {
     "python mlm_dist/train.py": Tried(LOCAL),
     "mlm-dist train --corpus.source my_docs --model.name_or_path google-bert/bert-base-uncased "
     "--output_dir runs/base": Tried(LOCAL),
-    "mlm-dist train --config configs/runs/azure_docs_notebook.yaml": Tried(LOCAL),
-    "mlm-dist train --config configs/runs/azure_docs.yaml": Tried(LOCAL),
+    "mlm-dist train --preset azure_docs_notebook": Tried(LOCAL),
+    "mlm-dist train --preset azure_docs": Tried(LOCAL),
     "mlm-dist train --topology zero2 --num_processes 4 --optim.lr 3e-5": Tried(LOCAL),
     "accelerate launch --config_file configs/accelerate/zero2.yaml --num_processes 4 mlm_dist/train.py "
     "--optim.lr 3e-5": Tried(LOCAL),
@@ -238,9 +246,11 @@ def test_command_is_parsed(command: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
             if split.topology is not None:
                 file = str(launcher.accelerate_file(split.topology))
                 parsed_by_launcher([*split.for_launcher, "--config_file", file, "train.py"])
+        case ["mlm-dist", command, *_] if command in cli.COMMANDS:
+            completion.parser(cli.COMMANDS).parse_args(words[1:])
         case ["mlm-dist", *flags]:
             with pytest.raises(SystemExit, match="0"):
-                cli.parser().parse_args(flags)
+                completion.parser(cli.COMMANDS).parse_args(flags)
         case ["accelerate", "launch", *flags]:
             parsed_by_launcher(flags)
         case ["python", script, *flags] if script.startswith("mlm_dist/"):

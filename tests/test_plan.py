@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,16 @@ import launching
 import pytest
 import specs
 import yaml
+from rich.console import Console
 from rich.table import Table
 
-from mlm_dist import plan
+from mlm_dist import plan, plan_table, runtime
 from mlm_dist.checkpoint.save import size_of_checkpoint
 from mlm_dist.config import parse
 from mlm_dist.engine.communication import communication
 from mlm_dist.engine.device import Device
 from mlm_dist.engine.launch import Launch
+from mlm_dist.training import time_estimate
 
 
 def test_plan_prints_the_spec_and_a_table_and_writes_nothing(tmp_path: Path, prepared_cache: Path) -> None:
@@ -101,7 +105,7 @@ def test_plan_on_a_gpu_counts_the_pinned_memory_of_checkpoints() -> None:
 
     def rows(launch: Launch) -> str:
         table = Table()
-        plan._add_memory(table, dataclasses.replace(spec, launch=launch))
+        plan_table._add_memory(table, dataclasses.replace(spec, launch=launch))
         return " ".join(map(str, table.columns[1].cells))
 
     size = size_of_checkpoint(spec.shape.parameters) / 2**20
@@ -136,3 +140,81 @@ def test_plan_estimates_the_rows_of_local_files(tmp_path: Path, folder: Path) ->
     )
     assert ended.returncode == 0, ended.output
     assert "estimated from" in " ".join(ended.stdout.split())
+
+
+def table_of(spec: Any, corpus: Any = None, num_bytes: int | None = 10**6, width: int = 80) -> str:
+    """The table, as a terminal of this width shows it."""
+    buffer = io.StringIO()
+    Console(file=buffer, width=width).print(plan_table.plan_table(spec, corpus, num_bytes))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measured step of one second."""
+    monkeypatch.setattr(time_estimate.step_time, "seconds_per_step", lambda spec: 1.0)
+
+
+def test_plan_shows_what_is_decided_and_where_the_time_goes_on_80_columns(second: None) -> None:
+    spec = specs.spec_of(parse(["--optim.duration=100 steps", "--validation.every=50", *launching.TINY]))
+    printed = table_of(spec)
+    assert max(map(len, printed.splitlines())) <= 80
+    text = " ".join(printed.replace("│", "").split())
+    assert "mode pack (by a trial of the architecture): several chunks of documents in each row of 64 tokens" in text
+    assert (
+        "peak 0.003 (the default for this start) after a warm-up of 0.06 of all steps, then falls to 0 linearly" in text
+    )
+    # 10^6 bytes are 3,534 rows of 64 tokens for training and 186 for validation: three times 186 / 16 forward passes.
+    assert "100 for 1,600 rows (100 steps)" in text
+    assert "about 2 min: 1 s per step" in text
+    assert "training 90%, validation 10% (3 times 186 rows, estimated)" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (
+            ("--optim.lr=1e-4", "--optim.schedule=cosine"),
+            "peak 0.0001 after a warm-up of 0.06 of all steps, then falls",
+        ),
+        (("--optim.warmup=300", "--optim.schedule=wsd"), "after 300 warm-up steps, then stays, and falls to 0 over"),
+        (("--optim.warmup=0", "--optim.schedule=constant"), "without warm-up, then stays"),
+        (("--rows.mode=chunk",), "mode chunk: one chunk of a document in each row"),
+        (("--optim.max_grad_norm=null", "--optim.weight_decay=0"), "adamw, weight decay 0, no clipping"),
+    ],
+)
+def test_plan_shows_the_schedule_and_the_rows(second: None, flags: tuple[str, ...], expected: str) -> None:
+    spec = specs.spec_of(parse([*flags, *launching.TINY]))
+    assert expected in " ".join(table_of(spec, width=200).replace("│", "").split())
+
+
+def test_plan_of_one_gpu_estimates_the_time_on_all_of_them(second: None) -> None:
+    spec = specs.spec_of(parse(["--optim.duration=8000 steps", "--validation.every=null", *launching.TINY]))
+    spec = dataclasses.replace(spec, launch=launch_of("none", 1))
+    text = " ".join(table_of(spec, width=200).replace("│", "").split())
+    assert "with --topology ddp --num_processes 8: about 17 min, an estimate" in text
+
+
+def test_shares_of_the_time_add_up(second: None) -> None:
+    spec = specs.spec_of(parse(["--validation.every=10", *launching.TINY]))
+    spec = dataclasses.replace(spec, launch=launch_of("ddp", 8))
+    found = time_estimate.estimate(spec, 101, 32)
+    assert found.validations == 12
+    assert found.validation == pytest.approx(12 * 32 / 16 / 3)
+    assert found.total == pytest.approx(101 * (1 + found.exchange) + found.validation)
+    assert sum(found.shares().values()) == pytest.approx(1)
+    assert list(found.shares()) == ["training", "exchange between processes", "validation"]
+
+
+def test_plan_writes_the_next_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    for program, words, expected in (
+        ("mlm-dist plan", "my_docs --optim.duration '2 hours'", "mlm-dist train my_docs --optim.duration '2 hours'"),
+        ("mlm_dist/plan.py", None, "python mlm_dist/train.py my_docs"),
+        ("ipykernel", None, ""),
+    ):
+        monkeypatch.setattr(sys, "argv", [program, "my_docs"])
+        if words is None:
+            monkeypatch.delenv(runtime.COMMAND, raising=False)
+        else:
+            monkeypatch.setenv(runtime.COMMAND, words)
+        assert plan.next_command() == expected

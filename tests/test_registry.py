@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlm_dist.config import parse
+from mlm_dist.config import reference
 from mlm_dist.corpus import sources
 from mlm_dist.corpus.cleaners import CLEANERS
 from mlm_dist.corpus.readers import READERS
@@ -98,10 +98,9 @@ def test_registered_source_and_topology_can_be_named(package: Path, monkeypatch:
     assert Registry("mlm_dist.topologies", {}).names() == ["mine"]
 
 
-def test_help_names_what_other_packages_register(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parse(["--help"])
-    assert "Other packages register: wiki." in " ".join(capsys.readouterr().out.split())
+def test_reference_names_what_other_packages_register(package: Path) -> None:
+    assert reference.registered("corpus.source") == "Other packages register: wiki."
+    assert not reference.registered("seed")
 
 
 def test_every_registered_name_of_this_package_can_be_loaded() -> None:

@@ -253,3 +253,4 @@ def test_help_and_print_config() -> None:
         ended = launching.python("train.py", flag)
         assert ended.returncode == 0, ended.output
         assert "max_length" in ended.stdout
+    assert "python mlm_dist/train.py docs/" in launching.python("train.py", "--help").stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +16,12 @@ MAX_LENGTH, MAX_VOCABULARY = 1 << 17, 1 << 20
 EXPORT_SUFFIXES = (".json", ".jsonl", ".parquet")
 # Suffixes of the files that are documents by default.
 PATTERNS = ("md", "markdown", "mdx", "qmd", "Rmd", "rst", "ipynb", "txt")
+
+
+def _default_cache_dir() -> str:
+    """The cache of this user, see the XDG Base Directory Specification: a relative path is ignored."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return f"{base.rstrip('/') if os.path.isabs(base) else '~/.cache'}/mlm_dist"
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,8 @@ class CorpusConfig(SourceConfig):
             does not forget what it knows. Epochs count the main corpus; the second corpus has its own validation set.
         replay_share: Fraction of the training rows that come from replay_source, evenly spread.
         export: A .json, .jsonl or .parquet file to write the kept documents to, for other tools.
-        cache_dir: Folder for fetched sources and prepared corpora, kept between runs and shared by all nodes.
+        cache_dir: Folder for fetched sources and prepared corpora, kept between runs and shared by all nodes; `mlm-dist
+            cache` lists and removes corpora. By default mlm_dist in $XDG_CACHE_HOME if that is set, else in ~/.cache.
     """
 
     # The parser reads strings among values of type Any as YAML, so that 1252 would become a number.
@@ -116,7 +124,7 @@ class CorpusConfig(SourceConfig):
     replay_source: str | None = None
     replay_share: float = 0.1
     export: str | None = None
-    cache_dir: str = "~/.cache/mlm_dist"
+    cache_dir: str = field(default_factory=_default_cache_dir)
 
     def check(self) -> None:
         """See `Section.check`."""

@@ -10,53 +10,62 @@ import re
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from mlm_dist.config import yaml_text
+from mlm_dist import names
+from mlm_dist.config import command_line, yaml_text
 from mlm_dist.config.checks import Section
 from mlm_dist.config.corpus import SourceConfig
 from mlm_dist.config.messages import explain
 from mlm_dist.config.tree import Config, keys
 from mlm_dist.config.value_types import fits
 from mlm_dist.errors import ConfigError
-from mlm_dist.registry import entry_points
 
-# Keys whose values other packages can register, and the groups of their entry points.
-_REGISTERED = {
-    "objective": "mlm_dist.objectives",
-    "corpus.source": "mlm_dist.sources",
-    "optim.name": "mlm_dist.optimizers",
-}
+RUN = "output_dir"  # what a word without a flag stands for in jobs about a run
 
 
-def parse(argv: Sequence[str] | None = None, *, prog: str = "train.py", description: str | None = None) -> Config:
+def parse(
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str = "train.py",
+    help_text: Callable[[], str] | None = None,
+    positional: str = "corpus.source",
+) -> Config:
     """Read flags and the YAML files they name into a checked `Config`.
 
     Args:
         argv: Flags without the program's name; by default those of this process.
-        prog: The program's name in the help text.
-        description: What the program does, for the help text.
+        prog: The program's name in messages.
+        help_text: What --help prints; by default where the keys are explained.
+        positional: The key that a word without a flag stands for.
 
     Raises:
         ConfigError: A key is unknown or has a wrong type or value; the message names it and says what would do.
         SystemExit: --help or --print_config was given, and has been answered.
     """
-    parser = _parser(prog=prog, description=description)
-    parser.add_argument("--config", action="config", help="YAML file with any of these keys; flags win over it.")
-    flags, separators = _without_separator(list(sys.argv[1:] if argv is None else argv))
-    files, flags = _files_first(_source_flags(_bare_lists(flags)))
-    lines = {name: yaml_text.check(yaml_text.read(name), name, keys()) for name in files}
+    words = command_line.read(list(sys.argv[1:] if argv is None else argv), positional)
+    if words.asks_for_help:
+        sys.stdout.write((help_text or _pointer)())
+        raise SystemExit(0)
+    parser = _parser(prog=prog)
+    parser.add_argument("--config", action="config")
+    flags = _source_flags(_bare_lists(words.flags))
+    lines = {name: yaml_text.check(yaml_text.read(name), name, keys()) for name in words.files}
     _check_values(flags)
-    arguments = [*(word for name in files for word in ("--config", name)), *flags]
-    if not {"-h", "--help"}.isdisjoint(arguments):
-        _name_registered(parser)
+    arguments = [*(f"--config={name}" for name in words.files), *flags]
     try:
         config = Config(**_sections(parser, lambda: parser.parse_args(arguments)))
-        if separators:
-            config = dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, separator=separators[-1]))
+        if words.separators:
+            corpus = dataclasses.replace(config.corpus, separator=words.separators[-1])
+            config = dataclasses.replace(config, corpus=corpus)
     except ConfigError as error:
         raise ConfigError(f"{error}{_place(str(error), flags, lines)}") from None
     return config
+
+
+def _pointer() -> str:
+    return "`mlm-dist keys` explains every key.\n"
 
 
 def from_dicts(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,15 +80,6 @@ def from_dicts(values: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"{name}: expected a dict of its keys, got {given[name]}")
     parser = _parser()
     return _sections(parser, lambda: parser.parse_object(given))
-
-
-def _name_registered(parser: Any) -> None:
-    """Let --help name what other packages register."""
-    for action in parser._actions:
-        group = _REGISTERED.get(action.dest)
-        names = ", ".join(point.name for point in entry_points(group)) if group is not None else ""
-        if names:
-            action.help += f" Other packages register: {names}."
 
 
 def _parser(**about: Any) -> Any:
@@ -106,38 +106,45 @@ def _sections(parser: Any, read: Callable[[], Any]) -> dict[str, Any]:
     return {item.name: made[item.name] for item in dataclasses.fields(Config)}
 
 
-def parse_of_run(argv: Sequence[str] | None = None, *, prog: str, description: str | None = None) -> Config:
+def parse_of_run(argv: Sequence[str] | None = None, *, prog: str, help_text: Callable[[], str] | None = None) -> Config:
     """As `parse`, for jobs about an existing run: the config.yaml in output_dir is read before files and flags.
 
     Raises:
-        ConfigError: As `parse`.
+        ConfigError: As `parse`, or a word without a flag is not the directory of a run.
     """
     flags = list(sys.argv[1:] if argv is None else argv)
     asks = "--print_config"  # answered by the second pass, when all is merged
     first = [flag for flag in flags if not flag.startswith(asks)]
-    output_dir = parse(first, prog=prog, description=description).output_dir
-    of_run = os.path.join(os.path.expanduser(output_dir), "config.yaml")
+    output_dir = parse(first, prog=prog, help_text=help_text, positional=RUN).output_dir
+    folder = os.path.expanduser(output_dir)
+    named = [word for flag, word in command_line.pairs(flags) if not flag]
+    if named:
+        _require_run(folder)
+    of_run = os.path.join(folder, "config.yaml")
     files = ["--config", of_run] if os.path.isfile(of_run) else []
+    others = [command_line.joined(flag, value) for flag, value in command_line.pairs(flags) if flag]
     # A run's directory may have been moved since its file was written.
-    return parse([*files, *flags, "--output_dir", output_dir], prog=prog, description=description)
+    return parse([*files, *others, f"--{RUN}={output_dir}"], prog=prog, help_text=help_text, positional=RUN)
 
 
-def _without_separator(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The flags without `--corpus.separator`, and its values; the parser takes `---` for null, or for a flag."""
-    flag = "--corpus.separator"
-    others: list[str] = []
-    values: list[str] = []
-    words = iter(argv)
-    for word in words:
-        if word != flag and not word.startswith(f"{flag}="):
-            others.append(word)
-            continue
-        value = next(words, None) if word == flag else word.removeprefix(f"{flag}=")
-        if value in (None, "null"):
-            others += [flag] if value is None else [flag, value]
-        else:
-            values.append(value)
-    return others, values
+def _require_run(folder: str) -> None:
+    """Refuse a folder that is not the directory of a run.
+
+    Raises:
+        ConfigError: Names the nearest folder, or the run that the folder belongs to.
+    """
+    if not os.path.isdir(folder):
+        near = names.nearest_path(folder)
+        hint = f"did you mean {near}?" if near else "name the directory of a run"
+        raise ConfigError(f"{RUN}: {folder} does not exist; {hint}")
+    if not _is_run(folder):
+        above = [str(path) for path in Path(folder).parents if _is_run(str(path))]
+        hint = f"did you mean {above[0]}?" if above else "name the directory of a run"
+        raise ConfigError(f"{RUN}: {folder} has no config.yaml and no metrics.jsonl; {hint}")
+
+
+def _is_run(folder: str) -> bool:
+    return any(os.path.isfile(os.path.join(folder, name)) for name in ("config.yaml", "metrics.jsonl"))
 
 
 def _bare_lists(argv: list[str]) -> list[str]:
@@ -194,26 +201,6 @@ def _source_value(source: str, name: str, value: str) -> Any:
         return value
 
 
-def _files_first(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The files of --config, and all other flags, which win over files wherever they stand.
-
-    Raises:
-        ConfigError: --config has no value.
-    """
-    files: list[str] = []
-    flags: list[str] = []
-    words = iter(argv)
-    for word in words:
-        if word != "--config" and not word.startswith("--config="):
-            flags.append(word)
-            continue
-        name = next(words, "") if word == "--config" else word.removeprefix("--config=")
-        if not name:
-            raise ConfigError("--config: name a YAML file")
-        files.append(os.path.expanduser(name))
-    return files, flags
-
-
 def _check_values(flags: Sequence[str]) -> None:
     """Refuse values of flags that YAML reads as another type than they look; those of keys of text are no YAML."""
     import yaml
@@ -232,8 +219,9 @@ def _check_values(flags: Sequence[str]) -> None:
 
 
 def _place(message: str, flags: Sequence[str], lines: Mapping[str, Mapping[str, int]]) -> str:
-    """The file and line of the key that a message begins with; empty if a flag gives it."""
-    key = message.split(":", maxsplit=1)[0]
+    """The file and line of the key that a message is about; empty if a flag gives it."""
+    named = re.match(r"unknown key '([^']*)'|(\w+) is a section", message)
+    key = named[1] or named[2] if named else message.split(":", maxsplit=1)[0]
     if any(word.split("=")[0] == f"--{key}" for word in flags):
         return ""
     return next((f" ({name}, line {found[key]})" for name, found in reversed([*lines.items()]) if key in found), "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 
+from mlm_dist.config import aliases
 from mlm_dist.config.tree import keys
 from mlm_dist.config.value_types import shown, type_name
 
@@ -18,11 +19,9 @@ _REPLACED = {
 
 def explain(message: str) -> str:
     """One line for a parser's message: the key, what is wrong with it, and the nearest known key."""
-    unknown = re.search(r"unrecognized arguments: (\S+)", message)
+    unknown = re.search(r"unrecognized arguments: (-\S.*?)(?= --?[A-Za-z]|$)", message)
     in_group = re.search(r"Group '([^']*)' does not accept option '([^']*)'", message)
     top_level = re.search(r"(?:Key|Option) '([^']+)' is not (?:expected|accepted)", message)
-    if unknown and not unknown[1].startswith("-"):
-        return f"{unknown[1]!r} is not a flag; write --key value, see --help"
     if unknown or in_group or top_level:
         if unknown:
             key = unknown[1].lstrip("-").split("=")[0]
@@ -31,7 +30,7 @@ def explain(message: str) -> str:
         else:
             assert top_level is not None
             key = top_level[1]
-        return _unknown(key, unknown[1].partition("=")[2] if unknown else "")
+        return unknown_key(key, unknown[1].partition("=")[2] if unknown else "", is_flag=bool(unknown))
     wrong = re.search(r'key "([^"]+)"', message)
     if wrong and wrong[1] in keys():
         given = re.search(r"(?:Got value|Given value): (.*)", message)
@@ -39,16 +38,24 @@ def explain(message: str) -> str:
         return f"{wrong[1]}: expected {type_name(kind)}, got {shown(given[1]) if given else 'something else'}"
     plain = " ".join(message.split())
     if section := re.match(r'Parser key "(\w+)": Unable to load config', plain):
-        return f"{section[1]}: expected keys and values below it"
+        return f"{section[1]} is a section of keys; {aliases.advice(section[1], None, is_flag=False)}"
     for theirs, ours in (('Parser key "config": ', "--config: "), ("Problems parsing config: ", "--config: ")):
         plain = plain.replace(theirs, ours)
     return plain.replace("Unexpected config:", "--config: the file must hold keys and values, but holds")
 
 
-def _unknown(key: str, value: str) -> str:
+def unknown_key(key: str, value: str = "", *, is_flag: bool = True) -> str:
+    """One line for a key that does not exist: what to use instead, if that is known, or the nearest key.
+
+    Args:
+        key: The key, without dashes.
+        value: The value that was given.
+        is_flag: Whether it is a flag; otherwise it is a key in a file.
+    """
     if key in _REPLACED:
         return f"{key} was replaced; write {_REPLACED[key].format(value or 'N')}"
-    return f"unknown key '{key}'; {_nearest(key)}"
+    known = aliases.find(key) is not None
+    return f"unknown key '{key}'; {aliases.advice(key, value, is_flag=is_flag) if known else _nearest(key)}"
 
 
 def _nearest(key: str) -> str:
@@ -58,4 +65,4 @@ def _nearest(key: str) -> str:
         leaf = key.rsplit(".", 1)[-1]
         close = [name for name in known if name.rsplit(".", 1)[-1] == leaf]
         close = close or difflib.get_close_matches(leaf, known, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else "--help lists all keys"
+    return f"did you mean '{close[0]}'?" if close else "`mlm-dist keys` lists all keys"

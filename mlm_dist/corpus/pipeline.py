@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlm_dist.corpus import digests, exported_documents, summary
+from mlm_dist.corpus import cached, digests, exported_documents, summary
 from mlm_dist.corpus.manifest import CorpusInputs
 from mlm_dist.corpus.ownership import require_own
 from mlm_dist.corpus.preparation import Preparation
@@ -59,6 +59,7 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
                 Preparation(spec, inputs, store, ranks, tokenizer).run()
         ranks.see([store.folder / "manifest.json"])  # on a slow shared disk, a new name is seen late
         corpus = PreparedCorpus(store.folder)
+        cached.use(store.folder)
         if rank == 0:
             summary.warn_of_unknown(corpus.manifest)
         if spec.documents.export is not None:

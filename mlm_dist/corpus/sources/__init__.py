@@ -6,8 +6,10 @@ name. Kinds of other packages are asked first, because an address such as `wiki:
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
+from mlm_dist import names
 from mlm_dist.config import SourceConfig
 from mlm_dist.corpus.sources import source_keys
 from mlm_dist.corpus.sources.file_list import list_files
@@ -53,8 +55,14 @@ def recognize(name: str, key: str = "corpus.source") -> str:
     for kind in (*others, *BUILT_IN):
         if SOURCES[kind]().recognizes(name, key):
             return kind
+    near = names.nearest_path(name) or next(iter(difflib.get_close_matches(name, ["python-docs"])), None)
+    if near is not None:
+        raise CorpusError(f"{key}: {name} does not exist; did you mean {near}?")
     registered = "".join(f", {kind}" for kind in others)
-    raise CorpusError(f"{key}: {name} does not exist; give a folder, a file, a git URL{registered} or python-docs")
+    raise CorpusError(
+        f"{key}: {name} does not exist; give a folder, a file, a git URL, owner/name of a dataset on the "
+        f"Hub{registered} or python-docs"
+    )
 
 
 def is_local(name: str, key: str = "corpus.source") -> bool:

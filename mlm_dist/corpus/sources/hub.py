@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mlm_dist import names
 from mlm_dist.config import SourceConfig
 from mlm_dist.corpus.readers import READERS, ReadSettings, compression, tables
 from mlm_dist.corpus.sources import source_keys
@@ -27,9 +28,13 @@ class HubDataset:
     options: ClassVar[tuple[str, ...]] = source_keys.OPTIONS
 
     def recognizes(self, name: str, key: str) -> bool:
-        """See `Source`. A name that ends like a file, such as docs.json, is a missing file."""
-        is_valid = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is not None
-        return is_valid and Path(compression.content_name(name)).suffix not in READERS
+        """See `Source`. Only owner/name is asked for: all other names, and those like a path here, are of this disk.
+
+        A misspelt folder is so refused at once, and not after the Hub has been asked for it.
+        """
+        is_valid = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None
+        is_file = Path(compression.content_name(name)).suffix in READERS
+        return is_valid and not is_file and not Path(name).parent.is_dir() and names.nearest_path(name) is None
 
     def fetch(self, request: Request) -> Fetched:
         """See `Source`."""
