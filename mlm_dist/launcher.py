@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import interruption, names
+from mlm_dist import interruption, library_messages, names
 from mlm_dist.engine.topologies import TOPOLOGIES
 from mlm_dist.errors import ConfigError, reason
 
@@ -49,6 +49,7 @@ def launch(job: str, topology: str, for_job: Sequence[str], for_launcher: Sequen
         ConfigError: A flag or the file cannot be used; the message names it.
         SystemExit: A process failed.
     """
+    library_messages.silence()
     forwarding = _Forwarding()
     import torch
     import yaml

@@ -21,7 +21,9 @@ LAYERS = (
     {"engine"},
     {"optim"},
     {"model", "batches", "corpus"},
-    {"console", "spec", "pretrained"},
+    {"downloads", "spec", "pretrained"},
+    {"stages"},
+    {"console"},
     {
         "config",
         "credentials",
@@ -36,6 +38,7 @@ LAYERS = (
         "environment",
         "hub",
         "interruption",
+        "library_messages",
         "stopwatch",
     },
 )

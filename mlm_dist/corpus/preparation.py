@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts
 from mlm_dist.errors import CorpusError
 from mlm_dist.spec import CorpusSpec
+from mlm_dist.stages import Stage, stage
 
 
 class Preparation:
@@ -76,12 +78,25 @@ class Preparation:
     def _write_documents(self) -> None:
         """Write the documents of this rank's shards."""
         self._ranks.see([self._store.partial / "shards"] if self._mine else [])
-        for i in self._mine:
-            key = self._keys[i]
-            if not self._store.is_finished(key):
+        waiting = [i for i in self._mine if not self._store.is_finished(self._keys[i])]
+        with self._stage("cleaning documents", waiting) as shown:
+            kept = 0
+            for i in waiting:
+                key = self._keys[i]
                 path = self._store.documents(key)
                 figures = documents.write(self._spec.documents, self._shards[i], path, self._spec.rows.max_length)
                 self._store.finish(key, [path], dataclasses.asdict(figures))
+                shown.advance(self._megabytes(i))
+                kept += figures.kept + len(figures.dropped)
+                shown.details = (f"{kept:,} documents",)
+                shown.result = f"{kept:,} documents, {shown.done:,.1f} MB"
+
+    def _megabytes(self, i: int) -> float:
+        return self._shards[i].size / 1e6
+
+    def _stage(self, name: str, shards: Sequence[int]) -> contextlib.AbstractContextManager[Stage]:
+        """A stage for some shards, counted in megabytes of their files; it leaves a line if there are any."""
+        return stage(name, sum(map(self._megabytes, shards)), "MB", leaves_after=0 if shards else None)
 
     def _select(self) -> str:
         """Select from the documents of all shards, make the tokenizer, and return `rows_digest` of it. On rank 0."""
@@ -90,14 +105,16 @@ class Preparation:
         self._check_tokenized()
         labels = SplitLabels.of([document_files.labels(self._store.documents(key)) for key in self._keys])
         if documents.needs_keys(config):
-            chosen = selection.select(
-                self._documents(),
-                deduplicate=config.deduplicate,
-                near_threshold=config.near_threshold,
-                validation_fraction=config.validation_fraction,
-                prefer=config.prefer,
-                labels=labels,
-            )
+            with stage("finding duplicates") as shown:
+                chosen = selection.select(
+                    self._documents(),
+                    deduplicate=config.deduplicate,
+                    near_threshold=config.near_threshold,
+                    validation_fraction=config.validation_fraction,
+                    prefer=config.prefer,
+                    labels=labels,
+                )
+                shown.result = f"{len(chosen.side):,} documents"
         else:
             chosen = selection.by_labels(labels)
         self._check(chosen)
@@ -196,13 +213,15 @@ class Preparation:
         maker = RowMaker(rows, store, loading.special_tokens(tokenizer), saved)
         batch_tokenizer = BatchTokenizer(tokenizer)
 
-        def make(i: int) -> None:
-            if not store.is_finished(keys[i].rows):
-                row_shards.make(maker, batch_tokenizer, sides[i], keys[i])
-
+        waiting = [i for i in self._mine if not store.is_finished(keys[i].rows)]
         # While one shard is tokenized, another is made into rows and written.
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(make, self._mine))
+        with self._stage("making rows", waiting) as shown, ThreadPoolExecutor(2) as pool:
+
+            def make(i: int) -> None:
+                row_shards.make(maker, batch_tokenizer, sides[i], keys[i])
+                shown.advance(self._megabytes(i))
+
+            list(pool.map(make, waiting))
         if self._spec.needs_word_starts:
             keys = [key._replace(word_starts=word_starts_key(key.rows)) for key in keys]
             self._write_word_starts(maker, BatchTokenizer(tokenizer, word_starts=True), sides, keys)
@@ -212,9 +231,11 @@ class Preparation:
         self, maker: RowMaker, tokenizer: BatchTokenizer, sides: Sequence[np.ndarray], keys: Sequence[ShardKeys]
     ) -> None:
         """Write the word starts of this rank's shards."""
-        for i in self._mine:
-            if not self._store.is_finished(keys[i].word_starts):
+        waiting = [i for i in self._mine if not self._store.is_finished(keys[i].word_starts)]
+        with self._stage("finding words", waiting) as shown:
+            for i in waiting:
                 row_shards.make_word_starts(maker, tokenizer, sides[i], keys[i])
+                shown.advance(self._megabytes(i))
 
     def _refuse_unknown(self, keys: Sequence[ShardKeys]) -> None:
         """Refuse rows in which nothing can be predicted.
