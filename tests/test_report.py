@@ -22,7 +22,9 @@ from mlm_dist.config import Config, parse_of_run
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError
+from mlm_dist.evaluation import cloze
 from mlm_dist.evaluation.cloze import ClozeExample, choose_examples
+from mlm_dist.evaluation.word_contexts import WordContexts
 from mlm_dist.evaluation.fill_mask import Prediction, predict
 from mlm_dist.pages.charts import Series, chart
 from mlm_dist.pages.examples import Comparison
@@ -401,6 +403,33 @@ def test_words_of_the_domain_come_first(tokenizer: Any) -> None:
     assert len({example.sentence for example in chosen}) == len(chosen)
     assert choose_examples(sentences("validation"), tokenizer, 64) == [], "words that no training document holds"
     assert choose_examples(sentences("train"), tokenizer, 8) == [], "sentences longer than a row"
+
+
+def test_predictability_is_the_share_of_a_word_among_its_neighbours() -> None:
+    sentence = "The people go along near the garden with them."
+    contexts = WordContexts([sentence])
+    for place in ("river", "market", "tower", "garden"):
+        for _ in range(30):
+            contexts.add(f"They walk along near the {place} with them.")
+    rated = {word: contexts.predictability(sentence, sentence.index(word)) for word in ("garden", "near", "go")}
+    assert rated == {"garden": 30 / 125, "near": 120 / 125, "go": 0.0}, "five other words are assumed"
+
+
+def test_words_that_can_be_learnt_are_chosen(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a few, the predictable one is chosen; the others come if there is room for them."""
+    documents = [
+        (f"{i}.md", "train", f"The {'river' if i % 2 else 'market'} of the town has people. " * 3) for i in range(40)
+    ]
+    documents.append(("v.md", "validation", "The river of the town has people. The market of the town has people. "))
+    assert len(choose_examples(documents, tokenizer, 64)) == 2, "one word per sentence"
+    monkeypatch.setattr(cloze, "NUM_EXAMPLES", 1)
+    (chosen,) = choose_examples(documents, tokenizer, 64)
+    assert chosen.word in ("town", "people", "has")
+
+
+def test_stop_words_are_chosen_last(tokenizer: Any) -> None:
+    chosen = [example.word for example in choose_examples(sentences("train"), tokenizer, 64)]
+    assert "kestrel" in chosen and chosen[0] not in ("the", "and", "near")
 
 
 def test_unknown_word_has_no_positions(tokenizer: Any) -> None:
