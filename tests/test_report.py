@@ -24,8 +24,8 @@ from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError
 from mlm_dist.evaluation import cloze
 from mlm_dist.evaluation.cloze import ClozeExample, choose_examples
-from mlm_dist.evaluation.word_contexts import WordContexts
 from mlm_dist.evaluation.fill_mask import Prediction, predict
+from mlm_dist.evaluation.word_contexts import WordContexts
 from mlm_dist.pages.charts import Series, chart
 from mlm_dist.pages.examples import Comparison
 from mlm_dist.pages.page import Content, page
