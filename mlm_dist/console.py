@@ -20,7 +20,8 @@ from rich.console import Console, RenderableType
 from mlm_dist import ranks
 from mlm_dist.credentials import without_credentials
 
-WIDTH = 100  # of tables where the output is not a terminal
+WIDTH = 120  # of tables where the output is not a terminal
+RESULTS = {"mlm_dist.plan"}  # loggers whose messages are the result of a job, and no log: they get no time
 GAP = "  "  # between the parts of a line
 
 
@@ -88,7 +89,8 @@ class ConsoleHandler(logging.Handler):
             prefix = f"[rank {rank}] " if rank else ""
             if record.levelno >= logging.WARNING:
                 prefix += f"{record.levelname}: "
-            stamp = time.strftime(output.value, time.localtime(record.created))
+            form = "" if record.name in RESULTS else output.value
+            stamp = time.strftime(form, time.localtime(record.created))
             lines = (prefix + without_credentials(self.format(record))).split("\n")
             console.print("\n".join(stamp + line for line in lines), markup=False)
             console.file.flush()

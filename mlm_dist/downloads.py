@@ -9,9 +9,9 @@ from mlm_dist.stages import Stage
 
 def counting(shown: Stage) -> type:
     """A class for the argument `tqdm_class` of the Hub's functions, which counts megabytes of a stage."""
-    from tqdm import tqdm
+    from huggingface_hub.utils import tqdm
 
-    class Counting(tqdm):
+    class Counting(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, total: float | None = None, initial: float = 0, **options: Any) -> None:
             super().__init__(*args, **options | {"disable": True})
             shown.total = None if total is None else (shown.total or 0.0) + total / 1e6

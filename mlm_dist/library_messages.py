@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import warnings
+from collections.abc import Iterator
 
 # {logger: how its message begins}
 LOGGED = {
@@ -34,6 +36,19 @@ def silence() -> None:
         warnings.filterwarnings("ignore", re.escape(beginning), FutureWarning)
     for variable in BARS:
         os.environ.setdefault(variable, "1")
+
+
+@contextlib.contextmanager
+def silenced(name: str) -> Iterator[None]:
+    """Silence the message of one logger inside; for libraries."""
+    logger = logging.getLogger(name)
+    is_new = _is_shown not in logger.filters
+    logger.addFilter(_is_shown)
+    try:
+        yield
+    finally:
+        if is_new:
+            logger.removeFilter(_is_shown)
 
 
 def _is_shown(record: logging.LogRecord) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import logging
 import os
 import pty
@@ -23,6 +24,7 @@ from rich.console import Console
 
 from mlm_dist import console, downloads, library_messages, stages
 from mlm_dist.console import Output
+from mlm_dist.corpus import summary
 from mlm_dist.stages import Stage
 from mlm_dist.training.progress import TrainingProgress
 from mlm_dist.training.result import TrainResult
@@ -295,7 +297,7 @@ def test_other_outputs_are_plain_lines_with_times(environ: dict[str, str], stamp
 @pytest.mark.slow
 @pytest.mark.parametrize("topology", ["cpu_2", "zero2"])
 def test_a_launch_shows_no_noise_of_libraries(topology: str, tmp_path: Path, prose: Path) -> None:
-    on_cpu = ["--gpu_ids=-1,-1"] if topology == "zero2" else []
+    on_cpu = ["--gpu_ids=-1,-1", "--num_processes=2"] if topology == "zero2" else []
     ended = launching.run(
         [
             *(sys.executable, "-m", "mlm_dist.program", "train", "--topology", topology, *on_cpu),
@@ -312,11 +314,28 @@ def test_a_launch_shows_no_noise_of_libraries(topology: str, tmp_path: Path, pro
     assert len(re.findall(r"step +12/12 ", ended.stdout)) == 1, "rank 0 only"
 
 
-def test_a_table_fits_the_width_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rich.table import Table
+def test_each_line_of_a_log_has_a_time_but_a_result_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = console.console_of(Output.PLAIN, io.StringIO())
+    monkeypatch.setattr(console, "console", shown)
+    monkeypatch.setattr(console, "output", Output.PLAIN)
+    for name, level, text in (("mlm_dist.train", 30, "a\nb"), ("mlm_dist.plan", 20, "seed: 1\noutput_dir: c")):
+        console.ConsoleHandler().emit(logging.LogRecord(name, level, "", 0, text, (), None))
+    assert isinstance(shown.file, io.StringIO)
+    first, second, *rest = shown.file.getvalue().splitlines()
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+    assert re.fullmatch(stamp + "WARNING: a", first) and re.fullmatch(stamp + "b", second)
+    assert rest == ["seed: 1", "output_dir: c"]
 
-    table = Table("name", "value")
-    table.add_row("source", "word " * 40)
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_table_of_a_corpus_fits_a_terminal(width: int, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, commit = "https://github.com/someone/" + "a-long-name-" * 4, "8f3c5d2a" * 5
+    manifest = json.loads((finished / "report.json").read_text("utf-8"))["corpus"]
+    source = manifest["sources"][0] | {"location": address, "commit": commit}
+    manifest |= {"sources": [source], "domain_tokens": None}
     monkeypatch.setattr(console, "output", Output.TERMINAL)
-    monkeypatch.setattr(console, "console", Console(width=80))
-    assert max(map(len, console.text_of(table).split("\n"))) <= 80
+    monkeypatch.setattr(console, "console", Console(width=width))
+    lines = console.text_of(summary.table(manifest, "/cache/0123456789abcdef")).split("\n")
+    assert max(map(len, lines)) <= width
+    third = "".join(line.split("│")[3].strip() for line in lines if line.startswith("│"))
+    assert address in third and commit in third, "nothing is cut"
