@@ -23,6 +23,7 @@ LAYERS = (
     {"model", "batches", "corpus"},
     {"downloads", "spec", "pretrained"},
     {"stages"},
+    {"stage"},
     {"console"},
     {
         "config",

@@ -22,10 +22,10 @@ import pytest
 from launching import ROOT
 from rich.console import Console
 
-from mlm_dist import console, downloads, library_messages, stages
+from mlm_dist import console, downloads, library_messages, stage
 from mlm_dist.console import Output
 from mlm_dist.corpus import summary
-from mlm_dist.stages import Stage
+from mlm_dist.stage import Stage
 from mlm_dist.training.progress import TrainingProgress
 from mlm_dist.training.result import TrainResult
 
@@ -38,18 +38,18 @@ LINE: dict[str, Any] = {"loss": 5.3253, "learning_rate": 2.38e-3, "grad_norm": 1
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that stands still: its one value is the time in seconds."""
     now = [1000.0]
-    monkeypatch.setattr(stages.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(stage.time, "perf_counter", lambda: now[0])
     return now
 
 
 @pytest.fixture
 def training(clock: list[float]) -> Stage:
     """A run of 1,955 steps after 500 steps and 83 seconds."""
-    stage = Stage("step", 1955)
+    one = Stage("step", 1955)
     clock[0] += 83
-    stage.done = 500
-    stage.details = ("loss 5.3253", "12,346 tokens/s", "lr 2.38e-03", "grad norm 1.6960")
-    return stage
+    one.done = 500
+    one.details = ("loss 5.3253", "12,346 tokens/s", "lr 2.38e-03", "grad norm 1.6960")
+    return one
 
 
 @pytest.mark.parametrize(
@@ -78,25 +78,34 @@ def test_columns_do_not_move_while_a_run_trains(training: Stage, clock: list[flo
 
 
 def test_a_stage_without_a_total_shows_count_and_rate(clock: list[float]) -> None:
-    stage = Stage("training tokenizer", unit="documents")
-    assert list(stage.over(["a", "b", "c"])) == ["a", "b", "c"]
+    one = Stage("training tokenizer", unit="documents")
+    assert list(one.over(["a", "b", "c"])) == ["a", "b", "c"]
     clock[0] += 2
-    assert stage.line(80) == "training tokenizer  3 documents  1.5/s  0:00:02"
-    assert stage.left_behind() == "training tokenizer    3 documents, 2.0 s"
+    assert one.line(80) == "training tokenizer  3 documents  1.5/s  0:00:02"
+    assert one.left_behind() == "training tokenizer    3 documents, 2.0 s"
 
 
 def test_a_resumed_run_estimates_from_its_own_steps(clock: list[float]) -> None:
-    stage = Stage("step", 100, first=80)
+    one = Stage("step", 100, first=80)
     clock[0] += 10
-    stage.done = 90
-    assert "90%  ETA 0:00:10  0:00:10" in stage.line(80)
+    one.done = 90
+    assert "90%  ETA 0:00:10  0:00:10" in one.line(80)
+
+
+def test_time_left_does_not_count_what_comes_before_the_second_step(clock: list[float]) -> None:
+    progress = TrainingProgress(100, 0, is_main=True)
+    clock[0] += 30  # the first validation, and a first step that compiles
+    progress.on_step(1, None)
+    clock[0] += 9
+    progress.on_step(10, None)
+    assert progress.stage.line(80).startswith("step  10/100   10%  ETA 0:01:30  0:00:39")
 
 
 def test_lines_of_a_log_come_after_growing_times(clock: list[float]) -> None:
-    stage, said = Stage("making rows"), []
+    one, said = Stage("making rows"), []
     for second in range(1, 200):
         clock[0] = 1000.0 + second
-        said += [second] if stage.is_due() else []
+        said += [second] if one.is_due() else []
     assert said == [10, 30, 70, 130, 190]
 
 
@@ -201,10 +210,10 @@ def test_the_summary_names_figures_files_and_the_next_command(tmp_path: Path, ca
 
 
 def test_a_download_counts_megabytes() -> None:
-    stage = Stage("downloading model.safetensors", unit="MB")
-    with downloads.counting(stage)(total=5_000_000, initial=1_000_000, desc="x", unit="B", unit_scale=True) as bar:
+    one = Stage("downloading model.safetensors", unit="MB")
+    with downloads.counting(one)(total=5_000_000, initial=1_000_000, desc="x", unit="B", unit_scale=True) as bar:
         bar.update(1_500_000)
-    assert (stage.done, stage.total) == (2.5, 5.0)
+    assert (one.done, one.total) == (2.5, 5.0)
 
 
 def test_only_named_messages_of_libraries_are_silenced() -> None:
@@ -258,13 +267,15 @@ def frames(written: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [60, 80, 160])
 def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
-    shown = frames(on_terminal(columns, 24, str(DEMO), "3"))
+    written = on_terminal(columns, 24, str(DEMO), "3")
+    shown = frames(written)
     assert max(map(len, shown)) < columns
     steps = [line for line in shown if line.startswith("step ")]
     assert len(steps) > 5
     assert all(re.match(r"step +\d+/400 +\d+%  ETA [-\d:]+", line) for line in steps)
     assert any(line.startswith("validation ") and "/120 rows" in line for line in shown)
     assert "WARNING: half of the steps are done" in shown
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
     assert re.fullmatch(r"training +400 steps, loss 4\.0000, .*", shown[-1])
 
 

@@ -10,7 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from mlm_dist.corpus import digests, document_files, documents, manifest, row_shards, selection, shards
+from mlm_dist.corpus import digests, document_files, documents, manifest, row_shards, selection, selection_check, shards
 from mlm_dist.corpus.manifest import CorpusInputs
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.row_shards import RowMaker
@@ -25,7 +25,8 @@ from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts
 from mlm_dist.errors import CorpusError
 from mlm_dist.spec import CorpusSpec
-from mlm_dist.stages import Stage, stage
+from mlm_dist.stage import Stage
+from mlm_dist.stages import stage
 
 
 class Preparation:
@@ -117,7 +118,8 @@ class Preparation:
                 shown.result = f"{len(chosen.side):,} documents"
         else:
             chosen = selection.by_labels(labels)
-        self._check(chosen)
+        names = ", ".join(source.location for source in self._inputs.sources)
+        selection_check.check(self._spec, names, [self._store.figures(key) for key in self._keys], chosen)
         is_train = [side == selection.TRAIN for side in self._sides(chosen)]
         texts = TrainingTexts(list(zip(map(self._store.documents, self._keys), is_train, strict=True)))
         tokenizer = self._tokenizer.make(texts, chosen.count(selection.TRAIN), self._store.partial)
@@ -147,31 +149,6 @@ class Preparation:
             texts=texts,
             folder=self._store.partial,
         )
-
-    def _check(self, chosen: Selection) -> None:
-        """Refuse a selection that cannot be trained on.
-
-        Raises:
-            CorpusError: No document is left, or one side of the split is empty.
-        """
-        key, names = self._spec.key, ", ".join(source.location for source in self._inputs.sources)
-        num_train, num_validation = chosen.count(selection.TRAIN), chosen.count(selection.VALIDATION)
-        if not (num_train or num_validation):
-            counts = manifest.count_dropped([self._store.figures(key) for key in self._keys], chosen)
-            dropped = ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "no documents in it"
-            raise CorpusError(
-                f"{key}: {names} has no document left to train on ({dropped}); name "
-                "another source or change corpus.min_chars"
-            )
-        if self._spec.documents.validation_fraction > 0 and not (num_train and num_validation):
-            raise CorpusError(
-                f"{key}: there is only one distinct document, so none can be held out; add documents or set "
-                "corpus.validation_fraction to 0"
-                if num_train + num_validation == 1
-                else f"{key}: all {num_train + num_validation:,} documents are on one side of the split, because they "
-                "are connected by near-duplicates or their records name it; add documents, or set "
-                "corpus.validation_fraction to 0 or corpus.split to null"
-            )
 
     def _check_tokenized(self) -> None:
         """Refuse documents of token ids if it is not known what the ids mean.

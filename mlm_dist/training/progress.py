@@ -9,8 +9,11 @@ from types import TracebackType
 from typing import Any
 
 from mlm_dist.console import Output, fitting, is_log_shown, output
-from mlm_dist.stages import NOTEBOOK_SECONDS, Stage, stage
+from mlm_dist.stage import Stage
+from mlm_dist.stages import stage
 from mlm_dist.training.callbacks import Callback
+
+NOTEBOOK_SECONDS = 15.0  # between the train lines in a notebook
 
 logger = logging.getLogger(__name__)
 
@@ -22,26 +25,27 @@ class TrainingProgress(Callback):
         num_steps: Steps of the whole run, if they are known before the first; else the train lines hold an estimate.
         first: Steps that are done already.
         is_main: Whether this process shows anything.
+
+    Attributes:
+        stage: The steps.
     """
 
     def __init__(self, num_steps: int | None, first: int, *, is_main: bool) -> None:
         self._num_steps, self._first, self._is_main = num_steps, first, is_main
-        self._stage = Stage("step", num_steps, first=first)
+        self.stage = Stage("step", num_steps, first=first)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> TrainingProgress:
         if self._is_main:
-            self._stage = self._stack.enter_context(
-                stage("step", self._num_steps, first=self._first, leaves_after=None)
-            )
+            self.stage = self._stack.enter_context(stage("step", self._num_steps, first=self._first, leaves_after=None))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._stack.close()
-        if self._is_main and kind is None and self._stage.done > self._first:
-            count = f"{self._stage.done - self._first:,} steps"
-            self._stage.name, self._stage.result = "training", ", ".join((count, *self._stage.details[:1]))
-            logger.info(self._stage.left_behind())
+        if self._is_main and kind is None and self.stage.done > self._first:
+            count = f"{self.stage.done - self._first:,} steps"
+            self.stage.name, self.stage.result = "training", ", ".join((count, *self.stage.details[:1]))
+            logger.info(self.stage.left_behind())
 
     def show(self, facts: Mapping[str, Any]) -> None:
         """Log what matters of the `start` line of metrics.jsonl; resolved.yaml has the rest."""
@@ -50,8 +54,10 @@ class TrainingProgress(Callback):
 
     def on_step(self, step: int, metrics: Mapping[str, Any] | None) -> None:
         """See `Callback`."""
-        shown = self._stage
+        shown, is_first = self.stage, self.stage.done == self._first
         shown.done = step
+        if is_first:  # what comes before its end, such as a validation and compiling, comes once
+            shown.measure_from_here()
         if metrics is None or not self._is_main:
             return
         shown.total = metrics.get("steps", self._num_steps)
