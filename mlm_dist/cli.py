@@ -28,6 +28,7 @@ from mlm_dist.errors import ConfigError, UserError
 from mlm_dist.objectives import OBJECTIVES
 from mlm_dist.optim import OPTIMIZERS
 from mlm_dist.registry import Registry
+from mlm_dist.stages import stage
 
 
 class Job(NamedTuple):
@@ -114,7 +115,13 @@ def _run(words: Sequence[str]) -> None:
 
 def _lazy(name: str) -> Callable[[Config], object]:
     """A job that is imported after its flags were read, so that help and errors do not wait for torch."""
-    return lambda config: importlib.import_module(f"mlm_dist.{name}").run(config)
+
+    def run(config: Config) -> object:
+        with stage("starting", leaves_after=None):
+            job = importlib.import_module(f"mlm_dist.{name}")
+        return job.run(config)
+
+    return run
 
 
 def split_flags(words: Sequence[str]) -> Flags:
