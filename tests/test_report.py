@@ -412,19 +412,23 @@ def test_predictability_is_the_share_of_a_word_among_its_neighbours() -> None:
         for _ in range(30):
             contexts.add(f"They walk along near the {place} with them.")
     rated = {word: contexts.predictability(sentence, sentence.index(word)) for word in ("garden", "near", "go")}
-    assert rated == {"garden": 30 / 125, "near": 120 / 125, "go": 0.0}, "five other words are assumed"
+    assert rated == {"garden": 30 / 140, "near": 120 / 140, "go": 0.0}, "twenty other words are assumed"
 
 
-def test_words_that_can_be_learnt_are_chosen(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a few, the predictable one is chosen; the others come if there is room for them."""
+@pytest.mark.parametrize("i", [0, 1])
+def test_the_word_that_its_neighbours_predict_is_chosen(
+    i: int, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both words are as important; the choice is the one in the sentence that training documents are like."""
+    places = sorted(word for word in tokenizer.get_vocab() if word.isalpha() and len(word) > 4)[:4]
     documents = [
-        (f"{i}.md", "train", f"The {'river' if i % 2 else 'market'} of the town has people. " * 3) for i in range(40)
+        (f"{n}.md", "train", f"We go to the {places[n % 4]} near the old bridge every day. " * 3) for n in range(40)
     ]
-    documents.append(("v.md", "validation", "The river of the town has people. The market of the town has people. "))
-    assert len(choose_examples(documents, tokenizer, 64)) == 2, "one word per sentence"
+    like, unlike = places[i], places[1 - i]
+    text = f"They saw some {unlike} along this narrow street today. We go to the {like} near the old bridge every day."
     monkeypatch.setattr(cloze, "NUM_EXAMPLES", 1)
-    (chosen,) = choose_examples(documents, tokenizer, 64)
-    assert chosen.word in ("town", "people", "has")
+    (chosen,) = choose_examples([*documents, ("v.md", "validation", text)], tokenizer, 64)
+    assert chosen.word == like
 
 
 def test_stop_words_are_chosen_last(tokenizer: Any) -> None:

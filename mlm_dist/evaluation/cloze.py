@@ -7,7 +7,6 @@ favours neither the starting nor the trained one.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -19,9 +18,9 @@ from mlm_dist.evaluation.word_contexts import WordContexts
 from mlm_dist.evaluation.word_importance import WORD, WordCounts
 
 NUM_EXAMPLES = 12
-# The least predictability of a word, its most tokens, and the share of all words to choose from, the most important;
-# what passes the first is chosen first. Less important words are such as "the".
-CHOICES = ((0.5, 1, 0.5), (0.25, 1, 0.5), (0.25, 4, 0.5), (0.0, 4, 1.0))
+# Most tokens of a word, share of all words to choose from, the most important, and most examples of a document; what
+# passes the first is chosen first. Less important words are such as "the".
+CHOICES = ((1, 0.5, 2), (4, 0.5, NUM_EXAMPLES), (4, 1.0, NUM_EXAMPLES))
 # Characters that are read at most, from the first document on.
 TRAIN_CHARS, VALIDATION_CHARS, TOTAL_CHARS = 8_000_000, 2_000_000, 64_000_000
 
@@ -71,7 +70,7 @@ class ClozeExample:
 def choose_examples(documents: Iterable[tuple[str, str, str]], tokenizer: Any, max_length: int) -> list[ClozeExample]:
     """Up to `NUM_EXAMPLES` cloze examples, the most important words first; at most one per word and per sentence.
 
-    Words that can be learnt are chosen first, and among them the most important ones, see `CHOICES`.
+    Among words that matter, those that can be learnt best are chosen, see `CHOICES`.
 
     Args:
         documents: (id, split, text) of all documents, in a fixed order.
@@ -85,26 +84,26 @@ def choose_examples(documents: Iterable[tuple[str, str, str]], tokenizer: Any, m
         contexts.add(text)
     by_word = _candidates(validation_sentences)
     important = words.by_importance(tokenizer)
+    rank = {word: i / len(important) for i, word in enumerate(important)}
+    candidates = [(word, example) for word, examples in by_word.items() if word in rank for example in examples]
+    rated = [
+        (-contexts.predictability(example.sentence, example.start), rank[word], i)
+        for i, (word, example) in enumerate(candidates)
+    ]
     chosen: dict[str, ClozeExample] = {}
     used: set[str] = set()  # sentences
     per_document: Counter[str] = Counter()
-    for least, most_tokens, share in CHOICES:
-        for word in important[: math.ceil(share * len(important))]:
-            if word in chosen or len(chosen) == NUM_EXAMPLES:
+    for most_tokens, share, most_of_document in CHOICES:
+        for _, _, i in sorted(rated):
+            word, example = candidates[i]
+            is_used = word in chosen or example.sentence in used or per_document[example.document] >= most_of_document
+            if is_used or rank[word] > share or len(chosen) == NUM_EXAMPLES:
                 continue
-            rated = (
-                (per_document[example.document], -contexts.predictability(example.sentence, example.start), i)
-                for i, example in enumerate(by_word.get(word, ()))
-                if example.sentence not in used
-            )
-            for _, rating, i in sorted(rated):
-                example = by_word[word][i]
-                ids, positions = example.encode(tokenizer)
-                if -rating >= least and 0 < len(positions) <= most_tokens and len(ids) <= max_length:
-                    chosen[word] = example
-                    per_document[example.document] += 1
-                    used.add(example.sentence)
-                    break
+            ids, positions = example.encode(tokenizer)
+            if 0 < len(positions) <= most_tokens and len(ids) <= max_length:
+                chosen[word] = example
+                per_document[example.document] += 1
+                used.add(example.sentence)
     return [chosen[word] for word in important if word in chosen]
 
 

@@ -114,7 +114,8 @@ class ValidationSet:
         if not encoded:
             return None
         batches = one_by_one(encoded, special, micro_size, engine.rank, engine.world_size)
-        result = evaluate(engine, objective, batches)
+        with stage("scoring sentences", unit="batches", leaves_after=2) as shown:
+            result = evaluate(engine, objective, shown.over(batches))
         return PseudoLikelihood(len(encoded), result.num_masked, -result.loss)
 
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-DOUBT = 5  # occurrences of another word that a context is assumed to have had
+DOUBT = 20  # occurrences of other words that a context is assumed to have had: rare ones teach a model little
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 Context = tuple[int, str, str]
