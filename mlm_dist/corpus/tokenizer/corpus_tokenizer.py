@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mlm_dist.console import fitting
 from mlm_dist.corpus.tokenizer import domain_tokens, loading, training
 from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts
 from mlm_dist.errors import CorpusError
@@ -67,10 +68,8 @@ class CorpusTokenizer:
         added: list[domain_tokens.DomainToken] = []
         if tokenizer is None:
             kind, vocab_size = self._spec.train_kind, self._spec.train_vocab_size
-            logger.info(
-                "training a %s tokenizer of %s tokens on %s documents (%s)",
-                *(training.NAMES[kind], f"{vocab_size:,}", f"{num_documents:,}", texts.describe()),
-            )
+            what = f"training a {training.NAMES[kind]} tokenizer of {vocab_size:,} tokens"
+            logger.info(fitting([what, f"on {num_documents:,} documents", f"({texts.describe()})"]))
             with stage("training tokenizer", unit="documents") as shown:
                 counted = lambda: shown.over(texts())  # noqa: E731
                 tokenizer = training.train(kind, counted, vocab_size, self._max_length, self._spec.train_uncased)
