@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import io
-import json
 import logging
 import os
 import pty
@@ -339,11 +338,17 @@ def test_each_line_of_a_log_has_a_time_but_a_result_has_none(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("width", [60, 80])
-def test_the_table_of_a_corpus_fits_a_terminal(width: int, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_of_a_corpus_fits_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     address, commit = "https://github.com/someone/" + "a-long-name-" * 4, "8f3c5d2a" * 5
-    manifest = json.loads((finished / "report.json").read_text("utf-8"))["corpus"]
-    source = manifest["sources"][0] | {"location": address, "commit": commit}
-    manifest |= {"sources": [source], "domain_tokens": None}
+    source = {"name": "", "kind": "git", "location": address, "commit": commit, "files": 332, "dropped": 0}
+    manifest = {
+        "sources": [source | {"unmatched": {".png": 400, ".yml": 30}}],
+        "documents": {"found": 332, "kept": 328, "train": 320, "validation": 8, "dropped": {"duplicate": 4}},
+        "tokens": {"kept": 521_801, "dropped": 0, "padded": 1_669, "unknown": 0},
+        "rows": {"train": 4_037, "validation": 120},
+        "config": {"rows": {"mode": "pack", "max_length": 128}},
+        "domain_tokens": None,
+    }
     monkeypatch.setattr(console, "output", Output.TERMINAL)
     monkeypatch.setattr(console, "console", Console(width=width))
     lines = console.text_of(summary.table(manifest, "/cache/0123456789abcdef")).split("\n")
