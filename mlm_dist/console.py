@@ -33,14 +33,14 @@ class Output(Enum):
     PLAIN = "%Y-%m-%d %H:%M:%S "
 
     @classmethod
-    def of(cls, file: IO[str], environ: Mapping[str, str] = os.environ) -> Output:
+    def of(cls, file: IO[str] | None, environ: Mapping[str, str] = os.environ) -> Output:
         """The kind of a stream.
 
         A command in a cell of a notebook (`!mlm-dist ...`) writes to a pseudo-terminal or to a pipe, so it is known by
         what the kernel leaves in its environment: its parent, or the pager that IPython sets.
 
         Args:
-            file: The stream.
+            file: The stream; None if this process has none.
             environ: The environment.
         """
         is_cell = "JPY_PARENT_PID" in environ or (environ.get("TERM"), environ.get("GIT_PAGER")) == (
@@ -49,7 +49,8 @@ class Output(Enum):
         if is_cell:
             return cls.NOTEBOOK
         is_dumb = environ.get("TERM", "").lower() in ("dumb", "unknown")
-        return cls.TERMINAL if file.isatty() and not is_dumb else cls.PLAIN
+        is_terminal = file is not None and not file.closed and file.isatty()
+        return cls.TERMINAL if is_terminal and not is_dumb else cls.PLAIN
 
 
 def console_of(output: Output, file: IO[str] | None = None) -> Console:

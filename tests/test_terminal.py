@@ -128,6 +128,7 @@ def test_kind_of_output(environ: dict[str, str], is_a_terminal: bool, expected: 
             return is_a_terminal
 
     assert Output.of(Stream(), environ) is expected
+    assert Output.of(None, {}) is Output.PLAIN
 
 
 @pytest.mark.parametrize("output", [Output.PLAIN, Output.NOTEBOOK])
