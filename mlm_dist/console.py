@@ -43,9 +43,8 @@ class Output(Enum):
             file: The stream; None if this process has none.
             environ: The environment.
         """
-        is_cell = "JPY_PARENT_PID" in environ or (environ.get("TERM"), environ.get("GIT_PAGER")) == (
-            *("xterm-color", "cat"),
-        )
+        of_ipython = {"TERM": "xterm-color", "GIT_PAGER": "cat"}
+        is_cell = "JPY_PARENT_PID" in environ or of_ipython.items() <= environ.items()
         if is_cell:
             return cls.NOTEBOOK
         is_dumb = environ.get("TERM", "").lower() in ("dumb", "unknown")
