@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlm_dist.corpus.sentences import sentences
+from mlm_dist.evaluation.stop_words import STOP_WORDS
 from mlm_dist.evaluation.word_contexts import WordContexts
 from mlm_dist.evaluation.word_importance import WORD, WordCounts
 
 NUM_EXAMPLES = 12
 # Most tokens of a word, share of all words to choose from, the most important, and most examples of a document; what
-# passes the first is chosen first. Less important words are such as "the".
+# passes the first is chosen first. Stop words are the least important ones.
 CHOICES = ((1, 0.5, 2), (4, 0.5, NUM_EXAMPLES), (4, 1.0, NUM_EXAMPLES))
 # Characters that are read at most, from the first document on.
 TRAIN_CHARS, VALIDATION_CHARS, TOTAL_CHARS = 8_000_000, 2_000_000, 64_000_000
@@ -83,7 +84,7 @@ def choose_examples(documents: Iterable[tuple[str, str, str]], tokenizer: Any, m
         words.add(text)
         contexts.add(text)
     by_word = _candidates(validation_sentences)
-    important = words.by_importance(tokenizer)
+    important = sorted(words.by_importance(tokenizer), key=STOP_WORDS.__contains__)  # the others first
     rank = {word: i / len(important) for i, word in enumerate(important)}
     candidates = [(word, example) for word, examples in by_word.items() if word in rank for example in examples]
     rated = [
