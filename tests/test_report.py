@@ -436,7 +436,7 @@ def test_stop_words_are_chosen_last(tokenizer: Any, monkeypatch: pytest.MonkeyPa
     text = "The harbor keeps which vessel the captain wants on the quay today. "
     documents = [(f"{i}.md", "train", text * 3) for i in range(20)] + [("v.md", "validation", text)]
     (chosen,) = choose_examples(documents, tokenizer, 64)
-    assert chosen.word != "which" and chosen.word != "the"
+    assert chosen.word not in {"which", "the"}
 
 
 def test_unknown_word_has_no_positions(tokenizer: Any) -> None:
