@@ -23,6 +23,7 @@ from mlm_dist.config.messages import unknown_key
 from mlm_dist.credentials import without_credentials
 from mlm_dist.engine.topologies import TOPOLOGIES
 from mlm_dist.errors import ConfigError, UserError
+from mlm_dist.stages import stage
 from mlm_dist.usage import JOBS
 
 # What is no job: it has no config. The module of each takes the words behind its name.
@@ -133,7 +134,13 @@ def _needs_topology(flag: str, value: str | None) -> str:
 
 def _lazy(name: str) -> Callable[[Config], object]:
     """A job that is imported after its flags were read, so that help and errors do not wait for torch."""
-    return lambda config: importlib.import_module(f"mlm_dist.{name}").run(config)
+
+    def run(config: Config) -> object:
+        with stage("starting", leaves_after=None):
+            job = importlib.import_module(f"mlm_dist.{name}")
+        return job.run(config)
+
+    return run
 
 
 def split_flags(words: Sequence[str]) -> Flags:

@@ -37,6 +37,7 @@ from mlm_dist.redaction import without_places
 from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import ExportSpec, Spec
+from mlm_dist.stages import stage
 from mlm_dist.trained_model import load_checkpoint, load_model
 
 logger = logging.getLogger("mlm_dist.export")  # __name__ is __main__ if this file is launched
@@ -131,7 +132,8 @@ def _write(spec: Spec, run_dir: RunDir, corpus: PreparedCorpus, model: Any, step
         record=dataclasses.replace(record, start=without_places(record.start)),
         config_yaml=to_yaml(without_places(spec.written)),
     )
-    write_model(model, model_files(spec, corpus), model_card(card), run_dir.model, spec.export)
+    with stage("exporting model", leaves_after=2):
+        write_model(model, model_files(spec, corpus), model_card(card), run_dir.model, spec.export)
 
 
 def _checkpoint(run_dir: RunDir, wanted: str) -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import interruption, names
+from mlm_dist import interruption, library_messages, names
 from mlm_dist.config import aliases, command_line
 from mlm_dist.config.messages import unknown_key
 from mlm_dist.engine.topologies import TOPOLOGIES
@@ -51,6 +51,7 @@ def launch(job: str, topology: str, for_job: Sequence[str], for_launcher: Sequen
         ConfigError: A flag or the file cannot be used; the message names it.
         SystemExit: A process failed.
     """
+    library_messages.silence()
     forwarding = _Forwarding()
     import torch
     import yaml

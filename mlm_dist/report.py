@@ -35,6 +35,7 @@ from mlm_dist.redaction import config_without_credentials
 from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
+from mlm_dist.stages import stage
 from mlm_dist.trained_model import load_checkpoint, load_exported
 
 logger = logging.getLogger("mlm_dist.report")  # __name__ is __main__ if this file is launched
@@ -51,7 +52,10 @@ def run(config: Config) -> Path:
     run_dir = RunDir(Path(config.output_dir).expanduser())
     written = to_dict(config_without_credentials(config))
     # Resolving needs the model's configuration, so it waits until a checkpoint is loaded.
-    path = _write(run_dir, written, lambda: resolve(config, Launch.read())) if ranks.is_main() else run_dir.report
+    path = run_dir.report
+    if ranks.is_main():
+        with stage("writing report", leaves_after=2):
+            _write(run_dir, written, lambda: resolve(config, Launch.read()))
     logger.info("report written to %s", path)
     return path
 
@@ -68,14 +72,17 @@ def before_training(run_dir: RunDir, model: Any, corpus: PreparedCorpus) -> None
     """
     path = run_dir.start_of_report
     if not path.exists():
-        _log_failure(
-            "the predictions of the starting model are not recorded", lambda: StartingPoint.of(model, corpus).save(path)
-        )
+        with stage("choosing examples", leaves_after=2):
+            _log_failure(
+                "the predictions of the starting model are not recorded",
+                lambda: StartingPoint.of(model, corpus).save(path),
+            )
 
 
 def after_training(run_dir: RunDir, spec: Spec) -> None:
     """Write the report; a failure is logged and does not end the run; on rank 0."""
-    _log_failure("the report is not written", lambda: _write(run_dir, spec.written, lambda: spec))
+    with stage("writing report", leaves_after=2):
+        _log_failure("the report is not written", lambda: _write(run_dir, spec.written, lambda: spec))
 
 
 def _write(run_dir: RunDir, written: Mapping[str, Any], spec: Callable[[], Spec]) -> Path:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from mlm_dist import interruption, ranks, system_errors, usage
+from mlm_dist import interruption, library_messages, ranks, system_errors, usage
 from mlm_dist.config import Config, parse, parse_of_run
 from mlm_dist.console import console, show_log
 from mlm_dist.credentials import without_credentials
@@ -34,6 +34,7 @@ def main(
         of_a_run: Whether it is about an existing run, whose config is read before files and flags.
     """
     interruption.watch()
+    library_messages.silence()
     show_log()
     # A thread of a tracker that cannot write raises here again with its next value; its traceback says no more.
     threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else threading.__excepthook__(args)

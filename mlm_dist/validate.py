@@ -43,6 +43,7 @@ from mlm_dist.optim.optimizers import build_optimizer
 from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
+from mlm_dist.stages import stage
 from mlm_dist.training.progress import describe_bands
 
 logger = logging.getLogger("mlm_dist.validate")  # __name__ is __main__ if this file is launched
@@ -117,9 +118,10 @@ def run(config: Config) -> dict[str, Any]:
         if probe is not None:
             start = Evaluated(config.model, None, is_start=True)
             is_start = config.validation.model == "start"
-            probe.evaluate("start" if is_start else "trained", model.to(engine.device))
-            if not is_start:
-                probe.evaluate("start", start.build(spec, corpus).to(engine.device))
+            with stage("search probe", leaves_after=2):
+                probe.evaluate("start" if is_start else "trained", model.to(engine.device))
+                if not is_start:
+                    probe.evaluate("start", start.build(spec, corpus).to(engine.device))
         # The optimizer takes no step; with it the model is placed and sharded as in training.
         engine.setup(module, build_optimizer(module, spec.optim))
         micro_size = spec.batch.micro_size

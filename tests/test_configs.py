@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import launching
 import pytest
 import specs
 import yaml
@@ -81,6 +82,28 @@ def test_notebook_recipe_has_the_settings_of_the_notebook() -> None:
     assert (config.rows.mode, config.rows.max_length, config.batch.global_size) == ("truncate", 128, 16)
     assert (config.optim.lr, config.optim.duration, config.optim.warmup) == (5e-5, "3 epochs", 0)
     assert config.model.name_or_path == "google-bert/bert-base-uncased"
+    assert (config.corpus.clean, config.corpus.min_chars, config.corpus.deduplicate) == ("none", 201, "none")
+
+
+def test_notebook_recipe_keeps_documents_of_over_200_characters_of_raw_text(tmp_path: Path) -> None:
+    """As `len(text) > 200` of the notebook: markup counts, and so does the white space at the ends."""
+    texts = {
+        "201": "# A *b* " + "word " * 38 + "<p>",
+        "200": "# A *b* " + "word " * 38 + "<p",
+        "spaces": "word " * 40 + "\n",
+    }
+    assert {name: len(text) for name, text in texts.items()} == {"201": 201, "200": 200, "spaces": 201}
+    for name, text in texts.items():
+        (tmp_path / "docs").mkdir(exist_ok=True)
+        (tmp_path / "docs" / f"{name}.md").write_text(text, "utf-8")
+    corpus = launching.here(
+        "prepare",
+        f"--config={ROOT}/configs/runs/azure_docs_notebook.yaml",
+        *(f"--corpus.source={tmp_path / 'docs'}", f"--corpus.cache_dir={tmp_path / 'cache'}"),
+        *("--tokenizer.train_vocab_size=300", "--corpus.validation_fraction=0"),
+    ).result
+    kept = {id_: text for id_, _, text in corpus.documents()}
+    assert kept == {"201.md": texts["201"].strip(), "spaces.md": texts["spaces"].strip()}
 
 
 def test_code_outside_the_config_reads_every_key() -> None:

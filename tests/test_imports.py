@@ -34,7 +34,10 @@ LAYERS = (
     {"engine"},
     {"optim"},
     {"model", "batches", "corpus"},
-    {"console", "spec", "pretrained"},
+    {"downloads", "spec", "pretrained"},
+    {"stages"},
+    {"stage"},
+    {"console"},
     {
         "config",
         "credentials",
@@ -49,6 +52,7 @@ LAYERS = (
         "environment",
         "hub",
         "interruption",
+        "library_messages",
         "stopwatch",
     },
 )

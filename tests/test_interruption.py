@@ -188,7 +188,7 @@ def test_second_ctrl_c_exits_at_once(
     """Here in the first validation, which is finished before anything is saved."""
     run = tmp_path / "run"
     program = start(train(how, run, prepared_cache, "--validation.max_rows=null"))
-    program.wait_for("unigram loss")  # the first validation takes seconds
+    program.wait_for("unigram baseline")  # the first validation takes seconds
     program.press_ctrl_c()
     program.wait_for("press Ctrl-C again")
     time.sleep(2 * interruption.REPEAT_SECONDS)

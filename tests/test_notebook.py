@@ -119,7 +119,15 @@ def check(ended: launching.Ended, outputs: dict[str, Any], machine: Machine) -> 
     assert "no GPU" in text_of(outputs["gpu"])
     start = launching.metrics(machine.run, "start")[-1]
     assert (start["world_size"], start["device"], start["precision"]) == (1, "cpu", "fp32")
-    assert len(re.findall(r"^ +\d+\.\d%  \S", text_of(outputs["try"]), flags=re.MULTILINE)) == 9
+    examples = json.loads((machine.run / "report.json").read_text("utf-8"))["examples"][:5]
+    shown = text_of(outputs["try"])
+    assert len(examples) == 5 and all(
+        f"{one['sentence'][: one['start']]}[{one['sentence'][one['start'] : one['end']]}]" in shown for one in examples
+    )
+    assert len(re.findall(r"^ +\d+\.\d%  ", shown, flags=re.MULTILINE)) == 15
+    assert text_of(outputs["watch"]) == f"tensorboard --logdir {machine.run}\n"
+    said = text_of(outputs["train"])
+    assert "\x1b" not in said and all(re.match(r"\d\d:\d\d:\d\d ", line) for line in said.splitlines()), said
     (report,) = outputs["report"]
     assert "<iframe srcdoc=" in report.data["text/html"]
     assert "Validation" in report.data["text/html"]
@@ -207,6 +215,14 @@ def test_the_run_is_stored_in_google_drive_if_it_is_connected(
     exec(python_of("place").replace("/content/drive", str(my_drive.parent)), names)
     assert names["folder"] == (my_drive / "mlm-dist" if allowed else tmp_path / "mlm-dist")
     assert names["run"] == names["folder"] / "runs" / "azure_docs"
+
+
+def test_colab_shows_tensorboard_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    magics: list[tuple[str, str]] = []
+    shell = types.SimpleNamespace(run_line_magic=lambda name, line: magics.append((name, line)))
+    exec(python_of("watch"), {"sys": sys, "run": tmp_path / "my run", "get_ipython": lambda: shell})
+    assert magics == [("load_ext", "tensorboard"), ("tensorboard", f"--logdir '{tmp_path}/my run'")]
 
 
 @pytest.mark.parametrize("name", ["mlm_dist-0.2.0-py3-none-any.whl", "other.txt"], ids=["wheel", "another file"])

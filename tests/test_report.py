@@ -22,8 +22,10 @@ from mlm_dist.config import Config, parse_of_run
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError
+from mlm_dist.evaluation import cloze
 from mlm_dist.evaluation.cloze import ClozeExample, choose_examples
 from mlm_dist.evaluation.fill_mask import Prediction, predict
+from mlm_dist.evaluation.word_contexts import WordContexts
 from mlm_dist.pages.charts import Series, chart
 from mlm_dist.pages.examples import Comparison
 from mlm_dist.pages.page import Content, page
@@ -401,6 +403,40 @@ def test_words_of_the_domain_come_first(tokenizer: Any) -> None:
     assert len({example.sentence for example in chosen}) == len(chosen)
     assert choose_examples(sentences("validation"), tokenizer, 64) == [], "words that no training document holds"
     assert choose_examples(sentences("train"), tokenizer, 8) == [], "sentences longer than a row"
+
+
+def test_predictability_is_the_share_of_a_word_among_its_neighbours() -> None:
+    sentence = "The people go along near the garden with them."
+    contexts = WordContexts([sentence])
+    for place in ("river", "market", "tower", "garden"):
+        for _ in range(30):
+            contexts.add(f"They walk along near the {place} with them.")
+    rated = {word: contexts.predictability(sentence, sentence.index(word)) for word in ("garden", "near", "go")}
+    assert rated == {"garden": 30 / 140, "near": 120 / 140, "go": 0.0}, "twenty other words are assumed"
+
+
+@pytest.mark.parametrize("i", [0, 1])
+def test_the_word_that_its_neighbours_predict_is_chosen(
+    i: int, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both words are as important; the choice is the one in the sentence that training documents are like."""
+    places = sorted(word for word in tokenizer.get_vocab() if word.isalpha() and len(word) > 4)[:4]
+    documents = [
+        (f"{n}.md", "train", f"We go to the {places[n % 4]} near the old bridge every day. " * 3) for n in range(40)
+    ]
+    like, unlike = places[i], places[1 - i]
+    text = f"They saw some {unlike} along this narrow street today. We go to the {like} near the old bridge every day."
+    monkeypatch.setattr(cloze, "NUM_EXAMPLES", 1)
+    (chosen,) = choose_examples([*documents, ("v.md", "validation", text)], tokenizer, 64)
+    assert chosen.word == like
+
+
+def test_stop_words_are_chosen_last(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "which" is as frequent as the other words, and its neighbours predict it as well."""
+    text = "The harbor keeps which vessel the captain wants on the quay today. "
+    documents = [(f"{i}.md", "train", text * 3) for i in range(20)] + [("v.md", "validation", text)]
+    (chosen,) = choose_examples(documents, tokenizer, 64)
+    assert chosen.word not in {"which", "the"}
 
 
 def test_unknown_word_has_no_positions(tokenizer: Any) -> None:

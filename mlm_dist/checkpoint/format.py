@@ -19,6 +19,7 @@ from torch import nn
 from mlm_dist.checkpoint import contents_check
 from mlm_dist.errors import CheckpointError
 from mlm_dist.files import sha256_of
+from mlm_dist.stages import stage
 from mlm_dist.system_errors import passes
 
 FORMAT = 2
@@ -60,10 +61,13 @@ def _verified(folder: Path) -> dict[str, Any]:
     for name in sorted(existing ^ {*files, "manifest.json"}):
         problem = "not part of the checkpoint" if name in existing else "missing"
         raise CheckpointError(f"{folder / name} is {problem}")
-    for name, (size, sha256) in files.items():
-        path = folder / name
-        if path.is_symlink() or path.stat().st_size != size or sha256_of(path) != sha256:
-            raise CheckpointError(f"{path} is damaged: it differs from the manifest")
+    megabytes = {name: size / 1e6 for name, (size, _) in files.items()}
+    with stage("verifying checkpoint", sum(megabytes.values()), "MB", leaves_after=2) as shown:
+        for name, (size, sha256) in files.items():
+            path = folder / name
+            if path.is_symlink() or path.stat().st_size != size or sha256_of(path) != sha256:
+                raise CheckpointError(f"{path} is damaged: it differs from the manifest")
+            shown.advance(megabytes[name])
     for name in sorted(files.keys() ^ {*FILES}):
         raise CheckpointError(f"{folder / 'manifest.json'}: files must be {', '.join(FILES)}, but {name} differs")
     read_state(folder)

@@ -13,6 +13,7 @@ from torch import nn
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.engine.protocol import Engine, FullState
+from mlm_dist.stages import stage
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +36,12 @@ def restore(
         micro_batch: Rows per process and forward pass of this run.
         example_loss: Computes the loss of a micro-batch by the engine's model.
     """
-    if path is None:
+    if path is not None:
+        format.load_weights(path, module)
+    with stage("placing model", leaves_after=2):  # the first time, DeepSpeed may compile something
         engine.setup(module, optimizer)
+    if path is None:
         return TrainState.new(engine.device)
-    format.load_weights(path, module)
-    engine.setup(module, optimizer)
     saved = format.read_state(path)
     state, saved_micro_batch = TrainState.from_json(saved, engine.device), saved["micro_batch"]
     if engine.is_main:

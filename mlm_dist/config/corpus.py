@@ -90,7 +90,8 @@ class CorpusConfig(SourceConfig):
     Args:
         sources: Several sources instead of one: {name: {source: ..., patterns: ..., clean: ...}}, each with any of the
             keys above. Near-duplicates are looked for across them, and the manifest counts each.
-        min_chars: Documents with fewer characters are dropped.
+        min_chars: Documents with fewer characters are dropped. The characters of the plain text count, without white
+            space at its ends; with clean none, all characters of the raw text.
         max_document_mb: Documents larger than this are dropped. Preparation needs memory in proportion to it, and
             about 1 KB per document, 2 KB for near-duplicates.
         deduplicate: exact drops duplicates, whose texts differ at most in white space, in letter case, in invisible

@@ -122,11 +122,13 @@ class _Cleaning:
                 file = id_ if is_file else re.sub(r"[#@][\d.]+\Z", "", id_)
                 self.decoded.setdefault(document.encoding, set()).add(file)
             try:
-                text = self._cleaned(document).strip()
+                cleaned = self._cleaned(document)
             except TimeoutError:
                 self.dropped.append((id_, f"over {SECONDS_PER_DOCUMENT:g} s to clean"))
                 continue
-            if len(text) < max(min_chars, 1):
+            text = cleaned.strip()
+            # With corpus.clean none, all characters of the raw text count.
+            if not text or len(cleaned if source.clean == "none" else text) < min_chars:
                 self.dropped.append((id_, f"under {min_chars} characters" if text else "empty"))
                 continue
             text = text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

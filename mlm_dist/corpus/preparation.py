@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from mlm_dist.corpus import digests, document_files, documents, manifest, row_shards, selection, shards
+from mlm_dist.corpus import digests, document_files, documents, manifest, row_shards, selection, selection_check, shards
 from mlm_dist.corpus.manifest import CorpusInputs
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.row_shards import RowMaker
@@ -24,6 +25,8 @@ from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts
 from mlm_dist.errors import CorpusError
 from mlm_dist.spec import CorpusSpec
+from mlm_dist.stage import Stage
+from mlm_dist.stages import stage
 
 
 class Preparation:
@@ -76,12 +79,25 @@ class Preparation:
     def _write_documents(self) -> None:
         """Write the documents of this rank's shards."""
         self._ranks.see([self._store.partial / "shards"] if self._mine else [])
-        for i in self._mine:
-            key = self._keys[i]
-            if not self._store.is_finished(key):
+        waiting = [i for i in self._mine if not self._store.is_finished(self._keys[i])]
+        with self._stage("cleaning documents", waiting) as shown:
+            kept = 0
+            for i in waiting:
+                key = self._keys[i]
                 path = self._store.documents(key)
                 figures = documents.write(self._spec.documents, self._shards[i], path, self._spec.rows.max_length)
                 self._store.finish(key, [path], dataclasses.asdict(figures))
+                shown.advance(self._megabytes(i))
+                kept += figures.kept + len(figures.dropped)
+                shown.details = (f"{kept:,} documents",)
+                shown.result = f"{kept:,} documents, {shown.done:,.1f} MB"
+
+    def _megabytes(self, i: int) -> float:
+        return self._shards[i].size / 1e6
+
+    def _stage(self, name: str, shards: Sequence[int]) -> contextlib.AbstractContextManager[Stage]:
+        """A stage for some shards, counted in megabytes of their files; it leaves a line if there are any."""
+        return stage(name, sum(map(self._megabytes, shards)), "MB", leaves_after=0 if shards else None)
 
     def _select(self) -> str:
         """Select from the documents of all shards, make the tokenizer, and return `rows_digest` of it. On rank 0."""
@@ -90,17 +106,20 @@ class Preparation:
         self._check_tokenized()
         labels = SplitLabels.of([document_files.labels(self._store.documents(key)) for key in self._keys])
         if documents.needs_keys(config):
-            chosen = selection.select(
-                self._documents(),
-                deduplicate=config.deduplicate,
-                near_threshold=config.near_threshold,
-                validation_fraction=config.validation_fraction,
-                prefer=config.prefer,
-                labels=labels,
-            )
+            with stage("finding duplicates") as shown:
+                chosen = selection.select(
+                    self._documents(),
+                    deduplicate=config.deduplicate,
+                    near_threshold=config.near_threshold,
+                    validation_fraction=config.validation_fraction,
+                    prefer=config.prefer,
+                    labels=labels,
+                )
+                shown.result = f"{len(chosen.side):,} documents"
         else:
             chosen = selection.by_labels(labels)
-        self._check(chosen)
+        names = ", ".join(source.location for source in self._inputs.sources)
+        selection_check.check(self._spec, names, [self._store.figures(key) for key in self._keys], chosen)
         is_train = [side == selection.TRAIN for side in self._sides(chosen)]
         texts = TrainingTexts(list(zip(map(self._store.documents, self._keys), is_train, strict=True)))
         tokenizer = self._tokenizer.make(texts, chosen.count(selection.TRAIN), self._store.partial)
@@ -130,31 +149,6 @@ class Preparation:
             texts=texts,
             folder=self._store.partial,
         )
-
-    def _check(self, chosen: Selection) -> None:
-        """Refuse a selection that cannot be trained on.
-
-        Raises:
-            CorpusError: No document is left, or one side of the split is empty.
-        """
-        key, names = self._spec.key, ", ".join(source.location for source in self._inputs.sources)
-        num_train, num_validation = chosen.count(selection.TRAIN), chosen.count(selection.VALIDATION)
-        if not (num_train or num_validation):
-            counts = manifest.count_dropped([self._store.figures(key) for key in self._keys], chosen)
-            dropped = ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "no documents in it"
-            raise CorpusError(
-                f"{key}: {names} has no document left to train on ({dropped}); name "
-                "another source or change corpus.min_chars"
-            )
-        if self._spec.documents.validation_fraction > 0 and not (num_train and num_validation):
-            raise CorpusError(
-                f"{key}: there is only one distinct document, so none can be held out; add documents or set "
-                "corpus.validation_fraction to 0"
-                if num_train + num_validation == 1
-                else f"{key}: all {num_train + num_validation:,} documents are on one side of the split, because they "
-                "are connected by near-duplicates or their records name it; add documents, or set "
-                "corpus.validation_fraction to 0 or corpus.split to null"
-            )
 
     def _check_tokenized(self) -> None:
         """Refuse documents of token ids if it is not known what the ids mean.
@@ -196,13 +190,15 @@ class Preparation:
         maker = RowMaker(rows, store, loading.special_tokens(tokenizer), saved)
         batch_tokenizer = BatchTokenizer(tokenizer)
 
-        def make(i: int) -> None:
-            if not store.is_finished(keys[i].rows):
-                row_shards.make(maker, batch_tokenizer, sides[i], keys[i])
-
+        waiting = [i for i in self._mine if not store.is_finished(keys[i].rows)]
         # While one shard is tokenized, another is made into rows and written.
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(make, self._mine))
+        with self._stage("making rows", waiting) as shown, ThreadPoolExecutor(2) as pool:
+
+            def make(i: int) -> None:
+                row_shards.make(maker, batch_tokenizer, sides[i], keys[i])
+                shown.advance(self._megabytes(i))
+
+            list(pool.map(make, waiting))
         if self._spec.needs_word_starts:
             keys = [key._replace(word_starts=word_starts_key(key.rows)) for key in keys]
             self._write_word_starts(maker, BatchTokenizer(tokenizer, word_starts=True), sides, keys)
@@ -212,9 +208,11 @@ class Preparation:
         self, maker: RowMaker, tokenizer: BatchTokenizer, sides: Sequence[np.ndarray], keys: Sequence[ShardKeys]
     ) -> None:
         """Write the word starts of this rank's shards."""
-        for i in self._mine:
-            if not self._store.is_finished(keys[i].word_starts):
+        waiting = [i for i in self._mine if not self._store.is_finished(keys[i].word_starts)]
+        with self._stage("finding words", waiting) as shown:
+            for i in waiting:
                 row_shards.make_word_starts(maker, tokenizer, sides[i], keys[i])
+                shown.advance(self._megabytes(i))
 
     def _refuse_unknown(self, keys: Sequence[ShardKeys]) -> None:
         """Refuse rows in which nothing can be predicted.

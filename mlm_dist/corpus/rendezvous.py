@@ -25,6 +25,7 @@ from mlm_dist.errors import CorpusError, Interrupted, PeerError, UserError
 from mlm_dist.files import write_json
 from mlm_dist.interruption import NOTHING_SAVED
 from mlm_dist.ranks import launch_name
+from mlm_dist.stages import stage
 from mlm_dist.stopwatch import Stopwatch
 
 T = TypeVar("T")
@@ -187,6 +188,10 @@ class Rendezvous:
 
     def _wait(self, is_done: Callable[[], bool], what: str) -> None:
         """Poll until `is_done`, and watch the other ranks for failure and silence."""
+        with stage(f"waiting for {what}", leaves_after=None):
+            self._watch(is_done, what)
+
+    def _watch(self, is_done: Callable[[], bool], what: str) -> None:
         last = {rank: self._peer(rank) for rank in range(self.world_size) if rank != self.rank}
         waited = Stopwatch()
         changed = dict.fromkeys(last, 0.0)

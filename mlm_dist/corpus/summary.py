@@ -55,7 +55,7 @@ def table(manifest: dict[str, Any], folder: str) -> Table:
     shown = Table(title=f"Corpus {folder}", title_justify="left", show_header=False)
     shown.add_column(style="bold")
     shown.add_column(justify="right")
-    shown.add_column()
+    shown.add_column(overflow="fold")  # a long address is shown whole
     for source in manifest["sources"]:
         shown.add_row("source", source["kind"], location(source))
         shown.add_row("files", f"{source['files']:,}", f"{source['dropped']:,} dropped")

@@ -26,6 +26,7 @@ from mlm_dist.environment import restored
 from mlm_dist.errors import ConfigError, Interrupted
 from mlm_dist.model.attention import MAX_LENGTH_ON_CPU
 from mlm_dist.spec import BatchSpec, Spec
+from mlm_dist.stages import stage
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ def start(
             )
         # Accumulation follows from the batch: accelerate must not take it from an environment variable.
         os.environ.pop("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", None)
-        engine = _engine(launch, batch, max_grad_norm, folder, log_with)
+        with stage("starting processes", leaves_after=2):
+            engine = _engine(launch, batch, max_grad_norm, folder, log_with)
         # All ranks are interrupted together, so they can close in order.
         stack.push(lambda kind, *_: engine.close(failed=kind is not None and not issubclass(kind, Interrupted)))
         if engine.world_size != launch.world_size:

@@ -1,6 +1,7 @@
 """Cloze examples: sentences of the validation set, each with one word for a model to predict.
 
-Words that matter most in these documents come first, see `word_importance`. No model takes part in the choice, so it
+A word is chosen if it matters in these documents (see `word_importance`) and if its neighbours predict it in the
+training documents (see `word_contexts`): what a model can learn from them. No model takes part in the choice, so it
 favours neither the starting nor the trained one.
 """
 
@@ -13,10 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlm_dist.corpus.sentences import sentences
+from mlm_dist.evaluation.stop_words import STOP_WORDS
+from mlm_dist.evaluation.word_contexts import WordContexts
 from mlm_dist.evaluation.word_importance import WORD, WordCounts
 
 NUM_EXAMPLES = 12
-MAX_TOKENS = 4  # of the word to predict
+# Most tokens of a word, share of all words to choose from, the most important, and most examples of a document; what
+# passes the first is chosen first. Stop words are the least important ones.
+CHOICES = ((1, 0.5, 2), (4, 0.5, NUM_EXAMPLES), (4, 1.0, NUM_EXAMPLES))
 # Characters that are read at most, from the first document on.
 TRAIN_CHARS, VALIDATION_CHARS, TOTAL_CHARS = 8_000_000, 2_000_000, 64_000_000
 
@@ -66,28 +71,41 @@ class ClozeExample:
 def choose_examples(documents: Iterable[tuple[str, str, str]], tokenizer: Any, max_length: int) -> list[ClozeExample]:
     """Up to `NUM_EXAMPLES` cloze examples, the most important words first; at most one per word and per sentence.
 
+    Among words that matter, those that can be learnt best are chosen, see `CHOICES`.
+
     Args:
         documents: (id, split, text) of all documents, in a fixed order.
         tokenizer: The model's tokenizer.
         max_length: Longest sentence in tokens, special tokens included.
     """
-    words, validation_sentences = _read(documents)
+    training_texts, validation_sentences = _read(documents)
+    words, contexts = WordCounts(), WordContexts(sentence for _, sentence in validation_sentences)
+    for text in training_texts:
+        words.add(text)
+        contexts.add(text)
     by_word = _candidates(validation_sentences)
-    chosen: list[ClozeExample] = []
+    important = sorted(words.by_importance(tokenizer), key=STOP_WORDS.__contains__)  # the others first
+    rank = {word: i / len(important) for i, word in enumerate(important)}
+    candidates = [(word, example) for word, examples in by_word.items() if word in rank for example in examples]
+    rated = [
+        (-contexts.predictability(example.sentence, example.start), rank[word], i)
+        for i, (word, example) in enumerate(candidates)
+    ]
+    chosen: dict[str, ClozeExample] = {}
+    used: set[str] = set()  # sentences
     per_document: Counter[str] = Counter()
-    used_sentences: set[str] = set()
-    for word in words.by_importance(tokenizer):
-        unused = [example for example in by_word.get(word, ()) if example.sentence not in used_sentences]
-        for example in sorted(unused, key=lambda example: per_document[example.document]):
+    for most_tokens, share, most_of_document in CHOICES:
+        for _, _, i in sorted(rated):
+            word, example = candidates[i]
+            is_used = word in chosen or example.sentence in used or per_document[example.document] >= most_of_document
+            if is_used or rank[word] > share or len(chosen) == NUM_EXAMPLES:
+                continue
             ids, positions = example.encode(tokenizer)
-            if 0 < len(positions) <= MAX_TOKENS and len(ids) <= max_length:
-                chosen.append(example)
+            if 0 < len(positions) <= most_tokens and len(ids) <= max_length:
+                chosen[word] = example
                 per_document[example.document] += 1
-                used_sentences.add(example.sentence)
-                break
-        if len(chosen) == NUM_EXAMPLES:
-            break
-    return chosen
+                used.add(example.sentence)
+    return [chosen[word] for word in important if word in chosen]
 
 
 def _candidates(validation_sentences: Sequence[tuple[str, str]]) -> dict[str, list[ClozeExample]]:
@@ -104,9 +122,9 @@ def _candidates(validation_sentences: Sequence[tuple[str, str]]) -> dict[str, li
     return by_word
 
 
-def _read(documents: Iterable[tuple[str, str, str]]) -> tuple[WordCounts, list[tuple[str, str]]]:
-    """The words of the training documents, and (id, sentence) of the validation documents, up to the limits above."""
-    words = WordCounts()
+def _read(documents: Iterable[tuple[str, str, str]]) -> tuple[list[str], list[tuple[str, str]]]:
+    """The training documents, and (id, sentence) of the validation documents, up to the limits above."""
+    training_texts: list[str] = []
     validation_sentences: list[tuple[str, str]] = []
     remaining = {"train": TRAIN_CHARS, "validation": VALIDATION_CHARS}
     total = 0
@@ -118,7 +136,7 @@ def _read(documents: Iterable[tuple[str, str, str]]) -> tuple[WordCounts, list[t
             continue
         remaining[split] -= len(text)
         if split == "train":
-            words.add(text)
+            training_texts.append(text)
         else:
             validation_sentences += ((id_, sentence) for sentence in sentences(text))
-    return words, validation_sentences
+    return training_texts, validation_sentences

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from mlm_dist.batches.loader import validation_batches
+from mlm_dist.batches.micro_batch import MicroBatch
 from mlm_dist.batches.shapes import Rows
 from mlm_dist.corpus import sentences
 from mlm_dist.corpus.store import PreparedCorpus
@@ -17,6 +19,8 @@ from mlm_dist.evaluation.pseudo_likelihood import PseudoLikelihood, one_by_one
 from mlm_dist.evaluation.validation import evaluate, unigram_baseline
 from mlm_dist.objectives.figures import Validation
 from mlm_dist.objectives.protocol import Objective
+from mlm_dist.stage import Stage
+from mlm_dist.stages import stage
 
 BASELINE_ROWS = 256  # at a time
 
@@ -79,7 +83,8 @@ class ValidationSet:
         def on(rows: Rows) -> Validation:
             corruption = objective.validation_corruption
             batches = validation_batches(rows, corruption, micro_size, engine.rank, engine.world_size, static=static)
-            return evaluate(engine, objective, batches)
+            with stage("validation", len(rows), "rows", leaves_after=None) as shown:
+                return evaluate(engine, objective, _counted(batches, shown, micro_size * engine.world_size))
 
         result = on(self._rows)
         return result if self._second is None else dataclasses.replace(result, second=on(self._second_rows))
@@ -109,8 +114,16 @@ class ValidationSet:
         if not encoded:
             return None
         batches = one_by_one(encoded, special, micro_size, engine.rank, engine.world_size)
-        result = evaluate(engine, objective, batches)
+        with stage("scoring sentences", unit="batches", leaves_after=2) as shown:
+            result = evaluate(engine, objective, shown.over(batches))
         return PseudoLikelihood(len(encoded), result.num_masked, -result.loss)
+
+
+def _counted(batches: Iterable[MicroBatch], shown: Stage, rows: int) -> Iterator[MicroBatch]:
+    """The batches; each counts, for all processes together, when it is done."""
+    for batch in batches:
+        yield batch
+        shown.advance(min(rows, (shown.total or 0) - shown.done))
 
 
 class EvenlySpaced:

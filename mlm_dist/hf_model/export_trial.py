@@ -21,6 +21,7 @@ from mlm_dist.hf_model.reload_check import ReloadCheck
 from mlm_dist.hf_model.write import ModelFiles, write_files
 from mlm_dist.model.plain_copy import plain_copy
 from mlm_dist.spec import ExportSpec
+from mlm_dist.stages import stage
 from mlm_dist.system_errors import named
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ class ExportTrial:
         if self._process is None or not self._has_begun:
             return
         try:
-            self._process.result()
+            with stage("export check", leaves_after=None):
+                self._process.result()
         except ModelError as error:
             raise ModelError(f"before the first step: {error}") from None
         finally:

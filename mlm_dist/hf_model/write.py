@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mlm_dist import library_messages
 from mlm_dist.files import give_modes, temporary_folder
 from mlm_dist.hf_model import config_file, reload_check, sentence_transformer, tokenizer_files
 from mlm_dist.hf_model.sentence_transformer import SentenceFiles
@@ -70,25 +68,10 @@ def write_files(model: Any, files: ModelFiles, folder: Path, dtype: str) -> None
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    with _deepspeed_silent():
+    with library_messages.silenced("DeepSpeed"):  # saving imports it if it is installed
         model.to(getattr(torch, dtype)).save_pretrained(str(folder))
     config_file.complete(folder)
     limit = tokenizer_files.write(files.tokenizer, files.original, model.config, files.max_length, folder)
     hidden_size = getattr(model.config.get_text_config(), "hidden_size", None)
     if hidden_size is not None:
         sentence_transformer.write(files.sentence, folder, hidden_size, limit, files.max_length)
-
-
-@contextlib.contextmanager
-def _deepspeed_silent() -> Iterator[None]:
-    """Saving imports DeepSpeed if it is installed, which then logs to stdout what its device is."""
-    logger = logging.getLogger("DeepSpeed")
-    logger.addFilter(_no_record)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_no_record)
-
-
-def _no_record(record: logging.LogRecord) -> bool:
-    return False

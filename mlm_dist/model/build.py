@@ -20,6 +20,7 @@ from mlm_dist.model.layers import depths
 from mlm_dist.model.new_tokens import start_from_pieces
 from mlm_dist.model.plain_copy import plain_copy
 from mlm_dist.pretrained import Pretrained, locate
+from mlm_dist.stages import stage
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ def _grown(
     pretrained = locate(name, KEY)
     with pretrained.named():
         saved = saved_config.read(pretrained)
-        loaded = checkpoint_weights.load(pretrained, saved, saved)
+        with stage("loading model", leaves_after=2):
+            loaded = checkpoint_weights.load(pretrained, saved, saved)
     built = AutoModelForMaskedLM.from_config(architecture, dtype=torch.float32)
     grow(built, loaded.model, name, token_sources)
     return InitialModel(built, "checkpoint") if loaded.has_head else _with_head(built, pretrained, token_counts)
@@ -125,7 +127,8 @@ def _load(
     needs_stretching = positions.needs_stretching(saved, architecture)
     if needs_stretching:
         as_saved.max_position_embeddings = saved.max_position_embeddings
-    loaded = checkpoint_weights.load(pretrained, as_saved, saved)
+    with stage("loading model", leaves_after=2):
+        loaded = checkpoint_weights.load(pretrained, as_saved, saved)
     built = loaded.model
     if needs_stretching:
         built = positions.stretched(built, architecture.max_position_embeddings)

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlm_dist import downloads
 from mlm_dist.errors import ModelError, reason
 from mlm_dist.files import sha256_of
 from mlm_dist.pretrained import Pretrained
+from mlm_dist.stages import stage
 
 Weights = dict[str, Any]  # {name: tensor}
 
@@ -122,7 +124,13 @@ def _file(pretrained: Pretrained, name: str) -> Path | None:
 
     options = {key: value for key, value in pretrained.options.items() if key != "trust_remote_code"}
     try:
-        found = cached_file(pretrained.path, name, _raise_exceptions_for_missing_entries=False, **options)
+        with stage(f"downloading {name}", unit="MB", leaves_after=2) as shown:
+            found = cached_file(
+                *(pretrained.path, name),
+                _raise_exceptions_for_missing_entries=False,
+                tqdm_class=downloads.counting(shown),
+                **options,
+            )
     except OSError as error:  # no network, no permission; also if the file is not in the cache and the Hub is offline
         if os.environ.get("HF_HUB_OFFLINE"):
             return None

@@ -46,7 +46,8 @@ def example_cards(comparison: Comparison | None) -> str:
         result += f"before training and in {num_in_top(comparison.after)} at step {comparison.step:,}."
     choice = (
         "The sentences are from held-out documents. Their words are chosen by frequency in these documents, rarity in "
-        "general and concentration in few documents; neither model takes part in the choice."
+        "general, concentration in few documents, and by how well their neighbours predict them in the training "
+        "documents; neither model takes part in the choice."
     )
     after: Sequence[Prediction | None] = comparison.after if comparison.after is not None else [None] * count
     cards = (

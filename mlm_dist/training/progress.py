@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from mlm_dist.console import console, is_log_shown
+from mlm_dist.console import Output, fitting, is_log_shown, output
+from mlm_dist.stage import Stage
+from mlm_dist.stages import stage
 from mlm_dist.training.callbacks import Callback
+
+NOTEBOOK_SECONDS = 15.0  # between the train lines in a notebook
 
 logger = logging.getLogger(__name__)
 
@@ -20,71 +23,71 @@ class TrainingProgress(Callback):
 
     Args:
         num_steps: Steps of the whole run, if they are known before the first; else the train lines hold an estimate.
+        first: Steps that are done already.
         is_main: Whether this process shows anything.
+
+    Attributes:
+        stage: The steps.
     """
 
-    def __init__(self, num_steps: int | None, *, is_main: bool) -> None:
-        self._num_steps, self._is_main = num_steps, is_main
-        self._bar: Progress | None = None
-        if is_main and console.is_terminal and is_log_shown():
-            columns = (
-                TextColumn("[bold]train"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=console)
-            self._task = self._bar.add_task("", total=num_steps)
+    def __init__(self, num_steps: int | None, first: int, *, is_main: bool) -> None:
+        self._num_steps, self._first, self._is_main = num_steps, first, is_main
+        self.stage = Stage("step", num_steps, first=first)
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> TrainingProgress:
-        if self._bar is not None:
-            self._bar.start()
+        if self._is_main:
+            self.stage = self._stack.enter_context(stage("step", self._num_steps, first=self._first, leaves_after=None))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._stack.close()
+        if self._is_main and kind is None and self.stage.done > self._first:
+            count = f"{self.stage.done - self._first:,} steps"
+            self.stage.name, self.stage.result = "training", ", ".join((count, *self.stage.details[:1]))
+            logger.info(self.stage.left_behind())
 
-    def show(self, facts: Mapping[str, object]) -> None:
-        """Log the `start` line of metrics.jsonl, a name and a value per line."""
+    def show(self, facts: Mapping[str, Any]) -> None:
+        """Log what matters of the `start` line of metrics.jsonl; resolved.yaml has the rest."""
         if self._is_main:
-            logger.info("\n".join(f"{name.replace('_', ' '):<22}{_shown(value)}" for name, value in facts.items()))
+            logger.info("\n".join(f"{name:<12}{text}" for name, text in _facts(facts)))
 
     def on_step(self, step: int, metrics: Mapping[str, Any] | None) -> None:
         """See `Callback`."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step)
+        shown, is_first = self.stage, self.stage.done == self._first
+        shown.done = step
+        if is_first:  # what comes before its end, such as a validation and compiling, comes once
+            shown.measure_from_here()
         if metrics is None or not self._is_main:
             return
-        text = (
-            f"loss {_number(metrics['loss'])}  lr {metrics['learning_rate']:.2e}  grad norm "
-            f"{_number(metrics['grad_norm'])}  {metrics['tokens_per_second']:,.0f} tokens/s"
+        shown.total = metrics.get("steps", self._num_steps)
+        shown.details = (
+            f"loss {_number(metrics['loss'])}" + (" (spike)" if metrics["spike"] else ""),
+            f"{metrics['tokens_per_second']:,.0f} tokens/s",
+            f"lr {metrics['learning_rate']:.2e}",
+            f"grad norm {_number(metrics['grad_norm'])}",
         )
-        if metrics["spike"]:
-            text += "  (loss spike)"
-        num_steps = metrics.get("steps", self._num_steps)
-        if self._bar is not None:
-            self._bar.update(self._task, description=text, total=num_steps)
-        else:
-            total = str(num_steps or "?")
-            logger.info("step %s/%s  %s", str(step).rjust(len(total)), total, text)
+        if output is Output.TERMINAL and is_log_shown():
+            return  # the bar shows it
+        if output is not Output.NOTEBOOK or shown.is_due(NOTEBOOK_SECONDS):
+            shown.say()
+            logger.info(shown.line())
 
     def on_validation(self, step: int, metrics: Mapping[str, Any]) -> None:
         """See `Callback`."""
         if not self._is_main:
             return
-        text = (
-            f"validation at step {step}: loss {_number(metrics['loss'])}, perplexity {_number(metrics['perplexity'])}, "
-            f"accuracy {metrics['accuracy']:.1%} of {metrics['masked_tokens']:,} masked tokens"
-        )
-        if bands := describe_bands(metrics):
-            text += f" ({bands})"
+        parts = [
+            f"validation at step {step}: loss {_number(metrics['loss'])}",
+            f"accuracy {metrics['accuracy']:.1%} of {metrics['masked_tokens']:,} masked tokens",
+        ]
         if "second_loss" in metrics:
             loss, accuracy = _number(metrics["second_loss"]), metrics["second_accuracy"]
-            text += f"; second source: loss {loss}, accuracy {accuracy:.1%}"
-        logger.info(text)
+            parts.append(f"second source: loss {loss}, accuracy {accuracy:.1%}")
+        if bands := describe_bands(metrics):
+            parts.append(f"({bands})")
+        parts.append(f"perplexity {_number(metrics['perplexity'])}")
+        logger.info(fitting(parts))
 
 
 def describe_bands(line: Mapping[str, Any]) -> str:
@@ -93,12 +96,27 @@ def describe_bands(line: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value:.1%}" for name, value in bands.items() if value is not None)
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if isinstance(value, float) else str(value)
+def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(name, text) of a `start` line for people; each fits 80 columns unless a name is long."""
+    start = ", from scratch" if facts["from_scratch"] else ""
+    yield "model", f"{facts['model']}{start}, {facts['parameters']:,} parameters"
+    rows = f"{facts['rows']:,} for training"
+    if "validation_rows" in facts:
+        rows += f", {facts['validation_rows']:,} for validation (unigram baseline {facts['unigram_loss']:.4f})"
+    yield "rows", rows
+    sharding, offload = facts["sharding"], facts["offload"]
+    hardware = f"{facts['world_size']} x {facts['device']}, {facts['precision']}"
+    if facts["world_size"] > 1:
+        hardware += f", {sharding}" + (f", {' and '.join(offload)} offloaded" if offload else "")
+    yield "hardware", hardware
+    batch = f"{facts['global_batch']:,} rows"
+    if facts["micro_batch"] != facts["global_batch"]:
+        batch += f": {facts['world_size']} x {facts['micro_batch']:,} rows, accumulated {facts['accumulation']} times"
+    yield "batch", batch
+    length = f"{facts['hours']:g} hours" if "hours" in facts else f"{facts['steps']:,} steps, {facts['samples']:,} rows"
+    yield "duration", length
+    warmup = f" after {facts['warmup_steps']:,} steps of warm-up" if facts.get("warmup_steps") else ""
+    yield "optimizer", f"{facts['optimizer']}, {facts['schedule']} from {facts['peak_learning_rate']:.2e}{warmup}"
 
 
 def _number(value: float | None) -> str:

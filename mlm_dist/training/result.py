@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+import shlex
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,20 +47,38 @@ class TrainResult:
         return self.run_dir.model
 
     def log(self) -> None:
-        """Log the result for people."""
-        if self.validation and self.unigram_loss is not None:
-            last = self.validation[max(self.validation)]["loss"]
-            difference = self.unigram_loss - (float("nan") if last is None else last)
-            logger.info(
-                "validation loss %s; unigram baseline %.4f (%.4f %s)",
-                "not finite" if last is None else f"{last:.4f}",
-                self.unigram_loss,
-                abs(difference),
-                "better" if difference > 0 else "worse",
-            )
+        """Log the result for people: losses, accuracy, where the files are, and what to do next."""
+        lines = list(self._figures())
         if self.exported_best and self.best.step is not None:
-            logger.info("exported step %s, which has the lowest validation loss", f"{self.best.step:,}")
-        logger.info("model: %s\nmetrics: %s\nreport: %s", self.model, self.run_dir.metrics, self.run_dir.report)
+            lines.append(("exported", f"step {self.best.step:,}, which has the lowest validation loss"))
+        lines += [("model", str(self.model)), ("report", str(self.run_dir.report))]
+        lines += [("metrics", str(self.run_dir.metrics))]
+        lines += [("next", f"mlm-dist validate --output_dir {shlex.quote(str(self.run_dir.path))}")]
+        logger.info("\n".join(f"{name:<18}{text}" for name, text in lines))
+
+    def _figures(self) -> Iterator[tuple[str, str]]:
+        """(name, text) of the last validation, the unigram baseline and the first validation."""
+        if not self.validation or self.unigram_loss is None:
+            return
+        first, last = (self.validation[step] for step in (min(self.validation), max(self.validation)))
+        is_trained = 0 in self.validation and len(self.validation) > 1
+
+        def compared(text: Callable[[Mapping[str, Any]], str]) -> str:
+            return f"{text(last)}; before training {text(first)}" if is_trained else text(last)
+
+        yield "validation loss", compared(_loss)
+        difference = self.unigram_loss - (math.nan if last["loss"] is None else last["loss"])
+        comparison = f"; the model is {abs(difference):.4f} {'better' if difference > 0 else 'worse'}"
+        yield "unigram baseline", f"{self.unigram_loss:.4f}" + ("" if math.isnan(difference) else comparison)
+        yield "accuracy", compared(_accuracy)
+
+
+def _loss(line: Mapping[str, Any]) -> str:
+    return "not finite" if line["loss"] is None else f"{line['loss']:.4f}"
+
+
+def _accuracy(line: Mapping[str, Any]) -> str:
+    return f"{line['accuracy']:.1%}"
 
 
 @dataclass

@@ -71,7 +71,7 @@ class Session:
         self._metrics = Metrics(engine, run_dir.metrics, state)
         self._skipped = SkippedSteps(batches.samples)
         self._history = History()
-        self._progress = TrainingProgress(self.length.fixed, is_main=is_main)
+        self._progress = TrainingProgress(self.length.fixed, state.step, is_main=is_main)
         self._callbacks: Callback = Callbacks([])
         self._compiled = CompileStats(enabled=False)
         self._baseline: dict[str, Any] = {}

@@ -18,6 +18,7 @@ from mlm_dist.corpus.sources.source_files import SourceFiles, SourceIdentity
 from mlm_dist.credentials import without_credentials
 from mlm_dist.errors import CorpusError
 from mlm_dist.registry import Registry
+from mlm_dist.stages import stage
 
 BUILT_IN = {
     "python-docs": "mlm_dist.corpus.sources.python_docs:PythonDocs",
@@ -89,8 +90,11 @@ def acquire(config: SourceConfig, cache_dir: Path, key: str = "corpus.source", n
     kind = recognize(config.source, key)
     source = SOURCES[kind]()
     source_keys.refuse_options(config, kind, getattr(source, "options", ()), key)
-    fetched = source.fetch(Request(config.source, config.patterns, cache_dir / "sources", key, config))
-    files = list_files(SourceIdentity(name, kind, key), fetched, config, cache_dir)
+    with stage("fetching source", leaves_after=2):
+        fetched = source.fetch(Request(config.source, config.patterns, cache_dir / "sources", key, config))
+    with stage("listing files", leaves_after=2) as shown:
+        files = list_files(SourceIdentity(name, kind, key), fetched, config, cache_dir)
+        shown.result = f"{len(files.files):,} files"
     if key.endswith(".source"):  # a second source has the keys of the first
         source_keys.refuse_without_effect(files)
     source_keys.refuse_missing_fields(files)

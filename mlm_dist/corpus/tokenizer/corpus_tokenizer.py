@@ -8,11 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mlm_dist.console import fitting
 from mlm_dist.corpus.tokenizer import domain_tokens, loading, training
 from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import write_json
 from mlm_dist.spec import TokenizerSpec
+from mlm_dist.stages import stage
 
 logger = logging.getLogger(__name__)
 
@@ -66,15 +68,18 @@ class CorpusTokenizer:
         added: list[domain_tokens.DomainToken] = []
         if tokenizer is None:
             kind, vocab_size = self._spec.train_kind, self._spec.train_vocab_size
-            logger.info(
-                "training a %s tokenizer of %s tokens on %s documents (%s)",
-                *(training.NAMES[kind], f"{vocab_size:,}", f"{num_documents:,}", texts.describe()),
-            )
-            tokenizer = training.train(kind, texts, vocab_size, self._max_length, self._spec.train_uncased)
+            what = f"training a {training.NAMES[kind]} tokenizer of {vocab_size:,} tokens"
+            logger.info(fitting([what, f"on {num_documents:,} documents", f"({texts.describe()})"]))
+            with stage("training tokenizer", unit="documents") as shown:
+                counted = lambda: shown.over(texts())  # noqa: E731
+                tokenizer = training.train(kind, counted, vocab_size, self._max_length, self._spec.train_uncased)
+                shown.result = f"{len(tokenizer):,} tokens"
             if len(tokenizer) <= len(training.SPECIAL):  # for example nothing but NUL characters
                 raise CorpusError("corpus.source: the documents have no letters to train a tokenizer on; choose others")
         if self._spec.add_domain_tokens:
-            tokenizer, added = domain_tokens.add(tokenizer, texts(), self._spec.add_domain_tokens)
+            with stage("adding domain tokens", unit="documents", leaves_after=None) as shown:
+                limit = self._spec.add_domain_tokens
+                tokenizer, added = domain_tokens.add(tokenizer, shown.over(texts()), limit)
             logger.info(
                 "added %s domain tokens, counted on %s documents (%s)",
                 *(f"{len(added):,}", f"{num_documents:,}", texts.describe()),
