@@ -49,6 +49,7 @@ JOBS = {
     "validate": Job("evaluate a model or a checkpoint on the validation set", of_a_run=True),
     "export": Job("write a checkpoint as a Hugging Face model", of_a_run=True),
     "report": Job("show a run in one HTML file", of_a_run=True),
+    "compare": Job("compare runs: results, settings and curves"),
 }
 # Flags of jobs without a dot; all others without a dot belong to the launcher.
 _JOB_FLAGS = {"help", "config", "print_config", *(key for key in keys() if "." not in key)}
@@ -95,6 +96,11 @@ def _run(words: Sequence[str]) -> None:
         raise ConfigError("name a job: " + ", ".join(JOBS))
     if name not in JOBS:
         raise ConfigError(f"there is no job '{name}'; {names.nearest(name, JOBS)}")
+    if name == "compare":  # takes runs, and no config
+        if "--debug" in words:
+            os.environ[runtime.DEBUG] = "1"
+        importlib.import_module("mlm_dist.compare").main([word for word in words[1:] if word != "--debug"])
+        return
     flags = split_flags(words[1:])
     if flags.debug:
         os.environ[runtime.DEBUG] = "1"
@@ -179,6 +185,12 @@ def parser() -> argparse.ArgumentParser:
     registries: dict[str, Registry[Any]] = {"objective": OBJECTIVES, "optim.name": OPTIMIZERS}
     for name, (text, _) in JOBS.items():
         one = jobs.add_parser(name, help=text, add_help=False)
+        if name == "compare":
+            runs: Any = one.add_argument("runs", nargs="+")
+            runs.complete = shtab.DIRECTORY
+            for flag in ("--output", "--price_per_hour", "--help"):
+                one.add_argument(flag)
+            continue
         one.add_argument("--topology", choices=TOPOLOGIES.names(), help="launch through accelerate with this file")
         one.add_argument("--debug", action="store_true", help="show the tracebacks of errors")
         one.add_argument("--help", action="store_true", help="explain every key")

@@ -37,6 +37,7 @@ from mlm_dist.redaction import without_places
 from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import ExportSpec, Spec
+from mlm_dist.spec.settings import settings
 from mlm_dist.trained_model import load_checkpoint, load_model
 
 logger = logging.getLogger("mlm_dist.export")  # __name__ is __main__ if this file is launched
@@ -130,6 +131,9 @@ def _write(spec: Spec, run_dir: RunDir, corpus: PreparedCorpus, model: Any, step
         manifest=corpus.manifest | {"sources": without_places(corpus.manifest["sources"])},
         record=dataclasses.replace(record, start=without_places(record.start)),
         config_yaml=to_yaml(without_places(spec.written)),
+        license=spec.export.license,
+        language=spec.export.language,
+        settings=without_places(settings(spec.written, spec.to_dict())),
     )
     write_model(model, model_files(spec, corpus), model_card(card), run_dir.model, spec.export)
 
