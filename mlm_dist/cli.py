@@ -36,10 +36,12 @@ class Job(NamedTuple):
     Args:
         help: What it does, in a few words.
         of_a_run: Whether it is about an existing run, whose config is read before files and flags.
+        takes_config: Whether its flags are the keys of the config; else its `main` reads its own.
     """
 
     help: str
     of_a_run: bool = False
+    takes_config: bool = True
 
 
 JOBS = {
@@ -49,7 +51,7 @@ JOBS = {
     "validate": Job("evaluate a model or a checkpoint on the validation set", of_a_run=True),
     "export": Job("write a checkpoint as a Hugging Face model", of_a_run=True),
     "report": Job("show a run in one HTML file", of_a_run=True),
-    "compare": Job("compare runs: results, settings and curves"),
+    "compare": Job("compare runs: results, settings and curves", takes_config=False),
 }
 # Flags of jobs without a dot; all others without a dot belong to the launcher.
 _JOB_FLAGS = {"help", "config", "print_config", *(key for key in keys() if "." not in key)}
@@ -96,10 +98,10 @@ def _run(words: Sequence[str]) -> None:
         raise ConfigError("name a job: " + ", ".join(JOBS))
     if name not in JOBS:
         raise ConfigError(f"there is no job '{name}'; {names.nearest(name, JOBS)}")
-    if name == "compare":  # takes runs, and no config
+    if not JOBS[name].takes_config:
         if "--debug" in words:
             os.environ[runtime.DEBUG] = "1"
-        importlib.import_module("mlm_dist.compare").main([word for word in words[1:] if word != "--debug"])
+        importlib.import_module(f"mlm_dist.{name}").main([word for word in words[1:] if word != "--debug"])
         return
     flags = split_flags(words[1:])
     if flags.debug:
@@ -183,9 +185,9 @@ def parser() -> argparse.ArgumentParser:
     shtab.add_argument_to(top, "--print_completion", help="print the completion of a shell; see docs/topologies.md")
     jobs = top.add_subparsers(title="jobs", metavar="JOB")
     registries: dict[str, Registry[Any]] = {"objective": OBJECTIVES, "optim.name": OPTIMIZERS}
-    for name, (text, _) in JOBS.items():
+    for name, (text, _, takes_config) in JOBS.items():
         one = jobs.add_parser(name, help=text, add_help=False)
-        if name == "compare":
+        if not takes_config:
             runs: Any = one.add_argument("runs", nargs="+")
             runs.complete = shtab.DIRECTORY
             for flag in ("--output", "--price_per_hour", "--help"):

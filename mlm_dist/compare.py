@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.table import Table as RichTable
 
@@ -21,9 +21,9 @@ from mlm_dist import environment, system_errors
 from mlm_dist.console import show_log, text_of
 from mlm_dist.errors import ConfigError
 from mlm_dist.files import write_bytes
-from mlm_dist.pages.compared_runs import ComparedRun
-from mlm_dist.pages.comparison_page import RunComparison, comparison_page
-from mlm_dist.pages.tables import Table
+
+if TYPE_CHECKING:
+    from mlm_dist.pages.tables import Table
 
 logger = logging.getLogger("mlm_dist.compare")  # __name__ is __main__ if this file is launched
 OUTPUT = "comparison.html"
@@ -42,6 +42,9 @@ def run(runs: Sequence[Path | str], output: Path | str = OUTPUT, price_per_hour:
     Raises:
         ConfigError: One of them does not exist or is damaged, or fewer than two hold a run.
     """
+    from mlm_dist.pages.compared_runs import ComparedRun  # takes seconds; flags are read before
+    from mlm_dist.pages.comparison_page import RunComparison, comparison_page
+
     if price_per_hour is not None and not 0 < price_per_hour < float("inf"):
         raise ConfigError(f"--price_per_hour: must be over 0, got {price_per_hour:g}")
     page = Path(output).expanduser()

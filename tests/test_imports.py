@@ -14,7 +14,7 @@ from launching import ROOT, environment
 PACKAGE = ROOT / "mlm_dist"
 # Who may import whom, from the top: a layer imports from its own row and from those below.
 LAYERS = (
-    {"program", "cli", "launcher", "train", "prepare", "validate", "export", "report", "plan", "runtime"},
+    {"program", "cli", "launcher", "train", "prepare", "validate", "export", "report", "compare", "plan", "runtime"},
     {"trained_model", "corpora", "resolve", "redaction", "training", "hf_model", "pages"},
     {"evaluation", "run_dir"},
     {"objectives", "checkpoint"},

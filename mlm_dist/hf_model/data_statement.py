@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from mlm_dist.corpus import summary
@@ -15,7 +14,7 @@ DUPLICATES = {
 }
 
 
-def data_statement(manifest: Mapping[str, Any]) -> str:
+def data_statement(manifest: dict[str, Any]) -> str:
     """Paragraphs and a list on the documents that a model was trained on.
 
     Args:
@@ -31,7 +30,7 @@ def data_statement(manifest: Mapping[str, Any]) -> str:
         f"- duplicates: {DUPLICATES.get(config['corpus']['deduplicate'], config['corpus']['deduplicate'])}",
         f"- split: {documents['train']:,} for training, {documents['validation']:,} for validation; near-duplicates "
         "of a document are on its side",
-        f"- tokens: {tokens['kept']:,}; unknown to the tokenizer: {summary.percent_unknown(dict(manifest))}",
+        f"- tokens: {tokens['kept']:,}; unknown to the tokenizer: {summary.percent_unknown(manifest)}",
         f"- rows: {rows['train']:,} for training and {rows['validation']:,} for validation, of up to "
         f"{plural(config['rows']['max_length'], 'token')} ({config['rows']['mode']})",
         f"- digest of the prepared corpus: {manifest['digest']}",
@@ -39,12 +38,12 @@ def data_statement(manifest: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _source(source: Mapping[str, Any]) -> str:
+def _source(source: dict[str, Any]) -> str:
     count = source["documents"]["found"]
-    return f"{summary.location(dict(source))} ({source['kind']}, {plural(count, 'document')})"
+    return f"{summary.location(source)} ({source['kind']}, {plural(count, 'document')})"
 
 
-def _cleaning(manifest: Mapping[str, Any]) -> str:
+def _cleaning(manifest: dict[str, Any]) -> str:
     """How markup was removed, and what is dropped for its size."""
     named = sorted({clean for source in manifest["sources"] if (clean := (source.get("settings") or {}).get("clean"))})
     how = f"markup removed as {', '.join(named)}" if named else "markup removed by the suffix of each file"

@@ -20,7 +20,7 @@ from mlm_dist.pages.record import Record
 from mlm_dist.pages.run_facts import run_facts
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate")
-LOCAL = ("folder", "file", "records", "text")  # kinds of sources that are on the disk of the one who trains
+LOCAL = ("folder", "file")  # kinds of sources that are on the disk of the one who trains
 SHOWN = ("seed", "rows.", "masking.", "batch.", "optim.")  # settings that the card lists as decided
 METRICS = {"loss": "Validation loss (nats per masked token)", "perplexity": "Perplexity", "accuracy": "Accuracy"}
 
