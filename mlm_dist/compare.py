@@ -92,7 +92,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _shown(table: Table) -> RichTable:
     shown = RichTable(title=table.caption, title_justify="left")
     for i, head in enumerate(table.heads):
-        shown.add_column(head, justify="right" if table.numbers and i else "left", overflow="fold")
+        is_number = table.numbers and i > 0
+        shown.add_column(head, justify="right" if is_number else "left", overflow="fold", no_wrap=not i)
     for row in table.rows:
         shown.add_row(*row)
     return shown

@@ -61,7 +61,7 @@ def test_page_shows_results_settings_and_curves(runs: tuple[Path, Path], tmp_pat
     assert "output_dir" not in text
     titles = re.findall("<h3>(.*?)</h3>", html)
     assert titles == [
-        f"{kind} loss by {of}" for kind in ("Validation", "Training") for of in ("step", "tokens", "time")
+        f"{kind} loss by {of}" for of in ("step", "tokens", "time") for kind in ("Validation", "Training")
     ]
     charts = [one for tag, one in Page(html).tags if tag == "svg"]
     assert all("a: " in str(one["aria-label"]) and "b: " in str(one["aria-label"]) for one in charts)

@@ -448,11 +448,11 @@ def test_learning_rate_is_drawn_from_step_0_along_its_schedule(tmp_path: Path) -
     optim = optim_spec(lr=1.0, warmup=4, schedule="linear")
     rates = next(one for one in curves(read_record(tmp_path), optim) if one.title == "Learning rate")
     assert rates.description == (
-        "Learning rate. used: 0.5 at step 9, 0.5 at step 9; schedule: 0.2 at step 0, 0.0625 at step 19."
+        "Learning rate. schedule: 0.2 at step 0, 0 at step 20; used: 0.5 at step 9, 0.5 at step 9."
     )
     texts = [text for _, _, text in rates.drawings[0].strips]
     assert texts[0] == "step 0\nschedule: 0.2"
-    assert "step 9\nused: 0.5\nschedule: 0.688" in texts
+    assert "step 9\nschedule: 0.688\nused: 0.5" in texts
 
 
 def test_every_part_of_a_chart_has_its_values(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def model_card(content: CardContent) -> Any:
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(content)}")
 
 
-def _license(license: str | None) -> dict[str, str]:
+def _license(license: str | None) -> dict[str, Any]:
     """The fields of the head for a licence: one that the Hub does not know is `other`, with its name."""
     if license is None:
         return {}

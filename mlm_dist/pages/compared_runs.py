@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -149,4 +151,8 @@ def _rows(run: ComparedRun) -> Any:
 
 
 def _text(value: Any) -> str:
+    """A setting; the order of the fields of a dict does not matter."""
+    if isinstance(value, str) and value.startswith("{"):
+        with contextlib.suppress(ValueError):
+            return json.dumps(json.loads(value), sort_keys=True)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -76,7 +76,7 @@ class RunComparison:
         )
 
     def _row(self, run: ComparedRun) -> list[str]:
-        last, best, speed = (run.losses or [None])[-1], run.best, run.tokens_per_second
+        last, best, speed = run.losses[-1] if run.losses else None, run.best, run.tokens_per_second
         steps = "" if run.record.is_finished else f" of {run.record.steps:,}" if run.record.steps else ", not finished"
         row = [run.name, f"{run.record.step:,}{steps}", number(last[1]) if last else "—"]
         row += [number(best[1]), f"{best[0]:,}"] if best else ["—", "—"]
@@ -90,13 +90,13 @@ class RunComparison:
         return row
 
     def charts(self) -> list[Chart]:
-        """Validation and training losses by step, by tokens and by time."""
+        """Validation and training losses side by side: by step, by tokens and by time."""
         last = max(run.progress[-1][2] for run in self.runs)
         seconds, unit = (3600, "hours") if last > 7200 else (60, "minutes") if last > 120 else (1, "seconds")
         axes = [(0, 1, XAxis()), (1, 1, XAxis("tokens")), (2, seconds, XAxis(unit, lambda value: f"{value:,.4g}"))]
         charts = []
-        for kind, points, group in (("Validation", _validation, "dots"), ("Training", _training, "")):
-            for of, per, axis in axes:
+        for of, per, axis in axes:
+            for kind, points, group in (("Validation", _validation, "dots"), ("Training", _training, "")):
                 lines = [
                     Series(run.name, [(x / per, value) for x, value in points(run, of)], f"p{i % MOST_STYLES}", group)
                     for i, run in enumerate(self.runs)

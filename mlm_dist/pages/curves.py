@@ -69,15 +69,15 @@ def _accuracy(record: Record) -> Series:
 
 
 def _learning_rates(record: Record, optim: OptimSpec | None) -> list[Series]:
-    """The schedule over the whole run, from step 0, and the rates that were used: at x, that of the next step."""
+    """The schedule over the whole run, from step 0, and the rates that were used; at x, the rate of the next step."""
     used = [(step - 1, finite(line.get("learning_rate"))) for step, line in record.train.items()]
     planned = _schedule(optim, record.steps) if optim is not None and record.steps and used else []
-    return [Series("used", used, "a"), *([Series("schedule", planned, "c")] if planned else [])]
+    return [*([Series("schedule", planned, "c")] if planned else []), Series("used", used, "a")]
 
 
 def _schedule(optim: OptimSpec, steps: int) -> Sequence[Point]:
     stride = -(-steps // PLANNED_POINTS)
-    return [(step, learning_rate(step, optim, steps)) for step in sorted({*range(0, steps, stride), steps - 1})]
+    return [(step, learning_rate(step, optim, steps)) for step in [*range(0, steps, stride), steps]]
 
 
 def _train_series(record: Record, key: str) -> Series:

@@ -14,14 +14,14 @@ from mlm_dist.pages.examples import Comparison, example_cards, summary_of_exampl
 from mlm_dist.pages.formats import duration
 from mlm_dist.pages.jinja import render
 from mlm_dist.pages.model_use import embedding_program, fill_mask_program
-from mlm_dist.pages.next_steps import next_steps
+from mlm_dist.pages.next_steps import NextStep, next_steps
 from mlm_dist.pages.record import Record
 from mlm_dist.pages.run_facts import run_facts
 from mlm_dist.pages.status import status
 from mlm_dist.pages.summary_tiles import summary_tiles
 from mlm_dist.pages.tables import Table
 from mlm_dist.pages.validation_tables import by_band, of_search, of_sentences, over_the_run
-from mlm_dist.pages.verdict import verdict
+from mlm_dist.pages.verdict import Verdict, verdict
 from mlm_dist.spec import OptimSpec
 
 # Headings of the sections, by their anchors.
@@ -80,7 +80,6 @@ def page(content: Content) -> str:
     """The page as HTML; all text is escaped."""
     record, comparison = content.record, content.comparison
     tables = (over_the_run(record), by_band(record), of_sentences(content.validation))
-    is_shown = content.run is not None and content.config and record.start and not content.is_running
     judged = verdict(record) if record.start or record.train or record.validation else None
     shown = {
         "programs": [] if content.model is None else _programs(content.model, comparison),
@@ -102,7 +101,7 @@ def page(content: Content) -> str:
         reload=SECONDS_TO_RELOAD if content.is_running else None,
         warnings=content.warnings,
         verdict=judged,
-        next_steps=next_steps(record, judged, content.run, content.config) if is_shown and judged else [],
+        next_steps=_next_steps(content, judged),
         tiles=summary_tiles(record, comparison),
         about_examples=summary_of_examples(comparison),
         about_curves=notes_on_curves(record),
@@ -111,6 +110,12 @@ def page(content: Content) -> str:
         config_yaml=content.config_yaml,
         footer=_footer(content),
     )
+
+
+def _next_steps(content: Content, judged: Verdict | None) -> list[NextStep]:
+    if content.run is None or content.is_running or judged is None or not (content.config and content.record.start):
+        return []
+    return next_steps(content.record, judged, content.run, content.config)
 
 
 def _programs(model: str, comparison: Comparison | None) -> list[str]:

@@ -73,7 +73,7 @@ def write_page(run_dir: RunDir, config: Mapping[str, Any], compare: Compare, *, 
             "metrics.jsonl, report.json, validation.json and probe.json, or remove the damaged one"
         ) from error
     write_bytes(run_dir.report, text.encode("utf-8", "backslashreplace"), durable=False)
-    for warning in warnings:
+    for warning in [] if is_running else warnings:  # once, at the end
         logger.warning("report.html: %s", warning)
     return run_dir.report
 

@@ -17,7 +17,13 @@ def settings(written: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[st
     """
     values = flat(written)
     for section, decided in {**resolved, "rows": (resolved.get("corpus") or {}).get("rows")}.items():
-        if isinstance(decided, Mapping):
-            names = [name for name in decided if f"{section}.{name}" in values]
-            values |= flat({section: {name: decided[name] for name in names if not isinstance(decided[name], Mapping)}})
+        given = written.get(section)
+        if isinstance(decided, Mapping) and isinstance(given, Mapping):
+            names = [name for name in decided if name in given and _is_decided(given[name], decided[name])]
+            values |= flat({section: {name: decided[name] for name in names}})
     return values
+
+
+def _is_decided(written: Any, resolved: Any) -> bool:
+    """Whether a value was decided: a text that was written, such as a duration, stays as it is."""
+    return not isinstance(resolved, Mapping) and not isinstance(written, str)
