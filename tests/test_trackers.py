@@ -70,6 +70,7 @@ def test_tensorboard_gets_its_folder_and_others_the_name_of_the_project(
     monkeypatch.setitem(sys.modules["accelerate.accelerator"].LOGGER_TYPE_TO_CLASS, "mlflow", Other)
     monkeypatch.setattr(sys.modules["accelerate.tracking"], "get_available_trackers", lambda: list(LoggerType))
     run = tmp_path / "my-run"
+    run.mkdir()
     names, config = ("mlflow", "tensorboard", "mlflow"), flat(to_dict(parse([])))
     accelerator = Accelerator(cpu=True, log_with=trackers.accelerate_names(names, str(run)), project_dir=str(run))
     trackers.start(accelerator, TrackingConfig(project="my-project"), config, run.name, str(run))
@@ -238,6 +239,7 @@ def test_results_replace_those_of_an_earlier_start(tmp_path: Path) -> None:
     assert len(list((tmp_path / "tensorboard" / "hparams").glob("events.*"))) == 1
 
 
+@pytest.mark.filterwarnings("ignore")  # of mlflow's database
 def test_project_group_and_tags_reach_the_trackers_that_have_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
