@@ -215,14 +215,17 @@ def test_card_says_what_the_data_is_and_how_it_was_cleaned() -> None:
         "- source: docs (folder, 12 documents)",
         "- documents: 12 documents found, 10 kept",
         "- dropped: 2 empty",
-        "- cleaning: markup removed by the suffix of each file; documents under 200 characters are dropped",
+        "- cleaning: markup removed by the suffix of each file, records kept as they are; documents under 200 characters "
+        "are dropped",
         "- duplicates: duplicates and near-duplicates are dropped but one",
-        "- split: 9 for training, 1 for validation; near-duplicates of a document are on its side",
+        "- split: 9 for training, 1 for validation",
         "- tokens: 100; unknown to the tokenizer: 1.0%",
         "- rows: 8 for training and 1 for validation, of up to 64 tokens (pack)",
     ):
         assert f"{line}\n" in text
     assert "the config expects them at `docs`." in text
+    plain = {**MANIFEST, "sources": [{**MANIFEST["sources"][0], "settings": {"clean": "none"}}]}
+    assert "- cleaning: texts kept as they are; documents under" in card_of(plain).text
     hub = {**MANIFEST, "sources": [{**MANIFEST["sources"][0], "kind": "hub", "location": "org/data"}]}
     assert "not part of this repository" not in card_of(hub).text
     assert metadata(card_of(hub))["datasets"] == ["org/data"]

@@ -13,6 +13,12 @@ DUPLICATES = {
     "near": "duplicates and near-duplicates are dropped but one",
 }
 
+# By the value of corpus.clean.
+HOW = {
+    None: "markup removed by the suffix of each file, records kept as they are",
+    "none": "texts kept as they are",
+}
+
 
 def data_statement(manifest: dict[str, Any]) -> str:
     """Paragraphs and a list on the documents that a model was trained on.
@@ -28,8 +34,7 @@ def data_statement(manifest: dict[str, Any]) -> str:
         *(f"- dropped: {count:,} {reason}" for reason, count in documents["dropped"].items()),
         f"- cleaning: {_cleaning(manifest)}",
         f"- duplicates: {DUPLICATES.get(config['corpus']['deduplicate'], config['corpus']['deduplicate'])}",
-        f"- split: {documents['train']:,} for training, {documents['validation']:,} for validation; near-duplicates "
-        "of a document are on its side",
+        f"- split: {documents['train']:,} for training, {documents['validation']:,} for validation",
         f"- tokens: {tokens['kept']:,}; unknown to the tokenizer: {summary.percent_unknown(manifest)}",
         f"- rows: {rows['train']:,} for training and {rows['validation']:,} for validation, of up to "
         f"{plural(config['rows']['max_length'], 'token')} ({config['rows']['mode']})",
@@ -45,6 +50,6 @@ def _source(source: dict[str, Any]) -> str:
 
 def _cleaning(manifest: dict[str, Any]) -> str:
     """How markup was removed, and what is dropped for its size."""
-    named = sorted({clean for source in manifest["sources"] if (clean := (source.get("settings") or {}).get("clean"))})
-    how = f"markup removed as {', '.join(named)}" if named else "markup removed by the suffix of each file"
+    named = {(source.get("settings") or {}).get("clean") for source in manifest["sources"]}
+    how = "; ".join(HOW.get(clean, f"markup removed as {clean}") for clean in sorted(named, key=str))
     return f"{how}; documents under {manifest['config']['corpus']['min_chars']:,} characters are dropped"
