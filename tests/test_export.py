@@ -215,8 +215,8 @@ def test_card_says_what_the_data_is_and_how_it_was_cleaned() -> None:
         "- source: docs (folder, 12 documents)",
         "- documents: 12 documents found, 10 kept",
         "- dropped: 2 empty",
-        "- cleaning: markup removed by the suffix of each file, records kept as they are; documents under 200 characters "
-        "are dropped",
+        "- cleaning: markup removed by the suffix of each file, records kept as they are; "
+        "documents under 200 characters are dropped",
         "- duplicates: duplicates and near-duplicates are dropped but one",
         "- split: 9 for training, 1 for validation",
         "- tokens: 100; unknown to the tokenizer: 1.0%",
