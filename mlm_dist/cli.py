@@ -28,6 +28,7 @@ from mlm_dist.usage import JOBS
 
 # What is no job: it has no config. The module of each takes the words behind its name.
 COMMANDS = {
+    "compare": "compare runs: results, settings and curves",
     "keys": "explain the keys of the config",
     "cache": "list and remove prepared corpora",
     "env": "show versions and hardware, for bug reports",
@@ -41,6 +42,7 @@ _OTHER_JOBS = {
     "report": ("show", "summary", "view"),
     "plan": ("dry-run", "dryrun", "estimate", "check"),
     "keys": ("config", "configs", "options", "params", "parameters", "settings"),
+    "compare": ("diff", "runs", "leaderboard"),
     "env": ("info", "version", "doctor", "system"),
     "cache": ("clean", "prune", "clear"),
     "--help": ("help", "presets", "jobs"),

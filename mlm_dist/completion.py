@@ -54,6 +54,10 @@ def parser(commands: dict[str, str]) -> argparse.ArgumentParser:
         one.add_argument("--help", action="store_true", help="show how it is used")
         if name == "keys":
             one.add_argument("WORD", nargs="?", choices=[*filter(None, reference.sections()), *keys()])
+        if name == "compare":
+            _complete(one.add_argument("RUN", nargs="+"), shtab.DIRECTORY)
+            one.add_argument("--price_per_hour", help="price of an hour of training")
+            _complete(one.add_argument("--output", help="the page to write"), shtab.FILE)
         if name == "cache":
             one.add_argument("ACTION", nargs="?", choices=["prune"])
             one.add_argument("--older-than", help="remove corpora that were last used before")

@@ -37,6 +37,7 @@ from mlm_dist.redaction import without_places
 from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import ExportSpec, Spec
+from mlm_dist.spec.settings import settings
 from mlm_dist.stages import stage
 from mlm_dist.trained_model import load_checkpoint, load_model
 
@@ -131,6 +132,9 @@ def _write(spec: Spec, run_dir: RunDir, corpus: PreparedCorpus, model: Any, step
         manifest=corpus.manifest | {"sources": without_places(corpus.manifest["sources"])},
         record=dataclasses.replace(record, start=without_places(record.start)),
         config_yaml=to_yaml(without_places(spec.written)),
+        license=spec.export.license,
+        language=spec.export.language,
+        settings=without_places(settings(spec.written, spec.to_dict())),
     )
     with stage("exporting model", leaves_after=2):
         write_model(model, model_files(spec, corpus), model_card(card), run_dir.model, spec.export)

@@ -13,23 +13,21 @@ from mlm_dist import interruption
 if __name__ == "__main__":
     interruption.watch()  # the imports below take seconds
 
-import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlm_dist import environment, ranks, runtime, system_errors
 from mlm_dist.checkpoint import find
-from mlm_dist.config import Config, to_dict, to_yaml
+from mlm_dist.config import Config, to_dict
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.engine.launch import Launch
-from mlm_dist.errors import ConfigError, UserError, reason
+from mlm_dist.errors import UserError, reason
 from mlm_dist.evaluation.fill_mask import predict
-from mlm_dist.files import write_bytes
 from mlm_dist.pages.examples import Comparison
-from mlm_dist.pages.page import Content, page
-from mlm_dist.pages.record import Record, read_record
+from mlm_dist.pages.record import Record
+from mlm_dist.pages.run_page import LivePage, log_failure, without_training, write_page
 from mlm_dist.pages.starting_point import StartingPoint
 from mlm_dist.redaction import config_without_credentials
 from mlm_dist.resolve import resolve
@@ -37,6 +35,7 @@ from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
 from mlm_dist.stages import stage
 from mlm_dist.trained_model import load_checkpoint, load_exported
+from mlm_dist.training.callbacks import Callback
 
 logger = logging.getLogger("mlm_dist.report")  # __name__ is __main__ if this file is launched
 
@@ -52,12 +51,11 @@ def run(config: Config) -> Path:
     run_dir = RunDir(Path(config.output_dir).expanduser())
     written = to_dict(config_without_credentials(config))
     # Resolving needs the model's configuration, so it waits until a checkpoint is loaded.
-    path = run_dir.report
     if ranks.is_main():
         with stage("writing report", leaves_after=2):
-            _write(run_dir, written, lambda: resolve(config, Launch.read()))
-    logger.info("report written to %s", path)
-    return path
+            write_page(run_dir, written, _with_trained(run_dir, lambda: resolve(config, Launch.read())))
+    logger.info("report written to %s", run_dir.report)
+    return run_dir.report
 
 
 def before_training(run_dir: RunDir, model: Any, corpus: PreparedCorpus) -> None:
@@ -73,77 +71,34 @@ def before_training(run_dir: RunDir, model: Any, corpus: PreparedCorpus) -> None
     path = run_dir.start_of_report
     if not path.exists():
         with stage("choosing examples", leaves_after=2):
-            _log_failure(
+            log_failure(
                 "the predictions of the starting model are not recorded",
                 lambda: StartingPoint.of(model, corpus).save(path),
             )
 
 
-def after_training(run_dir: RunDir, spec: Spec) -> None:
-    """Write the report; a failure is logged and does not end the run; on rank 0."""
+def while_training(run_dir: RunDir, spec: Spec) -> Sequence[Callback]:
+    """What writes the report at each validation, on rank 0; a failure is logged and does not end the run."""
+    return [LivePage(run_dir, spec.written)] if ranks.is_main() else []
+
+
+def after_training(run_dir: RunDir, spec: Spec, *, is_finished: bool = True) -> None:
+    """Write the report; a failure is logged and does not end the run; on rank 0.
+
+    Args:
+        run_dir: The run directory.
+        spec: The run.
+        is_finished: Whether the run is complete; after a signal there is no time to load a model.
+    """
+    compare = _with_trained(run_dir, lambda: spec) if is_finished else without_training
     with stage("writing report", leaves_after=2):
-        _log_failure("the report is not written", lambda: _write(run_dir, spec.written, lambda: spec))
+        log_failure("the report is not written", lambda: write_page(run_dir, spec.written, compare))
 
 
-def _write(run_dir: RunDir, written: Mapping[str, Any], spec: Callable[[], Spec]) -> Path:
-    """Write the report; what cannot be read is logged, and named on the page."""
-    if not run_dir.metrics.is_file():
-        raise ConfigError(f"output_dir: {run_dir.path} has no metrics.jsonl; name the directory of a run")
-    record = read_record(run_dir.path)
-    warnings: list[str] = []
-    start = _read_start(run_dir, warnings)
-    content = Content(
-        name=run_dir.path.resolve().name,
-        record=record,
-        corpus=None if start is None else start.corpus,
-        comparison=None if start is None else _comparison(run_dir, record, start, spec, warnings),
-        config_yaml=to_yaml(written),
-        warnings=warnings,
-        validation=_read_result(run_dir.validation, warnings),
-        probe=_read_result(run_dir.probe, warnings),
-    )
-    try:
-        text = page(content)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        problem = f"{type(error).__name__}: {reason(error)}"
-        raise ConfigError(
-            f"output_dir: the records of {run_dir.path} hold fields or values that no run writes ({problem}); restore "
-            "metrics.jsonl, report.json, validation.json and probe.json, or remove the damaged one"
-        ) from error
-    write_bytes(run_dir.report, text.encode("utf-8", "backslashreplace"), durable=False)
-    for warning in warnings:
-        logger.warning("report.html: %s", warning)
-    return run_dir.report
-
-
-def _log_failure(what: str, work: Callable[[], object]) -> None:
-    try:
-        work()
-    except Exception as error:  # no report is worth a run
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        logger.warning("%s (%s%s)", what, kind, reason(error))
-
-
-def _read_start(run_dir: RunDir, warnings: list[str]) -> StartingPoint | None:
-    try:
-        return StartingPoint.load(run_dir.start_of_report)
-    except (OSError, ValueError, RecursionError, AttributeError) as error:
-        warnings.append(
-            f"report.json cannot be read ({reason(error)}): corpus and predictions before training are missing."
-        )
-        return None
-
-
-def _read_result(path: Path, warnings: list[str]) -> dict[str, Any] | None:
-    """A result of the validate job; None if there is none."""
-    try:
-        result: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        warnings.append(f"{path.name} cannot be read ({reason(error)}): this result of the validate job is missing.")
-        return None
-    return result
+def _with_trained(
+    run_dir: RunDir, spec: Callable[[], Spec]
+) -> Callable[[Record, StartingPoint, list[str]], Comparison]:
+    return lambda record, start, warnings: _comparison(run_dir, record, start, spec, warnings)
 
 
 def _comparison(

@@ -126,9 +126,8 @@ def resolve(config: Config, launch: Launch) -> Spec:
         export=ExportSpec(
             config.export.dtype,
             config.export.checkpoint or ("best" if is_best else "newest"),
-            config.export.verify,
-            config.export.push_to_hub,
-            config.export.format,
+            *(config.export.verify, config.export.push_to_hub, config.export.format),
+            *(config.export.license, tuple(config.export.language)),
         ),
         tracking=config.tracking,
         logging=config.logging,

@@ -69,12 +69,15 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
         spec = complete(spec, corpora.main)
         is_main = ranks.is_main()
         with ExportTrial(spec.export, is_main=is_main) as trial, StopSignal() as signal, start_engine(spec) as engine:
-            session = fit(spec, corpora, run_dir, engine, signal, trial, callbacks)
+            watching = [*callbacks, *report.while_training(run_dir, spec)]
+            session = fit(spec, corpora, run_dir, engine, signal, trial, watching)
             interruption.settle()
             if session.is_finished:
                 export_trained(spec, corpora.main, run_dir, engine, session.task.module.model, session.state.step)
             result = session.end()
             if not result.is_finished:
+                if is_main:
+                    report.after_training(run_dir, spec, is_finished=False)
                 raise Interrupted(
                     f"stopped by a signal, saved at step {result.step}; run the same command again to resume"
                 )

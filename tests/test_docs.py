@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import re
 import runpy
@@ -118,6 +119,9 @@ COMMANDS = {
     "mlm-dist validate --output_dir runs/mine": Tried(),
     "mlm-dist validate --output_dir runs/mine --validation.probe true": Tried(),
     "mlm-dist export runs/mine --export.dtype bfloat16": Tried(),
+    "mlm-dist export runs/mine --export.license apache-2.0 --export.language en": Tried(),
+    "mlm-dist compare runs/mine runs/larger": Tried(),
+    "mlm-dist compare runs/mine runs/larger --output comparison.html --price_per_hour 2.5": Tried(),
     "pip install -e '.[onnx]'": Tried(),
     "mlm-dist export --output_dir runs/mine --export.format onnx": Tried(),
     "python examples/classifier.py runs/mine/model labelled.jsonl runs/classifier": Tried(),
@@ -240,6 +244,8 @@ def test_command_is_parsed(command: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
         case ["make", *targets]:
             ended = launching.run(["make", "-n", *targets])
             assert ended.returncode == 0, ended.output
+        case ["mlm-dist", job, *flags] if job in cli.JOBS and not cli.JOBS[job].takes_config:
+            importlib.import_module(f"mlm_dist.{job}").parser().parse_args(flags)
         case ["mlm-dist", job, *flags] if job in cli.JOBS:
             split = cli.split_flags(flags)
             parsed_by_job(split.for_job)

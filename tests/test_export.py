@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
+import platform
 import shutil
 import sys
 import threading
@@ -15,6 +17,7 @@ from typing import Any
 import launching
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard, constants
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -157,24 +160,108 @@ def test_card_holds_corpus_and_validation(run: Path) -> None:
 def test_example_of_the_card_runs(run: Path) -> None:
     """In the folder of the model, wherever that is."""
     text = (run / "model" / "README.md").read_text("utf-8")
-    program = text.split("```python\n")[1].split("```")[0]
-    process = launching.run([sys.executable, "-c", program], cwd=run / "model")
+    programs = [part.split("```")[0] for part in text.split("```python\n")[1:]]
+    assert len(programs) == 3
+    process = launching.run([sys.executable, "-c", "\n".join(programs)], cwd=run / "model")
     assert process.returncode == 0, process.output
-    assert "token_str" in process.stdout
+    assert len(process.stdout.splitlines()) == 6, "five words and a shape"
     assert "PATH" not in text
 
 
-def test_card_of_an_uploaded_model_names_its_repository() -> None:
+MANIFEST: dict[str, Any] = {
+    "digest": "a2c2",
+    "sources": [
+        {
+            **{"name": "", "kind": "folder", "location": "docs", "commit": None, "settings": {"clean": None}},
+            "documents": {"found": 12},
+        }
+    ],
+    "documents": {"found": 12, "kept": 10, "train": 9, "validation": 1, "dropped": {"empty": 2}},
+    "tokens": {"kept": 100, "dropped": 0, "unknown": 1},
+    "rows": {"train": 8, "validation": 1},
+    "config": {"corpus": {"deduplicate": "near", "min_chars": 200}, "rows": {"mode": "pack", "max_length": 64}},
+}
+
+
+def card_of(manifest: dict[str, Any] = MANIFEST, **more: Any) -> ModelCard:
     record = Record({}, [], {}, {}, None)
-    manifest = {
-        "digest": "a2c2",
-        "sources": [{"name": "", "kind": "folder", "location": "docs", "commit": None}],
-        "documents": {"train": 9, "validation": 1},
-        "tokens": {"kept": 100},
-    }
     content = CardContent("mine", "me/mine", "bert", "org/base", "float32", "[MASK]", 6, manifest, record, "seed: 0\n")
-    card = model_card(content)
+    return model_card(dataclasses.replace(content, **more))
+
+
+def test_head_of_the_card_is_valid_and_guesses_nothing() -> None:
+    plain = card_of()
+    assert metadata(plain) == metadata(ModelCard(plain.content)), "the same after it is read again"
+    assert {"license", "language", "license_name"}.isdisjoint(metadata(plain))
+    assert "Licence: not stated. Languages: not stated. Set `export.license` and `export.language`" in plain.text
+    stated = card_of(license="apache-2.0", language=("en", "pt-BR"))
+    assert (metadata(stated)["license"], metadata(stated)["language"]) == ("apache-2.0", ["en", "pt-BR"])
+    assert "Licence: apache-2.0. Languages: en, pt-BR.\n" in stated.text
+    other = metadata(card_of(license="our-licence-1"))
+    assert (other["license"], other["license_name"]) == ("other", "our-licence-1")
+    assert metadata(plain)["base_model"] == "org/base"
+    assert "starting from org/base" in plain.text
+
+
+def metadata(card: ModelCard) -> dict[str, Any]:
+    """The head of a card, read as the Hub reads it."""
+    found: dict[str, Any] = yaml.safe_load(card.content.split("---\n")[1])
+    return found
+
+
+def test_card_says_what_the_data_is_and_how_it_was_cleaned() -> None:
+    text = card_of().text
+    for line in (
+        "- source: docs (folder, 12 documents)",
+        "- documents: 12 documents found, 10 kept",
+        "- dropped: 2 empty",
+        "- cleaning: markup removed by the suffix of each file, records kept as they are; "
+        "documents under 200 characters are dropped",
+        "- duplicates: duplicates and near-duplicates are dropped but one",
+        "- split: 9 for training, 1 for validation",
+        "- tokens: 100; unknown to the tokenizer: 1.0%",
+        "- rows: 8 for training and 1 for validation, of up to 64 tokens (pack)",
+    ):
+        assert f"{line}\n" in text
+    assert "the config expects them at `docs`." in text
+    plain = {**MANIFEST, "sources": [{**MANIFEST["sources"][0], "settings": {"clean": "none"}}]}
+    assert "- cleaning: texts kept as they are; documents under" in card_of(plain).text
+    hub = {**MANIFEST, "sources": [{**MANIFEST["sources"][0], "kind": "hub", "location": "org/data"}]}
+    assert "not part of this repository" not in card_of(hub).text
+    assert metadata(card_of(hub))["datasets"] == ["org/data"]
+
+
+def test_card_of_a_run_has_the_decided_settings_and_the_versions(run: Path) -> None:
+    text = (run / "model" / "README.md").read_text("utf-8")
+    resolved = yaml.safe_load((run / "resolved.yaml").read_text("utf-8"))
+    assert f"| optim.lr | {resolved['optim']['lr']} |" in text
+    assert f"| batch.micro_size | {resolved['batch']['micro_size']} |" in text
+    assert f"| versions | Python {platform.python_version()}, torch {torch.__version__}, transformers " in text
+    assert ", starting from random weights." in text
+
+
+def test_licence_and_language_of_the_config_are_in_the_card(copy: Path) -> None:
+    export.run(config_of(copy, "--export.license=mit", "--export.language=en,de", "--export.verify=false"))
+    data = ModelCard.load(copy / "model" / "README.md").data
+    assert (data.license, data.language) == ("mit", ["en", "de"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--export.license=Apache 2", r"export\.license: must be in lower case without spaces, such as apache-2\.0"),
+        ("--export.language=english", r"export\.language: must be ISO 639 codes such as \[en, pt-BR\]"),
+    ],
+)
+def test_licence_and_language_that_the_hub_does_not_take_are_refused(flag: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse([flag])
+
+
+def test_card_of_an_uploaded_model_names_its_repository() -> None:
+    card = card_of()
     assert 'pipeline("fill-mask", model="me/mine")' in card.text
+    assert 'SentenceTransformer("me/mine")' in card.text
     assert card.data.base_model == "org/base"
     assert "There was no validation at this step." in card.text
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import itertools
 import json
 import re
 import shutil
 import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import launching
 import pytest
 import torch
-from models import architecture, build
+from models import architecture, build, optim_spec
 from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
-from mlm_dist import report
-from mlm_dist.config import Config, parse_of_run
+from mlm_dist import report, train
+from mlm_dist.config import Config, parse, parse_of_run, to_dict
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError
@@ -27,16 +35,20 @@ from mlm_dist.evaluation.cloze import ClozeExample, choose_examples
 from mlm_dist.evaluation.fill_mask import Prediction, predict
 from mlm_dist.evaluation.word_contexts import WordContexts
 from mlm_dist.pages.charts import Series, chart
+from mlm_dist.pages.curves import curves
+from mlm_dist.pages.documents import Sample, dropped_names
 from mlm_dist.pages.examples import Comparison
 from mlm_dist.pages.page import Content, page
 from mlm_dist.pages.record import Record, read_record
 from mlm_dist.pages.run_facts import run_facts
+from mlm_dist.pages.run_page import LivePage
+from mlm_dist.pages.scales import Scale
 from mlm_dist.pages.starting_point import StartingPoint
 from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
+from mlm_dist.training.callbacks import Callback
 
 EMPTY = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source"}
-OPTIONAL_END = {"path", "circle"}  # self-closing in SVG
 
 
 class Page(HTMLParser):
@@ -63,7 +75,7 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] != "style":
+        if self._open and self._open[-1] not in ("style", "script"):
             self.text += f"{data} "
 
 
@@ -87,21 +99,31 @@ def words_of(html: str) -> str:
 
 def test_training_writes_one_file_without_external_resources(run: Path) -> None:
     html = (run / "report.html").read_text("utf-8")
-    parsed, text = Page(html), words_of(html)
+    text = words_of(html)
     for title in ("Before and after training", "Loss", "Learning rate", "Gradient norm", "Tokens per second"):
         assert title in text
     assert "finished after 12 steps" in text
     assert "No step was skipped: all values were finite." in text
     assert "documents dropped: under 200 characters 1" in text
-    assert {"script", "link", "iframe", "object", "embed", "img"}.isdisjoint(tag for tag, _ in parsed.tags)
+    assert_safe(html)
+
+
+def assert_safe(html: str) -> None:
+    """A page makes no request, and runs no script but the one whose hash its policy names."""
+    parsed = Page(html)
+    assert {"link", "iframe", "object", "embed", "img"}.isdisjoint(tag for tag, _ in parsed.tags)
+    ids = {attributes["id"] for _, attributes in parsed.tags if "id" in attributes}
     for _, attributes in parsed.tags:
-        assert not {"src", "href", "srcset", "data", "action"} & attributes.keys()
+        assert not {"src", "srcset", "data", "action"} & attributes.keys()
         assert not any(name.startswith("on") for name in attributes)
+        assert attributes.get("href") is None or str(attributes["href"]).removeprefix("#") in ids, "a link elsewhere"
     assert "@import" not in html
     assert "url(" not in html
-    assert [attributes["content"] for _, attributes in parsed.tags if "http-equiv" in attributes] == [
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    ]
+    (script,) = re.findall("<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = (one["content"] for _, one in parsed.tags if one.get("http-equiv") == "Content-Security-Policy")
+    expected = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-"
+    assert policy == f"{expected}{digest}'"
 
 
 def test_page_is_accessible_to_screen_readers(run: Path) -> None:
@@ -110,7 +132,7 @@ def test_page_is_accessible_to_screen_readers(run: Path) -> None:
     assert tags.count("h1") == 1
     assert tags.count("caption") == tags.count("table") > 3
     charts = [attributes for tag, attributes in parsed.tags if tag == "svg"]
-    assert len(charts) == 5
+    assert len(charts) == 7, "five, two of them also on a logarithmic scale"
     assert all(attributes["role"] == "img" and "at step" in str(attributes["aria-label"]) for attributes in charts)
     assert ("html", {"lang": "en"}) in parsed.tags
 
@@ -175,6 +197,82 @@ def test_job_needs_a_run(tmp_path: Path) -> None:
         report.run(parse_of_run(["--output_dir", str(tmp_path)], prog="report.py"))
 
 
+def test_page_is_live_while_training(prose: Path, tmp_path: Path) -> None:
+    """It is written at each validation, in a thread; a callback of the user sees it before the end."""
+    seen: list[str] = []
+
+    class Look(Callback):
+        def on_end(self, step: int, *, is_finished: bool) -> None:
+            for _ in range(6000):
+                if (tmp_path / "run" / "report.html").exists():
+                    break
+                time.sleep(0.01)
+            seen.append((tmp_path / "run" / "report.html").read_text("utf-8"))
+
+    flags = (f"--corpus.source={prose}", f"--corpus.cache_dir={prose.parent / 'prose-cache'}", *launching.SHORT)
+    train.run(parse([f"--output_dir={tmp_path / 'run'}", "--tracking.trackers=[]", *flags]), [Look()])
+    (live,) = seen
+    assert re.search(r"still running, step \d+ of 12", words_of(live))
+    assert '<meta http-equiv="refresh"' in live
+    assert_safe(live)
+    final = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "finished after 12 steps" in words_of(final)
+    assert "refresh" not in final
+    assert not [thread for thread in threading.enumerate() if thread.name == "report"]
+
+
+def test_page_of_an_interrupted_run_says_how_to_resume_it(copy: Path) -> None:
+    """Without predictions of a trained model, which take time."""
+    stopped = [line for line in lines(copy) if line.get("step", 0) <= 8 and line["kind"] != "end"]
+    write_lines(copy, [*stopped, {"kind": "end", "step": 8, "seconds": 1.0}])
+    report.after_training(RunDir(copy), resolve(config_of(copy), Launch.read()), is_finished=False)
+    text = words_of((copy / "report.html").read_text("utf-8"))
+    assert "stopped at step 8 of 12" in text
+    assert f"mlm-dist train --config {copy.resolve() / 'config.yaml'}" in text
+    assert "there is no trained model yet" in text
+
+
+def test_failure_of_the_live_page_does_not_end_the_run(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    live = LivePage(RunDir(copy), to_dict(config_of(copy)))
+    (copy / "metrics.jsonl").unlink()
+    live.on_validation(6, {})
+    live.on_end(12, is_finished=True)
+    assert "the report is not written (output_dir:" in caplog.text
+
+
+def test_programs_of_the_page_run_as_they_are_written(run: Path, tmp_path: Path) -> None:
+    """From any folder; the first one shows the sentence of the first example."""
+    html = (run / "report.html").read_text("utf-8")
+    programs = [unescape(one) for one in re.findall('<pre class="copy"><code>(from .*?)</code>', html, re.DOTALL)]
+    assert len(programs) == 2
+    example = StartingPoint.load(run / "report.json").examples[0]
+    assert repr(example.sentence[: example.start]) in programs[0]
+    ended = launching.run([sys.executable, "-c", "\n".join(programs)], cwd=tmp_path)
+    assert ended.returncode == 0, ended.output
+    assert re.search(r"\d+\.\d%  \w", ended.stdout)
+    assert re.search(r"\(2, \d+\)", ended.stdout)
+
+
+def test_dropped_documents_are_named_and_cleaned_ones_shown(run: Path) -> None:
+    html = (run / "report.html").read_text("utf-8")
+    text = words_of(html)
+    assert "under 200 characters: 1 short.txt" in text
+    corpus = PreparedCorpus(Path(config_of(run).corpus.cache_dir) / lines(run)[0]["corpus"])
+    id_, _, document = next(corpus.documents("train"))
+    assert f"{id_} {len(document):,} characters" in text
+    assert " ".join(document[:200].split()) in text
+
+
+def test_at_most_a_hundred_names_are_kept_per_reason() -> None:
+    manifest = {
+        "dropped": {"empty": [f"{i}.md" for i in range(250)], "duplicate": ["b.md"]},
+        "duplicates": {"a.md": ["b.md"]},
+    }
+    found = dropped_names(manifest)
+    assert found["empty"] == {"count": 250, "names": [f"{i}.md" for i in range(100)]}
+    assert found["duplicate"] == {"count": 1, "names": ["b.md (of a.md)"]}
+
+
 def test_failures_are_logged_and_do_not_end_the_run(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     run_dir, spec = RunDir(copy), resolve(config_of(copy), Launch.read())
     (copy / "report.json").write_text("{", "utf-8")
@@ -203,7 +301,7 @@ START = {"kind": "start", "model": "bert", "steps": 20, "unigram_loss": 6.0, "re
 BY_THE_CLOCK = {name: value for name, value in START.items() if name != "steps"} | {"hours": 2.0}
 
 
-def train(step: int, loss: float | None, **more: Any) -> dict[str, Any]:
+def train_line(step: int, loss: float | None, **more: Any) -> dict[str, Any]:
     line = {"step": step, "loss": loss, "learning_rate": 1e-3, "grad_norm": loss, "tokens_per_second": 10.0}
     return {"kind": "train", **line, "skipped_steps": 0, **more}
 
@@ -220,23 +318,29 @@ STATES = {
     "nothing": ([], "Nothing is recorded yet"),
     "just started": ([START], "at step 0 of 20"),
     "one point": ([START, validation(0, 7.0)], "7 unigram baseline 6"),
-    "no validation": ([START, train(10, 5.0), train(20, 4.0)], "training unigram baseline"),
-    "not a number": ([START, validation(0, None), train(1, None), train(2, 3.0), train(3, None)], "not finite"),
-    "no finite value": ([START, train(1, None)], "Gradient norm No recorded value is finite."),
-    "all the same": ([START, train(1, 0.0), train(2, 0.0)], "Gradient norm"),
-    "far apart": ([START, train(1, 1e-6), train(2, 1e9)], "(logarithmic)"),
-    "skipped": ([START, train(1, 2.0, skipped_steps=1), train(2, 2.0, skipped_steps=3)], "Skipped steps, in total"),
-    "none skipped": ([START, train(1, 2.0)], "No step was skipped"),
-    "a spike": ([START, train(1, 2.0), train(2, 90.0, spike=True)], "The loss spiked at step 2."),
-    "stopped": ([START, train(5, 2.0), {"kind": "end", "step": 5}], "stopped at step 5 of 20"),
+    "no validation": ([START, train_line(10, 5.0), train_line(20, 4.0)], "training unigram baseline"),
+    "not a number": (
+        [START, validation(0, None), train_line(1, None), train_line(2, 3.0), train_line(3, None)],
+        "not finite",
+    ),
+    "no finite value": ([START, train_line(1, None)], "Gradient norm No recorded value is finite."),
+    "all the same": ([START, train_line(1, 0.0), train_line(2, 0.0)], "Gradient norm"),
+    "far apart": ([START, train_line(1, 1e-6), train_line(2, 1e9)], "linear log"),
+    "skipped": (
+        [START, train_line(1, 2.0, skipped_steps=1), train_line(2, 2.0, skipped_steps=3)],
+        "Skipped steps, in total",
+    ),
+    "none skipped": ([START, train_line(1, 2.0)], "No step was skipped"),
+    "a spike": ([START, train_line(1, 2.0), train_line(2, 90.0, spike=True)], "The loss spiked at step 2."),
+    "stopped": ([START, train_line(5, 2.0), {"kind": "end", "step": 5}], "stopped at step 5 of 20"),
     "bands": ([START, validation(0, 3.0) | BANDS, validation(9, 2.0) | BANDS], "never saw 12.5% 12.5% 8"),
     "second source": ([START, validation(0, 3.0) | SECOND, validation(9, 2.0) | SECOND], "9 2 2 50% 4.5 25%"),
     "stopped early": (EARLY_RUN, "stopped early at step 9 of 20 in 3 s"),
     "best is shown": (EARLY_RUN, "7 \u2192 2"),
-    "resumed": ([START, train(5, 2.0), START | {"resumed_from": 5}, train(9, 1.0)], "resumed at step 5"),
-    "by the clock": ([BY_THE_CLOCK, train(1, 2.0, steps=None, hours=0.0)], "at step 1, running"),
-    "by the clock, estimated": ([BY_THE_CLOCK, train(4, 2.0, steps=30, hours=0.1)], "at step 4 of 30, running"),
-    "long": ([START, *(train(step, 1 / step) for step in range(1, 5000))], "training"),
+    "resumed": ([START, train_line(5, 2.0), START | {"resumed_from": 5}, train_line(9, 1.0)], "resumed at step 5"),
+    "by the clock": ([BY_THE_CLOCK, train_line(1, 2.0, steps=None, hours=0.0)], "at step 1, running"),
+    "by the clock, estimated": ([BY_THE_CLOCK, train_line(4, 2.0, steps=30, hours=0.1)], "at step 4 of 30, running"),
+    "long": ([START, *(train_line(step, 1 / step) for step in range(1, 5000))], "training"),
 }
 
 
@@ -246,12 +350,12 @@ def test_runs_in_every_state(name: str, tmp_path: Path) -> None:
     write_lines(tmp_path, metrics)
     html = page(Content("run", read_record(tmp_path)))
     assert expected in words_of(html)
-    drawings = " ".join(re.findall(r'(?: d| cx| cy)="([^"]*)"', html))
+    drawings = " ".join(re.findall(r'(?: d| cx| cy| x| y)="([^"]*)"', html))
     assert "nan" not in drawings
     assert "inf" not in drawings
     numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", drawings)]
     assert all(-1 <= number <= 400 for number in numbers), "something is drawn outside its chart"
-    assert len(html) < 60_000
+    assert len(html) < 120_000
 
 
 @pytest.mark.parametrize(
@@ -341,8 +445,49 @@ def test_files_of_the_validate_job_are_read_or_named(copy: Path, caplog: pytest.
     assert "validation.json cannot be read" in caplog.text
 
 
+def test_learning_rate_is_drawn_from_step_0_along_its_schedule(tmp_path: Path) -> None:
+    write_lines(tmp_path, [START, train_line(10, 5.0, learning_rate=0.5)])
+    optim = optim_spec(lr=1.0, warmup=4, schedule="linear")
+    rates = next(one for one in curves(read_record(tmp_path), optim) if one.title == "Learning rate")
+    assert rates.description == (
+        "Learning rate. schedule: 0.2 at step 0, 0 at step 20; used: 0.5 at step 9, 0.5 at step 9."
+    )
+    texts = [text for _, _, text in rates.drawings[0].strips]
+    assert texts[0] == "step 0\nschedule: 0.2"
+    assert "step 9\nschedule: 0.688\nused: 0.5" in texts
+
+
+def test_every_part_of_a_chart_has_its_values(tmp_path: Path) -> None:
+    """They are what the browser shows under the pointer, with the script or without it."""
+    metrics = [START, validation(0, 7.0), train_line(5, 6.5), validation(10, 5.0), train_line(10, 4.0)]
+    write_lines(tmp_path, metrics)
+    loss = curves(read_record(tmp_path))[0]
+    assert [drawing.scale for drawing in loss.drawings] == ["linear", "log"]
+    for drawing in loss.drawings:
+        assert [text for _, _, text in drawing.strips] == [
+            "step 0\nvalidation: 7\nunigram baseline: 6",
+            "step 5\ntraining: 6.5\nvalidation: 7 (step 0)\nunigram baseline: 6",
+            "step 10\ntraining: 4\nvalidation: 5\nunigram baseline: 6",
+        ]
+        starts = [float(x) for x, _, _ in drawing.strips]
+        ends = [float(x) + float(width) for x, width, _ in drawing.strips]
+        assert ends == pytest.approx([*starts[1:], 386.0], abs=0.11)
+        assert [float(y) for y, _ in drawing.y_ticks] == sorted((float(y) for y, _ in drawing.y_ticks), reverse=True)
+        assert len(drawing.y_ticks) >= 2
+
+
+@pytest.mark.parametrize(("low", "high"), [(3.9, 4.1), (3.0, 8.0), (0.5, 300.0), (1e-6, 1e9), (1e-3, 1.1e-3)])
+def test_logarithmic_scale_has_round_numbers_within_it(low: float, high: float) -> None:
+    scale = Scale(10, low, high, is_log=True)
+    assert 2 <= len(scale.ticks) <= 10
+    assert all(scale.y(before) > scale.y(after) for before, after in itertools.pairwise(scale.ticks))
+    assert scale.y(low) > scale.y(high)
+
+
 def test_later_lines_of_the_same_step_count(tmp_path: Path) -> None:
-    write_lines(tmp_path, [START, train(5, 9.0), validation(5, 8.0), START | {"resumed_from": 4}, train(5, 1.0)])
+    write_lines(
+        tmp_path, [START, train_line(5, 9.0), validation(5, 8.0), START | {"resumed_from": 4}, train_line(5, 1.0)]
+    )
     record = read_record(tmp_path)
     assert record.train[5]["loss"] == 1.0
     assert record.validation[5]["loss"] == 8.0
@@ -351,11 +496,12 @@ def test_later_lines_of_the_same_step_count(tmp_path: Path) -> None:
 
 
 def test_nan_breaks_a_line_and_single_points_are_dots() -> None:
-    html = chart("Loss", [Series("loss", [(1, 1.0), (2, 2.0), (3, None), (4, 3.0), (5, None)])], str)
-    path = re.findall(r'class=line d="([^"]*)"', html)[0]
+    drawn = chart("Loss", [Series("loss", [(1, 1.0), (2, 2.0), (3, None), (4, 3.0), (5, None)])], str)
+    assert drawn is not None
+    ((_, path, dots),) = drawn.drawings[0].lines
     assert path.count("M") == 2
     assert path.count("L") == 1
-    assert html.count("<circle") == 1
+    assert len(dots) == 1
 
 
 def test_text_is_escaped(tmp_path: Path) -> None:
@@ -373,10 +519,17 @@ def test_text_is_escaped(tmp_path: Path) -> None:
     }
     probe = {"model": evil, "tasks": {evil: {"pairs": 2}}}
     comparison = Comparison([example], [before], [after], 3)
-    html = page(Content(evil, read_record(tmp_path), corpus, comparison, evil, [evil], None, probe))
+    corpus["dropped"] = {evil: {"count": 200, "names": [evil]}}
+    html = page(
+        Content(
+            *(evil, read_record(tmp_path), corpus, comparison, evil, [evil], None, probe),
+            samples=[Sample(evil, 10_000, evil)],
+            model=evil,
+        )
+    )
     parsed = Page(html)
-    assert parsed.text.count(evil) > 15
-    assert {"img", "script"}.isdisjoint(tag for tag, _ in parsed.tags)
+    assert parsed.text.count(evil) > 20
+    assert_safe(html)
     assert html.count("</style>") == 1
 
 

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from accelerate.utils import LoggerType
 
-from mlm_dist.config import flat, keys, parse, to_dict
+from mlm_dist.config import TrackingConfig, flat, keys, parse, to_dict
 from mlm_dist.engine import trackers
 from mlm_dist.engine.resumed_trackers import TensorBoard
 from mlm_dist.errors import ConfigError
@@ -55,8 +55,9 @@ def test_tensorboard_gets_its_folder_and_others_the_name_of_the_project(
         requires_logging_directory = False
         made: list[tuple[Any, ...]] = []  # noqa: RUF012 - of the class, so that the test sees it
 
-        def __init__(self, project: str, run_name: str) -> None:
+        def __init__(self, project: str, run_name: str, run_tags: dict[str, str]) -> None:
             super().__init__()
+            assert run_tags.keys() == {"mlm_dist.run_id"}
             self.made.append((project, run_name))
 
         @property
@@ -69,11 +70,12 @@ def test_tensorboard_gets_its_folder_and_others_the_name_of_the_project(
     monkeypatch.setitem(sys.modules["accelerate.accelerator"].LOGGER_TYPE_TO_CLASS, "mlflow", Other)
     monkeypatch.setattr(sys.modules["accelerate.tracking"], "get_available_trackers", lambda: list(LoggerType))
     run = tmp_path / "my-run"
+    run.mkdir()
     names, config = ("mlflow", "tensorboard", "mlflow"), flat(to_dict(parse([])))
     accelerator = Accelerator(cpu=True, log_with=trackers.accelerate_names(names, str(run)), project_dir=str(run))
-    trackers.start(accelerator, config, run.name, str(run))
+    trackers.start(accelerator, TrackingConfig(project="my-project"), config, run.name, str(run))
     accelerator.end_training()
-    assert Other.made == [("mlm_dist", "my-run"), tuple(keys())]
+    assert Other.made == [("my-project", "my-run"), tuple(keys())]
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
     stored = next((run / "tensorboard").glob("*/hparams.yml"))
     assert yaml.safe_load(stored.read_text("utf-8")) == config
@@ -91,7 +93,7 @@ def test_tracker_that_asks_a_question_is_refused(tmp_path: Path) -> None:
     accelerator = Accelerator(cpu=True, log_with=[Asking()])
     terminal = sys.stdin
     with pytest.raises(ConfigError, match=r"tracking\.trackers: asking cannot start \(EOF when reading a line\)"):
-        trackers.start(accelerator, {}, "run", str(tmp_path))
+        trackers.start(accelerator, TrackingConfig(), {}, "run", str(tmp_path))
     assert sys.stdin is terminal
 
 
@@ -198,6 +200,80 @@ def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path: Path, prose: Pa
     assert [path.name for path in (run / "tensorboard").iterdir() if path.is_dir()] == ["hparams"]
 
 
+def hparams(folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    """The settings and the results that TensorBoard shows in its table of HPARAMS."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    events = EventAccumulator(str(folder / "hparams"))
+    events.Reload()
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    found = HParamsPluginData.FromString(content).session_start_info.hparams
+    settings = {name: getattr(value, value.WhichOneof("kind")) for name, value in found.items()}
+    return settings, {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_has_the_decided_settings_and_the_results(run: Path) -> None:
+    """Of the finished run; the config leaves optim.lr and batch.micro_size open."""
+    settings, results = hparams(run / "tensorboard")
+    assert settings.keys() == keys().keys()
+    resolved = yaml.safe_load((run / "resolved.yaml").read_text("utf-8"))
+    assert settings["optim.lr"] == resolved["optim"]["lr"] == 0.384 / 128
+    assert settings["batch.micro_size"] == resolved["batch"]["micro_size"]
+    assert settings["rows.mode"] == resolved["corpus"]["rows"]["mode"]
+    assert settings["model.from_scratch"] is True
+    losses = [line["loss"] for line in launching.metrics(run, "validation")]
+    assert results["results/validation_loss"] == pytest.approx(losses[-1], rel=1e-6)
+    assert results["results/best_validation_loss"] == pytest.approx(min(losses), rel=1e-6)
+    assert results["results/train_loss"] == pytest.approx(launching.metrics(run, "train")[-1]["loss"], rel=1e-6)
+    assert results["results/tokens"] == launching.metrics(run, "train")[-1]["tokens"]
+
+
+def test_results_replace_those_of_an_earlier_start(tmp_path: Path) -> None:
+    for value in (1.0, 2.0):
+        tracker = TensorBoard(str(tmp_path))
+        tracker.start()
+        tracker.store_init_configuration({"optim.lr": value})
+        tracker.store_results({"validation_loss": value})
+        tracker.finish()
+    assert hparams(tmp_path / "tensorboard") == ({"optim.lr": 2.0}, {"results/validation_loss": 2.0})
+    assert len(list((tmp_path / "tensorboard" / "hparams").glob("events.*"))) == 1
+
+
+@pytest.mark.filterwarnings("ignore")  # of mlflow's database
+def test_project_group_and_tags_reach_the_trackers_that_have_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the arguments of wandb.init, in mlflow's database, and in the log for tensorboard."""
+    wandb, mlflow = pytest.importorskip("wandb"), pytest.importorskip("mlflow")
+    caplog.set_level("INFO", "mlm_dist")
+    for name, value in OFFLINE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    given: dict[str, Any] = {}
+    real = wandb.init
+
+    def init(**arguments: Any) -> Any:
+        given.update(arguments)
+        return real(**arguments | {"mode": "disabled"})
+
+    monkeypatch.setattr(wandb, "init", init)
+    run = tmp_path / "my-run"
+    names = trackers.accelerate_names(("wandb", "mlflow", "tensorboard"), str(run))
+    accelerator = Accelerator(cpu=True, log_with=names, project_dir=str(run))
+    tracking = TrackingConfig(project="docs", group="sweep", tags=["small", "cpu"])
+    run.mkdir()
+    trackers.start(accelerator, tracking, {}, run.name, str(run))
+    trackers.finish(accelerator)
+    id_ = json.loads((run / "trackers.json").read_text("utf-8"))["run_id"]
+    assert (given["project"], given["group"], given["tags"], given["id"]) == ("docs", "sweep", ["small", "cpu"], id_)
+    (found,) = mlflow.search_runs(experiment_names=["docs"], output_format="list")
+    expected = {"group": "sweep", "small": "true", "cpu": "true", "mlm_dist.run_id": id_}
+    assert {name: value for name, value in found.data.tags.items() if not name.startswith("mlflow.")} == expected
+    assert "tracking.group and tracking.tags: tensorboard has them among the settings only" in caplog.text
+
+
 @pytest.mark.slow
 def test_mlflow_and_wandb_resume_their_runs_after_a_kill(tmp_path: Path, prose: Path) -> None:
     for name in ("mlflow", "sqlalchemy", "wandb"):
@@ -218,7 +294,11 @@ def test_mlflow_and_wandb_resume_their_runs_after_a_kill(tmp_path: Path, prose: 
 
     ids = {path.stem.removeprefix("run-") for path in (run / "wandb").glob("offline-run-*/run-*.wandb")}
     assert len(list((run / "wandb").glob("offline-run-*"))) == 2 and len(ids) == 1
-    assert json.loads((run / "trackers.json").read_text()) == {"mlflow": id_, "wandb": ids.pop()}
+    stored = json.loads((run / "trackers.json").read_text())
+    assert stored == {"run_id": stored["run_id"], "mlflow": id_, "wandb": stored["run_id"]}
+    assert ids == {stored["run_id"]}, "the id of the run is that of wandb's, before and after the kill"
+    tags = dict(asked(store, "select key, value from tags"))
+    assert tags["mlm_dist.run_id"] == stored["run_id"]
 
 
 @pytest.mark.slow
@@ -232,8 +312,9 @@ def test_fresh_start_is_a_new_run_of_each_tracker(tmp_path: Path, prose: Path) -
     assert scalars(run / "tensorboard") == recorded(run)
     runs = dict(asked(store, "select status, run_uuid from runs"))
     assert runs.keys() == {"RUNNING", "FINISHED"}
-    assert json.loads((run / "previous-1" / "trackers.json").read_text()) == {"mlflow": runs["RUNNING"]}
-    assert json.loads((run / "trackers.json").read_text()) == {"mlflow": runs["FINISHED"]}
+    before, after = (json.loads((place / "trackers.json").read_text()) for place in (run / "previous-1", run))
+    assert (before["mlflow"], after["mlflow"]) == (runs["RUNNING"], runs["FINISHED"])
+    assert before["run_id"] != after["run_id"]
 
 
 @pytest.mark.slow
@@ -292,7 +373,7 @@ def test_service_that_fails_while_training_is_named_once(tmp_path: Path, caplog:
         finish = log
 
     accelerator = Accelerator(cpu=True, log_with=[Away(), TensorBoard(str(tmp_path))])
-    trackers.start(accelerator, {}, "run", str(tmp_path))
+    trackers.start(accelerator, TrackingConfig(), {}, "run", str(tmp_path))
     for step in (1, 2):
         trackers.log(accelerator, {"loss": 0.5}, step)
     trackers.finish(accelerator)

@@ -9,6 +9,8 @@ from typing import Literal
 from mlm_dist.config.checks import Section
 from mlm_dist.errors import ConfigError
 
+_LANGUAGE = r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*|multilingual"
+
 
 @dataclass(frozen=True)
 class ValidationConfig(Section):
@@ -93,6 +95,10 @@ class ExportConfig(Section):
             the same is done with the untrained model.
         push_to_hub: Repository on the Hugging Face Hub to upload the model to; a new one is private. null uploads
             nothing.
+        license: Licence of the model, for its card: an identifier of the Hub such as apache-2.0, or the name of another
+            licence. It is not guessed: with null the card says that none is stated.
+        language: Languages of the documents, for the card: ISO 639 codes such as en or pt-BR, or multilingual. They are
+            not guessed either.
     """
 
     SECTION = "export"
@@ -102,6 +108,8 @@ class ExportConfig(Section):
     format: Literal["safetensors", "onnx"] = "safetensors"
     verify: bool = True
     push_to_hub: str | None = None
+    license: str | None = None
+    language: list[str] = field(default_factory=list)
 
     def check(self) -> None:
         """See `Section.check`."""
@@ -110,6 +118,10 @@ class ExportConfig(Section):
         repository = self.push_to_hub
         is_name = repository is None or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository) is not None
         self.require("push_to_hub", is_name, "must be a repository such as name/model, or null")
+        is_id = self.license is None or re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license) is not None
+        self.require("license", is_id, "must be in lower case without spaces, such as apache-2.0, or null")
+        are_codes = all(re.fullmatch(_LANGUAGE, one) for one in self.language)
+        self.require("language", are_codes, "must be ISO 639 codes such as [en, pt-BR], or multilingual")
 
 
 @dataclass(frozen=True)
@@ -118,11 +130,18 @@ class TrackingConfig(Section):
 
     Args:
         trackers: tensorboard, wandb, mlflow, trackio or others that accelerate supports; no other is contacted.
+        project: Project of the run: the project of wandb and others, the experiment of mlflow.
+        group: A group of runs, such as a sweep: the group of wandb, the tag `group` of mlflow. Other trackers have no
+            groups; there it is one of the settings.
+        tags: Tags of the run in wandb and mlflow. In other trackers they are one of the settings.
     """
 
     SECTION = "tracking"
 
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    project: str = "mlm_dist"
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import nn
 from torch.distributed.distributed_c10d import _abort_process_group
 
 from mlm_dist import system_errors
+from mlm_dist.config import TrackingConfig
 from mlm_dist.engine import trackers
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.protocol import Progress
@@ -179,10 +180,20 @@ class AccelerateEngine:
             trackers.log(self._accelerator, values, step)
 
     def start_trackers(
-        self, config: Mapping[str, bool | int | float | str], run_name: str, folder: str, resumed_from: int
+        self,
+        tracking: TrackingConfig,
+        settings: Mapping[str, bool | int | float | str],
+        run_name: str,
+        folder: str,
+        resumed_from: int,
     ) -> None:
         """See `Engine`."""
-        trackers.start(self._accelerator, config, run_name, folder, resumed_from)
+        trackers.start(self._accelerator, tracking, settings, run_name, folder, resumed_from)
+
+    def track_results(self, values: Mapping[str, float]) -> None:
+        """See `Engine`."""
+        if self.is_main:
+            trackers.log_results(self._accelerator, values)
 
     def close(self, *, failed: bool = False) -> None:
         """See `Engine`."""

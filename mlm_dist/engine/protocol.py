@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import nn
 
+from mlm_dist.config import TrackingConfig
 from mlm_dist.spec import BatchSpec
 
 T = TypeVar("T")
@@ -194,9 +195,18 @@ class Engine(Protocol):
         ...
 
     def start_trackers(
-        self, config: Mapping[str, bool | int | float | str], run_name: str, folder: str, resumed_from: int
+        self,
+        tracking: TrackingConfig,
+        settings: Mapping[str, bool | int | float | str],
+        run_name: str,
+        folder: str,
+        resumed_from: int,
     ) -> None:
         """Start the experiment trackers, or resume their runs if the run resumes from a step; on rank 0."""
+        ...
+
+    def track_results(self, values: Mapping[str, float]) -> None:
+        """Hand the results of a finished run to the experiment trackers."""
         ...
 
     def close(self, *, failed: bool = False) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from accelerate.tracking import MLflowTracker, TensorBoardTracker
 
+HPARAMS = "hparams"  # the folder of the settings and the results
 _EVENTS = re.compile(r"(events\.out\.tfevents\.)(\d+)(\..*)")
 
 
@@ -23,6 +24,7 @@ class TensorBoard(TensorBoardTracker):  # type: ignore[misc]
 
     def __init__(self, folder: str) -> None:
         super().__init__("tensorboard", folder)
+        self._settings: dict[str, Any] = {}
 
     def resume(self, step: int) -> None:
         """Hide the values after a step that are in the folder already; before `start`."""
@@ -35,12 +37,19 @@ class TensorBoard(TensorBoardTracker):  # type: ignore[misc]
         super().start()
 
     def store_init_configuration(self, values: dict[str, Any]) -> None:
-        """Store the config as the only one: accelerate would add a run of its name for each start."""
-        folder = Path(self.logging_dir) / "hparams"
-        shutil.rmtree(folder, ignore_errors=True)
-        self.writer.add_hparams(values, metric_dict={}, run_name=folder.name)
+        """Store the settings as the only ones: accelerate would add a run of its name for each start."""
+        self._settings = values
+        self.store_results({})
+        (Path(self.logging_dir) / HPARAMS / "hparams.yml").write_text(yaml.safe_dump(values), "utf-8")
+
+    def store_results(self, values: Mapping[str, float]) -> None:
+        """Store the results of the run beside its settings, for the table of HPARAMS."""
+        folder = Path(self.logging_dir) / HPARAMS
+        for path in folder.glob("events.out.tfevents.*"):
+            path.unlink()
+        results = {f"results/{name}": value for name, value in values.items()}
+        self.writer.add_hparams(self._settings, metric_dict=results, run_name=folder.name)
         self.writer.flush()
-        (folder / "hparams.yml").write_text(yaml.safe_dump(values), "utf-8")
 
 
 def _make_older(folder: Path, now: int) -> None:
@@ -62,12 +71,21 @@ class MLflow(MLflowTracker):  # type: ignore[misc]
 
     Args:
         experiment_name: The experiment.
+        run_tags: Tags of the run; those of `MLflowTracker` are tags of the experiment as well.
         **settings: As for `MLflowTracker`.
     """
 
-    def __init__(self, experiment_name: str, **settings: Any) -> None:
+    def __init__(self, experiment_name: str, run_tags: Mapping[str, str], **settings: Any) -> None:
         super().__init__(experiment_name, **settings)
+        self._run_tags = dict(run_tags)
         self._last: dict[str, int] = {}  # the last step of each metric in a resumed run
+
+    def start(self) -> None:
+        """Start or resume the run, and tag it."""
+        super().start()
+        import mlflow
+
+        mlflow.set_tags(self._run_tags)
 
     def store_init_configuration(self, values: dict[str, Any]) -> None:
         """Store the config; a resumed run keeps the first value of each key, which MLflow does not let change."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from mlm_dist.files import write_json
 logger = logging.getLogger(__name__)
 
 FILE = "trackers.json"
+RUN_ID = "run_id"
 
 
 class _Resume(NamedTuple):
@@ -53,7 +55,7 @@ _RESUME = {
 
 
 class TrackedRuns:
-    """{name of a tracker: id of its run}, in trackers.json of the run directory.
+    """{name of a tracker: id of its run}, and the id of the run itself, in trackers.json of the run directory.
 
     Args:
         folder: The run directory.
@@ -74,6 +76,14 @@ class TrackedRuns:
             raise ConfigError(
                 f"output_dir: {self._path} names no runs of trackers; remove it to start new ones"
             ) from None
+
+    @property
+    def run_id(self) -> str:
+        """The id of this run, the same in every tracker that takes one and after a resume."""
+        if RUN_ID not in self._ids:
+            self._ids[RUN_ID] = secrets.token_hex(4)
+            write_json(self._path, self._ids)
+        return self._ids[RUN_ID]
 
     def arguments(self, name: str) -> dict[str, Any] | None:
         """The arguments that start a tracker on its run; None if it has none, or cannot resume."""

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, MLflowTracker, get_available_trackers
 from accelerate.utils import LoggerType
 
+from mlm_dist.config import TrackingConfig
 from mlm_dist.credentials import without_credentials
 from mlm_dist.engine.resumed_trackers import MLflow, TensorBoard
 from mlm_dist.engine.tracked_runs import TrackedRuns
@@ -21,7 +22,7 @@ from mlm_dist.errors import ConfigError, reason
 from mlm_dist.system_errors import named
 
 logger = logging.getLogger(__name__)
-PROJECT = "mlm_dist"  # the project of all runs; each has the name of its directory
+WITH_TAGS = ("wandb", "mlflow")  # trackers that have groups and tags
 
 
 def check(names: Sequence[str]) -> None:
@@ -47,19 +48,21 @@ def accelerate_names(names: Sequence[str], folder: str) -> list[Any]:
 
 def start(
     accelerator: Accelerator,
-    config: Mapping[str, bool | int | float | str],
+    tracking: TrackingConfig,
+    settings: Mapping[str, bool | int | float | str],
     run_name: str,
     folder: str,
     resumed_from: int = 0,
 ) -> None:
-    """Start the trackers and give them the config of the run; on rank 0.
+    """Start the trackers and give them the settings of the run; on rank 0.
 
     The trackers of a resumed run write to the runs that they had. One that cannot resume is named in
     one line of the log, and the run continues without it.
 
     Args:
         accelerator: What they are started on.
-        config: The config, flat.
+        tracking: Project, group and tags of the run.
+        settings: The settings of the run, flat, as they were decided.
         run_name: The name of the run.
         folder: The run directory.
         resumed_from: The step that the run resumes from; 0 if it is new.
@@ -68,11 +71,6 @@ def start(
         ConfigError: One of them cannot start with a new run.
         OSError: The run directory cannot be written.
     """
-    settings: dict[str, dict[str, Any]] = {
-        "wandb": {"name": run_name, "dir": folder},
-        "mlflow": {"run_name": run_name},
-        "trackio": {"name": run_name},
-    }
     started: list[GeneralTracker] = []
     try:
         runs = TrackedRuns(Path(folder))
@@ -80,8 +78,9 @@ def start(
             name = str(one.name if isinstance(one, GeneralTracker) else one)
             try:
                 with _no_questions(), _named(name, folder):
-                    started.append(_started(one, name, settings.get(name, {}), runs, resumed_from))
-                    started[-1].store_init_configuration(dict(config))
+                    arguments = _arguments(name, tracking, run_name, runs)
+                    started.append(_started(one, name, tracking.project, arguments, runs, resumed_from))
+                    started[-1].store_init_configuration(dict(settings))
                     runs.record(started[-1])
             except Exception as error:  # trackers raise errors of their own: no key, no network, a broken store
                 if name == "tensorboard" and isinstance(error, OSError):
@@ -127,19 +126,51 @@ def finish(accelerator: Accelerator) -> None:
             logger.warning("%s did not end well (%s)", tracker.name, _reason(error))
 
 
-def _started(one: Any, name: str, settings: Mapping[str, Any], runs: TrackedRuns, resumed_from: int) -> GeneralTracker:
+def log_results(accelerator: Accelerator, values: Mapping[str, float]) -> None:
+    """Store the results of a finished run beside its settings; on rank 0.
+
+    TensorBoard shows them as HPARAMS. Other trackers show the last value of each metric themselves.
+
+    Raises:
+        OSError: The run directory cannot be written.
+    """
+    for tracker in accelerator.trackers:
+        if isinstance(tracker, TensorBoard):
+            tracker.store_results(values)
+
+
+def _arguments(name: str, tracking: TrackingConfig, run_name: str, runs: TrackedRuns) -> dict[str, Any]:
+    """The arguments of a tracker besides its project; what it has no place for is logged."""
+    if (tracking.group or tracking.tags) and name not in WITH_TAGS:
+        logger.info("tracking.group and tracking.tags: %s has them among the settings only", name)
+    match name:
+        case "wandb":
+            more: dict[str, Any] = {"group": tracking.group, "tags": tracking.tags}
+            given = {key: value for key, value in more.items() if value}
+            return {"name": run_name, "dir": str(runs.folder), "id": runs.run_id, **given}
+        case "mlflow":
+            tags = {"mlm_dist.run_id": runs.run_id} | dict.fromkeys(tracking.tags, "true")
+            return {"run_name": run_name, "run_tags": tags | ({"group": tracking.group} if tracking.group else {})}
+        case "trackio":
+            return {"name": run_name}
+    return {}
+
+
+def _started(
+    one: Any, name: str, project: str, arguments: Mapping[str, Any], runs: TrackedRuns, resumed_from: int
+) -> GeneralTracker:
     """A tracker, started; on the run that it had, if it is resumed."""
-    arguments = runs.arguments(name) if resumed_from else None
+    of_resume = runs.arguments(name) if resumed_from else None
     if isinstance(one, TensorBoard) and resumed_from:
         one.resume(resumed_from)
-    elif resumed_from and arguments is None:
+    elif resumed_from and of_resume is None:
         logger.info("%s starts a new run: it has none of this run directory, or does not resume", name)
     tracker = one
     if not isinstance(one, GeneralTracker):
         kind = LOGGER_TYPE_TO_CLASS[name]
         kind = MLflow if kind is MLflowTracker else kind
         folder = [str(runs.folder)] if kind.requires_logging_directory else []
-        tracker = kind(PROJECT, *folder, **settings, **(arguments or {}))
+        tracker = kind(project, *folder, **{**arguments, **(of_resume or {})})
     tracker.start()
     return tracker
 

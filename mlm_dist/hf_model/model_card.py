@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
-from dataclasses import dataclass
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlm_dist import __version__
 from mlm_dist.config import ModelConfig
-from mlm_dist.corpus import summary
+from mlm_dist.hf_model.data_statement import data_statement
+from mlm_dist.hf_model.licenses import LICENSES
 from mlm_dist.model.architecture import is_architecture
 from mlm_dist.pages.formats import plural
 from mlm_dist.pages.record import Record
 from mlm_dist.pages.run_facts import run_facts
 
+LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate")
+LOCAL = ("folder", "file")  # kinds of sources that are on the disk of the one who trains
+SHOWN = ("seed", "rows.", "masking.", "batch.", "optim.")  # settings that the card lists as decided
 METRICS = {"loss": "Validation loss (nats per masked token)", "perplexity": "Perplexity", "accuracy": "Accuracy"}
 
 
@@ -34,6 +41,9 @@ class CardContent:
         manifest: Manifest of the corpus it was trained on.
         record: Record of the run.
         config_yaml: Config of the run as YAML, without credentials.
+        license: Licence of the model; None if it is not stated.
+        language: Languages of the documents; empty if they are not stated.
+        settings: Settings of the run as decided, flat.
     """
 
     name: str
@@ -46,6 +56,9 @@ class CardContent:
     manifest: dict[str, Any]
     record: Record
     config_yaml: str
+    license: str | None = None
+    language: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def base_model(model: ModelConfig) -> str | None:
@@ -78,6 +91,8 @@ def model_card(content: CardContent) -> Any:
     ]
     data = ModelCardData(
         model_name=content.name,
+        **_license(content.license),
+        language=list(content.language) or None,
         library_name="transformers",
         pipeline_tag="fill-mask",
         base_model=content.base_model,
@@ -88,34 +103,67 @@ def model_card(content: CardContent) -> Any:
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(content)}")
 
 
+def _license(license: str | None) -> dict[str, Any]:
+    """The fields of the head for a licence: one that the Hub does not know is `other`, with its name."""
+    if license is None:
+        return {}
+    return {"license": license} if license in LICENSES else {"license": "other", "license_name": license}
+
+
 def _text(content: CardContent) -> str:
     version = content.record.start.get("version", __version__)
     location = json.dumps(content.location or ".", ensure_ascii=False)
-    where = "" if content.location else "In the folder of this model:\n\n"
+    where = "" if content.location else "Run these programs in the folder of this model.\n\n"
     return f"""# {content.name}
 
-A masked language model trained with mlm_dist {version}.
+A masked language model trained with mlm_dist {version}{_start(content)}.
 
-{where}```python
+{_stated(content)}
+
+## Use
+
+{where}Predict a masked word:
+
+```python
 from transformers import pipeline
 
 fill = pipeline("fill-mask", model={location})
-print(fill("The {content.mask_token} is missing."))
+for guess in fill("The {content.mask_token} is missing."):
+    print(guess["token_str"], guess["score"])
 ```
 
-To fine-tune it, load its encoder with `AutoModelForSequenceClassification.from_pretrained({location})` or another
-class of this kind. `SentenceTransformer({location})` loads it for sentence embeddings, with the pooling of
-`1_Pooling/config.json`.
+Embed texts, with the pooling of `1_Pooling/config.json`:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer({location})
+print(model.encode(["one text", "another text"]).shape)
+```
+
+Load its encoder to fine-tune a classifier:
+
+```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({location})
+model = AutoModelForSequenceClassification.from_pretrained({location}, num_labels=2)
+```
 
 ## Validation
 
 {validation_table(content.record, content.step)}
 
+## Data
+
+{data_statement(content.manifest)}
+
 ## Training
 
 {_facts(content)}
 
-To train it again, install mlm_dist {version}, save this config as `config.yaml` and run:
+To train it again, install mlm_dist {version}, save this config as `config.yaml` and run the line
+below.{_documents_needed(content.manifest)}
 
 ```bash
 mlm-dist train --config config.yaml
@@ -124,6 +172,33 @@ mlm-dist train --config config.yaml
 ```yaml
 {content.config_yaml}```
 """
+
+
+def _start(content: CardContent) -> str:
+    if content.base_model is not None:
+        return f", starting from {content.base_model}"
+    return ", starting from random weights" if content.record.start.get("from_scratch") else ""
+
+
+def _stated(content: CardContent) -> str:
+    """Licence and languages; neither is guessed."""
+    license, languages = content.license or "not stated", ", ".join(content.language) or "not stated"
+    missing = [
+        f"`{key}`"
+        for key, given in (("export.license", content.license), ("export.language", content.language))
+        if not given
+    ]
+    text = f"Licence: {license}. Languages: {languages}."
+    return f"{text} Set {' and '.join(missing)} and export again to state them." if missing else text
+
+
+def _documents_needed(manifest: Mapping[str, Any]) -> str:
+    """What must be on the disk before the model can be trained again."""
+    local = [source["location"] for source in manifest["sources"] if source["kind"] in LOCAL]
+    if not local:
+        return ""
+    names = ", ".join(f"`{name}`" for name in local)
+    return f" The documents are not part of this repository: the config expects them at {names}."
 
 
 def validation_table(record: Record, step: int) -> str:
@@ -148,17 +223,18 @@ def validation_table(record: Record, step: int) -> str:
 
 
 def _facts(content: CardContent) -> str:
-    manifest = content.manifest
-    documents, tokens = manifest["documents"], manifest["tokens"]
     facts = {
         "weights": f"{content.dtype}, step {content.step:,}",
-        "documents": summary.locations(manifest),
-        **run_facts(content.record),
-        "corpus": f"digest {manifest['digest']}: {plural(documents['train'], 'training document')}, "
-        f"{plural(documents['validation'], 'validation document')}, {plural(tokens['kept'], 'token')}, "
-        f"{summary.percent_unknown(manifest)} of them unknown to the tokenizer",
+        **{name: text for name, text in run_facts(content.record).items() if name not in ("corpus", "mlm_dist")},
+        **{key: str(value) for key, value in content.settings.items() if key.startswith(SHOWN)},
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }
     return "| | |\n|---|---|\n" + "\n".join(f"| {_cell(name)} | {_cell(text)} |" for name, text in facts.items())
+
+
+def versions() -> dict[str, str]:
+    """{name: version} of Python and the libraries that train and export."""
+    return {"Python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def _number(value: float | None) -> str:

@@ -1,18 +1,20 @@
-"""Line charts over the steps as inline SVG; their colours come from the page's style sheet."""
+"""Line charts: what the template draws as inline SVG; their colours come from the page's style sheet."""
 
 from __future__ import annotations
 
-import math
+import itertools
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, field
 
-WIDTH, HEIGHT = 400, 230
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 38
+from mlm_dist.pages.formats import thousands
+from mlm_dist.pages.scales import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, round_numbers
+
 MAX_POINTS = 240  # of a line; more points are averaged in groups
-LOG_RATIO = 100.0  # a larger ratio of the largest to the smallest value needs a logarithmic scale
+MAX_STRIPS = 120  # of a chart: the parts of its width that show their values
+LOG_RATIO = 100.0  # with a larger ratio of the largest to the smallest value, the logarithmic scale is shown first
 
-Point = tuple[int, float | None]
+Point = tuple[float, float | None]
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,73 @@ class Series:
 
     Args:
         name: Its name in the legend.
-        points: (step, value), by step; None for a value that is not finite, which breaks the line.
-        style: Class of its colour: a, b, c or d. Lines of b and d have a dot at each point, those of c are dashed.
+        points: (x, value), by x; None for a value that is not finite, which breaks the line.
+        style: Class of its colour: a, b, c, d and so on. Those of b and d have a dot at each point, those of c are
+            dashed.
+        group: dots for a dot at each point of a line of any style; else empty.
     """
 
     name: str
     points: Sequence[Point]
     style: str = "a"
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class XAxis:
+    """The horizontal axis.
+
+    Args:
+        name: What it counts.
+        show: Formats one of its values, in full.
+    """
+
+    name: str = "step"
+    show: Callable[[float], str] = field(default=thousands)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart on one scale, in coordinates.
+
+    Args:
+        scale: linear or log.
+        y_ticks: (y, text).
+        x_ticks: (x, text).
+        lines: (classes, path, dots), dots as (x, y).
+        marks: (x, text) of vertical lines.
+        strips: (x, width, text) of parts of the width, and the values there.
+    """
+
+    scale: str
+    y_ticks: list[tuple[str, str]]
+    x_ticks: list[tuple[str, str]]
+    lines: list[tuple[str, str, list[tuple[str, str]]]]
+    marks: list[tuple[str, str]]
+    strips: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart.
+
+    Args:
+        title: The heading.
+        legend: (class, name) of each line.
+        drawings: On a linear scale, and on a logarithmic one if there is a choice; none if no value is finite.
+        first: The scale that is shown first.
+        x_name: What the horizontal axis counts.
+        description: The chart as text, for screen readers.
+    """
+
+    title: str
+    legend: list[tuple[str, str]]
+    drawings: list[Drawing]
+    first: str
+    x_name: str
+    description: str
+
+    width, height, left, right, top, bottom = WIDTH, HEIGHT, LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
 
 
 def chart(
@@ -35,118 +97,103 @@ def chart(
     series: Sequence[Series],
     show: Callable[[float], str],
     *,
+    x_axis: XAxis | None = None,
     resumed: Sequence[int] = (),
-    may_be_log: bool = False,
-) -> str:
-    """A figure with a heading, a legend and lines over the steps; a note if no value is finite, nothing without points.
+    has_log: bool = False,
+) -> Chart | None:
+    """A chart of lines; None without points.
 
     Args:
         title: The heading.
         series: The lines.
         show: Formats a value.
+        x_axis: The horizontal axis; by default, steps.
         resumed: Steps at which the run was resumed, which are marked.
-        may_be_log: Whether the scale may be logarithmic.
+        has_log: Whether there is a logarithmic scale, too; only if all values are over zero.
     """
     if not any(line.points for line in series):
-        return ""
+        return None
+    axis = x_axis or XAxis()
     series = [line for line in series if any(value is not None for _, value in line.points)]
-    head = f'<figure class="chart"><figcaption><h3>{escape(title)}</h3>'
-    if not series:
-        return f"{head}</figcaption><p class=note>No recorded value is finite.</p></figure>"
     values = [value for line in series for _, value in line.points if value is not None]
-    steps = [step for line in series for step, _ in line.points]
-    scale = _Scale(max([*steps, 1]), min(values), max(values), may_be_log=may_be_log)
-    legend = "".join(f'<li class="{line.style}">{escape(line.name)}</li>' for line in series) if len(series) > 1 else ""
-    note = " <span>(logarithmic)</span>" if scale.is_log else ""
-    lines = "".join(_line(scale, line, show) for line in series)
-    return (
-        f"{head.removesuffix('</h3>')}{note}</h3>{f'<ul class=legend>{legend}</ul>' if legend else ''}</figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(_description(title, series, show))}">'
-        f"{_axes(scale, show)}{_resume_marks(scale, resumed)}{lines}</svg></figure>"
+    if not values:
+        return Chart(title, [], [], "linear", axis.name, "")
+    low, high = min(values), max(values)
+    last = max(max((x for line in series for x, _ in line.points), default=0), 1e-9)
+    scales = [Scale(last, low, high, is_log=False)]
+    first = "linear"
+    if has_log and 0 < low < high:
+        scales.append(Scale(last, low, high, is_log=True))
+        first = "log" if high / low > LOG_RATIO else "linear"
+    drawings = [_drawing(scale, series, show, axis, resumed) for scale in scales]
+    legend = [(f"{line.style} {line.group}".strip(), line.name) for line in series]
+    return Chart(title, legend, drawings, first, axis.name, _description(title, series, show, axis))
+
+
+def _drawing(
+    scale: Scale, series: Sequence[Series], show: Callable[[float], str], axis: XAxis, resumed: Sequence[int]
+) -> Drawing:
+    bottom = HEIGHT - BOTTOM
+    thin = [(line, _thinned(line.points)) for line in series]
+    return Drawing(
+        scale="log" if scale.is_log else "linear",
+        y_ticks=[(f"{y:.1f}", show(value)) for value in scale.ticks if TOP - 1 <= (y := scale.y(value)) <= bottom + 1],
+        x_ticks=[
+            (f"{scale.x(x):.1f}", f"{x:,.4g}" if x < 1000 else f"{x:,.0f}")
+            for x in round_numbers(0, scale.last, 4)
+            if axis.name != "step" or x == round(x)
+        ],
+        lines=[_line(scale, line, points) for line, points in thin],
+        marks=[(f"{scale.x(x):.1f}", f"resumed at step {x:,}") for x in resumed if x <= scale.last],
+        strips=_strips(scale, thin, show, axis),
     )
 
 
-class _Scale:
-    """Maps steps and values to coordinates."""
-
-    def __init__(self, last: int, low: float, high: float, *, may_be_log: bool) -> None:
-        self.last = last
-        self.is_log = may_be_log and low > 0 and high / low > LOG_RATIO
-        if self.is_log:
-            powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-            self.ticks = [10.0**power for power in powers][:: max(1, len(powers) // 5)]
-            self.low, self.high = math.log10(low), math.log10(high)
-        else:
-            margin = (high - low) * 0.05 or max(abs(high), 1.0) * 0.1
-            self.low = low - margin if low < 0 or low - margin > 0 else 0.0
-            self.high = high + margin
-            self.ticks = _round_numbers(self.low, self.high, 5)
-
-    def x(self, step: float) -> float:
-        return LEFT + step / self.last * (WIDTH - LEFT - RIGHT)
-
-    def y(self, value: float) -> float:
-        at = math.log10(value) if self.is_log else value
-        return TOP + (self.high - at) / ((self.high - self.low) or 1.0) * (HEIGHT - TOP - BOTTOM)
-
-
-def _round_numbers(low: float, high: float, count: int) -> list[float]:
-    """About `count` round numbers between two others."""
-    size = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(size))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= size)
-    first = math.ceil(low / step)
-    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _axes(scale: _Scale, show: Callable[[float], str]) -> str:
-    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-    parts = []
-    for value in scale.ticks:
-        y = scale.y(value)
-        if TOP - 1 <= y <= bottom + 1:
-            parts.append(f'<path class=rule d="M{LEFT} {y:.1f}H{right}"/>')
-            parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor=end>{escape(show(value))}</text>')
-    parts.append(f'<path class=axis d="M{LEFT} {bottom}H{right}"/>')
-    for step in _round_numbers(0, scale.last, 4):
-        if step == round(step):
-            parts.append(f'<text x="{scale.x(step):.1f}" y="{bottom + 16}" text-anchor=middle>{step:,.0f}</text>')
-    parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 5}" text-anchor=middle>step</text>')
-    return "".join(parts)
-
-
-def _resume_marks(scale: _Scale, resumed: Sequence[int]) -> str:
-    return "".join(
-        f'<path class=mark d="M{scale.x(step):.1f} {TOP}V{HEIGHT - BOTTOM}"><title>resumed at step {step:,}'
-        "</title></path>"
-        for step in resumed
-        if step <= scale.last
-    )
-
-
-def _line(scale: _Scale, series: Series, show: Callable[[float], str]) -> str:
-    points = _thinned(series.points)
+def _line(scale: Scale, series: Series, points: Sequence[Point]) -> tuple[str, str, list[tuple[str, str]]]:
     path, pen_is_down, dots = [], False, []
     for i, (step, value) in enumerate(points):
         if value is None:
             pen_is_down = False
             continue
-        x, y = scale.x(step), scale.y(value)
-        path.append(f"{'L' if pen_is_down else 'M'}{x:.1f} {y:.1f}")
+        x, y = f"{scale.x(step):.1f}", f"{scale.y(value):.1f}"
+        path.append(f"{'L' if pen_is_down else 'M'}{x} {y}")
         after = points[i + 1][1] if i + 1 < len(points) else None
-        if series.style in "bd" or (not pen_is_down and after is None):  # a point without neighbours draws no line
-            label = f"{series.name}, step {step:,.0f}: {show(value)}"
-            dots.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r=3><title>{escape(label)}</title></circle>')
+        if (
+            series.style in ("b", "d") or series.group == "dots" or (not pen_is_down and after is None)
+        ):  # a point without neighbours draws no line
+            dots.append((x, y))
         pen_is_down = True
-    return f'<g class="{series.style}"><path class=line d="{"".join(path)}"/>{"".join(dots)}</g>'
+    return f"{series.style} {series.group}".strip(), "".join(path), dots
 
 
-def _thinned(points: Sequence[Point]) -> list[tuple[float, float | None]]:
+def _strips(
+    scale: Scale, lines: Sequence[tuple[Series, list[Point]]], show: Callable[[float], str], axis: XAxis
+) -> list[tuple[str, str, str]]:
+    """Parts of the width around points of the lines, each with the newest value of every line there."""
+    xs = sorted({x for _, points in lines for x, value in points if value is not None})
+    stride = -(-len(xs) // MAX_STRIPS)
+    shown = sorted({*xs[::stride], xs[-1]})
+    finite = [(line, [(x, value) for x, value in points if value is not None]) for line, points in lines]
+    edges = [LEFT, *((scale.x(a) + scale.x(b)) / 2 for a, b in itertools.pairwise(shown)), WIDTH - RIGHT]
+    strips = []
+    for i, x in enumerate(shown):
+        texts = [f"{axis.name} {axis.show(x)}"]
+        for line, points in finite:
+            at = bisect_right(points, x, key=lambda point: point[0]) - 1
+            if at >= 0 and x <= points[-1][0]:
+                since, value = points[at]
+                older = "" if since == x or line.style == "c" else f" ({axis.name} {axis.show(since)})"
+                texts.append(f"{line.name}: {show(value)}{older}")
+        strips.append((f"{edges[i]:.1f}", f"{max(edges[i + 1] - edges[i], 0):.1f}", "\n".join(texts)))
+    return strips
+
+
+def _thinned(points: Sequence[Point]) -> list[Point]:
     """At most MAX_POINTS points; each is the mean of the finite values of its group."""
     size = -(-len(points) // MAX_POINTS)
     if size <= 1:
         return list(points)
-    means: list[tuple[float, float | None]] = []
+    means: list[Point] = []
     for i in range(0, len(points), size):
         group = points[i : i + size]
         finite = [value for _, value in group if value is not None]
@@ -154,11 +201,11 @@ def _thinned(points: Sequence[Point]) -> list[tuple[float, float | None]]:
     return means
 
 
-def _description(title: str, series: Sequence[Series], show: Callable[[float], str]) -> str:
-    """The chart as text, for screen readers."""
+def _description(title: str, series: Sequence[Series], show: Callable[[float], str], axis: XAxis) -> str:
     lines = []
     for line in series:
-        finite = [(step, value) for step, value in line.points if value is not None]
+        finite = [(x, value) for x, value in line.points if value is not None]
         (first, start), (last, end) = finite[0], finite[-1]
-        lines.append(f"{line.name}: {show(start)} at step {first:,}, {show(end)} at step {last:,}")
+        at = f"at {axis.name}"
+        lines.append(f"{line.name}: {show(start)} {at} {axis.show(first)}, {show(end)} {at} {axis.show(last)}")
     return f"{title}. " + "; ".join(lines) + "."

@@ -7,19 +7,19 @@ from typing import Any
 
 from mlm_dist.corpus import summary
 from mlm_dist.pages.formats import percent
-from mlm_dist.pages.tables import table
+from mlm_dist.pages.tables import Table
 
 MANIFEST_KEYS = ("sources", "documents", "tokens", "rows", "notes", "config")  # the part of a manifest that is shown
 
 
-def corpus_table(manifest: Mapping[str, Any] | None) -> str:
-    """The table; nothing without a manifest.
+def corpus_table(manifest: Mapping[str, Any] | None) -> Table | None:
+    """The table; None without a manifest.
 
     Args:
         manifest: `MANIFEST_KEYS` of a corpus manifest.
     """
     if manifest is None:
-        return ""
+        return None
     documents, tokens, rows = (manifest[key] for key in ("documents", "tokens", "rows"))
     num_documents = max(documents["found"], 1)
     num_tokens = max(tokens["kept"] + tokens["dropped"], 1)
@@ -47,4 +47,4 @@ def corpus_table(manifest: Mapping[str, Any] | None) -> str:
     ]
     kinds = ("" if one["kind"] == one["location"] else f"{one['kind']} " for one in manifest["sources"])
     names = ", ".join(kind + summary.location(one) for kind, one in zip(kinds, manifest["sources"], strict=True))
-    return table(f"Source: {names}", ["", "number", "share"], lines, numbers=True)
+    return Table(f"Source: {names}", ["", "number", "share"], lines, numbers=True)

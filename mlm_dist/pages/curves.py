@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
-from mlm_dist.pages.charts import Series, chart
+from collections.abc import Sequence
+
+from mlm_dist.optim.schedule import learning_rate
+from mlm_dist.pages.charts import Chart, Point, Series, chart
 from mlm_dist.pages.formats import finite, number, percent, small, thousands
 from mlm_dist.pages.record import Record
-from mlm_dist.pages.tables import paragraph
+from mlm_dist.spec import OptimSpec
 
 MAX_SPIKES = 12  # loss spikes that are named
+PLANNED_POINTS = 200  # of the schedule
 
 
-def curves(record: Record) -> str:
-    """All charts for which values are recorded; nothing if there are none."""
+def curves(record: Record, optim: OptimSpec | None = None) -> list[Chart]:
+    """All charts for which values are recorded.
+
+    Args:
+        record: The run.
+        optim: Its optimizer, for the schedule of the learning rate; None if it is not known.
+    """
+    resumed = record.resumed
     charts = [
-        chart("Loss", _losses(record), number, resumed=record.resumed),
-        chart("Validation accuracy", [_accuracy(record)], percent, resumed=record.resumed),
-        chart("Learning rate", [_train_series(record, "learning_rate")], small, resumed=record.resumed),
-        chart("Gradient norm", [_train_series(record, "grad_norm")], number, resumed=record.resumed, may_be_log=True),
-        chart("Tokens per second", [_train_series(record, "tokens_per_second")], thousands, resumed=record.resumed),
+        chart("Loss", _losses(record), number, resumed=resumed, has_log=True),
+        chart("Validation accuracy", [_accuracy(record)], percent, resumed=resumed),
+        chart("Learning rate", _learning_rates(record, optim), small, resumed=resumed),
+        chart("Gradient norm", [_train_series(record, "grad_norm")], number, resumed=resumed, has_log=True),
+        chart("Tokens per second", [_train_series(record, "tokens_per_second")], thousands, resumed=resumed),
     ]
     skipped = _train_series(record, "skipped_steps")
     if any(value for _, value in skipped.points):
-        charts.append(chart("Skipped steps, in total", [skipped], thousands, resumed=record.resumed))
-    return f'{paragraph(_notes(record))}<div class="grid">{"".join(charts)}</div>' if any(charts) else ""
+        charts.append(chart("Skipped steps, in total", [skipped], thousands, resumed=resumed))
+    return [one for one in charts if one is not None]
+
+
+def notes_on_curves(record: Record) -> str:
+    """Resumes, loss spikes and skipped steps in words."""
+    notes = []
+    if record.resumed:
+        notes.append("A dotted vertical line marks a step at which the run was resumed.")
+    spikes = [step for step, line in record.train.items() if line.get("spike")]
+    if spikes:
+        more = ", ..." if len(spikes) > MAX_SPIKES else ""
+        notes.append(f"The loss spiked at step {', '.join(f'{step:,}' for step in spikes[:MAX_SPIKES])}{more}.")
+    if record.train and not any(line.get("skipped_steps") for line in record.train.values()):
+        notes.append("No step was skipped: all values were finite.")
+    return " ".join(notes)
 
 
 def _losses(record: Record) -> list[Series]:
@@ -44,18 +68,17 @@ def _accuracy(record: Record) -> Series:
     return Series("accuracy", [(step, finite(line["accuracy"])) for step, line in record.validation.items()], "b")
 
 
+def _learning_rates(record: Record, optim: OptimSpec | None) -> list[Series]:
+    """The schedule over the whole run, from step 0, and the rates that were used; at x, the rate of the next step."""
+    used = [(step - 1, finite(line.get("learning_rate"))) for step, line in record.train.items()]
+    planned = _schedule(optim, record.steps) if optim is not None and record.steps and used else []
+    return [*([Series("schedule", planned, "c")] if planned else []), Series("used", used, "a")]
+
+
+def _schedule(optim: OptimSpec, steps: int) -> Sequence[Point]:
+    stride = -(-steps // PLANNED_POINTS)
+    return [(step, learning_rate(step, optim, steps)) for step in [*range(0, steps, stride), steps]]
+
+
 def _train_series(record: Record, key: str) -> Series:
     return Series(key.replace("_", " "), [(step, finite(line.get(key))) for step, line in record.train.items()])
-
-
-def _notes(record: Record) -> str:
-    notes = []
-    if record.resumed:
-        notes.append("A dotted vertical line marks a step at which the run was resumed.")
-    spikes = [step for step, line in record.train.items() if line.get("spike")]
-    if spikes:
-        more = ", ..." if len(spikes) > MAX_SPIKES else ""
-        notes.append(f"The loss spiked at step {', '.join(f'{step:,}' for step in spikes[:MAX_SPIKES])}{more}.")
-    if record.train and not any(line.get("skipped_steps") for line in record.train.values()):
-        notes.append("No step was skipped: all values were finite.")
-    return " ".join(notes)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import NamedTuple
 
 from mlm_dist.evaluation.cloze import ClozeExample
 from mlm_dist.evaluation.fill_mask import TOP_K, Prediction
 from mlm_dist.pages.formats import percent
-from mlm_dist.pages.tables import paragraph
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,71 @@ def num_in_top(predictions: Iterable[Prediction]) -> int:
     return sum(prediction.rank is not None for prediction in predictions)
 
 
-def example_cards(comparison: Comparison | None) -> str:
-    """One card per example; nothing if there is nothing to compare."""
+class Word(NamedTuple):
+    """A predicted word.
+
+    Args:
+        text: The word.
+        percent: Its probability.
+        share: The same, as the width of its bar.
+        is_right: Whether it is the right one.
+    """
+
+    text: str
+    percent: str
+    share: str
+    is_right: bool
+
+
+@dataclass(frozen=True)
+class Card:
+    """An example and the predictions for it.
+
+    Args:
+        before, word, after: The sentence, around the word to predict.
+        document: The document that holds it.
+        columns: The models.
+        rows: The predicted words of each model, the most likely first; None where a model has no more.
+        probability: Probability of the right word, by model.
+    """
+
+    before: str
+    word: str
+    after: str
+    document: str
+    columns: list[str]
+    rows: list[list[Word | None]]
+    probability: str
+
+
+def example_cards(comparison: Comparison | None) -> list[Card]:
+    """One card per example; none if there is nothing to compare."""
+    if comparison is None:
+        return []
+    columns = [("Before training", comparison.before)]
+    if comparison.after is not None:
+        columns.append((f"Step {comparison.step:,}", comparison.after))
+    cards = []
+    for i, example in enumerate(comparison.examples):
+        predictions = [of_model[i] for _, of_model in columns]
+        rows = [[_word(prediction, rank) for prediction in predictions] for rank in range(TOP_K)]
+        sentence = example.sentence
+        cards.append(
+            Card(
+                before=sentence[: example.start],
+                word=example.word,
+                after=sentence[example.end :],
+                document=example.document,
+                columns=[title for title, _ in columns],
+                rows=rows,
+                probability=" → ".join(f"{100 * prediction.probability:.2g}%" for prediction in predictions),
+            )
+        )
+    return cards
+
+
+def summary_of_examples(comparison: Comparison | None) -> str:
+    """How many examples have the right word among the top ones, and how they were chosen; empty without examples."""
     if comparison is None or not comparison.examples:
         return ""
     count = len(comparison.examples)
@@ -44,46 +106,17 @@ def example_cards(comparison: Comparison | None) -> str:
         result += "before training; there is no trained model yet."
     else:
         result += f"before training and in {num_in_top(comparison.after)} at step {comparison.step:,}."
-    choice = (
-        "The sentences are from held-out documents. Their words are chosen by frequency in these documents, rarity in "
-        "general, concentration in few documents, and by how well their neighbours predict them in the training "
-        "documents; neither model takes part in the choice."
-    )
-    after: Sequence[Prediction | None] = comparison.after if comparison.after is not None else [None] * count
-    cards = (
-        _card(example, first, second, comparison.step)
-        for example, first, second in zip(comparison.examples, comparison.before, after, strict=True)
-    )
-    return f'{paragraph(f"{result} {choice}")}<div class="examples">{"".join(cards)}</div>'
-
-
-def _card(example: ClozeExample, before: Prediction, after: Prediction | None, step: int) -> str:
-    sentence, word = example.sentence, escape(example.word)
-    marked = f"{escape(sentence[: example.start])}<mark>{word}</mark>{escape(sentence[example.end :])}"
-    columns = [("Before training", before)] + ([(f"Step {step:,}", after)] if after is not None else [])
-    heads = "".join(f"<th scope=col>{escape(title)}</th>" for title, _ in columns)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{_word(prediction, i)}</td>" for _, prediction in columns) + "</tr>"
-        for i in range(TOP_K)
-    )
-    probabilities = " → ".join(f"{100 * prediction.probability:.2g}%" for _, prediction in columns)
     return (
-        f'<article class="example"><p>{marked}</p><p class=soft>{escape(example.document)}</p>'
-        f'<table class="words"><caption>The top {TOP_K} predictions for “{word}”</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-        f'<p class="count soft">Probability of “{word}”: {escape(probabilities)}</p></article>'
+        f"{result} The sentences are from held-out documents. Their words are chosen by frequency in these documents, "
+        "rarity in general, concentration in few documents, and by how well their neighbours predict them in the "
+        "training documents; neither model takes part in the choice."
     )
 
 
-def _word(prediction: Prediction, i: int) -> str:
+def _word(prediction: Prediction, i: int) -> Word | None:
     """The i-th most likely word, with a bar as wide as its probability."""
     if i >= len(prediction.top):
-        return ""
+        return None
     text, probability = prediction.top[i]
-    is_right = prediction.rank == i + 1
-    width = f"{min(max(probability, 0.0), 1.0):.1%}"
-    name = f"{'✓ ' if is_right else ''}{text or '(space)'}"
-    return (
-        f'<div class="word{" right" if is_right else ""}" style="--share:{width}"><span>{escape(name)}</span>'
-        f"<span>{escape(percent(probability))}</span></div>"
-    )
+    share = f"{min(max(probability, 0.0), 1.0):.1%}"
+    return Word(text or "(space)", percent(probability), share, prediction.rank == i + 1)

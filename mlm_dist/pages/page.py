@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mlm_dist.pages.corpus_table import corpus_table
-from mlm_dist.pages.curves import curves
-from mlm_dist.pages.examples import Comparison, example_cards
+from mlm_dist.pages.curves import curves, notes_on_curves
+from mlm_dist.pages.documents import Sample, dropped
+from mlm_dist.pages.examples import Comparison, example_cards, summary_of_examples
 from mlm_dist.pages.formats import duration
+from mlm_dist.pages.jinja import render
+from mlm_dist.pages.model_use import embedding_program, fill_mask_program
+from mlm_dist.pages.next_steps import NextStep, next_steps
 from mlm_dist.pages.record import Record
 from mlm_dist.pages.run_facts import run_facts
 from mlm_dist.pages.status import status
-from mlm_dist.pages.style import CSS
 from mlm_dist.pages.summary_tiles import summary_tiles
-from mlm_dist.pages.tables import section, table
+from mlm_dist.pages.tables import Table
 from mlm_dist.pages.validation_tables import by_band, of_search, of_sentences, over_the_run
+from mlm_dist.pages.verdict import Verdict, verdict
+from mlm_dist.spec import OptimSpec
 
-CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+# Headings of the sections, by their anchors.
+HEADINGS = {
+    "programs": "Use this model",
+    "examples": "Before and after training",
+    "curves": "Curves",
+    "validation": "Validation",
+    "corpus": "Corpus",
+    "facts": "Run",
+}
+# The order of the sections with a trained model, and without one: predictions of an untrained model say little.
+SECTIONS = ["programs", "examples", "curves", "validation", "corpus", "facts"]
+SECTIONS_BEFORE = ["programs", "curves", "validation", "examples", "corpus", "facts"]
+SECONDS_TO_RELOAD = 30  # of the page of a running run
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,12 @@ class Content:
         warnings: What is missing on the page, and why.
         validation: Result of the validate job.
         probe: Result of its search probe.
+        samples: Cleaned documents.
+        optim: The optimizer, for the schedule of the learning rate.
+        config: The config as nested dicts, for the lines to type.
+        run: The run directory, for the lines to type.
+        model: The exported model; None if there is none.
+        is_running: Whether the run writes the page while it trains.
     """
 
     name: str
@@ -45,47 +68,71 @@ class Content:
     warnings: Sequence[str] = ()
     validation: dict[str, Any] | None = None
     probe: dict[str, Any] | None = None
+    samples: Sequence[Sample] = ()
+    optim: OptimSpec | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    run: Path | None = None
+    model: str | None = None
+    is_running: bool = False
 
 
 def page(content: Content) -> str:
     """The page as HTML; all text is escaped."""
-    record = content.record
-    validation = over_the_run(record) + by_band(record) + of_sentences(content.validation) + of_search(content.probe)
-    sections = [
-        summary_tiles(record, content.comparison),
-        section("Before and after training", example_cards(content.comparison)),
-        section("Curves", curves(record)),
-        section("Validation", validation),
-        section("Corpus", corpus_table(content.corpus)),
-        section("Run", _facts(record) + _config(content.config_yaml)),
-    ]
-    warnings = "".join(f'<p class="warn">{escape(warning)}</p>' for warning in content.warnings)
-    name = escape(content.name)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY_POLICY}">\n'
-        f"<title>{name} · mlm_dist</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
-        f"<header><h1>{name}</h1><p class=soft>{escape(status(record))}</p>{warnings}</header>\n"
-        f"<main>\n{''.join(sections)}</main>\n"
-        f"<footer>{escape(_footer(content))}</footer>\n</body>\n</html>\n"
+    record, comparison = content.record, content.comparison
+    tables = (over_the_run(record), by_band(record), of_sentences(content.validation))
+    judged = verdict(record) if record.start or record.train or record.validation else None
+    shown = {
+        "programs": [] if content.model is None else _programs(content.model, comparison),
+        "examples": example_cards(comparison),
+        "curves": curves(record, content.optim),
+        "validation": [*filter(None, tables), *of_search(content.probe)],
+        "corpus": corpus_table(content.corpus),
+        "facts": _facts(record),
+    }
+    has_trained = comparison is not None and comparison.after is not None
+    order = sorted(shown, key=(SECTIONS if has_trained else SECTIONS_BEFORE).index)
+    return render(
+        "report.html.jinja",
+        **shown,
+        has_trained=has_trained,
+        sections=[(name, HEADINGS[name]) for name in order if shown[name]],
+        title=content.name,
+        status=status(record, is_running=content.is_running),
+        reload=SECONDS_TO_RELOAD if content.is_running else None,
+        warnings=content.warnings,
+        verdict=judged,
+        next_steps=_next_steps(content, judged),
+        tiles=summary_tiles(record, comparison),
+        about_examples=summary_of_examples(comparison),
+        about_curves=notes_on_curves(record),
+        dropped=dropped(content.corpus),
+        samples=content.samples,
+        config_yaml=content.config_yaml,
+        footer=_footer(content),
     )
 
 
-def _facts(record: Record) -> str:
+def _next_steps(content: Content, judged: Verdict | None) -> list[NextStep]:
+    if content.run is None or content.is_running or judged is None or not (content.config and content.record.start):
+        return []
+    return next_steps(content.record, judged, content.run, content.config)
+
+
+def _programs(model: str, comparison: Comparison | None) -> list[str]:
+    example = comparison.examples[0] if comparison is not None and comparison.examples else None
+    return [fill_mask_program(model, example), embedding_program(model)]
+
+
+def _facts(record: Record) -> Table | None:
     facts = run_facts(record)
     if record.end is not None and "seconds" in record.end:
         facts["time since the last start"] = duration(record.end["seconds"])
-    return table("Settings and environment", ["", ""], list(facts.items()), numbers=False) if facts else ""
-
-
-def _config(config_yaml: str) -> str:
-    return f"<details><summary>Config</summary><pre>{escape(config_yaml)}</pre></details>" if config_yaml else ""
+    return Table("Settings and environment", ["", ""], list(facts.items()), numbers=False) if facts else None
 
 
 def _footer(content: Content) -> str:
     version = content.record.start.get("version")
     parts = [f"mlm_dist {version}." if version else "mlm_dist.", "Losses are in nats per masked token."]
-    if content.comparison is not None and content.comparison.examples:
+    if content.samples or (content.comparison is not None and content.comparison.examples):
         parts.append("This file contains sentences of the documents.")
     return " ".join(parts)

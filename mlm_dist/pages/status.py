@@ -1,4 +1,4 @@
-"""The state of a run in one sentence."""
+"""One sentence about the state of a run."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from mlm_dist.pages.formats import duration, plural
 from mlm_dist.pages.record import Record
 
 
-def status(record: Record) -> str:
-    """Whether the run is finished, stopped or still running, and at which step."""
+def status(record: Record, *, is_running: bool = False) -> str:
+    """Whether the run is finished, stopped or still running, and at which step.
+
+    Args:
+        record: The run.
+        is_running: Whether it is known to be running.
+    """
     if not record.start and record.steps is None:
         return "Nothing is recorded yet."
-    parts = [_progress(record)]
+    parts = [_progress(record, is_running=is_running)]
     best = None if record.end is None else record.end.get("best_step")
     if record.is_finished and best is not None:
         parts.append(f"the exported model is that of step {best:,}, which has the lowest validation loss")
@@ -19,8 +24,10 @@ def status(record: Record) -> str:
     return f"{record.start.get('model', 'The model')}: {'; '.join(parts)}."
 
 
-def _progress(record: Record) -> str:
+def _progress(record: Record, *, is_running: bool) -> str:
     of_steps = "" if record.steps is None else f" of {record.steps:,}"
+    if is_running:
+        return f"still running, step {record.step:,}{of_steps}; this page is written again at each validation"
     if record.end is None:
         return f"at step {record.step:,}{of_steps}, running or interrupted"
     step = record.end.get("step", record.step)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlm_dist.pages.formats import number, percent, plural
 from mlm_dist.pages.record import Record
-from mlm_dist.pages.tables import table
+from mlm_dist.pages.tables import Table
 
 MAX_ROWS = 16  # of the table over the run; the first and the last validation are always shown
 BANDS = {
@@ -25,11 +25,11 @@ TASKS = {
 MODELS = {"token_overlap": "token overlap (tf-idf)", "start": "starting model", "trained": "trained model"}
 
 
-def over_the_run(record: Record) -> str:
-    """Loss, perplexity and accuracy by step; nothing if there was no validation."""
+def over_the_run(record: Record) -> Table | None:
+    """Loss, perplexity and accuracy by step; None if there was no validation."""
     lines = list(record.validation.values())
     if not lines:
-        return ""
+        return None
     stride = max(1, math.ceil((len(lines) - 1) / (MAX_ROWS - 1)))
     shown = [*lines[:-1][::stride], lines[-1]]
     has_second = "second_loss" in lines[-1]
@@ -45,15 +45,15 @@ def over_the_run(record: Record) -> str:
     if has_second:
         source = record.start.get("second_source", "a second source")
         caption += f". Second: {lines[-1]['second_masked_tokens']:,} of {source}, which is not trained on"
-    return table(caption, heads, rows, numbers=True)
+    return Table(caption, heads, rows, numbers=True)
 
 
-def by_band(record: Record) -> str:
-    """Accuracy by frequency band at the first and the last validation; nothing if there are no bands."""
+def by_band(record: Record) -> Table | None:
+    """Accuracy by frequency band at the first and the last validation; None if there are no bands."""
     lines = list(record.validation.values())
     names = [name for name in BANDS if lines and lines[-1].get(f"accuracy_{name}") is not None]
     if not names:
-        return ""
+        return None
     ends = [lines[0], *lines[1:][-1:]]
     rows = [
         [
@@ -64,13 +64,13 @@ def by_band(record: Record) -> str:
         for name in names
     ]
     heads = ["", *(f"step {line['step']:,}" for line in ends), "masked tokens"]
-    return table("Validation accuracy by token frequency in the training rows", heads, rows, numbers=True)
+    return Table("Validation accuracy by token frequency in the training rows", heads, rows, numbers=True)
 
 
-def of_sentences(validation: Mapping[str, Any] | None) -> str:
-    """Pseudo-log-likelihood of sentences, from the validate job; nothing if it was not computed."""
+def of_sentences(validation: Mapping[str, Any] | None) -> Table | None:
+    """Pseudo-log-likelihood of sentences, from the validate job; None if it was not computed."""
     if validation is None or validation.get("pseudo_log_likelihood") is None:
-        return ""
+        return None
     rows = [
         ["model", _model(validation)],
         ["pseudo-log-likelihood, nats per token", number(validation["pseudo_log_likelihood"])],
@@ -78,13 +78,13 @@ def of_sentences(validation: Mapping[str, Any] | None) -> str:
         ["sentences", f"{validation['sentences']:,}"],
         ["tokens", f"{validation['sentence_tokens']:,}"],
     ]
-    return table("Held-out sentences, each token masked in turn", ["", ""], rows, numbers=False)
+    return Table("Held-out sentences, each token masked in turn", ["", ""], rows, numbers=False)
 
 
-def of_search(probe: Mapping[str, Any] | None) -> str:
-    """One table per task of the search probe, from the validate job; nothing if it did not run."""
+def of_search(probe: Mapping[str, Any] | None) -> list[Table]:
+    """One table per task of the search probe, from the validate job; none if it did not run."""
     if probe is None:
-        return ""
+        return []
     tables = []
     for task, result in probe["tasks"].items():
         rows = [
@@ -97,8 +97,8 @@ def of_search(probe: Mapping[str, Any] | None) -> str:
             "Models compare the means of their last hidden states. "
             f"The trained model is {_model(probe)}. Chance: {percent(1 / max(result['pairs'], 1))} recall at 1"
         )
-        tables.append(table(caption, ["", "recall at 1", "recall at 10", "mean reciprocal rank"], rows, numbers=True))
-    return "".join(tables)
+        tables.append(Table(caption, ["", "recall at 1", "recall at 10", "mean reciprocal rank"], rows, numbers=True))
+    return tables
 
 
 def _model(result: Mapping[str, Any]) -> str:

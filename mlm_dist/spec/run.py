@@ -75,15 +75,21 @@ class Spec:
         return self.model.compile != "none" or self.launch.device.kind != "cpu"
 
     def to_yaml(self) -> str:
-        """Every value as it was decided, as YAML, without credentials."""
+        """`to_dict` as YAML."""
         import yaml
 
-        values = {item.name: _plain(getattr(self, item.name)) for item in fields(self) if item.name != "written"}
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every value as it was decided, in the types that YAML has, without credentials."""
+        values: dict[str, Any] = {
+            item.name: _plain(getattr(self, item.name)) for item in fields(self) if item.name != "written"
+        }
         values["corpus"].pop("sources")  # they are a part of the documents, and may hold credentials
         values["corpus"]["documents"] = dict(self.written["corpus"])
         values["replay_source"] = self.written["corpus"]["replay_source"]
         values["second_source"] = self.written["validation"]["second_source"]
-        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        return values
 
 
 def _plain(value: Any) -> Any:

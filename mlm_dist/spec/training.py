@@ -86,6 +86,8 @@ class ExportSpec:
         verify: Whether it is loaded in a new process and compared.
         push_to_hub: Repository to upload it to; None uploads nothing.
         format: safetensors, or onnx for an ONNX graph besides.
+        license: Licence of the model; None if it is not stated.
+        language: Languages of the documents; empty if they are not stated.
     """
 
     dtype: str
@@ -93,6 +95,8 @@ class ExportSpec:
     verify: bool
     push_to_hub: str | None
     format: str = "safetensors"
+    license: str | None = None
+    language: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

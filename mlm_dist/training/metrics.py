@@ -43,6 +43,7 @@ class Metrics:
         self._file = open(path, "a", encoding="utf-8") if engine.is_main else None  # noqa: SIM115
         self._tokens_at_last_line = int(state.tokens)
         self._seconds = 0.0
+        self._last_loss: float | None = None
         self._since = time.perf_counter()
         self._pauses = 0  # nested
 
@@ -89,7 +90,7 @@ class Metrics:
             ),
             **more,
         }
-        self._tokens_at_last_line, self._seconds, self._since = tokens, 0.0, now
+        self._tokens_at_last_line, self._seconds, self._since, self._last_loss = tokens, 0.0, now, loss
         self._write("train", line)
         self._track("train", line, state.step)
         return line
@@ -101,6 +102,19 @@ class Metrics:
         self._write("validation", line)
         self._track("validation", line, step)
         return line
+
+    def results(self, state: TrainState) -> None:
+        """Hand the results of a finished run to the trackers: losses, tokens and skipped steps."""
+        losses = self.validation_losses
+        found: dict[str, float | None] = {
+            "train_loss": self._last_loss,
+            "validation_loss": finite(losses[max(losses)]) if losses else None,
+            "best_validation_loss": min((loss for loss in losses.values() if math.isfinite(loss)), default=None),
+            "tokens": int(state.tokens),
+            "skipped_steps": int(state.skipped_steps),
+        }
+        with _disk_errors(f"{self._path.parent}/"):
+            self._engine.track_results({name: value for name, value in found.items() if value is not None})
 
     def end(self, **facts: Any) -> None:
         """Write the `end` line and close the file."""

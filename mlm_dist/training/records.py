@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from mlm_dist.config import flat, to_yaml
+from mlm_dist.config import to_yaml
 from mlm_dist.console import text_of
 from mlm_dist.corpora import Corpora
 from mlm_dist.corpus import summary
@@ -13,6 +13,7 @@ from mlm_dist.engine.protocol import Engine
 from mlm_dist.files import write_bytes
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
+from mlm_dist.spec.settings import settings
 from mlm_dist.training import watchdog
 
 logger = logging.getLogger(__name__)
@@ -30,5 +31,6 @@ def write_records(run_dir: RunDir, spec: Spec, corpora: Corpora, engine: Engine,
     """Write resolved.yaml, start the trackers, and log what the corpus is; on rank 0."""
     watchdog.archive(run_dir.logs)
     write_bytes(run_dir.resolved, spec.to_yaml().encode())
-    engine.start_trackers(flat(spec.written), run_dir.path.resolve().name, str(run_dir.path), step)
+    decided = settings(spec.written, spec.to_dict())
+    engine.start_trackers(spec.tracking, decided, run_dir.path.resolve().name, str(run_dir.path), step)
     logger.info(text_of(summary.table(corpora.main.manifest, str(corpora.main.folder))))

@@ -200,6 +200,8 @@ class Session:
                 "best_loss": state.best.loss,
                 "stopped_early": self._is_early_stop,
             }
+        if self.is_finished:
+            self._metrics.results(state)
         self._metrics.end(
             step=state.step,
             seconds=round(time.perf_counter() - self._began, 1),

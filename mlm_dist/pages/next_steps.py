@@ -1,0 +1,118 @@
+"""What to do next with a run, each with the line to type."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mlm_dist.config import CorpusConfig, Duration
+from mlm_dist.pages.formats import finite
+from mlm_dist.pages.record import Record
+from mlm_dist.pages.verdict import Verdict
+
+PRETRAINED = "google-bert/bert-base-uncased"
+LOWER = 0.3  # of the peak learning rate, for a run that got worse
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """Something to do.
+
+    Args:
+        text: What, and why.
+        command: The line to type.
+    """
+
+    text: str
+    command: str
+
+
+def next_steps(record: Record, verdict: Verdict, run: Path, config: Mapping[str, Any]) -> list[NextStep]:
+    """What helps most, first; nothing while the run is training.
+
+    Args:
+        record: The run.
+        verdict: The verdict on it.
+        run: Its directory.
+        config: Its config, as nested dicts.
+    """
+    if not record.is_finished:
+        return [NextStep("Resume it, if it was interrupted.", _again(run, ""))]
+    steps: list[NextStep] = []
+    if not record.validation:
+        flags = "--corpus.validation_fraction 0.05"
+        steps.append(
+            NextStep("Train with a validation set, to see whether it learns.", _again(run, "validated", flags))
+        )
+    elif verdict.trend == "unknown" and verdict.outcome != "not_finite":
+        every = max((record.steps or record.step) // 10, 1)
+        steps.append(
+            NextStep("Validate more often, to see the trend.", _again(run, "validated", f"--validation.every {every}"))
+        )
+    peak = finite(record.start.get("peak_learning_rate"))
+    if verdict.outcome in ("not_finite", "worse") or verdict.trend == "rising":
+        flags = f"--optim.lr {LOWER * peak:.1g}" if peak else "--optim.lr 1e-5"
+        steps.append(NextStep("Train with a lower learning rate.", _again(run, "lower-rate", flags)))
+    elif verdict.trend == "overfitting":
+        every = "" if config["validation"]["every"] else f" --validation.every {max(record.step // 20, 1)}"
+        flags = f"--validation.patience 3{every}"
+        steps.append(
+            NextStep(
+                "Stop at the lowest validation loss and export it. More documents help most.",
+                _again(run, "patient", flags),
+            )
+        )
+    elif verdict.outcome in ("begun", "not_learnt") or verdict.trend == "falling":
+        steps.append(NextStep("Train twice as long.", _again(run, "longer", _longer(config))))
+    if record.start.get("from_scratch") is True and verdict.outcome != "unknown":
+        steps.append(
+            NextStep(
+                "Start from a pretrained model, which knows the language already. It has 110 million parameters: use a "
+                "GPU, or expect hours.",
+                f"mlm-dist train {_corpus_flags(config)} --model.name_or_path {PRETRAINED} "
+                f"--output_dir {_quoted(run, '-bert-base')}",
+            )
+        )
+    if record.start.get("from_scratch") is False and verdict.trend == "flat":
+        steps.append(
+            NextStep(
+                "Measure what it is worth for search, without labels.",
+                f"mlm-dist validate --output_dir {_quoted(run)} --validation.probe true",
+            )
+        )
+    return steps
+
+
+def _quoted(run: Path, suffix: str = "") -> str:
+    return shlex.quote(f"{run}{suffix}")
+
+
+def _again(run: Path, name: str, flags: str = "") -> str:
+    """The line that runs the config again: in a new directory if it has a name."""
+    line = f"mlm-dist train --config {shlex.quote(str(run / 'config.yaml'))}"
+    return f"{line} {flags} --output_dir {_quoted(run, f'-{name}')}" if name else line
+
+
+def _longer(config: Mapping[str, Any]) -> str:
+    duration = Duration.parse(config["optim"]["duration"])
+    value = 2 * duration.value
+    return f'--optim.duration "{int(value) if value == int(value) else value} {duration.unit}"'
+
+
+def _corpus_flags(config: Mapping[str, Any]) -> str:
+    """The flags that name the documents: the keys of corpus that are not the default."""
+    default, corpus = CorpusConfig(), config["corpus"]
+    values = {item.name: corpus.get(item.name) for item in fields(default) if item.name not in ("sources", "export")}
+    changed = {name: value for name, value in values.items() if value != getattr(default, name)}
+    changed |= {f"sources.{name}": source for name, source in (corpus.get("sources") or {}).items()}
+    if "source" not in changed and not corpus.get("sources"):
+        changed = {"source": default.source} | changed
+    return " ".join(f"--corpus.{name} {shlex.quote(_text(value))}" for name, value in changed.items())
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,186 @@
+"""The verdict at the top of the page: whether the model learnt, in words and with the figures behind them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from mlm_dist.pages.formats import finite, number, percent, plural
+from mlm_dist.pages.record import Record
+
+Outcome = Literal["unknown", "not_finite", "worse", "not_learnt", "begun", "learnt", "adapted", "unchanged"]
+Trend = Literal["unknown", "falling", "flat", "rising", "overfitting"]
+
+CONTEXT = 0.1  # nats below the unigram baseline from which a model uses context, and not only token frequencies
+WELL_BELOW = 1.0  # nats below it from which a model has learnt more than a beginning
+LATE = 2 / 3  # of the run; what the loss does after it is its trend
+FALLING = 0.05  # of the whole fall of the loss: a larger fall after `LATE` shows that it has not levelled off
+LOW_RATE = 0.1  # of the peak rate
+HEADLINES: dict[Outcome, str] = {
+    "unknown": "Too early to say whether the model learns",
+    "not_finite": "Training failed: the loss is not finite",
+    "worse": "The model is worse than before training",
+    "not_learnt": "The model has not learnt to use context yet, only how frequent tokens are",
+    "begun": "The model began to use context",
+    "learnt": "The model learnt to use context",
+    "adapted": "The model adapted to the documents",
+    "unchanged": "The model did not change measurably",
+}
+ENDINGS: dict[Trend, str] = {
+    "overfitting": ", but it overfits: the validation loss rises",
+    "rising": ", but its validation loss rises",
+    "falling": ", and its validation loss is still falling",
+    "flat": "; its validation loss has levelled off",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict.
+
+    Args:
+        outcome: What came of the training so far.
+        trend: What the validation loss does.
+        headline: The outcome in a sentence.
+        facts: Sentences with the figures behind it.
+    """
+
+    outcome: Outcome
+    trend: Trend
+    headline: str
+    facts: list[str]
+
+    @property
+    def tone(self) -> str:
+        """good, bad or neutral."""
+        if self.outcome in ("not_finite", "worse", "not_learnt") or self.trend in ("rising", "overfitting"):
+            return "bad"
+        return "good" if self.outcome in ("learnt", "adapted", "begun") else "neutral"
+
+
+def verdict(record: Record) -> Verdict:
+    """The verdict on a run, as far as it is recorded."""
+    losses = validation_losses(record)
+    outcome = _outcome(record, losses)
+    trend, about_trend = ("unknown", "") if outcome == "not_finite" else _trend(record, losses)
+    headline = HEADLINES[outcome]
+    if outcome == "unknown":
+        headline += f": {_too_early(record, losses)}"
+    elif outcome not in ("worse", "not_finite"):
+        headline += ENDINGS.get(trend, "")
+    figures = "" if outcome in ("unknown", "not_finite") else _figures(record, losses[0][1])
+    facts = [fact for fact in (figures, about_trend, _skipped(record), _spikes(record)) if fact]
+    return Verdict(outcome, trend, f"{headline}.", facts)
+
+
+def validation_losses(record: Record) -> list[tuple[int, float]]:
+    """(step, validation loss) of all validations with a finite loss."""
+    found = ((step, finite(line.get("loss"))) for step, line in record.validation.items())
+    return [(step, loss) for step, loss in found if loss is not None]
+
+
+def margin(record: Record) -> float:
+    """Differences of validation losses below this are taken for chance.
+
+    Two standard errors of the mean difference, for differences with a standard deviation of 1 nat per masked token;
+    the same tokens are masked in all validations of a run.
+    """
+    lines = list(record.validation.values())
+    return 2 / math.sqrt(max(int(lines[-1].get("masked_tokens", 1)), 1)) if lines else 0.0
+
+
+def _outcome(record: Record, losses: list[tuple[int, float]]) -> Outcome:
+    if _is_not_finite(record):
+        return "not_finite"
+    if len(losses) < 2:
+        return "unknown"
+    start, result, chance = losses[0][1], finite(record.exported["loss"]) or 0.0, margin(record)
+    if result > start + chance:
+        return "worse"
+    baseline = finite(record.start.get("unigram_loss"))
+    if record.start.get("from_scratch") is False or baseline is None:
+        return "adapted" if start - result > chance else "unchanged"
+    if baseline - result >= max(WELL_BELOW, chance):
+        return "learnt"
+    return "begun" if baseline - result >= max(CONTEXT, chance) else "not_learnt"
+
+
+def _is_not_finite(record: Record) -> bool:
+    """Whether the last validation loss is not finite; without validation, the last training loss."""
+    if record.validation:
+        return finite(record.exported.get("loss")) is None
+    return bool(record.train) and finite(record.train[max(record.train)].get("loss")) is None
+
+
+def _too_early(record: Record, losses: list[tuple[int, float]]) -> str:
+    if losses:
+        return "there is one validation"
+    return "there is no validation set" if record.train else "there is no validation yet"
+
+
+def _figures(record: Record, start: float) -> str:
+    result, baseline = finite(record.exported["loss"]) or 0.0, finite(record.start.get("unigram_loss"))
+    text = f"Validation loss {number(start)} → {number(result)}"
+    text += f" ({number(abs(start - result))} {'lower' if result <= start else 'higher'} than before training"
+    if baseline is not None:
+        side = "below" if result < baseline else "above"
+        text += f"; {number(abs(baseline - result))} {side} the unigram baseline of {number(baseline)}, the loss of "
+        text += "predicting by token frequency"
+    accuracy = record.exported.get("accuracy")
+    return f"{text})." if accuracy is None else f"{text}). It predicts {percent(accuracy)} of masked tokens exactly."
+
+
+def _trend(record: Record, losses: list[tuple[int, float]]) -> tuple[Trend, str]:
+    """What the validation loss does at the end, and a sentence on it."""
+    if len(losses) < 3:
+        return "unknown", (
+            "" if len(losses) < 2 else "The trend is unknown: it takes at least three validations (validation.every)."
+        )
+    chance, (last_step, last) = margin(record), losses[-1]
+    best_step, best = min(losses, key=lambda pair: pair[1])
+    if last > best + chance:
+        text = f"The validation loss was lowest at step {best_step:,} ({number(best)}) and is {number(last)} now"
+        if _training_fell(record, best_step):
+            return "overfitting", f"{text}, while the training loss fell: the model overfits."
+        return "rising", f"{text}: training got worse."
+    late_step, late = min(losses[:-1], key=lambda pair: abs(pair[0] - LATE * last_step))
+    since = f"{number(abs(late - last))} {'lower' if late >= last else 'higher'} than at step {late_step:,}"
+    if late - last > max(chance, FALLING * (losses[0][1] - last)):
+        return "falling", f"The validation loss is still falling: {since}."
+    return "flat", f"The validation loss has levelled off: {since}.{_decayed(record)}"
+
+
+def _training_fell(record: Record, since: int) -> bool:
+    """Whether the mean training loss after a step is lower than around it."""
+    lines = [(step, loss) for step, line in record.train.items() if (loss := finite(line.get("loss"))) is not None]
+    after = [loss for step, loss in lines if step > since]
+    before = [loss for step, loss in lines if step <= since][-max(len(after), 1) :]
+    return bool(after and before) and sum(after) / len(after) < sum(before) / len(before)
+
+
+def _decayed(record: Record) -> str:
+    newest = finite(record.train[max(record.train)].get("learning_rate")) if record.train else None
+    peak = finite(record.start.get("peak_learning_rate"))
+    if newest is None or not peak or newest >= LOW_RATE * peak:
+        return ""
+    share = percent(newest / peak)
+    return f" The learning rate had decayed to {share} of its peak by then; a longer run may lead further."
+
+
+def _skipped(record: Record) -> str:
+    if not record.train:
+        return ""
+    skipped = int(record.train[max(record.train)].get("skipped_steps") or 0)
+    if not skipped:
+        return "No step was skipped."
+    share = percent(skipped / max(record.step, 1))
+    return (
+        f"{plural(skipped, 'step')} of {record.step:,} ({share}) {'was' if skipped == 1 else 'were'} skipped: their "
+        "gradients were not finite."
+    )
+
+
+def _spikes(record: Record) -> str:
+    spikes = sum(bool(line.get("spike")) for line in record.train.values())
+    return f"The loss spiked in {plural(spikes, 'logged step')}." if spikes else ""

@@ -1,0 +1,147 @@
+"""The verdict of the report: whether the model learnt, what its loss does, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlm_dist.config import Config, parse, to_dict
+from mlm_dist.pages.next_steps import next_steps
+from mlm_dist.pages.record import Record
+from mlm_dist.pages.verdict import verdict
+
+START = {"from_scratch": True, "unigram_loss": 6.0, "steps": 90, "peak_learning_rate": 1e-3}
+RUN = Path("/runs/my run")
+
+
+def record(
+    losses: dict[int, float | None],
+    train: dict[int, float | None] | None = None,
+    *,
+    masked_tokens: int = 40_000,
+    skipped: int = 0,
+    **start: Any,
+) -> Record:
+    """A finished run with these validation losses and training losses, by step."""
+    validation = {
+        step: {"step": step, "loss": loss, "accuracy": 0.25, "masked_tokens": masked_tokens}
+        for step, loss in losses.items()
+    }
+    lines = {
+        step: {"step": step, "loss": loss, "learning_rate": 1e-3, "skipped_steps": skipped, "spike": False}
+        for step, loss in (train or {90: 5.0}).items()
+    }
+    return Record(START | start, [], lines, validation, {"step": 90})
+
+
+FALLING = {0: 8.0, 30: 6.0, 60: 5.0, 90: 4.0}
+FLAT = {0: 8.0, 30: 5.0, 60: 4.01, 90: 4.0}
+RISING = {0: 8.0, 30: 4.0, 60: 4.5, 90: 5.5}
+PRETRAINED: dict[str, Any] = {"from_scratch": False}
+# {name: (record, outcome, trend, part of the headline)}
+RUNS = {
+    "learnt": (record(FLAT), "learnt", "flat", "learnt to use context; its validation loss has levelled off."),
+    "still falling": (record(FALLING), "learnt", "falling", "its validation loss is still falling."),
+    "begun": (record({0: 8.0, 60: 5.6, 90: 5.5}), "begun", "flat", "began to use context"),
+    "frequencies only": (record({0: 8.0, 60: 6.02, 90: 6.0}), "not_learnt", "flat", "only how frequent tokens are"),
+    "overfits": (record(RISING, {30: 4.0, 60: 2.0, 90: 1.0}), "begun", "overfitting", "but it overfits"),
+    "got worse": (record(RISING, {30: 4.0, 60: 5.0, 90: 6.0}), "begun", "rising", "its validation loss rises"),
+    "worse": (record({0: 3.0, 60: 3.4, 90: 3.5}, **PRETRAINED), "worse", "rising", "worse than before training."),
+    "adapted": (record({0: 3.0, 60: 2.01, 90: 2.0}, **PRETRAINED), "adapted", "flat", "adapted to the documents"),
+    "unchanged": (record({0: 3.0, 60: 3.0, 90: 3.0}, **PRETRAINED), "unchanged", "flat", "did not change measurably"),
+    "chance": (
+        record({0: 3.0, 60: 2.95, 90: 2.9}, masked_tokens=100, **PRETRAINED),
+        *("unchanged", "flat", "did not change measurably"),
+    ),
+    "not finite": (record({0: 8.0, 90: None}), "not_finite", "unknown", "the loss is not finite."),
+    "recovered": (record(FLAT, {60: 5.0, 90: None}), "learnt", "flat", "learnt to use context"),
+    "one validation": (record({0: 8.0}), "unknown", "unknown", "there is one validation."),
+    "no validation set": (record({}), "unknown", "unknown", "there is no validation set."),
+    "not finite without validation": (record({}, {90: None}), "not_finite", "unknown", "the loss is not finite."),
+    "two validations": (record({0: 8.0, 90: 4.0}), "learnt", "unknown", "learnt to use context."),
+}
+
+
+@pytest.mark.parametrize("name", list(RUNS))
+def test_verdict_says_what_came_of_the_training(name: str) -> None:
+    run, outcome, trend, headline = RUNS[name]
+    found = verdict(run)
+    assert (found.outcome, found.trend) == (outcome, trend)
+    assert headline in found.headline
+
+
+def test_facts_hold_the_figures_behind_the_verdict() -> None:
+    facts = " ".join(verdict(record(FLAT)).facts)
+    assert "Validation loss 8 → 4 (4 lower than before training; 2 below the unigram baseline of 6" in facts
+    assert "25% of masked tokens" in facts
+    assert "The validation loss has levelled off: 0.01 lower than at step 60." in facts
+    assert "No step was skipped." in facts
+    assert (
+        "3 steps of 90 (3.3%) were skipped: their gradients were not finite." in verdict(record(FLAT, skipped=3)).facts
+    )
+
+
+def test_flat_end_of_a_decayed_learning_rate_is_said_to_be_no_limit() -> None:
+    run = record(FLAT)
+    run.train[90]["learning_rate"] = 1e-5
+    assert "decayed to 1% of its peak" in " ".join(verdict(run).facts)
+
+
+def commands(run: Record, *flags: str) -> list[str]:
+    config = to_dict(parse(["--corpus.source=my docs", *flags]))
+    return [step.command for step in next_steps(run, verdict(run), RUN, config)]
+
+
+def parsed(command: str) -> Config:
+    """The config of a line to type; its --config names no file here."""
+    words = shlex.split(command)
+    assert words[:2] == ["mlm-dist", "train"]
+    if "--config" in words:
+        at = words.index("--config")
+        assert words[at + 1] == str(RUN / "config.yaml")
+        del words[at : at + 2]
+    return parse(words[2:])
+
+
+def test_lines_to_type_are_valid_and_do_what_the_verdict_calls_for() -> None:
+    longer, pretrained = map(parsed, commands(record(FALLING), "--optim.duration=1.5 epochs"))
+    assert longer.optim.duration == "3 epochs"
+    assert longer.output_dir == f"{RUN}-longer"
+    assert pretrained.model.name_or_path == "google-bert/bert-base-uncased"
+    assert pretrained.corpus.source == "my docs"
+    assert pretrained.output_dir == f"{RUN}-bert-base"
+    patient = parsed(commands(record(RISING, {30: 4.0, 60: 2.0, 90: 1.0}))[0])
+    assert patient.validation.patience == 3
+    slower = parsed(commands(record({0: 8.0, 90: None}))[0])
+    assert slower.optim.lr == pytest.approx(3e-4)
+    validated = parsed(commands(record({}))[0])
+    assert validated.corpus.validation_fraction == 0.05
+    often = parsed(commands(record({0: 8.0, 90: 4.0}))[0])
+    assert often.validation.every == 9
+    (probe,) = commands(record({0: 3.0, 60: 2.01, 90: 2.0}, **PRETRAINED))
+    assert shlex.split(probe) == ["mlm-dist", "validate", "--output_dir", str(RUN), "--validation.probe", "true"]
+
+
+def test_documents_of_a_new_run_are_named_with_all_their_settings() -> None:
+    flags = ("--corpus.patterns=*.md,*.txt", "--corpus.min_chars=50", "--corpus.deduplicate=none")
+    config = parsed(commands(record(FALLING), *flags)[1])
+    expected = parse(["--corpus.source=my docs", *flags])
+    assert config.corpus == expected.corpus
+
+
+def test_named_sources_of_a_new_run_are_named_too() -> None:
+    config = to_dict(parse(["--corpus.sources.manuals.source=a b", "--corpus.sources.more.source=c"]))
+    run = record(FALLING)
+    command = next_steps(run, verdict(run), RUN, config)[1].command
+    assert parsed(command).corpus.sources == {"manuals": {"source": "a b"}, "more": {"source": "c"}}
+
+
+def test_run_that_has_not_ended_is_resumed() -> None:
+    run = record(FALLING)
+    stopped = Record(run.start, [], run.train, run.validation, {"step": 50})
+    assert [shlex.split(one) for one in commands(stopped)] == [
+        ["mlm-dist", "train", "--config", str(RUN / "config.yaml")]
+    ]
