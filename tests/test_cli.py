@@ -44,14 +44,14 @@ def test_help_is_a_screen_and_loads_nothing_heavy() -> None:
     ended = launching.run([sys.executable, "-c", program])
     assert "heavy: []" in ended.stdout, ended.output
     assert __version__ in ended.stdout
-    for name in (*cli.JOBS, *cli.COMMANDS, *PRESETS):
+    for name in (*usage.JOBS, *cli.COMMANDS, *PRESETS):
         assert f"  {name} " in ended.stdout
     assert ended.stdout.count("Usage: mlm-dist train [DOCS]") == 2
     for key in keys():
         assert f"{key} = " in ended.stdout, key
 
 
-@pytest.mark.parametrize("job", list(cli.JOBS))
+@pytest.mark.parametrize("job", list(usage.JOBS))
 def test_help_of_a_job_names_its_options_and_fits_a_terminal(job: str) -> None:
     text = usage.text(f"mlm-dist {job}")
     assert max(map(len, text.splitlines())) <= 80
@@ -59,21 +59,21 @@ def test_help_of_a_job_names_its_options_and_fits_a_terminal(job: str) -> None:
     for option in ("--topology NAME", "--preset NAME", "--config FILE", "--debug", "--help", "mlm-dist keys"):
         assert option in text
     assert all(name in text for name in (*PRESETS, "zero3_offload"))
-    for key in cli.JOBS[job].keys:
+    for key in usage.JOBS[job].keys:
         assert key in keys() and f"--{key} " in text
 
 
-@pytest.mark.parametrize("job", list(cli.JOBS))
+@pytest.mark.parametrize("job", list(usage.JOBS))
 def test_examples_of_the_help_are_lines_that_are_parsed(job: str) -> None:
     lines = usage.text(f"mlm-dist {job}").splitlines()
-    for example in cli.JOBS[job].examples:
+    for example in usage.JOBS[job].examples:
         assert f"  mlm-dist {example}" in lines
         name, *words = shlex.split(example)
         assert name == job
         flags = cli.split_flags(words)
         if flags.topology is not None:
             assert flags.topology in TOPOLOGIES
-        if not cli.JOBS[job].of_a_run:
+        if not usage.JOBS[job].of_a_run:
             assert parse(flags.for_job).corpus.source == "my_docs"
 
 
@@ -83,7 +83,7 @@ def test_help_of_a_file_keeps_the_lines_of_its_docstring() -> None:
 
 
 def test_every_job_is_a_file_with_a_run_function() -> None:
-    for name in cli.JOBS:
+    for name in usage.JOBS:
         spec = importlib.util.find_spec(f"mlm_dist.{name}")
         assert spec is not None and spec.origin is not None, name
         text = Path(spec.origin).read_text("utf-8")
@@ -92,7 +92,7 @@ def test_every_job_is_a_file_with_a_run_function() -> None:
             continue
         assert "\ndef run(config: Config" in text, name
         assert "\n    runtime.main(run, " in text, name
-        assert ("of_a_run=True" in text) == cli.JOBS[name].of_a_run, name
+        assert ("of_a_run=True" in text) == usage.JOBS[name].of_a_run, name
 
 
 WRONG = {

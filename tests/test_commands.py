@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import launching
 import pytest
 

@@ -110,7 +110,8 @@ def test_abbreviated_flag_is_unknown() -> None:
 
 
 def test_word_that_is_not_a_flag_is_refused() -> None:
-    assert "'seed'" in refusal("seed")
+    assert "'seed' is a key; write --seed VALUE" in refusal("seed")
+    assert "write --optim.lr 3e-5" in refusal("optim.lr=3e-5")
 
 
 @pytest.mark.parametrize(

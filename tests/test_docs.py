@@ -23,7 +23,7 @@ from making import run_git
 from pathspec import GitIgnoreSpec
 from test_after_training import write_records
 
-from mlm_dist import cli, completion, launcher
+from mlm_dist import cli, completion, launcher, usage
 from mlm_dist.config import keys, parse
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -244,9 +244,7 @@ def test_command_is_parsed(command: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
         case ["make", *targets]:
             ended = launching.run(["make", "-n", *targets])
             assert ended.returncode == 0, ended.output
-        case ["mlm-dist", job, *flags] if job in cli.JOBS and not cli.JOBS[job].takes_config:
-            importlib.import_module(f"mlm_dist.{job}").parser().parse_args(flags)
-        case ["mlm-dist", job, *flags] if job in cli.JOBS:
+        case ["mlm-dist", job, *flags] if job in usage.JOBS:
             split = cli.split_flags(flags)
             parsed_by_job(split.for_job)
             if split.topology is not None:

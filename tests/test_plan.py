@@ -23,7 +23,7 @@ from mlm_dist.config import parse
 from mlm_dist.engine.communication import communication
 from mlm_dist.engine.device import Device
 from mlm_dist.engine.launch import Launch
-from mlm_dist.training import time_estimate
+from mlm_dist.training import step_time, time_estimate
 
 
 def test_plan_prints_the_spec_and_a_table_and_writes_nothing(tmp_path: Path, prepared_cache: Path) -> None:
@@ -152,7 +152,7 @@ def table_of(spec: Any, corpus: Any = None, num_bytes: int | None = 10**6, width
 @pytest.fixture
 def second(monkeypatch: pytest.MonkeyPatch) -> None:
     """A measured step of one second."""
-    monkeypatch.setattr(time_estimate.step_time, "seconds_per_step", lambda spec: 1.0)
+    monkeypatch.setattr(step_time, "seconds_per_step", lambda spec: 1.0)
 
 
 def test_plan_shows_what_is_decided_and_where_the_time_goes_on_80_columns(second: None) -> None:

@@ -17,7 +17,7 @@ class Alias(NamedTuple):
         key: The key of the config, or empty if no key of a run means this.
         meaning: What the key is, with its unit; without a key, what to do instead.
         sample: A value of the key, for when none is given.
-        pattern: How a value that was given becomes one of the key; empty if it must be computed anew.
+        pattern: How a value that was given becomes one of the key; empty if it cannot be kept.
     """
 
     names: str

@@ -124,6 +124,9 @@ def _named(word: str, before: str) -> str:
     kind = keys().get(before.removeprefix("--"))
     if any(typing.get_origin(part) is list for part in (kind, *typing.get_args(kind))):
         raise ConfigError(f"{word!r} follows the value of {before}; put globs into quotes, such as {before} '*.md'")
+    key, _, value = word.partition("=")
+    if key in keys() and not os.path.exists(word):
+        raise ConfigError(f"'{key}' is a key; write --{key} {value or 'VALUE'}")
     if not os.path.exists(os.path.expanduser(word)) and word in PRESETS:
         raise ConfigError(f"{word} is a preset; write --preset {word}")
     if word.endswith((".yaml", ".yml")):

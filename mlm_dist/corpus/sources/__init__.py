@@ -56,7 +56,7 @@ def recognize(name: str, key: str = "corpus.source") -> str:
     for kind in (*others, *BUILT_IN):
         if SOURCES[kind]().recognizes(name, key):
             return kind
-    near = names.nearest_path(name) or next(iter(difflib.get_close_matches(name, ["python-docs"])), None)
+    near = next(iter(difflib.get_close_matches(name, ["python-docs"], cutoff=0.8)), None) or names.nearest_path(name)
     if near is not None:
         raise CorpusError(f"{key}: {name} does not exist; did you mean {near}?")
     registered = "".join(f", {kind}" for kind in others)
