@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ RUN = Path("/runs/my run")
 
 
 def record(
-    losses: dict[int, float | None],
-    train: dict[int, float | None] | None = None,
+    losses: Mapping[int, float | None],
+    train: Mapping[int, float | None] | None = None,
     *,
     masked_tokens: int = 40_000,
     skipped: int = 0,

@@ -167,7 +167,7 @@ def _started(
         logger.info("%s starts a new run: it has none of this run directory, or does not resume", name)
     tracker = one
     if not isinstance(one, GeneralTracker):
-        kind = LOGGER_TYPE_TO_CLASS[name]
+        kind: Any = LOGGER_TYPE_TO_CLASS[name]
         kind = MLflow if kind is MLflowTracker else kind
         folder = [str(runs.folder)] if kind.requires_logging_directory else []
         tracker = kind(project, *folder, **{**arguments, **(of_resume or {})})

@@ -58,8 +58,8 @@ def next_steps(record: Record, verdict: Verdict, run: Path, config: Mapping[str,
         flags = f"--optim.lr {LOWER * peak:.1g}" if peak else "--optim.lr 1e-5"
         steps.append(NextStep("Train with a lower learning rate.", _again(run, "lower-rate", flags)))
     elif verdict.trend == "overfitting":
-        every = "" if config["validation"]["every"] else f" --validation.every {max(record.step // 20, 1)}"
-        flags = f"--validation.patience 3{every}"
+        often = "" if config["validation"]["every"] else f" --validation.every {max(record.step // 20, 1)}"
+        flags = f"--validation.patience 3{often}"
         steps.append(
             NextStep(
                 "Stop at the lowest validation loss and export it. More documents help most.",

@@ -63,7 +63,7 @@ def verdict(record: Record) -> Verdict:
     """The verdict on a run, as far as it is recorded."""
     losses = validation_losses(record)
     outcome = _outcome(record, losses)
-    trend, about_trend = ("unknown", "") if outcome == "not_finite" else _trend(record, losses)
+    trend, about_trend = _trend(record, [] if outcome == "not_finite" else losses)
     headline = HEADLINES[outcome]
     if outcome == "unknown":
         headline += f": {_too_early(record, losses)}"
