@@ -136,13 +136,12 @@ def _needs_topology(flag: str, value: str | None) -> str:
 
 def _lazy(name: str) -> Callable[[Config], object]:
     """A job that is imported after its flags were read, so that help and errors do not wait for torch."""
+    return lambda config: _imported(name).run(config)
 
-    def run(config: Config) -> object:
-        with stage("starting", leaves_after=None):
-            job = importlib.import_module(f"mlm_dist.{name}")
-        return job.run(config)
 
-    return run
+def _imported(name: str) -> Any:
+    with stage("starting", leaves_after=None):
+        return importlib.import_module(f"mlm_dist.{name}")
 
 
 def split_flags(words: Sequence[str]) -> Flags:
