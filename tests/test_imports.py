@@ -35,6 +35,7 @@ LAYERS = (
         "names",
         "environment",
         "hub",
+        "retries",
         "interruption",
         "stopwatch",
     },

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlm_dist.errors import ModelError, reason
 from mlm_dist.files import sha256_of
 from mlm_dist.pretrained import Pretrained
+from mlm_dist.retries import retry
 
 Weights = dict[str, Any]  # {name: tensor}
 
@@ -122,7 +124,8 @@ def _file(pretrained: Pretrained, name: str) -> Path | None:
 
     options = {key: value for key, value in pretrained.options.items() if key != "trust_remote_code"}
     try:
-        found = cached_file(pretrained.path, name, _raise_exceptions_for_missing_entries=False, **options)
+        fetch = partial(cached_file, pretrained.path, name, _raise_exceptions_for_missing_entries=False, **options)
+        found = retry(fetch, f"{pretrained.key}: {name} of {pretrained.name}")
     except OSError as error:  # no network, no permission; also if the file is not in the cache and the Hub is offline
         if os.environ.get("HF_HUB_OFFLINE"):
             return None
