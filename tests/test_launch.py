@@ -155,7 +155,3 @@ def test_multinode_names_what_is_missing() -> None:
     assert "MASTER_PORT is not set" in ended.stderr
 
 
-def test_slurm_script_says_how_to_submit_it() -> None:
-    ended = launching.run(["bash", "launch/slurm.sbatch"], PATH=PATH)
-    assert ended.returncode == 2
-    assert "sbatch" in ended.stderr
