@@ -103,6 +103,14 @@ COMMANDS = {
     "pip install -e .": Tried(),
     "pip install -e '.[optimizers]'": Tried(),
     "pip wheel --no-deps --wheel-dir dist .": Tried(),
+    "pip install dist/*.whl": Tried(),
+    "pip install 'mlm_dist[formats,onnx]'": Tried(),
+    "pip install 'mlm_dist[formats]'": Tried(),
+    "pip install torch --index-url https://download.pytorch.org/whl/cpu": Tried(not_run="needs a network"),
+    "python -m venv my_env": Tried(),
+    "source my_env/bin/activate": Tried(),
+    "mlm-dist --version": Tried(),
+    "mlm-dist plan": Tried(SHORT),
     "mlm-dist train": Tried(LOCAL),
     "make quickstart": Tried(f"{SHORT} --checkpoint.resume=never"),
     "mlm-dist validate --output_dir runs/mine": Tried(),
@@ -117,6 +125,13 @@ COMMANDS = {
     "mlm-dist report --output_dir runs/mine": Tried(),
     "python -c 'from transformers import pipeline; "
     'print(pipeline("fill-mask", "runs/mine/model")("The [MASK] of the key."))\'': Tried(),
+    "python -c 'from transformers import pipeline; "
+    'print(pipeline("fill-mask", "runs/quickstart/model")("The [MASK] of the list."))\'': Tried(),
+    "mlm-dist prepare --corpus.source my_docs": Tried(PREPARE),
+    "for lr in 3e-4 1e-3 3e-3; do for seed in 1 2 3; do mlm-dist train --corpus.source my_docs --optim.lr $lr "
+    "--seed $seed --output_dir runs/sweep/lr=$lr,seed=$seed; done; done": Tried(not_run="test_sweeps.py runs it"),
+    "pip install optuna": Tried(),
+    "python sweep.py": Tried(not_run="test_sweeps.py runs it"),
     "mlm-dist train --corpus.source my_docs --output_dir runs/base "
     '--model.name_or_path google-bert/bert-base-uncased --optim.duration "3 epochs"': Tried(LOCAL),
     "mlm-dist train --topology zero2 --num_processes 4 --corpus.source my_docs --output_dir runs/four": Tried(SHORT),
@@ -159,11 +174,20 @@ COMMANDS = {
     "mlm-dist train --masking.unit span --masking.probability 0.2": Tried(LOCAL),
     "mlm-dist train --masking.probability 0.3 --masking.final_probability 0.15": Tried(LOCAL),
     "mlm-dist prepare --masking.unit word --corpus.source my_docs": Tried(PREPARE),
-    "sbatch --nodes=2 --gpus-per-node=8 launch/slurm.sbatch --config configs/runs/azure_docs.yaml": Tried(
-        not_run="needs Slurm"
-    ),
     "sbatch --nodes=2 --gpus-per-node=8 --cpus-per-task=64 launch/slurm.sbatch "
     "--config configs/runs/azure_docs.yaml": Tried(not_run="needs Slurm"),
+    'cp -rL "$(python -c \'import mlm_dist; print(mlm_dist.__path__[0])\')/launch" launch': Tried(),
+    "job=$(sbatch --parsable --ntasks-per-node=64 launch/slurm_prepare.sbatch "
+    "--config configs/runs/azure_docs.yaml)": Tried(not_run="needs Slurm"),
+    "sbatch --dependency=afterok:$job --kill-on-invalid-dep=yes --nodes=2 --gpus-per-node=8 --cpus-per-task=64 "
+    "launch/slurm.sbatch --config configs/runs/azure_docs.yaml": Tried(not_run="needs Slurm"),
+    "kubectl apply --filename launch/kubernetes.yaml": Tried(not_run="needs Kubernetes"),
+    "docker build --tag mlm_dist .": Tried(not_run="needs Docker"),
+    "docker run --rm --gpus all --ipc host --volume mlm_dist:/data mlm_dist train --topology gpu": Tried(
+        not_run="needs Docker"
+    ),
+    "make site": Tried(),
+    "python docs/make_pictures.py": Tried(not_run="takes minutes; test_site.py tests its parts"),
     "mlm-dist train --model.name_or_path NAME --model.revision step100000 --corpus.source docs/": Tried(
         not_run="needs a model of the Hub"
     ),

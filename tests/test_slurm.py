@@ -45,7 +45,7 @@ echo "scontrol $*" >> "$LOG"
 [[ $1 != show ]] || printf '%s\n' node0 node1
 """
 MLM_DIST = r"""#!/usr/bin/env bash
-echo "mlm-dist $* rank=${RANK:-} of=${WORLD_SIZE:-}" >> "$LOG"
+echo "mlm-dist $* rank=${RANK:-} of=${WORLD_SIZE:-} at=$MASTER_ADDR" >> "$LOG"
 if [[ -n ${RUNS:-} ]]; then
     trap 'exit 75' USR1
     touch "$LOG.running"
@@ -96,7 +96,7 @@ def test_preparation_has_one_task_for_each_core(slurm: Slurm) -> None:
     ended = slurm.job("slurm_prepare.sbatch", SLURM_CPUS_PER_TASK="1")
     assert ended.returncode == 0, ended.output
     started = sorted(line for line in slurm.log if line.startswith("mlm-dist"))
-    assert started == [f"mlm-dist prepare --config mine.yaml rank={rank} of=4" for rank in range(4)]
+    assert started == [f"mlm-dist prepare --config mine.yaml rank={rank} of=4 at=node0" for rank in range(4)]
     text = (ROOT / "launch" / "slurm_prepare.sbatch").read_text()
     assert "#SBATCH --cpus-per-task=1\n" in text and "gpus" not in re.sub(r"(?m)^# .*", "", text)
 

@@ -64,7 +64,7 @@ def test_engineer_stops_a_run_which_exits_with_75_and_resumes(user: User) -> Non
 def test_engineer_submits_the_jobs_of_slurm(user: User) -> None:
     """Slurm is replaced by two scripts; the jobs are the real ones, on two processes of one node."""
     user.has_documents("documents")
-    user.types("""cp -r "$(python -c 'import mlm_dist; print(mlm_dist.__path__[0])')/launch" launch""")
+    user.types("""cp -rL "$(python -c 'import mlm_dist; print(mlm_dist.__path__[0])')/launch" launch""")
     for name, text in {"srun": SRUN, "scontrol": SCONTROL.replace("node0 node1", "127.0.0.1")}.items():
         user.saves(f"programs/{name}", text)
         (user.folder / "programs" / name).chmod(0o755)

@@ -62,7 +62,7 @@ print(json.dumps({
     "stopped": stopped,
     "resumed": resumed.losses,
     "step": resumed.step,
-    "best": whole.best["loss"],
+    "best": whole.best.loss,
     "model": str(resumed.model),
     "page": str(page),
     "evaluated": sorted(evaluated),
