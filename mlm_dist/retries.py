@@ -1,4 +1,4 @@
-"""Repeating what a network or a server interrupted: a few times, with growing waits, and never what would fail again."""
+"""Repeating what a network or a server interrupted: a few times, with growing waits, and only if that may help."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 WAITS = (1.0, 2.0, 4.0)  # seconds before the second, third and fourth attempt
 
-# 408: the server waited too long, 425 and 429: ask later, 5xx: a server or the proxy before it is overloaded or restarts.
+# 408: the server waited too long; 425, 429: ask later; 5xx: a server or the proxy before it is overloaded or restarts.
 _STATUSES = (408, 425, 429, 500, 502, 503, 504)
 _ERRNOS = (errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE)
 _NAMES = ("ReadTimeout", "WriteTimeout", "PoolTimeout", "ReadError", "WriteError", "RemoteProtocolError")  # of httpx

@@ -176,7 +176,7 @@ COMMANDS = {
     "mlm-dist prepare --masking.unit word --corpus.source my_docs": Tried(PREPARE),
     "sbatch --nodes=2 --gpus-per-node=8 --cpus-per-task=64 launch/slurm.sbatch "
     "--config configs/runs/azure_docs.yaml": Tried(not_run="needs Slurm"),
-    'cp -rL "$(python -c \'import mlm_dist; print(mlm_dist.__path__[0])\')/launch" launch': Tried(),
+    "cp -rL \"$(python -c 'import mlm_dist; print(mlm_dist.__path__[0])')/launch\" launch": Tried(),
     "job=$(sbatch --parsable --ntasks-per-node=64 launch/slurm_prepare.sbatch "
     "--config configs/runs/azure_docs.yaml)": Tried(not_run="needs Slurm"),
     "sbatch --dependency=afterok:$job --kill-on-invalid-dep=yes --nodes=2 --gpus-per-node=8 --cpus-per-task=64 "

@@ -7,8 +7,9 @@ import os
 import re
 from pathlib import Path
 
-import mlm_dist
 from launching import ROOT
+
+import mlm_dist
 
 
 def test_wheel_has_topologies_run_configs_and_launch_files(installed: Path) -> None:

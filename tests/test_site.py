@@ -6,6 +6,7 @@ import ast
 import functools
 import json
 import re
+import runpy
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -95,3 +96,17 @@ def test_speeds_of_the_sizes_page_are_those_of_the_benchmark() -> None:
         for tokens, time in zip((1e6, 1e7, 1e8), times, strict=True):
             value, unit = time.split()
             assert float(value) == pytest.approx(tokens / measured / {"min": 60, "h": 3600}[unit], rel=0.05), time
+
+
+def test_screen_of_a_terminal_keeps_what_was_drawn_last() -> None:
+    make_pictures = runpy.run_path(str(DOCS / "make_pictures.py"))
+    written = "one\r\nbar 10%\r\x1b[2Kbar 50%\r\n\x1b[1A\x1b[2K\x1b[32mbar 100%\x1b[0m\r\nlast\r\n\x1b[?25h\r\n"
+    assert make_pictures["screen"](written) == ["one", "\x1b[32mbar 100%\x1b[0m", "last"]
+
+
+def test_picture_of_a_terminal_names_no_other_host(tmp_path: Path) -> None:
+    make_pictures = runpy.run_path(str(DOCS / "make_pictures.py"))
+    make_pictures["picture"]("mlm-dist plan", ["\x1b[1mrows\x1b[0m 3,910"], tmp_path / "terminal.svg")
+    svg = (tmp_path / "terminal.svg").read_text("utf-8")
+    assert "3,910" in svg.replace("&#160;", " ")
+    assert not re.findall(r"(?:src|href|url\()[=\"']*https?:", svg)

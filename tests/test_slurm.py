@@ -1,4 +1,4 @@
-"""The jobs for Slurm, with programs that stand for Slurm's and for `mlm-dist`: what they start, and when they requeue."""
+"""The jobs for Slurm, with programs that stand for its own and for `mlm-dist`: what they start, when they requeue."""
 
 from __future__ import annotations
 

@@ -64,7 +64,9 @@ def sweep(folder: Path, prose: Path, **changes: str) -> str:
 
 def test_optuna_keeps_the_best_trial_and_prunes(tmp_path: Path, prose: Path, one_core: None) -> None:
     """The pruner of the page waits for four trials; here it prunes at once what is worse than before."""
-    pruner = "optuna.pruners.ThresholdPruner(upper=0.0, n_warmup_steps=3) if len(STUDIES) else optuna.pruners.NopPruner()"
+    pruner = (
+        "optuna.pruners.ThresholdPruner(upper=0.0, n_warmup_steps=3) if len(STUDIES) else optuna.pruners.NopPruner()"
+    )
     names: dict[str, object] = {"STUDIES": []}
     changes = {"optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=200)": pruner}
     with launching.logged():

@@ -76,7 +76,16 @@ def environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     """A new environment with the wheel, its extra `deepspeed`, and what starts a notebook."""
     prepared = os.environ.get(VARIABLE)
     if prepared:
-        pip = [f"{prepared}/bin/python", "-m", "pip", "--quiet", "install", "--no-deps", "--force-reinstall", str(wheel)]
+        pip = [
+            f"{prepared}/bin/python",
+            "-m",
+            "pip",
+            "--quiet",
+            "install",
+            "--no-deps",
+            "--force-reinstall",
+            str(wheel),
+        ]
         ended = launching.run(pip)
         assert ended.returncode == 0, ended.output
         return Path(prepared)

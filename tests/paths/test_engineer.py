@@ -49,14 +49,15 @@ def test_engineer_stops_a_run_which_exits_with_75_and_resumes(user: User) -> Non
     user.has_documents("documents")
     flags = SHORT.replace("6 steps", "400 steps")
     train = f"mlm-dist train --topology cpu_2 --main_process_port 0 --output_dir runs/stopped {flags}"
-    user.types(
-        f"{train} & until grep -qs 'kind.*train' runs/stopped/metrics.jsonl; do sleep 0.1; done; kill -TERM $!; wait $!",
-        code=75,
-    )
+    has_begun = "grep -qs 'kind.*train' runs/stopped/metrics.jsonl"
+    user.types(f"{train} & until {has_begun}; do sleep 0.1; done; kill -TERM $!; wait $!", code=75)
     done = len(losses(user, "stopped"))
     assert 0 < done < 400
     user.types(train)
-    assert [start["resumed_from"] for start in launching.metrics(user.folder / "runs" / "stopped", "start")] == [0, done]
+    assert [start["resumed_from"] for start in launching.metrics(user.folder / "runs" / "stopped", "start")] == [
+        0,
+        done,
+    ]
     assert len(losses(user, "stopped")) == 400
 
 

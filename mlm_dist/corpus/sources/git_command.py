@@ -76,9 +76,7 @@ def runner(address: Address, folder: Path, key: str) -> Callable[..., str]:
             lines = [line for line in result.stderr.splitlines() if line.strip()] or ["git printed no message"]
             line = next((line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))), lines[-1])
             line = without_credentials(line.replace(address.repository, shown))
-            raise GitError(
-                f"{key}: cannot fetch {shown} at {address.revision or address.page}: {line}", result.stderr
-            )
+            raise GitError(f"{key}: cannot fetch {shown} at {address.revision or address.page}: {line}", result.stderr)
         return result.stdout
 
     def run(*arguments: str, stdin: str | None = None) -> str:
