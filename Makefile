@@ -5,6 +5,7 @@
 # lint        format, style and types
 # check       lint, then test
 # docs        generate docs/configuration.md from the docstrings in mlm_dist/config/
+# site        build the documentation site into site/
 # bench       all benchmarks, each against another implementation in the same run
 # clean       remove .venv and build output
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: quickstart test test-unit test-all check lint docs bench clean
+.PHONY: quickstart test test-unit test-all check lint docs site bench clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/accelerate launch mlm_dist/train.py
@@ -33,7 +34,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck launch/*.sh launch/slurm.sbatch .ci/run
+	$(BIN)/shellcheck launch/*.sh launch/*.sbatch .ci/run
 	$(BIN)/hadolint Dockerfile
 
 docs: $(VENV)/installed
@@ -52,8 +53,11 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/startup.py
 
+site: $(VENV)/installed-dev
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info
 
 $(VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -7,7 +7,7 @@
 #     NNODES          number of machines
 #     NODE_RANK       index of this machine, from 0 to NNODES - 1
 #     NPROC_PER_NODE  processes on each machine: the number of its GPUs
-#     TOPOLOGY        accelerate file (a path, or a name in configs/accelerate); default: multinode, which is DDP
+#     TOPOLOGY        accelerate file: a path, or a name of `mlm-dist train --help`; default: multinode, which is DDP
 #     RDZV_BACKEND    static (default), or c10d, which needs host names that all machines resolve
 #
 #     MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 NNODES=2 NODE_RANK=0 NPROC_PER_NODE=8 TOPOLOGY=zero2 \
@@ -32,18 +32,13 @@ done
 ((NPROC_PER_NODE >= 1)) || die "NPROC_PER_NODE must be at least 1"
 ((NODE_RANK < NNODES)) || die "NODE_RANK must be from 0 to NNODES - 1 = $((NNODES - 1)), got $NODE_RANK"
 
+# In a checkout, its package is used; an active environment is preferred to the .venv that `make` creates.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# An active environment is preferred to the .venv that `make` creates.
-command -v accelerate >/dev/null || PATH=$root/.venv/bin:$PATH
-command -v accelerate >/dev/null || die "accelerate is not installed; run 'make quickstart' or 'pip install -e .' first"
-
-TOPOLOGY=${TOPOLOGY:-multinode}
-file=$TOPOLOGY
-[[ -f $file ]] || file=$root/configs/accelerate/$TOPOLOGY.yaml
-[[ -f $file ]] || die "TOPOLOGY: no accelerate file '$TOPOLOGY', neither here nor in $root/configs/accelerate"
-if grep -Eq "^distributed_type: *['\"]?NO\b" "$file"; then
-    die "TOPOLOGY: $file is for one process, so each machine would train a model of its own; use another file"
+if [[ -f $root/mlm_dist/program.py ]]; then
+    export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+    command -v mlm-dist >/dev/null || PATH=$root/.venv/bin:$PATH
 fi
+command -v mlm-dist >/dev/null || die "mlm-dist is not installed; activate its environment, or run 'pip install -e .'"
 
 # accelerate reads rdzv_backend and same_network only from flags, not from the file.
 case ${RDZV_BACKEND:-static} in
@@ -53,14 +48,10 @@ case ${RDZV_BACKEND:-static} in
     c10d) rendezvous=(--rdzv_backend c10d --rdzv_conf "is_host=$((NODE_RANK == 0)),read_timeout=900") ;;
     *) die "RDZV_BACKEND must be static or c10d, got '$RDZV_BACKEND'" ;;
 esac
-# The default launcher, pdsh, logs in to the other machines. Here each machine starts its own.
-if grep -Eq "^distributed_type: *['\"]?DEEPSPEED" "$file"; then
-    rendezvous+=(--deepspeed_multinode_launcher standard)
-fi
 
-# The launcher of mlm_dist calls accelerate's, passes signals on, lets the processes save for as long as it takes, and
-# exits with the codes of the README.
-export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-exec python3 -m mlm_dist.program train --topology "$file" \
+# `mlm-dist` calls accelerate's launcher, passes signals on, lets the processes save for as long as it takes, and exits
+# with the codes of the README. DeepSpeed's default launcher, pdsh, logs in to the other machines; here each machine
+# starts its own.
+exec mlm-dist train --topology "${TOPOLOGY:-multinode}" --deepspeed_multinode_launcher standard \
     --num_machines "$NNODES" --num_processes "$((NNODES * NPROC_PER_NODE))" --machine_rank "$NODE_RANK" \
     --main_process_ip "$MASTER_ADDR" --main_process_port "$MASTER_PORT" "${rendezvous[@]}" "$@"

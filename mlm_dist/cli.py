@@ -15,7 +15,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from mlm_dist import __version__, launcher, names, runtime, usage
 from mlm_dist.config import Config, aliases, command_line, keys, parse, parse_of_run

@@ -6,6 +6,7 @@ import os
 
 from mlm_dist import names
 from mlm_dist.errors import ModelError, reason
+from mlm_dist.retries import retry
 
 HUB_SECONDS = 5.0
 
@@ -13,7 +14,8 @@ HUB_SECONDS = 5.0
 def require(name: str, key: str, revision: str | None = None) -> str:
     """Check that a folder or Hub repository exists, and return the path or name to load from.
 
-    Without a network the library retries for most of a minute; this check fails within `HUB_SECONDS`.
+    Without a network the library retries for most of a minute; this check fails within `HUB_SECONDS`. It is repeated
+    if the Hub is busy (`retries`).
 
     Args:
         name: The value in the config.
@@ -36,7 +38,7 @@ def require(name: str, key: str, revision: str | None = None) -> str:
 
     try:
         if not isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
-            HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS)
+            retry(lambda: HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS), f"{key}: {name}")
     except HFValidationError:
         raise ModelError(f"{key}: {name} is neither a folder nor a valid model name") from None
     except RevisionNotFoundError:

@@ -92,7 +92,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(f"{place}.lock"):
         if not place.exists():
             source, wheels = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheels")
-            for name in ("mlm_dist", "configs"):
+            for name in ("mlm_dist", "configs", "launch"):
                 ignored = shutil.ignore_patterns("__pycache__")
                 shutil.copytree(launching.ROOT / name, source / name, symlinks=True, ignore=ignored)
             for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):

@@ -157,7 +157,7 @@ def logged() -> Iterator[io.StringIO]:
 
 def copy_of_package(place: Path) -> Path:
     """Copy what is needed to install the package, so that building it leaves nothing in this checkout."""
-    for name in ("mlm_dist", "configs"):
+    for name in ("mlm_dist", "configs", "launch"):
         shutil.copytree(ROOT / name, place / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, place / name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import re
 import runpy
@@ -101,7 +100,7 @@ COMMANDS = {
     "mlm-dist cache": Tried(" --cache_dir=cache"),
     "mlm-dist cache prune --older-than 30d --dry-run": Tried(" --cache_dir=cache"),
     "mlm-dist env": Tried(),
-    "mlm-dist train --corpus.source my_docs --output_dir runs/mine": Tried(SHORT, is_quick=True),
+    "mlm-dist train my_docs --output_dir runs/mine": Tried(SHORT, is_quick=True),
     "mlm-dist train --model.init_from runs/mine/model --model.name_or_path runs/mine/model --output_dir runs/larger "
     "--model.overrides '{num_hidden_layers: 4, hidden_size: 192, num_attention_heads: 3, "
     "intermediate_size: 768}'": Tried(AGAIN),
@@ -113,33 +112,50 @@ COMMANDS = {
     "pip install -e .": Tried(),
     "pip install -e '.[optimizers]'": Tried(),
     "pip wheel --no-deps --wheel-dir dist .": Tried(),
+    "pip install dist/*.whl": Tried(),
+    "pip install 'mlm_dist[formats,onnx]'": Tried(),
+    "pip install 'mlm_dist[formats]'": Tried(),
+    "pip install torch --index-url https://download.pytorch.org/whl/cpu": Tried(not_run="needs a network"),
+    "python -m venv my_env": Tried(),
+    "source my_env/bin/activate": Tried(),
+    "mlm-dist --version": Tried(),
+    "mlm-dist plan": Tried(SHORT),
     "mlm-dist train": Tried(LOCAL),
     "make quickstart": Tried(f"{SHORT} --checkpoint.resume=never"),
     "mlm-dist validate runs/mine": Tried(),
-    "mlm-dist validate --output_dir runs/mine": Tried(),
-    "mlm-dist validate --output_dir runs/mine --validation.probe true": Tried(),
+    "mlm-dist validate runs/mine": Tried(),
+    "mlm-dist validate runs/mine --validation.probe true": Tried(),
     "mlm-dist export runs/mine --export.dtype bfloat16": Tried(),
     "mlm-dist export runs/mine --export.license apache-2.0 --export.language en": Tried(),
     "mlm-dist compare runs/mine runs/larger": Tried(),
     "mlm-dist compare runs/mine runs/larger --output comparison.html --price_per_hour 2.5": Tried(),
     "pip install -e '.[onnx]'": Tried(),
-    "mlm-dist export --output_dir runs/mine --export.format onnx": Tried(),
+    "mlm-dist export runs/mine --export.format onnx": Tried(),
     "python examples/classifier.py runs/mine/model labelled.jsonl runs/classifier": Tried(),
     "python examples/token_classifier.py runs/mine/model tagged.jsonl runs/tagger": Tried(),
     "pip install 'sentence-transformers>=5.7'": Tried(),
     "python examples/sentence_embeddings.py runs/mine/model pairs.jsonl runs/embeddings": Tried(),
     "mlm-dist report runs/mine": Tried(),
-    "mlm-dist report --output_dir runs/mine": Tried(),
+    "mlm-dist report runs/mine": Tried(),
     "python -c 'from transformers import pipeline; "
     'print(pipeline("fill-mask", "runs/mine/model")("The [MASK] of the key."))\'': Tried(),
+    "python -c 'from transformers import pipeline; "
+    'print(pipeline("fill-mask", "runs/quickstart/model")("The [MASK] of the list."))\'': Tried(),
+    "mlm-dist prepare my_docs": Tried(PREPARE),
+    "for lr in 3e-4 1e-3 3e-3; do for seed in 1 2 3; do mlm-dist train my_docs --optim.lr $lr "
+    "--seed $seed --output_dir runs/sweep/lr=$lr,seed=$seed; done; done": Tried(not_run="test_sweeps.py runs it"),
+    "pip install optuna": Tried(),
+    "python sweep.py": Tried(not_run="test_sweeps.py runs it"),
+    "mlm-dist train my_docs --output_dir runs/base "
+    '--model.name_or_path google-bert/bert-base-uncased --optim.duration "3 epochs"': Tried(LOCAL),
+    "mlm-dist train --topology zero2 --num_processes 4 my_docs --output_dir runs/four": Tried(SHORT),
     "accelerate launch --config_file configs/accelerate/ddp.yaml mlm_dist/train.py "
     "--config configs/runs/azure_docs.yaml": Tried(LOCAL),
     "accelerate launch --use_deepspeed --deepspeed_config_file configs/deepspeed/zero2.json --num_processes 4 "
     "--mixed_precision bf16 mlm_dist/train.py": Tried(LOCAL),
     "accelerate launch --config_file configs/accelerate/cpu_2.yaml my_script.py": Tried(),
     "python mlm_dist/train.py": Tried(LOCAL),
-    "mlm-dist train --corpus.source my_docs --model.name_or_path google-bert/bert-base-uncased "
-    "--output_dir runs/base": Tried(LOCAL),
+    "mlm-dist train my_docs --model.name_or_path google-bert/bert-base-uncased --output_dir runs/base": Tried(LOCAL),
     "mlm-dist train --preset azure_docs_notebook": Tried(LOCAL),
     "mlm-dist train --preset azure_docs": Tried(LOCAL),
     "mlm-dist train --topology zero2 --num_processes 4 --optim.lr 3e-5": Tried(LOCAL),
@@ -171,11 +187,20 @@ COMMANDS = {
     "mlm-dist train --masking.unit span --masking.probability 0.2": Tried(LOCAL),
     "mlm-dist train --masking.probability 0.3 --masking.final_probability 0.15": Tried(LOCAL),
     "mlm-dist prepare --masking.unit word --corpus.source my_docs": Tried(PREPARE),
-    "sbatch --nodes=2 --gpus-per-node=8 launch/slurm.sbatch --config configs/runs/azure_docs.yaml": Tried(
-        not_run="needs Slurm"
-    ),
     "sbatch --nodes=2 --gpus-per-node=8 --cpus-per-task=64 launch/slurm.sbatch "
     "--config configs/runs/azure_docs.yaml": Tried(not_run="needs Slurm"),
+    "cp -rL \"$(python -c 'import mlm_dist; print(mlm_dist.__path__[0])')/launch\" launch": Tried(),
+    "job=$(sbatch --parsable --ntasks-per-node=64 launch/slurm_prepare.sbatch "
+    "--config configs/runs/azure_docs.yaml)": Tried(not_run="needs Slurm"),
+    "sbatch --dependency=afterok:$job --kill-on-invalid-dep=yes --nodes=2 --gpus-per-node=8 --cpus-per-task=64 "
+    "launch/slurm.sbatch --config configs/runs/azure_docs.yaml": Tried(not_run="needs Slurm"),
+    "kubectl apply --filename launch/kubernetes.yaml": Tried(not_run="needs Kubernetes"),
+    "docker build --tag mlm_dist .": Tried(not_run="needs Docker"),
+    "docker run --rm --gpus all --ipc host --volume mlm_dist:/data mlm_dist train --topology gpu": Tried(
+        not_run="needs Docker"
+    ),
+    "make site": Tried(),
+    "python docs/make_pictures.py": Tried(not_run="takes minutes; test_site.py tests its parts"),
     "mlm-dist train --model.name_or_path NAME --model.revision step100000 --corpus.source docs/": Tried(
         not_run="needs a model of the Hub"
     ),

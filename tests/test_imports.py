@@ -51,6 +51,7 @@ LAYERS = (
         "names",
         "environment",
         "hub",
+        "retries",
         "interruption",
         "library_messages",
         "stopwatch",

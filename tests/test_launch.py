@@ -153,9 +153,3 @@ def test_multinode_names_what_is_missing() -> None:
     ended = launching.run(["launch/multinode.sh"], PATH=PATH, MASTER_ADDR="127.0.0.1")
     assert ended.returncode == 2
     assert "MASTER_PORT is not set" in ended.stderr
-
-
-def test_slurm_script_says_how_to_submit_it() -> None:
-    ended = launching.run(["bash", "launch/slurm.sbatch"], PATH=PATH)
-    assert ended.returncode == 2
-    assert "sbatch" in ended.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mlm_dist import downloads
 from mlm_dist.errors import ModelError, reason
 from mlm_dist.files import sha256_of
 from mlm_dist.pretrained import Pretrained
+from mlm_dist.retries import retry
 from mlm_dist.stages import stage
 
 Weights = dict[str, Any]  # {name: tensor}
@@ -125,12 +127,14 @@ def _file(pretrained: Pretrained, name: str) -> Path | None:
     options = {key: value for key, value in pretrained.options.items() if key != "trust_remote_code"}
     try:
         with stage(f"downloading {name}", unit="MB", leaves_after=2) as shown:
-            found = cached_file(
+            fetch = partial(
+                cached_file,
                 *(pretrained.path, name),
                 _raise_exceptions_for_missing_entries=False,
                 tqdm_class=downloads.counting(shown),
                 **options,
             )
+            found = retry(fetch, f"{pretrained.key}: {name} of {pretrained.name}")
     except OSError as error:  # no network, no permission; also if the file is not in the cache and the Hub is offline
         if os.environ.get("HF_HUB_OFFLINE"):
             return None

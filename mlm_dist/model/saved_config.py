@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlm_dist.errors import ModelError, reason
 from mlm_dist.pretrained import Pretrained
+from mlm_dist.retries import retry
 
 _FIELD = "model.overrides."  # the prefix of a configuration's fields in the identity of a run
 
@@ -24,7 +26,8 @@ def read(pretrained: Pretrained) -> Any:
         return _of_a_run(Path(pretrained.path))
     name, folder = pretrained.name, pretrained.folder
     try:
-        config = AutoConfig.from_pretrained(pretrained.path, **pretrained.options)
+        load = partial(AutoConfig.from_pretrained, pretrained.path, **pretrained.options)
+        config = retry(load, f"{pretrained.key}: {name}")
     except Exception as error:  # the library raises many kinds: the name is unknown, no network, a broken file
         if folder is not None:
             _explain(name, folder)

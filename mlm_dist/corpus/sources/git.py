@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mlm_dist.corpus.sources import git_address, git_revision
-from mlm_dist.corpus.sources.git_address import ALLOWED, Address
+from mlm_dist.corpus.sources import git_address, git_command, git_revision
+from mlm_dist.corpus.sources.git_address import Address
 from mlm_dist.corpus.sources.matching_files import Patterns
 from mlm_dist.corpus.sources.protocol import Fetched, Request
-from mlm_dist.credentials import split_credentials, without_credentials
+from mlm_dist.credentials import without_credentials
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import lock, write_json
 
 SUBMODULE = "submodule, which is not fetched"
-_PR_SET_PDEATHSIG = 1  # of prctl, see its manual page
 
 
 class GitRepository:
@@ -127,7 +122,7 @@ def commit_of(folder: Path) -> str | None:
         ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "HEAD"],
         capture_output=True,
         text=True,
-        env=_environment(),
+        env=git_command.environment(),
         check=False,
     )
     return (result.stdout.strip() or None) if result.returncode == 0 else None
@@ -135,38 +130,7 @@ def commit_of(folder: Path) -> str | None:
 
 def _check_out(address: Address, patterns: list[str], folder: Path, key: str) -> _CheckOut:
     """Check out the files into a new folder, without .git."""
-    safe = ["-c", "core.hooksPath=/dev/null", "-c", "core.symlinks=false", "-c", "submodule.recurse=false"]
-    safe += ["-c", "filter.lfs.smudge=", "-c", "filter.lfs.process=", "-c", "filter.lfs.required=false"]
-    safe += ["-c", "core.fsmonitor=false", "-c", "core.quotePath=false"]
-    safe += ["-c", "core.autocrlf=false", "-c", "core.eol=lf"]
-    safe += ["-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=60"]  # a server that sends nothing is given up
-    safe += ["-c", "core.ignoreCase=true"]  # as in `Patterns`
-
-    environment = _environment()
-    environment |= _remote(address.repository, int(environment.get("GIT_CONFIG_COUNT", "0")))
-
-    def run(*arguments: str, stdin: str | None = None) -> str:
-        try:
-            result = subprocess.run(
-                ["git", *safe, "-C", str(folder), *arguments],
-                input=stdin,
-                capture_output=True,
-                text=True,
-                errors="surrogateescape",
-                env=environment,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-                check=False,
-            )
-        except FileNotFoundError:
-            raise CorpusError(f"{key}: git is not installed; install it or name a folder") from None
-        if result.returncode:
-            lines = [line for line in result.stderr.splitlines() if line.strip()] or ["git printed no message"]
-            line = next((line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))), lines[-1])
-            shown = without_credentials(address.repository)
-            line = without_credentials(line.replace(address.repository, shown))
-            raise CorpusError(f"{key}: cannot fetch {shown} at {address.revision or address.page}: {line}")
-        return result.stdout
-
+    run = git_command.runner(address, folder, key)
     folder.mkdir()
     run("init", "--quiet")
     run("config", "remote.origin.promisor", "true")
@@ -199,51 +163,3 @@ def _describe(run: Callable[..., str], path: str, patterns: Patterns) -> _CheckO
             (submodules if about.split()[1] == "commit" else names).append(relative)
     shown = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in submodules]
     return _CheckOut(run("rev-parse", "HEAD").strip(), path, shown, patterns.unmatched(names))
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process when its parent is killed, by a signal at which git ends its own processes."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-# What prints a password in git's protocol for credentials. It names variables, not their values.
-_PRINT = r'printf "username=%s\npassword=%s\n" "$MLM_DIST_GIT_USER" "$MLM_DIST_GIT_PASSWORD"'
-_HELPER = '!f() { test "$1" = get && ' + _PRINT + "; }; f"
-
-
-def _remote(repository: str, count: int) -> dict[str, str]:
-    """Variables that tell git the address of the remote, and its password in a helper for this host alone.
-
-    Neither is left on the disk, and the password is not in the list of processes: git gives the address to its programs
-    on their command lines.
-
-    Args:
-        repository: The address.
-        count: Number of the user's own settings in variables.
-    """
-    address, user, password = split_credentials(repository)
-    settings = [("remote.origin.url", address)]
-    if user or password:
-        host = "/".join(address.split("/")[:3])
-        # An empty helper removes those of the user, who has named another password.
-        settings += [(f"credential.{host}.helper", ""), (f"credential.{host}.helper", _HELPER)]
-    variables = {"GIT_CONFIG_COUNT": str(count + len(settings)), "MLM_DIST_GIT_USER": user}
-    for i, (key, value) in enumerate(settings, count):
-        variables |= {f"GIT_CONFIG_KEY_{i}": key, f"GIT_CONFIG_VALUE_{i}": value}
-    return variables | {"MLM_DIST_GIT_PASSWORD": password}
-
-
-def _environment() -> dict[str, str]:
-    """Environment variables for git: it must not prompt, and only allowed protocols may be used."""
-    settings = {
-        "GIT_ALLOW_PROTOCOL": ":".join(ALLOWED),
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_LFS_SKIP_SMUDGE": "1",
-        "GIT_ASKPASS": "true",
-        "LC_ALL": "C",
-    }
-    ssh = {"GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -oBatchMode=yes")}
-    # A hook of git sets variables that name its repository, which is not the one to use here.
-    local = re.compile(r"GIT_(?!CONFIG|SSH|PROXY|SSL|CURL|TRACE|HTTP|EXEC_PATH)")
-    inherited = {name: value for name, value in os.environ.items() if not local.match(name)}
-    return inherited | settings | ssh

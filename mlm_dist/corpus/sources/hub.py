@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from mlm_dist.corpus.sources import source_keys
 from mlm_dist.corpus.sources.protocol import Fetched, Request
 from mlm_dist.errors import CorpusError, reason
 from mlm_dist.files import give_modes, temporary_folder, write_json
+from mlm_dist.retries import retry
 
 ROWS_PER_FILE, STREAMED_ROWS_PER_FILE = 100_000, 10_000  # streamed rows are in memory until their file is written
 
@@ -94,11 +96,12 @@ def _load(config: SourceConfig, name: str, key: str) -> tuple[Any, str | None]:
 
     revision = {} if config.revision is None else {"revision": config.revision}
     try:
-        commit = HfApi().dataset_info(name, timeout=5, **revision).sha
+        commit = retry(lambda: HfApi().dataset_info(name, timeout=5, **revision).sha, f"{key}: {name}")
         configuration = () if config.dataset_config is None else (config.dataset_config,)
         streaming = {} if config.limit is None else {"streaming": True}
         split = config.dataset_split or "train"
-        return load_dataset(name, *configuration, split=split, revision=commit, **streaming), commit
+        load = partial(load_dataset, name, *configuration, split=split, revision=commit, **streaming)
+        return retry(load, f"{key}: {name}"), commit
     except Exception as error:  # the libraries raise many types for a missing name, no network or no permission
         said = reason(error)
         section = key.rsplit(".", 1)[0]

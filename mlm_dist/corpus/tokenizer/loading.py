@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlm_dist.errors import ModelError, reason
 from mlm_dist.pretrained import locate
+from mlm_dist.retries import retry
 
 DEFAULT_VOCAB_SIZE = 4096
 # What a tokenizer does besides its backend.
@@ -55,7 +57,8 @@ def load(path: str, key: str = "tokenizer.path", revision: str | None = None) ->
 
     pretrained = locate(path, key, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(pretrained.tokenizer, **pretrained.tokenizer_options)
+        load = partial(AutoTokenizer.from_pretrained, pretrained.tokenizer, **pretrained.tokenizer_options)
+        tokenizer = retry(load, f"{key}: {path}")
     except Exception as error:  # the library raises many types for a missing name, no network or damaged files
         raise ModelError(f"{key}: no tokenizer can be loaded from {path} ({reason(error)})") from None
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # what the library makes up where there are no files
