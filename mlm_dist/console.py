@@ -21,7 +21,10 @@ from mlm_dist import ranks
 from mlm_dist.credentials import without_credentials
 
 WIDTH = 120  # of tables where the output is not a terminal
-RESULTS = {"mlm_dist.plan"}  # loggers whose messages are the result of a job, and no log: they get no time
+RESULTS = {
+    "mlm_dist.plan",
+    "mlm_dist.commands.compare",
+}  # loggers whose messages are the result of a job, and no log: they get no time
 GAP = "  "  # between the parts of a line
 
 

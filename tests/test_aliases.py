@@ -130,7 +130,6 @@ def test_the_word_wins_over_a_file_as_its_flag_does(tmp_path: Path) -> None:
         (["--preset"], "--preset: name one of azure_docs"),
         (["--preset=contineu"], "did you mean 'continue'?"),
         (["--preset=run.yaml"], "write --config run.yaml"),
-        (["--config=continue"], "write --preset continue"),
     ],
 )
 def test_words_that_cannot_be_meant_are_refused(words: list[str], message: str) -> None:

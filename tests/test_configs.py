@@ -56,7 +56,8 @@ def test_run_config_is_accepted(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.stem)
 def test_a_preset_is_its_file_by_name(path: Path) -> None:
-    assert parse(["--preset", path.stem]) == parse([f"--config={path}"])
+    from_file = parse([f"--config={path}"])
+    assert parse(["--preset", path.stem]) == from_file == parse(["--config", path.stem])
     about = presets.summary(path.stem)
     assert about.endswith(".") and "#" not in about
 

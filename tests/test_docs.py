@@ -23,6 +23,7 @@ from pathspec import GitIgnoreSpec
 from test_after_training import write_records
 
 from mlm_dist import cli, completion, launcher, usage
+from mlm_dist.commands import keys as explain
 from mlm_dist.config import keys, parse
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -93,10 +94,15 @@ AGAIN = (
 COMMANDS = {
     "make docs": Tried(is_quick=True),
     "mlm-dist plan my_docs": Tried(SHORT),
-    "mlm-dist train my_docs --output_dir runs/mine": Tried(SHORT),
     "mlm-dist train my_docs --preset continue --output_dir runs/base": Tried(LOCAL_MODEL),
     "mlm-dist train my_docs --topology zero2 --num_processes 4 --output_dir runs/four": Tried(SHORT),
+    "mlm-dist validate runs/mine": Tried(),
+    "mlm-dist report runs/mine": Tried(),
     "mlm-dist keys optim": Tried(),
+    "mlm-dist keys": Tried(),
+    "mlm-dist keys learning_rate": Tried(),
+    "accelerate launch mlm_dist/train.py": Tried(LOCAL),
+    "pip install --constraint constraints.txt dist/*.whl": Tried(),
     "mlm-dist cache": Tried(" --cache_dir=cache"),
     "mlm-dist cache prune --older-than 30d --dry-run": Tried(" --cache_dir=cache"),
     "mlm-dist env": Tried(),
@@ -122,8 +128,6 @@ COMMANDS = {
     "mlm-dist plan": Tried(SHORT),
     "mlm-dist train": Tried(LOCAL),
     "make quickstart": Tried(f"{SHORT} --checkpoint.resume=never"),
-    "mlm-dist validate runs/mine": Tried(),
-    "mlm-dist validate runs/mine": Tried(),
     "mlm-dist validate runs/mine --validation.probe true": Tried(),
     "mlm-dist export runs/mine --export.dtype bfloat16": Tried(),
     "mlm-dist export runs/mine --export.license apache-2.0 --export.language en": Tried(),
@@ -135,8 +139,6 @@ COMMANDS = {
     "python examples/token_classifier.py runs/mine/model tagged.jsonl runs/tagger": Tried(),
     "pip install 'sentence-transformers>=5.7'": Tried(),
     "python examples/sentence_embeddings.py runs/mine/model pairs.jsonl runs/embeddings": Tried(),
-    "mlm-dist report runs/mine": Tried(),
-    "mlm-dist report runs/mine": Tried(),
     "python -c 'from transformers import pipeline; "
     'print(pipeline("fill-mask", "runs/mine/model")("The [MASK] of the key."))\'': Tried(),
     "python -c 'from transformers import pipeline; "
@@ -146,9 +148,6 @@ COMMANDS = {
     "--seed $seed --output_dir runs/sweep/lr=$lr,seed=$seed; done; done": Tried(not_run="test_sweeps.py runs it"),
     "pip install optuna": Tried(),
     "python sweep.py": Tried(not_run="test_sweeps.py runs it"),
-    "mlm-dist train my_docs --output_dir runs/base "
-    '--model.name_or_path google-bert/bert-base-uncased --optim.duration "3 epochs"': Tried(LOCAL),
-    "mlm-dist train --topology zero2 --num_processes 4 my_docs --output_dir runs/four": Tried(SHORT),
     "accelerate launch --config_file configs/accelerate/ddp.yaml mlm_dist/train.py "
     "--config configs/runs/azure_docs.yaml": Tried(LOCAL),
     "accelerate launch --use_deepspeed --deepspeed_config_file configs/deepspeed/zero2.json --num_processes 4 "
@@ -275,6 +274,8 @@ def test_command_is_parsed(command: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
             if split.topology is not None:
                 file = str(launcher.accelerate_file(split.topology))
                 parsed_by_launcher([*split.for_launcher, "--config_file", file, "train.py"])
+        case ["mlm-dist", "keys", word]:
+            explain.main([word])
         case ["mlm-dist", command, *_] if command in cli.COMMANDS:
             completion.parser(cli.COMMANDS).parse_args(words[1:])
         case ["mlm-dist", *flags]:

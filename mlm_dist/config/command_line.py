@@ -110,9 +110,7 @@ def _value(value: str | None, expected: str) -> str:
 
 def _config_file(name: str) -> str:
     path = os.path.expanduser(name)
-    if name in PRESETS and not os.path.exists(path):
-        raise ConfigError(f"--config: {name} is a preset, not a file; write --preset {name}")
-    return path
+    return path if name not in PRESETS or os.path.exists(path) else preset_file(name)
 
 
 def _named(word: str, before: str) -> str:

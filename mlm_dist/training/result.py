@@ -53,7 +53,7 @@ class TrainResult:
             lines.append(("exported", f"step {self.best.step:,}, which has the lowest validation loss"))
         lines += [("model", str(self.model)), ("report", str(self.run_dir.report))]
         lines += [("metrics", str(self.run_dir.metrics))]
-        lines += [("next", f"mlm-dist validate --output_dir {shlex.quote(str(self.run_dir.path))}")]
+        lines += [("next", f"mlm-dist validate {shlex.quote(str(self.run_dir.path))}")]
         logger.info("\n".join(f"{name:<18}{text}" for name, text in lines))
 
     def _figures(self) -> Iterator[tuple[str, str]]:
