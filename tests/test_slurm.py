@@ -78,6 +78,7 @@ class Slurm:
         return launching.run(
             ["bash", str(self.folder / "spool"), "--config", "mine.yaml"],
             cwd=self.folder,
+            timeout=300,
             **self.environment(**changes),
         )
 

@@ -21,7 +21,7 @@ import pytest
 from launching import ROOT
 from rich.console import Console
 
-from mlm_dist import console, downloads, library_messages, stage
+from mlm_dist import console, downloads, library_messages
 from mlm_dist.console import Output
 from mlm_dist.corpus import summary
 from mlm_dist.stage import Stage
@@ -37,7 +37,7 @@ LINE: dict[str, Any] = {"loss": 5.3253, "learning_rate": 2.38e-3, "grad_norm": 1
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that stands still: its one value is the time in seconds."""
     now = [1000.0]
-    monkeypatch.setattr(stage.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("mlm_dist.stage.time.perf_counter", lambda: now[0])
     return now
 
 
@@ -299,7 +299,7 @@ def test_lines_that_a_narrower_terminal_breaks_are_removed() -> None:
     ids=["dumb terminal", "notebook"],
 )
 def test_other_outputs_are_plain_lines_with_times(environ: dict[str, str], stamp: str) -> None:
-    written = on_terminal(80, 24, str(DEMO), "1", **environ)
+    written = on_terminal(80, 24, str(DEMO), "1", resize=None, **environ)
     assert "\x1b" not in written and "\r" not in written.replace("\r\n", "\n")
     assert all(re.match(stamp, line) for line in written.splitlines())
     assert len(re.findall(r"step +\d+/400", written)) == (1 if "JPY_PARENT_PID" in environ else 40)

@@ -6,7 +6,7 @@ import json
 
 import launching
 import pytest
-from conftest import User
+from wheel_user import User
 
 SHORT = "--optim.duration '12 steps' --validation.every 6 --tokenizer.train_vocab_size 1000 --rows.max_length 64"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import launching
 import pytest
-from conftest import User
 from test_slurm import SCONTROL, SRUN
+from wheel_user import User
 
 SHORT = (
     "--corpus.source documents --corpus.cache_dir cache --optim.duration '6 steps' --logging.every 1 "
@@ -72,11 +72,12 @@ def test_engineer_submits_the_jobs_of_slurm(user: User) -> None:
     path = f"{user.folder}/programs:{user.environment}/bin:/usr/local/bin:/usr/bin:/bin"
     job = {"SLURM_JOB_ID": "12345", "SLURM_JOB_NODELIST": "here", "SLURM_NNODES": "1", "PATH": path}
     job["LOG"] = str(user.folder / "log")
-    user.types(f"bash launch/slurm_prepare.sbatch {SHORT}", **job, SLURM_NTASKS="2", SLURM_CPUS_PER_TASK="1")
+    user.types(f"bash launch/slurm_prepare.sbatch {SHORT}", code=0, **job, SLURM_NTASKS="2", SLURM_CPUS_PER_TASK="1")
     (manifest,) = (user.folder / "cache").glob("*/manifest.json")
     before = manifest.stat().st_mtime_ns
     user.types(
         f"bash launch/slurm.sbatch --output_dir runs/slurm {SHORT}",
+        code=0,
         **job,
         SLURM_GPUS_ON_NODE="2",
         SLURM_CPUS_PER_TASK="2",

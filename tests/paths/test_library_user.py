@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import User
+from wheel_user import User
 
 SCRIPT = '''
 """Train a small model, stop it on the way, and resume it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import launching
 import pytest
-from conftest import User
+from wheel_user import User
 
 SWEEP = """
 for lr in 1e-4 3e-3; do

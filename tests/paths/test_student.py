@@ -8,7 +8,7 @@ from pathlib import Path
 import launching
 import pytest
 import test_notebook
-from conftest import User
+from wheel_user import User
 
 
 @dataclass(frozen=True)
