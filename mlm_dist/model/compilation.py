@@ -103,8 +103,14 @@ def compile_forward(core: MaskedLanguageModel, how: str | None) -> CompileStats:
     import torch._dynamo.config as dynamo
 
     dynamo.recompile_limit = max(dynamo.recompile_limit, MAX_GRAPHS)
+    bound = _Bound()
     if how == "whole":
-        if any(isinstance(layer.forward, CheckpointedForward) for layer in encoder_layers(core.model)):
+        checkpointed = [layer for layer in encoder_layers(core.model) if isinstance(layer.forward, CheckpointedForward)]
+        if any(map(_has_hooks_inside, checkpointed)):
+            for layer in checkpointed:  # a graph ends at each hook, and a repeated layer cannot be a part of it
+                layer.forward.inner = bound(layer)
+                layer.forward = torch.compiler.disable(layer.forward)
+        elif checkpointed:
             dynamo.skip_fwd_side_effects_in_bwd_under_checkpoint = True  # counting of draws, once per forward pass
             if (masks := masks_of(core.model)) is not None:
                 masks.in_one_graph = True
@@ -112,7 +118,6 @@ def compile_forward(core: MaskedLanguageModel, how: str | None) -> CompileStats:
         return stats
     # Gradients arrive layer by layer already: DDP need not split a layer's graph to have them early.
     dynamo.optimize_ddp = False
-    bound = _Bound()
     for layer in encoder_layers(core.model):
         if isinstance(layer.forward, CheckpointedForward):
             layer.forward.inner = bound(layer)  # checkpointing stays around the graph
@@ -121,6 +126,11 @@ def compile_forward(core: MaskedLanguageModel, how: str | None) -> CompileStats:
     if next(core.parameters()).device.type != "cpu":  # the CPU has a loss of its own, which keeps values in the cache
         compile_head(core)
     return stats
+
+
+def _has_hooks_inside(layer: nn.Module) -> bool:
+    """Whether something is called around parts of a layer, as ZeRO-3 does to gather their weights."""
+    return any(part._forward_pre_hooks or part._forward_hooks for part in layer.modules() if part is not layer)
 
 
 def compile_head(core: MaskedLanguageModel) -> None:
