@@ -26,9 +26,11 @@ from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import UserError, reason
 from mlm_dist.evaluation.fill_mask import predict
 from mlm_dist.pages.examples import Comparison
-from mlm_dist.pages.record import Record
+from mlm_dist.pages.next_steps import next_steps
+from mlm_dist.pages.record import Record, read_record
 from mlm_dist.pages.run_page import LivePage, log_failure, without_training, write_page
 from mlm_dist.pages.starting_point import StartingPoint
+from mlm_dist.pages.verdict import verdict
 from mlm_dist.redaction import config_without_credentials
 from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
@@ -93,6 +95,21 @@ def after_training(run_dir: RunDir, spec: Spec, *, is_finished: bool = True) -> 
     compare = _with_trained(run_dir, lambda: spec) if is_finished else without_training
     with stage("writing report", leaves_after=2):
         log_failure("the report is not written", lambda: write_page(run_dir, spec.written, compare))
+
+
+def advice(run_dir: RunDir, spec: Spec) -> list[tuple[str, str]]:
+    """(name, text) of the verdict on a finished run and of what to do next with it, as the report has them."""
+    lines: list[tuple[str, str]] = []
+
+    def judge() -> None:
+        record = read_record(run_dir.path)
+        judged = verdict(record)
+        lines.append(("verdict", judged.headline))
+        for i, one in enumerate(next_steps(record, judged, run_dir.path, spec.written)):
+            lines.extend([("" if i else "next", one.text), ("", f"  {one.command}")])
+
+    log_failure("there is no verdict on the run", judge)
+    return lines
 
 
 def _with_trained(

@@ -84,7 +84,7 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
         if is_main:
             report.after_training(run_dir, spec)
             push(run_dir, spec.export)
-            result.log()
+            result.log(report.advice(run_dir, spec))
     return result
 
 

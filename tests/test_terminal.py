@@ -194,7 +194,8 @@ def test_the_summary_names_figures_files_and_the_next_command(tmp_path: Path, ca
     validation = {0: {"loss": 8.3365, "accuracy": 0.0}, 10: {"loss": 5.4468, "accuracy": 0.158}}
     run_dir = RunDir(tmp_path / "my run")
     with caplog.at_level(logging.INFO, "mlm_dist"):
-        TrainResult(10, True, {}, validation, 6.2835, Best(), False, run_dir).log()
+        result = TrainResult(10, True, {}, validation, 6.2835, Best(), False, run_dir)
+        result.log([("verdict", "It learnt."), ("next", "Train longer."), ("", "  mlm-dist train")])
     lines = caplog.messages[0].split("\n")
     assert lines[:3] == [
         "validation loss   5.4468; before training 8.3365",
@@ -205,7 +206,9 @@ def test_the_summary_names_figures_files_and_the_next_command(tmp_path: Path, ca
         f"model             {run_dir.model}",
         f"report            {run_dir.report}",
         f"metrics           {run_dir.metrics}",
-        f"next              mlm-dist validate --output_dir '{run_dir.path}'",
+        "verdict           It learnt.",
+        "next              Train longer.",
+        "                    mlm-dist train",
     ]
 
 

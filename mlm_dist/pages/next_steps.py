@@ -14,7 +14,6 @@ from mlm_dist.pages.formats import finite
 from mlm_dist.pages.record import Record
 from mlm_dist.pages.verdict import Verdict
 
-PRETRAINED = "google-bert/bert-base-uncased"
 LOWER = 0.3  # of the peak learning rate, for a run that got worse
 
 
@@ -73,15 +72,14 @@ def next_steps(record: Record, verdict: Verdict, run: Path, config: Mapping[str,
             NextStep(
                 "Start from a pretrained model, which knows the language already. It has 110 million parameters: use a "
                 "GPU, or expect hours.",
-                f"mlm-dist train {_corpus_flags(config)} --model.name_or_path {PRETRAINED} "
-                f"--output_dir {_quoted(run, '-bert-base')}",
+                f"mlm-dist train {_corpus_flags(config)} --preset continue --output_dir {_quoted(run, '-bert-base')}",
             )
         )
     if record.start.get("from_scratch") is False and verdict.trend == "flat":
         steps.append(
             NextStep(
                 "Measure what it is worth for search, without labels.",
-                f"mlm-dist validate --output_dir {_quoted(run)} --validation.probe true",
+                f"mlm-dist validate {_quoted(run)} --validation.probe true",
             )
         )
     return steps

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,14 +45,18 @@ class TrainResult:
         """The exported model."""
         return self.run_dir.model
 
-    def log(self) -> None:
-        """Log the result for people: losses, accuracy, where the files are, and what to do next."""
+    def log(self, advice: Iterable[tuple[str, str]] = ()) -> None:
+        """Log the result for people: losses, accuracy, where the files are, and what to do next.
+
+        Args:
+            advice: (name, text) of lines to end with.
+        """
         lines = list(self._figures())
         if self.exported_best and self.best.step is not None:
             lines.append(("exported", f"step {self.best.step:,}, which has the lowest validation loss"))
         lines += [("model", str(self.model)), ("report", str(self.run_dir.report))]
         lines += [("metrics", str(self.run_dir.metrics))]
-        lines += [("next", f"mlm-dist validate {shlex.quote(str(self.run_dir.path))}")]
+        lines += advice
         logger.info("\n".join(f"{name:<18}{text}" for name, text in lines))
 
     def _figures(self) -> Iterator[tuple[str, str]]:
