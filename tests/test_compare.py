@@ -182,4 +182,4 @@ def test_job_is_one_of_the_program(runs: tuple[Path, Path], tmp_path: Path, monk
     assert not ended.value.code
     assert page.exists()
     options = completion.parser(cli.COMMANDS).parse_args(["compare", "a", "b", "--price_per_hour", "1"])
-    assert options.runs == ["a", "b"]
+    assert options.RUN == ["a", "b"]

@@ -263,7 +263,7 @@ def test_file_with_unusual_spellings_is_read_as_typed(text: str, key: str, value
             "corpus.sources.a.limit: 010 has a leading",
         ),
         (["--optim.duration", "1" * 400 + " steps"], "optim.duration: must be like"),
-        (["--optim", "null"], "optim: expected keys and values"),
+        (["--optim", "null"], "optim is a section of keys"),
     ],
 )
 def test_flag_that_is_not_what_it_seems_is_refused(flags: list[str], part: str) -> None:

@@ -66,8 +66,8 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def times(folder: Path) -> dict[str, int]:
-    """{path: time of the last change} of everything below a folder, in nanoseconds."""
-    return {str(path): path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+    """{path: time of the last change, ns} of everything below a folder; the time of a corpus itself is its last use."""
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if not (path / "manifest.json").exists()}
 
 
 def in_cache(cache: Path) -> set[str]:
