@@ -100,7 +100,7 @@ class Stage:
         return [f"{self.name} {count}{' ' if self.unit else ''}{self.unit}", f"{share:4.0%}", f"ETA {eta}", elapsed]
 
     def line(self, width: int | None = None) -> str:
-        """The stage in one line; details that do not fit are left out.
+        """The stage in one line, without the details that do not fit.
 
         Args:
             width: Columns; None for those of the terminal, or all that a log has.

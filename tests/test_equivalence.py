@@ -49,7 +49,7 @@ def test_accumulation_follows_one_micro_batch(runs: Runs, tmp_path: Path) -> Non
     check_same("no", lines(tmp_path / "run"), lines(runs("one")))
 
 
-@pytest.mark.parametrize("topology", ["zero2", "fsdp2_cpu"])
+@pytest.mark.parametrize("topology", ["zero2", pytest.param("fsdp2_cpu", marks=pytest.mark.slow)])
 def test_exported_model_is_that_of_one_process(topology: str, runs: Runs) -> None:
     found, expected = (
         load_file(run / "model" / "model.safetensors") for run in (runs(topology, *ACCUMULATED), runs("one"))

@@ -110,6 +110,7 @@ def test_the_objective_trains_and_validates_with_the_optimizer(trained: Path) ->
     assert last["loss"] < first["loss"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_losses(trained: Path, package: dict[str, Any], archive: Path) -> None:
     checkpoint = trained / "checkpoints" / "step-00000003"
     run = archive.parent / "resumed"

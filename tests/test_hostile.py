@@ -387,6 +387,7 @@ def test_credentials_are_removed_from_every_key() -> None:
     assert to_yaml(to_dict(config)).count("s3cret") == len(keys) + 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the system does not end a process with its parent")
 def test_killed_fetch_leaves_no_process_and_no_password(tmp_path: Path) -> None:
     """The server answers nothing, so git waits. A later run clears what is left."""

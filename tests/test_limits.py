@@ -234,7 +234,9 @@ def test_jobs_about_a_run_keep_its_files(job: str, limit: str, copy: Path, tmp_p
 # --- modes of files ---
 
 
-@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077, 0o002])
+@pytest.mark.parametrize(
+    "mask", [0o027, *(pytest.param(mask, marks=pytest.mark.slow) for mask in (0o022, 0o077, 0o002))]
+)
 def test_file_modes_follow_the_umask(mask: int, tmp_path: Path, prose: Path) -> None:
     before = os.umask(mask)
     try:

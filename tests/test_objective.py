@@ -74,6 +74,7 @@ def test_two_processes_have_the_losses_of_one(
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_losses(trained: Path, package: dict[str, Any], prose: Path, tmp_path: Path) -> None:
     resume = f"--checkpoint.resume={trained / 'checkpoints' / 'step-00000006'}"
     ended = launching.python("train.py", *FLAGS, *corpus(prose), resume, f"--output_dir={tmp_path}", **package)

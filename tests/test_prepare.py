@@ -349,6 +349,7 @@ def test_interrupted_preparation_continues_after_the_finished_shards(
     assert in_cache(tmp_path / "cache") == {expected.digest}
 
 
+@pytest.mark.slow
 def test_changed_file_makes_only_its_own_shard_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, cache = tmp_path / "d", tmp_path / "cache"
     root.mkdir()

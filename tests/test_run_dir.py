@@ -139,7 +139,9 @@ UNUSABLE = {
 }
 
 
-@pytest.mark.parametrize("name", list(UNUSABLE))
+@pytest.mark.parametrize(
+    "name", ["full", *(pytest.param(name, marks=pytest.mark.slow) for name in UNUSABLE if name != "full")]
+)
 def test_unusable_directory_is_refused_before_any_corpus_work(name: str, folder: Path, tmp_path: Path) -> None:
     unusable, message = UNUSABLE[name]
     cache = tmp_path / "cache"

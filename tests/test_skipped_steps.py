@@ -115,6 +115,7 @@ def test_streak_survives_the_json_of_a_checkpoint(caplog: pytest.LogCaptureFixtu
         resumed.report()
 
 
+@pytest.mark.slow
 def test_diverging_run_keeps_the_checkpoints_from_before(tmp_path: Path, prepared_cache: Path) -> None:
     """A learning rate of a million makes weights explode, then every step is skipped."""
     flags = (

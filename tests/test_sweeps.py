@@ -62,6 +62,7 @@ def sweep(folder: Path, prose: Path, **changes: str) -> str:
     )
 
 
+@pytest.mark.slow
 def test_optuna_keeps_the_best_trial_and_prunes(tmp_path: Path, prose: Path, one_core: None) -> None:
     """The pruner of the page waits for four trials; here it prunes at once what is worse than before."""
     pruner = (

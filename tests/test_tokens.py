@@ -47,6 +47,7 @@ def test_training_is_repeatable(of_kind: dict[str, Any], kind: str) -> None:
         assert loading.digest(train(kind)) == loading.digest(of_kind[kind])
 
 
+@pytest.mark.slow
 def test_training_is_the_same_in_every_process(of_kind: dict[str, Any], tmp_path: Path) -> None:
     program = (
         "import sys, test_tokens\n"

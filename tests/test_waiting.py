@@ -61,7 +61,8 @@ print(json.dumps(reads))
 """
 
 
-@pytest.mark.parametrize("mode", ["chunk", pytest.param("pack", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["chunk", "pack"])
 def test_device_is_not_read_between_log_steps(mode: str, tmp_path: Path, prepared_cache: Path) -> None:
     ended = launching.run(
         [

@@ -8,7 +8,7 @@ below between both but can cannot could did does doing done down during each eit
 for from further get gets had has have having hence her here him his how however into its itself just last least
 less let like made make makes many may maybe might more most much must neither never next nor not nothing now off
 often once one only onto other others otherwise our out over own per perhaps rather said same second see several
-shall she should since some something such take than that the their them themselves then there therefore these they
+she should since some something such take than that the their them themselves then there therefore these they
 thing things this those though three through thus together too two under unless until upon use used uses using very
 via was way well were what when where whether which while who whole whom whose why will with within without would
 yes yet you your yourself
