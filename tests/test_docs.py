@@ -132,6 +132,7 @@ COMMANDS = {
     "mlm-dist export runs/mine --export.dtype bfloat16": Tried(),
     "mlm-dist export runs/mine --export.license apache-2.0 --export.language en": Tried(),
     "mlm-dist compare runs/mine runs/larger": Tried(),
+    "mlm-dist compare runs/sweep/*": Tried(not_run="test_sweeps.py runs it"),
     "mlm-dist compare runs/mine runs/larger --output comparison.html --price_per_hour 2.5": Tried(),
     "pip install -e '.[onnx]'": Tried(),
     "mlm-dist export runs/mine --export.format onnx": Tried(),

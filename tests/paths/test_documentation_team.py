@@ -16,10 +16,10 @@ def test_documentation_team_with_a_folder(user: User) -> None:
     user.has_documents("handbook")
     user.saves("handbook/short.md", "Too short.")
 
-    assert "steps" in user.types(f"mlm-dist plan --corpus.source handbook {SHORT}").stdout
+    assert "steps" in user.types(f"mlm-dist plan handbook {SHORT}").stdout
     assert not (user.folder / "runs").exists(), "a dry run writes nothing"
 
-    user.types(f"mlm-dist train --corpus.source handbook --output_dir runs/handbook {SHORT}")
+    user.types(f"mlm-dist train handbook --output_dir runs/handbook {SHORT}")
     run = user.folder / "runs" / "handbook"
     assert (run / "report.html").stat().st_size > 10_000
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {
@@ -28,10 +28,10 @@ def test_documentation_team_with_a_folder(user: User) -> None:
     (end,) = launching.metrics(run, "end")
     assert end["step"] == 12
 
-    user.types("mlm-dist validate --output_dir runs/handbook --validation.sentences 10")
+    user.types("mlm-dist validate runs/handbook --validation.sentences 10")
     assert json.loads((run / "validation.json").read_text("utf-8"))
-    user.types("mlm-dist export --output_dir runs/handbook --export.dtype bfloat16")
-    user.types("mlm-dist report --output_dir runs/handbook")
+    user.types("mlm-dist export runs/handbook --export.dtype bfloat16")
+    user.types("mlm-dist report runs/handbook")
     answers = user.types(
         "python -c 'from transformers import pipeline; "
         'print(len(pipeline("fill-mask", "runs/handbook/model")("The [MASK] of the key.")))\''
@@ -40,7 +40,7 @@ def test_documentation_team_with_a_folder(user: User) -> None:
 
     # The folder grows: the finished run stays as it is, and a new one continues from its model.
     user.has_documents("handbook", 60)
-    again = f"mlm-dist train --corpus.source handbook --output_dir runs/second {SHORT}"
+    again = f"mlm-dist train handbook --output_dir runs/second {SHORT}"
     again = again.replace("--tokenizer.train_vocab_size 1000", "--model.name_or_path runs/handbook")
     user.types(again)
     (start,) = launching.metrics(user.folder / "runs" / "second", "start")
@@ -51,7 +51,7 @@ def test_documentation_team_with_a_folder(user: User) -> None:
 @pytest.mark.slow
 def test_wrong_input_is_one_line_that_names_the_fix(user: User) -> None:
     for line, said in {
-        "mlm-dist train --corpus.source ./handbok": "handbok",
+        "mlm-dist train ./handbok": "handbok",
         "mlm-dist train --corpus.sorce handbook": "corpus.source",
         "mlm-dist trian": "train",
     }.items():
