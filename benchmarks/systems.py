@@ -53,7 +53,7 @@ def train_with(
     from mlm_dist import train
     from mlm_dist.batches.loader import TrainingBatches
     from mlm_dist.config import parse
-    from mlm_dist.console import show_log
+    from mlm_dist.terminal.console import show_log
 
     class ObservedBatches(TrainingBatches):
         def __getitem__(self, step: int) -> Any:

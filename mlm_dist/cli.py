@@ -23,7 +23,7 @@ from mlm_dist.config.messages import unknown_key
 from mlm_dist.credentials import without_credentials
 from mlm_dist.engine.topologies import TOPOLOGIES
 from mlm_dist.errors import ConfigError, UserError
-from mlm_dist.stages import stage
+from mlm_dist.terminal.stages import stage
 from mlm_dist.usage import JOBS
 
 # What is no job: it has no config. The module of each takes the words behind its name.
@@ -84,7 +84,7 @@ def _run(words: Sequence[str]) -> None:
     if name in ("-h", "--help"):
         sys.stdout.write(_help())
     elif name == "--version" or name.startswith("--print_completion"):
-        from mlm_dist import completion
+        from mlm_dist.commands import completion
 
         completion.parser(COMMANDS).parse_args(words)
     elif name in JOBS:

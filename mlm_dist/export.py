@@ -38,7 +38,7 @@ from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import ExportSpec, Spec
 from mlm_dist.spec.settings import settings
-from mlm_dist.stages import stage
+from mlm_dist.terminal.stages import stage
 from mlm_dist.trained_model import load_checkpoint, load_model
 
 logger = logging.getLogger("mlm_dist.export")  # __name__ is __main__ if this file is launched

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import interruption, library_messages, names
+from mlm_dist import interruption, names
 from mlm_dist.config import aliases, command_line
 from mlm_dist.config.messages import unknown_key
 from mlm_dist.engine.topologies import TOPOLOGIES
 from mlm_dist.errors import ConfigError, reason
+from mlm_dist.terminal import library_messages
 
 POLL_SECONDS = 0.5
 

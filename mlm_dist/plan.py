@@ -23,12 +23,12 @@ import sys
 
 from mlm_dist import environment, runtime, system_errors
 from mlm_dist.config import Config
-from mlm_dist.console import text_of
 from mlm_dist.corpus import pipeline, summary
 from mlm_dist.engine.launch import Launch
 from mlm_dist.plan_table import plan_table
 from mlm_dist.resolve import complete, resolve
 from mlm_dist.spec import Spec
+from mlm_dist.terminal.console import text_of
 
 logger = logging.getLogger("mlm_dist.plan")  # __name__ is __main__ if this file is launched
 

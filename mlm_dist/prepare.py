@@ -17,10 +17,10 @@ import logging
 
 from mlm_dist import environment, ranks, runtime, system_errors
 from mlm_dist.config import Config
-from mlm_dist.console import text_of
 from mlm_dist.corpus import pipeline, summary
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.resolve import corpus_spec
+from mlm_dist.terminal.console import text_of
 
 logger = logging.getLogger("mlm_dist.prepare")  # __name__ is __main__ if this file is launched
 

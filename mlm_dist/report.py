@@ -35,7 +35,7 @@ from mlm_dist.redaction import config_without_credentials
 from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
-from mlm_dist.stages import stage
+from mlm_dist.terminal.stages import stage
 from mlm_dist.trained_model import load_checkpoint, load_exported
 from mlm_dist.training.callbacks import Callback
 

@@ -10,11 +10,12 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from mlm_dist import interruption, library_messages, ranks, system_errors, usage
+from mlm_dist import interruption, ranks, system_errors, usage
 from mlm_dist.config import Config, parse, parse_of_run
-from mlm_dist.console import console, show_log
 from mlm_dist.credentials import without_credentials
 from mlm_dist.errors import Interrupted, PeerError, UserError
+from mlm_dist.terminal import library_messages
+from mlm_dist.terminal.console import console, show_log
 
 EXIT_OK, EXIT_FAULT, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, interruption.EXIT_INTERRUPTED
 SECONDS_FOR_RANK_0 = 5.0

@@ -43,7 +43,7 @@ from mlm_dist.optim.optimizers import build_optimizer
 from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
-from mlm_dist.stages import stage
+from mlm_dist.terminal.stages import stage
 from mlm_dist.training.progress import describe_bands
 
 logger = logging.getLogger("mlm_dist.validate")  # __name__ is __main__ if this file is launched

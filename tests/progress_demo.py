@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 
-from mlm_dist import console, stages
+from mlm_dist.terminal import console, stages
 from mlm_dist.training.progress import TrainingProgress
 
 STEPS = 400

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from test_report import Page, assert_safe, words_of
 
-from mlm_dist import cli, completion
-from mlm_dist.commands import compare
+from mlm_dist import cli
+from mlm_dist.commands import compare, completion
 from mlm_dist.errors import ConfigError
 from mlm_dist.pages.compared_runs import ComparedRun, differing, obstacles
 from mlm_dist.pages.comparison_page import RunComparison

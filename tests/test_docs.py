@@ -22,7 +22,8 @@ from making import run_git
 from pathspec import GitIgnoreSpec
 from test_after_training import write_records
 
-from mlm_dist import cli, completion, launcher, usage
+from mlm_dist import cli, launcher, usage
+from mlm_dist.commands import completion
 from mlm_dist.commands import keys as explain
 from mlm_dist.config import keys, parse
 

@@ -17,7 +17,6 @@ LAYERS = (
     {
         "program",
         "cli",
-        "completion",
         "commands",
         "launcher",
         "train",
@@ -34,10 +33,8 @@ LAYERS = (
     {"engine"},
     {"optim"},
     {"model", "batches", "corpus"},
-    {"downloads", "spec", "pretrained"},
-    {"stages"},
-    {"stage"},
-    {"console"},
+    {"spec", "pretrained"},
+    {"terminal"},
     {
         "config",
         "credentials",
@@ -53,7 +50,6 @@ LAYERS = (
         "hub",
         "retries",
         "interruption",
-        "library_messages",
         "stopwatch",
     },
 )

@@ -21,10 +21,10 @@ import pytest
 from launching import ROOT
 from rich.console import Console
 
-from mlm_dist import console, downloads, library_messages
-from mlm_dist.console import Output
 from mlm_dist.corpus import summary
-from mlm_dist.stage import Stage
+from mlm_dist.terminal import console, downloads, library_messages
+from mlm_dist.terminal.console import Output
+from mlm_dist.terminal.stage import Stage
 from mlm_dist.training.progress import TrainingProgress
 from mlm_dist.training.result import TrainResult
 
@@ -37,7 +37,7 @@ LINE: dict[str, Any] = {"loss": 5.3253, "learning_rate": 2.38e-3, "grad_norm": 1
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that stands still: its one value is the time in seconds."""
     now = [1000.0]
-    monkeypatch.setattr("mlm_dist.stage.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("mlm_dist.terminal.stage.time.perf_counter", lambda: now[0])
     return now
 
 
@@ -221,7 +221,7 @@ def test_a_download_counts_megabytes() -> None:
 
 def test_only_named_messages_of_libraries_are_silenced() -> None:
     script = (
-        "import logging, warnings; from mlm_dist import library_messages; library_messages.silence()\n"
+        "import logging, warnings; from mlm_dist.terminal import library_messages; library_messages.silence()\n"
         "for name, text in library_messages.LOGGED.items():\n"
         "    logging.getLogger(name).warning('\\n*****\\n' + text + ' and so on')\n"
         "    logging.getLogger(name).warning('a problem of %s', name)\n"

@@ -19,11 +19,11 @@ from test_encodings import TEXTS as PARAGRAPHS
 from tokenizers import AddedToken, Tokenizer
 
 from mlm_dist.config import parse
-from mlm_dist.console import text_of
 from mlm_dist.corpus import summary
 from mlm_dist.corpus.tokenizer import loading, ordinary_text, training
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer, ExactTokenizer, Nanotoken, WordCache
 from mlm_dist.errors import CorpusError
+from mlm_dist.terminal.console import text_of
 
 KINDS = ("wordpiece", "bpe", "unigram")
 ENGLISH = [made_up_text(i, 200) for i in range(30)]

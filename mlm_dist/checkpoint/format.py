@@ -19,8 +19,8 @@ from torch import nn
 from mlm_dist.checkpoint import contents_check
 from mlm_dist.errors import CheckpointError
 from mlm_dist.files import sha256_of
-from mlm_dist.stages import stage
 from mlm_dist.system_errors import passes
+from mlm_dist.terminal.stages import stage
 
 FORMAT = 2
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")

@@ -13,7 +13,7 @@ from torch import nn
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.engine.protocol import Engine, FullState
-from mlm_dist.stages import stage
+from mlm_dist.terminal.stages import stage
 
 logger = logging.getLogger(__name__)
 

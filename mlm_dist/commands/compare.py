@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.table import Table as RichTable
 
 from mlm_dist import environment, system_errors
-from mlm_dist.console import show_log, text_of
 from mlm_dist.errors import ConfigError
 from mlm_dist.files import write_bytes
+from mlm_dist.terminal.console import show_log, text_of
 
 if TYPE_CHECKING:
     from mlm_dist.pages.tables import Table

@@ -25,8 +25,8 @@ from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts
 from mlm_dist.errors import CorpusError
 from mlm_dist.spec import CorpusSpec
-from mlm_dist.stage import Stage
-from mlm_dist.stages import stage
+from mlm_dist.terminal.stage import Stage
+from mlm_dist.terminal.stages import stage
 
 
 class Preparation:

@@ -25,8 +25,8 @@ from mlm_dist.errors import CorpusError, Interrupted, PeerError, UserError
 from mlm_dist.files import write_json
 from mlm_dist.interruption import NOTHING_SAVED
 from mlm_dist.ranks import launch_name
-from mlm_dist.stages import stage
 from mlm_dist.stopwatch import Stopwatch
+from mlm_dist.terminal.stages import stage
 
 T = TypeVar("T")
 

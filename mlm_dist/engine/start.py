@@ -26,7 +26,7 @@ from mlm_dist.environment import restored
 from mlm_dist.errors import ConfigError, Interrupted
 from mlm_dist.model.attention import MAX_LENGTH_ON_CPU
 from mlm_dist.spec import BatchSpec, Spec
-from mlm_dist.stages import stage
+from mlm_dist.terminal.stages import stage
 
 logger = logging.getLogger(__name__)
 

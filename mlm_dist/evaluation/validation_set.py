@@ -19,8 +19,8 @@ from mlm_dist.evaluation.pseudo_likelihood import PseudoLikelihood, one_by_one
 from mlm_dist.evaluation.validation import evaluate, unigram_baseline
 from mlm_dist.objectives.figures import Validation
 from mlm_dist.objectives.protocol import Objective
-from mlm_dist.stage import Stage
-from mlm_dist.stages import stage
+from mlm_dist.terminal.stage import Stage
+from mlm_dist.terminal.stages import stage
 
 BASELINE_ROWS = 256  # at a time
 

@@ -21,8 +21,8 @@ from mlm_dist.hf_model.reload_check import ReloadCheck
 from mlm_dist.hf_model.write import ModelFiles, write_files
 from mlm_dist.model.plain_copy import plain_copy
 from mlm_dist.spec import ExportSpec
-from mlm_dist.stages import stage
 from mlm_dist.system_errors import named
+from mlm_dist.terminal.stages import stage
 
 logger = logging.getLogger(__name__)
 

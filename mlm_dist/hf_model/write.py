@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from mlm_dist import library_messages
 from mlm_dist.files import give_modes, temporary_folder
 from mlm_dist.hf_model import config_file, reload_check, sentence_transformer, tokenizer_files
 from mlm_dist.hf_model.sentence_transformer import SentenceFiles
 from mlm_dist.spec import ExportSpec
 from mlm_dist.system_errors import named
+from mlm_dist.terminal import library_messages
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mlm_dist.model.layers import depths
 from mlm_dist.model.new_tokens import start_from_pieces
 from mlm_dist.model.plain_copy import plain_copy
 from mlm_dist.pretrained import Pretrained, locate
-from mlm_dist.stages import stage
+from mlm_dist.terminal.stages import stage
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlm_dist import downloads
 from mlm_dist.errors import ModelError, reason
 from mlm_dist.files import sha256_of
 from mlm_dist.pretrained import Pretrained
 from mlm_dist.retries import retry
-from mlm_dist.stages import stage
+from mlm_dist.terminal import downloads
+from mlm_dist.terminal.stages import stage
 
 Weights = dict[str, Any]  # {name: tensor}
 

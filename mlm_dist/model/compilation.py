@@ -108,8 +108,9 @@ def compile_forward(core: MaskedLanguageModel, how: str | None) -> CompileStats:
         checkpointed = [layer for layer in encoder_layers(core.model) if isinstance(layer.forward, CheckpointedForward)]
         if any(map(_has_hooks_inside, checkpointed)):
             for layer in checkpointed:  # a graph ends at each hook, and a repeated layer cannot be a part of it
-                layer.forward.inner = bound(layer)
-                layer.forward = torch.compiler.disable(layer.forward)
+                repeated: Any = layer.forward
+                repeated.inner = bound(layer)
+                layer.forward = torch.compiler.disable(repeated)  # type: ignore[no-untyped-call]
         elif checkpointed:
             dynamo.skip_fwd_side_effects_in_bwd_under_checkpoint = True  # counting of draws, once per forward pass
             if (masks := masks_of(core.model)) is not None:

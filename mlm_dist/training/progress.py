@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from mlm_dist.console import Output, fitting, is_log_shown, output
-from mlm_dist.stage import Stage
-from mlm_dist.stages import stage
+from mlm_dist.terminal.console import Output, fitting, is_log_shown, output
+from mlm_dist.terminal.stage import Stage
+from mlm_dist.terminal.stages import stage
 from mlm_dist.training.callbacks import Callback
 
 NOTEBOOK_SECONDS = 15.0  # between the train lines in a notebook

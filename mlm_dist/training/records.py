@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 
 from mlm_dist.config import to_yaml
-from mlm_dist.console import text_of
 from mlm_dist.corpora import Corpora
 from mlm_dist.corpus import summary
 from mlm_dist.engine.protocol import Engine
@@ -14,6 +13,7 @@ from mlm_dist.files import write_bytes
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
 from mlm_dist.spec.settings import settings
+from mlm_dist.terminal.console import text_of
 from mlm_dist.training import watchdog
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from mlm_dist.corpus.sources.source_files import SourceFiles, SourceIdentity
 from mlm_dist.credentials import without_credentials
 from mlm_dist.errors import CorpusError
 from mlm_dist.registry import Registry
-from mlm_dist.stages import stage
+from mlm_dist.terminal.stages import stage
 
 BUILT_IN = {
     "python-docs": "mlm_dist.corpus.sources.python_docs:PythonDocs",

@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlm_dist.console import fitting
 from mlm_dist.corpus.tokenizer import domain_tokens, loading, training
 from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import write_json
 from mlm_dist.spec import TokenizerSpec
-from mlm_dist.stages import stage
+from mlm_dist.terminal.console import fitting
+from mlm_dist.terminal.stages import stage
 
 logger = logging.getLogger(__name__)
 

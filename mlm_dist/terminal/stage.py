@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from mlm_dist.console import GAP, fitting
+from mlm_dist.terminal.console import GAP, fitting
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlm_dist.stage import Stage
+from mlm_dist.terminal.stage import Stage
 
 
 def counting(shown: Stage) -> type:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mlm_dist import ranks
-from mlm_dist.console import Output, console, is_log_shown, output
-from mlm_dist.stage import Stage
+from mlm_dist.terminal.console import Output, console, is_log_shown, output
+from mlm_dist.terminal.stage import Stage
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

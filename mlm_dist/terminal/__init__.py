@@ -1,0 +1,1 @@
+"""What a person sees of a job: the console, its stages, and the messages of libraries."""
