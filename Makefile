@@ -1,5 +1,5 @@
 # quickstart  set up .venv and train on the documentation that comes with Python
-# test        unit tests and quick launches, under 7 minutes on 2 cores
+# test        unit tests and quick launches, about 10 minutes on 2 cores
 # test-unit   unit tests, which start no programs, under 90 s
 # test-all    all tests
 # lint        format, style and types

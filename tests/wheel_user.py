@@ -11,6 +11,7 @@ from pathlib import Path
 
 import launching
 import pytest
+from filelock import FileLock
 from making import made_up_prose
 
 # Set it to an environment that has the dependencies, to save their installation; the wheel is installed into it.
@@ -59,42 +60,45 @@ class User:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built from a copy that is gone afterwards."""
-    source, wheels = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheels")
-    launching.copy_of_package(source)
-    pip = [sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", "--no-build-isolation", f"-w{wheels}"]
-    ended = launching.run([*pip, str(source)])
-    assert ended.returncode == 0, ended.output
-    shutil.rmtree(source)
-    (built,) = wheels.glob("mlm_dist-*-py3-none-any.whl")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "wheel"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+    """The wheel of this checkout, built once from a copy that is gone afterwards."""
+    with FileLock(shared / "wheel.lock"):
+        if not list(shared.glob("*.whl")):
+            source = tmp_path_factory.mktemp("source")
+            launching.copy_of_package(source)
+            pip = [sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", "--no-build-isolation", f"-w{shared}"]
+            ended = launching.run([*pip, str(source)])
+            assert ended.returncode == 0, ended.output
+            shutil.rmtree(source)
+        (built,) = shared.glob("mlm_dist-*-py3-none-any.whl")
     return built
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
-    """A new environment with the wheel, its extra `deepspeed`, and what starts a notebook."""
+def environment(shared: Path, wheel: Path) -> Path:
+    """A new environment with the wheel, its extra `deepspeed`, and what starts a notebook; made once."""
     prepared = os.environ.get(VARIABLE)
-    if prepared:
-        pip = [
-            f"{prepared}/bin/python",
-            "-m",
-            "pip",
-            "--quiet",
-            "install",
-            "--no-deps",
-            "--force-reinstall",
-            str(wheel),
-        ]
-        ended = launching.run(pip)
-        assert ended.returncode == 0, ended.output
-        return Path(prepared)
-    place = tmp_path_factory.mktemp("environment")
-    venv.create(place, with_pip=True)
-    constraints = f"--constraint={launching.ROOT / 'constraints.txt'}"
-    pip = [f"{place}/bin/python", "-m", "pip", "--quiet", "install", constraints]
-    ended = launching.run([*pip, f"{wheel}[deepspeed]", "ipykernel", "nbclient"], timeout=3600)
-    assert ended.returncode == 0, ended.output
+    place = Path(prepared) if prepared else shared / "environment"
+    pip = [str(place / "bin" / "python"), "-m", "pip", "--quiet", "install"]
+    with FileLock(shared / "environment.lock"):
+        if not (shared / "installed").exists():
+            if prepared:
+                ended = launching.run([*pip, "--no-deps", "--force-reinstall", str(wheel)])
+            else:
+                venv.create(place, with_pip=True)
+                pip.append(f"--constraint={launching.ROOT / 'constraints.txt'}")
+                ended = launching.run([*pip, f"{wheel}[deepspeed]", "ipykernel", "nbclient"], timeout=3600)
+            assert ended.returncode == 0, ended.output
+            (shared / "installed").touch()
     return place
 
 
