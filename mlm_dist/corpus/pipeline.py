@@ -173,7 +173,8 @@ def _start(
     is_prepared = store.find() is not None
     if not is_prepared:
         store.begin()
-        logger.info("preparing %s files into %s", f"{sum(len(source.files) for source in found):,}", store.folder)
+        count = sum(len(source.files) for source in found)
+        logger.info("preparing %s file%s into %s", f"{count:,}", "" if count == 1 else "s", store.folder)
     return {"inputs": inputs.to_json(), "is_prepared": is_prepared}
 
 

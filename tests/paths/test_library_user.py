@@ -81,6 +81,8 @@ def test_library_user_through_the_python_api(user: User) -> None:
     assert said["batch"] == 16 and said["rows"] > 0
     assert said["stopped"] and said["step"] == 8
     assert list(said["losses"]) == [str(step) for step in range(1, 9)]
-    assert said["resumed"] == {step: said["losses"][step] for step in ("4", "5", "6", "7", "8")}
+    again = list(said["resumed"])
+    assert again[0] in ("4", "5") and again[-1] == "8", "it stops in the step of the signal, or after the next"
+    assert said["resumed"] == {step: said["losses"][step] for step in again}
     assert 0 < said["best"] < 10
     assert (user.folder / said["model"] / "model.safetensors").exists() and (user.folder / said["page"]).exists()
