@@ -75,35 +75,27 @@ def one_core() -> None:
 
 
 @pytest.fixture(scope="session")
-def prepared_cache(tmp_path_factory: pytest.TempPathFactory, one_core: None) -> Path:
-    """A corpus cache that all workers share, with the tiny corpus in it."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers share."""
     base = tmp_path_factory.getbasetemp()
-    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "corpus-cache"
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def prepared_cache(shared: Path, one_core: None) -> Path:
+    """A corpus cache that all workers share, with the tiny corpus in it."""
+    cache = shared / "corpus-cache"
     launching.here("prepare", f"--corpus.cache_dir={cache}", *launching.TINY)
     return cache
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the wheel of this package is installed, beside the environment's libraries; all workers share it.
-
-    It is built from a copy, which is gone, so that nothing is left in the repository and nothing is read from it.
-    """
-    base = tmp_path_factory.getbasetemp()
-    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "installed"
+def installed(shared: Path, wheel: Path) -> Path:
+    """Where the wheel of this package is installed, beside the environment's libraries; all workers share it."""
+    place = shared / "installed"
     with FileLock(f"{place}.lock"):
         if not place.exists():
-            source, wheels = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheels")
-            for name in ("mlm_dist", "configs", "launch"):
-                ignored = shutil.ignore_patterns("__pycache__")
-                shutil.copytree(launching.ROOT / name, source / name, symlinks=True, ignore=ignored)
-            for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-                shutil.copy(launching.ROOT / name, source / name)
             pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-            built = launching.run([*pip, "wheel", "--no-deps", "--no-build-isolation", f"-w{wheels}", str(source)])
-            assert built.returncode == 0, built.output
-            shutil.rmtree(source)
-            wheel = next(wheels.glob("mlm_dist-*-py3-none-any.whl"))
             ended = launching.run([*pip, "install", "--no-deps", f"--target={place}", str(wheel)])
             assert ended.returncode == 0, ended.output
     return place

@@ -200,7 +200,7 @@ def test_words_are_split_into_those_of_the_job_and_of_the_launcher() -> None:
     words = "--topology zero2 --num_processes 4 --optim.lr 3e-5 --seed 1 --mixed_precision=bf16 --config a.yaml --debug"
     split = words.split()
     expected = ["--optim.lr=3e-5", "--seed=1", "--config=a.yaml"]
-    for i in (0, 2, 4, 6, 8, 9, 11, 12):  # wherever it stands, a word without a flag is the job's
+    for i in (0, 2, 4, 6, 8, 9, 11, 12):  # in any position, a word without a flag is the job's
         flags = cli.split_flags([*split[:i], "docs", *split[i:]])
         assert (flags.topology, flags.debug) == ("zero2", True)
         assert [word for word in flags.for_job if word != "docs"] == expected

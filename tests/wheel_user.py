@@ -60,17 +60,8 @@ class User:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all workers share."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "wheel"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
-    """The wheel of this checkout, built once from a copy that is gone afterwards."""
+    """The wheel of this checkout, built once; from a copy that is gone afterwards, so that nothing is read from it."""
     with FileLock(shared / "wheel.lock"):
         if not list(shared.glob("*.whl")):
             source = tmp_path_factory.mktemp("source")
@@ -90,7 +81,7 @@ def environment(shared: Path, wheel: Path) -> Path:
     place = Path(prepared) if prepared else shared / "environment"
     pip = [str(place / "bin" / "python"), "-m", "pip", "--quiet", "install"]
     with FileLock(shared / "environment.lock"):
-        if not (shared / "installed").exists():
+        if not (shared / "environment.installed").exists():
             if prepared:
                 ended = launching.run([*pip, "--no-deps", "--force-reinstall", str(wheel)])
             else:
@@ -98,7 +89,7 @@ def environment(shared: Path, wheel: Path) -> Path:
                 pip.append(f"--constraint={launching.ROOT / 'constraints.txt'}")
                 ended = launching.run([*pip, f"{wheel}[deepspeed]", "ipykernel", "nbclient"], timeout=3600)
             assert ended.returncode == 0, ended.output
-            (shared / "installed").touch()
+            (shared / "environment.installed").touch()
     return place
 
 

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -125,7 +126,7 @@ def _chosen(found: Sequence[CachedCorpus], request: _Request) -> list[CachedCorp
         ConfigError: A digest is that of no corpus, or of several.
     """
     if request.older_than is not None:
-        return [corpus for corpus in found if cached.now() - corpus.last_used > request.older_than]
+        return [corpus for corpus in found if time.time() - corpus.last_used > request.older_than]
     chosen = []
     for digest in request.digests:
         matching = [corpus for corpus in found if corpus.digest.startswith(digest)]
@@ -153,7 +154,7 @@ def _table(found: Iterable[CachedCorpus]) -> list[str]:
     lines = [f"{'digest':<18}{'size':>10}  {'rows':>12}  {'last use':<15}source"]
     for one in found:
         source = one.source if one.is_prepared else "(interrupted)"
-        used = cached.age(max(0.0, cached.now() - one.last_used))
+        used = cached.age(max(0.0, time.time() - one.last_used))
         lines.append(f"{one.digest:<18}{_size(one.size):>10}  {one.rows:>12,}  {used:<15}{_short(source)}")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     return [line if width is None or len(line) <= width else f"{line[: width - 1]}…" for line in lines]

@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,8 +144,3 @@ def age(seconds: float) -> str:
         if count:
             return f"{count:,} {unit}{'s' if count > 1 else ''} ago"
     return "now"
-
-
-def now() -> float:
-    """The time as `CachedCorpus.last_used` counts it."""
-    return time.time()
