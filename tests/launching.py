@@ -25,6 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # A small corpus, quickly tokenized; every test that trains uses it, so that it is prepared once.
 # What the export proves by loading the model in a process of its own has its own tests.
 TINY = ("--tokenizer.train_vocab_size=1000", "--rows.max_length=64", "--export.verify=false")
+# A model with dropout.
+DROPOUT = (
+    "--model.name_or_path=bert-tiny",
+    "--model.overrides={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}",
+)
 # A run of a few steps on a folder of documents, with a checkpoint half way.
 SHORT = (
     *("--corpus.validation_fraction=0.2", "--optim.duration=12 steps"),

@@ -103,6 +103,20 @@ def test_head_initialization(small: tuple[Path, int], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_first_result(small: tuple[Path, int], tmp_path: Path) -> None:
+    """Longer training gives a lower loss, with each variant."""
+    flags = ("--seeds=2", "--variants=modernbert-tiny;bert-tiny")
+    results = [
+        bench("first_result", small, tmp_path / f"{steps}.json", *flags, f"--duration={steps} steps")["variants"]
+        for steps in (2, 40)
+    ]
+    for name, short in results[0].items():
+        longer = results[1][name]
+        assert len(short) == 2 and all(b["loss"] < a["loss"] for a, b in zip(short, longer, strict=True))
+        assert all(0 <= one["words"] <= one["examples"] for one in longer)
+
+
+@pytest.mark.slow
 def test_recipes(small: tuple[Path, int], tmp_path: Path) -> None:
     """More compute gives a lower loss."""
     flags = ("--model=1x32", "--length=64", "--vocabulary=1000", "--seeds=2", "--recipes=chunk,pack,whole words")

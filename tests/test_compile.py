@@ -31,7 +31,6 @@ from mlm_dist.training.metrics import Metrics
 from mlm_dist.training.step import StepResult
 
 ROWS, LENGTH, VOCABULARY, STEPS = 8, 32, 200, 10
-DROPOUT = '--model.overrides={"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}'
 
 
 class SomeRows:
@@ -265,7 +264,8 @@ def launch(run: Path, cache: Path, topology: str, *arguments: str) -> Any:
         topology,
         "train.py",
         *(f"--corpus.cache_dir={cache}", f"--output_dir={run}", "--optim.duration=12 steps", "--logging.every=1"),
-        *("--batch.global_size=16", "--batch.micro_size=4", "--validation.every=6", DROPOUT, *launching.TINY),
+        *("--batch.global_size=16", "--batch.micro_size=4", "--validation.every=6", *launching.DROPOUT),
+        *launching.TINY,
         *arguments,
         launch=("--mixed_precision=no", *processes),
     )

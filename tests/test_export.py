@@ -83,7 +83,7 @@ def test_named_checkpoint_is_exported(copy: Path) -> None:
     assert results[0].metric_value == launching.metrics(copy, "validation")[1]["loss"]
 
 
-EMBEDDINGS = "model.bert.embeddings.word_embeddings.weight"
+EMBEDDINGS = "model.model.embeddings.tok_embeddings.weight"
 
 
 def test_errors_name_the_checkpoint_or_the_corpus(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,8 +122,8 @@ def test_all_parameters_are_needed_to_write_a_model(run: Path) -> None:
     model = with_parameters(trained, parameters)
     assert all(torch.equal(value, parameters[name]) for name, value in model.named_parameters())
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    del parameters["bert.encoder.layer.0.output.dense.weight"]
-    with pytest.raises(AssertionError, match=r"parameters are missing: .*layer\.0\.output\.dense\.weight"):
+    del parameters["model.layers.0.mlp.Wo.weight"]
+    with pytest.raises(AssertionError, match=r"parameters are missing: .*layers\.0\.mlp\.Wo\.weight"):
         with_parameters(trained, parameters)
 
 

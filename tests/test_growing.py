@@ -254,7 +254,7 @@ def test_moments_of_layers_that_are_not_trained_need_no_memory() -> None:
         return found
 
     built = build(parse([]).model, architecture(parse([]).model, 64), 0).model
-    per_layer = sum(parameter.numel() for parameter in built.bert.encoder.layer[0].parameters())
+    per_layer = sum(parameter.numel() for parameter in built.model.layers[0].parameters())
     three = of("--model.trainable_layers=3").moments - of("--model.trainable_layers=2").moments
     assert three == pytest.approx(8 * per_layer, rel=0.02)
     assert of("--model.trainable_layers=4").moments < of().moments

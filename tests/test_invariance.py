@@ -134,7 +134,7 @@ def losses(
         *(f"--corpus.source={cache / 'documents'}", f"--corpus.cache_dir={cache}", f"--output_dir={run}"),
         *(f"--batch.global_size={GLOBAL_SIZE}", f"--batch.micro_size={micro}", "--logging.every=1"),
         *(f"--optim.duration={(STEPS * GLOBAL_SIZE - 5) / num_rows!r} epochs", "--validation.every=null"),
-        "--model.overrides={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}",
+        *launching.DROPOUT,
         *launching.TINY,
         *arguments,
         launch=("--mixed_precision=no", f"--num_processes={processes}"),

@@ -88,7 +88,7 @@ def test_checkpoints_hold_both_heads_and_the_exported_model_only_its_own(trained
 
     with safe_open(str(trained / "checkpoints" / f"step-{STEPS:08d}" / "model.safetensors"), "pt") as checkpoint:
         assert checkpoint.get_tensor("head.weight").abs().sum() > 0
-        embeddings = checkpoint.get_tensor("model.bert.embeddings.word_embeddings.weight")
+        embeddings = checkpoint.get_tensor("model.model.embeddings.tok_embeddings.weight")
     model, report = AutoModelForMaskedLM.from_pretrained(trained / "model", output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert bool((model.get_input_embeddings().weight == embeddings).all())

@@ -25,7 +25,6 @@ from mlm_dist.files import lock
 
 SEED = int(os.environ.get("MLM_DIST_SEED", "1"))
 SECONDS_OF_A_LAUNCH = 12.0  # about what it takes from its start to its end, on one core
-DROPOUT = "--model.overrides={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}"
 
 
 class Story:
@@ -43,7 +42,8 @@ class Story:
         self.flags = [
             *(f"--corpus.source={documents}", f"--corpus.cache_dir={folder / 'cache'}", f"--output_dir={self.run}"),
             *(f"--optim.duration={num_steps} steps", "--batch.global_size=8", "--logging.every=1"),
-            *("--checkpoint.every=2", "--checkpoint.keep_last=2", "--validation.every=5", DROPOUT, *launching.TINY),
+            *("--checkpoint.every=2", "--checkpoint.keep_last=2", "--validation.every=5", *launching.DROPOUT),
+            *launching.TINY,
         ]
 
     @contextlib.contextmanager

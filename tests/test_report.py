@@ -616,7 +616,7 @@ def test_parts_of_compounds_are_not_chosen(name: str, tokenizer: Any) -> None:
 def test_probability_of_a_word_is_the_product_over_its_tokens(run: Path, tokenizer: Any) -> None:
     model = AutoModelForMaskedLM.from_pretrained(run / "model", dtype=torch.float32).train()
     with torch.no_grad():  # after a few steps, context matters little
-        for parameter in model.base_model.encoder.parameters():
+        for parameter in model.base_model.layers.parameters():
             parameter.mul_(6)
     sentence = "The ledgers stand near the river and the town."
     example = ClozeExample("a.md", sentence, 4, 11)

@@ -180,7 +180,11 @@ REFUSED: dict[str, tuple[tuple[str, ...], Launch, str]] = {
         r"^model\.name_or_path: folder \./nowhere ",
     ),
     "causal model": (("--model.name_or_path=gpt2",), ONE_PROCESS, r"^model\.name_or_path: gpt2 is a gpt2 model"),
-    "override": (("--model.overrides={hidden: 3}",), ONE_PROCESS, r"^model\.overrides\.hidden: a bert configuration"),
+    "override": (
+        ("--model.overrides={hidden: 3}",),
+        ONE_PROCESS,
+        r"^model\.overrides\.hidden: a modernbert configuration",
+    ),
     "tokenizer": (("--tokenizer.path=./nowhere",), ONE_PROCESS, r"^tokenizer\.path: .*\./nowhere"),
 }
 

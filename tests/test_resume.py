@@ -22,7 +22,6 @@ TOPOLOGIES = {
     "fsdp2": "fsdp2_cpu",
 }
 STEPS, SAVED_AT = 8, 4
-DROPOUT = "--model.overrides={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}"
 
 
 def launch(run: Path, cache: Path, topology: str, *arguments: str, precision: str = "no", fault: str = "") -> Any:
@@ -174,7 +173,7 @@ def test_frozen_embeddings_are_not_rounded(full: Full, tmp_path: Path) -> None:
     tables = []
     for topology, precision in (("one", "no"), ("zero2", "bf16"), ("zero3", "bf16")):
         point = full(topology, precision, frozen) / "checkpoints" / f"step-{STEPS:08d}" / "model.safetensors"
-        tables.append(load_file(point)["model.bert.embeddings.word_embeddings.weight"])
+        tables.append(load_file(point)["model.model.embeddings.tok_embeddings.weight"])
     assert torch.equal(tables[0], tables[1])
     assert torch.equal(tables[0], tables[2])
     check_resume(full, tmp_path, "zero3", "zero2", "bf16", frozen)
@@ -228,7 +227,7 @@ def test_run_killed_around_an_epoch_end_ends_bit_equal(topology: str, tmp_path: 
     cache, num_rows = small
     epoch_end = num_rows // 8  # the step in which the first epoch ends
     num_steps = epoch_end + 8
-    arguments = (f"--optim.duration={num_steps} steps", "--checkpoint.every=1", DROPOUT)
+    arguments = (f"--optim.duration={num_steps} steps", "--checkpoint.every=1", *launching.DROPOUT)
     source = f"--corpus.source={cache / 'documents'}"
     ended = launch(tmp_path / "whole", cache, topology, source, *arguments)
     assert ended.returncode == 0, ended.output

@@ -63,6 +63,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
             *(
                 f"--corpus.source={root / 'own'}",
                 f"--corpus.cache_dir={root / 'cache'}",
+                "--model.name_or_path=bert-tiny",
                 "--rows.max_length=32",
                 "--rows.mode=chunk",
             ),

@@ -75,7 +75,7 @@ def test_device_is_not_read_between_log_steps(mode: str, tmp_path: Path, prepare
             ),
             *("--optim.duration=10 steps", "--logging.every=5", "--validation.every=null", "--checkpoint.every=null"),
             *("--batch.global_size=16", "--batch.micro_size=8", f"--rows.mode={mode}", *launching.TINY),
-            "--model.overrides={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}",
+            *launching.DROPOUT,
         ]
     )
     assert ended.returncode == 0, ended.output

@@ -53,8 +53,8 @@ class ModelConfig(Section):
 
     Args:
         name_or_path: A checkpoint (folder or Hub name) to continue from, or an architecture to start from scratch: a
-            transformers model type such as bert or roberta, or a small BERT: bert-tiny, bert-mini, bert-small. A folder
-            may also be a run directory or a checkpoint of a run.
+            transformers model type such as bert or roberta, or a small shape: modernbert-tiny, bert-tiny,
+            bert-mini, bert-small. A folder may also be a run directory or a checkpoint of a run.
         revision: Branch, tag or commit of the checkpoint on the Hub, such as one from before the decay of its learning
             rate; by default the main branch.
         from_scratch: Start from random weights even if name_or_path is a checkpoint; its configuration is kept.
@@ -78,7 +78,7 @@ class ModelConfig(Section):
 
     SECTION, FREE_TEXT = "model", ("overrides",)
 
-    name_or_path: str = "bert-tiny"
+    name_or_path: str = "modernbert-tiny"
     revision: str | None = None
     from_scratch: bool = False
     init_from: str | None = None

@@ -8,23 +8,11 @@ from typing import Any
 from mlm_dist.config import ModelConfig, TokenizerConfig
 from mlm_dist.errors import ModelError, reason
 from mlm_dist.model import configuration, growable, positions, saved_config, vocabulary
+from mlm_dist.model.shapes import SHAPES, Shape
 from mlm_dist.model.suitability import require_supported, suitability
 from mlm_dist.pretrained import locate
 from mlm_dist.spec import RowMode
 
-# Small BERT shapes by the names of Turc et al., 2019, https://arxiv.org/abs/1908.08962; without dropout, because models
-# of this size do not memorise their text.
-SHAPES = {
-    name: {
-        "hidden_size": hidden_size,
-        "num_hidden_layers": num_layers,
-        "num_attention_heads": hidden_size // 64,
-        "intermediate_size": 4 * hidden_size,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-    }
-    for name, num_layers, hidden_size in (("bert-tiny", 2, 128), ("bert-mini", 4, 256), ("bert-small", 4, 512))
-}
 UNKNOWN_VOCAB_SIZE = 1024  # of configurations without one, until there is a tokenizer
 
 
@@ -181,7 +169,8 @@ def _load(model: ModelConfig) -> tuple[Any, dict[str, Any]]:
     if is_architecture(name):
         if model.revision is not None:
             raise ModelError(f"model.revision: {name} is an architecture without weights; remove model.revision")
-        return CONFIG_MAPPING["bert" if name in SHAPES else name](), SHAPES.get(name, {}) | dict(model.overrides)
+        shape = SHAPES.get(name, Shape(name, {}))
+        return CONFIG_MAPPING[shape.model_type](), shape.fields | dict(model.overrides)
     pretrained = locate(name, "model.name_or_path", model.revision)
     return saved_config.read(pretrained), dict(model.overrides)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.config import Duration, LoggingConfig, MaskingConfig, ModelConfig, TrackingConfig, WatchdogConfig
+from mlm_dist.credentials import without_credentials
 from mlm_dist.spec.batch import BatchSpec
 from mlm_dist.spec.corpus import CorpusSpec
 from mlm_dist.spec.training import CheckpointSpec, ExportSpec, Length, OptimSpec, ValidationSpec
@@ -85,23 +86,19 @@ class Spec:
         values: dict[str, Any] = {
             item.name: _plain(getattr(self, item.name)) for item in fields(self) if item.name != "written"
         }
-        values["corpus"].pop("sources")  # they are a part of the documents, and may hold credentials
+        values["corpus"].pop("sources")  # they are a part of the documents
         values["corpus"]["documents"] = dict(self.written["corpus"])
-        values["replay_source"] = self.written["corpus"]["replay_source"]
-        values["second_source"] = self.written["validation"]["second_source"]
         return values
 
 
 def _plain(value: Any) -> Any:
-    """A value in the types that YAML has."""
-    if isinstance(value, Duration | Path):
-        return str(value)
+    """A value in the types that YAML has, its texts without credentials."""
     if hasattr(value, "to_dict"):  # a transformers configuration; some do not give their fields one by one
         return _plain(value.to_dict())
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, Duration):
         return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple | frozenset):
         return [_plain(one) for one in (sorted(value) if isinstance(value, frozenset) else value)]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+    return value if value is None or isinstance(value, bool | int | float) else without_credentials(str(value))
