@@ -319,3 +319,11 @@ def test_length_is_the_same_on_any_number_of_processes(
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     launches = [Launch(n, n, CPU, sharding="ddp" if n > 1 else "none") for n in (1, 2, 4, 8)]
     assert len({complete(resolve(config, launch), corpus).length for launch in launches}) == 1
+
+
+def test_resolved_values_hold_no_password() -> None:
+    texts = ("tracking.project", "tracking.group", "validation.second_source", "corpus.source")
+    address = "https://someone:s3cretMARK@example.org/repo"
+    spec = of(*(f"--{key}={address}" for key in texts), f"--tracking.tags=[{address}]")
+    assert "s3cretMARK" not in spec.to_yaml()
+    assert spec.to_yaml().count("https://example.org/repo") >= len(texts) + 1

@@ -14,7 +14,7 @@ import pytest
 from forked_ranks import Ranks
 
 NUM_STEPS = int(os.environ.get("MLM_DIST_STEPS", "3000"))
-MEMORY_GROWTH = 0.01  # of the memory, which the allocator rounds
+MEMORY_GROWTH = 0.005  # of the memory, which the allocator rounds
 MEMORY_SLACK = 2 << 20  # bytes
 
 
@@ -60,15 +60,20 @@ def watch(topology: str, run: Path, cache: Path, num_steps: int) -> list[list[Sa
 
 
 def check_flat(samples: list[Sample], num_steps: int) -> None:
-    """Medians of the second tenth of the run and of its last: single samples see a thread that writes a checkpoint."""
-    first = [sample for sample in samples if num_steps <= 10 * sample.step < 2 * num_steps]
+    """Medians of the fifth tenth of the run and of its last: single samples see a thread that writes a checkpoint.
+
+    Before, the heap is still growing into the largest blocks that threads need at the same time: with ZeRO-2 for about
+    1,000 steps, after which it stays within 0.3 MB.
+    """
+    first = [sample for sample in samples if 4 * num_steps <= 10 * sample.step < 5 * num_steps]
     last = [sample for sample in samples if 9 * num_steps <= 10 * sample.step]
-    assert len(first) >= 3 <= len(last), f"too few samples: {samples}"
+    trace = [(one.step, round(one.memory / 1e6, 1), *one[2:]) for one in samples[:: max(1, len(samples) // 40)]]
+    assert len(first) >= 3 <= len(last), f"too few samples: {trace}"
     for name in ("threads", "files"):
         before, after = (statistics.median(getattr(sample, name) for sample in part) for part in (first, last))
-        assert after <= before, f"{name}: {before} -> {after} in {samples[:: max(1, len(samples) // 20)]}"
+        assert after <= before, f"{name}: {before} -> {after} in {trace}"
     before, after = (statistics.median(sample.memory for sample in part) for part in (first, last))
-    assert after <= before * (1 + MEMORY_GROWTH) + MEMORY_SLACK, f"memory: {before} -> {after}"
+    assert after <= before * (1 + MEMORY_GROWTH) + MEMORY_SLACK, f"memory: {before} -> {after} in {trace}"
 
 
 @pytest.mark.slow

@@ -183,6 +183,9 @@ TABLE = (
     Alias(
         "report_to trackers tracker wandb tensorboard tracking", "tracking.trackers", "trackers", "[tensorboard]", ""
     ),
+    Alias("project project_name wandb_project experiment experiment_name", "tracking.project", "the project", "search"),
+    Alias("group run_group wandb_group", "tracking.group", "the group of runs", "sweep"),
+    Alias("tags wandb_tags", "tracking.tags", "the tags of the run", "[baseline]", ""),
     Alias("watchdog timeout", "watchdog.minutes", "minutes without progress that end a run", "30"),
     # Not of a run
     Alias("fp16 half", "", _PRECISION + "fp16"),
