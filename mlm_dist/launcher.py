@@ -77,7 +77,7 @@ def launch(job: str, topology: str, for_job: Sequence[str], for_launcher: Sequen
             raise ConfigError(f"{flag} takes no value; write {value} directly after `mlm-dist {job}`")
     launcher.exit_on_error = False
     try:
-        settings = yaml.safe_load(file.read_text("utf-8"))
+        settings = file_conflicts.read(file)
         flags = launcher.parse_args(
             [*for_launcher, "--config_file", str(file), "--module", f"mlm_dist.{job}", *for_job]
         )

@@ -196,6 +196,23 @@ def test_launch_is_read_from_the_environment(tmp_path: Path) -> None:
     file.write_text(json.dumps({"fp16": {"enabled": True}, "zero_optimization": {"stage": 3}}), "utf-8")
     found = Launch.read(ZERO | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}, H100)
     assert (found.stage, found.precision) == (3, "fp16")
-    file.write_text("{", "utf-8")
-    with pytest.raises(ConfigError, match="deepspeed_config_file: cannot read"):
-        Launch.read(ZERO | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}, H100)
+    for text, problem in (
+        ("{", ""),
+        ('{"fp16": {"enabled": true, "enabled": false}}', r".*enabled is given twice"),
+        ('{"gradient_clipping": NaN}', ".*NaN is not JSON"),
+    ):
+        file.write_text(text, "utf-8")
+        with pytest.raises(ConfigError, match=f"deepspeed_config_file: cannot read{problem}"):
+            Launch.read(ZERO | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}, H100)
+
+
+def test_key_that_an_accelerate_file_gives_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "accelerate.yaml"
+    file.write_text("num_processes: 2\ndeepspeed_config:\n  zero_stage: 2\n  zero_stage: 3\n", "utf-8")
+    with pytest.raises(ValueError, match="zero_stage is given twice, in lines 3 and 4"):
+        accelerate_file.read(file)
+    file.write_text("num_processes: 2\nuse_cpu: &all [1, *all]\n", "utf-8")
+    assert accelerate_file.read(file)["num_processes"] == 2
+    file.write_text("", "utf-8")
+    with pytest.raises(ValueError, match="no settings"):
+        accelerate_file.read(file)

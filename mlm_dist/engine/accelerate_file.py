@@ -4,12 +4,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from mlm_dist.engine import missing_gpus
 from mlm_dist.engine.conflicts import BESIDE_JSON, FSDP_USE_CPU, USE_CPU
 from mlm_dist.engine.device import hides_all
 from mlm_dist.errors import ConfigError
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The settings of an accelerate file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no mapping, or gives a key twice, of which YAML would take the last one without a word.
+        yaml.YAMLError: It is not YAML.
+    """
+    text = file.read_text("utf-8")
+    _require_unique(yaml.compose(text, Loader=yaml.SafeLoader), ())
+    settings = yaml.safe_load(text)
+    if not isinstance(settings, dict):
+        raise ValueError("it holds no settings")
+    return settings
+
+
+def _require_unique(node: Any, above: tuple[Any, ...]) -> None:
+    if not isinstance(node, yaml.MappingNode) or any(node is one for one in above):
+        return
+    lines: dict[str, int] = {}
+    for name, value in node.value:
+        line = name.start_mark.line + 1
+        if (first := lines.setdefault(str(name.value), line)) != line:
+            raise ValueError(f"{name.value} is given twice, in lines {first} and {line}; remove one")
+        _require_unique(value, (*above, node))
 
 
 def check(name: str, settings: Mapping[str, Any], flags: Mapping[str, Any]) -> None:

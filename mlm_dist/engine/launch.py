@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +121,8 @@ def _read_deepspeed(environ: Mapping[str, str]) -> dict[str, Any]:
         devices = {part: environ.get(variable.format(part.upper())) for part in _CAN_BE_OFFLOADED}
         return {"stage": int(environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")), "offload": _offloaded(devices)}
     try:
-        settings = json.loads(Path(file).read_text("utf-8"))
+        text = Path(file).read_text("utf-8")
+        settings = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
         zero = settings.get("zero_optimization", {})
         stage = zero.get("stage", 0)
         devices = {part: zero.get(f"offload_{part}", {}).get("device") for part in _CAN_BE_OFFLOADED}
@@ -130,6 +131,19 @@ def _read_deepspeed(environ: Mapping[str, str]) -> dict[str, Any]:
         raise ConfigError(f"deepspeed_config_file: cannot read {file} ({reason(error)})") from None
     fields = {"stage": stage, "offload": _offloaded(devices), "deepspeed_file": file, "deepspeed": settings}
     return fields | ({"precision": enabled[0]} if enabled else {})
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of a JSON file; of two values for a key, Python would take the last one without a word."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is given twice; remove one")
+    return dict(pairs)
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON; write a number")
 
 
 def _offloaded(devices: Mapping[str, str | None]) -> frozenset[str]:
