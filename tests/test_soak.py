@@ -14,7 +14,7 @@ import pytest
 from forked_ranks import Ranks
 
 NUM_STEPS = int(os.environ.get("MLM_DIST_STEPS", "3000"))
-MEMORY_GROWTH = 0.005  # of the memory, which the allocator rounds
+MEMORY_GROWTH = 0.01  # of the memory, which the allocator rounds
 MEMORY_SLACK = 2 << 20  # bytes
 
 
@@ -60,10 +60,10 @@ def watch(topology: str, run: Path, cache: Path, num_steps: int) -> list[list[Sa
 
 
 def check_flat(samples: list[Sample], num_steps: int) -> None:
-    """Medians of the fifth tenth of the run and of its last: single samples see a thread that writes a checkpoint.
+    """Threads and files: medians of the fifth tenth of the run and of its last. Memory: peaks of both halves.
 
-    Before, the heap is still growing into the largest blocks that threads need at the same time: with ZeRO-2 for about
-    1,000 steps, after which it stays within 0.3 MB.
+    The resident memory is no smooth curve: for some hundred steps the heap grows into the blocks that training, saving
+    and the report need at the same time, and now and then a part of it goes back to the system.
     """
     first = [sample for sample in samples if 4 * num_steps <= 10 * sample.step < 5 * num_steps]
     last = [sample for sample in samples if 9 * num_steps <= 10 * sample.step]
@@ -72,7 +72,8 @@ def check_flat(samples: list[Sample], num_steps: int) -> None:
     for name in ("threads", "files"):
         before, after = (statistics.median(getattr(sample, name) for sample in part) for part in (first, last))
         assert after <= before, f"{name}: {before} -> {after} in {trace}"
-    before, after = (statistics.median(sample.memory for sample in part) for part in (first, last))
+    before = max(sample.memory for sample in samples if 2 * sample.step < num_steps)
+    after = max(sample.memory for sample in samples if 2 * sample.step >= num_steps)
     assert after <= before * (1 + MEMORY_GROWTH) + MEMORY_SLACK, f"memory: {before} -> {after} in {trace}"
 
 
