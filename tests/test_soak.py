@@ -14,8 +14,7 @@ import pytest
 from forked_ranks import Ranks
 
 NUM_STEPS = int(os.environ.get("MLM_DIST_STEPS", "3000"))
-MEMORY_GROWTH = 0.01  # of the memory, which the allocator rounds
-MEMORY_SLACK = 2 << 20  # bytes
+MEMORY_SLACK = 8 << 20  # bytes, of 600 MiB, between the peaks of both halves of a run
 
 
 class Sample(NamedTuple):
@@ -74,7 +73,7 @@ def check_flat(samples: list[Sample], num_steps: int) -> None:
         assert after <= before, f"{name}: {before} -> {after} in {trace}"
     before = max(sample.memory for sample in samples if 2 * sample.step < num_steps)
     after = max(sample.memory for sample in samples if 2 * sample.step >= num_steps)
-    assert after <= before * (1 + MEMORY_GROWTH) + MEMORY_SLACK, f"memory: {before} -> {after} in {trace}"
+    assert after <= before + MEMORY_SLACK, f"memory: {before} -> {after} in {trace}"
 
 
 @pytest.mark.slow
