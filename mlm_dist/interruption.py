@@ -29,6 +29,7 @@ LAUNCHER = "MLM_DIST_LAUNCHER"  # the process id of mlm_dist's launcher
 REPEAT_SECONDS = 0.5  # some wrappers pass on a Ctrl-C that the terminal has sent already
 LEAVE_SECONDS = 15.0  # to leave once interrupted; torch's launcher kills its processes after 30 s
 WATCH_SECONDS = 1.0
+RETRY_SECONDS = 0.05  # after Python has dropped a KeyboardInterrupt
 _SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "tcsh", "csh", "login", "sshd", "screen", "tmux: server"}
 
 NOTHING_SAVED = "stopped by a signal before there was anything new to save; run the same command again"
@@ -63,6 +64,7 @@ def watch() -> None:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in handled():
         signal.signal(number, _interrupt)
+    sys.unraisablehook = _on_dropped_error
     os.register_at_fork(after_in_child=_forget)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # in the thread, which must not receive them itself
     threading.Thread(target=_listen, args=(reader, _launcher()), daemon=True).start()
@@ -152,6 +154,19 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if not _Process.is_interrupted:
         _Process.is_interrupted = True
         raise KeyboardInterrupt
+
+
+def _on_dropped_error(dropped: sys.UnraisableHookArgs) -> None:
+    """Interrupt again if the first attempt came inside of a `__del__`, where Python drops errors."""
+    if isinstance(dropped.exc_value, KeyboardInterrupt):
+        threading.Timer(RETRY_SECONDS, _interrupt_again).start()
+    else:
+        sys.__unraisablehook__(dropped)
+
+
+def _interrupt_again() -> None:
+    _Process.is_interrupted = False
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _listen(reader: int, launcher: int | None) -> None:
