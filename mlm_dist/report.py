@@ -24,8 +24,8 @@ from mlm_dist.config import Config, to_dict
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import UserError, reason
-from mlm_dist.evaluation.fill_mask import predict
-from mlm_dist.pages.examples import Comparison
+from mlm_dist.evaluation.fill_mask import TOP_K, predict
+from mlm_dist.pages.examples import Comparison, num_in_top
 from mlm_dist.pages.next_steps import next_steps
 from mlm_dist.pages.record import Record, read_record
 from mlm_dist.pages.run_page import LivePage, log_failure, without_training, write_page
@@ -84,17 +84,30 @@ def while_training(run_dir: RunDir, spec: Spec) -> Sequence[Callback]:
     return [LivePage(run_dir, spec.written)] if ranks.is_main() else []
 
 
-def after_training(run_dir: RunDir, spec: Spec, *, is_finished: bool = True) -> None:
+def after_training(run_dir: RunDir, spec: Spec, *, is_finished: bool = True) -> list[tuple[str, str]]:
     """Write the report; a failure is logged and does not end the run; on rank 0.
 
     Args:
         run_dir: The run directory.
         spec: The run.
         is_finished: Whether the run is complete; after a signal there is no time to load a model.
+
+    Returns:
+        (name, text) of a line on the report's examples; none without examples or a trained model.
     """
     compare = _with_trained(run_dir, lambda: spec) if is_finished else without_training
+    lines: list[tuple[str, str]] = []
+
+    def compare_and_count(record: Record, start: StartingPoint, warnings: list[str]) -> Comparison:
+        found = compare(record, start, warnings)
+        if found.after:
+            right = f"{num_in_top(found.after)} of {len(found.examples)} right words among the first {TOP_K}"
+            lines.append(("examples", f"{right}; before training {num_in_top(found.before)}"))
+        return found
+
     with stage("writing report", leaves_after=2):
-        log_failure("the report is not written", lambda: write_page(run_dir, spec.written, compare))
+        log_failure("the report is not written", lambda: write_page(run_dir, spec.written, compare_and_count))
+    return lines
 
 
 def advice(run_dir: RunDir, spec: Spec) -> list[tuple[str, str]]:

@@ -82,9 +82,9 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
                     f"stopped by a signal, saved at step {result.step}; run the same command again to resume"
                 )
         if is_main:
-            report.after_training(run_dir, spec)
+            examples = report.after_training(run_dir, spec)
             push(run_dir, spec.export)
-            result.log(report.advice(run_dir, spec))
+            result.log([*examples, *report.advice(run_dir, spec)])
     return result
 
 

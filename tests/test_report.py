@@ -273,6 +273,13 @@ def test_at_most_a_hundred_names_are_kept_per_reason() -> None:
     assert found["duplicate"] == {"count": 1, "names": ["b.md (of a.md)"]}
 
 
+def test_right_words_are_counted_for_the_end_of_the_log(copy: Path) -> None:
+    ((name, text),) = report.after_training(RunDir(copy), resolve(config_of(copy), Launch.read()))
+    after, total, before = map(int, re.findall(r"\d+", text.replace("first 5", "")))
+    page = " ".join(re.sub(r"<[^>]+>", " ", (copy / "report.html").read_text("utf-8")).split())
+    assert name == "examples" and f"Right word among the top 5 {before} → {after} of {total}" in page
+
+
 def test_failures_are_logged_and_do_not_end_the_run(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     run_dir, spec = RunDir(copy), resolve(config_of(copy), Launch.read())
     (copy / "report.json").write_text("{", "utf-8")
