@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlm_dist.system_errors import named
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def write_whole(path: Path, write: Callable[[Path], None], *, durable: bool = True) -> None:
@@ -78,6 +82,16 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
         temporary.write_bytes(data)
 
     write_whole(path, write, durable=durable)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as an .npy file. numpy itself would not say why the disk did not take it."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    with named(path):
+        path.write_bytes(content.getbuffer())
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True, indent: int | None = None) -> None:

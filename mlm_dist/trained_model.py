@@ -16,6 +16,7 @@ from mlm_dist.errors import CheckpointError
 from mlm_dist.model.architecture import architecture
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.spec import Spec
+from mlm_dist.system_errors import named
 
 
 def load_exported(folder: Path) -> tuple[Any, Any]:
@@ -24,8 +25,9 @@ def load_exported(folder: Path) -> tuple[Any, Any]:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    model = AutoModelForMaskedLM.from_pretrained(folder, dtype="float32", trust_remote_code=False)
-    return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    with named(folder):
+        model = AutoModelForMaskedLM.from_pretrained(folder, dtype="float32", trust_remote_code=False)
+        return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def load_checkpoint(spec: Spec, path: Path) -> tuple[Any, PreparedCorpus, int]:

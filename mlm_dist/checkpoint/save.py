@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -25,6 +26,8 @@ from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import CheckpointError
 from mlm_dist.files import sha256_of, sync
 from mlm_dist.spec import CheckpointSpec
+
+_LEAVING = ".removed-"  # before the name of a checkpoint that is being removed
 
 
 class Checkpoints:
@@ -174,6 +177,14 @@ class Checkpoints:
         except BaseException as error:  # the main thread raises it on every rank
             self._failure = error
 
+    def tidy(self, state: TrainState) -> None:
+        """Remove what an earlier launch could not remove; on rank 0, before the first step."""
+        for leaving in self._folder.glob(f"{_LEAVING}*"):
+            shutil.rmtree(leaving, ignore_errors=True)
+        newest = max(format.published(self._folder), key=format.step_of, default=None)
+        if newest is not None and format.step_of(newest) == state.step:
+            self._remove_old(newest, state.to_json())
+
     def _remove_old(self, newest: Path, state: Mapping[str, Any]) -> None:
         others = [path for path in format.published(self._folder) if path != newest]
         others.sort(key=format.step_of)
@@ -183,7 +194,15 @@ class Checkpoints:
             kept.add(format.step_of(good))
         for old in others[: max(0, len(others) - (self._spec.keep_last - 1))]:
             if format.step_of(old) not in kept:
-                shutil.rmtree(old, ignore_errors=True)  # if it cannot be removed now, it is after the next save
+                _remove(old)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint, whole for its readers: what cannot be removed now is by `tidy`."""
+    leaving = checkpoint.with_name(_LEAVING + checkpoint.name)
+    with contextlib.suppress(OSError):
+        checkpoint.rename(leaving)
+        shutil.rmtree(leaving, ignore_errors=True)
 
 
 def disk_needed(num_parameters: int, num_kept: int) -> int:

@@ -17,6 +17,7 @@ from mlm_dist.corpus.store import SPLITS
 from mlm_dist.corpus.tokenizer import token_ids, word_starts
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
+from mlm_dist.files import write_array
 from mlm_dist.spec import RowsSpec
 from mlm_dist.system_errors import named
 
@@ -89,7 +90,7 @@ def _write(
         if split == "train":
             counts[list(maker.special.all)] = 0
             path = _counts_file(store, shard)
-            np.save(path, counts, allow_pickle=False)
+            write_array(path, counts)
             paths.append(path)
     return paths, figures
 

@@ -14,7 +14,7 @@ import numpy as np
 from mlm_dist.corpus import file_records, rows
 from mlm_dist.corpus.store import FORMAT, SPLITS, PreparedCorpus
 from mlm_dist.errors import CorpusError
-from mlm_dist.files import write_json
+from mlm_dist.files import write_array, write_json
 from mlm_dist.system_errors import passes
 
 
@@ -147,7 +147,7 @@ class ShardStore:
                 fingerprint=f"{self.folder.name}-{split}",
                 max_length=manifest["config"]["rows"]["max_length"],
             )
-        np.save(self.partial / "token_counts.npy", token_counts, allow_pickle=False)
+        write_array(self.partial / "token_counts.npy", token_counts)
         files = {name: file for key in keys for name, file in self.figures(key)["files"].items()}
         paths = [path for path in sorted(self.partial.rglob("*")) if path.is_file()]
         others = [path for path in paths if path.relative_to(self.partial).as_posix() not in files]

@@ -18,7 +18,7 @@ import numpy as np
 from mlm_dist.corpus import rows
 from mlm_dist.corpus.packing import RowBlock
 from mlm_dist.errors import CorpusError
-from mlm_dist.files import write_whole
+from mlm_dist.files import write_array, write_whole
 
 WORD_START = 1 << 30  # bit that is set in the id of a token that begins a word
 LONGEST = 10
@@ -95,11 +95,7 @@ def write(path: Path, rows_path: Path, max_length: int, blocks: Iterable[RowBloc
     if done != len(table):
         raise _differs(rows_path)
 
-    def fill(temporary: Path) -> None:
-        with open(temporary, "wb") as file:
-            np.save(file, np.concatenate(packed), allow_pickle=False)
-
-    write_whole(path, fill, durable=False)
+    write_whole(path, lambda temporary: write_array(temporary, np.concatenate(packed)), durable=False)
 
 
 def read(path: Path) -> np.ndarray:
