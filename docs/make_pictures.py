@@ -34,11 +34,20 @@ def main() -> None:
     flags = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         for job in ("plan", "train"):
-            lines = screen(in_terminal(["mlm-dist", job, *flags], Path(folder)))
+            written = in_terminal(["mlm-dist", job, *flags], Path(folder))
+            lines = screen(without_places(written, Path(folder)))
             shown = lines if len(lines) <= LINES else [*lines[: LINES // 2], "…", *lines[-LINES // 2 :]]
             picture(f"mlm-dist {job}", shown, IMAGES / f"terminal_{job}.svg")
         (page,) = Path(folder).glob("runs/*/report.html")
+        page.write_text(without_places(page.read_text("utf-8"), Path(folder)), "utf-8")
         photograph(page, IMAGES / "report.png")
+
+
+def without_places(text: str, folder: Path) -> str:
+    """A text without the folder of the run, and with ~ for the home of the user."""
+    for place in {str(folder), str(folder.resolve())}:
+        text = text.replace(f"{place}/", "")
+    return text.replace(str(Path.home()), "~")
 
 
 def in_terminal(command: list[str], folder: Path) -> str:

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from specs import cpu_engine
 from torch import nn
 
-from mlm_dist.checkpoint import find, format, host_buffer
+from mlm_dist.checkpoint import find, format, host_buffer, save
 from mlm_dist.checkpoint.host_buffer import HostBuffer
 from mlm_dist.checkpoint.restore import restore
 from mlm_dist.checkpoint.save import Checkpoints
@@ -612,6 +612,40 @@ def test_remains_of_interrupted_saves_are_removed(run: Run, good: Path) -> None:
     (run.folder / "step-1").mkdir()
     RunDir(run.folder.parent).clean()
     assert steps(run.folder) == ["step-00000002", "step-1"]
+
+
+def test_checkpoint_that_cannot_be_removed_is_not_left_in_parts(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fails while an old checkpoint is removed: readers never find a part of it."""
+    run.checkpoints = Checkpoints(run.folder, CheckpointSpec(None, 1, False, "auto"), IDENTITY, MICRO)
+    old = run.save(2)
+    remove = shutil.rmtree
+
+    def failing(path: Path, **_: Any) -> None:
+        if Path(path).is_dir():
+            next(file for file in Path(path).iterdir() if file.name == "manifest.json").unlink()
+
+    monkeypatch.setattr(shutil, "rmtree", failing)
+    run.save(4)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    assert not old.exists()
+    assert steps(run.folder) == [".step-00000002", "step-00000004"]
+    RunDir(run.folder.parent).clean()
+    assert steps(run.folder) == ["step-00000004"]
+
+
+def test_old_checkpoint_that_could_not_be_removed_is_at_the_next_start(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.checkpoints = Checkpoints(run.folder, CheckpointSpec(None, 1, False, "auto"), IDENTITY, MICRO)
+    run.save(2)
+    with monkeypatch.context() as context:
+        context.setattr(save, "_remove", lambda path: None)
+        run.save(4)
+    assert steps(run.folder) == ["step-00000002", "step-00000004"]
+    run.checkpoints.tidy(state_at(2))  # not resumed from the newest one
+    assert steps(run.folder) == ["step-00000002", "step-00000004"]
+    run.checkpoints.tidy(state_at(4))
+    assert steps(run.folder) == ["step-00000004"]
 
 
 def test_full_disk_while_saving(tmp_path: Path, engine: Engine) -> None:

@@ -18,12 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import launching
+import numpy as np
 import pytest
 from making import made_up_text, small_disk
 
 from mlm_dist import system_errors
 from mlm_dist.errors import ConfigError, CorpusError, ResourceError, UserError
-from mlm_dist.files import lock, write_bytes, write_whole
+from mlm_dist.files import lock, write_array, write_bytes, write_whole
 
 FLAGS = ("--tokenizer.train_vocab_size=300", "--rows.max_length=16", "--corpus.min_chars=50")
 
@@ -329,3 +330,13 @@ def another_digest(corpus: Path, place: Path) -> None:
 def nested(corpus: Path, place: Path) -> None:
     """A manifest that is nested without end."""
     (corpus / "manifest.json").write_text("[" * 100_000)
+
+
+def test_array_that_the_disk_does_not_take_is_named(tmp_path: Path) -> None:
+    """numpy says how many items it wrote, and nothing about the disk or the file."""
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            write_array(disk / "counts.npy", np.zeros(100_000))
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(disk / "counts.npy"))
+    write_array(tmp_path / "counts.npy", np.arange(5))
+    assert np.load(tmp_path / "counts.npy", allow_pickle=False).tolist() == [0, 1, 2, 3, 4]

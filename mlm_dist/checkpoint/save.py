@@ -27,8 +27,6 @@ from mlm_dist.errors import CheckpointError
 from mlm_dist.files import sha256_of, sync
 from mlm_dist.spec import CheckpointSpec
 
-_LEAVING = ".removed-"  # before the name of a checkpoint that is being removed
-
 
 class Checkpoints:
     """The checkpoints of one run. Every rank makes one and calls it; rank 0 writes.
@@ -178,9 +176,7 @@ class Checkpoints:
             self._failure = error
 
     def tidy(self, state: TrainState) -> None:
-        """Remove what an earlier launch could not remove; on rank 0, before the first step."""
-        for leaving in self._folder.glob(f"{_LEAVING}*"):
-            shutil.rmtree(leaving, ignore_errors=True)
+        """Remove old checkpoints that an earlier launch could not remove; on rank 0, before the first step."""
         newest = max(format.published(self._folder), key=format.step_of, default=None)
         if newest is not None and format.step_of(newest) == state.step:
             self._remove_old(newest, state.to_json())
@@ -198,8 +194,9 @@ class Checkpoints:
 
 
 def _remove(checkpoint: Path) -> None:
-    """Remove a checkpoint, whole for its readers: what cannot be removed now is by `tidy`."""
-    leaving = checkpoint.with_name(_LEAVING + checkpoint.name)
+    """Remove a checkpoint, whole for its readers; what cannot be removed now is after the next start or save."""
+    leaving = checkpoint.with_name(f".{checkpoint.name}")
+    shutil.rmtree(leaving, ignore_errors=True)
     with contextlib.suppress(OSError):
         checkpoint.rename(leaving)
         shutil.rmtree(leaving, ignore_errors=True)
