@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
 import math
@@ -12,7 +13,7 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +58,12 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def require_known(parser: argparse.ArgumentParser, flag: str, wanted: Iterable[str], known: Iterable[str]) -> None:
+    """End the program with an error if a name that a flag was given is not one of those it takes."""
+    for name in set(wanted) - set(known):
+        parser.error(f"{flag}: {name} is not one of {', '.join(known)}")
 
 
 class Spread(NamedTuple):

@@ -29,18 +29,17 @@ from mlm_dist.pages.starting_point import StartingPoint
 from mlm_dist.run_dir import RunDir
 from mlm_dist.trained_model import load_exported
 
-_SHAPE = "model.overrides={%s}"
 VARIANTS = {
     "modernbert-tiny": [],
-    "bert-tiny": ["model.name_or_path=bert-tiny"],
-    "bert-tiny, Muon": ["model.name_or_path=bert-tiny", "optim.name=muon"],
-    "Muon": ["optim.name=muon"],
-    "both layers local": [_SHAPE % "layer_types: [sliding_attention, sliding_attention]"],
-    "window of 16": [_SHAPE % "local_attention: 16"],
-    "window of 128": [_SHAPE % "local_attention: 128"],
-    "3 layers": [_SHAPE % "num_hidden_layers: 3"],
-    "8 rows per step": ["batch.global_size=8"],
-    "twice the rate": ["optim.lr=0.006"],
+    "bert-tiny": ["--model.name_or_path=bert-tiny"],
+    "bert-tiny with Muon": ["--model.name_or_path=bert-tiny", "--optim.name=muon"],
+    "Muon": ["--optim.name=muon"],
+    "both layers local": ["--model.overrides={layer_types: [sliding_attention, sliding_attention]}"],
+    "window of 16": ["--model.overrides={local_attention: 16}"],
+    "window of 128": ["--model.overrides={local_attention: 128}"],
+    "3 layers": ["--model.overrides={num_hidden_layers: 3}"],
+    "8 rows per step": ["--batch.global_size=8"],
+    "twice the rate": ["--optim.lr=0.006"],
 }
 
 
@@ -51,8 +50,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(arguments.seeds):
             for name in arguments.variants:
-                flags = [f"--{flag}" for flag in (*_flags(arguments), *VARIANTS[name])]
-                found = first_result([*flags, f"--seed={seed}"], RunDir(Path(folder) / "run"))
+                flags = [*_flags(arguments), *VARIANTS[name], f"--seed={seed}"]
+                found = first_result(flags, RunDir(Path(folder) / "run"))
                 console.print(f"{name}, seed {seed}: {found}")
                 results[name].append(found)
                 common.write(arguments.output, source=Path(arguments.source).name, variants=results)
@@ -84,23 +83,22 @@ def first_result(flags: list[str], run_dir: RunDir) -> dict[str, float]:
 
 def _flags(arguments: argparse.Namespace) -> list[str]:
     return [
-        *(f"corpus.source={arguments.source}", f"corpus.cache_dir={arguments.cache}", "rows.max_length=128"),
-        *(f"optim.duration={arguments.duration}", "export.verify=false", "tracking.trackers=[]"),
+        *(f"--corpus.source={arguments.source}", f"--corpus.cache_dir={arguments.cache}", "--rows.max_length=128"),
+        *(f"--optim.duration={arguments.duration}", "--export.verify=false", "--tracking.trackers=[]"),
     ]
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--variants", type=lambda text: text.split(";"), default=list(VARIANTS), help="; ".join(VARIANTS))
+    add("--variants", type=lambda text: text.split(","), default=list(VARIANTS), help=", ".join(VARIANTS))
     add("--source", default="python-docs", help="documents, as corpus.source")
     add("--duration", default="8 epochs", help="as optim.duration")
     add("--seeds", type=int, default=3)
     add("--cache", default="~/.cache/mlm_dist", help="where prepared rows are kept")
     add("--output", type=Path, default=common.RESULTS / "first_result.json")
     arguments = parser.parse_args()
-    for name in set(arguments.variants) - set(VARIANTS):
-        parser.error(f"--variants: {name} is not one of {'; '.join(VARIANTS)}")
+    common.require_known(parser, "--variants", arguments.variants, VARIANTS)
     return arguments
 
 

@@ -128,8 +128,7 @@ def _arguments() -> argparse.Namespace:
     add("--logs", help="folder for the output of the processes; by default it is not kept")
     add("--output", type=Path, help="by default results/gpu.json, for a dry run ./gpu_dry_run.json")
     arguments = parser.parse_args()
-    for name in set(arguments.cases or ()) - set(PARTS):
-        parser.error(f"--cases: {name} is not one of {', '.join(PARTS)}")
+    common.require_known(parser, "--cases", arguments.cases or (), PARTS)
     arguments.output = arguments.output or (
         Path("gpu_dry_run.json") if arguments.dry_run else common.RESULTS / "gpu.json"
     )

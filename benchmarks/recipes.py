@@ -139,8 +139,7 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     arguments.lr = arguments.lr or (4e-3 if arguments.start else 3e-3)
     arguments.start_work = arguments.start_work if arguments.start else None
-    for name in set(arguments.recipes) - set(RECIPES):
-        parser.error(f"--recipes: {name} is not one of {', '.join(RECIPES)}")
+    common.require_known(parser, "--recipes", arguments.recipes, RECIPES)
     return arguments
 
 

@@ -193,8 +193,7 @@ def _arguments() -> argparse.Namespace:
     add("--output", type=Path, default=common.RESULTS / "throughput.json")
     add("flags", nargs="*", help="after --: further flags of train.py for mlm-dist")
     arguments = parser.parse_args()
-    for name in set(arguments.systems) - set(NAMES):
-        parser.error(f"--systems: {name} is not one of {', '.join(NAMES)}")
+    common.require_known(parser, "--systems", arguments.systems, NAMES)
     return arguments
 
 

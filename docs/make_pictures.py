@@ -23,6 +23,8 @@ from termios import TIOCSWINSZ
 from rich.console import Console
 from rich.text import Text
 
+from mlm_dist.commands.env import without_home
+
 IMAGES = Path(__file__).resolve().parent / "images"
 COLUMNS, LINES = 100, 45
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -47,7 +49,7 @@ def without_places(text: str, folder: Path) -> str:
     """A text without the folder of the run, and with ~ for the home of the user."""
     for place in {str(folder), str(folder.resolve())}:
         text = text.replace(f"{place}/", "")
-    return text.replace(str(Path.home()), "~")
+    return without_home(text)
 
 
 def in_terminal(command: list[str], folder: Path) -> str:

@@ -105,7 +105,7 @@ def test_head_initialization(small: tuple[Path, int], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_first_result(small: tuple[Path, int], tmp_path: Path) -> None:
     """Longer training gives a lower loss, with each variant."""
-    flags = ("--seeds=2", "--variants=modernbert-tiny;bert-tiny")
+    flags = ("--seeds=2", "--variants=modernbert-tiny,bert-tiny")
     results = [
         bench("first_result", small, tmp_path / f"{steps}.json", *flags, f"--duration={steps} steps")["variants"]
         for steps in (2, 40)

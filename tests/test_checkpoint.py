@@ -614,9 +614,11 @@ def test_remains_of_interrupted_saves_are_removed(run: Run, good: Path) -> None:
     assert steps(run.folder) == ["step-00000002", "step-1"]
 
 
-def test_checkpoint_that_cannot_be_removed_is_not_left_in_parts(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_that_cannot_be_removed_is_not_left_in_parts(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The disk fails while an old checkpoint is removed: readers never find a part of it."""
-    run.checkpoints = Checkpoints(run.folder, CheckpointSpec(None, 1, False, "auto"), IDENTITY, MICRO)
+    run = Run(tmp_path / "checkpoints", engine, keep_last=1)
     old = run.save(2)
     remove = shutil.rmtree
 
@@ -634,9 +636,9 @@ def test_checkpoint_that_cannot_be_removed_is_not_left_in_parts(run: Run, monkey
 
 
 def test_old_checkpoint_that_could_not_be_removed_is_at_the_next_start(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run.checkpoints = Checkpoints(run.folder, CheckpointSpec(None, 1, False, "auto"), IDENTITY, MICRO)
+    run = Run(tmp_path / "checkpoints", engine, keep_last=1)
     run.save(2)
     with monkeypatch.context() as context:
         context.setattr(save, "_remove", lambda path: None)

@@ -235,7 +235,7 @@ COMMANDS = {
     "python benchmarks/checkpoint.py": LONG,
     "python benchmarks/startup.py": LONG,
     "python benchmarks/first_result.py": LONG,
-    'python benchmarks/first_result.py --variants "modernbert-tiny;bert-tiny"': LONG,
+    "python benchmarks/first_result.py --variants modernbert-tiny,bert-tiny": LONG,
     "python benchmarks/head_initialization.py --source my_docs": LONG,
     "python benchmarks/activation_memory.py --source my_docs": LONG,
     "python benchmarks/scaling.py --predict --flops 1.5e11 --memory 2e10 --bandwidth 8.1e8 --latency 0 "

@@ -89,7 +89,7 @@ class Session:
             self._progress.show(facts)
             self._metrics.start(**facts, resumed_from=self.state.step)
             self._began = time.perf_counter()
-            self._engine.on_main(lambda: self._checkpoints.tidy(self.state))
+            engine.on_main(lambda: self._checkpoints.tidy(self.state))
             with Watchdog(engine, self.spec.watchdog.minutes, self.run_dir.logs, lambda: self.state.step):
                 with self._progress:
                     if self.state.step == 0:
