@@ -100,6 +100,14 @@ class PreparedCorpus:
                 yield id_, names[code], shown
             start += count
 
+    def source_rows(self, split: str) -> dict[str, range]:
+        """{name of each source: the indices of its rows in a split}; the name of an only source is empty."""
+        found, start = {}, 0
+        for source in self.manifest["sources"]:
+            stop = start + int(source["rows"][split])
+            found[str(source["name"])], start = range(start, stop), stop
+        return found
+
     def rows(self, split: str) -> RowTable:
         """The rows of a split."""
         from datasets import load_from_disk
