@@ -21,12 +21,13 @@ import os
 import shlex
 import sys
 
-from mlm_dist import environment, runtime, system_errors
+from mlm_dist import corpora, environment, runtime, system_errors
 from mlm_dist.config import Config
-from mlm_dist.corpus import pipeline, summary
+from mlm_dist.corpus import summary
 from mlm_dist.engine.launch import Launch
+from mlm_dist.lengths import complete
 from mlm_dist.plan_table import plan_table
-from mlm_dist.resolve import complete, resolve
+from mlm_dist.resolve import resolve
 from mlm_dist.spec import Spec
 from mlm_dist.terminal.console import text_of
 
@@ -44,10 +45,11 @@ def run(config: Config) -> Spec:
     """
     spec = resolve(config, Launch.read())
     if spec.launch.is_main:
-        corpus, num_bytes = pipeline.find(spec.corpus)
-        if corpus is not None:
-            spec = complete(spec, corpus)
+        found, num_bytes = corpora.find(spec)
+        if corpus := found.get(spec.corpus.rows):
             summary.warn_of_unknown(corpus.manifest)
+        if all(phase.rows in found for phase in spec.phases):
+            spec = complete(spec, found)
         logger.info("%s", spec.to_yaml())
         logger.info("%s", text_of(plan_table(spec, corpus, num_bytes)))
         if command := next_command():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
 from rich.table import Table
 
+from mlm_dist import plan_phases
 from mlm_dist.checkpoint.save import disk_needed, size_of_checkpoint
 from mlm_dist.corpus import summary
 from mlm_dist.corpus.sources import without_credentials
@@ -14,6 +16,7 @@ from mlm_dist.engine import memory
 from mlm_dist.model.architecture import added_positions
 from mlm_dist.spec import Spec
 from mlm_dist.training import time_estimate
+from mlm_dist.training.time_estimate import PhaseTime
 
 BYTES_PER_TOKEN = 4.2  # of English text with a WordPiece vocabulary of 30,000
 
@@ -29,58 +32,34 @@ def plan_table(spec: Spec, corpus: PreparedCorpus | None, num_bytes: int | None)
     table = Table(title=f"Plan of {spec.output_dir}", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    launch, device, batch = spec.launch, spec.launch.device, spec.batch
+    launch, device = spec.launch, spec.launch.device
     start = "its checkpoint" if spec.model.init_from is None else f"the weights of {spec.model.init_from}"
     origin = "random weights" if spec.model.from_scratch else start
     table.add_row("model", f"{spec.model.name_or_path} from {origin}, {spec.shape.parameters:,} parameters")
-    if added := added_positions(spec.model, spec.corpus.rows.max_length):
+    if added := added_positions(spec.model, spec.corpus.longest_row):
         table.add_row("", added)
     table.add_row("processes", launch.describe())
     table.add_row("devices", f"{device.count} x {device.name}, {_size(device.memory)} of memory")
     num_rows = _add_corpus(table, spec, corpus, num_bytes)
-    table.add_row("rows", _describe_rows(spec))
-    table.add_row("batch", batch.describe())
-    table.add_row("learning rate", _describe_rate(spec))
+    if len(spec.phases) == 1:
+        plan_phases.add_only_phase(table, spec)
     table.add_row("optimizer", _describe_optimizer(spec))
     if num_rows is not None:
-        steps, samples = _length(spec, num_rows)
-        table.add_row("steps", _describe_steps(spec, steps, samples))
+        of_phase = [num_rows * spec.corpus.rows.max_length / phase.rows.max_length for phase in spec.phases]
+        lengths = [plan_phases.length_of(phase, spec, n) for phase, n in zip(spec.phases, of_phase, strict=True)]
+        if len(spec.phases) == 1:
+            table.add_row("steps", plan_phases.describe_length(spec.phases[0], *lengths[0]))
+        for before, phase, length in zip([None, *spec.phases], spec.phases, lengths, strict=False):
+            if phase.name:
+                plan_phases.add_phase(table, phase, before, *length)
         fraction = spec.corpus.documents.validation_fraction
         estimated = round(num_rows * fraction / (1 - fraction))
         num_validation = estimated if corpus is None else int(corpus.manifest["rows"]["validation"])
-        _add_time(table, spec, samples / batch.global_size, num_validation)
+        steps = [samples / phase.batch.global_size for phase, (_, samples) in zip(spec.phases, lengths, strict=True)]
+        _add_time(table, spec, steps, num_validation)
     _add_memory(table, spec)
     _add_disk(table, spec)
     return table
-
-
-def _describe_rows(spec: Spec) -> str:
-    rows, is_open = spec.corpus.rows, spec.written["rows"]["mode"] is None
-    what = {
-        "pack": "several chunks of documents",
-        "chunk": "one chunk of a document",
-        "truncate": "the beginning of a document",
-    }[rows.mode]
-    decided = " (by a trial of the architecture)" if is_open else ""
-    return f"mode {rows.mode}{decided}: {what} in each row of {rows.max_length:,} tokens"
-
-
-def _describe_rate(spec: Spec) -> str:
-    optim, steps = spec.optim, spec.length.warmup_steps
-    if steps is not None:
-        warmup = f"after {steps:,} warm-up steps"
-    elif optim.warmup < 1:
-        warmup = f"after a warm-up of {optim.warmup:.3g} of all steps"
-    else:
-        warmup = f"after {optim.warmup:,.0f} warm-up steps"
-    after = {
-        "linear": "falls to 0 linearly",
-        "cosine": "falls to 0 as a cosine",
-        "constant": "stays",
-        "wsd": "stays, and falls to 0 over the last fifth",
-    }[optim.schedule]
-    is_default = " (the default for this start)" if spec.written["optim"]["lr"] is None else ""
-    return f"peak {optim.lr:.3g}{is_default} {warmup if optim.warmup else 'without warm-up'}, then {after}"
 
 
 def _describe_optimizer(spec: Spec) -> str:
@@ -109,7 +88,7 @@ def _add_corpus(table: Table, spec: Spec, corpus: PreparedCorpus | None, num_byt
         table.add_row("epoch", "unknown until the corpus is prepared (mlm-dist prepare)")
         return None
     num_tokens = num_bytes * (1 - spec.corpus.documents.validation_fraction) / BYTES_PER_TOKEN
-    num_rows = max(spec.batch.global_size, round(num_tokens / length))
+    num_rows = max(spec.phases[0].batch.global_size, round(num_tokens / length))
     estimate = f"roughly {num_rows:,} rows, estimated from {_size(num_bytes)} of files"
     table.add_row("epoch", f"{estimate}; prepare the corpus for the exact number")
     return num_rows
@@ -122,30 +101,7 @@ def _validation(spec: Spec, num_rows: int) -> str:
     return f"{most:,} of {num_rows:,} rows, evenly spaced (validation.max_rows)"
 
 
-def _length(spec: Spec, num_rows: int) -> tuple[int | None, float]:
-    """Steps and samples: known, estimated from a number of rows, or for a duration in hours those of one epoch."""
-    if spec.length.steps is not None:
-        return spec.length.steps, float(spec.length.samples or 0)
-    duration, size = spec.optim.duration, spec.batch.global_size
-    match duration.unit:
-        case "hours":
-            return None, num_rows
-        case "steps":
-            return int(duration.value), duration.value * size
-        case "epochs":
-            samples = duration.value * num_rows / (1 - spec.replay_share)
-        case "tokens":
-            samples = duration.value / spec.corpus.rows.max_length
-    return max(1, round(samples / size)), samples
-
-
-def _describe_steps(spec: Spec, steps: int | None, samples: float) -> str:
-    if steps is None:
-        return f"as many as fit into {spec.optim.duration}"
-    return f"{steps:,} for {samples:,.0f} rows ({spec.optim.duration})"
-
-
-def _add_time(table: Table, spec: Spec, num_steps: float, num_validation: int) -> None:
+def _add_time(table: Table, spec: Spec, steps: Sequence[float], num_validation: int) -> None:
     """Add the time of the run, where it goes, and that on all devices of this machine if one is used."""
     launch = spec.launch
     is_alone = launch.world_size == 1 and not launch.is_sharded
@@ -154,29 +110,33 @@ def _add_time(table: Table, spec: Spec, num_steps: float, num_validation: int) -
         where = "" if is_alone else " of one process without sharding"
         table.add_row("time", f"not measured: it may not fit the memory{where}")
         return
-    found = time_estimate.estimate(spec, num_steps, num_validation)
-    each = f"{found.step:.3g} s per step, measured on random tokens"
-    if found.sent is not None:
-        each = (
-            f"{found.step + found.exchange:.3g} s per step, an estimate: {found.step:.3g} s measured on one process, "
-            f"and at most {found.exchange:.3g} s to exchange {_size(found.sent.num_bytes)} at an assumed "
-            f"{found.sent.bandwidth / 1e9:.3g} GB/s"
-        )
-    if spec.model.compile != "none":
-        each += ", not compiled"
-    duration = spec.optim.duration
-    if duration.unit == "hours":
-        steps = 3600 * duration.value / (found.step + found.exchange)
-        table.add_row("time", f"{duration}, so at most {steps:,.0f} steps: {each}")
+    found = time_estimate.estimate(spec, steps, num_validation)
+    each, only = _describe_step(spec, found.phases[0]), spec.phases[0].duration
+    if only.unit == "hours" and len(spec.phases) == 1:
+        count = 3600 * only.value / (found.phases[0].step + found.phases[0].exchange)
+        table.add_row("time", f"{only}, so at most {count:,.0f} steps: {each}")
         return
-    table.add_row("time", f"about {_duration(found.total)}: {each}")
+    if len(spec.phases) > 1:
+        each = "; ".join(map(plan_phases.describe_time, spec.phases, found.phases))
+    table.add_row("time", f"about {plan_phases.duration(found.total)}: {each}")
     parts = ", ".join(f"{name} {share:.0%}" for name, share in found.shares().items())
     times = f" ({found.validations:,} times {found.rows:,} rows, estimated)" if found.validations else ""
     table.add_row("", f"{parts}{times}; plus preparation, checkpoints and export")
     count = launch.device.count
-    if is_alone and count > 1 and spec.batch.global_size % count == 0:
-        several = _duration(found.on_processes(spec, count).total)
+    if is_alone and count > 1 and spec.phases[0].batch.global_size % count == 0:
+        several = plan_phases.duration(found.on_processes(spec, count).total)
         table.add_row("", f"with --topology ddp --num_processes {count}: about {several}, an estimate")
+
+
+def _describe_step(spec: Spec, time: PhaseTime) -> str:
+    each = f"{time.step:.3g} s per step, measured on random tokens"
+    if time.sent is not None:
+        each = (
+            f"{time.step + time.exchange:.3g} s per step, an estimate: {time.step:.3g} s measured on one process, "
+            f"and at most {time.exchange:.3g} s to exchange {_size(time.sent.num_bytes)} at an assumed "
+            f"{time.sent.bandwidth / 1e9:.3g} GB/s"
+        )
+    return each + (", not compiled" if spec.model.compile != "none" else "")
 
 
 def _add_memory(table: Table, spec: Spec) -> None:
@@ -215,10 +175,3 @@ def _size(count: float) -> str:
             return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
         count /= 1024
     return f"{count:,.1f} TiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

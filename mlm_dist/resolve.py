@@ -1,21 +1,20 @@
 """From what the user wrote to what will happen: every open value decided once, every contradiction refused.
 
-`resolve` needs the config and the launch only, and nothing below the jobs reads the config. `complete` decides what
-depends on the rows, once they are known.
+`resolve` needs the config and the launch only, and nothing below the jobs reads the config. What depends on the rows
+is decided by `lengths.complete`, once they are known.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlm_dist import objectives
 from mlm_dist.batches.global_batch import spread
-from mlm_dist.batches.ramp import Ramp
-from mlm_dist.config import Config, Duration, ExportConfig, ModelConfig, OptimConfig, to_dict
+from mlm_dist.config import Config, ExportConfig, ModelConfig, OptimConfig, RowsConfig, to_dict
+from mlm_dist.config.phases import Phase, phases_of
 from mlm_dist.corpus import cleaners, sources
-from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.engine import compiler, conflicts, memory, trackers
 from mlm_dist.engine.launch import Launch
@@ -31,7 +30,7 @@ from mlm_dist.model.architecture import (
 )
 from mlm_dist.model.suitability import require_suited
 from mlm_dist.optim import optimizers
-from mlm_dist.optim.schedule import default_lr, warmup_steps
+from mlm_dist.optim.schedule import default_lr, last_rate
 from mlm_dist.pretrained import KEY, locate
 from mlm_dist.redaction import config_without_credentials
 from mlm_dist.spec import (
@@ -39,8 +38,9 @@ from mlm_dist.spec import (
     CheckpointSpec,
     CorpusSpec,
     ExportSpec,
-    Length,
     OptimSpec,
+    PhaseSpec,
+    RateSpec,
     RowsSpec,
     SourceSpec,
     Spec,
@@ -58,12 +58,16 @@ def resolve(config: Config, launch: Launch) -> Spec:
         ConfigError: Keys contradict each other, the accelerate file, the DeepSpeed JSON or this machine.
         ModelError: The model or the tokenizer does not exist, or they do not fit each other.
     """
-    length = config.rows.max_length
-    objectives.check(config.objective)
+    phases = phases_of(config)
+    for phase in phases:
+        with phase.named():
+            objectives.check(phase.objective)
     optimizers.check_name(config.optim.name)
     trackers.check(config.tracking.trackers)
     compile_ = config.model.compile or "none"  # what is decided below can be compiled
-    _check_launch(config.optim, compile_, launch, spread(config.batch, length, launch.world_size))
+    for phase in phases:
+        with phase.named():
+            _check_launch(config.optim, compile_, launch, spread(phase.batch, phase.rows.max_length, launch.world_size))
     _check_sources({SECOND_SOURCE: config.validation.second_source, REPLAY_SOURCE: config.corpus.replay_source})
     upload.check(config.export.push_to_hub)
     onnx_graph.check(config.export.format)
@@ -75,53 +79,47 @@ def resolve(config: Config, launch: Launch) -> Spec:
     tokenizer_name = config.tokenizer.path or ("the corpus" if config.tokenizer.train_vocab_size else "")
     _check_weights(model)
     found = architecture(
-        *(config.model, length, named, 0, tokenizer_name, tokenizer.add_domain_tokens),
+        *(config.model, corpus.longest_row, named, 0, tokenizer_name, tokenizer.add_domain_tokens),
         train_vocab_size=tokenizer.train_vocab_size,
     )
-    require_suited(found, corpus.rows, launch.trial_precision)
+    for rows in {corpus.rows: None} | {_rows(config.model, phase.rows): None for phase in phases}:
+        require_suited(found, rows, launch.trial_precision)
     on_cpu = launch.device.kind == "cpu"
     shape = memory.shape_of(found, on_cpu=on_cpu, kernel=launch.has_variable_length_kernel)
     if config.model.compile is None:
         model = dataclasses.replace(model, compile=compiler.default(launch, fused=shape.fused))
     if (config.model.trainable_layers or 0) > shape.layers:
         raise ConfigError(f"model.trainable_layers: must be at most the {shape.layers} layers of the model")
-    settings = memory.Settings(
-        length,
-        predicted=config.masking.highest_probability if config.model.masked_head else 1.0,
-        optimizer=config.optim.name,
-        freeze_embeddings=config.model.freeze_embeddings,
-        trainable_layers=config.model.trainable_layers,
-        checkpointing=config.model.checkpointing,
-        is_packed=corpus.rows.mode == "pack",
-    )
-    most_rows = memory.most_rows(settings, shape, launch)
-    batch = spread(config.batch, length, launch.world_size, most_rows)
-    _check_launch(config.optim, compile_, launch, batch)  # with the micro-batch that the memory allows
+    specs: list[PhaseSpec] = []
+    for phase in phases:
+        with phase.named():
+            specs.append(_phase(phase, config, launch, shape, specs))
+            _check_launch(config.optim, compile_, launch, specs[-1].batch)  # with the micro-batch that fits the memory
     is_best = _exports_best(config.export, config.validation.patience)
     return Spec(
         output_dir=Path(config.output_dir).expanduser(),
         seed=config.seed,
-        objective=config.objective,
         launch=launch,
         corpus=corpus,
         replay_source=config.corpus.replay_source,
         replay_share=config.corpus.replay_share if config.corpus.replay_source is not None else 0.0,
         second_source=config.validation.second_source,
-        masking=config.masking,
         model=model,
         tokenizer_name=tokenizer_name,
         architecture=found,
         shape=shape,
-        memory=memory.estimate(settings, shape, launch, batch.micro_size),
-        batch=batch,
-        optim=_optim(config.optim, takes_tokenizer(config.model), shape.hidden),
-        length=Length(),
+        optim=OptimSpec(
+            *(config.optim.name, config.optim.layer_lr_decay, config.optim.weight_decay),
+            *(config.optim.betas, config.optim.eps, config.optim.max_grad_norm),
+        ),
+        phases=tuple(specs),
         validation=ValidationSpec(config.validation.every, config.validation.max_rows, config.validation.patience),
         checkpoint=CheckpointSpec(
             config.checkpoint.every,
             config.checkpoint.keep_last,
             is_best,
             "auto" if launch.is_restarted else config.checkpoint.resume,
+            phase_ends=len(specs) - 1,
         ),
         export=ExportSpec(
             config.export.dtype,
@@ -136,42 +134,6 @@ def resolve(config: Config, launch: Launch) -> Spec:
     )
 
 
-def complete(spec: Spec, corpus: PreparedCorpus) -> Spec:
-    """The spec with its length, which depends on the training rows.
-
-    An epoch is one pass over the training rows; with replay it takes 1 / (1 - replay_share) times as many samples. A
-    duration in tokens counts tokens that are not padding, by their mean number per row.
-
-    Args:
-        spec: The spec.
-        corpus: The corpus to train on.
-
-    Raises:
-        ConfigError: It has fewer training rows than one global batch.
-    """
-    num_rows = int(corpus.manifest["rows"]["train"])
-    size = spec.batch.global_size
-    if not num_rows:
-        raise ConfigError("corpus.source: its training documents hold no tokens, so there are no rows; use another one")
-    if num_rows < size:
-        raise ConfigError(
-            f"batch.global_size: {size} rows per step, but the corpus has only {num_rows} training rows; lower it to "
-            f"{num_rows} or less, add documents or lower corpus.min_chars or rows.max_length"
-        )
-    duration, ramp = spec.optim.duration, Ramp(spec.batch, spec.corpus.rows.max_length)
-    if duration.unit == "hours":
-        return dataclasses.replace(spec, length=Length())
-    if duration.unit == "steps":
-        steps = int(duration.value)
-        samples = ramp.samples_before(steps)
-    else:
-        # Only a duration in tokens needs the rows; loading them takes most of a second.
-        divisor = 1 - spec.replay_share if duration.unit == "epochs" else corpus.rows("train").num_tokens
-        samples = max(1, round(duration.value * num_rows / divisor))
-        steps = ramp.steps(samples)
-    return dataclasses.replace(spec, length=Length(steps, samples, warmup_steps(spec.optim.warmup, steps)))
-
-
 def corpus_spec(config: Config) -> CorpusSpec:
     """Everything the prepared corpus of a run depends on.
 
@@ -179,7 +141,7 @@ def corpus_spec(config: Config) -> CorpusSpec:
         ConfigError: There is no such `corpus.clean`.
         ModelError: `rows.mode` is open, and the model does not exist.
     """
-    source = tokenizer_source(config.model, config.tokenizer)
+    source, phases = tokenizer_source(config.model, config.tokenizer), phases_of(config)
     named = config.corpus.named_sources()
     for key, one in named.items():
         cleaners.check(one.clean, f"{key}.clean")
@@ -195,10 +157,9 @@ def corpus_spec(config: Config) -> CorpusSpec:
             add_domain_tokens=config.tokenizer.add_domain_tokens or 0,
             revision=config.model.revision if source is not None and source[1] == "model.name_or_path" else None,
         ),
-        rows=RowsSpec(
-            config.rows.mode or default_row_mode(config.model, config.rows.max_length), config.rows.max_length
-        ),
-        needs_word_starts=config.masking.unit != "token",
+        rows=_rows(config.model, config.rows),
+        longest_row=max(config.rows.max_length, *(phase.rows.max_length for phase in phases)),
+        needs_word_starts=any(phase.masking.unit != "token" for phase in phases),
     )
 
 
@@ -212,18 +173,39 @@ def _check_weights(model: ModelConfig) -> None:
         checkpoint_files.check(start)
 
 
-def _optim(optim: OptimConfig, from_scratch: bool, hidden_size: int) -> OptimSpec:
-    return OptimSpec(
-        name=optim.name,
-        lr=default_lr(from_scratch, hidden_size) if optim.lr is None else optim.lr,
-        layer_lr_decay=optim.layer_lr_decay,
-        weight_decay=optim.weight_decay,
-        betas=optim.betas,
-        eps=optim.eps,
-        max_grad_norm=optim.max_grad_norm,
-        warmup=optim.warmup,
-        schedule=optim.schedule,
-        duration=Duration.parse(optim.duration),
+def _rows(model: ModelConfig, rows: RowsConfig) -> RowsSpec:
+    return RowsSpec(rows.mode or default_row_mode(model, rows.max_length), rows.max_length)
+
+
+def _phase(phase: Phase, config: Config, launch: Launch, shape: memory.Shape, before: Sequence[PhaseSpec]) -> PhaseSpec:
+    """The spec of a phase.
+
+    Args:
+        phase: The phase.
+        config: The run.
+        launch: The launch.
+        shape: The shape of the model.
+        before: The phases before it.
+    """
+    rows, optim = _rows(config.model, phase.rows), phase.optim
+    settings = memory.Settings(
+        rows.max_length,
+        predicted=phase.masking.highest_probability if config.model.masked_head else 1.0,
+        optimizer=optim.name,
+        freeze_embeddings=config.model.freeze_embeddings,
+        trainable_layers=config.model.trainable_layers,
+        checkpointing=config.model.checkpointing,
+        is_packed=rows.mode == "pack",
+    )
+    most_rows = memory.most_rows(settings, shape, launch)
+    batch = spread(phase.batch, rows.max_length, launch.world_size, most_rows)
+    peak = default_lr(takes_tokenizer(config.model), shape.hidden) if optim.lr is None else optim.lr
+    begin = last_rate(before[-1].rate) if before else 0.0
+    return PhaseSpec(
+        *(phase.name, phase.objective, rows, phase.masking, batch),
+        rate=RateSpec(peak, optim.warmup, optim.schedule, optim.floor, begin),
+        duration=phase.duration,
+        memory=memory.estimate(settings, shape, launch, batch.micro_size),
     )
 
 

@@ -14,13 +14,10 @@ from mlm_dist import interruption
 if __name__ == "__main__":
     interruption.watch()  # the imports below take seconds
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 
 from mlm_dist import environment, ranks, report, runtime, system_errors
-from mlm_dist.batches.loader import Stream, Target, TrainingBatches
-from mlm_dist.batches.ramp import Ramp
 from mlm_dist.checkpoint import find
 from mlm_dist.checkpoint.restore import restore
 from mlm_dist.config import Config
@@ -32,19 +29,20 @@ from mlm_dist.errors import Interrupted
 from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.export import export_trained, model_files, push
 from mlm_dist.hf_model.export_trial import ExportTrial
+from mlm_dist.lengths import complete
 from mlm_dist.model.compilation import compile_forward
 from mlm_dist.optim.optimizers import build_optimizer
-from mlm_dist.optim.schedule import learning_rate
-from mlm_dist.resolve import complete, resolve
+from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
 from mlm_dist.training.callbacks import Callback
-from mlm_dist.training.fit_memory import explained, fit_memory
+from mlm_dist.training.fit_memory import explained, fit_phases
+from mlm_dist.training.phases import Phases
 from mlm_dist.training.records import begin, write_records
 from mlm_dist.training.result import TrainResult
 from mlm_dist.training.session import Session
 from mlm_dist.training.signals import StopSignal
-from mlm_dist.training.step import Messages, example_loss, seed_dropout, train_step
+from mlm_dist.training.step import Messages, seed_dropout, train_step
 from mlm_dist.training.task import Task
 
 logger = logging.getLogger("mlm_dist.train")  # __name__ is __main__ if this file is launched
@@ -66,7 +64,7 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
     spec = resolve(config, Launch.read())
     with RunDir.claim(spec) as run_dir:
         corpora = load_or_prepare(spec)
-        spec = complete(spec, corpora.main)
+        spec = complete(spec, corpora.of_rows)
         is_main = ranks.is_main()
         with ExportTrial(spec.export, is_main=is_main) as trial, StopSignal() as signal, start_engine(spec) as engine:
             watching = [*callbacks, *report.while_training(run_dir, spec)]
@@ -99,35 +97,30 @@ def fit(
 ) -> Session:
     """Train to the end of the run, or until a signal; collective."""
     task = Task.create(spec, corpora)
-    resume, steps = spec.checkpoint.resume, spec.length.steps
-    resume_from = find.to_resume(engine, resume, run_dir.checkpoints, task.identity, steps)
+    resume, checkpoints = spec.checkpoint.resume, run_dir.checkpoints
+    resume_from = find.to_resume(engine, resume, checkpoints, task.identity, spec.phases)
     engine.on_main(lambda: begin(run_dir, resume_from, spec))
     engine.on_main(lambda: report.before_training(run_dir, task.module.model, corpora.main))
     engine.on_main(lambda: trial.begin(task.module.model, lambda: model_files(spec, corpora.main), run_dir.path))
     signal.check(engine)
 
-    how = spec.model.checkpointing
-    rows, order = corpora.training_rows(spec.seed, spec.replay_share)
-    spec = dataclasses.replace(spec, batch=fit_memory(engine, task.objective, task.module, spec.batch, rows, how))
-    stream, ramp = Stream(rows, order, spec.length.samples), Ramp(spec.batch, spec.corpus.rows.max_length)
-    target = Target(engine.rank, engine.device, spec.has_static_shapes)
-    batches = TrainingBatches(stream, task.objective.corruption, spec.batch, ramp, target)
-    with batches, explained(spec.batch, how):
+    spec = fit_phases(engine, spec, task, corpora)
+    with Phases(spec, task.objectives, corpora, engine) as phases, explained(spec.phases, spec.model.checkpointing):
         optimizer = build_optimizer(task.module, spec.optim)
-        example = lambda: example_loss(engine, task.objective, batches[0][0])  # noqa: E731
-        state = restore(resume_from, engine, task.module, optimizer, spec.batch.micro_size, example)
+        state = restore(resume_from, engine, task.module, optimizer, spec.micro_batches, phases.example_loss)
         compiled = compile_forward(task.module, spec.model.compile)
         engine.on_main(lambda: write_records(run_dir, spec, corpora, engine, state.step))
         signal.check(engine)
         validation_set = ValidationSet(corpora.main, corpora.second, spec.validation.max_rows)
-        session = Session(spec, task, engine, batches, validation_set, run_dir, state)
+        session = Session(spec, task, engine, phases, validation_set, run_dir, state)
         with session.running(compiled, callbacks):
             engine.on_main(trial.end)  # before the first step
             while not session.is_finished:
-                step, lr = session.state.step, learning_rate(session.state.step, spec.optim, session.length.steps)
+                phase, step = session.phase_of_step(), session.state.step
+                lr = phase.learning_rate(step)
                 seed_dropout(spec.seed, step, engine.rank)
-                messages = Messages(signal.requested, session.length.milliseconds)
-                result = train_step(engine, task.objective, batches[step], lr, step, messages)
+                messages = Messages(signal.requested, phase.length.milliseconds)
+                result = train_step(engine, phase.objective, phase.batches[step], lr, step, messages)
                 due = session.after(result)  # tensors stay on the device
                 stop = signal.agreed(result, is_logged=due.log)
                 session.log(result, lr, is_due=due.log or stop)  # the only wait for the device

@@ -53,7 +53,7 @@ def load_model(spec: Spec, corpus: PreparedCorpus, path: Path) -> tuple[Any, int
     """
     from transformers import AutoModelForMaskedLM
 
-    config = architecture(spec.model, spec.corpus.rows.max_length, corpus.tokenizer, len(corpus.domain_tokens))
+    config = architecture(spec.model, spec.corpus.longest_row, corpus.tokenizer, len(corpus.domain_tokens))
     module = MaskedLanguageModel(AutoModelForMaskedLM.from_config(config, dtype=torch.float32), masked_head=False)
     format.load_weights(path, module)
     module.model.tie_weights()

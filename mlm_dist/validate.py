@@ -76,9 +76,7 @@ class Evaluated(NamedTuple):
         """The transformers model."""
         # The folder of a model has the domain tokens; the starting model gets them when it is built.
         added = corpus.domain_tokens if self.is_start else {}
-        config = architecture(
-            self.model, spec.corpus.rows.max_length, corpus.tokenizer, len(added), spec.tokenizer_name
-        )
+        config = architecture(self.model, spec.corpus.longest_row, corpus.tokenizer, len(added), spec.tokenizer_name)
         sources = shared_tokens.sources(self.model.init_from, corpus.tokenizer)
         return build(self.model, config, spec.seed, added, corpus.token_counts, sources).model
 
@@ -109,7 +107,8 @@ def run(config: Config) -> dict[str, Any]:
         )
     probe = SearchProbe(corpus) if config.validation.probe else None
     with start_engine(spec) as engine:
-        objective = OBJECTIVES[spec.objective].create(spec.masking, spec.seed, corpus)
+        phase = spec.phases[0]
+        objective = OBJECTIVES[phase.objective].create(phase.masking, spec.seed, corpus)
         model = evaluated.build(spec, corpus)
         with in_precision(launch.trial_precision):
             module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
@@ -124,7 +123,7 @@ def run(config: Config) -> dict[str, Any]:
                     probe.evaluate("start", start.build(spec, corpus).to(engine.device))
         # The optimizer takes no step; with it the model is placed and sharded as in training.
         engine.setup(module, build_optimizer(module, spec.optim))
-        micro_size = spec.batch.micro_size
+        micro_size = phase.batch.micro_size
         result = validation_set.evaluate(engine, objective, micro_size)
         sentences = validation_set.pseudo_likelihood(engine, objective, config.validation.sentences, micro_size)
         figures: dict[str, Any] = {

@@ -24,17 +24,23 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Stream:
-    """The samples of a run, in order.
+    """The samples of a phase, in order.
 
     Args:
         rows: The training rows.
         order: Which row comes when; its seed also determines the dropout of each row.
-        num_samples: Samples that the run consumes; the last step ends there. None if its duration is in hours.
+        num_samples: Samples that the phase consumes; the last step ends there. None if its duration is in hours.
+        first_step: Steps of the run before the phase.
+        first_sample: Samples of the run before the phase.
+        taken: Samples of the order that earlier phases took.
     """
 
     rows: Rows
     order: SampleOrder | MixedOrder
     num_samples: int | None
+    first_step: int = 0
+    first_sample: int = 0
+    taken: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,10 @@ class TrainingBatches:
     """The micro-batches of one process, by step. A thread assembles the next step while this one is computed.
 
     Args:
-        stream: The samples of the run.
+        stream: The samples of the phase.
         corruption: What the objective does to rows.
         batch: How the global batch is spread.
-        ramp: The size of the batch at every step.
+        ramp: The size of the batch at every step of the phase.
         target: The rank and the device they are for.
     """
 
@@ -86,14 +92,19 @@ class TrainingBatches:
         return ready.result() if ready is not None else self._assemble(step)
 
     def samples_before(self, step: int) -> int:
-        """Samples consumed when a step begins."""
-        return min(self._ramp.samples_before(step), self._num_samples)
+        """Samples of the run consumed when a step begins."""
+        return self._stream.first_sample + self._consumed(step)
 
     def samples(self, step: int) -> list[int]:
         """The samples of a step's global batch, of all processes."""
-        first, last = self.samples_before(step), self.samples_before(step + 1)
+        taken = self._stream.taken
+        first, last = taken + self._consumed(step), taken + self._consumed(step + 1)
         samples: list[int] = self._stream.order.between(first, last)[1].tolist()
         return samples
+
+    def _consumed(self, step: int) -> int:
+        """Samples of the phase consumed when a step begins."""
+        return min(self._ramp.samples_before(step - self._stream.first_step), self._num_samples)
 
     def close(self) -> None:
         """End the thread."""
@@ -106,22 +117,22 @@ class TrainingBatches:
         self.close()
 
     def _assemble(self, step: int) -> list[MicroBatch]:
-        batch, order = self._batch, self._stream.order
-        first, last = self.samples_before(step), self.samples_before(step + 1)
+        batch, stream, of_phase = self._batch, self._stream, step - self._stream.first_step
+        first, last = self._consumed(step), self._consumed(step + 1)
         micro_batches = []
-        for i in range(batch.accumulation_of(self._ramp.size(step))):
+        for i in range(batch.accumulation_of(self._ramp.size(of_phase))):
             start = first + (i * batch.world_size + self._rank) * batch.micro_size
             stop = max(start, min(start + batch.micro_size, last))
             positions = np.arange(start, stop)
-            row_keys = hashing.key(order.seed, positions, hashing.DROPOUT)
-            wanted = Samples(*order.between(start, stop), row_keys, positions / self._num_samples)
+            row_keys = hashing.key(stream.order.seed, stream.first_sample + positions, hashing.DROPOUT)
+            sampled = stream.order.between(stream.taken + start, stream.taken + stop)
             micro = assemble(
-                self._stream.rows,
+                stream.rows,
                 self._corruption,
-                wanted,
+                Samples(*sampled, row_keys, positions / self._num_samples),
                 batch.micro_size,
                 self._filled_to,
-                self._ramp.pieces(step),
+                self._ramp.pieces(of_phase),
             )
             micro_batches.append(micro.map(torch.Tensor.pin_memory) if self._pinned else micro)
         return micro_batches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -26,6 +27,19 @@ def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and _is_number(value[0]) and is_count(value[1])
 
 
+def _are_starts(value: Any) -> bool:
+    """Whether a value says how many steps and samples were done when each phase began."""
+    if not isinstance(value, list) or not value or value[0] != [0, 0]:
+        return False
+    if not all(isinstance(one, list) and len(one) == 2 and all(map(is_count, one)) for one in value):
+        return False
+    return all(one[0] < other[0] and one[1] < other[1] for one, other in itertools.pairwise(value))
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+
+
 def _or_null(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or check(value)
 
@@ -36,6 +50,7 @@ _FIELDS: dict[str, Any] = {
     "tokens": is_count,
     "skipped_steps": is_count,
     "skipped_in_a_row": is_count,
+    "phases": _are_starts,
     "loss_scale": _or_null(_is_pair),
     "seconds": lambda value: _is_number(value) and value >= 0,
     "estimate": _or_null(_is_pair),
@@ -55,9 +70,8 @@ _FIELDS: dict[str, Any] = {
         "limit": _or_null(_is_number),
     },
     "micro_batch": lambda value: is_count(value) and value > 0,
-    "identity": lambda value: isinstance(value, dict) and bool(value),
+    "identity": lambda value: isinstance(value, dict) and _are_objects(value.get("phases")),
 }
-_OF_LATER_VERSIONS = ("divergence", "best.rows")  # checkpoints of earlier ones do not have them
 
 
 def state(path: Path, step: int | None) -> dict[str, Any]:
@@ -80,6 +94,10 @@ def state(path: Path, step: int | None) -> dict[str, Any]:
     for smaller, larger in (("skipped_steps", "step"), ("skipped_in_a_row", "skipped_steps")):
         if found[smaller] > found[larger]:
             raise CheckpointError(f"{path}: {smaller} is over {larger}")
+    if found["phases"][-1][0] > found["step"]:
+        raise CheckpointError(f"{path}: phases has one that begins after the step")
+    if len(found["phases"]) > len(found["identity"]["phases"]):
+        raise CheckpointError(f"{path}: phases has more than identity.phases")
     checked: dict[str, Any] = found
     return checked
 
@@ -96,8 +114,6 @@ def _check(found: Any, fields: Mapping[str, Any], path: Path, prefix: str) -> No
             raise CheckpointError(f"{path}: unknown field {prefix}{name}")
     for name, check in fields.items():
         if name not in found:
-            if prefix + name in _OF_LATER_VERSIONS:
-                continue
             raise CheckpointError(f"{path}: no field {prefix}{name}")
         if isinstance(check, Mapping):
             _check(found[name], check, path, f"{prefix}{name}.")

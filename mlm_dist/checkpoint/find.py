@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlm_dist.checkpoint import format
+from mlm_dist.checkpoint import format, same_run
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import CheckpointError
+from mlm_dist.spec import PhaseSpec
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def _warn(problems: list[str]) -> None:
 
 
 def to_resume(
-    engine: Engine, resume: str, folder: Path, identity: Mapping[str, Any], num_steps: int | None = None
+    engine: Engine, resume: str, folder: Path, identity: Mapping[str, Any], phases: Sequence[PhaseSpec]
 ) -> Path | None:
     """The checkpoint to resume from, or None for a new run; collective, rank 0 looks.
 
@@ -91,7 +92,7 @@ def to_resume(
         resume: auto (the newest good one in the folder), never, or a path.
         folder: `checkpoints/` of the run directory.
         identity: What it must have in common with this run.
-        num_steps: Steps of this run, if they are known.
+        phases: The phases of this run.
 
     Raises:
         CheckpointError: There are checkpoints and none of them is good, the named one is not good, it belongs to
@@ -103,14 +104,9 @@ def to_resume(
         path = _look(resume, folder)
         if path is None:
             return None
-        format.require_same(path, identity)
+        same_run.require_same(path, identity, phases)
         step = format.step_of(path)
-        if num_steps is not None and step > num_steps:
-            raise CheckpointError(
-                f"optim.duration: {num_steps} steps, but {path} has {step} already; choose a longer duration or "
-                "another output_dir, or start fresh with --checkpoint.resume never"
-            )
-        if step == num_steps:
+        if same_run.is_end(path, phases):
             logger.info("the run is finished: all %s steps are done; the model is exported again", f"{step:,}")
         return step
 

@@ -22,7 +22,7 @@ from mlm_dist.files import sha256_of
 from mlm_dist.system_errors import passes
 from mlm_dist.terminal.stages import stage
 
-FORMAT = 2
+FORMAT = 3
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -95,23 +95,6 @@ def read_state(folder: Path) -> dict[str, Any]:
         CheckpointError: It is not what `write_state` has written.
     """
     return contents_check.state(folder / "state.json", step_of(folder) if is_name(folder.name) else None)
-
-
-def require_same(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse to resume from a checkpoint of a run with another identity.
-
-    Raises:
-        CheckpointError: Names the first key that differs, and the flag that starts fresh.
-    """
-    saved = read_state(folder)["identity"]
-    for key, value in identity.items():
-        if key.startswith("model.overrides.") and key not in saved:
-            continue  # a field that a newer library has added to its configurations
-        if saved.get(key) != value:
-            raise CheckpointError(
-                f"{key}: {folder} was made with {saved.get(key)}, now it is {value}; set it back, choose another "
-                "output_dir, or start fresh with --checkpoint.resume never"
-            )
 
 
 def load_weights(folder: Path, module: nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def restore(
     engine: Engine,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    micro_batch: int,
+    micro_batches: Sequence[int],
     example_loss: Callable[[], torch.Tensor],
 ) -> TrainState:
     """Set up an engine with the weights and moments of a checkpoint, and return its state; collective.
@@ -33,7 +33,7 @@ def restore(
         engine: The engine.
         module: The module, not set up yet.
         optimizer: Its optimizer.
-        micro_batch: Rows per process and forward pass of this run.
+        micro_batches: Rows per process and forward pass of this run, in each phase.
         example_loss: Computes the loss of a micro-batch by the engine's model.
     """
     if path is not None:
@@ -44,6 +44,7 @@ def restore(
         return TrainState.new(engine.device)
     saved = format.read_state(path)
     state, saved_micro_batch = TrainState.from_json(saved, engine.device), saved["micro_batch"]
+    micro_batch = micro_batches[len(state.phases) - 1]
     if engine.is_main:
         logger.info("resuming from %s at step %s, %s samples", path, f"{state.step:,}", f"{state.samples:,}")
         if saved_micro_batch != micro_batch:

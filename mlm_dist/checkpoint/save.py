@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Checkpoints:
         folder: `checkpoints/` of the run directory.
         spec: How many checkpoints to keep.
         identity: {config key: value} of what a resume must have in common with this run.
-        micro_batch: Rows per process and forward pass.
+        micro_batches: Rows per process and forward pass, in each phase.
         buffer: Host memory that takes the values from a GPU; None writes them to the files in `save`.
     """
 
@@ -48,10 +48,10 @@ class Checkpoints:
         folder: Path,
         spec: CheckpointSpec,
         identity: Mapping[str, Any],
-        micro_batch: int,
+        micro_batches: Sequence[int],
         buffer: HostBuffer | None = None,
     ) -> None:
-        self._folder, self._spec, self._identity, self._micro_batch = folder, spec, dict(identity), micro_batch
+        self._folder, self._spec, self._identity, self._micro_batches = folder, spec, dict(identity), micro_batches
         self._buffer = buffer
         self._publishing: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -154,7 +154,8 @@ class Checkpoints:
         try:
             step = int(state["step"])
             files.finish()
-            format.write_state(temporary, state, self._identity, self._micro_batch)
+            micro_batch = self._micro_batches[len(state["phases"]) - 1]
+            format.write_state(temporary, state, self._identity, micro_batch)
             faults.kill_here("after_state", step)
             manifest = {
                 "format": format.FORMAT,
@@ -185,7 +186,9 @@ class Checkpoints:
         others = [path for path in format.published(self._folder) if path != newest]
         others.sort(key=format.step_of)
         has_diverged = state["divergence"]["has_begun"] or state["skipped_in_a_row"] > 0
-        kept = {state["best"]["step"]} if self._spec.keep_best or has_diverged else set()
+        kept = {step for step, _ in state["phases"]}  # a run can be extended from where a phase has ended
+        if self._spec.keep_best or has_diverged:
+            kept.add(state["best"]["step"])
         if has_diverged and (good := self.before_divergence(state["divergence"]["good_step"])) is not None:
             kept.add(format.step_of(good))
         for old in others[: max(0, len(others) - (self._spec.keep_last - 1))]:

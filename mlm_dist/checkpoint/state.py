@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,7 +27,7 @@ class Best:
         loss: Its validation loss in nats; None while there is no finite one.
         step: Its step.
         since: Validations since then without a lower loss.
-        rows: Rows that these validations use; None in checkpoints of earlier versions, which used all rows.
+        rows: Rows that these validations use; None before the first.
     """
 
     loss: float | None = None
@@ -114,6 +114,18 @@ class Divergence:
         return Divergence(self.good_step, has_begun=True, limit=average.limit)
 
 
+class PhaseStart(NamedTuple):
+    """How far the run was when a phase began.
+
+    Args:
+        step: Steps done.
+        samples: Samples consumed.
+    """
+
+    step: int
+    samples: int
+
+
 @dataclass(frozen=True)
 class TrainState:
     """How far a run is. Counts that the device computes stay tensors, so that no step waits for the device.
@@ -124,9 +136,10 @@ class TrainState:
         tokens: Tokens consumed; an int64 scalar, as the next two.
         skipped_steps: Steps skipped because a value was not finite.
         skipped_in_a_row: Steps skipped since the last one that was not.
+        phases: When each phase began, up to the one that the run is in.
         loss_scale: fp16's loss scale and the steps since it last changed; None in other precisions.
-        seconds: For a duration in hours: the time used since the first step, else 0.
-        estimate: For a duration in hours: the hours, and the number of steps they were last estimated to hold.
+        seconds: For a phase of some hours: the time used since its first step, else 0.
+        estimate: For a phase of some hours: the hours, and the number of steps they were last estimated to hold.
         best: The validation with the lowest loss.
         loss_average: Moving average of the logged losses.
         divergence: Whether training has diverged.
@@ -137,6 +150,7 @@ class TrainState:
     tokens: torch.Tensor
     skipped_steps: torch.Tensor
     skipped_in_a_row: torch.Tensor
+    phases: tuple[PhaseStart, ...] = (PhaseStart(0, 0),)
     loss_scale: tuple[float, int] | None = None
     seconds: float = 0.0
     estimate: tuple[float, int] | None = None
@@ -167,6 +181,11 @@ class TrainState:
             skipped_in_a_row=(self.skipped_in_a_row + skipped) * skipped,
         )
 
+    def in_next_phase(self) -> TrainState:
+        """The state in which the next phase begins."""
+        phases = (*self.phases, PhaseStart(self.step, self.samples))
+        return dataclasses.replace(self, phases=phases, seconds=0.0, estimate=None)
+
     def logged(self, loss: float | None) -> TrainState:
         """The state after the loss of its step was logged; None for a loss that is not finite."""
         divergence = self.divergence.after(self.step, loss, self.loss_average)
@@ -179,6 +198,7 @@ class TrainState:
             "step": self.step,
             "samples": self.samples,
             **counts,
+            "phases": [list(start) for start in self.phases],
             "loss_scale": self.loss_scale,
             "seconds": self.seconds,
             "estimate": self.estimate,
@@ -202,11 +222,11 @@ class TrainState:
             int(state["step"]),
             int(state["samples"]),
             **counts,
+            phases=tuple(PhaseStart(*start) for start in state["phases"]),
             loss_scale=pairs["loss_scale"],
             seconds=float(state["seconds"]),
             estimate=pairs["estimate"],
             best=Best(**state["best"]),
             loss_average=LossAverage(**state["loss_average"]),
-            # Checkpoints of earlier versions do not say.
-            divergence=Divergence(**state.get("divergence", {"good_step": int(state["step"])})),
+            divergence=Divergence(**state["divergence"]),
         )

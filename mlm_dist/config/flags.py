@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist import names
-from mlm_dist.config import command_line, yaml_text
+from mlm_dist.config import command_line, phases, yaml_text
 from mlm_dist.config.checks import Section
 from mlm_dist.config.corpus import SourceConfig
 from mlm_dist.config.messages import explain
@@ -50,7 +50,8 @@ def parse(
         raise SystemExit(0)
     parser = _parser(prog=prog)
     parser.add_argument("--config", action="config")
-    flags = _source_flags(_bare_lists(words.flags))
+    of_phases = [word for word in words.flags if phases.is_flag(word)]
+    flags = _source_flags(_bare_lists([word for word in words.flags if not phases.is_flag(word)]))
     lines = {name: yaml_text.check(yaml_text.read(name), name, keys()) for name in words.files}
     _check_values(flags)
     arguments = [*(f"--config={name}" for name in words.files), *flags]
@@ -59,6 +60,8 @@ def parse(
         if words.separators:
             corpus = dataclasses.replace(config.corpus, separator=words.separators[-1])
             config = dataclasses.replace(config, corpus=corpus)
+        if of_phases:
+            config = dataclasses.replace(config, phases=phases.with_flags(config.phases, of_phases))
     except ConfigError as error:
         raise ConfigError(f"{error}{_place(str(error), flags, lines)}") from None
     return config

@@ -151,8 +151,9 @@ class OptimConfig(Section):
             run from the first step to the last, validation and checkpoints included, over all resumes of a run; the
             schedule ends with them, however fast the machine is.
         warmup: Steps over which the learning rate rises from zero; a value under 1 is a fraction of all steps.
-        schedule: The learning rate after warm-up. linear and cosine fall to zero, constant stays, wsd stays and falls
-            to zero over the last fifth, as 1 - sqrt.
+        schedule: The learning rate after warm-up. linear and cosine fall to the floor, sqrt as 1 - sqrt, constant
+            stays, wsd stays and falls as 1 - sqrt over the last fifth.
+        floor: What the schedule falls to, as a fraction of lr.
     """
 
     SECTION = "optim"
@@ -166,7 +167,8 @@ class OptimConfig(Section):
     max_grad_norm: float | None = 1.0
     duration: str = "8 epochs"
     warmup: float = 0.06
-    schedule: Literal["linear", "cosine", "wsd", "constant"] = "linear"
+    schedule: Literal["linear", "cosine", "sqrt", "wsd", "constant"] = "linear"
+    floor: float = 0.0
 
     def check(self) -> None:
         """See `Section.check`."""
@@ -188,3 +190,4 @@ class OptimConfig(Section):
             )
         self.require("layer_lr_decay", 0 < self.layer_lr_decay <= 1, "must be over 0 and at most 1")
         self.require_range("warmup", 0)
+        self.require("floor", 0 <= self.floor <= 1, "must be from 0 to 1")

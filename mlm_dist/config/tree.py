@@ -15,7 +15,6 @@ from typing import Any
 
 from mlm_dist.config.checks import Section
 from mlm_dist.config.corpus import CorpusConfig, RowsConfig, TokenizerConfig
-from mlm_dist.config.duration import Duration
 from mlm_dist.config.learning import BatchConfig, MaskingConfig, ModelConfig, OptimConfig
 from mlm_dist.config.output import (
     CheckpointConfig,
@@ -25,6 +24,7 @@ from mlm_dist.config.output import (
     ValidationConfig,
     WatchdogConfig,
 )
+from mlm_dist.config.phases import phases_of
 from mlm_dist.errors import ConfigError
 
 
@@ -43,6 +43,9 @@ class Config(Section):
         model: The encoder.
         batch: The batch, over all processes.
         optim: The optimizer and the length of the run.
+        phases: Parts of the run that follow each other, a list: each has a name and a duration, and may set objective,
+            any key of rows, masking and batch, and lr, warmup, schedule and floor of optim. What a phase does not set
+            is that of the run. Weights and moments are kept from phase to phase. Without phases the run is one.
         validation: Validation.
         checkpoint: Checkpoints and resuming from them.
         export: The exported model.
@@ -64,6 +67,7 @@ class Config(Section):
     model: ModelConfig = field(default_factory=ModelConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    phases: list[dict] = field(default_factory=list)  # type: ignore[type-arg]  # as corpus.sources
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
@@ -93,16 +97,8 @@ class Config(Section):
             raise ConfigError(
                 "tokenizer.add_domain_tokens and model.freeze_embeddings exclude each other; give one of them"
             )
-        length, initial = self.rows.max_length, self.batch.initial_length
-        halves = [length >> k for k in range(length.bit_length()) if length % (1 << k) == 0 and length >> k >= 8]
-        if initial is not None and initial not in halves:
-            expected = ", ".join(map(str, halves))
-            raise ConfigError(f"batch.initial_length: must be one of {expected}, given rows.max_length, got {initial}")
-        if Duration.parse(self.optim.duration).unit == "hours" and self.masking.final_probability is not None:
-            raise ConfigError(
-                "optim.duration in hours and masking.final_probability exclude each other, because masks depend on the "
-                "number of samples; write optim.duration in epochs, steps or tokens"
-            )
+        for phase in phases_of(self):
+            phase.check()
         if self.corpus.validation_fraction == 0:
             for key, is_set in (
                 ("validation.patience", self.validation.patience is not None),
@@ -113,7 +109,7 @@ class Config(Section):
                     raise ConfigError(f"{key} needs a validation set; set corpus.validation_fraction over 0")
 
 
-_SECTIONS = [item.name for item in dataclasses.fields(Config) if item.default_factory is not dataclasses.MISSING]
+_SECTIONS = [name for name, kind in typing.get_type_hints(Config).items() if dataclasses.is_dataclass(kind)]
 
 
 def keys(tree: type = Config, prefix: str = "") -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Preparation:
         self._shards: list[Shard] = []
         self._keys: list[str] = []
         for source in inputs.sources:
-            settings = documents.source_dependencies(spec.documents, source, spec.rows.max_length), source.settings()
+            settings = documents.source_dependencies(spec.documents, source, spec.longest_row), source.settings()
             some = shards.shards(source)
             self._shards += some
             self._keys += [digests.documents_key(*settings, shard) for shard in some]
@@ -85,7 +85,7 @@ class Preparation:
             for i in waiting:
                 key = self._keys[i]
                 path = self._store.documents(key)
-                figures = documents.write(self._spec.documents, self._shards[i], path, self._spec.rows.max_length)
+                figures = documents.write(self._spec.documents, self._shards[i], path, self._spec.longest_row)
                 self._store.finish(key, [path], dataclasses.asdict(figures))
                 shown.advance(self._megabytes(i))
                 kept += figures.kept + len(figures.dropped)

@@ -40,10 +40,10 @@ def start_engine(spec: Spec) -> contextlib.AbstractContextManager[Engine]:
     """The engine of a run, see `start`."""
     trackers = tuple(spec.tracking.trackers)
     return start(
-        *(spec.launch, spec.batch, spec.optim.max_grad_norm),
+        *(spec.launch, spec.phases[0].batch, spec.optim.max_grad_norm),
         folder=str(spec.output_dir),
         log_with=trackers,
-        long_rows=spec.corpus.rows.max_length > MAX_LENGTH_ON_CPU,
+        long_rows=spec.corpus.longest_row > MAX_LENGTH_ON_CPU,
     )
 
 

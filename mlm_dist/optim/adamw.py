@@ -10,7 +10,7 @@ from mlm_dist.spec import OptimSpec
 
 def make(groups: Groups, spec: OptimSpec) -> torch.optim.Optimizer:
     """See `OptimizerKind.make`."""
-    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, fused=True)
+    return torch.optim.AdamW(groups, lr=0.0, betas=spec.betas, eps=spec.eps, fused=True)
 
 
 ADAMW = OptimizerKind(make=make, layout=StateLayout(("exp_avg", "exp_avg_sq"), "parameter"))

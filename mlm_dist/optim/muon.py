@@ -19,7 +19,7 @@ def make(groups: Groups, spec: OptimSpec) -> torch.optim.Optimizer:
     """See `OptimizerKind.make`."""
     hidden = [group for group in groups if group["hidden"]]
     others = [group for group in groups if not group["hidden"]]
-    muon = torch.optim.Muon(hidden, lr=spec.lr, adjust_lr_fn="match_rms_adamw")
+    muon = torch.optim.Muon(hidden, lr=0.0, adjust_lr_fn="match_rms_adamw")
     return CombinedOptimizer(muon, adamw.make(others, spec))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mlm_dist.spec import OptimSpec
+from mlm_dist.spec import RateSpec, Schedule
 
 # From scratch the rate falls with the width, as in the maximal-update parametrisation (Yang et al., 2022): 3e-3 at 128
 # hidden units, 5e-4 at 768.
@@ -23,28 +23,41 @@ def warmup_steps(warmup: float, num_steps: int) -> int:
     return min(math.ceil(warmup * num_steps if warmup < 1 else warmup), num_steps)
 
 
-def learning_rate(step: int, spec: OptimSpec, num_steps: int) -> float:
-    """The learning rate of a step, from 0.
+def learning_rate(step: int, rate: RateSpec, num_steps: int) -> float:
+    """The learning rate of a step of a phase, from 0.
 
-    It rises linearly from lr / (warm-up steps + 1) to lr, then follows the schedule; linear, cosine and wsd reach zero
-    just after the last step. wsd falls as 1 - sqrt of the progress of its decay, the best of the shapes that Hägele et
-    al., 2024 (https://arxiv.org/abs/2405.18392) compare.
+    It rises linearly from the rate that the phase before ended with, after (warm-up steps + 1) steps to the peak, then
+    follows the schedule, which reaches the floor just after the last step. sqrt, and wsd over its last fifth, fall as
+    1 - sqrt of the progress, the best of the shapes that Hägele et al., 2024 (https://arxiv.org/abs/2405.18392)
+    compare.
 
     Args:
-        step: The step.
-        spec: Peak learning rate, warm-up and schedule.
-        num_steps: Steps of the whole run.
+        step: Steps of the phase done before it.
+        rate: The learning rate of the phase.
+        num_steps: Steps of the phase.
     """
-    warmup = warmup_steps(spec.warmup, num_steps)
+    warmup = warmup_steps(rate.warmup, num_steps)
     if step < warmup:
-        return spec.lr * (step + 1) / (warmup + 1)
+        return rate.begin + (rate.peak - rate.begin) * (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(num_steps - warmup, 1)  # in [0, 1)
-    match spec.schedule:
+    return rate.peak * (rate.floor + (1 - rate.floor) * _height(rate.schedule, progress))
+
+
+def last_rate(rate: RateSpec) -> float:
+    """The learning rate that a phase ends with."""
+    return rate.peak * (rate.floor + (1 - rate.floor) * _height(rate.schedule, 1.0))
+
+
+def _height(schedule: Schedule, progress: float) -> float:
+    """A schedule between its floor and its peak, 0 and 1, at a progress from 0 to 1."""
+    match schedule:
         case "constant":
-            return spec.lr
+            return 1.0
         case "linear":
-            return spec.lr * (1 - progress)
+            return 1 - progress
         case "cosine":
-            return spec.lr * 0.5 * (1 + math.cos(math.pi * progress))
+            return 0.5 * (1 + math.cos(math.pi * progress))
+        case "sqrt":
+            return 1 - math.sqrt(progress)
         case "wsd":
-            return spec.lr * (1 - math.sqrt(max(0.0, 1 - (1 - progress) / WSD_DECAY_FRACTION)))
+            return 1 - math.sqrt(max(0.0, 1 - (1 - progress) / WSD_DECAY_FRACTION))

@@ -25,7 +25,7 @@ def make(groups: Groups, spec: OptimSpec) -> torch.optim.Optimizer:
             return grad.pow(2).div_(exp_avg_sq.clip(min=eps)).mean().sqrt().clip(min=1.0)
 
     betas: Any = spec.betas
-    return ShardedStableAdamW(groups, lr=spec.lr, betas=betas, eps=spec.eps, kahan_sum=False)
+    return ShardedStableAdamW(groups, lr=0.0, betas=betas, eps=spec.eps, kahan_sum=False)
 
 
 STABLEADAMW = OptimizerKind(

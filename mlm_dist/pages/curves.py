@@ -8,24 +8,24 @@ from mlm_dist.optim.schedule import learning_rate
 from mlm_dist.pages.charts import Chart, Point, Series, chart
 from mlm_dist.pages.formats import finite, number, percent, small, thousands
 from mlm_dist.pages.record import Record
-from mlm_dist.spec import OptimSpec
+from mlm_dist.pages.resolved import PlannedRate
 
 MAX_SPIKES = 12  # loss spikes that are named
 PLANNED_POINTS = 200  # of the schedule
 
 
-def curves(record: Record, optim: OptimSpec | None = None) -> list[Chart]:
+def curves(record: Record, rates: Sequence[PlannedRate] = ()) -> list[Chart]:
     """All charts for which values are recorded.
 
     Args:
         record: The run.
-        optim: Its optimizer, for the schedule of the learning rate; None if it is not known.
+        rates: The learning rates of its phases, as far as they are known.
     """
     resumed = record.resumed
     charts = [
         chart("Loss", _losses(record), number, resumed=resumed, has_log=True),
         chart("Validation accuracy", [_accuracy(record)], percent, resumed=resumed),
-        chart("Learning rate", _learning_rates(record, optim), small, resumed=resumed),
+        chart("Learning rate", _learning_rates(record, rates), small, resumed=resumed),
         chart("Gradient norm", [_train_series(record, "grad_norm")], number, resumed=resumed, has_log=True),
         chart("Tokens per second", [_train_series(record, "tokens_per_second")], thousands, resumed=resumed),
     ]
@@ -68,16 +68,23 @@ def _accuracy(record: Record) -> Series:
     return Series("accuracy", [(step, finite(line["accuracy"])) for step, line in record.validation.items()], "b")
 
 
-def _learning_rates(record: Record, optim: OptimSpec | None) -> list[Series]:
+def _learning_rates(record: Record, rates: Sequence[PlannedRate]) -> list[Series]:
     """The schedule over the whole run, from step 0, and the rates that were used; at x, the rate of the next step."""
     used = [(step - 1, finite(line.get("learning_rate"))) for step, line in record.train.items()]
-    planned = _schedule(optim, record.steps) if optim is not None and record.steps and used else []
+    planned = _schedule(rates, record.steps) if record.steps and used else []
     return [*([Series("schedule", planned, "c")] if planned else []), Series("used", used, "a")]
 
 
-def _schedule(optim: OptimSpec, steps: int) -> Sequence[Point]:
-    stride = -(-steps // PLANNED_POINTS)
-    return [(step, learning_rate(step, optim, steps)) for step in [*range(0, steps, stride), steps]]
+def _schedule(rates: Sequence[PlannedRate], total: int) -> Sequence[Point]:
+    """The planned rates, up to a phase whose length is not known; the last one takes what is left of the run."""
+    stride, points, first = -(-total // PLANNED_POINTS), list[Point](), 0
+    for i, (rate, known) in enumerate(rates):
+        steps = total - first if i == len(rates) - 1 else known
+        if steps is None:
+            break
+        points += [(first + step, learning_rate(step, rate, steps)) for step in [*range(0, steps, stride), steps]]
+        first += steps
+    return points
 
 
 def _train_series(record: Record, key: str) -> Series:

@@ -96,9 +96,10 @@ def _again(run: Path, name: str, flags: str = "") -> str:
 
 
 def _longer(config: Mapping[str, Any]) -> str:
-    duration = Duration.parse(config["optim"]["duration"])
-    value = 2 * duration.value
-    return f'--optim.duration "{int(value) if value == int(value) else value} {duration.unit}"'
+    phases = config.get("phases") or []
+    duration = Duration.parse(phases[-1]["duration"] if phases else config["optim"]["duration"])
+    key, value = f"phases.{phases[-1]['name']}.duration" if phases else "optim.duration", 2 * duration.value
+    return f'--{key} "{int(value) if value == int(value) else value} {duration.unit}"'
 
 
 def _corpus_flags(config: Mapping[str, Any]) -> str:

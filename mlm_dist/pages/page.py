@@ -16,13 +16,13 @@ from mlm_dist.pages.jinja import render
 from mlm_dist.pages.model_use import embedding_program, fill_mask_program
 from mlm_dist.pages.next_steps import NextStep, next_steps
 from mlm_dist.pages.record import Record
+from mlm_dist.pages.resolved import PlannedRate
 from mlm_dist.pages.run_facts import run_facts
 from mlm_dist.pages.status import status
 from mlm_dist.pages.summary_tiles import summary_tiles
 from mlm_dist.pages.tables import Table
 from mlm_dist.pages.validation_tables import by_band, of_search, of_sentences, over_the_run
 from mlm_dist.pages.verdict import Verdict, verdict
-from mlm_dist.spec import OptimSpec
 
 # Headings of the sections, by their anchors.
 HEADINGS = {
@@ -53,7 +53,7 @@ class Content:
         validation: Result of the validate job.
         probe: Result of its search probe.
         samples: Cleaned documents.
-        optim: The optimizer, for the schedule of the learning rate.
+        rates: The learning rates of the phases.
         config: The config as nested dicts, for the lines to type.
         run: The run directory, for the lines to type.
         model: The exported model; None if there is none.
@@ -69,7 +69,7 @@ class Content:
     validation: dict[str, Any] | None = None
     probe: dict[str, Any] | None = None
     samples: Sequence[Sample] = ()
-    optim: OptimSpec | None = None
+    rates: Sequence[PlannedRate] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     run: Path | None = None
     model: str | None = None
@@ -84,7 +84,7 @@ def page(content: Content) -> str:
     shown = {
         "programs": [] if content.model is None else _programs(content.model, comparison),
         "examples": example_cards(comparison),
-        "curves": curves(record, content.optim),
+        "curves": curves(record, content.rates),
         "validation": [*filter(None, tables), *of_search(content.probe)],
         "corpus": corpus_table(content.corpus),
         "facts": _facts(record),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mlm_dist.config import Duration
-from mlm_dist.spec import OptimSpec
+from mlm_dist.spec import RateSpec
 
 
 def read_yaml(path: Path) -> dict[str, Any] | None:
@@ -30,12 +29,22 @@ def read_yaml(path: Path) -> dict[str, Any] | None:
     return values
 
 
-def optim_spec(resolved: Mapping[str, Any] | None) -> OptimSpec | None:
-    """The optimizer in resolved.yaml; None if it is not there, or does not have its fields."""
-    optim = (resolved or {}).get("optim")
+class PlannedRate(NamedTuple):
+    """The learning rate of a phase.
+
+    Args:
+        rate: The rate.
+        steps: Steps of the phase; None if they were not known before its first.
+    """
+
+    rate: RateSpec
+    steps: int | None
+
+
+def planned_rates(resolved: Mapping[str, Any] | None) -> list[PlannedRate]:
+    """The learning rates of the phases in resolved.yaml; none if they are not there, or do not have their fields."""
     try:
-        values = dict(optim or {})
-        values["duration"] = Duration.parse(str(values["duration"]).replace(",", ""))
-        return OptimSpec(**values)
-    except (KeyError, TypeError, ValueError):
-        return None
+        phases = (resolved or {}).get("phases") or []
+        return [PlannedRate(RateSpec(**phase["rate"]), phase["length"]["steps"]) for phase in phases]
+    except (AttributeError, KeyError, TypeError):
+        return []

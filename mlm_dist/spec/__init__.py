@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from mlm_dist.spec.batch import BatchSpec, largest_divisor
 from mlm_dist.spec.corpus import CorpusSpec, RowMode, RowsSpec, SourceSpec, TokenizerKind, TokenizerSpec
+from mlm_dist.spec.phase import Length, PhaseSpec, RateSpec, Schedule, num_steps
 from mlm_dist.spec.run import Spec
-from mlm_dist.spec.training import CheckpointSpec, ExportSpec, Length, OptimSpec, Schedule, ValidationSpec
+from mlm_dist.spec.training import CheckpointSpec, ExportSpec, OptimSpec, ValidationSpec
 
 __all__ = [
     "BatchSpec",
@@ -18,6 +19,8 @@ __all__ = [
     "ExportSpec",
     "Length",
     "OptimSpec",
+    "PhaseSpec",
+    "RateSpec",
     "RowMode",
     "RowsSpec",
     "Schedule",
@@ -27,4 +30,5 @@ __all__ = [
     "TokenizerSpec",
     "ValidationSpec",
     "largest_divisor",
+    "num_steps",
 ]

@@ -79,6 +79,8 @@ class CorpusSpec:
         documents: Filters, deduplication and the split; its own fields of a source are not read.
         tokenizer: The tokenizer.
         rows: How documents become rows.
+        longest_row: Tokens of the longest row that the run trains or validates on: where documents are divided into a
+            training and a validation part, the gap is as long.
         needs_word_starts: Whether the positions at which words begin are stored with the rows.
     """
 
@@ -86,6 +88,7 @@ class CorpusSpec:
     documents: CorpusConfig
     tokenizer: TokenizerSpec
     rows: RowsSpec
+    longest_row: int
     needs_word_starts: bool
 
     @property

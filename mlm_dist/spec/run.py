@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from mlm_dist.config import Duration, LoggingConfig, MaskingConfig, ModelConfig, TrackingConfig, WatchdogConfig
+from mlm_dist.config import Duration, LoggingConfig, ModelConfig, TrackingConfig, WatchdogConfig
 from mlm_dist.credentials import without_credentials
-from mlm_dist.spec.batch import BatchSpec
 from mlm_dist.spec.corpus import CorpusSpec
-from mlm_dist.spec.training import CheckpointSpec, ExportSpec, Length, OptimSpec, ValidationSpec
+from mlm_dist.spec.phase import PhaseSpec, num_steps
+from mlm_dist.spec.training import CheckpointSpec, ExportSpec, OptimSpec, ValidationSpec
 
 
 @dataclass(frozen=True)
@@ -21,21 +21,17 @@ class Spec:
     Args:
         output_dir: The run directory.
         seed: Random seed for order, masks, dropout and initial weights.
-        objective: Name of the objective.
         launch: Processes, device, precision and sharding.
-        corpus: The corpus to train on.
+        corpus: The corpus; validation uses its rows, and so does each phase that sets none.
         replay_source: Source of rows to replay; None for none.
         replay_share: Fraction of the training rows that are replayed; 0 for none.
         second_source: A second source to validate on; None for none.
-        masking: Which tokens are predicted.
         model: The encoder; `from_scratch` and `compile` are decided.
         tokenizer_name: Where the tokenizer comes from, for messages.
         architecture: Its transformers configuration as far as it is known without the tokenizer of the corpus.
         shape: `engine.memory.Shape`, what the memory depends on in it.
-        memory: `engine.memory.Memory`, the estimate for a step on each device.
-        batch: How a global batch is spread.
-        optim: The optimizer and the duration.
-        length: Steps, samples and warm-up steps.
+        optim: The optimizer.
+        phases: Its phases, in order; at least one.
         validation: Validation during training.
         checkpoint: Checkpoints.
         export: The exported model.
@@ -47,21 +43,17 @@ class Spec:
 
     output_dir: Path
     seed: int
-    objective: str
     launch: Any
     corpus: CorpusSpec
     replay_source: str | None
     replay_share: float
     second_source: str | None
-    masking: MaskingConfig
     model: ModelConfig
     tokenizer_name: str
     architecture: Any
     shape: Any
-    memory: Any
-    batch: BatchSpec
     optim: OptimSpec
-    length: Length
+    phases: tuple[PhaseSpec, ...]
     validation: ValidationSpec
     checkpoint: CheckpointSpec
     export: ExportSpec
@@ -69,6 +61,21 @@ class Spec:
     logging: LoggingConfig
     watchdog: WatchdogConfig
     written: Mapping[str, Any]
+
+    @property
+    def num_steps(self) -> int | None:
+        """Steps of all phases; None while they are not known, and if a duration is in hours."""
+        return num_steps(self.phases)
+
+    @property
+    def micro_batches(self) -> list[int]:
+        """Rows per process and forward pass, in each phase."""
+        return [phase.batch.micro_size for phase in self.phases]
+
+    @property
+    def memory(self) -> Any:
+        """`engine.memory.Memory`: the largest estimate of the phases."""
+        return max((phase.memory for phase in self.phases), key=lambda memory: memory.total)
 
     @property
     def has_static_shapes(self) -> bool:

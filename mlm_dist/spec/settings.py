@@ -16,7 +16,12 @@ def settings(written: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[st
         resolved: Every value as it was decided: the content of resolved.yaml.
     """
     values = flat(written)
-    for section, decided in {**resolved, "rows": (resolved.get("corpus") or {}).get("rows")}.items():
+    phases, corpus = resolved.get("phases") or [], resolved.get("corpus") or {}
+    sections = dict(resolved) | {"rows": corpus.get("rows")}
+    if len(phases) == 1 and not written.get("phases"):
+        rate = phases[0]["rate"]
+        sections |= phases[0] | {"optim": {**resolved["optim"], "lr": rate["peak"]}}
+    for section, decided in sections.items():
         given = written.get(section)
         if isinstance(decided, Mapping) and isinstance(given, Mapping):
             names = [name for name in decided if name in given and _is_decided(given[name], decided[name])]

@@ -1,42 +1,29 @@
-"""The optimizer, the length of a run, validation, checkpoints and the export."""
+"""The optimizer, validation, checkpoints and the export."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-from mlm_dist.config import Duration
-
-Schedule = Literal["linear", "cosine", "wsd", "constant"]
 
 
 @dataclass(frozen=True)
 class OptimSpec:
-    """The optimizer and the length of the run.
+    """The optimizer; each phase has its learning rate.
 
     Args:
         name: A name of the registry `optim.OPTIMIZERS`.
-        lr: Peak learning rate.
         layer_lr_decay: Learning rate of a layer as a fraction of that of the layer above it.
         weight_decay: Decoupled, of matrices only.
         betas: Decay rates of the moments.
         eps: Epsilon.
         max_grad_norm: Gradients with a larger global norm are scaled down to it; None turns clipping off.
-        warmup: Steps, or under 1 a fraction of all steps.
-        schedule: The learning rate after warm-up.
-        duration: Length of the run.
     """
 
     name: str
-    lr: float
     layer_lr_decay: float
     weight_decay: float
     betas: tuple[float, float]
     eps: float
     max_grad_norm: float | None
-    warmup: float
-    schedule: Schedule
-    duration: Duration
 
 
 @dataclass(frozen=True)
@@ -63,17 +50,19 @@ class CheckpointSpec:
         keep_last: Checkpoints to keep.
         keep_best: Whether the checkpoint with the lowest validation loss is kept as well.
         resume: auto, never or a path.
+        phase_ends: Phases with another one behind them; the checkpoint of the last step of each is kept as well.
     """
 
     every: int | None
     keep_last: int
     keep_best: bool
     resume: str
+    phase_ends: int = 0
 
     @property
     def num_kept(self) -> int:
         """Checkpoints that stay on the disk."""
-        return self.keep_last + self.keep_best
+        return self.keep_last + self.keep_best + self.phase_ends
 
 
 @dataclass(frozen=True)
@@ -97,18 +86,3 @@ class ExportSpec:
     format: str = "safetensors"
     license: str | None = None
     language: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Length:
-    """How long a run is; None while the rows are not known, and for a run whose duration is in hours.
-
-    Args:
-        steps: Number of steps.
-        samples: Rows they consume; the last step may be smaller than the others.
-        warmup_steps: Steps over which the learning rate rises.
-    """
-
-    steps: int | None = None
-    samples: int | None = None
-    warmup_steps: int | None = None

@@ -14,15 +14,17 @@ def start_facts(spec: Spec, task: Task) -> dict[str, object]:
         spec: The run, with its length.
         task: What it trains.
     """
-    launch, batch, length = spec.launch, spec.batch, spec.length
-    duration: dict[str, object] = {"hours": spec.optim.duration.value}
-    if length.steps is not None:
-        duration = {"samples": length.samples, "steps": length.steps, "warmup_steps": length.warmup_steps}
+    launch, first = spec.launch, spec.phases[0]
+    batch, length = first.batch, first.length
+    duration: dict[str, object] = {"hours": sum(phase.duration.value for phase in spec.phases)}
+    if spec.num_steps is not None:
+        samples = sum(phase.length.samples or 0 for phase in spec.phases)
+        duration = {"samples": samples, "steps": spec.num_steps, "warmup_steps": length.warmup_steps}
     return {
         "version": __version__,
         "corpus": task.corpus,
         "rows": task.num_rows,
-        "objective": spec.objective,
+        "objective": first.objective,
         "model": spec.model.name_or_path,
         **({} if spec.model.revision is None else {"revision": spec.model.revision}),
         "from_scratch": spec.model.from_scratch,
@@ -43,6 +45,7 @@ def start_facts(spec: Spec, task: Task) -> dict[str, object]:
         "accumulation": batch.accumulation,
         **duration,
         "optimizer": spec.optim.name,
-        "schedule": spec.optim.schedule,
-        "peak_learning_rate": spec.optim.lr,
+        "schedule": first.rate.schedule,
+        "peak_learning_rate": first.rate.peak,
+        **({"phases": {phase.name: phase.length.steps for phase in spec.phases}} if first.name else {}),
     }

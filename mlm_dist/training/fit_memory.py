@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ from mlm_dist import faults
 from mlm_dist.batches import shapes
 from mlm_dist.batches.micro_batch import MicroBatch, Samples, assemble
 from mlm_dist.batches.shapes import Rows
+from mlm_dist.corpora import Corpora
 from mlm_dist.engine.out_of_memory import is_out_of_memory
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import ConfigError, TrainingError, reason
 from mlm_dist.objectives.protocol import Objective
-from mlm_dist.spec import BatchSpec
+from mlm_dist.spec import BatchSpec, PhaseSpec, Spec
+from mlm_dist.training.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,19 @@ CHECKPOINTING = "--model.checkpointing layers"
 # Per parameter: two moments, the most that an optimizer keeps, and what a step adds for a moment. torch's foreach AdamW
 # and StableAdamW take the root of all second moments at once; the fused AdamW adds nothing, Muon one matrix at a time.
 _MOMENTS, _UPDATE = 8, 4
+
+
+def fit_phases(engine: Engine, spec: Spec, task: Task, corpora: Corpora) -> Spec:
+    """The run with a micro-batch in each phase that every rank has the memory for, see `fit_memory`; collective."""
+
+    def fitted(phase: PhaseSpec, objective: Objective) -> PhaseSpec:
+        rows, _ = corpora.training_rows(phase.rows, spec.seed, spec.replay_share)
+        batch = fit_memory(engine, objective, task.module, phase.batch, rows, spec.model.checkpointing)
+        return dataclasses.replace(phase, batch=batch)
+
+    phases = tuple(map(fitted, spec.phases, task.objectives))
+    engine.set_batch(phases[0].batch)
+    return dataclasses.replace(spec, phases=phases)
 
 
 def fit_memory(
@@ -70,16 +86,15 @@ def fit_memory(
         if engine.is_main:
             logger.info("out of memory with a micro-batch of %d rows; trying %s", batch.micro_size, smaller.describe())
         batch = smaller
-    engine.set_batch(batch)
     return batch
 
 
 @contextlib.contextmanager
-def explained(batch: BatchSpec, checkpointing: str = "none") -> Iterator[None]:
+def explained(phases: Sequence[PhaseSpec], checkpointing: str = "none") -> Iterator[None]:
     """Replace an out-of-memory error inside by one that names the remedy.
 
     Args:
-        batch: The batch.
+        phases: The phases of the run.
         checkpointing: `model.checkpointing`.
 
     Raises:
@@ -90,6 +105,7 @@ def explained(batch: BatchSpec, checkpointing: str = "none") -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
+        batch = max((phase.batch for phase in phases), key=lambda batch: batch.micro_size)
         flags = [f"--batch.micro_size {batch.halved().micro_size}"] if batch.micro_size > 1 else []
         flags += [CHECKPOINTING] if checkpointing == "none" else []
         remedies = [f"run again with {' or '.join(flags)}"] if flags else []

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist import ranks
-from mlm_dist.batches.loader import TrainingBatches
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.host_buffer import HostBuffer
 from mlm_dist.checkpoint.save import Checkpoints
@@ -26,9 +25,9 @@ from mlm_dist.training.callbacks import Callback, Callbacks
 from mlm_dist.training.due import Due
 from mlm_dist.training.facts import start_facts
 from mlm_dist.training.metrics import Metrics
+from mlm_dist.training.phases import Phase, Phases
 from mlm_dist.training.progress import TrainingProgress
 from mlm_dist.training.result import History, TrainResult
-from mlm_dist.training.run_length import RunLength
 from mlm_dist.training.skipped_steps import SkippedSteps
 from mlm_dist.training.step import StepResult
 from mlm_dist.training.task import Task
@@ -44,7 +43,7 @@ class Session:
         spec: The run, with its length and its micro-batch.
         task: What it trains.
         engine: The engine, set up.
-        batches: The micro-batches of this rank.
+        phases: Its phases.
         validation_set: The validation set.
         run_dir: The run directory.
         state: The state that the session starts from.
@@ -55,23 +54,22 @@ class Session:
         spec: Spec,
         task: Task,
         engine: Engine,
-        batches: TrainingBatches,
+        phases: Phases,
         validation_set: ValidationSet,
         run_dir: RunDir,
         state: TrainState,
     ) -> None:
         self.spec, self.task, self.run_dir = spec, task, run_dir
-        self._engine, self._batches, self._validation_set = engine, batches, validation_set
+        self._engine, self._phases, self._validation_set = engine, phases, validation_set
         self._checkpoints = Checkpoints(
-            *(run_dir.checkpoints, spec.checkpoint, task.identity, spec.batch.micro_size, HostBuffer.of(engine))
+            *(run_dir.checkpoints, spec.checkpoint, task.identity, spec.micro_batches, HostBuffer.of(engine))
         )
         self.state = dataclasses.replace(state, best=self._known_best(state.best))
-        is_main = engine.is_main
-        self.length = RunLength(spec.optim.duration, spec.length, spec.logging.every, state, is_main=is_main)
+        self._phase = phases.begin(self.state)
         self._metrics = Metrics(engine, run_dir.metrics, state)
-        self._skipped = SkippedSteps(batches.samples)
+        self._skipped = SkippedSteps(self._samples)
         self._history = History()
-        self._progress = TrainingProgress(self.length.fixed, state.step, is_main=is_main)
+        self._progress = TrainingProgress(phases.total(state), state.step, is_main=engine.is_main)
         self._callbacks: Callback = Callbacks([])
         self._compiled = CompileStats(enabled=False)
         self._baseline: dict[str, Any] = {}
@@ -84,7 +82,7 @@ class Session:
         compiled.pause(self._metrics.paused)
         self._callbacks = Callbacks([self._history, self._progress, *callbacks])
         try:
-            self._baseline = self._validation_set.baseline(self.task.objective)
+            self._baseline = self._validation_set.baseline(self.task.validated)
             facts = start_facts(self.spec, self.task) | self._baseline
             self._progress.show(facts)
             self._metrics.start(**facts, resumed_from=self.state.step)
@@ -94,7 +92,7 @@ class Session:
                 with self._progress:
                     if self.state.step == 0:
                         self.validate()
-                    self.length.begin()
+                    self._phase.length.begin()
                     yield
                 self._checkpoints.finish(engine)
             self._callbacks.on_end(self.state.step, is_finished=self.is_finished)
@@ -119,8 +117,24 @@ class Session:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run is complete: all its steps are done, or its patience is used up."""
-        return self.state.step >= self.length.steps or self._is_early_stop
+        """Whether the run is complete: all steps of all phases are done, or its patience is used up."""
+        is_last = len(self.state.phases) == len(self.spec.phases)
+        return (is_last and self._is_phase_done) or self._is_early_stop
+
+    @property
+    def _is_phase_done(self) -> bool:
+        return self.state.step >= self._phase.length.end
+
+    def _samples(self, step: int) -> list[int]:
+        return self._phase.batches.samples(step)
+
+    def phase_of_step(self) -> Phase:
+        """The phase of the next step, which begins if the one before it has ended."""
+        if self._is_phase_done:
+            self._skipped.report(self.state, self._last_good)  # of steps of the phase that has ended
+            self.state = self.state.in_next_phase()
+            self._phase = self._phases.begin(self.state)
+        return self._phase
 
     @property
     def _is_early_stop(self) -> bool:
@@ -130,10 +144,10 @@ class Session:
         """Record a step, without waiting for the device, and say what is due."""
         step = self.state.step
         self._skipped.add(step, result)
-        samples = self._batches.samples_before(step + 1)
+        samples = self._phase.batches.samples_before(step + 1)
         self.state = self.state.after(samples, result.num_tokens, result.skipped)
-        self.length.observe(self.state.step, result)
-        return Due(self.spec, self.state.step, self.length.steps)
+        self._phase.length.observe(self.state.step, result)
+        return Due(self.spec, self.state.step, self._phase.length.end)
 
     def log(self, result: StepResult, lr: float, *, is_due: bool) -> None:
         """Write a train line if it is due, which waits for the device, and call the callbacks; collective."""
@@ -141,10 +155,14 @@ class Session:
         if is_due:
             self._skipped.report(self.state, self._last_good)
             self._compiled.log()
-            terms = self.task.objective.terms
-            line = self._metrics.train_line(self.state, result, terms, lr, self.length.metrics)
+            line = self._metrics.train_line(self.state, result, self._phase.objective.terms, lr, self._more())
             self.state = self.state.logged(line["loss"])
         self._callbacks.on_step(self.state.step, line)
+
+    def _more(self) -> dict[str, Any]:
+        """What a train line records of the phase, if there are several, and of a duration in hours."""
+        name = self._phase.spec.name
+        return ({"phase": name} if name else {}) | self._phase.length.metrics
 
     def validate(self) -> None:
         """Validate, if there is a validation set; collective."""
@@ -152,8 +170,8 @@ class Session:
             return
         step, is_static = self.state.step, self.spec.has_static_shapes
         with self._metrics.paused():
-            micro_size = self.spec.batch.micro_size
-            result = self._validation_set.evaluate(self._engine, self.task.objective, micro_size, static=is_static)
+            micro_size = self.spec.phases[0].batch.micro_size
+            result = self._validation_set.evaluate(self._engine, self.task.validated, micro_size, static=is_static)
             line = self._metrics.validation_line(step, result)
             self.state = dataclasses.replace(self.state, best=self.state.best.after(step, result.loss))
             self._callbacks.on_validation(step, line)
@@ -172,7 +190,8 @@ class Session:
             is_needed = stop or self.is_finished or self.state.best.step == self.state.step
             if int(self.state.skipped_in_a_row) and not is_needed:
                 return
-            self.state = dataclasses.replace(self.state, seconds=self.length.seconds, estimate=self.length.estimate)
+            length = self._phase.length
+            self.state = dataclasses.replace(self.state, seconds=length.seconds, estimate=length.estimate)
             self._metrics.sync()
             self._checkpoints.save(self._engine, self.state)
             step = self.state.step

@@ -20,7 +20,7 @@ from mlm_dist.engine.start import start
 from mlm_dist.model.activation_checkpointing import checkpoint_layers
 from mlm_dist.objectives.masked_lm import MaskedLM
 from mlm_dist.optim.optimizers import build_optimizer
-from mlm_dist.spec import Spec
+from mlm_dist.spec import PhaseSpec, Spec
 from mlm_dist.training.step import train_step
 
 NUM_STEPS = 3
@@ -32,18 +32,18 @@ _OF_SHARDING = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP")
 MIDDLE = 0.5  # of the run, on which the masking rate may depend
 
 
-def seconds_per_step(spec: Spec) -> float:
-    """Seconds of a step, without data loading: the fastest of a few, after a first one, which counts if it is slow.
+def seconds_per_step(spec: Spec, phase: PhaseSpec) -> float:
+    """Seconds of a step of a phase, without data loading: the fastest of a few, after one that counts if it is slow.
 
     Of several processes it is the time that this one needs for its share of the global batch, alone and unsharded, with
     its share of the CPU's cores. What they exchange comes on top, see `engine.communication`.
     """
     from transformers import AutoModelForMaskedLM
 
-    batch, length, vocab_size = spec.batch, spec.corpus.rows.max_length, int(spec.architecture.vocab_size)
+    batch, length, vocab_size = phase.batch, phase.rows.max_length, int(spec.architecture.vocab_size)
     on_cpu = spec.launch.device.kind == "cpu"
     rows = min(batch.micro_size, max(1, CPU_TOKENS // length)) if on_cpu else batch.micro_size
-    objective = MaskedLM(Masker(spec.masking, spec.seed, 0, (0,), vocab_size))
+    objective = MaskedLM(Masker(phase.masking, spec.seed, 0, (0,), vocab_size))
     samples = np.arange(rows)
     wanted = Samples(np.zeros_like(samples), samples, progress=np.full(rows, MIDDLE))
     micro_batch = assemble(RandomRows(vocab_size, length), objective.corruption, wanted, rows)
@@ -56,7 +56,7 @@ def seconds_per_step(spec: Spec) -> float:
         times = []
         for step in range(1 + NUM_STEPS):
             began = time.perf_counter()
-            result = train_step(engine, objective, [micro_batch], spec.optim.lr, step)
+            result = train_step(engine, objective, [micro_batch], phase.rate.peak, step)
             float(result.grad_norm)  # waits for the device
             times.append(time.perf_counter() - began)
             if times[0] > SLOW_SECONDS:

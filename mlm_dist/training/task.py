@@ -25,20 +25,25 @@ class Task:
     """What a run trains.
 
     Args:
-        objective: The objective.
-        module: Its module around the model, with initial weights in fp32 on the CPU.
+        objectives: The objective of each phase.
+        module: Their module around the model, with initial weights in fp32 on the CPU.
         corpus: Digest of the corpus.
         num_rows: Its training rows, without replayed ones.
-        identity: {config key: value} of what a resume must have in common with the run.
+        identity: What a resume must have in common with the run.
         head: Where the initial weights of the model's head come from, see `build.InitialModel`.
     """
 
-    objective: Objective
+    objectives: tuple[Objective, ...]
     module: Any
     corpus: str
     num_rows: int
     identity: dict[str, object]
     head: Head
+
+    @property
+    def validated(self) -> Objective:
+        """The objective that validates, the same in all phases."""
+        return self.objectives[0]
 
     @classmethod
     def create(cls, spec: Spec, corpora: Corpora) -> Task:
@@ -50,22 +55,21 @@ class Task:
         corpus = corpora.main
         config = architecture(
             spec.model,
-            spec.corpus.rows.max_length,
+            spec.corpus.longest_row,
             corpus.tokenizer,
             len(corpus.domain_tokens),
             spec.tokenizer_name,
             spec.corpus.tokenizer.add_domain_tokens,
         )
-        if added := added_positions(spec.model, spec.corpus.rows.max_length):
+        if added := added_positions(spec.model, spec.corpus.longest_row):
             logger.info("rows.max_length: %s", added)
-        objective: Objective = OBJECTIVES[spec.objective].create(spec.masking, spec.seed, corpus)
+        objectives = [OBJECTIVES[phase.objective].create(phase.masking, spec.seed, corpus) for phase in spec.phases]
         sources = shared_tokens.sources(spec.model.init_from, corpus.tokenizer)
         start = build(spec.model, config, spec.seed, corpus.domain_tokens, corpus.token_counts, sources)
         with in_precision(spec.launch.trial_precision):
-            module = objective.module(start.model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
+            module = objectives[0].module(start.model, masked_head=spec.model.masked_head, packed=corpora.is_packed)
         if spec.model.checkpointing == "layers":
             checkpoint_layers(module.model)
-        replayed = None if corpora.replay is None else corpora.replay.digest
         num_rows = int(corpus.manifest["rows"]["train"])
-        shared = identity(spec, corpus.digest, replayed, config)
-        return cls(objective, module, corpus.digest, num_rows, shared, start.head)
+        shared = identity(spec, corpora, config)
+        return cls(tuple(objectives), module, corpus.digest, num_rows, shared, start.head)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlm_dist.engine import communication
 from mlm_dist.engine.communication import Communication
-from mlm_dist.spec import Spec
+from mlm_dist.spec import PhaseSpec, Spec
 from mlm_dist.training import step_time
 
 # A forward pass without a backward pass computes a third of the products of both.
@@ -15,24 +16,18 @@ FORWARD_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
-class TimeEstimate:
-    """The time of a run, without preparation, checkpoints and export.
+class PhaseTime:
+    """The time of a phase, without validation.
 
     Args:
         step: Seconds of a step that each process computes.
         sent: What processes exchange in a step; None for one process.
         steps: Number of steps.
-        validations: Number of validations.
-        rows: Rows of each.
-        validation: Seconds of all validations.
     """
 
     step: float
     sent: Communication | None
     steps: float
-    validations: int
-    rows: int
-    validation: float
 
     @property
     def exchange(self) -> float:
@@ -41,13 +36,38 @@ class TimeEstimate:
 
     @property
     def total(self) -> float:
+        """Seconds of the phase."""
+        return (self.step + self.exchange) * self.steps
+
+
+@dataclass(frozen=True)
+class TimeEstimate:
+    """The time of a run, without preparation, checkpoints and export.
+
+    Args:
+        phases: The time of each phase.
+        validations: Number of validations.
+        rows: Rows of each.
+        validation: Seconds of all validations.
+    """
+
+    phases: tuple[PhaseTime, ...]
+    validations: int
+    rows: int
+    validation: float
+
+    @property
+    def total(self) -> float:
         """Seconds of the run."""
-        return (self.step + self.exchange) * self.steps + self.validation
+        return sum(phase.total for phase in self.phases) + self.validation
 
     def shares(self) -> dict[str, float]:
         """{what takes time: its share}; all shares are 1 together."""
-        parts = {"training": self.step * self.steps, "exchange between processes": self.exchange * self.steps}
-        parts["validation"] = self.validation
+        parts = {
+            "training": sum(phase.step * phase.steps for phase in self.phases),
+            "exchange between processes": sum(phase.exchange * phase.steps for phase in self.phases),
+            "validation": self.validation,
+        }
         return {name: seconds / self.total for name, seconds in parts.items() if seconds}
 
     def on_processes(self, spec: Spec, count: int) -> TimeEstimate:
@@ -59,25 +79,30 @@ class TimeEstimate:
         """
         launch = dataclasses.replace(spec.launch, world_size=count, local_world_size=count, sharding="ddp")
         sent = communication.communication(launch, spec.shape.parameters, 1)
-        return dataclasses.replace(self, step=self.step / count, sent=sent, validation=self.validation / count)
+        phases = tuple(dataclasses.replace(phase, step=phase.step / count, sent=sent) for phase in self.phases)
+        return dataclasses.replace(self, phases=phases, validation=self.validation / count)
 
 
-def estimate(spec: Spec, steps: float, validation_rows: int) -> TimeEstimate:
-    """Measure a step of one process, see `step_time`, and compute the rest.
+def estimate(spec: Spec, steps: Sequence[float], validation_rows: int) -> TimeEstimate:
+    """Measure a step of one process in each phase, see `step_time`, and compute the rest.
 
     Args:
         spec: The run.
-        steps: Number of steps.
+        steps: Number of steps of each phase.
         validation_rows: Rows of the validation set.
     """
-    launch = spec.launch
-    seconds = step_time.seconds_per_step(spec)
-    sent = None
-    if launch.world_size > 1 or launch.is_sharded:
-        sent = communication.communication(launch, spec.shape.parameters, spec.batch.accumulation)
+    phases = tuple(_of_phase(spec, phase, count) for phase, count in zip(spec.phases, steps, strict=True))
     most, every = spec.validation.max_rows, spec.validation.every
     rows = validation_rows if most is None else min(most, validation_rows)
-    validations = 2 + (int(max(steps - 1, 0) // every) if every else 0) if rows else 0
-    return TimeEstimate(
-        seconds, sent, steps, validations, rows, validations * rows / spec.batch.global_size * seconds * FORWARD_SHARE
-    )
+    regular = int(max(sum(steps) - 1, 0) // every) if every else 0
+    validations = 1 + len(phases) + regular if rows else 0
+    first = spec.phases[0]
+    length = spec.corpus.rows.max_length / (first.batch.global_size * first.rows.max_length)  # of a row, in steps
+    return TimeEstimate(phases, validations, rows, validations * rows * length * phases[0].step * FORWARD_SHARE)
+
+
+def _of_phase(spec: Spec, phase: PhaseSpec, steps: float) -> PhaseTime:
+    launch, sent = spec.launch, None
+    if launch.world_size > 1 or launch.is_sharded:
+        sent = communication.communication(launch, spec.shape.parameters, phase.batch.accumulation)
+    return PhaseTime(step_time.seconds_per_step(spec, phase), sent, steps)

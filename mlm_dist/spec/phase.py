@@ -1,0 +1,86 @@
+"""A phase of a run: what is learnt, from which rows, for how long and at which learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mlm_dist.config import Duration, MaskingConfig
+from mlm_dist.spec.batch import BatchSpec
+from mlm_dist.spec.corpus import RowsSpec
+
+Schedule = Literal["linear", "cosine", "wsd", "sqrt", "constant"]
+
+
+@dataclass(frozen=True)
+class RateSpec:
+    """The learning rate of a phase.
+
+    Args:
+        peak: The rate after warm-up.
+        warmup: Steps, or under 1 a fraction of the phase's steps.
+        schedule: The rate after warm-up.
+        floor: What the schedule falls to, as a fraction of the peak.
+        begin: The rate that warm-up begins with: the last of the phase before, 0 in the first one.
+    """
+
+    peak: float
+    warmup: float
+    schedule: Schedule
+    floor: float = 0.0
+    begin: float = 0.0
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a phase is; None while the rows are not known, and for a duration in hours.
+
+    Args:
+        steps: Number of steps.
+        samples: Rows they consume; the last step may be smaller than the others.
+        warmup_steps: Steps over which the learning rate rises.
+    """
+
+    steps: int | None = None
+    samples: int | None = None
+    warmup_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class PhaseSpec:
+    """A phase.
+
+    Args:
+        name: Its name; empty for the only phase of a config without phases.
+        objective: Name of the objective.
+        rows: How documents become rows.
+        masking: Which tokens are predicted.
+        batch: How a global batch is spread.
+        rate: The learning rate.
+        duration: How long it lasts.
+        memory: `engine.memory.Memory`, the estimate for a step on each device.
+        length: Its steps, samples and warm-up steps.
+    """
+
+    name: str
+    objective: str
+    rows: RowsSpec
+    masking: MaskingConfig
+    batch: BatchSpec
+    rate: RateSpec
+    duration: Duration
+    memory: Any
+    length: Length = field(default_factory=Length)
+
+    def key(self, name: str) -> str:
+        """The config key of one of its values, for messages."""
+        if not self.name:
+            return {"duration": "optim.duration"}.get(name, name)
+        return f"phases.{self.name}.{name}"
+
+
+def num_steps(phases: Sequence[PhaseSpec]) -> int | None:
+    """Steps of several phases; None if those of one are not known."""
+    counts = [phase.length.steps for phase in phases]
+    return None if None in counts else sum(count or 0 for count in counts)

@@ -1,0 +1,100 @@
+"""The phases of a run: what each trains on, begun one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mlm_dist.batches.loader import Stream, Target, TrainingBatches
+from mlm_dist.batches.ramp import Ramp
+from mlm_dist.checkpoint.state import TrainState
+from mlm_dist.corpora import Corpora
+from mlm_dist.engine.protocol import Engine
+from mlm_dist.objectives.protocol import Objective
+from mlm_dist.optim.schedule import learning_rate
+from mlm_dist.spec import PhaseSpec, Spec
+from mlm_dist.training.phase_length import PhaseLength
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase that has begun.
+
+    Args:
+        spec: What it is.
+        objective: What is learnt.
+        batches: The micro-batches of this rank, by step of the run.
+        length: Its number of steps.
+    """
+
+    spec: PhaseSpec
+    objective: Objective
+    batches: TrainingBatches
+    length: PhaseLength
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step of the run, from 0."""
+        return learning_rate(step - self.length.first, self.spec.rate, self.length.steps)
+
+
+class Phases:
+    """The phases of a run; every rank makes one.
+
+    Args:
+        spec: The run, with lengths and micro-batches.
+        objectives: The objective of each phase.
+        corpora: The corpora.
+        engine: The engine.
+    """
+
+    def __init__(self, spec: Spec, objectives: Sequence[Objective], corpora: Corpora, engine: Engine) -> None:
+        self._spec, self._objectives, self._corpora, self._engine = spec, objectives, corpora, engine
+        self._begun: Phase | None = None
+
+    def begin(self, state: TrainState) -> Phase:
+        """Begin the newest phase of a state, or resume it."""
+        self.close()
+        index, spec, engine = len(state.phases) - 1, self._spec, self._engine
+        phase, objective, start = spec.phases[index], self._objectives[index], state.phases[index]
+        rows, order = self._corpora.training_rows(phase.rows, spec.seed, spec.replay_share)
+        stream = Stream(rows, order, phase.length.samples, start.step, start.samples, self._taken(state))
+        batches = TrainingBatches(
+            *(stream, objective.corruption, phase.batch, Ramp(phase.batch, phase.rows.max_length)),
+            Target(engine.rank, engine.device, spec.has_static_shapes),
+        )
+        length = PhaseLength(phase, spec.logging.every, state, is_main=engine.is_main)
+        self._begun = Phase(phase, objective, batches, length)
+        return self._begun
+
+    def total(self, state: TrainState) -> int | None:
+        """Steps of the run, once those of all phases are known."""
+        later = [phase.length.steps for phase in self._spec.phases[len(state.phases) :]]
+        steps = None if self._begun is None else self._begun.length.fixed
+        if steps is None or None in later:
+            return None
+        return state.phases[-1].step + steps + sum(steps or 0 for steps in later)
+
+    def example_loss(self) -> torch.Tensor:
+        """The loss of the first micro-batch of the run by the engine's model, undivided."""
+        phase = self.begin(TrainState.new(self._engine.device))
+        losses = phase.objective.loss(self._engine.model, phase.batches[0][0].to(self._engine.device))
+        return torch.stack(list(losses.values())).sum()
+
+    def _taken(self, state: TrainState) -> int:
+        """Samples that earlier phases took from the rows of the newest."""
+        rows, ends = self._spec.phases[len(state.phases) - 1].rows, [start.samples for start in state.phases]
+        spans = zip(self._spec.phases, ends, ends[1:], strict=False)
+        return sum(stop - start for phase, start, stop in spans if phase.rows == rows)
+
+    def close(self) -> None:
+        """End the thread of the phase that has begun."""
+        if self._begun is not None:
+            self._begun.batches.close()
+
+    def __enter__(self) -> Phases:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
