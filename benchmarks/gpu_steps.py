@@ -145,7 +145,7 @@ def _speed(scale: Any, work: Work, how: str) -> dict[str, Any]:
             return {"error": f"{type(error).__name__}: {error}"[-1000:]}
         probe.waits = f"{type(error).__name__}: {error}"[:1000]  # in the step without waits
         spec = resolve(parse([*_flags(scale, work), "--output_dir=none"]), Launch.read())
-    length, rows = spec.corpus.rows.max_length, spec.batch.global_size
+    length, rows = spec.corpus.rows.max_length, spec.phases[0].batch.global_size
     return {
         "tokens_per_second": rows * length / probe.seconds,
         "flops_per_token": workload.required_flops(spec.architecture, length, packed=work.packed),
@@ -186,7 +186,7 @@ def fit(scale: Any) -> dict[str, Any]:
         os.environ[FAULT] = f"memory@{rows}"  # as if this micro-batch did not fit
     spec, lines = _train(scale, flags, Few(2))
     start = next(line for line in lines if line["kind"] == "start")
-    left, asked = start["micro_batch"], spec.batch.micro_size
+    left, asked = start["micro_batch"], spec.phases[0].batch.micro_size
     return {"asked_rows": asked, "rows": left, "accumulation": start["accumulation"], "agrees": left < asked}
 
 

@@ -93,7 +93,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
     specs: list[PhaseSpec] = []
     for phase in phases:
         with phase.named():
-            specs.append(_phase(phase, config, launch, shape, specs))
+            specs.append(_phase(phase, config.model, launch, shape, specs))
             _check_launch(config.optim, compile_, launch, specs[-1].batch)  # with the micro-batch that fits the memory
     is_best = _exports_best(config.export, config.validation.patience)
     return Spec(
@@ -177,29 +177,31 @@ def _rows(model: ModelConfig, rows: RowsConfig) -> RowsSpec:
     return RowsSpec(rows.mode or default_row_mode(model, rows.max_length), rows.max_length)
 
 
-def _phase(phase: Phase, config: Config, launch: Launch, shape: memory.Shape, before: Sequence[PhaseSpec]) -> PhaseSpec:
+def _phase(
+    phase: Phase, model: ModelConfig, launch: Launch, shape: memory.Shape, before: Sequence[PhaseSpec]
+) -> PhaseSpec:
     """The spec of a phase.
 
     Args:
         phase: The phase.
-        config: The run.
+        model: The model.
         launch: The launch.
         shape: The shape of the model.
         before: The phases before it.
     """
-    rows, optim = _rows(config.model, phase.rows), phase.optim
+    rows, optim = _rows(model, phase.rows), phase.optim
     settings = memory.Settings(
         rows.max_length,
-        predicted=phase.masking.highest_probability if config.model.masked_head else 1.0,
+        predicted=phase.masking.highest_probability if model.masked_head else 1.0,
         optimizer=optim.name,
-        freeze_embeddings=config.model.freeze_embeddings,
-        trainable_layers=config.model.trainable_layers,
-        checkpointing=config.model.checkpointing,
+        freeze_embeddings=model.freeze_embeddings,
+        trainable_layers=model.trainable_layers,
+        checkpointing=model.checkpointing,
         is_packed=rows.mode == "pack",
     )
     most_rows = memory.most_rows(settings, shape, launch)
     batch = spread(phase.batch, rows.max_length, launch.world_size, most_rows)
-    peak = default_lr(takes_tokenizer(config.model), shape.hidden) if optim.lr is None else optim.lr
+    peak = default_lr(takes_tokenizer(model), shape.hidden) if optim.lr is None else optim.lr
     begin = last_rate(before[-1].rate) if before else 0.0
     return PhaseSpec(
         *(phase.name, phase.objective, rows, phase.masking, batch),

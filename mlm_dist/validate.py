@@ -150,9 +150,10 @@ def run(config: Config) -> dict[str, Any]:
 
 def _for_validation(config: Config, world_size: int) -> Config:
     """Validation has no global batch and no trackers: each rank takes the micro-batch of a single process."""
+    phases = [{name: value for name, value in phase.items() if name != "batch"} for phase in config.phases]
     micro_size = spread(config.batch, config.rows.max_length, 1).micro_size
     batch = BatchConfig(global_size=micro_size * world_size, micro_size=micro_size)
-    return dataclasses.replace(config, batch=batch, tracking=TrackingConfig([]))
+    return dataclasses.replace(config, batch=batch, phases=phases, tracking=TrackingConfig([]))
 
 
 def _write(run_dir: RunDir, figures: dict[str, Any], probe: SearchProbe | None) -> None:

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlm_dist.config import Config, Duration, OptimConfig
+from mlm_dist.config import Config, OptimConfig
 from mlm_dist.model import architecture as architectures
 from mlm_dist.model import build as building
-from mlm_dist.spec import OptimSpec
+from mlm_dist.spec import OptimSpec, RateSpec
 
 
 def architecture(config: Config, tokenizer: Any = None, num_domain_tokens: int = 0) -> Any:
@@ -25,8 +25,15 @@ def build(config: Config, architecture: Any, domain_tokens: Mapping[int, Sequenc
     return building.build(config.model, architecture, config.seed, domain_tokens).model
 
 
-def optim_spec(config: OptimConfig | None = None, *, lr: float = 1e-3, **changes: Any) -> OptimSpec:
+def optim_spec(config: OptimConfig | None = None, **changes: Any) -> OptimSpec:
     """The optimizer of a config section, by default that of the default config, with some values changed."""
     section = config or OptimConfig()
     values = {item.name: getattr(section, item.name) for item in dataclasses.fields(section)}
-    return OptimSpec(**values | {"lr": lr, "duration": Duration.parse(section.duration)} | changes)
+    names = {item.name for item in dataclasses.fields(OptimSpec)}
+    return OptimSpec(**{name: value for name, value in values.items() if name in names} | changes)
+
+
+def rate_spec(config: OptimConfig | None = None, *, lr: float = 1e-3, **changes: Any) -> RateSpec:
+    """The learning rate of a config section, by default that of the default config, with some values changed."""
+    section = config or OptimConfig()
+    return RateSpec(**{"peak": lr, "warmup": section.warmup, "schedule": section.schedule} | changes)

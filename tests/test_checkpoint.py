@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import specs
 import torch
 from launching import ROOT
 from making import small_disk
@@ -24,11 +25,11 @@ from safetensors.torch import load_file
 from specs import cpu_engine
 from torch import nn
 
-from mlm_dist.checkpoint import find, format, host_buffer, save
+from mlm_dist.checkpoint import find, format, host_buffer, same_run, save
 from mlm_dist.checkpoint.host_buffer import HostBuffer
 from mlm_dist.checkpoint.restore import restore
 from mlm_dist.checkpoint.save import Checkpoints
-from mlm_dist.checkpoint.state import Best, LossAverage, TrainState
+from mlm_dist.checkpoint.state import Best, LossAverage, PhaseStart, TrainState
 from mlm_dist.checkpoint.tensor_file import TensorFileWriter
 from mlm_dist.engine.protocol import Engine, FullState
 from mlm_dist.errors import CheckpointError
@@ -37,7 +38,11 @@ from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import CheckpointSpec
 
 MICRO = 8
-IDENTITY = {"seed": 7, "batch.global_size": 8, "masking.probability": 0.15}
+PHASES = [specs.phase("1 hours", micro_size=MICRO)] * 2
+BATCHES = [phase.batch for phase in PHASES]
+OF_RUN: dict[str, Any] = {"seed": 7, "optim.name": "adamw"}
+OF_PHASE: dict[str, Any] = {"batch.global_size": 8, "masking.probability": 0.15}
+IDENTITY: dict[str, Any] = OF_RUN | {"phases": [OF_PHASE, OF_PHASE]}
 EVERY_FILE = (*format.FILES, "manifest.json")
 NEVER = "--checkpoint.resume never"
 NOT_VALIDATED = Best()
@@ -80,8 +85,8 @@ class Run:
         self.folder, self.engine = folder, engine
         self.core = Net(seed)
         self.optimizer = optimizer_of(self.core)
-        self.checkpoints = Checkpoints(folder, CheckpointSpec(None, keep_last, keep_best, "auto"), IDENTITY, MICRO)
-        self.state = restore(saved, engine, self.core, self.optimizer, MICRO, lambda: torch.zeros(()))
+        self.checkpoints = Checkpoints(folder, CheckpointSpec(None, keep_last, keep_best, "auto"), IDENTITY, BATCHES)
+        self.state = restore(saved, engine, self.core, self.optimizer, BATCHES, lambda: torch.zeros(()))
         self.step = self.state.step
 
     def train(self, num_steps: int) -> None:
@@ -106,7 +111,7 @@ class Run:
 
     def to_resume(self, resume: str, *, identity: dict[str, Any] = IDENTITY) -> Path | None:
         """The checkpoint that a run would resume from."""
-        return find.to_resume(self.engine, resume, self.folder, identity)
+        return find.to_resume(self.engine, resume, self.folder, identity, PHASES)
 
 
 def state_at(step: int, **values: Any) -> TrainState:
@@ -258,6 +263,7 @@ STATES = {
     ),
     "loss scale": state_at(12, loss_scale=(65536.0, 17)),
     "hours": state_at(12, seconds=12.5, estimate=(0.5, 400)),
+    "phases": state_at(12, phases=(PhaseStart(0, 0), PhaseStart(5, 80))),
     "best": state_at(12, best=Best(2.25, 8, 1)),
     "average": state_at(12, loss_average=LossAverage(3.1415926535897931, 0.1 + 0.2)),
 }
@@ -304,7 +310,8 @@ def test_resume_with_another_micro_batch_warns(good: Path, micro_batch: int, cap
     caplog.set_level("INFO", "mlm_dist")
     core = Net()
     with cpu_engine() as engine:
-        restore(good, engine, core, optimizer_of(core), micro_batch, lambda: torch.zeros(()))
+        batch = specs.phase("1 hours", micro_size=micro_batch).batch
+        restore(good, engine, core, optimizer_of(core), [batch], lambda: torch.zeros(()))
     assert f"resuming from {good} at step 2, 16 samples" in caplog.messages
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == (micro_batch != MICRO)
@@ -443,7 +450,7 @@ def test_pickle_is_refused_and_never_loaded(run: Run, good: Path, tmp_path: Path
     with contextlib.suppress(SafetensorError):
         format.load_weights(good, run.core)
     with contextlib.suppress(SafetensorError):
-        restore(good, run.engine, run.core, run.optimizer, MICRO, lambda: torch.zeros(()))
+        restore(good, run.engine, run.core, run.optimizer, BATCHES, lambda: torch.zeros(()))
     assert not mark.exists()
 
 
@@ -508,7 +515,7 @@ def test_use_of_pickle_is_found(source: str) -> None:
 
 
 def test_newest_skips_damaged_checkpoints(run: Run) -> None:
-    run.checkpoints = Checkpoints(run.folder, CheckpointSpec(None, 4, False, "auto"), IDENTITY, MICRO)
+    run.checkpoints = Checkpoints(run.folder, CheckpointSpec(None, 4, False, "auto"), IDENTITY, BATCHES)
     for step in (2, 4, 6, 100_000_000):
         run.save(step)
     assert find.newest(run.folder) == (run.folder / "step-100000000", [])
@@ -677,7 +684,7 @@ def test_full_disk_while_saving(tmp_path: Path, engine: Engine) -> None:
 def staged(run: Run, count: int = 1000) -> Checkpoints:
     """The checkpoints of a run whose values go through host memory, as those of a GPU do."""
     spec = CheckpointSpec(None, 2, False, "auto")
-    return Checkpoints(run.folder, spec, IDENTITY, MICRO, HostBuffer(count, pinned=False))
+    return Checkpoints(run.folder, spec, IDENTITY, BATCHES, HostBuffer(count, pinned=False))
 
 
 @pytest.mark.parametrize("block", [1 << 20, 4])
@@ -796,7 +803,7 @@ def test_moments_are_read_by_rows(run: Run, good: Path) -> None:
             self.scalar = state.moments("exp_avg", "temperature", slice(None))
 
     reading: Any = Reading()
-    restore(good, reading, run.core, run.optimizer, MICRO, lambda: torch.zeros(()))
+    restore(good, reading, run.core, run.optimizer, BATCHES, lambda: torch.zeros(()))
     whole = load_file(good / "optimizer.safetensors")
     assert torch.equal(reading.rows, whole["exp_avg/linear.weight"][1:3])
     assert reading.rows.untyped_storage().nbytes() == 4 * 2 * 5, "it holds the file open"
@@ -864,19 +871,20 @@ def test_missing_or_damaged_checkpoint_is_not_the_best(
 
 def test_same_identity_is_accepted(tmp_path: Path) -> None:
     format.write_state(tmp_path, TrainState.new(CPU).to_json(), IDENTITY | {"model.overrides.removed": 1}, MICRO)
-    format.require_same(tmp_path, IDENTITY)
-    format.require_same(tmp_path, IDENTITY | {"model.overrides.new_in_a_library": 1})
+    same_run.require_same(tmp_path, IDENTITY, PHASES)
+    same_run.require_same(tmp_path, IDENTITY | {"model.overrides.new_in_a_library": 1}, PHASES)
 
 
-@pytest.mark.parametrize("key", list(IDENTITY))
+@pytest.mark.parametrize("key", [*OF_RUN, *OF_PHASE])
 @pytest.mark.parametrize("theirs", [99, None])
 def test_other_identity_names_the_key_and_the_flag(key: str, theirs: int | None, tmp_path: Path) -> None:
-    format.write_state(tmp_path, TrainState.new(CPU).to_json(), IDENTITY | {key: theirs}, MICRO)
+    other = IDENTITY | {key: theirs} if key in OF_RUN else IDENTITY | {"phases": [OF_PHASE | {key: theirs}] * 2}
+    format.write_state(tmp_path, TrainState.new(CPU).to_json(), other, MICRO)
     with pytest.raises(CheckpointError) as caught:
-        format.require_same(tmp_path, IDENTITY)
+        same_run.require_same(tmp_path, IDENTITY, PHASES)
     message = str(caught.value)
     assert message.startswith(f"{key}: ")
-    assert f"made with {theirs}, now it is {IDENTITY[key]};" in message
+    assert f"made with {theirs}, now it is {(OF_RUN | OF_PHASE)[key]};" in message
     assert NEVER in message
 
 
@@ -905,7 +913,7 @@ def test_auto_without_a_good_one_refuses_to_start_fresh(run: Run, good: Path) ->
 def test_never_ignores_checkpoints(run: Run, good: Path) -> None:
     assert run.to_resume("never") is None
     flip(good / "state.json")
-    assert run.to_resume("never", identity={"seed": 8}) is None
+    assert run.to_resume("never", identity=IDENTITY | {"seed": 8}) is None
 
 
 @pytest.mark.parametrize("form", ["absolute", "relative", "home", "slash"])

@@ -303,7 +303,7 @@ def test_legal_values_lead_to_a_spec() -> None:
             spec = resolve(parse([*flags, "--tracking.trackers=[]"]), Launch.read())
         except UserError as error:
             raise AssertionError(f"case {i} of seed {SEED}: {flags}: {error}") from error
-        assert spec.batch.global_size == chosen["batch.global_size"]
+        assert spec.phases[0].batch.global_size == chosen["batch.global_size"]
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,9 @@ def test_preset_for_own_documents_resolves(name: str, tmp_path: Path) -> None:
     architecture = {"continue": "bert", "continue_modernbert": "modernbert"}[name]
     spec = specs.spec_of(parse(["my_docs", f"--preset={name}", f"--model.name_or_path={architecture}"]))
     assert spec.corpus.rows.mode == "pack"
-    assert spec.batch.global_size * spec.corpus.rows.max_length == 16384
+    assert spec.phases[0].batch.global_size * spec.corpus.rows.max_length == 16384
     assert spec.export.checkpoint == "best" and spec.checkpoint.keep_best
-    assert (spec.optim.lr, spec.optim.schedule, spec.validation.patience) == (5e-5, "linear", 3)
+    assert (spec.phases[0].rate.peak, spec.phases[0].rate.schedule, spec.validation.patience) == (5e-5, "linear", 3)
     assert [source.config.source for source in spec.corpus.sources] == ["my_docs"]
 
 

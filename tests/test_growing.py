@@ -198,7 +198,7 @@ def test_tokenizer_and_learning_rate_of_a_grown_model(small: Path) -> None:
     config = parse(["--model.name_or_path=bert", f"--model.init_from={small}", f"--model.overrides={json.dumps(TINY)}"])
     spec = resolve(config, Launch.read())
     assert (spec.corpus.tokenizer.path, spec.corpus.tokenizer.key) == (str(small), "model.init_from")
-    assert not spec.model.from_scratch and spec.optim.lr == pytest.approx(0.384 / 32)
+    assert not spec.model.from_scratch and spec.phases[0].rate.peak == pytest.approx(0.384 / 32)
     trained = parse([f"--model.init_from={small}", "--tokenizer.train_vocab_size=500"])
     assert tokenizer_source(trained.model, trained.tokenizer) is None
 

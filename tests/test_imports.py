@@ -26,7 +26,7 @@ LAYERS = (
         "report",
         "plan",
     },
-    {"runtime", "usage", "plan_table"},
+    {"runtime", "usage", "plan_table", "plan_phases", "lengths"},
     {"trained_model", "corpora", "resolve", "redaction", "training", "hf_model", "pages"},
     {"evaluation", "run_dir"},
     {"objectives", "checkpoint"},

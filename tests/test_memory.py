@@ -244,7 +244,7 @@ def test_step_of_an_optimizer_adds_at_most_4_bytes_per_parameter(make: Any, temp
 
 def test_out_of_memory_error_names_the_remedy() -> None:
     def run_out(batch: BatchSpec, checkpointing: str = "none") -> None:
-        with fit_memory.explained(batch, checkpointing):
+        with fit_memory.explained([batch], checkpointing):
             torch.empty(1 << 60, dtype=torch.uint8)
 
     with pytest.raises(TrainingError, match=r"batch\.micro_size: out of memory with 8 rows.*--batch\.micro_size 4"):
@@ -256,7 +256,7 @@ def test_out_of_memory_error_names_the_remedy() -> None:
     with pytest.raises(TrainingError) as raised:
         run_out(batch_of(16, 8, 2, 1), "layers")
     assert "checkpointing" not in str(raised.value)
-    with pytest.raises(RuntimeError, match="something else"), fit_memory.explained(batch_of(16, 8, 2, 1)):
+    with pytest.raises(RuntimeError, match="something else"), fit_memory.explained([batch_of(16, 8, 2, 1)]):
         raise RuntimeError("something else")
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import made_up_prose
-from specs import spec_of
+from specs import completed, spec_of
 from test_invariance import GLOBAL_SIZE, STEPS, losses
 from test_resume import check_schedule_resumes
 
@@ -20,7 +20,6 @@ from mlm_dist.config import Config, parse
 from mlm_dist.corpora import Corpora, load_or_prepare
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
-from mlm_dist.resolve import complete
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def test_stream_mixes_both_orders_in_the_requested_share(
 
 def test_rows_come_from_both_tables(corpora: Corpora) -> None:
     assert corpora.replay is not None
-    rows, _ = corpora.training_rows(0, 0.25)
+    rows, _ = corpora.training_rows(next(iter(corpora.of_rows)), 0, 0.25)
     main, other = corpora.main.rows("train"), corpora.replay.rows("train")
     assert len(rows) == len(main) + len(other) and corpora.replay.digest != corpora.main.digest
     # In any order, and from one table only.
@@ -99,10 +98,10 @@ def test_rows_come_from_both_tables(corpora: Corpora) -> None:
 
 def test_epochs_count_the_main_corpus(config: Config, corpora: Corpora) -> None:
     num_rows = len(corpora.main.rows("train"))
-    length = complete(spec_of(config), corpora.main).length
+    length = completed(spec_of(config), corpora.main).phases[0].length
     samples = round(8 * num_rows / 0.75)
     assert (length.samples, length.steps) == (samples, -(-samples // 16))
-    _, order = corpora.training_rows(0, 0.25)
+    _, order = corpora.training_rows(next(iter(corpora.of_rows)), 0, 0.25)
     _, stream = order.between(0, samples)
     seen = np.bincount(stream, minlength=num_rows)
     assert abs(seen[:num_rows].sum() - 8 * num_rows) <= 1 and abs(seen[:num_rows] - 8).max() <= 1
@@ -114,7 +113,7 @@ def test_validation_rows_are_not_replayed(config: Config) -> None:
     corpora = load_or_prepare(spec_of(same))
     assert corpora.second is not None
     second, split = corpora.second
-    validated, (trained_on, _) = second.rows(split), corpora.training_rows(0, 0.25)
+    validated, (trained_on, _) = second.rows(split), corpora.training_rows(next(iter(corpora.of_rows)), 0, 0.25)
     seen = {row.tobytes() for row in trained_on.take(np.arange(len(trained_on)))}
     assert len(validated)
     assert not seen & {row.tobytes() for row in validated.take(np.arange(len(validated)))}

@@ -11,19 +11,20 @@ from typing import Any
 
 import launching
 import pytest
+import specs
 import torch
-from models import architecture, build, optim_spec
+from models import architecture, build, optim_spec, rate_spec
 from specs import ONE_PROCESS, cpu_engine
 from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
 from mlm_dist.batches.global_batch import spread
 from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.micro_batch import MicroBatch
-from mlm_dist.checkpoint import format
+from mlm_dist.checkpoint import format, same_run
 from mlm_dist.checkpoint.restore import restore
 from mlm_dist.checkpoint.save import Checkpoints
 from mlm_dist.checkpoint.state import TrainState
-from mlm_dist.config import BatchConfig, Duration, MaskingConfig, parse
+from mlm_dist.config import BatchConfig, MaskingConfig, parse
 from mlm_dist.engine import conflicts, memory
 from mlm_dist.engine.device import Device
 from mlm_dist.engine.launch import Launch
@@ -37,8 +38,8 @@ from mlm_dist.optim.combined import CombinedOptimizer
 from mlm_dist.optim.kind import OptimizerKind, StateLayout
 from mlm_dist.optim.optimizers import OPTIMIZERS, build_optimizer, set_lr
 from mlm_dist.optim.schedule import WSD_DECAY_FRACTION, default_lr, learning_rate, warmup_steps
-from mlm_dist.spec import CheckpointSpec, Length
-from mlm_dist.training.run_length import UNKNOWN, RunLength
+from mlm_dist.spec import CheckpointSpec
+from mlm_dist.training.phase_length import UNKNOWN, PhaseLength
 from mlm_dist.training.step import StepResult, train_step
 
 NAMES = ("adamw", "stableadamw", "muon")
@@ -100,7 +101,7 @@ class Training:
         self.engine = engine
         set_lr(self.optimizer, 1e-3)
         if engine is not None:
-            restore(saved, engine, self.core, self.optimizer, 4, lambda: torch.zeros(()))
+            restore(saved, engine, self.core, self.optimizer, [specs.phase("1 hours").batch], lambda: torch.zeros(()))
 
     def train(self, number: int) -> StepResult:
         """One training step on a batch that is a function of its number."""
@@ -262,7 +263,7 @@ def test_unknown_optimizer_is_refused() -> None:
 def test_one_entry_adds_an_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
     """It gets layer-wise learning rates, weight decay on matrices, and skips non-finite steps."""
     sgd = OptimizerKind(
-        make=lambda groups, spec: torch.optim.SGD(groups, lr=spec.lr, momentum=0.9),
+        make=lambda groups, spec: torch.optim.SGD(groups, lr=0.0, momentum=0.9),
         layout=StateLayout(("momentum_buffer",), "none"),
     )
     monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
@@ -311,7 +312,8 @@ def test_moments_survive_a_checkpoint(name: str, tmp_path: Path) -> None:
         whole = Training(name, engine)
         for number in range(2):
             whole.train(number)
-        checkpoints = Checkpoints(tmp_path, CheckpointSpec(None, 1, False, "auto"), {"seed": 0}, 4)
+        identity, batch = {"seed": 0, "phases": [{}]}, specs.phase("1 hours").batch
+        checkpoints = Checkpoints(tmp_path, CheckpointSpec(None, 1, False, "auto"), identity, [batch])
         checkpoints.save(engine, dataclasses.replace(TrainState.new(engine.device), step=2))
         checkpoints.finish(engine)
         for number in range(2, 4):
@@ -344,12 +346,12 @@ def test_estimated_memory_equals_the_optimizers_allocation(name: str) -> None:
 
 
 def test_checkpoint_of_another_optimizer_is_refused(tmp_path: Path) -> None:
-    identity: dict[str, object] = {"seed": 0, "optim.name": "adamw", "model.freeze_embeddings": False}
+    identity: dict[str, object] = {"seed": 0, "optim.name": "adamw", "model.freeze_embeddings": False, "phases": [{}]}
     format.write_state(tmp_path, TrainState.new(torch.device("cpu")).to_json(), identity, 4)
-    format.require_same(tmp_path, identity)
+    same_run.require_same(tmp_path, identity, [specs.phase("1 hours")])
     for key, value in (("optim.name", "muon"), ("model.freeze_embeddings", True)):
         with pytest.raises(CheckpointError, match=f"{key}: .* was made with .* now it is {value}"):
-            format.require_same(tmp_path, identity | {key: value})
+            same_run.require_same(tmp_path, identity | {key: value}, [specs.phase("1 hours")])
 
 
 CUDA = Device("cuda", "H100", 8, 80 << 30, True)
@@ -387,7 +389,7 @@ def test_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_wsd_falls_as_one_minus_the_square_root() -> None:
-    spec, steps = optim_spec(schedule="wsd", warmup=10, lr=2.0), 110
+    spec, steps = rate_spec(schedule="wsd", warmup=10, lr=2.0), 110
     rates = [learning_rate(step, spec, steps) for step in range(steps)]
     begin = steps - round(WSD_DECAY_FRACTION * 100)
     assert rates[10 : begin + 1] == pytest.approx([2.0] * (begin - 9))
@@ -404,7 +406,7 @@ def test_default_learning_rate() -> None:
 
 def test_warmup_is_a_number_or_a_fraction_of_steps() -> None:
     assert [warmup_steps(warmup, 50) for warmup in (0.0, 0.06, 0.1, 1, 7, 99)] == [0, 3, 5, 1, 7, 50]
-    rates = [learning_rate(step, optim_spec(schedule="constant", warmup=3, lr=4.0), 50) for step in range(5)]
+    rates = [learning_rate(step, rate_spec(schedule="constant", warmup=3, lr=4.0), 50) for step in range(5)]
     assert rates == [1.0, 2.0, 3.0, 4.0, 4.0]
 
 
@@ -415,12 +417,11 @@ def simulate(
     duration: str, state: TrainState, speed: Any, until: float = math.inf, schedule: str = "linear"
 ) -> tuple[TrainState, list[float]]:
     """A run on a machine whose steps take `speed(seconds)` each: its last state, and its learning rates."""
-    spec = optim_spec(lr=1.0, duration=Duration.parse(duration), schedule=schedule)
-    steps = int(spec.duration.value) if spec.duration.unit == "steps" else None
-    length = RunLength(spec.duration, Length(steps), 10, state, is_main=False)
+    phase = specs.phase(duration, rate=rate_spec(lr=1.0, schedule=schedule))
+    length = PhaseLength(phase, 10, state, is_main=False)
     step, seconds, rates, zero = state.step, state.seconds, [], torch.zeros(())
     while step < length.steps and seconds < until:
-        rates.append(learning_rate(step, spec, length.steps))
+        rates.append(learning_rate(step, phase.rate, length.steps))
         clock = torch.tensor(round(1000 * seconds))
         seconds += speed(seconds)
         step += 1
@@ -463,7 +464,7 @@ def test_duration_in_hours_continues_after_a_resume() -> None:
 def test_number_of_steps_is_not_estimated_if_it_is_given() -> None:
     ended, rates = simulate("50 steps", NEW, SPEEDS["slow steps"])
     assert (ended.step, ended.estimate, len(rates)) == (50, None, 50)
-    assert rates == [learning_rate(step, optim_spec(lr=1.0), 50) for step in range(50)]
+    assert rates == [learning_rate(step, rate_spec(lr=1.0), 50) for step in range(50)]
 
 
 @pytest.mark.parametrize(
@@ -492,7 +493,7 @@ def test_duration_in_hours_ends_in_time_at_a_learning_rate_of_zero(tmp_path: Pat
     ended = launching.python("train.py", *flags)
     assert ended.returncode == 0, ended.output
     lines, start = launching.metrics(run, "train"), launching.metrics(run, "start")[0]
-    spec = optim_spec(parse(flags).optim, lr=start["peak_learning_rate"])
+    spec = rate_spec(parse(flags).optim, lr=start["peak_learning_rate"])
     known = UNKNOWN
     for line in lines:
         assert line["learning_rate"] == learning_rate(line["step"] - 1, spec, known)

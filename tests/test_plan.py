@@ -45,7 +45,7 @@ def test_plan_prints_the_spec_and_a_table_and_writes_nothing(tmp_path: Path, pre
         assert part in printed, ended.stdout
     assert len(table.splitlines()) < 25
     values = yaml.safe_load(spec)
-    assert values["batch"]["micro_size"] == 16
+    assert values["phases"][0]["batch"]["micro_size"] == 16
     assert values["corpus"]["rows"]["mode"] == "pack"
     assert values["length"]["steps"] == -(-8 * manifest["rows"]["train"] // 16)
     assert not (tmp_path / "run").exists()
@@ -152,7 +152,7 @@ def table_of(spec: Any, corpus: Any = None, num_bytes: int | None = 10**6, width
 @pytest.fixture
 def second(monkeypatch: pytest.MonkeyPatch) -> None:
     """A measured step of one second."""
-    monkeypatch.setattr(step_time, "seconds_per_step", lambda spec: 1.0)
+    monkeypatch.setattr(step_time, "seconds_per_step", lambda spec, phase: 1.0)
 
 
 def test_plan_shows_what_is_decided_and_where_the_time_goes_on_80_columns(second: None) -> None:
@@ -198,10 +198,10 @@ def test_plan_of_one_gpu_estimates_the_time_on_all_of_them(second: None) -> None
 def test_shares_of_the_time_add_up(second: None) -> None:
     spec = specs.spec_of(parse(["--validation.every=10", *launching.TINY]))
     spec = dataclasses.replace(spec, launch=launch_of("ddp", 8))
-    found = time_estimate.estimate(spec, 101, 32)
+    found = time_estimate.estimate(spec, [101], 32)
     assert found.validations == 12
     assert found.validation == pytest.approx(12 * 32 / 16 / 3)
-    assert found.total == pytest.approx(101 * (1 + found.exchange) + found.validation)
+    assert found.total == pytest.approx(101 * (1 + found.phases[0].exchange) + found.validation)
     assert sum(found.shares().values()) == pytest.approx(1)
     assert list(found.shares()) == ["training", "exchange between processes", "validation"]
 

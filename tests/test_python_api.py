@@ -218,7 +218,7 @@ def test_a_run_in_a_thread_equals_one_in_the_main_thread(runs: Runs, prose: Path
 def test_the_other_jobs_return_what_they_made(runs: Runs, prose: Path) -> None:
     config = config_of(prose, runs.again.run_dir.path)
     spec = plan.run(config)
-    assert (spec.length.steps, spec.batch.global_size, spec.corpus.rows.mode) == (12, 16, "pack")
+    assert (spec.num_steps, spec.phases[0].batch.global_size, spec.corpus.rows.mode) == (12, 16, "pack")
     corpus = prepare.run(config)
     assert corpus.folder.is_dir() and len(corpus.rows("train")) == corpus.manifest["rows"]["train"]
     figures = validate.run(config)

@@ -22,7 +22,7 @@ from typing import Any
 import launching
 import pytest
 import torch
-from models import architecture, build, optim_spec
+from models import architecture, build, rate_spec
 from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from mlm_dist import report, train
@@ -40,6 +40,7 @@ from mlm_dist.pages.documents import Sample, dropped_names
 from mlm_dist.pages.examples import Comparison
 from mlm_dist.pages.page import Content, page
 from mlm_dist.pages.record import Record, read_record
+from mlm_dist.pages.resolved import PlannedRate
 from mlm_dist.pages.run_facts import run_facts
 from mlm_dist.pages.run_page import LivePage
 from mlm_dist.pages.scales import Scale
@@ -454,8 +455,8 @@ def test_files_of_the_validate_job_are_read_or_named(copy: Path, caplog: pytest.
 
 def test_learning_rate_is_drawn_from_step_0_along_its_schedule(tmp_path: Path) -> None:
     write_lines(tmp_path, [START, train_line(10, 5.0, learning_rate=0.5)])
-    optim = optim_spec(lr=1.0, warmup=4, schedule="linear")
-    rates = next(one for one in curves(read_record(tmp_path), optim) if one.title == "Learning rate")
+    rate = rate_spec(lr=1.0, warmup=4, schedule="linear")
+    rates = next(one for one in curves(read_record(tmp_path), [PlannedRate(rate, 20)]) if one.title == "Learning rate")
     assert rates.description == (
         "Learning rate. schedule: 0.2 at step 0, 0 at step 20; used: 0.5 at step 9, 0.5 at step 9."
     )

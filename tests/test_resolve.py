@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from making import made_up_prose
-from specs import CPU, ONE_PROCESS, prepare, spec_of
+from specs import CPU, ONE_PROCESS, completed, prepare, spec_of
 
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.config import Config, Duration, parse
@@ -18,7 +18,7 @@ from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.engine.device import Device
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError, ModelError, UserError
-from mlm_dist.resolve import complete, resolve
+from mlm_dist.resolve import resolve
 from mlm_dist.spec import Length, Spec
 
 GPU = Device("cuda", "H100", 8, 80 << 30, has_bf16=True)
@@ -49,17 +49,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_default_run_is_decided() -> None:
     spec = of()
+    (phase,) = spec.phases
     assert (spec.corpus.rows.mode, spec.corpus.rows.max_length) == ("pack", 128)
-    assert (spec.batch.micro_size, spec.batch.accumulation, spec.batch.world_size) == (16, 1, 1)
-    assert (spec.batch.initial_size, spec.batch.initial_length, spec.batch.ramp_tokens) == (16, 128, 0)
-    assert spec.optim.lr == pytest.approx(0.384 / 128)
-    assert spec.optim.duration == Duration(8, "epochs")
+    assert (phase.batch.micro_size, phase.batch.accumulation, phase.batch.world_size) == (16, 1, 1)
+    assert (phase.batch.initial_size, phase.batch.initial_length, phase.batch.ramp_tokens) == (16, 128, 0)
+    assert phase.rate.peak == pytest.approx(0.384 / 128)
+    assert phase.duration == Duration(8, "epochs")
     assert spec.model.from_scratch
     assert (spec.corpus.tokenizer.path, spec.corpus.tokenizer.train_vocab_size) == (None, 4096)
     assert spec.architecture.vocab_size == spec.shape.vocabulary == 4096
     assert (spec.export.checkpoint, spec.checkpoint.keep_best, spec.checkpoint.num_kept) == ("newest", False, 2)
     assert spec.replay_share == 0.0
-    assert spec.length == Length()
+    assert phase.length == Length()
 
 
 @pytest.mark.parametrize(
@@ -84,10 +85,10 @@ def test_micro_batch_fits_the_memory_and_the_launch(gigabytes: int, most: int) -
     launch = Launch(2, 2, device, precision="bf16", sharding="ddp")
     flags = ("--model.name_or_path=bert", "--rows.max_length=512", "--batch.global_size=256")
     spec = of(*flags, launch=launch)
-    assert spec.batch.micro_size * spec.batch.accumulation * 2 == 256
-    assert 1 <= spec.batch.micro_size <= most
-    assert (spec.batch.micro_size == 128) == (gigabytes == 80)
-    assert of(*flags, "--batch.micro_size=4", launch=launch).batch.micro_size == 4
+    assert spec.phases[0].batch.micro_size * spec.phases[0].batch.accumulation * 2 == 256
+    assert 1 <= spec.phases[0].batch.micro_size <= most
+    assert (spec.phases[0].batch.micro_size == 128) == (gigabytes == 80)
+    assert of(*flags, "--batch.micro_size=4", launch=launch).phases[0].batch.micro_size == 4
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_micro_batch_fits_the_memory_and_the_launch(gigabytes: int, most: int) -
     ],
 )
 def test_peak_learning_rate_from_scratch_follows_the_width(flags: tuple[str, ...], lr: float) -> None:
-    assert of(*flags).optim.lr == pytest.approx(lr)
+    assert of(*flags).phases[0].rate.peak == pytest.approx(lr)
 
 
 def num_tokens_of(checkpoint: Path) -> int:
@@ -111,11 +112,11 @@ def num_tokens_of(checkpoint: Path) -> int:
 def test_checkpoint_decides_rate_and_tokenizer(checkpoint: Path) -> None:
     flag, vocabulary = f"--model.name_or_path={checkpoint}", num_tokens_of(checkpoint)
     spec = of(flag)
-    assert not spec.model.from_scratch and spec.optim.lr == 5e-5
+    assert not spec.model.from_scratch and spec.phases[0].rate.peak == 5e-5
     assert (spec.corpus.tokenizer.path, spec.corpus.tokenizer.key) == (str(checkpoint), "model.name_or_path")
     assert spec.architecture.vocab_size == vocabulary
     scratch = of(flag, "--model.from_scratch=true")
-    assert scratch.model.from_scratch and scratch.optim.lr == pytest.approx(0.384 / 32)
+    assert scratch.model.from_scratch and scratch.phases[0].rate.peak == pytest.approx(0.384 / 32)
     other = of(f"--tokenizer.path={checkpoint}")
     assert (other.corpus.tokenizer.path, other.corpus.tokenizer.key) == (str(checkpoint), "tokenizer.path")
     assert other.architecture.vocab_size == vocabulary
@@ -239,8 +240,8 @@ def length_of(config: Config, corpus: PreparedCorpus, duration: str, **batch: in
         optim=dataclasses.replace(config.optim, duration=duration),
         batch=dataclasses.replace(config.batch, **batch),
     )
-    spec = complete(spec_of(changed), corpus)
-    return spec.length, Ramp(spec.batch, spec.corpus.rows.max_length)
+    (phase,) = completed(spec_of(changed), corpus).phases
+    return phase.length, Ramp(phase.batch, phase.rows.max_length)
 
 
 @pytest.mark.parametrize("epochs", [1, 2.5, 0.001, 8])
@@ -310,7 +311,7 @@ def test_corpus_without_rows_is_refused(
 ) -> None:
     monkeypatch.setitem(corpus.manifest["rows"], "train", 0)
     with pytest.raises(ConfigError, match=r"^corpus\.source: .*no rows"):
-        complete(spec_of(config), corpus)
+        completed(spec_of(config), corpus)
 
 
 def test_length_is_the_same_on_any_number_of_processes(
@@ -318,7 +319,7 @@ def test_length_is_the_same_on_any_number_of_processes(
 ) -> None:
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     launches = [Launch(n, n, CPU, sharding="ddp" if n > 1 else "none") for n in (1, 2, 4, 8)]
-    assert len({complete(resolve(config, launch), corpus).length for launch in launches}) == 1
+    assert len({completed(resolve(config, launch), corpus).phases[0].length for launch in launches}) == 1
 
 
 def test_resolved_values_hold_no_password() -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.engine.protocol import Engine, FullState
+from mlm_dist.spec import BatchSpec
 from mlm_dist.terminal.stages import stage
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ def restore(
     engine: Engine,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    micro_batches: Sequence[int],
+    batches: Sequence[BatchSpec],
     example_loss: Callable[[], torch.Tensor],
 ) -> TrainState:
     """Set up an engine with the weights and moments of a checkpoint, and return its state; collective.
@@ -33,7 +34,7 @@ def restore(
         engine: The engine.
         module: The module, not set up yet.
         optimizer: Its optimizer.
-        micro_batches: Rows per process and forward pass of this run, in each phase.
+        batches: How a global batch is spread, in each phase.
         example_loss: Computes the loss of a micro-batch by the engine's model.
     """
     if path is not None:
@@ -44,7 +45,7 @@ def restore(
         return TrainState.new(engine.device)
     saved = format.read_state(path)
     state, saved_micro_batch = TrainState.from_json(saved, engine.device), saved["micro_batch"]
-    micro_batch = micro_batches[len(state.phases) - 1]
+    micro_batch = batches[len(state.phases) - 1].micro_size
     if engine.is_main:
         logger.info("resuming from %s at step %s, %s samples", path, f"{state.step:,}", f"{state.samples:,}")
         if saved_micro_batch != micro_batch:

@@ -25,7 +25,7 @@ from mlm_dist.engine.base import library_versions
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import CheckpointError
 from mlm_dist.files import sha256_of, sync
-from mlm_dist.spec import CheckpointSpec
+from mlm_dist.spec import BatchSpec, CheckpointSpec
 
 
 class Checkpoints:
@@ -39,7 +39,7 @@ class Checkpoints:
         folder: `checkpoints/` of the run directory.
         spec: How many checkpoints to keep.
         identity: {config key: value} of what a resume must have in common with this run.
-        micro_batches: Rows per process and forward pass, in each phase.
+        batches: How a global batch is spread, in each phase.
         buffer: Host memory that takes the values from a GPU; None writes them to the files in `save`.
     """
 
@@ -48,10 +48,10 @@ class Checkpoints:
         folder: Path,
         spec: CheckpointSpec,
         identity: Mapping[str, Any],
-        micro_batches: Sequence[int],
+        batches: Sequence[BatchSpec],
         buffer: HostBuffer | None = None,
     ) -> None:
-        self._folder, self._spec, self._identity, self._micro_batches = folder, spec, dict(identity), micro_batches
+        self._folder, self._spec, self._identity, self._batches = folder, spec, dict(identity), batches
         self._buffer = buffer
         self._publishing: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -154,7 +154,7 @@ class Checkpoints:
         try:
             step = int(state["step"])
             files.finish()
-            micro_batch = self._micro_batches[len(state["phases"]) - 1]
+            micro_batch = self._batches[len(state["phases"]) - 1].micro_size
             format.write_state(temporary, state, self._identity, micro_batch)
             faults.kill_here("after_state", step)
             manifest = {

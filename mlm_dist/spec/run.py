@@ -9,6 +9,7 @@ from typing import Any
 
 from mlm_dist.config import Duration, LoggingConfig, ModelConfig, TrackingConfig, WatchdogConfig
 from mlm_dist.credentials import without_credentials
+from mlm_dist.spec.batch import BatchSpec
 from mlm_dist.spec.corpus import CorpusSpec
 from mlm_dist.spec.phase import PhaseSpec, num_steps
 from mlm_dist.spec.training import CheckpointSpec, ExportSpec, OptimSpec, ValidationSpec
@@ -68,9 +69,9 @@ class Spec:
         return num_steps(self.phases)
 
     @property
-    def micro_batches(self) -> list[int]:
-        """Rows per process and forward pass, in each phase."""
-        return [phase.batch.micro_size for phase in self.phases]
+    def batches(self) -> list[BatchSpec]:
+        """How a global batch is spread, in each phase."""
+        return [phase.batch for phase in self.phases]
 
     @property
     def memory(self) -> Any:

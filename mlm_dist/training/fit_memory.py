@@ -90,11 +90,11 @@ def fit_memory(
 
 
 @contextlib.contextmanager
-def explained(phases: Sequence[PhaseSpec], checkpointing: str = "none") -> Iterator[None]:
+def explained(batches: Sequence[BatchSpec], checkpointing: str = "none") -> Iterator[None]:
     """Replace an out-of-memory error inside by one that names the remedy.
 
     Args:
-        phases: The phases of the run.
+        batches: The batch of each phase.
         checkpointing: `model.checkpointing`.
 
     Raises:
@@ -105,7 +105,7 @@ def explained(phases: Sequence[PhaseSpec], checkpointing: str = "none") -> Itera
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        batch = max((phase.batch for phase in phases), key=lambda batch: batch.micro_size)
+        batch = max(batches, key=lambda batch: batch.micro_size)
         flags = [f"--batch.micro_size {batch.halved().micro_size}"] if batch.micro_size > 1 else []
         flags += [CHECKPOINTING] if checkpointing == "none" else []
         remedies = [f"run again with {' or '.join(flags)}"] if flags else []

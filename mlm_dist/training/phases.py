@@ -16,6 +16,7 @@ from mlm_dist.objectives.protocol import Objective
 from mlm_dist.optim.schedule import learning_rate
 from mlm_dist.spec import PhaseSpec, Spec
 from mlm_dist.training.phase_length import PhaseLength
+from mlm_dist.training.step import example_loss
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,7 @@ class Phases:
     def example_loss(self) -> torch.Tensor:
         """The loss of the first micro-batch of the run by the engine's model, undivided."""
         phase = self.begin(TrainState.new(self._engine.device))
-        losses = phase.objective.loss(self._engine.model, phase.batches[0][0].to(self._engine.device))
-        return torch.stack(list(losses.values())).sum()
+        return example_loss(self._engine, phase.objective, phase.batches[0][0])
 
     def _taken(self, state: TrainState) -> int:
         """Samples that earlier phases took from the rows of the newest."""

@@ -62,7 +62,7 @@ class Session:
         self.spec, self.task, self.run_dir = spec, task, run_dir
         self._engine, self._phases, self._validation_set = engine, phases, validation_set
         self._checkpoints = Checkpoints(
-            *(run_dir.checkpoints, spec.checkpoint, task.identity, spec.micro_batches, HostBuffer.of(engine))
+            *(run_dir.checkpoints, spec.checkpoint, task.identity, spec.batches, HostBuffer.of(engine))
         )
         self.state = dataclasses.replace(state, best=self._known_best(state.best))
         self._phase = phases.begin(self.state)

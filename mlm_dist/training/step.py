@@ -54,6 +54,11 @@ def seed_dropout(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(hashing.key(seed, step, rank, hashing.DROPOUT)) >> 1)
 
 
+def example_loss(engine: Engine, objective: Objective, batch: MicroBatch) -> torch.Tensor:
+    """The loss of a micro-batch by the engine's model, undivided."""
+    return torch.stack(list(objective.loss(engine.model, batch.to(engine.device)).values())).sum()
+
+
 def train_step(
     engine: Engine,
     objective: Objective,

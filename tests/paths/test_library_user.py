@@ -56,7 +56,7 @@ evaluated = validate.run(again)
 page = report.run(again)
 print(json.dumps({
     "refused": refused,
-    "batch": spec.batch.global_size,
+    "batch": spec.phases[0].batch.global_size,
     "rows": len(corpus.rows("train")),
     "losses": whole.losses,
     "stopped": stopped,
