@@ -48,7 +48,7 @@ _OTHER_JOBS = {
     "--help": ("help", "presets", "jobs"),
 }
 # Flags of jobs without a dot; all others without a dot belong to the launcher.
-_JOB_FLAGS = {"help", "h", "config", "preset", "print_config", *(key for key in keys() if "." not in key)}
+_JOB_FLAGS = {"help", "h", "config", "preset", "from", "print_config", *(key for key in keys() if "." not in key)}
 
 
 class Flags(NamedTuple):

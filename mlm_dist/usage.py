@@ -141,6 +141,7 @@ def _keys(meanings: Mapping[str, str]) -> Iterable[tuple[str, str]]:
 def _options() -> Iterable[tuple[str, str]]:
     yield "--preset NAME", f"start from a packaged config: {', '.join(PRESETS)}"
     yield "--config FILE", "YAML file with any keys; preset < file < flag"
+    yield "--from CHECKPOINT", "begin from a checkpoint of another run, moments included; see docs/phases.md"
     topologies = ", ".join(TOPOLOGIES.names())
     yield "--topology NAME", f"launch through accelerate, with its flags: {topologies}, or a file of your own"
     yield "--debug", "show the traceback of an error"

@@ -47,7 +47,7 @@ def test_plan_prints_the_spec_and_a_table_and_writes_nothing(tmp_path: Path, pre
     values = yaml.safe_load(spec)
     assert values["phases"][0]["batch"]["micro_size"] == 16
     assert values["corpus"]["rows"]["mode"] == "pack"
-    assert values["length"]["steps"] == -(-8 * manifest["rows"]["train"] // 16)
+    assert values["phases"][0]["length"]["steps"] == -(-8 * manifest["rows"]["train"] // 16)
     assert not (tmp_path / "run").exists()
     assert ended.stderr == ""
 

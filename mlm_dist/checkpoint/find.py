@@ -89,7 +89,8 @@ def to_resume(
 
     Args:
         engine: The engine.
-        resume: auto (the newest good one in the folder), never, or a path.
+        resume: auto (the newest good one in the folder), never, or a path. A checkpoint of another run begins this one,
+            so if this one has checkpoints already, its newest good one is taken.
         folder: `checkpoints/` of the run directory.
         identity: What it must have in common with this run.
         phases: The phases of this run.
@@ -100,7 +101,7 @@ def to_resume(
         PeerError: The same, on the other ranks.
     """
 
-    def look() -> int | None:
+    def look() -> str | None:
         path = _look(resume, folder)
         if path is None:
             return None
@@ -108,19 +109,20 @@ def to_resume(
         step = format.step_of(path)
         if same_run.is_end(path, phases):
             logger.info("the run is finished: all %s steps are done; the model is exported again", f"{step:,}")
-        return step
+        return str(path)
 
-    step = engine.on_main(look)  # it reads all of the checkpoint, and of newer ones that are damaged
-    if step is None:
-        return None
-    return folder / format.name_of(step) if resume == "auto" else Path(resume).expanduser()
+    found = engine.on_main(look)  # it reads all of the checkpoint, and of newer ones that are damaged
+    return None if found is None else Path(found)
 
 
 def _look(resume: str, folder: Path) -> Path | None:
     if resume == "never":
         return None
     if resume != "auto":
-        return named(resume, "checkpoint.resume")
+        origin = named(resume, "checkpoint.resume")
+        if origin.resolve().parent == folder.resolve() or not format.published(folder):
+            return origin
+        logger.info("this run has checkpoints of its own, so it does not begin again from %s", origin)
     path, problems = newest(folder)
     _warn(problems)
     if path is None and problems:

@@ -39,6 +39,7 @@ def parser(commands: dict[str, str]) -> argparse.ArgumentParser:
         one = jobs.add_parser(name, help=job.help, add_help=False)
         one.add_argument("--topology", choices=TOPOLOGIES.names(), help="launch through accelerate with this file")
         one.add_argument("--preset", choices=list(PRESETS), help="start from a packaged config")
+        _complete(one.add_argument("--from", help="begin from a checkpoint of another run"), shtab.DIRECTORY)
         one.add_argument("--debug", action="store_true", help="show the traceback of an error")
         one.add_argument("--print_config", action="store_true", help="print all keys as YAML")
         one.add_argument("--help", action="store_true", help="show the keys most people need")

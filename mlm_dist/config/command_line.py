@@ -24,7 +24,8 @@ class CommandLine(NamedTuple):
     """The words of a command line.
 
     Args:
-        files: YAML files in the order in which they are read: presets, then those of --config.
+        files: YAML files in the order in which they are read: presets, then those of --config. Without any, that of the
+            run whose checkpoint --from names.
         flags: All other flags, `--key=value`; the word without a flag is one of them.
         separators: The values of --corpus.separator.
         asks_for_help: Whether --help is given.
@@ -82,7 +83,7 @@ def read(words: Sequence[str], positional: str) -> CommandLine:
     flags: list[str] = []
     separators: list[str] = []
     named: list[str] = []
-    asks_for_help, before = False, ""
+    asks_for_help, before, origin = False, "", ""
     for flag, value in pairs(words):
         match flag:
             case "":
@@ -91,6 +92,10 @@ def read(words: Sequence[str], positional: str) -> CommandLine:
                 asks_for_help = True
             case "--preset":
                 presets.append(preset_file(_value(value, f"--preset: name one of {', '.join(PRESETS)}")))
+            case "--from":
+                checkpoint = _value(value, "--from: name a checkpoint, such as runs/mine/checkpoints/step-00000500")
+                flags.append(f"--checkpoint.resume={checkpoint}")
+                origin = os.path.join(os.path.expanduser(checkpoint), "..", "..", "config.yaml")
             case "--config":
                 files.append(_config_file(_value(value, "--config: name a YAML file")))
             case "--corpus.separator" if value not in (None, "null"):
@@ -99,6 +104,10 @@ def read(words: Sequence[str], positional: str) -> CommandLine:
                 _refuse_section(flag, value)
                 flags.append(joined(flag, value))
         before = flag
+    if not presets and not files and os.path.isfile(origin):
+        files = [os.path.normpath(origin)]
+        if not any(flag.startswith("--output_dir=") for flag in flags):
+            raise ConfigError("--from: name the directory of the new run as well, such as --output_dir runs/decay")
     return CommandLine([*presets, *files], _with_positional(named, flags, positional), separators, asks_for_help)
 
 

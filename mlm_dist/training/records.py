@@ -20,11 +20,18 @@ logger = logging.getLogger(__name__)
 
 
 def begin(run_dir: RunDir, resume_from: Path | None, spec: Spec) -> None:
-    """Archive what does not belong to the run, and write config.yaml; on rank 0."""
+    """Archive what does not belong to the run, and write config.yaml; on rank 0.
+
+    A run that begins from a checkpoint of another one takes over its metrics, so that curves are whole.
+    """
     if archive := run_dir.archive(resume_from):
         logger.info("moved an earlier run to %s", archive)
     run_dir.clean()
     write_bytes(run_dir.config, to_yaml(spec.written).encode())
+    if resume_from is not None and not run_dir.metrics.exists():
+        origin = RunDir(resume_from.resolve().parent.parent)
+        if origin.metrics.is_file():
+            write_bytes(run_dir.metrics, origin.metrics.read_bytes())
 
 
 def write_records(run_dir: RunDir, spec: Spec, corpora: Corpora, engine: Engine, step: int) -> None:
