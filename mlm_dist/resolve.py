@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mlm_dist import objectives
 from mlm_dist.batches.global_batch import spread
@@ -20,7 +21,7 @@ from mlm_dist.engine import compiler, conflicts, memory, trackers
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError, CorpusError
 from mlm_dist.hf_model import onnx_graph, upload
-from mlm_dist.model import checkpoint_files, growable
+from mlm_dist.model import checkpoint_files, growable, rotary
 from mlm_dist.model.architecture import (
     architecture,
     default_row_mode,
@@ -88,12 +89,14 @@ def resolve(config: Config, launch: Launch) -> Spec:
     shape = memory.shape_of(found, on_cpu=on_cpu, kernel=launch.has_variable_length_kernel)
     if config.model.compile is None:
         model = dataclasses.replace(model, compile=compiler.default(launch, fused=shape.fused))
-    if (config.model.trainable_layers or 0) > shape.layers:
-        raise ConfigError(f"model.trainable_layers: must be at most the {shape.layers} layers of the model")
+    model = dataclasses.replace(model, **_frozen_in_all(phases))
     specs: list[PhaseSpec] = []
     for phase in phases:
         with phase.named():
-            specs.append(_phase(phase, config.model, launch, shape, specs))
+            if (phase.model.trainable_layers or 0) > shape.layers:
+                raise ConfigError(f"model.trainable_layers: must be at most the {shape.layers} layers of the model")
+            rotary.check(found, phase.model.rope_theta, specs[-1].rope_theta if specs else None)
+            specs.append(_phase(phase, model, launch, shape, specs))
             _check_launch(config.optim, compile_, launch, specs[-1].batch)  # with the micro-batch that fits the memory
     is_best = _exports_best(config.export, config.validation.patience)
     return Spec(
@@ -207,8 +210,20 @@ def _phase(
         *(phase.name, phase.objective, rows, phase.masking, batch),
         rate=RateSpec(peak, optim.warmup, optim.schedule, optim.floor, begin),
         duration=phase.duration,
+        freeze_embeddings=phase.model.freeze_embeddings,
+        trainable_layers=phase.model.trainable_layers,
+        rope_theta=phase.model.rope_theta,
         memory=memory.estimate(settings, shape, launch, batch.micro_size),
     )
+
+
+def _frozen_in_all(phases: Sequence[Phase]) -> dict[str, Any]:
+    """What no phase trains: it has no gradients and no moments."""
+    layers = [phase.model.trainable_layers for phase in phases]
+    return {
+        "freeze_embeddings": all(phase.model.freeze_embeddings for phase in phases),
+        "trainable_layers": None if None in layers else max(layer or 0 for layer in layers),
+    }
 
 
 def _exports_best(export: ExportConfig, patience: int | None) -> bool:

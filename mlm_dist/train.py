@@ -105,8 +105,8 @@ def fit(
     signal.check(engine)
 
     spec = fit_phases(engine, spec, task, corpora)
-    with Phases(spec, task.objectives, corpora, engine) as phases, explained(spec.batches, spec.model.checkpointing):
-        optimizer = build_optimizer(task.module, spec.optim)
+    with Phases(spec, task, corpora, engine) as phases, explained(spec.batches, spec.model.checkpointing):
+        optimizer = build_optimizer(task.module, spec.optim, task.frozen)
         state = restore(resume_from, engine, task.module, optimizer, spec.batches, phases.example_loss)
         compiled = compile_forward(task.module, spec.model.compile)
         engine.on_main(lambda: write_records(run_dir, spec, corpora, engine, state.step))

@@ -13,6 +13,7 @@ from mlm_dist.corpus import cached as in_cache
 from mlm_dist.corpus.pipeline import prepare
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import CheckpointError
+from mlm_dist.model import rotary
 from mlm_dist.model.architecture import architecture
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.spec import Spec
@@ -57,7 +58,9 @@ def load_model(spec: Spec, corpus: PreparedCorpus, path: Path) -> tuple[Any, int
     module = MaskedLanguageModel(AutoModelForMaskedLM.from_config(config, dtype=torch.float32), masked_head=False)
     format.load_weights(path, module)
     module.model.tie_weights()
-    return module.model, int(format.read_state(path)["step"])
+    state = format.read_state(path)
+    rotary.set_theta(module.model, spec.phases[min(len(state["phases"]), len(spec.phases)) - 1].rope_theta)
+    return module.model, int(state["step"])
 
 
 def _corpus(spec: Spec, digest: str, path: Path) -> PreparedCorpus:

@@ -10,6 +10,7 @@ from mlm_dist.config.duration import MOST_OF, Duration
 from mlm_dist.errors import ConfigError
 
 MAX_ROWS = 1 << 24  # of a batch
+MOST_THETA = 10**9
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class ModelConfig(Section):
             where most tokens are too rare to learn from. Excludes tokenizer.add_domain_tokens.
         trainable_layers: Train this many of the last layers and the head only. Embeddings, and an output matrix tied to
             them, are not trained. null trains everything. Excludes tokenizer.add_domain_tokens.
+        rope_theta: Base of the rotary angles of the layers with full attention, such as 160000 for longer rows; null
+            keeps that of the architecture or the checkpoint.
     """
 
     SECTION, FREE_TEXT = "model", ("overrides",)
@@ -88,10 +91,12 @@ class ModelConfig(Section):
     checkpointing: Literal["none", "layers"] = "none"
     freeze_embeddings: bool = False
     trainable_layers: int | None = None
+    rope_theta: float | None = None
 
     def check(self) -> None:
         """See `Section.check`."""
         self.require_range("trainable_layers", 1, or_null=True)
+        self.require_range("rope_theta", 1, MOST_THETA, or_null=True)
         if self.from_scratch and self.init_from is not None:
             raise ConfigError("model.from_scratch and model.init_from exclude each other; give one of them")
 

@@ -14,7 +14,7 @@ from mlm_dist.config import yaml_text
 from mlm_dist.config.checks import Section
 from mlm_dist.config.corpus import RowsConfig
 from mlm_dist.config.duration import Duration
-from mlm_dist.config.learning import BatchConfig, MaskingConfig, OptimConfig
+from mlm_dist.config.learning import BatchConfig, MaskingConfig, ModelConfig, OptimConfig
 from mlm_dist.config.value_types import fits, shown, type_hints
 from mlm_dist.errors import ConfigError
 
@@ -27,6 +27,7 @@ _SECTIONS: dict[str, tuple[str, ...] | None] = {
     "masking": None,
     "batch": None,
     "optim": ("lr", "warmup", "schedule", "floor"),
+    "model": ("freeze_embeddings", "trainable_layers", "rope_theta"),
 }
 _KEYS = ("name", "duration", "objective", *_SECTIONS)
 
@@ -43,6 +44,7 @@ class Phase:
         masking: Which tokens are predicted.
         batch: The batch.
         optim: Its learning rate; the other keys are those of the run.
+        model: What it freezes, and its rotary angles; the other keys are those of the run.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Phase:
     masking: MaskingConfig
     batch: BatchConfig
     optim: OptimConfig
+    model: ModelConfig
 
     def key(self, name: str) -> str:
         """The key of one of its values, for messages."""
@@ -95,7 +98,7 @@ def phases_of(config: Config) -> tuple[Phase, ...]:
         ConfigError: A phase has a wrong key or value; the message names the phase and the key.
     """
     duration, sections = Duration.parse(config.optim.duration), (config.rows, config.masking, config.batch)
-    first = Phase("", duration, config.objective, *sections, config.optim)
+    first = Phase("", duration, config.objective, *sections, config.optim, config.model)
     if not config.phases:
         return (first,)
     if config.optim.duration != OptimConfig().duration:

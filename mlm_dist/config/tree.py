@@ -44,8 +44,9 @@ class Config(Section):
         batch: The batch, over all processes.
         optim: The optimizer and the length of the run.
         phases: Parts of the run that follow each other, a list: each has a name and a duration, and may set objective,
-            any key of rows, masking and batch, and lr, warmup, schedule and floor of optim. What a phase does not set
-            is that of the run. Weights and moments are kept from phase to phase. Without phases the run is one.
+            any key of rows, masking and batch, lr, warmup, schedule and floor of optim, and freeze_embeddings,
+            trainable_layers and rope_theta of model. What a phase does not set is that of the run. Weights and moments
+            are kept from phase to phase. Without phases the run is one.
         validation: Validation.
         checkpoint: Checkpoints and resuming from them.
         export: The exported model.

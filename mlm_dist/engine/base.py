@@ -49,6 +49,7 @@ class AccelerateEngine:
         self.is_main: bool = accelerator.is_main_process
         self.is_sharded = launch.is_sharded
         self.progress = Progress()
+        self._phase = 0
         self._from_main = ResultsOfMain(self.is_main, self.progress) if self.world_size > 1 else None
 
     def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -103,9 +104,13 @@ class AccelerateEngine:
         value: T = result
         return value
 
+    def begin_phase(self, index: int) -> None:
+        """See `Engine`."""
+        self._phase = index
+
     def begin_step(self, lr: float, num_micro_batches: int) -> float:
         """See `Engine`."""
-        set_lr(self._optimizer, lr)
+        set_lr(self._optimizer, lr, self._phase)
         self._accelerator.step = 0
         self._accelerator.gradient_accumulation_steps = num_micro_batches
         return float(self.world_size * num_micro_batches)

@@ -138,6 +138,10 @@ class Engine(Protocol):
         """
         ...
 
+    def begin_phase(self, index: int) -> None:
+        """Begin a phase of the run, from 0: parameters that it freezes keep their values in the steps that follow."""
+        ...
+
     def begin_step(self, lr: float, num_micro_batches: int) -> float:
         """Begin a step with a learning rate; returns the factor for its losses (see the module)."""
         ...

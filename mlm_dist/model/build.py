@@ -11,12 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from mlm_dist.config import ModelConfig
-from mlm_dist.errors import ModelError
 from mlm_dist.model import checkpoint_weights, lm_head, positions, saved_config
 from mlm_dist.model.architecture import starts_from_scratch
+from mlm_dist.model.frozen import frozen_parameters
 from mlm_dist.model.growable import KEY
 from mlm_dist.model.growth import grow
-from mlm_dist.model.layers import depths
 from mlm_dist.model.new_tokens import start_from_pieces
 from mlm_dist.model.plain_copy import plain_copy
 from mlm_dist.pretrained import Pretrained, locate
@@ -80,22 +79,12 @@ def build(
     else:
         start = _load(model, architecture, domain_tokens or {}, token_counts)
     start.model.tie_weights()
-    if model.freeze_embeddings:
-        start.model.get_input_embeddings().weight.requires_grad_(False)
-    if model.trainable_layers is not None:
-        _freeze_below(start.model, model.trainable_layers)
-    return start
-
-
-def _freeze_below(model: Any, num_trained: int) -> None:
-    """Train the last layers and the head only."""
-    depth = depths(model)
-    num_layers = max(depth.values()) - 1
-    if num_trained > num_layers:
-        raise ModelError(f"model.trainable_layers: {num_trained} is more than the {num_layers} layers of the model")
-    for name, parameter in model.named_parameters():
-        if depth[name] <= num_layers - num_trained:
+    freeze, layers = model.freeze_embeddings, model.trainable_layers
+    frozen = frozen_parameters(start.model, freeze_embeddings=freeze, trainable_layers=layers)
+    for name, parameter in start.model.named_parameters():
+        if name in frozen:
             parameter.requires_grad_(False)
+    return start
 
 
 def _grown(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def moment_bytes(name: str, num_parameters: int, num_hidden: int) -> int:
     return 4 * (per_parameter * (num_parameters - num_hidden) + per_hidden * num_hidden)
 
 
-def build_optimizer(module: Any, spec: OptimSpec) -> torch.optim.Optimizer:
+def build_optimizer(module: Any, spec: OptimSpec, frozen: Sequence[Collection[str]] = ()) -> torch.optim.Optimizer:
     """The optimizer of the parameters that need gradients; it skips its step if `found_inf` is set over 0.
 
     Weight decay acts on matrices only: not on biases, nor on the scales of norms. With `layer_lr_decay` the learning
@@ -64,6 +65,7 @@ def build_optimizer(module: Any, spec: OptimSpec) -> torch.optim.Optimizer:
     Args:
         module: The objective's module around a transformers model, not wrapped yet.
         spec: The optimizer.
+        frozen: For each phase, the names in the transformers model of the parameters that keep their values.
 
     Raises:
         ModelError: The spec treats layers differently, and the model keeps no list of layers.
@@ -74,6 +76,7 @@ def build_optimizer(module: Any, spec: OptimSpec) -> torch.optim.Optimizer:
         weight_decay=spec.weight_decay,
         layer_lr_decay=spec.layer_lr_decay,
         separate_hidden=kind.hidden_layout is not None,
+        frozen=frozen,
     )
     for group in groups:
         group["layout"] = kind.layout_of(hidden=group["hidden"])
@@ -82,10 +85,19 @@ def build_optimizer(module: Any, spec: OptimSpec) -> torch.optim.Optimizer:
     return optimizer if can_skip else CombinedOptimizer(optimizer)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of the next step; call it before the backward pass, in which DeepSpeed takes the step."""
+def set_lr(optimizer: torch.optim.Optimizer, lr: float, phase: int = 0) -> None:
+    """Set the learning rate of the next step; call it before the backward pass, in which DeepSpeed takes the step.
+
+    What a phase freezes has a rate of 0, so that it keeps its values. Its moments go on, and its gradients count in the
+    norm that is clipped.
+
+    Args:
+        optimizer: The optimizer.
+        lr: The learning rate of the head.
+        phase: The number of the phase, from 0.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_factor"]
+        group["lr"] = 0.0 if phase in group["frozen_in"] else lr * group["lr_factor"]
 
 
 def state_layout(group: dict[str, Any]) -> StateLayout:

@@ -59,6 +59,9 @@ class PhaseSpec:
         batch: How a global batch is spread.
         rate: The learning rate.
         duration: How long it lasts.
+        freeze_embeddings: Whether the token embeddings keep their values.
+        trainable_layers: How many of the last layers are trained, with the head alone; None for all.
+        rope_theta: Base of the rotary angles of layers with full attention; None for the architecture's.
         memory: `engine.memory.Memory`, the estimate for a step on each device.
         length: Its steps, samples and warm-up steps.
     """
@@ -70,6 +73,9 @@ class PhaseSpec:
     batch: BatchSpec
     rate: RateSpec
     duration: Duration
+    freeze_embeddings: bool
+    trainable_layers: int | None
+    rope_theta: float | None
     memory: Any
     length: Length = field(default_factory=Length)
 

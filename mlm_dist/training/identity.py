@@ -51,6 +51,9 @@ def _of_phase(phase: PhaseSpec, spec: Spec, corpora: Corpora) -> dict[str, Any]:
         **{f"masking.{name}": value for name, value in dataclasses.asdict(phase.masking).items()},
         "rows": f"digest {corpora.of_rows[phase.rows].digest}",
         "corpus.replay_source": replayed,
+        "model.freeze_embeddings": phase.freeze_embeddings,
+        "model.trainable_layers": phase.trainable_layers,
+        "model.rope_theta": phase.rope_theta,
         "batch.global_size": batch.global_size,
         "batch.ramp_tokens": ramp,
     }

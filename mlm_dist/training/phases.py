@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +11,13 @@ from mlm_dist.batches.ramp import Ramp
 from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.corpora import Corpora
 from mlm_dist.engine.protocol import Engine
+from mlm_dist.model import rotary
 from mlm_dist.objectives.protocol import Objective
 from mlm_dist.optim.schedule import learning_rate
 from mlm_dist.spec import PhaseSpec, Spec
 from mlm_dist.training.phase_length import PhaseLength
 from mlm_dist.training.step import example_loss
+from mlm_dist.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,21 @@ class Phases:
 
     Args:
         spec: The run, with lengths and micro-batches.
-        objectives: The objective of each phase.
+        task: What they train.
         corpora: The corpora.
         engine: The engine.
     """
 
-    def __init__(self, spec: Spec, objectives: Sequence[Objective], corpora: Corpora, engine: Engine) -> None:
-        self._spec, self._objectives, self._corpora, self._engine = spec, objectives, corpora, engine
+    def __init__(self, spec: Spec, task: Task, corpora: Corpora, engine: Engine) -> None:
+        self._spec, self._task, self._corpora, self._engine = spec, task, corpora, engine
+        self._theta = rotary.theta_of(task.module.model.config)
         self._begun: Phase | None = None
 
     def begin(self, state: TrainState) -> Phase:
         """Begin the newest phase of a state, or resume it."""
         self.close()
         index, spec, engine = len(state.phases) - 1, self._spec, self._engine
-        phase, objective, start = spec.phases[index], self._objectives[index], state.phases[index]
+        phase, objective, start = spec.phases[index], self._task.objectives[index], state.phases[index]
         rows, order = self._corpora.training_rows(phase.rows, spec.seed, spec.replay_share)
         stream = Stream(rows, order, phase.length.samples, start.step, start.samples, self._taken(state))
         batches = TrainingBatches(
@@ -66,6 +68,8 @@ class Phases:
             Target(engine.rank, engine.device, spec.has_static_shapes),
         )
         length = PhaseLength(phase, spec.logging.every, state, is_main=engine.is_main)
+        engine.begin_phase(index)
+        rotary.set_theta(self._task.module.model, phase.rope_theta or self._theta)
         self._begun = Phase(phase, objective, batches, length)
         return self._begun
 

@@ -11,6 +11,7 @@ from mlm_dist.corpus.tokenizer import shared_tokens
 from mlm_dist.model.activation_checkpointing import checkpoint_layers
 from mlm_dist.model.architecture import added_positions, architecture
 from mlm_dist.model.build import Head, build
+from mlm_dist.model.frozen import frozen_parameters
 from mlm_dist.model.precision import in_precision
 from mlm_dist.objectives import OBJECTIVES
 from mlm_dist.objectives.protocol import Objective
@@ -29,6 +30,7 @@ class Task:
         module: Their module around the model, with initial weights in fp32 on the CPU.
         corpus: Digest of the corpus.
         num_rows: Its training rows, without replayed ones.
+        frozen: For each phase, the names in the transformers model of the parameters that keep their values.
         identity: What a resume must have in common with the run.
         head: Where the initial weights of the model's head come from, see `build.InitialModel`.
     """
@@ -37,6 +39,7 @@ class Task:
     module: Any
     corpus: str
     num_rows: int
+    frozen: tuple[frozenset[str], ...]
     identity: dict[str, object]
     head: Head
 
@@ -70,6 +73,16 @@ class Task:
             module = objectives[0].module(start.model, masked_head=spec.model.masked_head, packed=corpora.is_packed)
         if spec.model.checkpointing == "layers":
             checkpoint_layers(module.model)
+        frozen = tuple(
+            frozenset(
+                frozen_parameters(
+                    module.model,
+                    freeze_embeddings=phase.freeze_embeddings,
+                    trainable_layers=phase.trainable_layers,
+                )
+            )
+            for phase in spec.phases
+        )
         num_rows = int(corpus.manifest["rows"]["train"])
         shared = identity(spec, corpora, config)
-        return cls(tuple(objectives), module, corpus.digest, num_rows, shared, start.head)
+        return cls(tuple(objectives), module, corpus.digest, num_rows, frozen, shared, start.head)
