@@ -86,10 +86,10 @@ def _choices(kind: Any) -> list[str]:
     if origin in (types.UnionType, typing.Union):
         return [choice for part in parts for choice in _choices(part)]
     if origin is list:
-        return [f"list of {_type_name(parts[0])}s"]
+        return ["list of keys and values" if parts[0] is dict else f"list of {_type_name(parts[0])}s"]
     if origin is tuple:
         return [f"{len(parts)} {_type_name(parts[0])}s"]
-    return ["keys and values" if origin is dict else _NAMES[kind]]
+    return ["keys and values" if dict in (origin, kind) else _NAMES[kind]]
 
 
 def as_yaml(value: Any) -> str:
