@@ -44,12 +44,12 @@ def run(config: Config) -> Spec:
     """
     spec = resolve(config, Launch.read())
     if spec.launch.is_main:
-        corpus, num_bytes = pipeline.find(spec.corpus)
+        corpus, sizes = pipeline.find(spec.corpus)
         if corpus is not None:
             spec = complete(spec, corpus)
             summary.warn_of_unknown(corpus.manifest)
         logger.info("%s", spec.to_yaml())
-        logger.info("%s", text_of(plan_table(spec, corpus, num_bytes)))
+        logger.info("%s", text_of(plan_table(spec, corpus, sizes)))
         if command := next_command():
             logger.info("next: %s", command)
     return spec

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from typing import TypeAlias
 
 from rich.table import Table
 
+from mlm_dist.batches.mixture import samples_per_epoch
 from mlm_dist.checkpoint.save import disk_needed, size_of_checkpoint
 from mlm_dist.corpus import summary
 from mlm_dist.corpus.sources import without_credentials
-from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.store import SPLITS, PreparedCorpus
 from mlm_dist.engine import memory
 from mlm_dist.model.architecture import added_positions
 from mlm_dist.spec import Spec
 from mlm_dist.training import time_estimate
 
+_Rows: TypeAlias = dict[str, dict[str, int]]  # {split: {source: rows}}
 BYTES_PER_TOKEN = 4.2  # of English text with a WordPiece vocabulary of 30,000
 
 
-def plan_table(spec: Spec, corpus: PreparedCorpus | None, num_bytes: int | None) -> Table:
+def plan_table(spec: Spec, corpus: PreparedCorpus | None, sizes: Mapping[str, int] | None) -> Table:
     """The plan of a run: model, hardware, corpus, schedule, time, memory and disk.
 
     Args:
         spec: The run.
         corpus: Its corpus, if it is prepared.
-        num_bytes: Bytes of the files of its source, if they are on this disk.
+        sizes: {source: bytes of its files}, if they are on this disk.
     """
     table = Table(title=f"Plan of {spec.output_dir}", title_justify="left", show_header=False)
     table.add_column(style="bold")
@@ -37,18 +41,17 @@ def plan_table(spec: Spec, corpus: PreparedCorpus | None, num_bytes: int | None)
         table.add_row("", added)
     table.add_row("processes", launch.describe())
     table.add_row("devices", f"{device.count} x {device.name}, {_size(device.memory)} of memory")
-    num_rows = _add_corpus(table, spec, corpus, num_bytes)
+    rows = _rows(spec, corpus, sizes)
+    _add_corpus(table, spec, corpus, rows, sizes)
     table.add_row("rows", _describe_rows(spec))
     table.add_row("batch", batch.describe())
     table.add_row("learning rate", _describe_rate(spec))
     table.add_row("optimizer", _describe_optimizer(spec))
-    if num_rows is not None:
-        steps, samples = _length(spec, num_rows)
+    if rows is not None:
+        steps, samples = _length(spec, samples_per_epoch(rows["train"], spec.mix))
         table.add_row("steps", _describe_steps(spec, steps, samples))
-        fraction = spec.corpus.documents.validation_fraction
-        estimated = round(num_rows * fraction / (1 - fraction))
-        num_validation = estimated if corpus is None else int(corpus.manifest["rows"]["validation"])
-        _add_time(table, spec, samples / batch.global_size, num_validation)
+        _add_sources(table, spec, rows, None if steps is None else samples)
+        _add_time(table, spec, samples / batch.global_size, sum(rows["validation"].values()))
     _add_memory(table, spec)
     _add_disk(table, spec)
     return table
@@ -89,30 +92,57 @@ def _describe_optimizer(spec: Spec) -> str:
     return f"{optim.name}, weight decay {optim.weight_decay:g}, {clipping}"
 
 
-def _add_corpus(table: Table, spec: Spec, corpus: PreparedCorpus | None, num_bytes: int | None) -> int | None:
-    """Add the size of an epoch; returns its rows: exact if the corpus is prepared, else an estimate or unknown."""
-    rows, length = spec.corpus.rows, spec.corpus.rows.max_length
+def _rows(spec: Spec, corpus: PreparedCorpus | None, sizes: Mapping[str, int] | None) -> _Rows | None:
+    """The rows of each source: exact if the corpus is prepared, else an estimate or unknown."""
     if corpus is not None:
-        manifest = corpus.manifest
-        num_rows = int(manifest["rows"]["train"])
-        fraction = num_rows / max(1, sum(manifest["rows"].values()))
+        return {split: {name: len(one) for name, one in corpus.source_rows(split).items()} for split in SPLITS}
+    if sizes is None or spec.corpus.rows.mode == "truncate":
+        return None
+    fractions, each = spec.corpus.documents.validation_fractions(), BYTES_PER_TOKEN * spec.corpus.rows.max_length
+    held_out = {name: round(size * fractions[name] / each) for name, size in sizes.items()}
+    rows = {name: round(size * (1 - fractions[name]) / each) for name, size in sizes.items()}
+    first = next(iter(spec.mix or rows))
+    return {"train": rows | {first: max(rows[first], spec.batch.global_size)}, "validation": held_out}
+
+
+def _add_corpus(
+    table: Table, spec: Spec, corpus: PreparedCorpus | None, rows: _Rows | None, sizes: Mapping[str, int] | None
+) -> None:
+    """Add the documents, the size of an epoch and that of the validation set."""
+    num_rows = 0.0 if rows is None else samples_per_epoch(rows["train"], spec.mix)
+    of_first = f", one pass over {next(iter(spec.mix))}" if spec.mix else ""
+    if corpus is not None and rows is not None:
+        manifest, held_out = corpus.manifest, rows["validation"]
+        mean = manifest["tokens"]["kept"] / max(1, sum(manifest["rows"].values()))
         table.add_row("corpus", f"{summary.locations(manifest)}, prepared as {corpus.digest}")
-        num_tokens = manifest["tokens"]["kept"] * fraction
-        table.add_row("epoch", f"{num_rows:,} rows, about {num_tokens:,.0f} tokens")
-        table.add_row("validation", _validation(spec, int(manifest["rows"]["validation"])))
+        table.add_row("epoch", f"{num_rows:,.0f} rows, about {num_rows * mean:,.0f} tokens{of_first}")
+        counted = sum(held_out[name] for name in spec.mix) or sum(held_out.values())
+        table.add_row("validation", _validation(spec, counted))
         if manifest["tokens"]["unknown"]:
             table.add_row("", f"{summary.percent_unknown(manifest)} of the tokens are unknown to the tokenizer")
-        return num_rows
+        return
     names = ", ".join(without_credentials(source.config.source) for source in spec.corpus.sources)
     table.add_row("corpus", f"{names}, not prepared yet")
-    if num_bytes is None or rows.mode == "truncate":
+    if rows is None:
         table.add_row("epoch", "unknown until the corpus is prepared (mlm-dist prepare)")
-        return None
-    num_tokens = num_bytes * (1 - spec.corpus.documents.validation_fraction) / BYTES_PER_TOKEN
-    num_rows = max(spec.batch.global_size, round(num_tokens / length))
-    estimate = f"roughly {num_rows:,} rows, estimated from {_size(num_bytes)} of files"
-    table.add_row("epoch", f"{estimate}; prepare the corpus for the exact number")
-    return num_rows
+    else:
+        estimate = (
+            f"roughly {num_rows:,.0f} rows{of_first}, estimated from {_size(sum((sizes or {}).values()))} of files"
+        )
+        table.add_row("epoch", f"{estimate}; prepare the corpus for the exact number")
+
+
+def _add_sources(table: Table, spec: Spec, rows: _Rows, samples: float | None) -> None:
+    """Add the share, the rows and the epochs of each source, if there are several."""
+    train = rows["train"]
+    shares = spec.mix or {name: count / sum(train.values()) for name, count in train.items() if count}
+    for i, (name, num_rows) in enumerate(train.items() if len(train) > 1 else ()):
+        text, held_out = "validation only", f"{rows['validation'][name]:,}"
+        if name in shares:
+            share = shares[name] / sum(shares.values())
+            epochs = "" if samples is None else f", {samples * share / num_rows:,.3g} epochs"
+            text, held_out = f"{share:.1%}, {num_rows:,} rows{epochs}", f"{held_out} for validation"
+        table.add_row("" if i else "sources", f"{name}: {text}, {held_out}")
 
 
 def _validation(spec: Spec, num_rows: int) -> str:
@@ -122,7 +152,7 @@ def _validation(spec: Spec, num_rows: int) -> str:
     return f"{most:,} of {num_rows:,} rows, evenly spaced (validation.max_rows)"
 
 
-def _length(spec: Spec, num_rows: int) -> tuple[int | None, float]:
+def _length(spec: Spec, num_rows: float) -> tuple[int | None, float]:
     """Steps and samples: known, estimated from a number of rows, or for a duration in hours those of one epoch."""
     if spec.length.steps is not None:
         return spec.length.steps, float(spec.length.samples or 0)
@@ -133,7 +163,7 @@ def _length(spec: Spec, num_rows: int) -> tuple[int | None, float]:
         case "steps":
             return int(duration.value), duration.value * size
         case "epochs":
-            samples = duration.value * num_rows / (1 - spec.replay_share)
+            samples = duration.value * num_rows
         case "tokens":
             samples = duration.value / spec.corpus.rows.max_length
     return max(1, round(samples / size)), samples

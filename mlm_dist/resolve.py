@@ -7,19 +7,19 @@ depends on the rows, once they are known.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 from mlm_dist import objectives
 from mlm_dist.batches.global_batch import spread
+from mlm_dist.batches.mixture import samples_per_epoch
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.config import Config, Duration, ExportConfig, ModelConfig, OptimConfig, to_dict
-from mlm_dist.corpus import cleaners, sources
+from mlm_dist.corpus import cleaners
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.engine import compiler, conflicts, memory, trackers
 from mlm_dist.engine.launch import Launch
-from mlm_dist.errors import ConfigError, CorpusError
+from mlm_dist.errors import ConfigError
 from mlm_dist.hf_model import onnx_graph, upload
 from mlm_dist.model import checkpoint_files, growable
 from mlm_dist.model.architecture import (
@@ -48,8 +48,6 @@ from mlm_dist.spec import (
     ValidationSpec,
 )
 
-SECOND_SOURCE, REPLAY_SOURCE = "validation.second_source", "corpus.replay_source"
-
 
 def resolve(config: Config, launch: Launch) -> Spec:
     """Decide every open value of a config for a launch, and refuse what cannot work, before any work is done.
@@ -64,7 +62,6 @@ def resolve(config: Config, launch: Launch) -> Spec:
     trackers.check(config.tracking.trackers)
     compile_ = config.model.compile or "none"  # what is decided below can be compiled
     _check_launch(config.optim, compile_, launch, spread(config.batch, length, launch.world_size))
-    _check_sources({SECOND_SOURCE: config.validation.second_source, REPLAY_SOURCE: config.corpus.replay_source})
     upload.check(config.export.push_to_hub)
     onnx_graph.check(config.export.format)
 
@@ -104,9 +101,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         objective=config.objective,
         launch=launch,
         corpus=corpus,
-        replay_source=config.corpus.replay_source,
-        replay_share=config.corpus.replay_share if config.corpus.replay_source is not None else 0.0,
-        second_source=config.validation.second_source,
+        mix=config.corpus.mix,
         masking=config.masking,
         model=model,
         tokenizer_name=tokenizer_name,
@@ -139,7 +134,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
 def complete(spec: Spec, corpus: PreparedCorpus) -> Spec:
     """The spec with its length, which depends on the training rows.
 
-    An epoch is one pass over the training rows; with replay it takes 1 / (1 - replay_share) times as many samples. A
+    An epoch is one pass over the training rows; with a mix, one over those of the source that it names first. A
     duration in tokens counts tokens that are not padding, by their mean number per row.
 
     Args:
@@ -147,10 +142,14 @@ def complete(spec: Spec, corpus: PreparedCorpus) -> Spec:
         corpus: The corpus to train on.
 
     Raises:
-        ConfigError: It has fewer training rows than one global batch.
+        ConfigError: It has fewer training rows than one global batch, or none of a source of the mix.
     """
-    num_rows = int(corpus.manifest["rows"]["train"])
+    parts = {name: len(rows) for name, rows in corpus.source_rows("train").items()}
+    num_rows = sum(parts[name] for name in spec.mix or parts)
     size = spec.batch.global_size
+    for name in spec.mix:
+        if not parts[name]:
+            raise ConfigError(f"corpus.mix.{name}: the source has no training rows; add documents, or leave it out")
     if not num_rows:
         raise ConfigError("corpus.source: its training documents hold no tokens, so there are no rows; use another one")
     if num_rows < size:
@@ -166,10 +165,21 @@ def complete(spec: Spec, corpus: PreparedCorpus) -> Spec:
         samples = ramp.samples_before(steps)
     else:
         # Only a duration in tokens needs the rows; loading them takes most of a second.
-        divisor = 1 - spec.replay_share if duration.unit == "epochs" else corpus.rows("train").num_tokens
-        samples = max(1, round(duration.value * num_rows / divisor))
+        is_epochs = duration.unit == "epochs"
+        count = duration.value * samples_per_epoch(parts, spec.mix) if is_epochs else _samples(spec, corpus)
+        samples = max(1, round(count))
         steps = ramp.steps(samples)
     return dataclasses.replace(spec, length=Length(steps, samples, warmup_steps(spec.optim.warmup, steps)))
+
+
+def _samples(spec: Spec, corpus: PreparedCorpus) -> float:
+    """The samples of a duration in tokens."""
+    tokens, rows = spec.optim.duration.value, corpus.rows("train")
+    if not spec.mix:
+        return tokens * len(rows) / rows.num_tokens(range(len(rows)))
+    parts = corpus.source_rows("train")
+    mean = sum(share * rows.num_tokens(parts[name]) / len(parts[name]) for name, share in spec.mix.items())
+    return tokens * sum(spec.mix.values()) / mean
 
 
 def corpus_spec(config: Config) -> CorpusSpec:
@@ -236,13 +246,3 @@ def _exports_best(export: ExportConfig, patience: int | None) -> bool:
 
 def _check_launch(optim: OptimConfig, compile_: str, launch: Launch, batch: BatchSpec) -> None:
     conflicts.check(conflicts.RunSettings(batch, optim.name, optim.max_grad_norm, compile_), launch)
-
-
-def _check_sources(names: Mapping[str, str | None]) -> None:
-    """Refuse a second source, by its key, that does not exist and cannot be fetched."""
-    for key, name in names.items():
-        if name is not None:
-            try:
-                sources.recognize(name, key)
-            except CorpusError as error:
-                raise ConfigError(str(error)) from None

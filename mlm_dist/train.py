@@ -107,7 +107,7 @@ def fit(
     signal.check(engine)
 
     how = spec.model.checkpointing
-    rows, order = corpora.training_rows(spec.seed, spec.replay_share)
+    rows, order = corpora.training_rows(spec.seed, spec.mix)
     spec = dataclasses.replace(spec, batch=fit_memory(engine, task.objective, task.module, spec.batch, rows, how))
     stream, ramp = Stream(rows, order, spec.length.samples), Ramp(spec.batch, spec.corpus.rows.max_length)
     target = Target(engine.rank, engine.device, spec.has_static_shapes)
@@ -119,7 +119,7 @@ def fit(
         compiled = compile_forward(task.module, spec.model.compile)
         engine.on_main(lambda: write_records(run_dir, spec, corpora, engine, state.step))
         signal.check(engine)
-        validation_set = ValidationSet(corpora.main, corpora.second, spec.validation.max_rows)
+        validation_set = ValidationSet(corpora.main, spec.mix, spec.validation.max_rows)
         session = Session(spec, task, engine, batches, validation_set, run_dir, state)
         with session.running(compiled, callbacks):
             engine.on_main(trial.end)  # before the first step

@@ -12,7 +12,7 @@ import torch
 from mlm_dist import hashing
 from mlm_dist.batches import shapes
 from mlm_dist.batches.micro_batch import Corruption, MicroBatch, Samples, assemble
-from mlm_dist.batches.mixture import MixedOrder
+from mlm_dist.batches.mixture import Order
 from mlm_dist.batches.order import SampleOrder
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.batches.shapes import VARYING, Rows
@@ -33,7 +33,7 @@ class Stream:
     """
 
     rows: Rows
-    order: SampleOrder | MixedOrder
+    order: SampleOrder | Order
     num_samples: int | None
 
 
@@ -134,15 +134,17 @@ def validation_batches(
     rank: int = 0,
     world_size: int = 1,
     *,
+    span: range | None = None,
     static: bool = False,
 ) -> Iterator[MicroBatch]:
-    """This process's share of the rows of a validation set, in order.
+    """This process's share of the rows of a validation set, or of a span of them, in order.
 
-    Every process gets the same number of micro-batches, because sharded models compute together; missing rows predict
-    nothing. With `static` all have one shape, see `shapes.fixed`.
+    Masks depend on the place of a row in the set. Every process gets the same number of micro-batches, because sharded
+    models compute together; missing rows predict nothing. With `static` all have one shape, see `shapes.fixed`.
     """
     filled_to = shapes.fixed(corruption, rows, micro_size) if static else VARYING
-    for first in range(0, len(rows), micro_size * world_size):
+    span = range(len(rows)) if span is None else span
+    for first in range(span.start, span.stop, micro_size * world_size):
         start = first + rank * micro_size
-        samples = np.arange(start, max(start, min(start + micro_size, len(rows))))
+        samples = np.arange(start, max(start, min(start + micro_size, span.stop)))
         yield assemble(rows, corruption, Samples(np.zeros_like(samples), samples), micro_size, filled_to)

@@ -103,10 +103,9 @@ class Config(Section):
                 "optim.duration in hours and masking.final_probability exclude each other, because masks depend on the "
                 "number of samples; write optim.duration in epochs, steps or tokens"
             )
-        if self.corpus.validation_fraction == 0:
+        if not self.corpus.holds_out:
             for key, is_set in (
                 ("validation.patience", self.validation.patience is not None),
-                ("validation.second_source", self.validation.second_source is not None),
                 ("export.checkpoint: best", self.export.checkpoint == "best"),
             ):
                 if is_set:

@@ -17,7 +17,7 @@ _IN_WORDS = {
     *("init_from", "revision", "lm_head"),
     *("masked_head", "compile", "checkpointing", "world_size", "device", "sharding", "offload", "precision"),
     *("global_batch", "micro_batch", "accumulation", "rows", "samples", "steps", "warmup_steps", "hours"),
-    *("peak_learning_rate", "optimizer", "schedule", "second_source", "second_corpus"),
+    *("peak_learning_rate", "optimizer", "schedule", "mix", "validation_only"),
     *("validation_rows", "validation_rows_total"),
 }
 
@@ -39,7 +39,8 @@ def run_facts(record: Record) -> dict[str, str]:
         "compilation": _mode(start.get("compile")),
         "activation checkpointing": _mode(start.get("checkpointing")),
         "corpus": str(start.get("corpus", "")),
-        "second source": _second_source(start),
+        "mix of sources": ", ".join(f"{name} {share:g}" for name, share in (start.get("mix") or {}).items()),
+        "validation only": ", ".join(start.get("validation_only") or ()),
         "unigram baseline": "" if start.get("unigram_loss") is None else f"loss {start['unigram_loss']:.4f}",
         "mlm_dist": str(start.get("version", "")),
     }
@@ -115,10 +116,3 @@ def _validation_rows(start: Mapping[str, Any]) -> str:
 
 def _mode(mode: str | None) -> str:
     return "" if mode is None else "off" if mode == "none" else str(mode)
-
-
-def _second_source(start: Mapping[str, Any]) -> str:
-    if start.get("second_source") is None:
-        return ""
-    corpus = f" (corpus {start['second_corpus']})" if start.get("second_corpus") else ""
-    return f"{start['second_source']}{corpus}"

@@ -24,9 +24,7 @@ class Spec:
         objective: Name of the objective.
         launch: Processes, device, precision and sharding.
         corpus: The corpus to train on.
-        replay_source: Source of rows to replay; None for none.
-        replay_share: Fraction of the training rows that are replayed; 0 for none.
-        second_source: A second source to validate on; None for none.
+        mix: {source: share} of the training rows; empty to shuffle the rows of all sources together.
         masking: Which tokens are predicted.
         model: The encoder; `from_scratch` and `compile` are decided.
         tokenizer_name: Where the tokenizer comes from, for messages.
@@ -50,9 +48,7 @@ class Spec:
     objective: str
     launch: Any
     corpus: CorpusSpec
-    replay_source: str | None
-    replay_share: float
-    second_source: str | None
+    mix: Mapping[str, float]
     masking: MaskingConfig
     model: ModelConfig
     tokenizer_name: str

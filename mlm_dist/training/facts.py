@@ -22,6 +22,7 @@ def start_facts(spec: Spec, task: Task) -> dict[str, object]:
         "version": __version__,
         "corpus": task.corpus,
         "rows": task.num_rows,
+        **({"mix": dict(spec.mix)} if spec.mix else {}),
         "objective": spec.objective,
         "model": spec.model.name_or_path,
         **({} if spec.model.revision is None else {"revision": spec.model.revision}),

@@ -6,31 +6,45 @@ import dataclasses
 import json
 from typing import Any
 
+from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.spec import Spec
 
 # Fields of a transformers configuration that say nothing about the model's weights.
 _NOT_COMPARED = ("transformers_version", "dtype", "_name_or_path", "architectures")
 
 
-def identity(spec: Spec, corpus: str, replayed: str | None, architecture: Any) -> dict[str, object]:
+def identity(spec: Spec, corpus: PreparedCorpus, architecture: Any) -> dict[str, object]:
     """{config key: value}, as JSON.
+
+    Of the corpus it holds the tokenizer and the training rows of each source that is trained on, with their place in
+    the table, on which masks depend. So with a mix, a source that is in no mix can be added behind the others.
 
     Args:
         spec: The run.
-        corpus: Digest of the corpus.
-        replayed: Digest of the replayed corpus; None without one.
+        corpus: The corpus to train on.
         architecture: The model's transformers configuration.
     """
+    rows, digests = corpus.source_rows("train"), corpus.source_digests()
+    trained_on = {name: digest for name, digest in digests.items() if not spec.mix or name in spec.mix}
+    sources = {
+        f"corpus.sources.{name}" if name else "corpus.source": f"rows {rows[name].start} to {rows[name].stop}, {digest}"
+        for name, digest in trained_on.items()
+    }
     batch, grows = spec.batch, spec.batch.ramp_tokens > 0
     ramp = [batch.initial_size, batch.initial_length, batch.ramp_tokens] if grows else None
     shape = {
         f"model.overrides.{name}": value for name, value in architecture.to_dict().items() if name not in _NOT_COMPARED
     }
+    digest, is_trained = loading.digest(corpus.tokenizer)[:16], spec.corpus.tokenizer.path is None
+    about = f"digest {digest}" + (", trained on the documents" if is_trained else "")
+    tokenizer = {"tokenizer.train_vocab_size" if is_trained else "tokenizer.path": about}
     values = {
         "objective": spec.objective,
         "seed": spec.seed,
-        "corpus.source": f"digest {corpus}",
-        "corpus.replay_source": replayed and f"digest {replayed}, share {spec.replay_share}",
+        "corpus.mix": dict(spec.mix) or None,
+        # A tokenizer that is trained on several sources explains why the rows of all of them change.
+        **(sources | tokenizer if len(rows) == 1 else tokenizer | sources),
         "batch.global_size": batch.global_size,
         "batch.ramp_tokens": ramp,
         "model.name_or_path": spec.model.name_or_path,

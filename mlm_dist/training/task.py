@@ -28,7 +28,7 @@ class Task:
         objective: The objective.
         module: Its module around the model, with initial weights in fp32 on the CPU.
         corpus: Digest of the corpus.
-        num_rows: Its training rows, without replayed ones.
+        num_rows: Its training rows that are used.
         identity: {config key: value} of what a resume must have in common with the run.
         head: Where the initial weights of the model's head come from, see `build.InitialModel`.
     """
@@ -65,7 +65,6 @@ class Task:
             module = objective.module(start.model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
         if spec.model.checkpointing == "layers":
             checkpoint_layers(module.model)
-        replayed = None if corpora.replay is None else corpora.replay.digest
-        num_rows = int(corpus.manifest["rows"]["train"])
-        shared = identity(spec, corpus.digest, replayed, config)
-        return cls(objective, module, corpus.digest, num_rows, shared, start.head)
+        parts = corpus.source_rows("train")
+        num_rows = sum(len(parts[name]) for name in spec.mix or parts)
+        return cls(objective, module, corpus.digest, num_rows, identity(spec, corpus, config), start.head)
