@@ -42,7 +42,7 @@ def plan_table(spec: Spec, corpus: PreparedCorpus | None, sizes: Mapping[str, in
     table.add_row("processes", launch.describe())
     table.add_row("devices", f"{device.count} x {device.name}, {_size(device.memory)} of memory")
     rows = _rows(spec, corpus, sizes)
-    _add_corpus(table, spec, corpus, rows, sizes)
+    _add_corpus(table, spec, corpus, rows, sum((sizes or {}).values()))
     table.add_row("rows", _describe_rows(spec))
     table.add_row("batch", batch.describe())
     table.add_row("learning rate", _describe_rate(spec))
@@ -105,9 +105,7 @@ def _rows(spec: Spec, corpus: PreparedCorpus | None, sizes: Mapping[str, int] | 
     return {"train": rows | {first: max(rows[first], spec.batch.global_size)}, "validation": held_out}
 
 
-def _add_corpus(
-    table: Table, spec: Spec, corpus: PreparedCorpus | None, rows: _Rows | None, sizes: Mapping[str, int] | None
-) -> None:
+def _add_corpus(table: Table, spec: Spec, corpus: PreparedCorpus | None, rows: _Rows | None, num_bytes: int) -> None:
     """Add the documents, the size of an epoch and that of the validation set."""
     num_rows = 0.0 if rows is None else samples_per_epoch(rows["train"], spec.mix)
     of_first = f", one pass over {next(iter(spec.mix))}" if spec.mix else ""
@@ -126,9 +124,7 @@ def _add_corpus(
     if rows is None:
         table.add_row("epoch", "unknown until the corpus is prepared (mlm-dist prepare)")
     else:
-        estimate = (
-            f"roughly {num_rows:,.0f} rows{of_first}, estimated from {_size(sum((sizes or {}).values()))} of files"
-        )
+        estimate = f"roughly {num_rows:,.0f} rows{of_first}, estimated from {_size(num_bytes)} of files"
         table.add_row("epoch", f"{estimate}; prepare the corpus for the exact number")
 
 
@@ -221,10 +217,8 @@ def _add_memory(table: Table, spec: Spec) -> None:
     if needed.host:
         table.add_row("", f"and {_size(needed.host)} of host memory per process, offloaded")
     if spec.launch.device.kind == "cuda":
-        pinned = _size(size_of_checkpoint(spec.shape.parameters))
-        table.add_row(
-            "", f"and at most {pinned} of pinned host memory on rank 0, through which checkpoints are written"
-        )
+        pinned = f"at most {_size(size_of_checkpoint(spec.shape.parameters))} of pinned host memory on rank 0"
+        table.add_row("", f"and {pinned}, through which checkpoints are written")
 
 
 def _add_disk(table: Table, spec: Spec) -> None:

@@ -22,7 +22,7 @@ def start_facts(spec: Spec, task: Task) -> dict[str, object]:
         "version": __version__,
         "corpus": task.corpus,
         "rows": task.num_rows,
-        **({"mix": dict(spec.mix)} if spec.mix else {}),
+        **{f"mix_{name}": share for name, share in spec.mix.items()},
         "objective": spec.objective,
         "model": spec.model.name_or_path,
         **({} if spec.model.revision is None else {"revision": spec.model.revision}),
