@@ -102,7 +102,7 @@ class CorpusConfig(SourceConfig):
         for name, share in self.mix.items():
             key = f"corpus.mix.{name}"
             if name not in self.sources:
-                raise ConfigError(f"{key}: there is no such source; {names.nearest(name, self.sources)}")
+                raise ConfigError(f"{key}: there is no such source; {names.nearest(str(name), self.sources)}")
             if not 0 < share <= 1:
                 raise ConfigError(
                     f"{key}: must be over 0 and at most 1, got {share}; leave a source out to validate on it only"
