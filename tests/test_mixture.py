@@ -193,7 +193,8 @@ def growing(tmp_path: Path) -> dict[str, Any]:
     )
     named = {"path": str(prepare(plain).folder / "tokenizer")}
     mix = {"b": 0.6, "c": 0.4}
-    return {"corpus": {"sources": sources, "mix": mix, "cache_dir": str(tmp_path)}, "tokenizer": named}
+    corpus = {"sources": sources, "mix": mix, "cache_dir": str(tmp_path)}
+    return {"corpus": corpus, "tokenizer": named, "rows": {"max_length": 32}}
 
 
 def checkpoint_of(values: dict[str, Any], folder: Path) -> Path:
@@ -204,7 +205,7 @@ def checkpoint_of(values: dict[str, Any], folder: Path) -> Path:
 
 
 def identity_of(values: dict[str, Any]) -> dict[str, object]:
-    spec = spec_of(Config(**values, rows={"max_length": 32}))
+    spec = spec_of(Config(**values))
     return identity(spec, load_or_prepare(spec).main, spec.architecture)
 
 
@@ -240,7 +241,7 @@ def test_resume_is_refused_by_the_name_of_the_source_that_changed(
 
 
 def is_trained_on(values: dict[str, Any], path: Path) -> bool:
-    corpus = load_or_prepare(spec_of(Config(**values, rows={"max_length": 32}))).main
+    corpus = load_or_prepare(spec_of(Config(**values))).main
     return f"{path.parent.name}/{path.name}" in {id_ for id_, _, _ in corpus.documents("train")}
 
 

@@ -269,7 +269,10 @@ def sides(corpus: Any) -> dict[str, str]:
 def test_source_can_be_kept_for_validation(folders: tuple[Path, Path], tmp_path: Path) -> None:
     """Of near-duplicates across the sources its documents stay, so that none of its texts is trained on."""
     manuals, notes = folders
-    sources = {"manuals": {"source": str(manuals)}, "notes": {"source": str(notes), "validation_fraction": 1}}
+    sources: dict[str, dict[str, Any]] = {
+        "manuals": {"source": str(manuals)},
+        "notes": {"source": str(notes), "validation_fraction": 1},
+    }
     corpus = prepare(config_of(tmp_path, sources))
     found = sides(corpus)
     assert {split for id_, split in found.items() if id_.startswith("notes/")} == {"validation"}
@@ -281,12 +284,18 @@ def test_source_can_be_kept_for_validation(folders: tuple[Path, Path], tmp_path:
 
 def test_each_source_has_its_validation_fraction(folders: tuple[Path, Path], tmp_path: Path) -> None:
     manuals, notes = folders
-    sources = {"manuals": {"source": str(manuals), "validation_fraction": 0}, "notes": {"source": str(notes)}}
+    sources: dict[str, dict[str, Any]] = {
+        "manuals": {"source": str(manuals), "validation_fraction": 0},
+        "notes": {"source": str(notes)},
+    }
     found = sides(prepare(config_of(tmp_path, sources, validation_fraction=0.4)))
     assert {split for id_, split in found.items() if id_.startswith("manuals/")} == {"train"}
     assert {split for id_, split in found.items() if id_.startswith("notes/")} == {"train", "validation"}
     whole = {"manuals": {"source": str(manuals)}, "notes": {"source": str(notes)}}
-    same = {"manuals": {"source": str(manuals), "validation_fraction": 0.2}, "notes": {"source": str(notes)}}
+    same: dict[str, dict[str, Any]] = {
+        "manuals": {"source": str(manuals), "validation_fraction": 0.2},
+        "notes": {"source": str(notes)},
+    }
     digests = [prepare(config_of(tmp_path, one)).digest for one in (whole, same, sources)]
     assert digests[0] == digests[1] != digests[2], "only a fraction of its own makes a difference"
 
@@ -302,7 +311,7 @@ def test_no_text_of_one_source_leaks_into_the_training_rows_of_another(
         (tmp_path / name).mkdir()
         for i in range(first, last):
             (tmp_path / name / f"{i}.txt").write_text(f"{texts[i]} and more words of {name}", "utf-8")
-    sources = {
+    sources: dict[str, dict[str, Any]] = {
         "a": {"source": str(tmp_path / "a")},
         "b": {"source": str(tmp_path / "b"), "validation_fraction": fraction},
     }

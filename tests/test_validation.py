@@ -244,13 +244,12 @@ def test_all_sources_count_if_those_of_the_mix_have_no_validation_rows(
 
 
 def test_validation_of_one_source_has_no_figures_by_source(config: Config, engine: Engine) -> None:
-    corpus = prepare(
-        Config(
-            corpus={"source": config.corpus.sources["own"]["source"], "cache_dir": config.corpus.cache_dir},
-            tokenizer={"path": str(prepare(config).folder / "tokenizer")},
-            rows={"max_length": 32, "mode": "chunk"},
-        )
-    )
+    alone: dict[str, Any] = {
+        "corpus": {"source": config.corpus.sources["own"]["source"], "cache_dir": config.corpus.cache_dir},
+        "tokenizer": {"path": str(prepare(config).folder / "tokenizer")},
+        "rows": {"max_length": 32, "mode": "chunk"},
+    }
+    corpus = prepare(Config(**alone))
     found = ValidationSet(corpus).evaluate(engine, MaskedLM.create(config.masking, 9, corpus), 8)
     assert found.num_masked and found.sources == {}
 

@@ -51,7 +51,7 @@ class MixedOrder:
 
     def __init__(self, main: Order, added: Order, share: float) -> None:
         self._main, self._added, self._share = main, added, share
-        self.seed = main.seed
+        self.seed: int = main.seed
 
     def between(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Epoch of the source, and index of the row, at all positions in [start, stop), int64."""

@@ -128,8 +128,8 @@ def select(
     2 f (1 - f) for a fraction f. If one side would be empty, the group nearest to the fraction changes sides. Labels
     come before all of this.
 
-    Documents may have fractions of their own. The largest one of a group counts. Documents with the fraction 1 are all
-    held out, whatever their labels say, and of duplicates they are kept first.
+    Documents may have fractions of their own. The smallest one of a group counts. But documents with the fraction 1 are
+    all held out, with their groups, whatever their labels say, and of duplicates they are kept first.
 
     Args:
         documents: The documents.
@@ -168,9 +168,9 @@ def select(
         smallest = np.full(count, len(halves))
         np.minimum.at(smallest, one_side, text)
         draw = halves[smallest[one_side], 1] / 2.0**64
-        largest = np.zeros(count)
-        np.maximum.at(largest, one_side, fraction)
-        limit = largest[one_side]
+        least = np.ones(count)
+        np.minimum.at(least, one_side, fraction)
+        limit = least[one_side]
         side[draw < limit] = VALIDATION
         if len(np.unique(draw)) > 1 and may_change:
             if not (side == VALIDATION).any():

@@ -89,7 +89,6 @@ class ValidationSet:
             micro_size: Rows per forward pass.
             static: Whether all micro-batches have the same shape.
         """
-
         ranks, parts = (engine.rank, engine.world_size), [*self._counted, *self._others]
 
         def on(part: _Part) -> list[float]:
@@ -106,7 +105,7 @@ class ValidationSet:
     def pseudo_likelihood(
         self, engine: Engine, objective: Objective, count: int, micro_size: int
     ) -> PseudoLikelihood | None:
-        """Evaluate the engine's model on sentences of the validation set, masking each token in turn; collective.
+        """Evaluate the engine's model on sentences of the sources that count, masking each token in turn; collective.
 
         Args:
             engine: The engine.
@@ -121,7 +120,9 @@ class ValidationSet:
             return None
         tokenizer, max_length = self._corpus.tokenizer, self._corpus.manifest["config"]["rows"]["max_length"]
         special = loading.special_tokens(tokenizer)
-        texts = (text for _, _, text in self._corpus.documents("validation"))
+        documents = self._corpus.documents("validation")
+        # The name of its source begins the id of a document, if there are several sources.
+        texts = (text for id_, _, text in documents if not self.apart or id_.split("/")[0] not in self.apart)
         backend = ordinary_text.backend(tokenizer)
         encoded = [backend.encode(sentence).ids for sentence in sentences.sample(texts, count)]
         encoded = [ids for ids in encoded if len(ids) <= max_length and set(ids) - set(special.all)]
