@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from mlm_dist.batches.mixture import samples_per_epoch
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
@@ -15,7 +16,7 @@ from mlm_dist.spec import Length, PhaseSpec, RowsSpec, Spec
 def complete(spec: Spec, corpora: Mapping[RowsSpec, PreparedCorpus]) -> Spec:
     """The spec with the lengths of its phases, which depend on their training rows.
 
-    An epoch is one pass over the training rows; with replay it takes 1 / (1 - replay_share) times as many samples. A
+    An epoch is one pass over the training rows; with a mix, one over those of the source that it names first. A
     duration in tokens counts tokens that are not padding, by their mean number per row.
 
     Args:
@@ -23,15 +24,21 @@ def complete(spec: Spec, corpora: Mapping[RowsSpec, PreparedCorpus]) -> Spec:
         corpora: The corpus of each kind of rows.
 
     Raises:
-        ConfigError: A corpus has fewer training rows than one global batch.
+        ConfigError: A corpus has fewer training rows than one global batch, or none of a source of a mix.
     """
-    phases = (dataclasses.replace(phase, length=_length(phase, spec, corpora[phase.rows])) for phase in spec.phases)
+    phases = (dataclasses.replace(phase, length=_length(phase, corpora[phase.rows])) for phase in spec.phases)
     return dataclasses.replace(spec, phases=tuple(phases))
 
 
-def _length(phase: PhaseSpec, spec: Spec, corpus: PreparedCorpus) -> Length:
-    num_rows = int(corpus.manifest["rows"]["train"])
+def _length(phase: PhaseSpec, corpus: PreparedCorpus) -> Length:
+    parts = {name: len(rows) for name, rows in corpus.source_rows("train").items()}
+    num_rows = sum(parts[name] for name in phase.mix or parts)
     size = phase.batch.global_size
+    for name in phase.mix:
+        if not parts[name]:
+            raise ConfigError(
+                f"{phase.key('mix')}.{name}: the source has no training rows; add documents, or leave it out"
+            )
     if not num_rows:
         raise ConfigError("corpus.source: its training documents hold no tokens, so there are no rows; use another one")
     if num_rows < size:
@@ -47,7 +54,18 @@ def _length(phase: PhaseSpec, spec: Spec, corpus: PreparedCorpus) -> Length:
         samples = ramp.samples_before(steps)
     else:
         # Only a duration in tokens needs the rows; loading them takes most of a second.
-        divisor = 1 - spec.replay_share if duration.unit == "epochs" else corpus.rows("train").num_tokens
-        samples = max(1, round(duration.value * num_rows / divisor))
+        is_epochs = duration.unit == "epochs"
+        count = duration.value * samples_per_epoch(parts, phase.mix) if is_epochs else _samples(phase, corpus)
+        samples = max(1, round(count))
         steps = ramp.steps(samples)
     return Length(steps, samples, warmup_steps(phase.rate.warmup, steps))
+
+
+def _samples(phase: PhaseSpec, corpus: PreparedCorpus) -> float:
+    """The samples of a duration in tokens."""
+    tokens, rows = phase.duration.value, corpus.rows("train")
+    if not phase.mix:
+        return tokens * len(rows) / rows.num_tokens(range(len(rows)))
+    parts = corpus.source_rows("train")
+    mean = sum(share * rows.num_tokens(parts[name]) / len(parts[name]) for name, share in phase.mix.items())
+    return tokens * sum(phase.mix.values()) / mean

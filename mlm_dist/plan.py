@@ -45,13 +45,13 @@ def run(config: Config) -> Spec:
     """
     spec = resolve(config, Launch.read())
     if spec.launch.is_main:
-        found, num_bytes = corpora.find(spec)
+        found, sizes = corpora.find(spec)
         if corpus := found.get(spec.corpus.rows):
             summary.warn_of_unknown(corpus.manifest)
         if all(phase.rows in found for phase in spec.phases):
             spec = complete(spec, found)
         logger.info("%s", spec.to_yaml())
-        logger.info("%s", text_of(plan_table(spec, corpus, num_bytes)))
+        logger.info("%s", text_of(plan_table(spec, corpus, sizes)))
         if command := next_command():
             logger.info("next: %s", command)
     return spec

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
+
 from rich.table import Table
 
-from mlm_dist.spec import PhaseSpec, Spec
+from mlm_dist.batches.mixture import samples_per_epoch
+from mlm_dist.spec import PhaseSpec, RowsSpec, Spec
 from mlm_dist.training.time_estimate import PhaseTime
+
+Rows: TypeAlias = dict[str, dict[str, int]]  # {split: {source: rows}}
+Length: TypeAlias = tuple[int | None, float]  # steps, if they are known, and samples
 
 
 def add_only_phase(table: Table, spec: Spec) -> None:
@@ -18,25 +25,50 @@ def add_only_phase(table: Table, spec: Spec) -> None:
     table.add_row("learning rate", describe_rate(phase, is_default))
 
 
-def add_phase(table: Table, phase: PhaseSpec, before: PhaseSpec | None, steps: int | None, samples: float) -> None:
-    """Add one of several phases; what is the same as in the phase before is left out.
+def add_lengths(table: Table, phases: Sequence[PhaseSpec], lengths: Sequence[Length], rows: Rows) -> None:
+    """Add the steps and the sources of each phase, and what it learns if there are several.
 
     Args:
         table: The table of the plan.
-        phase: The phase.
-        before: The phase before it.
-        steps: Its number of steps, if it is known.
-        samples: Its number of rows.
+        phases: The phases of the run.
+        lengths: Their lengths.
+        rows: The rows of each source.
     """
-    length = describe_length(phase, steps, samples)
-    table.add_row(f"phase {phase.name}", f"{length}, at most {samples * phase.rows.max_length:,.0f} tokens")
+    for before, phase, (steps, samples) in zip([None, *phases], phases, lengths, strict=False):
+        length = describe_length(phase, steps, samples)
+        sources = list(_sources(phase, rows, None if steps is None else samples))
+        if len(phases) == 1:
+            table.add_row("steps", length)
+            for i, text in enumerate(sources):
+                table.add_row("" if i else "sources", text)
+            return
+        table.add_row(f"phase {phase.name}", f"{length}, at most {samples * phase.rows.max_length:,.0f} tokens")
+        texts = [*_changes(phase, before), f"learning rate {describe_rate(phase)}"]
+        for text in [*texts, *(sources if before is None or before.mix != phase.mix else ())]:
+            table.add_row("", text)
+
+
+def _changes(phase: PhaseSpec, before: PhaseSpec | None) -> Iterator[str]:
+    """Rows, batch and objective of a phase, as far as they differ from those of the phase before."""
     if before is None or before.rows != phase.rows:
-        table.add_row("", describe_rows(phase))
+        yield describe_rows(phase)
     if before is None or before.batch.global_size != phase.batch.global_size:
-        table.add_row("", phase.batch.describe())
+        yield phase.batch.describe()
     if before is None or (before.objective, before.masking) != (phase.objective, phase.masking):
-        table.add_row("", _describe_objective(phase))
-    table.add_row("", f"learning rate {describe_rate(phase)}")
+        yield _describe_objective(phase)
+
+
+def _sources(phase: PhaseSpec, rows: Rows, samples: float | None) -> Iterator[str]:
+    """The share, the rows and the epochs of each source, if there are several."""
+    train = rows["train"]
+    shares = phase.mix or {name: count / sum(train.values()) for name, count in train.items() if count}
+    for name, num_rows in train.items() if len(train) > 1 else ():
+        text, held_out = "validation only", f"{rows['validation'][name]:,}"
+        if name in shares:
+            share = shares[name] / sum(shares.values())
+            epochs = "" if samples is None else f", {samples * share / num_rows:,.3g} epochs"
+            text, held_out = f"{share:.1%}, {num_rows:,} rows{epochs}", f"{held_out} for validation"
+        yield f"{name}: {text}, {held_out}"
 
 
 def describe_rows(phase: PhaseSpec, decided: str = "") -> str:
@@ -71,18 +103,25 @@ def describe_rate(phase: PhaseSpec, is_default: str = "") -> str:
     return f"peak {rate.peak:.3g}{is_default} {warmup if rate.warmup else 'without warm-up'}, then {after}"
 
 
-def length_of(phase: PhaseSpec, spec: Spec, num_rows: float) -> tuple[int | None, float]:
-    """Steps and samples: known, estimated from a number of rows, or for a duration in hours those of one epoch."""
+def length_of(phase: PhaseSpec, rows: Mapping[str, int], kind: RowsSpec) -> Length:
+    """Steps and samples: known, estimated from rows, or for a duration in hours those of one epoch.
+
+    Args:
+        phase: The phase.
+        rows: {source: training rows}.
+        kind: What rows these are.
+    """
     if phase.length.steps is not None:
         return phase.length.steps, float(phase.length.samples or 0)
     duration, size = phase.duration, phase.batch.global_size
+    epoch = samples_per_epoch(rows, phase.mix) * kind.max_length / phase.rows.max_length
     match duration.unit:
         case "hours":
-            return None, num_rows
+            return None, epoch
         case "steps":
             return int(duration.value), duration.value * size
         case "epochs":
-            samples = duration.value * num_rows / (1 - spec.replay_share)
+            samples = duration.value * epoch
         case "tokens":
             samples = duration.value / phase.rows.max_length
     return max(1, round(samples / size)), samples

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
 from mlm_dist import plan_phases
+from mlm_dist.batches.mixture import samples_per_epoch
 from mlm_dist.checkpoint.save import disk_needed, size_of_checkpoint
 from mlm_dist.corpus import summary
 from mlm_dist.corpus.sources import without_credentials
-from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.store import SPLITS, PreparedCorpus
 from mlm_dist.engine import memory
 from mlm_dist.model.architecture import added_positions
 from mlm_dist.spec import Spec
@@ -21,13 +22,13 @@ from mlm_dist.training.time_estimate import PhaseTime
 BYTES_PER_TOKEN = 4.2  # of English text with a WordPiece vocabulary of 30,000
 
 
-def plan_table(spec: Spec, corpus: PreparedCorpus | None, num_bytes: int | None) -> Table:
+def plan_table(spec: Spec, corpus: PreparedCorpus | None, sizes: Mapping[str, int] | None) -> Table:
     """The plan of a run: model, hardware, corpus, schedule, time, memory and disk.
 
     Args:
         spec: The run.
         corpus: Its corpus, if it is prepared.
-        num_bytes: Bytes of the files of its source, if they are on this disk.
+        sizes: {source: bytes of its files}, if they are on this disk.
     """
     table = Table(title=f"Plan of {spec.output_dir}", title_justify="left", show_header=False)
     table.add_column(style="bold")
@@ -40,23 +41,16 @@ def plan_table(spec: Spec, corpus: PreparedCorpus | None, num_bytes: int | None)
         table.add_row("", added)
     table.add_row("processes", launch.describe())
     table.add_row("devices", f"{device.count} x {device.name}, {_size(device.memory)} of memory")
-    num_rows = _add_corpus(table, spec, corpus, num_bytes)
+    rows = _rows(spec, corpus, sizes)
+    _add_corpus(table, spec, corpus, rows, sum((sizes or {}).values()))
     if len(spec.phases) == 1:
         plan_phases.add_only_phase(table, spec)
     table.add_row("optimizer", _describe_optimizer(spec))
-    if num_rows is not None:
-        of_phase = [num_rows * spec.corpus.rows.max_length / phase.rows.max_length for phase in spec.phases]
-        lengths = [plan_phases.length_of(phase, spec, n) for phase, n in zip(spec.phases, of_phase, strict=True)]
-        if len(spec.phases) == 1:
-            table.add_row("steps", plan_phases.describe_length(spec.phases[0], *lengths[0]))
-        for before, phase, length in zip([None, *spec.phases], spec.phases, lengths, strict=False):
-            if phase.name:
-                plan_phases.add_phase(table, phase, before, *length)
-        fraction = spec.corpus.documents.validation_fraction
-        estimated = round(num_rows * fraction / (1 - fraction))
-        num_validation = estimated if corpus is None else int(corpus.manifest["rows"]["validation"])
+    if rows is not None:
+        lengths = [plan_phases.length_of(phase, rows["train"], spec.corpus.rows) for phase in spec.phases]
+        plan_phases.add_lengths(table, spec.phases, lengths, rows)
         steps = [samples / phase.batch.global_size for phase, (_, samples) in zip(spec.phases, lengths, strict=True)]
-        _add_time(table, spec, steps, num_validation)
+        _add_time(table, spec, steps, sum(rows["validation"].values()))
     _add_memory(table, spec)
     _add_disk(table, spec)
     return table
@@ -68,30 +62,43 @@ def _describe_optimizer(spec: Spec) -> str:
     return f"{optim.name}, weight decay {optim.weight_decay:g}, {clipping}"
 
 
-def _add_corpus(table: Table, spec: Spec, corpus: PreparedCorpus | None, num_bytes: int | None) -> int | None:
-    """Add the size of an epoch; returns its rows: exact if the corpus is prepared, else an estimate or unknown."""
-    rows, length = spec.corpus.rows, spec.corpus.rows.max_length
+def _rows(spec: Spec, corpus: PreparedCorpus | None, sizes: Mapping[str, int] | None) -> plan_phases.Rows | None:
+    """The rows of each source: exact if the corpus is prepared, else an estimate or unknown."""
     if corpus is not None:
-        manifest = corpus.manifest
-        num_rows = int(manifest["rows"]["train"])
-        fraction = num_rows / max(1, sum(manifest["rows"].values()))
+        return {split: {name: len(one) for name, one in corpus.source_rows(split).items()} for split in SPLITS}
+    if sizes is None or spec.corpus.rows.mode == "truncate":
+        return None
+    fractions, each = spec.corpus.documents.validation_fractions(), BYTES_PER_TOKEN * spec.corpus.rows.max_length
+    held_out = {name: round(size * fractions[name] / each) for name, size in sizes.items()}
+    rows = {name: round(size * (1 - fractions[name]) / each) for name, size in sizes.items()}
+    phase = spec.phases[0]
+    first = next(iter(phase.mix or rows))
+    return {"train": rows | {first: max(rows[first], phase.batch.global_size)}, "validation": held_out}
+
+
+def _add_corpus(
+    table: Table, spec: Spec, corpus: PreparedCorpus | None, rows: plan_phases.Rows | None, num_bytes: int
+) -> None:
+    """Add the documents, the size of an epoch and that of the validation set."""
+    num_rows = 0.0 if rows is None else samples_per_epoch(rows["train"], spec.phases[0].mix)
+    of_first = f", one pass over {next(iter(spec.phases[0].mix))}" if spec.phases[0].mix else ""
+    if corpus is not None and rows is not None:
+        manifest, held_out = corpus.manifest, rows["validation"]
+        mean = manifest["tokens"]["kept"] / max(1, sum(manifest["rows"].values()))
         table.add_row("corpus", f"{summary.locations(manifest)}, prepared as {corpus.digest}")
-        num_tokens = manifest["tokens"]["kept"] * fraction
-        table.add_row("epoch", f"{num_rows:,} rows, about {num_tokens:,.0f} tokens")
-        table.add_row("validation", _validation(spec, int(manifest["rows"]["validation"])))
+        table.add_row("epoch", f"{num_rows:,.0f} rows, about {num_rows * mean:,.0f} tokens{of_first}")
+        counted = sum(held_out[name] for name in spec.trained_on) or sum(held_out.values())
+        table.add_row("validation", _validation(spec, counted))
         if manifest["tokens"]["unknown"]:
             table.add_row("", f"{summary.percent_unknown(manifest)} of the tokens are unknown to the tokenizer")
-        return num_rows
+        return
     names = ", ".join(without_credentials(source.config.source) for source in spec.corpus.sources)
     table.add_row("corpus", f"{names}, not prepared yet")
-    if num_bytes is None or rows.mode == "truncate":
+    if rows is None:
         table.add_row("epoch", "unknown until the corpus is prepared (mlm-dist prepare)")
-        return None
-    num_tokens = num_bytes * (1 - spec.corpus.documents.validation_fraction) / BYTES_PER_TOKEN
-    num_rows = max(spec.phases[0].batch.global_size, round(num_tokens / length))
-    estimate = f"roughly {num_rows:,} rows, estimated from {_size(num_bytes)} of files"
-    table.add_row("epoch", f"{estimate}; prepare the corpus for the exact number")
-    return num_rows
+    else:
+        estimate = f"roughly {num_rows:,.0f} rows{of_first}, estimated from {_size(num_bytes)} of files"
+        table.add_row("epoch", f"{estimate}; prepare the corpus for the exact number")
 
 
 def _validation(spec: Spec, num_rows: int) -> str:
@@ -151,10 +158,8 @@ def _add_memory(table: Table, spec: Spec) -> None:
     if needed.host:
         table.add_row("", f"and {_size(needed.host)} of host memory per process, offloaded")
     if spec.launch.device.kind == "cuda":
-        pinned = _size(size_of_checkpoint(spec.shape.parameters))
-        table.add_row(
-            "", f"and at most {pinned} of pinned host memory on rank 0, through which checkpoints are written"
-        )
+        pinned = f"at most {_size(size_of_checkpoint(spec.shape.parameters))} of pinned host memory on rank 0"
+        table.add_row("", f"and {pinned}, through which checkpoints are written")
 
 
 def _add_disk(table: Table, spec: Spec) -> None:

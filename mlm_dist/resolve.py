@@ -7,7 +7,7 @@ is decided by `lengths.complete`, once they are known.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from mlm_dist import objectives
 from mlm_dist.batches.global_batch import spread
 from mlm_dist.config import Config, ExportConfig, ModelConfig, OptimConfig, RowsConfig, to_dict
 from mlm_dist.config.phases import Phase, phases_of
-from mlm_dist.corpus import cleaners, sources
+from mlm_dist.corpus import cleaners
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.engine import compiler, conflicts, memory, trackers
 from mlm_dist.engine.launch import Launch
-from mlm_dist.errors import ConfigError, CorpusError
+from mlm_dist.errors import ConfigError
 from mlm_dist.hf_model import onnx_graph, upload
 from mlm_dist.model import checkpoint_files, growable, rotary
 from mlm_dist.model.architecture import (
@@ -49,8 +49,6 @@ from mlm_dist.spec import (
     ValidationSpec,
 )
 
-SECOND_SOURCE, REPLAY_SOURCE = "validation.second_source", "corpus.replay_source"
-
 
 def resolve(config: Config, launch: Launch) -> Spec:
     """Decide every open value of a config for a launch, and refuse what cannot work, before any work is done.
@@ -69,7 +67,6 @@ def resolve(config: Config, launch: Launch) -> Spec:
     for phase in phases:
         with phase.named():
             _check_launch(config.optim, compile_, launch, spread(phase.batch, phase.rows.max_length, launch.world_size))
-    _check_sources({SECOND_SOURCE: config.validation.second_source, REPLAY_SOURCE: config.corpus.replay_source})
     upload.check(config.export.push_to_hub)
     onnx_graph.check(config.export.format)
 
@@ -104,9 +101,6 @@ def resolve(config: Config, launch: Launch) -> Spec:
         seed=config.seed,
         launch=launch,
         corpus=corpus,
-        replay_source=config.corpus.replay_source,
-        replay_share=config.corpus.replay_share if config.corpus.replay_source is not None else 0.0,
-        second_source=config.validation.second_source,
         model=model,
         tokenizer_name=tokenizer_name,
         architecture=found,
@@ -207,7 +201,7 @@ def _phase(
     peak = default_lr(takes_tokenizer(model), shape.hidden) if optim.lr is None else optim.lr
     begin = last_rate(before[-1].rate) if before else 0.0
     return PhaseSpec(
-        *(phase.name, phase.objective, rows, phase.masking, batch),
+        *(phase.name, phase.objective, phase.mix, rows, phase.masking, batch),
         rate=RateSpec(peak, optim.warmup, optim.schedule, optim.floor, begin),
         duration=phase.duration,
         freeze_embeddings=phase.model.freeze_embeddings,
@@ -235,13 +229,3 @@ def _exports_best(export: ExportConfig, patience: int | None) -> bool:
 
 def _check_launch(optim: OptimConfig, compile_: str, launch: Launch, batch: BatchSpec) -> None:
     conflicts.check(conflicts.RunSettings(batch, optim.name, optim.max_grad_norm, compile_), launch)
-
-
-def _check_sources(names: Mapping[str, str | None]) -> None:
-    """Refuse a second source, by its key, that does not exist and cannot be fetched."""
-    for key, name in names.items():
-        if name is not None:
-            try:
-                sources.recognize(name, key)
-            except CorpusError as error:
-                raise ConfigError(str(error)) from None

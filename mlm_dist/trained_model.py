@@ -37,10 +37,9 @@ def load_checkpoint(spec: Spec, path: Path) -> tuple[Any, PreparedCorpus, int]:
     Raises:
         CheckpointError: It is of another model, or its corpus is not in the cache and the documents have changed.
     """
-    source = format.read_state(path)["identity"].get("corpus.source")
-    if not isinstance(source, str) or not re.fullmatch(r"digest [0-9a-f]+", source):
-        raise CheckpointError(f"{path / 'state.json'}: identity has no digest of a corpus as corpus.source")
-    digest = source.removeprefix("digest ")
+    digest = format.read_state(path)["identity"].get("corpus")
+    if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]+", digest):
+        raise CheckpointError(f"{path / 'state.json'}: identity has no digest of a corpus")
     corpus = _corpus(spec, digest, path)
     model, step = load_model(spec, corpus, path)
     return model, corpus, step

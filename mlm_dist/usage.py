@@ -39,7 +39,6 @@ _PREPARATION = {
 }
 _VALIDATION = {
     "validation.model": "model, checkpoint, start, or a folder",
-    "validation.second_source": "second corpus to validate on",
     "validation.sentences": "sentences for the pseudo-log-likelihood",
     "validation.probe": "measure the use for search",
 }

@@ -39,6 +39,7 @@ from mlm_dist.model.architecture import architecture
 from mlm_dist.model.build import build
 from mlm_dist.model.precision import in_precision
 from mlm_dist.objectives import OBJECTIVES
+from mlm_dist.objectives.figures import sources_of
 from mlm_dist.optim.optimizers import build_optimizer
 from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
@@ -100,7 +101,7 @@ def run(config: Config) -> dict[str, Any]:
     evaluated = _evaluated(config.validation.model, config.model, run_dir)
     corpora = load_or_prepare(spec)
     corpus = corpora.main
-    validation_set = ValidationSet(corpus, corpora.second)
+    validation_set = ValidationSet(corpus, spec.trained_on)
     if not len(validation_set):
         raise ConfigError(
             f"corpus.validation_fraction: {corpus.folder} has no validation set; prepare the corpus with a larger value"
@@ -171,11 +172,10 @@ def _log(run_dir: RunDir, figures: dict[str, Any], num_rows: int) -> None:
         f"{figures['masked_tokens']:,} masked tokens; unigram baseline {figures['unigram_loss']:.4f}"
     )
     logger.info("accuracy by frequency in the training rows: %s", describe_bands(figures))
-    if "second_loss" in figures:
-        logger.info(
-            f"on {figures['second_source']}: loss {_number(figures['second_loss'])}, accuracy "
-            f"{figures['second_accuracy']:.1%} of {figures['second_masked_tokens']:,} masked tokens"
-        )
+    for name in sources_of(figures):
+        apart = ", not trained on" if name in figures.get("validation_only", ()) else ""
+        loss, accuracy, count = (figures[f"source_{name}_{key}"] for key in ("loss", "accuracy", "masked_tokens"))
+        logger.info(f"source {name}{apart}: loss {_number(loss)}, accuracy {accuracy:.1%} of {count:,} masked tokens")
     logger.info("written to %s", run_dir.validation)
 
 

@@ -27,7 +27,7 @@ def phase(duration: str, *, rate: RateSpec = RATE, micro_size: int = 16) -> Phas
     parsed, rows = Duration.parse(duration), RowsSpec("pack", 128)
     length = Length(int(parsed.value), 16 * int(parsed.value)) if parsed.unit == "steps" else Length()
     batch = BatchSpec(16, micro_size, 16 // micro_size, 1, initial_size=16, initial_length=128)
-    return PhaseSpec("", "masked_lm", rows, MaskingConfig(), batch, rate, parsed, False, None, None, None, length)
+    return PhaseSpec("", "masked_lm", {}, rows, MaskingConfig(), batch, rate, parsed, False, None, None, None, length)
 
 
 def completed(spec: Spec, corpus: PreparedCorpus) -> Spec:

@@ -118,6 +118,23 @@ def test_a_part_of_the_validation_set_is_not_compared_with_another(runs: tuple[P
     assert obstacles(*reversed(read(*runs))) == ["rows of the validation set"]
 
 
+def test_losses_over_other_sources_are_not_compared(runs: tuple[Path, Path]) -> None:
+    change_start(runs[1], validation_only=["general"])
+    assert obstacles(*reversed(read(*runs))) == ["sources in the validation loss"]
+
+
+def test_losses_of_each_source_are_compared(runs: tuple[Path, Path]) -> None:
+    path = runs[1] / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    of_sources = {"source_docs_loss": 1.25, "source_general_loss": None}
+    lines = [line | of_sources if line["kind"] == "validation" else line for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    results = RunComparison(read(*runs)).results
+    first = results.heads.index("docs")
+    assert [row[first : first + 2] for row in results.rows] == [["—", "—"], ["1.25", "not finite"]]
+    assert results.heads[first + 1] == "general"
+
+
 def test_runs_with_other_tokenizers_are_compared_by_character(runs: tuple[Path, Path]) -> None:
     change_start(runs[1], corpus="another digest")
     change(runs[1] / "report.json", corpus__config__tokenizer={"path": "other"}, chars_per_token=4.0)

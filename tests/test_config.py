@@ -235,7 +235,7 @@ def test_impossible_value_is_refused_by_the_name_of_its_key(key: str, given: str
     assert refusal(f"--{key}={given}").startswith(f"{key}: ")
 
 
-@pytest.mark.parametrize("flag", ["validation.patience=1", "validation.second_source=docs", "export.checkpoint=best"])
+@pytest.mark.parametrize("flag", ["validation.patience=1", "export.checkpoint=best"])
 def test_key_that_needs_a_validation_set_is_refused_without_one(flag: str) -> None:
     message = refusal(f"--{flag}", "--corpus.validation_fraction=0")
     assert message.startswith(flag.split("=", maxsplit=1)[0])

@@ -266,13 +266,14 @@ def test_card_of_an_uploaded_model_names_its_repository() -> None:
     assert "There was no validation at this step." in card.text
 
 
-def test_card_compares_the_second_source_before_and_after() -> None:
+def test_card_compares_each_source_before_and_after() -> None:
     def line(loss: float) -> dict[str, Any]:
-        return {"loss": 2.0, "perplexity": 7.4, "accuracy": 0.5, "masked_tokens": 9, "second_loss": loss}
+        sources = {"source_own_loss": 1.5, "source_prose_loss": loss}
+        return {"loss": 2.0, "perplexity": 7.4, "accuracy": 0.5, "masked_tokens": 9} | sources
 
-    record = Record({"second_source": "prose"}, [], {}, {0: line(3.25), 6: line(3.5), 9: line(9.0)}, None)
+    record = Record({"validation_only": ["prose"]}, [], {}, {0: line(3.25), 6: line(3.5), 9: line(9.0)}, None)
     text = validation_table(record, 6)
-    assert "Validation loss on prose, which is not trained on: 3.2500 before training, 3.5000 after." in text
+    assert "| own | 1.5000 | 1.5000 |\n| prose (not trained on) | 3.2500 | 3.5000 |" in text
 
 
 def test_best_checkpoint_is_exported_by_the_job(copy: Path) -> None:
@@ -318,10 +319,10 @@ def test_absolute_paths_lose_all_but_their_last_part(text: str, public: str) -> 
     assert without_places({"key": [text]}) == {"key": [public]}
 
 
-@pytest.mark.parametrize("key", ["corpus.source", "corpus.replay_source", "validation.second_source"])
+@pytest.mark.parametrize("key", ["corpus.source", "corpus.sources.own.source"])
 def test_credentials_are_removed_from_every_source(key: str) -> None:
     address = "https://me:secret@example.org/docs.git#main"
-    config = parse([f"--{key}={address}", *(["--corpus.replay_share=0.5"] if key == "corpus.replay_source" else [])])
+    config = parse([f"--{key}={address}"])
     assert "secret" in to_yaml(config)
     public = config_without_credentials(config)
     assert to_yaml(public) == to_yaml(config).replace("me:secret@", "")

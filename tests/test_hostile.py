@@ -378,7 +378,7 @@ def test_passwords_are_removed_from_any_form_of_address(address: str, shown: str
 def test_credentials_are_removed_from_every_key() -> None:
     """Whatever its name: the value decides."""
     address = "https://user:s3cret@example.org/a.git"
-    keys = ("corpus.source", "corpus.replay_source", "validation.second_source", "model.name_or_path")
+    keys = ("corpus.sources.a.source", "corpus.sources.b.source", "model.name_or_path")
     more = [f"--checkpoint.resume={address}", "--model.overrides={note: 'https://user:s3cret@example.org/a.git'}"]
     config = parse([*(f"--{key}={address}" for key in keys), *more, "--tokenizer.train_vocab_size=500"])
     text = to_yaml(to_dict(config_without_credentials(config)))

@@ -9,6 +9,7 @@ import launching
 import numpy as np
 import pytest
 import torch
+from making import made_up_prose
 from safetensors.torch import load_file
 
 from mlm_dist.batches.loader import Stream, Target, TrainingBatches
@@ -178,16 +179,20 @@ def test_losses_with_spans_and_a_masking_schedule_do_not_depend_on_the_topology(
 
 @pytest.mark.slow
 def test_training_ends_early_at_the_same_step(tmp_path: Path, small: tuple[Path, int]) -> None:
-    """At a learning rate that soon makes the loss worse; both processes prepare the second corpus too."""
-    cache, _ = small
+    """At a learning rate that soon makes the loss worse; both processes validate on a source that is not trained on."""
+    (cache, _), other = small, tmp_path / "other"
+    other.mkdir()
+    for i in range(8):
+        (other / f"{i}.txt").write_text(made_up_prose(900 + i, 30), "utf-8")
     found = []
     for topology, processes in (("cpu_2", 2), ("cpu", 1)):
         run = tmp_path / topology
         ended = launching.accelerate(
             topology,
             "train.py",
-            *(f"--corpus.source={cache / 'documents'}", f"--corpus.cache_dir={cache}", f"--output_dir={run}"),
-            *(f"--validation.second_source={cache / 'documents'}", f"--batch.global_size={GLOBAL_SIZE}"),
+            *(f"--corpus.sources.own.source={cache / 'documents'}", f"--corpus.sources.other.source={other}"),
+            *("--corpus.sources.other.validation_fraction=1", "--corpus.mix.own=1", f"--corpus.cache_dir={cache}"),
+            *(f"--output_dir={run}", f"--batch.global_size={GLOBAL_SIZE}"),
             *launching.PATIENT,
             *launching.TINY,
             launch=("--mixed_precision=no", f"--num_processes={processes}"),
@@ -203,7 +208,7 @@ def test_training_ends_early_at_the_same_step(tmp_path: Path, small: tuple[Path,
         kept = sorted(path.name for path in best.parent.iterdir())
         assert kept == [best.name, f"step-{end['step']:08d}"]
         # At this learning rate, later steps amplify rounding.
-        first = [line[name] for line in lines[:2] for name in ("loss", "second_loss", "accuracy_frequent")]
+        first = [line[name] for line in lines[:2] for name in ("loss", "source_other_loss", "accuracy_frequent")]
         found.append((end["step"], first))
     assert found[0][0] == found[1][0]
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)

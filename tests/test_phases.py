@@ -19,6 +19,7 @@ from mlm_dist.checkpoint import format, same_run
 from mlm_dist.checkpoint.state import PhaseStart, TrainState
 from mlm_dist.config import Config, parse
 from mlm_dist.config.phases import phases_of
+from mlm_dist.engine.device import Device
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import CheckpointError, ConfigError
 from mlm_dist.model import rotary
@@ -46,7 +47,7 @@ DECAY: dict[str, Any] = {
     "optim": {"lr": 0.002, "schedule": "sqrt", "floor": 0.1},
 }
 PHASES = [STABLE, LONG, DECAY]
-ENDS = (5, 9, 14)
+GPUS = Device("cuda", "H100", 2, 80 << 30, has_bf16=True)
 
 
 def config_of(*phases: dict[str, Any], **values: Any) -> Config:
@@ -176,7 +177,7 @@ def prepared(prose: Path) -> Any:
 
 def test_batch_of_a_phase_must_fit_the_processes() -> None:
     with pytest.raises(ConfigError, match=r"^phases\.long\.batch\.global_size: 3 rows cannot be divided among 2"):
-        specs.spec_of(config_of(STABLE, LONG | {"batch": {"global_size": 3}}), Launch(2, 2, specs.CPU))
+        specs.spec_of(config_of(STABLE, LONG | {"batch": {"global_size": 3}}), Launch(2, 2, GPUS))
 
 
 # --- the learning rate ---

@@ -142,10 +142,10 @@ def test_plan_estimates_the_rows_of_local_files(tmp_path: Path, folder: Path) ->
     assert "estimated from" in " ".join(ended.stdout.split())
 
 
-def table_of(spec: Any, corpus: Any = None, num_bytes: int | None = 10**6, width: int = 80) -> str:
+def table_of(spec: Any, corpus: Any = None, num_bytes: int = 10**6, width: int = 80) -> str:
     """The table, as a terminal of this width shows it."""
     buffer = io.StringIO()
-    Console(file=buffer, width=width).print(plan_table.plan_table(spec, corpus, num_bytes))
+    Console(file=buffer, width=width).print(plan_table.plan_table(spec, corpus, {"": num_bytes}))
     return buffer.getvalue()
 
 

@@ -319,7 +319,10 @@ def validation(step: int, loss: float | None) -> dict[str, Any]:
 
 
 BANDS = {"accuracy_rare": 0.125, "masked_tokens_rare": 8, "accuracy_domain": None, "masked_tokens_domain": 0}
-SECOND = {"second_loss": 4.5, "second_perplexity": 90.0, "second_accuracy": 0.25, "second_masked_tokens": 7}
+OF_SOURCES = {
+    **{"source_own_loss": 1.5, "source_own_accuracy": 0.75, "source_own_masked_tokens": 2},
+    **{"source_more_loss": 4.5, "source_more_accuracy": 0.25, "source_more_masked_tokens": 7},
+}
 EARLY = {"kind": "end", "step": 9, "seconds": 3.0, "best_step": 3, "best_loss": 2.0, "stopped_early": True}
 EARLY_RUN = [START, validation(0, 7.0), validation(3, 2.0), validation(9, 5.0), EARLY]
 STATES = {
@@ -342,7 +345,15 @@ STATES = {
     "a spike": ([START, train_line(1, 2.0), train_line(2, 90.0, spike=True)], "The loss spiked at step 2."),
     "stopped": ([START, train_line(5, 2.0), {"kind": "end", "step": 5}], "stopped at step 5 of 20"),
     "bands": ([START, validation(0, 3.0) | BANDS, validation(9, 2.0) | BANDS], "never saw 12.5% 12.5% 8"),
-    "second source": ([START, validation(0, 3.0) | SECOND, validation(9, 2.0) | SECOND], "9 2 2 50% 4.5 25%"),
+    "several sources": (
+        [START | {"validation_only": ["more"]}, validation(0, 3.0) | OF_SOURCES, validation(9, 2.0) | OF_SOURCES],
+        "own 1.5 1.5 75% 75% 2 more (not trained on) 4.5 4.5 25% 25% 7",
+    ),
+    "lines of sources": (
+        [START, validation(0, 3.0) | OF_SOURCES, validation(9, 2.0) | OF_SOURCES],
+        "training validation own more unigram baseline",
+    ),
+    "a source that was added": ([START, validation(0, 3.0), validation(9, 2.0) | OF_SOURCES], "more — 4.5 — 25% 7"),
     "stopped early": (EARLY_RUN, "stopped early at step 9 of 20 in 3 s"),
     "best is shown": (EARLY_RUN, "7 \u2192 2"),
     "resumed": ([START, train_line(5, 2.0), START | {"resumed_from": 5}, train_line(9, 1.0)], "resumed at step 5"),
@@ -393,7 +404,7 @@ def test_numbers_of_the_start_line_are_put_into_words() -> None:
         **{"offload": ["optimizer"], "precision": "bf16", "global_batch": 16, "micro_batch": 4, "accumulation": 2},
         **{"rows": 3982, "samples": 192, "steps": 12, "warmup_steps": 1, "peak_learning_rate": 0.003},
         **{"optimizer": "adamw", "schedule": "linear", "unigram_loss": 6.25231, "resumed_from": 0, "kind": "start"},
-        **{"second_source": "prose", "second_corpus": "b3d3", "replay_share": 0.25},
+        **{"mix_own": 0.75, "mix_more": 0.25, "validation_only": ["prose"], "tokens_per_row": 48},
     }
     assert run_facts(Record(start, [], {}, {}, None)) == {
         "model": "bert-tiny, from random weights",
@@ -406,10 +417,11 @@ def test_numbers_of_the_start_line_are_put_into_words() -> None:
         "logits": "at masked positions only",
         "compilation": "off",
         "corpus": "a2c2",
-        "second source": "prose (corpus b3d3)",
+        "mix of sources": "own 0.75, more 0.25",
+        "validation only": "prose",
         "unigram baseline": "loss 6.2523",
         "mlm_dist": "0.2.0",
-        "replay share": "0.25",
+        "tokens per row": "48",
     }
     clock = {"model": "bert", "from_scratch": False, "masked_head": False, "compile": "layers", "hours": 1.5}
     assert run_facts(Record(clock, [], {}, {}, None)) == {

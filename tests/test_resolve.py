@@ -59,7 +59,7 @@ def test_default_run_is_decided() -> None:
     assert (spec.corpus.tokenizer.path, spec.corpus.tokenizer.train_vocab_size) == (None, 4096)
     assert spec.architecture.vocab_size == spec.shape.vocabulary == 4096
     assert (spec.export.checkpoint, spec.checkpoint.keep_best, spec.checkpoint.num_kept) == ("newest", False, 2)
-    assert spec.replay_share == 0.0
+    assert phase.mix == {}
     assert phase.length == Length()
 
 
@@ -165,16 +165,6 @@ REFUSED: dict[str, tuple[tuple[str, ...], Launch, str]] = {
         r"^optim\.name: muon does not work under ZeRO",
     ),
     "processes": ((), Launch(16, 16, GPU, sharding="ddp"), r"^num_processes: 16 processes on this machine"),
-    "second source": (
-        ("--validation.second_source=./nowhere",),
-        ONE_PROCESS,
-        r"^validation\.second_source: \./nowhere does not exist",
-    ),
-    "replay source": (
-        ("--corpus.replay_source=./nowhere",),
-        ONE_PROCESS,
-        r"^corpus\.replay_source: \./nowhere does not exist",
-    ),
     "model": (
         ("--model.name_or_path=./nowhere",),
         ONE_PROCESS,
@@ -252,14 +242,6 @@ def test_length_in_epochs(config: Config, corpus: PreparedCorpus, epochs: float)
     assert length == Length(steps, samples, -(-steps // 10))
 
 
-def test_length_in_epochs_counts_the_main_corpus_only(config: Config, corpus: PreparedCorpus) -> None:
-    replaying = dataclasses.replace(
-        config, corpus=dataclasses.replace(config.corpus, replay_source="python-docs", replay_share=0.2)
-    )
-    length, _ = length_of(replaying, corpus, "3 epochs")
-    assert length.samples == round(3 * len(corpus.rows("train")) / 0.8)
-
-
 @pytest.mark.parametrize("steps", [1, 7, 1000])
 def test_length_in_steps(config: Config, corpus: PreparedCorpus, steps: int) -> None:
     length, _ = length_of(config, corpus, f"{steps} steps")
@@ -275,10 +257,6 @@ def test_length_in_tokens_counts_tokens_without_padding(config: Config, corpus: 
     assert length.steps == -(-2 * len(rows) // 16)
     in_thousands, _ = length_of(config, corpus, "3k tokens")
     assert in_thousands.samples == round(3000 * len(rows) / num_tokens)
-    replaying = dataclasses.replace(
-        config, corpus=dataclasses.replace(config.corpus, replay_source="python-docs", replay_share=0.2)
-    )
-    assert length_of(replaying, corpus, "3k tokens")[0] == in_thousands, "replayed tokens count as well"
 
 
 def test_length_in_hours_is_not_known(config: Config, corpus: PreparedCorpus) -> None:
@@ -323,7 +301,7 @@ def test_length_is_the_same_on_any_number_of_processes(
 
 
 def test_resolved_values_hold_no_password() -> None:
-    texts = ("tracking.project", "tracking.group", "validation.second_source", "corpus.source")
+    texts = ("tracking.project", "tracking.group", "corpus.sources.a.source", "corpus.sources.b.source")
     address = "https://someone:s3cretMARK@example.org/repo"
     spec = of(*(f"--{key}={address}" for key in texts), f"--tracking.tags=[{address}]")
     assert "s3cretMARK" not in spec.to_yaml()

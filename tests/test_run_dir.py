@@ -228,12 +228,11 @@ def test_resolved_yaml_holds_every_decided_value(run: Path) -> None:
 def test_records_hold_no_credentials(tmp_path: Path) -> None:
     config = parse(
         [
-            *("--corpus.source=https://me:secret1@example.org/a.git", "--optim.duration=1 steps"),
-            *("--corpus.replay_source=https://me:secret2@example.org/b.git", f"--output_dir={tmp_path / 'run'}"),
-            "--validation.second_source=https://me:secret3@example.org/c.git",
+            *("--corpus.sources.a.source=https://me:secret1@example.org/a.git", "--optim.duration=1 steps"),
+            *("--corpus.sources.b.source=https://me:secret2@example.org/b.git", f"--output_dir={tmp_path / 'run'}"),
         ]
     )
     text = spec_of(config).to_yaml()
     assert "secret" not in text and "https://example.org/a.git" in text
-    assert "https://example.org/b.git" in text and "https://example.org/c.git" in text
+    assert "https://example.org/b.git" in text
     assert "secret" not in yaml.safe_dump(dict(spec_of(config).written))

@@ -152,9 +152,10 @@ def refusing(folder: Path) -> Iterator[int]:
 def test_refused_password_is_neither_printed_nor_in_the_list_of_processes(tmp_path: Path, prose: Path) -> None:
     home = {"HOME": str(tmp_path), "GIT_SSL_NO_VERIFY": "1"}
     with refusing(tmp_path) as port:
-        for key in ("corpus.source", "corpus.replay_source", "validation.second_source"):
+        for key in ("corpus.source", "corpus.sources.a.source"):
             address = f"https://user:{MARK}@127.0.0.1:{port}/a.git"
-            given = [*flags(tmp_path / "work", prose), f"--corpus.cache_dir={tmp_path / 'work' / 'cache'}"]
+            given = [flag for flag in flags(tmp_path / "work", prose) if not flag.startswith("--corpus.source=")]
+            given.append(f"--corpus.cache_dir={tmp_path / 'work' / 'cache'}")
             log = tmp_path / "log"
             ended = forking.run("train", *given, f"--{key}={address}", log=log, environ=home)
             assert ended.returncode == 2, ended.output

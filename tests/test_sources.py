@@ -661,8 +661,8 @@ def test_registered_reader_reads_folders_and_named_files(tmp_path: Path, registe
 def test_error_names_the_key_of_the_source(tmp_path: Path, name: str) -> None:
     write(tmp_path / "a.xyz")
     config = CorpusConfig(source=name.format(here=tmp_path))
-    with pytest.raises(CorpusError, match=r"^validation\.second_source: "):
-        sources.acquire(config, tmp_path, "validation.second_source")
+    with pytest.raises(CorpusError, match=r"^corpus\.sources\.other\.source: "):
+        sources.acquire(config, tmp_path, "corpus.sources.other.source")
 
 
 def test_concurrent_runs_write_the_embedded_documents_once(tmp_path: Path) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,10 @@ import pytest
 import torch
 from making import made_up_prose, made_up_text
 from models import architecture, build
-from specs import cpu_engine, spec_of
+from specs import cpu_engine, prepare, spec_of
 
 from mlm_dist.batches.loader import validation_batches
+from mlm_dist.batches.shapes import Rows
 from mlm_dist.checkpoint.state import Best
 from mlm_dist.config import Config, parse
 from mlm_dist.corpora import Corpora, load_or_prepare
@@ -33,9 +32,9 @@ from mlm_dist.evaluation.retrieval import retrieval_metrics, token_overlap
 from mlm_dist.evaluation.retrieval_tasks import halves, retrieval_tasks, title_and_body
 from mlm_dist.evaluation.search_probe import SearchProbe
 from mlm_dist.evaluation.validation import evaluate, unigram_baseline
-from mlm_dist.evaluation.validation_set import EvenlySpaced, ValidationSet
+from mlm_dist.evaluation.validation_set import ChosenRows, ValidationSet, evenly_spaced
 from mlm_dist.model.masked_lm import MaskedLanguageModel
-from mlm_dist.objectives.figures import Validation
+from mlm_dist.objectives.figures import Validation, sources_of
 from mlm_dist.objectives.frequency_bands import by_frequency
 from mlm_dist.objectives.masked_lm import MaskedLM
 from mlm_dist.training.due import Due
@@ -49,7 +48,7 @@ def jargon(seed: int, num_sentences: int) -> str:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A run on titled documents with words added to the tokenizer, and a second source."""
+    """A run on titled documents with words added to the tokenizer, and a source that is only validated on."""
     root = tmp_path_factory.mktemp("validation")
     (root / "own").mkdir()
     (root / "other").mkdir()
@@ -61,13 +60,16 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return parse(
         [
             *(
-                f"--corpus.source={root / 'own'}",
+                f"--corpus.sources.own.source={root / 'own'}",
+                f"--corpus.sources.other.source={root / 'other'}",
+                "--corpus.sources.other.validation_fraction=1",
+                "--corpus.mix.own=1",
                 f"--corpus.cache_dir={root / 'cache'}",
                 "--model.name_or_path=bert-tiny",
                 "--rows.max_length=32",
                 "--rows.mode=chunk",
             ),
-            *("--corpus.validation_fraction=0.3", f"--validation.second_source={root / 'other'}"),
+            *("--corpus.validation_fraction=0.3",),
             *("--tokenizer.train_vocab_size=300", "--tokenizer.add_domain_tokens=40"),
         ]
     )
@@ -85,7 +87,13 @@ def corpus(corpora: Corpora) -> PreparedCorpus:
 
 @pytest.fixture(scope="module")
 def validation_set(corpora: Corpora) -> ValidationSet:
-    return ValidationSet(corpora.main, corpora.second)
+    return ValidationSet(corpora.main, ["own"])
+
+
+def rows_of(corpus: PreparedCorpus, name: str, most: int | None = None) -> ChosenRows:
+    """The validation rows of a source, or some of them, evenly spaced."""
+    numbers = np.array(corpus.source_rows("validation")[name])
+    return ChosenRows(corpus.rows("validation"), numbers if most is None else evenly_spaced(numbers, most))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +154,7 @@ def test_figures_equal_those_of_a_loop_over_the_tokens(
     engine: Engine,
 ) -> None:
     found = validation_set.evaluate(engine, objective, 8)
-    rows = corpus.rows("validation")
+    rows = rows_of(corpus, "own")
     numbers = np.arange(len(rows))
     true = rows.take(numbers)
     shown, predicted = objective.validation_corruption(true, np.zeros_like(numbers), numbers)
@@ -176,49 +184,74 @@ def test_figures_equal_those_of_a_loop_over_the_tokens(
 
 
 def test_figures_that_are_not_finite_are_null() -> None:
-    found = Validation(math.nan, 0.0, 0, second=Validation(math.inf, 0.0, 0)).figures()
-    assert found["loss"] is None and found["second_loss"] is None and found["second_perplexity"] is None
+    found = Validation(math.nan, 0.0, 0, sources={"own": Validation(math.inf, 0.0, 0)}).figures()
+    assert found["loss"] is None and found["source_own_loss"] is None
+    assert sources_of(found) == ["own"] and "source_own_perplexity" not in found
     assert list(found)[:4] == ["loss", "perplexity", "accuracy", "masked_tokens"]
 
 
-# --- the second source ---
+# --- sources ---
 
 
-def test_second_source_has_the_same_tokens(
-    config: Config, corpus: PreparedCorpus, validation_set: ValidationSet, objective: MaskedLM, engine: Engine
+def plain(engine: Engine, objective: MaskedLM, rows: Rows) -> Validation:
+    """The figures on some rows, in one pass."""
+    return evaluate(engine, objective, validation_batches(rows, objective.validation_corruption, 5))
+
+
+def test_source_that_is_not_trained_on_does_not_count(
+    corpus: PreparedCorpus, validation_set: ValidationSet, objective: MaskedLM, engine: Engine
 ) -> None:
-    found = validation_set.evaluate(engine, objective, 8)
-    facts = validation_set.baseline(objective)
-    second = PreparedCorpus(corpus.folder.parent / facts["second_corpus"])
-    assert facts["second_source"] == config.validation.second_source
-    assert loading.digest(second.tokenizer) == loading.digest(corpus.tokenizer)
-    assert set(corpus.domain_tokens) & set(second.rows("train").take(np.arange(50)).reshape(-1).tolist())
-    rows = second.rows("train")
-    assert second.manifest["documents"]["validation"] == 0
-    assert len(rows) > len(corpus.rows("validation")), "only some of them are used"
+    found, own = validation_set.evaluate(engine, objective, 8), plain(engine, objective, rows_of(corpus, "own"))
     size = len(validation_set)
-    chosen = [i * len(rows) // size for i in range(size)]
-    some = EvenlySpaced(rows, size)
-    expected = evaluate(engine, objective, validation_batches(some, objective.validation_corruption, 5))
-    assert found.second is not None
-    assert found.second.loss == pytest.approx(expected.loss, rel=1e-6)
-    assert found.second.num_masked == expected.num_masked
-    assert found.second.loss != pytest.approx(found.loss, rel=1e-3)
-    assert np.array_equal(some.take(np.arange(len(some))), rows.take(np.array(chosen)))
-    assert np.array_equal(some.chunks(np.array([1]))[0], rows.chunks(np.array([chosen[1]]))[0])
-    assert len(EvenlySpaced(rows, 10**6)) == len(rows)
+    other = plain(engine, objective, rows_of(corpus, "other", size))
+    assert size == len(corpus.source_rows("validation")["own"]) < len(corpus.source_rows("validation")["other"])
+    assert found.loss == pytest.approx(own.loss, rel=1e-6) and found.loss == found.sources["own"].loss
+    assert (found.num_masked, found.accuracy) == (own.num_masked, own.accuracy)
+    assert found.sources["other"].loss == pytest.approx(other.loss, rel=1e-6) != pytest.approx(own.loss, rel=1e-3)
+    assert found.sources["other"].num_masked == other.num_masked
+    assert list(found.figures())[-6:] == [
+        f"source_{name}_{figure}" for name in ("own", "other") for figure in ("loss", "accuracy", "masked_tokens")
+    ]
+    assert validation_set.baseline(objective)["validation_only"] == ["other"]
 
 
-def test_second_source_that_does_not_exist_is_refused_by_its_key(config: Config) -> None:
-    def named(source: str) -> Config:
-        return dataclasses.replace(config, validation=dataclasses.replace(config.validation, second_source=source))
+@pytest.mark.parametrize("max_rows", [None, 30])
+def test_figures_of_all_sources_add_up(
+    max_rows: int | None, corpus: PreparedCorpus, objective: MaskedLM, engine: Engine
+) -> None:
+    """Each row is evaluated once, with the mask that it has in a single pass over all rows."""
+    both = ValidationSet(corpus, [], max_rows)
+    whole = corpus.rows("validation")
+    rows = ChosenRows(whole, evenly_spaced(np.arange(len(whole)), max_rows or len(whole)))
+    expected, found = plain(engine, objective, rows), both.evaluate(engine, objective, 8)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert (found.num_masked, found.accuracy, found.bands) == (
+        expected.num_masked,
+        expected.accuracy,
+        expected.bands,
+    )
+    assert sum(one.num_masked for one in found.sources.values()) == found.num_masked
+    assert sum(one.num_masked * one.loss for one in found.sources.values()) == pytest.approx(
+        found.num_masked * found.loss, rel=1e-6
+    )
+    assert both.apart == () and "validation_only" not in both.baseline(objective)
 
-    with pytest.raises(ConfigError, match=r"validation\.second_source: \./nowhere does not exist"):
-        spec_of(named("./nowhere"))
-    assert spec_of(named("someone/dataset")).second_source == "someone/dataset"
-    Path(config.corpus.cache_dir, "short.txt").write_text("short", "utf-8")
-    with pytest.raises(ConfigError, match=r"validation\.second_source: "):
-        load_or_prepare(spec_of(named(str(Path(config.corpus.cache_dir, "short.txt")))))
+
+def test_all_sources_count_if_those_of_the_mix_have_no_validation_rows(
+    corpus: PreparedCorpus, objective: MaskedLM
+) -> None:
+    assert len(ValidationSet(corpus, ["none of them"])) == len(corpus.rows("validation"))
+
+
+def test_validation_of_one_source_has_no_figures_by_source(config: Config, engine: Engine) -> None:
+    alone: dict[str, Any] = {
+        "corpus": {"source": config.corpus.sources["own"]["source"], "cache_dir": config.corpus.cache_dir},
+        "tokenizer": {"path": str(prepare(config).folder / "tokenizer")},
+        "rows": {"max_length": 32, "mode": "chunk"},
+    }
+    corpus = prepare(Config(**alone))
+    found = ValidationSet(corpus).evaluate(engine, MaskedLM.create(config.masking, 9, corpus), 8)
+    assert found.num_masked and found.sources == {}
 
 
 # --- max_rows ---
@@ -227,21 +260,22 @@ def test_second_source_that_does_not_exist_is_refused_by_its_key(config: Config)
 def test_validation_uses_at_most_max_rows_evenly_spaced(
     corpora: Corpora, validation_set: ValidationSet, objective: MaskedLM, engine: Engine
 ) -> None:
-    rows, corruption = corpora.main.rows("validation"), objective.validation_corruption
+    rows, corruption = rows_of(corpora.main, "own"), objective.validation_corruption
     assert len(validation_set) == validation_set.total == len(rows) > 20
-    some = ValidationSet(corpora.main, corpora.second, 20)
+    some = ValidationSet(corpora.main, ["own"], 20)
     chosen = np.array([i * len(rows) // 20 for i in range(20)])
     assert (len(some), some.total) == (20, len(rows))
     found = some.evaluate(engine, objective, 8)
-    expected = evaluate(engine, objective, validation_batches(EvenlySpaced(rows, 20), corruption, 20))
-    assert np.array_equal(EvenlySpaced(rows, 20).take(np.arange(20)), rows.take(chosen))
+    expected = evaluate(engine, objective, validation_batches(rows_of(corpora.main, "own", 20), corruption, 20))
+    assert np.array_equal(rows_of(corpora.main, "own", 20).take(np.arange(20)), rows.take(chosen))
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)
     assert found.num_masked == expected.num_masked
     assert found.num_masked < validation_set.evaluate(engine, objective, 8).num_masked
-    assert found.second is not None, "the second source is limited to as many rows"
+    other = plain(engine, objective, rows_of(corpora.main, "other", 20))
+    assert found.sources["other"].num_masked == other.num_masked, "it is limited to as many rows"
     facts, whole = some.baseline(objective), validation_set.baseline(objective)
     assert (facts["validation_rows"], facts["validation_rows_total"]) == (20, len(rows))
-    batches = validation_batches(EvenlySpaced(rows, 20), corruption, 3)
+    batches = validation_batches(rows_of(corpora.main, "own", 20), corruption, 3)
     assert facts["unigram_loss"] == pytest.approx(unigram_baseline(corpora.main.token_counts, batches))
     assert facts["unigram_loss"] != whole["unigram_loss"]
     assert some.pseudo_likelihood(engine, objective, 3, 7) is not None
@@ -255,7 +289,7 @@ def test_a_small_validation_set_is_used_as_it_is(
     objective: MaskedLM,
     engine: Engine,
 ) -> None:
-    found = ValidationSet(corpora.main, corpora.second, max_rows).evaluate(engine, objective, 8)
+    found = ValidationSet(corpora.main, ["own"], max_rows).evaluate(engine, objective, 8)
     assert found == validation_set.evaluate(engine, objective, 8)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 from transformers import (
@@ -39,7 +40,7 @@ from mlm_dist.config import Config, Duration, parse
 from mlm_dist.corpus.pipeline import prepare
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
-from mlm_dist.evaluation.validation_set import EvenlySpaced
+from mlm_dist.evaluation.validation_set import ChosenRows, evenly_spaced
 from mlm_dist.objectives.masked_lm import MaskedLM
 from mlm_dist.resolve import corpus_spec
 
@@ -119,7 +120,7 @@ def trained(config: Config, corpus: PreparedCorpus, seed: str) -> dict[str, list
     masker = Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer))
     corruption = MaskedLM(masker).validation_corruption
     whole = corpus.rows("validation")
-    some = EvenlySpaced(whole, config.validation.max_rows or len(whole))
+    some = ChosenRows(whole, evenly_spaced(np.arange(len(whole)), config.validation.max_rows or len(whole)))
     kept = Losses(list(validation_batches(some, corruption, size)), config.validation.every)
     with tempfile.TemporaryDirectory() as folder:
         # All else is the default of Trainer, as in the notebook.

@@ -12,7 +12,7 @@ import torch
 from mlm_dist import hashing
 from mlm_dist.batches import shapes
 from mlm_dist.batches.micro_batch import Corruption, MicroBatch, Samples, assemble
-from mlm_dist.batches.mixture import MixedOrder
+from mlm_dist.batches.mixture import Order
 from mlm_dist.batches.order import SampleOrder
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.batches.shapes import VARYING, Rows
@@ -32,15 +32,13 @@ class Stream:
         num_samples: Samples that the phase consumes; the last step ends there. None if its duration is in hours.
         first_step: Steps of the run before the phase.
         first_sample: Samples of the run before the phase.
-        taken: Samples of the order that earlier phases took.
     """
 
     rows: Rows
-    order: SampleOrder | MixedOrder
+    order: SampleOrder | Order
     num_samples: int | None
     first_step: int = 0
     first_sample: int = 0
-    taken: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,7 @@ class TrainingBatches:
 
     def samples(self, step: int) -> list[int]:
         """The samples of a step's global batch, of all processes."""
-        taken = self._stream.taken
-        first, last = taken + self._consumed(step), taken + self._consumed(step + 1)
+        first, last = self._consumed(step), self._consumed(step + 1)
         samples: list[int] = self._stream.order.between(first, last)[1].tolist()
         return samples
 
@@ -125,11 +122,10 @@ class TrainingBatches:
             stop = max(start, min(start + batch.micro_size, last))
             positions = np.arange(start, stop)
             row_keys = hashing.key(stream.order.seed, stream.first_sample + positions, hashing.DROPOUT)
-            sampled = stream.order.between(stream.taken + start, stream.taken + stop)
             micro = assemble(
                 stream.rows,
                 self._corruption,
-                Samples(*sampled, row_keys, positions / self._num_samples),
+                Samples(*stream.order.between(start, stop), row_keys, positions / self._num_samples),
                 batch.micro_size,
                 self._filled_to,
                 self._ramp.pieces(of_phase),
@@ -145,15 +141,17 @@ def validation_batches(
     rank: int = 0,
     world_size: int = 1,
     *,
+    span: range | None = None,
     static: bool = False,
 ) -> Iterator[MicroBatch]:
-    """This process's share of the rows of a validation set, in order.
+    """This process's share of the rows of a validation set, or of a span of them, in order.
 
-    Every process gets the same number of micro-batches, because sharded models compute together; missing rows predict
-    nothing. With `static` all have one shape, see `shapes.fixed`.
+    Masks depend on the place of a row in the set. Every process gets the same number of micro-batches, because sharded
+    models compute together; missing rows predict nothing. With `static` all have one shape, see `shapes.fixed`.
     """
     filled_to = shapes.fixed(corruption, rows, micro_size) if static else VARYING
-    for first in range(0, len(rows), micro_size * world_size):
+    span = range(len(rows)) if span is None else span
+    for first in range(span.start, span.stop, micro_size * world_size):
         start = first + rank * micro_size
-        samples = np.arange(start, max(start, min(start + micro_size, len(rows))))
+        samples = np.arange(start, max(start, min(start + micro_size, span.stop)))
         yield assemble(rows, corruption, Samples(np.zeros_like(samples), samples), micro_size, filled_to)

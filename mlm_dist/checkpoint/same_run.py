@@ -29,7 +29,7 @@ def require_same(folder: Path, identity: Mapping[str, Any], phases: Sequence[Pha
     """
     state = format.read_state(folder)
     saved, starts, step = state["identity"], [start[0] for start in state["phases"]], state["step"]
-    _compare({key: value for key, value in identity.items() if key != "phases"}, saved, folder, None)
+    _compare({key: value for key, value in identity.items() if key not in ("phases", "corpus")}, saved, folder, None)
     if len(starts) > len(phases):
         raise CheckpointError(f"phases: {folder} is in phase {len(starts)}, but there are {len(phases)}; {REMEDY}")
     for i, begun in enumerate(phases[: len(starts)]):

@@ -17,10 +17,7 @@ from mlm_dist.usage import JOBS
 
 # Keys whose values are paths: of folders only, or of files as well.
 FOLDERS = ("output_dir", "corpus.cache_dir", "tokenizer.path", "checkpoint.resume", "export.checkpoint")
-FILES = (
-    *("corpus.source", "corpus.replay_source", "corpus.export", "validation.second_source"),
-    *("model.name_or_path", "model.init_from", "validation.model"),
-)
+FILES = (*("corpus.source", "corpus.export", "model.name_or_path", "model.init_from", "validation.model"),)
 
 
 def parser(commands: dict[str, str]) -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
 """The config of a run, its sections, and how it is read from YAML files and flags."""
 
-from mlm_dist.config.corpus import CorpusConfig, RowsConfig, SourceConfig, TokenizerConfig
+from mlm_dist.config.corpus import CorpusConfig, RowsConfig, TokenizerConfig
 from mlm_dist.config.duration import Duration
 from mlm_dist.config.flags import parse, parse_of_run
 from mlm_dist.config.learning import BatchConfig, MaskingConfig, ModelConfig, OptimConfig
@@ -12,6 +12,7 @@ from mlm_dist.config.output import (
     ValidationConfig,
     WatchdogConfig,
 )
+from mlm_dist.config.source import SourceConfig
 from mlm_dist.config.tree import Config, flat, keys, to_dict, to_yaml, value_of
 
 __all__ = [

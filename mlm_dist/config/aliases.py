@@ -123,9 +123,10 @@ TABLE = (
     Alias("validation_split val_split eval_split test_size val_fraction", "corpus.validation_fraction", _SPLIT, "0.05"),
     Alias(
         "validation_file eval_file validation_data eval_dataset",
-        "validation.second_source",
-        "a second corpus to validate on; the validation set itself is split off the documents",
-        "other_docs",
+        "corpus.sources",
+        "several sources; all documents of one with validation_fraction 1 are kept for validation",
+        "{docs: {source: my_docs, validation_fraction: 0}, held_out: {source: other_docs, validation_fraction: 1}}",
+        "{{docs: {{source: my_docs, validation_fraction: 0}}, held_out: {{source: {}, validation_fraction: 1}}}}",
     ),
     Alias("max_train_samples max_samples", "corpus.limit", "the first rows of a dataset on the Hub", "10000"),
     Alias("cache_dir cache data_cache_dir", "corpus.cache_dir", "the folder of prepared corpora", "my_cache"),

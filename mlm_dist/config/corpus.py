@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from mlm_dist import names
 from mlm_dist.config.checks import Section
-from mlm_dist.config.value_types import is_text_encoding
+from mlm_dist.config.source import SourceConfig, named_source
 from mlm_dist.errors import ConfigError
 
 MAX_LENGTH, MAX_VOCABULARY = 1 << 17, 1 << 20
+SHARE_TOLERANCE = 1e-3  # by which the shares of a mix may miss 1
 EXPORT_SUFFIXES = (".json", ".jsonl", ".parquet")
-# Suffixes of the files that are documents by default.
-PATTERNS = ("md", "markdown", "mdx", "qmd", "Rmd", "rst", "ipynb", "txt")
 
 
 def _default_cache_dir() -> str:
@@ -25,71 +24,17 @@ def _default_cache_dir() -> str:
 
 
 @dataclass(frozen=True)
-class SourceConfig(Section):
-    """One source of documents.
-
-    Args:
-        source: python-docs (built in, needs no network), a folder, a git URL or repository (URL#branch-or-commit), a
-            file of records (.json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow), a .txt file, or the name of a
-            dataset on the Hugging Face Hub. Files may be compressed (.gz, .bz2, .xz, .zst). A folder that holds records
-            and no documents, or that `save_to_disk` of the datasets library wrote, is read as records.
-        patterns: Which files of a folder or repository are documents (globs relative to its root).
-        clean: Markup to remove from every document, such as markdown; none keeps the text as it is. By default the
-            suffix of a file decides, and records are kept as they are.
-        text: Fields of a record that hold its text; several are joined by a blank line. A dot leads into a field, as in
-            page.body. Records without text but with a list of integers, such as input_ids, are tokenized already.
-        encoding: Character encoding of all files, such as windows-1252. By default each file's own is detected.
-        separator: Text between the documents of a .txt file that is itself the source, such as ---; \\n makes each line
-            a document, \\n\\n each block between blank lines. By default the file is one document.
-        split: Field of a record that names its side of the split (train, validation or test), which is then respected;
-            null ignores it. Records for testing are held out as those for validation are.
-        group: Field of a record, such as a book or an author; records with the same value are on the same side.
-        dataset_config: Configuration of a dataset on the Hub.
-        dataset_split: Split of a dataset, such as train or train+test. By default train for a dataset on the Hub, and
-            all splits, each on its side, for a folder that `save_to_disk` wrote.
-        revision: Branch, tag or commit of a dataset on the Hub.
-        limit: Take only the first rows of a dataset on the Hub; no more than these are downloaded.
-    """
-
-    SECTION, FREE_TEXT = "corpus", ("separator", "sources")
-
-    source: str = "python-docs"
-    patterns: list[str] = field(default_factory=lambda: [f"**/*.{suffix}" for suffix in PATTERNS])
-    clean: str | None = None
-    text: list[str] = field(default_factory=lambda: ["text"])
-    encoding: str | None = None
-    separator: str | None = None
-    split: str | None = "split"
-    group: str | None = None
-    dataset_config: str | None = None
-    dataset_split: str | None = None
-    revision: str | None = None
-    limit: int | None = None
-
-    def check(self) -> None:
-        """See `Section.check`."""
-        self.require_text("source", "must name a source")
-        self.require("patterns", bool(self.patterns), "must hold at least one glob such as '**/*.md'")
-        self.require_text("clean", "must name a kind of markup, or be none or null")
-        self.require("text", bool(self.text) and all(self.text), "must name at least one field")
-        known = self.encoding is None or is_text_encoding(self.encoding)
-        self.require("encoding", known, "must be the name of a text encoding such as windows-1252, or null")
-        self.require("separator", self.separator != "", "must not be empty")
-        self.require_text("split", "must name a field, or be null")
-        self.require_text("group", "must name a field, or be null")
-        self.require_text("dataset_config", "must name a configuration, or be null")
-        self.require_text("dataset_split", "must name a split, or be null")
-        self.require_text("revision", "must name a branch, tag or commit, or be null")
-        self.require_range("limit", 1, or_null=True)
-
-
-@dataclass(frozen=True)
 class CorpusConfig(SourceConfig):
     """The documents.
 
     Args:
         sources: Several sources instead of one: {name: {source: ..., patterns: ..., clean: ...}}, each with any of the
-            keys above. Near-duplicates are looked for across them, and the manifest counts each.
+            keys above and a validation_fraction of its own, where 1 keeps all its documents for validation.
+            Near-duplicates are looked for across them, and the manifest counts each.
+        mix: Shares of the sources in the training rows, evenly spread: {name: share}; the shares add up to 1. Each
+            source has its own order and its own epochs, and an epoch of the run is one pass over the source that is
+            named first. A source that is not named is validated on, but not trained on. Without a mix, the rows of all
+            sources are shuffled together.
         min_chars: Documents with fewer characters are dropped. The characters of the plain text count, without white
             space at its ends; with clean none, all characters of the raw text.
         max_document_mb: Documents larger than this are dropped. Preparation needs memory in proportion to it, and
@@ -105,9 +50,6 @@ class CorpusConfig(SourceConfig):
         validation_from: documents holds out whole documents; parts holds out the end of each document that is long
             enough, after a gap of one row, which is dropped. By default parts for a source that is a single document,
             else documents.
-        replay_source: A second corpus (as source), such as general text, to train on as well, so that a checkpoint
-            does not forget what it knows. Epochs count the main corpus; the second corpus has its own validation set.
-        replay_share: Fraction of the training rows that come from replay_source, evenly spread.
         export: A .json, .jsonl or .parquet file to write the kept documents to, for other tools.
         cache_dir: Folder for fetched sources and prepared corpora, kept between runs and shared by all nodes; `mlm-dist
             cache` lists and removes corpora. By default mlm_dist in $XDG_CACHE_HOME if that is set, else in ~/.cache.
@@ -115,6 +57,7 @@ class CorpusConfig(SourceConfig):
 
     # The parser reads strings among values of type Any as YAML, so that 1252 would become a number.
     sources: dict[str, dict] = field(default_factory=dict)  # type: ignore[type-arg]
+    mix: dict[str, float] = field(default_factory=dict)
     min_chars: int = 200
     max_document_mb: float = 16.0
     deduplicate: Literal["none", "exact", "near"] = "near"
@@ -122,27 +65,57 @@ class CorpusConfig(SourceConfig):
     prefer: Literal["first", "longest"] | list[str] = "first"
     validation_fraction: float = 0.05
     validation_from: Literal["documents", "parts"] | None = None
-    replay_source: str | None = None
-    replay_share: float = 0.1
     export: str | None = None
     cache_dir: str = field(default_factory=_default_cache_dir)
 
     def check(self) -> None:
         """See `Section.check`."""
         super().check()
-        self.named_sources()
-        self.require_range("min_chars", 0)
         self.require("validation_fraction", 0 <= self.validation_fraction < 1, "must be at least 0 and under 1")
+        self.named_sources()
+        is_trained_on = min(self.validation_fractions().values()) < 1
+        self.require("sources", is_trained_on, "validation_fraction of one must be under 1, to train on its documents")
+        self._check_mix()
+        self.require_range("min_chars", 0)
         self.require("max_document_mb", 0 < self.max_document_mb <= 1000, "must be over 0 and at most 1000")
         self.require("near_threshold", 0 < self.near_threshold <= 1, "must be over 0 and at most 1")
         self.require("prefer", bool(self.prefer) and all(self.prefer), "must be first, longest or a list of patterns")
         self.require("prefer", not any("://" in one for one in self.prefer), "patterns are of paths, not of addresses")
-        self.require_text("replay_source", "must name a source, or be null")
-        self.require("replay_share", 0 < self.replay_share < 1, "must be over 0 and under 1")
         self.require_place("cache_dir")
         self.require_place("export")
         can_be_written = self.export is None or self.export.lower().endswith(EXPORT_SUFFIXES)
         self.require("export", can_be_written, f"must end in {', '.join(EXPORT_SUFFIXES)}")
+
+    def validation_fractions(self) -> dict[str, float]:
+        """{name: fraction of its documents in the validation set} of all sources; the name of an only one is empty."""
+        given = {name: values.get("validation_fraction") for name, values in self.sources.items()} or {"": None}
+        return {name: self.validation_fraction if one is None else one for name, one in given.items()}
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether documents of some source are held out."""
+        return max(self.validation_fractions().values()) > 0
+
+    def _check_mix(self) -> None:
+        if self.mix and not self.sources:
+            raise ConfigError("corpus.mix: gives shares of several sources; name them with corpus.sources")
+        for name, share in self.mix.items():
+            key = f"corpus.mix.{name}"
+            if name not in self.sources:
+                raise ConfigError(f"{key}: there is no such source; {names.nearest(str(name), self.sources)}")
+            if not 0 < share <= 1:
+                raise ConfigError(
+                    f"{key}: must be over 0 and at most 1, got {share}; leave a source out to validate on it only"
+                )
+            if self.validation_fractions()[name] == 1:
+                raise ConfigError(
+                    f"{key}: corpus.sources.{name}.validation_fraction is 1, so no documents are left to train on; "
+                    "lower it, or leave the source out of corpus.mix"
+                )
+        total = sum(self.mix.values())
+        if self.mix and abs(total - 1) > SHARE_TOLERANCE:
+            shares = " + ".join(f"{share:g}" for share in self.mix.values())
+            raise ConfigError(f"corpus.mix: shares must add up to 1, got {shares} = {total:.6g}")
 
     def named_sources(self) -> dict[str, SourceConfig]:
         """{key: source} of all sources: those of `sources`, or the one of `source`.
@@ -150,35 +123,14 @@ class CorpusConfig(SourceConfig):
         Raises:
             ConfigError: A source of `sources` has a wrong name, key or value, or both forms are used.
         """
-        names = [item.name for item in dataclasses.fields(SourceConfig)]
+        fields = [item.name for item in dataclasses.fields(SourceConfig)]
         if not self.sources:
-            return {self.SECTION: SourceConfig(**{name: getattr(self, name) for name in names})}
+            return {self.SECTION: SourceConfig(**{name: getattr(self, name) for name in fields})}
         default = SourceConfig()
-        for name in names:
+        for name in fields:
             if getattr(self, name) != getattr(default, name):
                 raise ConfigError(f"corpus.sources and corpus.{name} exclude each other; give {name} of each source")
-        return {f"corpus.sources.{name}": _named_source(name, values) for name, values in self.sources.items()}
-
-
-def _named_source(name: str, values: dict[str, Any]) -> SourceConfig:
-    """A source of `corpus.sources`.
-
-    Raises:
-        ConfigError: Its name, a key or a value is wrong.
-    """
-    key = f"corpus.sources.{name}"
-    names = [item.name for item in dataclasses.fields(SourceConfig)]
-    if not re.fullmatch(r"\w[\w-]*", name):
-        raise ConfigError(f"{key}: a name has letters, digits, _ and - only")
-    if not isinstance(values, dict) or "source" not in values:
-        raise ConfigError(f"{key}: expected a dict with the key source and others of {', '.join(names)}, got {values}")
-    for given in values:
-        if given not in names:
-            raise ConfigError(f"{key}.{given}: unknown key; the keys of a source are {', '.join(names)}")
-    try:
-        return SourceConfig(**values)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("corpus.", f"{key}.", 1)) from None
+        return {f"corpus.sources.{name}": named_source(name, values) for name, values in self.sources.items()}
 
 
 @dataclass(frozen=True)

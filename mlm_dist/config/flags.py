@@ -16,8 +16,8 @@ from typing import Any
 from mlm_dist import names
 from mlm_dist.config import command_line, phases, yaml_text
 from mlm_dist.config.checks import Section
-from mlm_dist.config.corpus import SourceConfig
 from mlm_dist.config.messages import explain
+from mlm_dist.config.source import NamedSourceConfig
 from mlm_dist.config.tree import Config, keys
 from mlm_dist.config.value_types import fits
 from mlm_dist.errors import ConfigError
@@ -192,7 +192,7 @@ def _source_value(source: str, name: str, value: str) -> Any:
     """The value of a key of a source; `a,b` stands for a list, as in other flags."""
     import yaml
 
-    kind = typing.get_type_hints(SourceConfig).get(name)
+    kind = typing.get_type_hints(NamedSourceConfig).get(name)
     if typing.get_origin(kind) is list and not value.startswith("["):
         return [item for item in value.split(",") if item]
     if kind is str or (str in typing.get_args(kind) and value != "null"):

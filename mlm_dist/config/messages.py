@@ -9,11 +9,16 @@ from mlm_dist.config import aliases
 from mlm_dist.config.tree import keys
 from mlm_dist.config.value_types import shown, type_name
 
+_MIX = "corpus: {sources: {docs: {source: DOCS}, general: {source: TEXT}}, mix: {docs: 0.9, general: 0.1}}"
+_HELD_OUT = "corpus: {sources: {docs: {source: DOCS}, general: {source: TEXT, validation_fraction: 1}}, mix: {docs: 1}}"
 # Keys of earlier versions, and how they are written now.
 _REPLACED = {
     "optim.epochs": "optim.duration: '{} epochs'",
     "optim.steps": "optim.duration: '{} steps'",
     "optim.hours": "optim.duration: '{} hours'",
+    "corpus.replay_source": _MIX,
+    "corpus.replay_share": _MIX,
+    "validation.second_source": _HELD_OUT,
 }
 
 
@@ -53,7 +58,7 @@ def unknown_key(key: str, value: str = "", *, is_flag: bool = True) -> str:
         is_flag: Whether it is a flag; otherwise it is a key in a file.
     """
     if key in _REPLACED:
-        return f"{key} was replaced; write {_REPLACED[key].format(value or 'N')}"
+        return f"{key} was replaced; write {_REPLACED[key].replace('{}', value or 'N')}"
     known = aliases.find(key) is not None
     return f"unknown key '{key}'; {aliases.advice(key, value, is_flag=is_flag) if known else _nearest(key)}"
 

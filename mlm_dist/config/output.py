@@ -18,14 +18,12 @@ class ValidationConfig(Section):
 
     Args:
         every: Steps between validations; null validates at the start and the end only.
-        max_rows: Rows of the validation set that are used during training, evenly spaced over it; null uses all. 2048
-            rows cost about as much as training on a third as many, and of 128 tokens each they have 40,000 masked
-            tokens: the standard error of the loss is about 0.02. The validate job uses all rows.
+        max_rows: Rows of the validation set that are used during training, evenly spaced over it; null uses all. Each
+            source that is not in corpus.mix has at most as many. 2048 rows cost about as much as training on a third as
+            many, and of 128 tokens each they have 40,000 masked tokens: the standard error of the loss is about 0.02.
+            The validate job uses all rows.
         patience: Training ends after this many validations in a row without a lower validation loss, and the best
             checkpoint is exported; null trains to the end.
-        second_source: A second corpus (as corpus.source), such as general text, to validate on at the same steps, which
-            shows forgetting. It is not trained on; if it is corpus.replay_source too, only its validation set is used.
-            null validates on the main corpus only.
         model: What the validate job evaluates: model (the exported model), checkpoint (the newest one), start
             (model.name_or_path before training), or the folder of a checkpoint or a model.
         sentences: Number of sentences of the validation set for which the validate job computes the
@@ -39,7 +37,6 @@ class ValidationConfig(Section):
     every: int | None = 500
     max_rows: int | None = 2048
     patience: int | None = None
-    second_source: str | None = None
     model: str = "model"
     sentences: int = 64
     probe: bool = False
@@ -50,7 +47,6 @@ class ValidationConfig(Section):
         self.require_range("max_rows", 1, or_null=True)
         self.require_range("patience", 1, or_null=True)
         self.require_range("sentences", 0)
-        self.require_text("second_source", "must name a source, or be null")
         self.require_text("model", "must be model, checkpoint, start or a path")
         if self.patience is not None and self.every is None:
             raise ConfigError("validation.patience requires validation.every; set it")

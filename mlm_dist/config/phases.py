@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlm_dist import names
 from mlm_dist.config import yaml_text
 from mlm_dist.config.checks import Section
-from mlm_dist.config.corpus import RowsConfig
+from mlm_dist.config.corpus import CorpusConfig, RowsConfig
 from mlm_dist.config.duration import Duration
 from mlm_dist.config.learning import BatchConfig, MaskingConfig, ModelConfig, OptimConfig
 from mlm_dist.config.value_types import fits, shown, type_hints
@@ -29,7 +29,8 @@ _SECTIONS: dict[str, tuple[str, ...] | None] = {
     "optim": ("lr", "warmup", "schedule", "floor"),
     "model": ("freeze_embeddings", "trainable_layers", "rope_theta"),
 }
-_KEYS = ("name", "duration", "objective", *_SECTIONS)
+_SHORT = {"optim.duration": "duration", "corpus.mix": "mix"}  # keys of a run, as a phase has them
+_KEYS = ("name", "duration", "mix", "objective", *_SECTIONS)
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Phase:
         name: Its name; empty for the only phase of a config without phases.
         duration: How long it lasts.
         objective: What is learnt.
+        mix: Shares of the sources.
         rows: How documents become rows.
         masking: Which tokens are predicted.
         batch: The batch.
@@ -50,6 +52,7 @@ class Phase:
     name: str
     duration: Duration
     objective: str
+    mix: Mapping[str, float]
     rows: RowsConfig
     masking: MaskingConfig
     batch: BatchConfig
@@ -60,7 +63,7 @@ class Phase:
         """The key of one of its values, for messages."""
         if not self.name:
             return name
-        return f"phases.{self.name}.{'duration' if name == 'optim.duration' else name}"
+        return f"phases.{self.name}.{_SHORT.get(name, name)}"
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
@@ -68,7 +71,7 @@ class Phase:
         try:
             yield
         except ConfigError as error:
-            own = rf"(?:{'|'.join(_SECTIONS)})\.\w+|objective"
+            own = rf"(?:{'|'.join(_SECTIONS)})\.\w+|objective|corpus\.mix"
             raise ConfigError(re.sub(rf"^(?:{own})", lambda found: self.key(found[0]), str(error))) from None
 
     def check(self) -> None:
@@ -98,14 +101,14 @@ def phases_of(config: Config) -> tuple[Phase, ...]:
         ConfigError: A phase has a wrong key or value; the message names the phase and the key.
     """
     duration, sections = Duration.parse(config.optim.duration), (config.rows, config.masking, config.batch)
-    first = Phase("", duration, config.objective, *sections, config.optim, config.model)
+    first = Phase("", duration, config.objective, config.corpus.mix, *sections, config.optim, config.model)
     if not config.phases:
         return (first,)
     if config.optim.duration != OptimConfig().duration:
         raise ConfigError("optim.duration and phases exclude each other; give the duration of each phase")
     whole = dataclasses.replace(config.batch, initial_size=None, initial_length=None, ramp_tokens=None)
     later = dataclasses.replace(first, optim=dataclasses.replace(config.optim, warmup=0.0), batch=whole)
-    found = [_phase(given, later if i else first, i) for i, given in enumerate(config.phases)]
+    found = [_phase(given, later if i else first, i, config.corpus) for i, given in enumerate(config.phases)]
     for i, phase in enumerate(found):
         if phase.name in [other.name for other in found[:i]]:
             raise ConfigError(f"phases: two have the name {phase.name}; give each its own")
@@ -152,7 +155,7 @@ def with_flags(phases: Sequence[Mapping[str, Any]], flags: Sequence[str]) -> lis
     return changed
 
 
-def _phase(given: Mapping[str, Any], default: Phase, index: int) -> Phase:
+def _phase(given: Mapping[str, Any], default: Phase, index: int, corpus: CorpusConfig) -> Phase:
     name = given.get("name")
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w-]*", name):
         raise ConfigError(f"phases: phase {index + 1} needs a name of letters, digits, _ and -, got {shown(name)}")
@@ -167,10 +170,11 @@ def _phase(given: Mapping[str, Any], default: Phase, index: int) -> Phase:
         raise ConfigError(f"{phase.key('objective')}: expected str, got {shown(objective)}")
     with phase.named():
         duration = Duration.parse(OptimConfig(duration=given["duration"]).duration)
+        mix = dataclasses.replace(corpus, mix=given.get("mix", default.mix)).mix
         sections: dict[str, Any] = {
             section: _section(default, section, given.get(section, {})) for section in _SECTIONS
         }
-        found = dataclasses.replace(phase, duration=duration, objective=objective, **sections)
+        found = dataclasses.replace(phase, duration=duration, objective=objective, mix=mix, **sections)
         found.check()
     return found
 

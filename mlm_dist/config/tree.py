@@ -100,10 +100,9 @@ class Config(Section):
             )
         for phase in phases_of(self):
             phase.check()
-        if self.corpus.validation_fraction == 0:
+        if not self.corpus.holds_out:
             for key, is_set in (
                 ("validation.patience", self.validation.patience is not None),
-                ("validation.second_source", self.validation.second_source is not None),
                 ("export.checkpoint: best", self.export.checkpoint == "best"),
             ):
                 if is_set:

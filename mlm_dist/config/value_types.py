@@ -22,8 +22,9 @@ def fits(value: Any, kind: Any) -> bool:
         return isinstance(value, str) and value in parts
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, part) for part in parts)
-    if origin is list:
-        return isinstance(value, list) and all(fits(one, parts[0]) for one in value)
+    if origin in (list, dict):
+        values = value.values() if isinstance(value, dict) else value
+        return isinstance(value, origin) and all(fits(one, parts[-1]) for one in values)
     if origin is tuple:
         return isinstance(value, tuple) and len(value) == len(parts) and all(map(fits, value, parts))
     if kind in (int, float):
@@ -35,6 +36,8 @@ def type_name(kind: Any) -> str:
     """A type for messages."""
     if typing.get_origin(kind) is Literal:
         return "one of " + ", ".join(typing.get_args(kind))
+    if typing.get_origin(kind) is dict:
+        return f"{{name: {type_name(typing.get_args(kind)[1])}}}"
     if isinstance(kind, type) and not typing.get_args(kind):
         return kind.__name__
     if typing.get_origin(kind) in (typing.Union, types.UnionType):

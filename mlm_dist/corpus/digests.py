@@ -22,6 +22,9 @@ def dependencies(spec: CorpusSpec, tokenizer: CorpusTokenizer) -> dict[str, Any]
     """Everything the rows depend on besides the documents, as JSON values; the manifest keeps it as `config`."""
     names = ("deduplicate", "near_threshold", "prefer", "validation_fraction", "validation_from")
     corpus = documents.dependencies(spec.documents) | {name: getattr(spec.documents, name) for name in names}
+    fractions = spec.documents.validation_fractions().items()
+    own = {name: fraction for name, fraction in fractions if fraction != spec.documents.validation_fraction}
+    corpus |= {"validation_fractions": own} if own else {}
     # "words" is a part of existing digests; it says that word starts are stored.
     word_starts = {"words": True} if spec.needs_word_starts else {}
     rows = dataclasses.asdict(spec.rows)

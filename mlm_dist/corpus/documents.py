@@ -61,12 +61,12 @@ def source_dependencies(config: CorpusConfig, source: SourceFiles, row_length: i
 
 def needs_keys(config: CorpusConfig) -> bool:
     """Whether duplicates are searched: to drop them, or to keep them on one side of the split."""
-    return config.deduplicate != "none" or config.validation_fraction > 0
+    return config.deduplicate != "none" or config.holds_out
 
 
 def needs_signatures(config: CorpusConfig) -> bool:
     """Whether near-duplicates are searched: to drop them, or to keep them on one side of the split."""
-    return config.deduplicate == "near" or config.validation_fraction > 0
+    return config.deduplicate == "near" or config.holds_out
 
 
 def text_of_ids(input_ids: Sequence[int]) -> str:

@@ -42,11 +42,12 @@ class PartsSpec:
 
 def parts_spec(config: CorpusConfig, row_length: int, source: SourceFiles) -> PartsSpec | None:
     """How the documents of a source are divided; None if they are not."""
-    if config.validation_fraction == 0 or config.validation_from == "documents":
+    fraction = config.validation_fractions()[source.name]
+    if fraction in (0, 1) or config.validation_from == "documents":
         return None
     if config.validation_from is None and not _is_one_document(source):
         return None
-    return PartsSpec(config.validation_fraction, row_length)
+    return PartsSpec(fraction, row_length)
 
 
 def dependencies(config: CorpusConfig, row_length: int, source: SourceFiles) -> dict[str, Any]:

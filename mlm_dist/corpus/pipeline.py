@@ -68,12 +68,12 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
         return corpus
 
 
-def find(spec: CorpusSpec) -> tuple[PreparedCorpus | None, int | None]:
+def find(spec: CorpusSpec) -> tuple[PreparedCorpus | None, dict[str, int] | None]:
     """Look for the corpus that a spec describes in the cache; fetches nothing.
 
     Returns:
-        The corpus, or None. For a source on the network it is the one that was prepared last. Also the bytes of the
-        source's files, or None if they are on the network.
+        The corpus, or None. For a source on the network it is the one that was prepared last. Also {source: bytes of
+        its files}, or None if one is on the network.
 
     Raises:
         CorpusError: The source cannot be used.
@@ -84,8 +84,8 @@ def find(spec: CorpusSpec) -> tuple[PreparedCorpus | None, int | None]:
     if all(is_local(source.config.source, source.source_key) for source in spec.sources):
         found = _acquire(spec, cache_dir)
         folder = cache_dir / digests.corpus_key([source.digest() for source in found], dependencies)
-        size = sum(size for source in found for size, _ in source.states.values())
-        return (PreparedCorpus(folder) if (folder / "manifest.json").is_file() else None), size
+        sizes = {source.name: sum(size for size, _ in source.states.values()) for source in found}
+        return (PreparedCorpus(folder) if (folder / "manifest.json").is_file() else None), sizes
     paths = sorted(cache_dir.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for corpus in (PreparedCorpus(path.parent) for path in paths if path.parent.suffix != ".partial"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

@@ -105,13 +105,14 @@ class Preparation:
         config = self._spec.documents
         self._check_tokenized()
         labels = SplitLabels.of([document_files.labels(self._store.documents(key)) for key in self._keys])
+        fractions, counts = config.validation_fractions(), [self._store.figures(key)["kept"] for key in self._keys]
         if documents.needs_keys(config):
             with stage("finding duplicates") as shown:
                 chosen = selection.select(
                     self._documents(),
                     deduplicate=config.deduplicate,
                     near_threshold=config.near_threshold,
-                    validation_fraction=config.validation_fraction,
+                    validation_fraction=np.repeat([fractions[one.source.name] for one in self._shards], counts),
                     prefer=config.prefer,
                     labels=labels,
                 )

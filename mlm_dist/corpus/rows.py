@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,19 +81,10 @@ class RowTable:
     def __len__(self) -> int:
         return len(self._tokens)
 
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of all rows that are not padding, special tokens included."""
-        return int(self._lengths.sum(dtype=np.int64))
-
-    def followed_by(self, other: RowTable) -> RowTable:
-        """The rows of both tables, of the same length; the other's indices follow this table's."""
-        joined = copy.copy(self)
-        joined._tokens = self._tokens + other._tokens
-        joined._word_starts = self._word_starts + other._word_starts
-        joined._lengths = np.concatenate([self._lengths, other._lengths])
-        joined._ends = np.concatenate([self._ends, len(self._lengths) + other._ends])
-        return joined
+    def num_tokens(self, rows: range) -> int:
+        """Tokens of some rows that are not padding, special tokens included."""
+        first, last = (int(self._ends[i - 1]) if i else 0 for i in (rows.start, rows.stop))
+        return int(self._lengths[first:last].sum(dtype=np.int64))
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """The rows at `indices`, [len(indices), max_length], int32."""
@@ -125,9 +115,6 @@ class _Blocks:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
-
-    def __add__(self, other: _Blocks) -> _Blocks:
-        return _Blocks([*self._arrays, *other._arrays])
 
     def take(self, indices: np.ndarray, out: np.ndarray) -> None:
         """Copy the rows at `indices` into `out`."""

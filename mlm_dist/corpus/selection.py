@@ -114,7 +114,7 @@ def select(
     *,
     deduplicate: str,
     near_threshold: float,
-    validation_fraction: float,
+    validation_fraction: float | np.ndarray,
     prefer: str | Sequence[str] = "first",
     labels: SplitLabels | None = None,
 ) -> Selection:
@@ -128,21 +128,28 @@ def select(
     2 f (1 - f) for a fraction f. If one side would be empty, the group nearest to the fraction changes sides. Labels
     come before all of this.
 
+    Documents may have fractions of their own. The smallest one of a group counts. But documents with the fraction 1 are
+    all held out, with their groups, whatever their labels say, and of duplicates they are kept first.
+
     Args:
         documents: The documents.
         deduplicate: none, exact or near.
         near_threshold: Similarity at which two documents are near-duplicates.
-        validation_fraction: Fraction of the documents to hold out.
+        validation_fraction: Fraction of the documents to hold out: of all, or [n] of each.
         prefer: Which of several duplicates is kept, see `by_preference`.
         labels: Sides of the split that documents name, which are respected, and groups that stay on one side.
     """
     count = len(documents.keys)
     labels = SplitLabels.none(count) if labels is None else labels
-    if not count or (deduplicate == "none" and validation_fraction == 0):
+    fraction = np.broadcast_to(np.asarray(validation_fraction, np.float64), count)
+    if not count or (deduplicate == "none" and not fraction.any()):
         return by_labels(labels)
+    may_change, has_sides = not labels.hold_out, bool(fraction.any())
+    labels = labels.held_out(fraction == 1)
     side, original = np.full(count, TRAIN, np.int8), np.arange(count)
     halves, text = _distinct(documents.keys)
     order = by_preference(documents.ids, documents.chars, documents.keys, prefer)
+    order = order[np.argsort(fraction[order] < 1, kind="stable")]
     position = np.empty(count, np.int64)  # in the order of preference
     position[order] = np.arange(count)
     first = np.full(len(halves), count)  # the first position of each text
@@ -151,22 +158,25 @@ def select(
     distinct = np.sort(first)
     index = np.searchsorted(distinct, first[text])  # of a document's text among the distinct ones
     stays, group = np.arange(len(distinct)), np.arange(len(distinct))
-    if deduplicate == "near" or validation_fraction > 0:
-        table, has_sides = SignatureTable(documents.signatures), validation_fraction > 0
+    if deduplicate == "near" or has_sides:
+        table = SignatureTable(documents.signatures)
         found = near_duplicates.find(table, order[distinct], near_threshold, documents.shingles, needs_groups=has_sides)
         stays, group = found.original, found.group
     _, member, inverse = np.unique(group, return_index=True, return_inverse=True)
     one_side = labels.joined(order[distinct][member[inverse]][index])
-    if validation_fraction > 0:
+    if has_sides:
         smallest = np.full(count, len(halves))
         np.minimum.at(smallest, one_side, text)
         draw = halves[smallest[one_side], 1] / 2.0**64
-        side[draw < validation_fraction] = VALIDATION
-        if len(np.unique(draw)) > 1 and not labels.hold_out:
+        least = np.ones(count)
+        np.minimum.at(least, one_side, fraction)
+        limit = least[one_side]
+        side[draw < limit] = VALIDATION
+        if len(np.unique(draw)) > 1 and may_change:
             if not (side == VALIDATION).any():
-                side[draw == draw.min()] = VALIDATION
-            elif not (side == TRAIN).any():
-                side[draw == draw.max()] = TRAIN
+                side[draw == draw[limit > 0].min()] = VALIDATION
+            elif not (side == TRAIN).any() and (limit < 1).any():
+                side[draw == draw[limit < 1].max()] = TRAIN
     labels.apply(side, one_side)
     if deduplicate != "none":
         original = order[distinct][stays[index]] if deduplicate == "near" else exact

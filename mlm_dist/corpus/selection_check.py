@@ -31,7 +31,7 @@ def check(spec: CorpusSpec, names: str, figures: Sequence[Mapping[str, Any]], ch
             f"{spec.key}: {names} has no document left to train on ({dropped}); name "
             "another source or change corpus.min_chars"
         )
-    if spec.documents.validation_fraction > 0 and not (num_train and num_validation):
+    if spec.documents.holds_out and not (num_train and num_validation):
         raise CorpusError(
             f"{spec.key}: there is only one distinct document, so none can be held out; add documents or set "
             "corpus.validation_fraction to 0"

@@ -49,6 +49,10 @@ class SplitLabels:
         """Whether some documents are labelled for validation."""
         return bool((self.side == VALIDATION).any())
 
+    def held_out(self, where: np.ndarray) -> SplitLabels:
+        """The labels with those of some documents, [n] booleans, changed to validation."""
+        return SplitLabels(np.where(where, np.int8(VALIDATION), self.side), self.group)
+
     def joined(self, group: np.ndarray) -> np.ndarray:
         """Groups of documents that must be on one side: those of `group`, joined where documents share their label.
 

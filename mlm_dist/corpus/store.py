@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,8 +76,7 @@ class PreparedCorpus:
         names += [f"documents/{key}.parquet" for key in self.manifest["shards"]]
         for split in SPLITS:
             names.append(f"{split}/state.json")
-            state: dict[str, Any] = json.loads((self.folder / split / "state.json").read_text("utf-8"))
-            names += [f"{split}/{file['filename']}" for file in state["_data_files"]]
+            names += self._row_files(split)
         has_counts = all(isinstance(self.manifest["rows"][split], int) for split in SPLITS)
         row_files = [self.folder / name for name in names if name.endswith(".arrow")]
         return has_counts and all(name in files for name in names) and all(map(is_plain, row_files))
@@ -108,6 +108,29 @@ class PreparedCorpus:
             found[str(source["name"])], start = range(start, stop), stop
         return found
 
+    def source_digests(self) -> dict[str, str]:
+        """{name of each source: hash of the contents of its training rows}, of sources that have some.
+
+        Other sources, and what is held out, make no difference.
+        """
+        names = iter(self._row_files("train"))
+        files, digests = self.manifest["files"], {}
+        for source, rows in self.source_rows("train").items():
+            contents, left = [], len(rows)
+            while left > 0:  # each file holds rows of one source
+                name = next(names)
+                record = json.loads((self.folder / "shards" / f"{Path(name).stem}.json").read_text("utf-8"))
+                contents.append(files[name]["sha256"])
+                left -= int(record["train"]["rows"])
+            if contents:
+                digests[source] = hashlib.sha256("\n".join(contents).encode()).hexdigest()[:16]
+        return digests
+
+    def _row_files(self, split: str) -> list[str]:
+        """The files of a split's rows, in order, relative to the folder."""
+        state: dict[str, Any] = json.loads((self.folder / split / "state.json").read_text("utf-8"))
+        return [f"{split}/{file['filename']}" for file in state["_data_files"]]
+
     def rows(self, split: str) -> RowTable:
         """The rows of a split."""
         from datasets import load_from_disk
@@ -115,8 +138,7 @@ class PreparedCorpus:
         folder, config = self.folder / split, self.manifest["config"]
         starts: list[np.ndarray] = []
         if split == "train" and config.get("words"):
-            state: dict[str, Any] = json.loads((folder / "state.json").read_text("utf-8"))
-            files = [folder / file["filename"] for file in state["_data_files"]]
+            files = [self.folder / name for name in self._row_files(split)]
             starts = [word_starts.read(path.with_name(f"{word_starts_key(path.stem)}.npy")) for path in files]
         return RowTable(load_from_disk(str(folder)).data, config["rows"]["max_length"], starts)
 

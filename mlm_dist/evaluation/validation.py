@@ -14,9 +14,14 @@ from mlm_dist.objectives.figures import Validation
 from mlm_dist.objectives.protocol import Objective
 
 
-@torch.no_grad()
 def evaluate(engine: Engine, objective: Objective, batches: Iterable[MicroBatch]) -> Validation:
     """Evaluate the engine's model on this rank's batches and add up over all ranks; collective."""
+    return objective.figures(sums(engine, objective, batches))
+
+
+@torch.no_grad()
+def sums(engine: Engine, objective: Objective, batches: Iterable[MicroBatch]) -> list[float]:
+    """What `Objective.evaluate` returns, added up over this rank's batches and over all ranks; collective."""
     dtype = torch.float32 if engine.device.type == "mps" else torch.float64
     totals = torch.zeros(objective.num_sums, device=engine.device, dtype=dtype)
     engine.model.eval()
@@ -24,7 +29,8 @@ def evaluate(engine: Engine, objective: Objective, batches: Iterable[MicroBatch]
         engine.progress.count += 1
         totals += objective.evaluate(engine.model, batch.to(engine.device))
     engine.model.train()
-    return objective.figures(engine.sum(totals).tolist())
+    found: list[float] = engine.sum(totals).tolist()
+    return found
 
 
 def unigram_baseline(token_counts: np.ndarray, batches: Iterable[MicroBatch]) -> float:

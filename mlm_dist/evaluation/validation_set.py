@@ -1,10 +1,10 @@
-"""The validation set of a run: rows that are not trained on, and some of a second source, always corrupted alike."""
+"""The validation set of a run: rows that are not trained on, of all sources, always corrupted alike."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading, ordinary_text
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.evaluation.pseudo_likelihood import PseudoLikelihood, one_by_one
-from mlm_dist.evaluation.validation import evaluate, unigram_baseline
+from mlm_dist.evaluation.validation import evaluate, sums, unigram_baseline
 from mlm_dist.objectives.figures import Validation
 from mlm_dist.objectives.protocol import Objective
 from mlm_dist.terminal.stage import Stage
@@ -25,38 +25,51 @@ from mlm_dist.terminal.stages import stage
 BASELINE_ROWS = 256  # at a time
 
 
+class _Part(NamedTuple):
+    """The validation rows of a source: a span of some rows."""
+
+    source: str
+    rows: Rows
+    span: range
+
+
 class ValidationSet:
     """The validation rows of a corpus; every rank makes one.
 
+    The figures of a validation are over the rows of the sources that are trained on. If none of them has validation
+    rows, they are over those of all sources. With several sources, each has figures of its own as well.
+
     Args:
         corpus: The corpus of the run.
-        second: The corpus of `validation.second_source`, and the split of it to use; None without one.
-        max_rows: Rows to use at most, evenly spaced; None for all.
+        trained_on: Names of the sources that are trained on; empty for all of them.
+        max_rows: Rows of these sources to use at most, evenly spaced; None for all. Each other source has as many rows
+            at most.
 
     Attributes:
-        total: Rows of the whole validation set.
+        total: Rows of the whole validation set, of the sources that count.
+        apart: Names of the sources that do not count.
     """
 
-    def __init__(
-        self,
-        corpus: PreparedCorpus,
-        second: tuple[PreparedCorpus, str] | None = None,
-        max_rows: int | None = None,
-    ) -> None:
-        self._corpus = corpus
-        rows = corpus.rows("validation")
-        self.total = len(rows)
-        self._rows: Rows = rows if max_rows is None or self.total <= max_rows else EvenlySpaced(rows, max_rows)
-        self._second = None if second is None else second[0]
-        if second is not None:
-            # At most as many rows as the main corpus has, so that it takes no more time.
-            self._second_rows = EvenlySpaced(second[0].rows(second[1]), len(self._rows))
+    def __init__(self, corpus: PreparedCorpus, trained_on: Collection[str] = (), max_rows: int | None = None) -> None:
+        self._corpus, rows = corpus, corpus.rows("validation")
+        parts = {name: part for name, part in corpus.source_rows("validation").items() if part}
+        counted = [name for name in parts if name in trained_on] or list(parts)
+        self.apart = tuple(name for name in parts if name not in counted)
+        main = np.concatenate([np.empty(0, np.int64), *(np.array(parts[name]) for name in counted)])
+        self.total = len(main)
+        chosen = main if max_rows is None else evenly_spaced(main, max_rows)
+        self._rows: Rows = ChosenRows(rows, chosen)
+        # The chosen rows are in the order of the table, so those of each source lie side by side.
+        ends = {name: np.searchsorted(chosen, [parts[name].start, parts[name].stop]) for name in counted}
+        self._counted = [_Part(name, self._rows, range(int(a), int(b))) for name, (a, b) in ends.items() if a < b]
+        others = {name: evenly_spaced(np.array(parts[name]), len(chosen)) for name in self.apart}
+        self._others = [_Part(name, ChosenRows(rows, some), range(len(some))) for name, some in others.items()]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def baseline(self, objective: Objective) -> dict[str, Any]:
-        """Numbers of rows, the unigram baseline on them, and what the second source is; the same on every rank."""
+        """Numbers of rows, the unigram baseline on them, and the sources apart; the same on every rank."""
         if not len(self):
             return {}
         batches = validation_batches(self._rows, objective.validation_corruption, BASELINE_ROWS)
@@ -65,10 +78,7 @@ class ValidationSet:
             "validation_rows_total": self.total,
             "unigram_loss": unigram_baseline(self._corpus.token_counts, batches),
         }
-        if self._second is not None:
-            facts["second_source"] = self._second.manifest["sources"][0]["location"]
-            facts["second_corpus"] = self._second.digest
-        return facts
+        return facts | ({"validation_only": list(self.apart)} if self.apart else {})
 
     def evaluate(self, engine: Engine, objective: Objective, micro_size: int, *, static: bool = False) -> Validation:
         """Evaluate the engine's model; collective.
@@ -79,20 +89,23 @@ class ValidationSet:
             micro_size: Rows per forward pass.
             static: Whether all micro-batches have the same shape.
         """
+        ranks, parts = (engine.rank, engine.world_size), [*self._counted, *self._others]
 
-        def on(rows: Rows) -> Validation:
+        def on(part: _Part) -> list[float]:
             corruption = objective.validation_corruption
-            batches = validation_batches(rows, corruption, micro_size, engine.rank, engine.world_size, static=static)
-            with stage("validation", len(rows), "rows", leaves_after=None) as shown:
-                return evaluate(engine, objective, _counted(batches, shown, micro_size * engine.world_size))
+            batches = validation_batches(part.rows, corruption, micro_size, *ranks, span=part.span, static=static)
+            return sums(engine, objective, _counted(batches, shown, micro_size * engine.world_size))
 
-        result = on(self._rows)
-        return result if self._second is None else dataclasses.replace(result, second=on(self._second_rows))
+        with stage("validation", sum(len(part.span) for part in parts), "rows", leaves_after=None) as shown:
+            found = {part.source: on(part) for part in parts}
+        total = [sum(values) for values in zip(*(found[part.source] for part in self._counted), strict=True)]
+        sources = {name: objective.figures(one) for name, one in found.items()} if len(found) > 1 else {}
+        return dataclasses.replace(objective.figures(total), sources=sources)
 
     def pseudo_likelihood(
         self, engine: Engine, objective: Objective, count: int, micro_size: int
     ) -> PseudoLikelihood | None:
-        """Evaluate the engine's model on sentences of the validation set, masking each token in turn; collective.
+        """Evaluate the engine's model on sentences of the sources that count, masking each token in turn; collective.
 
         Args:
             engine: The engine.
@@ -107,7 +120,9 @@ class ValidationSet:
             return None
         tokenizer, max_length = self._corpus.tokenizer, self._corpus.manifest["config"]["rows"]["max_length"]
         special = loading.special_tokens(tokenizer)
-        texts = (text for _, _, text in self._corpus.documents("validation"))
+        documents = self._corpus.documents("validation")
+        # The name of its source begins the id of a document, if there are several sources.
+        texts = (text for id_, _, text in documents if not self.apart or id_.split("/")[0] not in self.apart)
         backend = ordinary_text.backend(tokenizer)
         encoded = [backend.encode(sentence).ids for sentence in sentences.sample(texts, count)]
         encoded = [ids for ids in encoded if len(ids) <= max_length and set(ids) - set(special.all)]
@@ -126,17 +141,23 @@ def _counted(batches: Iterable[MicroBatch], shown: Stage, rows: int) -> Iterator
         shown.advance(min(rows, (shown.total or 0) - shown.done))
 
 
-class EvenlySpaced:
-    """Some rows of a split, evenly spaced over it; see `Rows`.
+def evenly_spaced(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of some indices, evenly spaced over them."""
+    count = min(len(indices), most)
+    chosen: np.ndarray = indices[np.arange(count) * len(indices) // max(count, 1)]
+    return chosen
+
+
+class ChosenRows:
+    """Some rows of a split; see `Rows`.
 
     Args:
         rows: The split.
-        most: How many rows at most.
+        indices: [n] which of them.
     """
 
-    def __init__(self, rows: Rows, most: int) -> None:
-        count = min(len(rows), most)
-        self._rows, self._indices = rows, np.arange(count) * len(rows) // max(count, 1)
+    def __init__(self, rows: Rows, indices: np.ndarray) -> None:
+        self._rows, self._indices = rows, indices
 
     def __len__(self) -> int:
         return len(self._indices)

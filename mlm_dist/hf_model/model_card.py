@@ -183,11 +183,8 @@ def _start(content: CardContent) -> str:
 def _stated(content: CardContent) -> str:
     """Licence and languages; neither is guessed."""
     license, languages = content.license or "not stated", ", ".join(content.language) or "not stated"
-    missing = [
-        f"`{key}`"
-        for key, given in (("export.license", content.license), ("export.language", content.language))
-        if not given
-    ]
+    given = {"export.license": content.license, "export.language": content.language}
+    missing = [f"`{key}`" for key, one in given.items() if not one]
     text = f"Licence: {license}. Languages: {languages}."
     return f"{text} Set {' and '.join(missing)} and export again to state them." if missing else text
 
@@ -215,11 +212,17 @@ def validation_table(record: Record, step: int) -> str:
             loss, perplexity = _number(line["loss"]), _number(line["perplexity"])
             rows.append(f"| {title} | {loss} | {perplexity} | {line['accuracy']:.1%} |")
     text = f"Measured on {plural(after['masked_tokens'], 'masked token')} of held-out documents."
-    if before is not None and "second_loss" in before and "second_loss" in after:
-        source = record.start.get("second_source", "the second source")
-        losses = f"{_number(before['second_loss'])} before training, {_number(after['second_loss'])} after"
-        text += f"\nValidation loss on {_cell(str(source))}, which is not trained on: {losses}."
-    return "\n".join(rows) + f"\n\n{text}"
+    return "\n".join(rows) + f"\n\n{text}{_table_of_sources(record, before or {}, after)}"
+
+
+def _table_of_sources(record: Record, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The losses of each source, as Markdown; empty with one source."""
+    rows = [
+        f"| {_cell(title)} | {_number(before[key]) if key in before else ''} | {_number(after[key])} |"
+        for name, title in record.sources.items()
+        if (key := f"source_{name}_loss") in after
+    ]
+    return "\n".join(["\n\n| validation loss | before training | after |", "|---|---|---|", *rows]) if rows else ""
 
 
 def _facts(content: CardContent) -> str:

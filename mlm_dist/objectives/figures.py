@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -31,14 +33,14 @@ class Validation:
         accuracy: Fraction of the predicted tokens whose most probable token is the right one.
         num_masked: Predicted tokens.
         bands: The accuracy by how often a token occurs in the training rows.
-        second: The result on the second source; None without one.
+        sources: {name: the result on the rows of a source}; empty if there is only one.
     """
 
     loss: float
     accuracy: float
     num_masked: int
     bands: tuple[BandAccuracy, ...] = ()
-    second: Validation | None = None
+    sources: Mapping[str, Validation] = field(default_factory=dict)
 
     @property
     def perplexity(self) -> float:
@@ -47,21 +49,24 @@ class Validation:
 
     def figures(self) -> dict[str, Any]:
         """{name: number}, flat, as trackers and JSON take them; None for values that are not finite."""
-        values = self._summary()
-        for band in self.bands:
-            values[f"accuracy_{band.name}"] = band.num_correct / band.num_masked if band.num_masked else None
-            values[f"masked_tokens_{band.name}"] = band.num_masked
-        if self.second is not None:
-            values |= {f"second_{name}": value for name, value in self.second._summary().items()}
-        return values
-
-    def _summary(self) -> dict[str, Any]:
-        return {
+        values: dict[str, Any] = {
             "loss": finite(self.loss),
             "perplexity": finite(self.perplexity),
             "accuracy": self.accuracy,
             "masked_tokens": self.num_masked,
         }
+        for band in self.bands:
+            values[f"accuracy_{band.name}"] = band.num_correct / band.num_masked if band.num_masked else None
+            values[f"masked_tokens_{band.name}"] = band.num_masked
+        for source, one in self.sources.items():
+            shown = {"loss": finite(one.loss), "accuracy": one.accuracy, "masked_tokens": one.num_masked}
+            values |= {f"source_{source}_{name}": value for name, value in shown.items()}
+        return values
+
+
+def sources_of(line: Mapping[str, Any]) -> list[str]:
+    """Names of the sources whose own figures `Validation.figures` holds."""
+    return [name[len("source_") : -len("_loss")] for name in line if re.fullmatch("source_.+_loss", name)]
 
 
 def finite(value: float) -> float | None:

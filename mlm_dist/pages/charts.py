@@ -12,6 +12,7 @@ from mlm_dist.pages.scales import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale
 
 MAX_POINTS = 240  # of a line; more points are averaged in groups
 MAX_STRIPS = 120  # of a chart: the parts of its width that show their values
+MOST_STYLES = 8  # colours of lines that stand side by side, p0 to p7; with more lines they repeat
 LOG_RATIO = 100.0  # with a larger ratio of the largest to the smallest value, the logarithmic scale is shown first
 
 Point = tuple[float, float | None]

@@ -119,6 +119,8 @@ def obstacles(run: ComparedRun, other: ComparedRun) -> list[str]:
         found += _parts_that_differ(run, other)
     if _rows(run) != _rows(other):
         found.append("rows of the validation set")
+    if run.record.start.get("validation_only") != other.record.start.get("validation_only"):
+        found.append("sources in the validation loss")
     if any(run.settings.get(key) != other.settings.get(key) for key in _MASKS):
         found.append("masking rate")
     if run.settings.get("objective") != other.settings.get("objective"):

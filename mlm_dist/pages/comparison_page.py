@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlm_dist import __version__
-from mlm_dist.pages.charts import Chart, Point, Series, XAxis, chart
+from mlm_dist.pages.charts import MOST_STYLES, Chart, Point, Series, XAxis, chart
 from mlm_dist.pages.compared_runs import ComparedRun, differing, obstacles
 from mlm_dist.pages.formats import duration, finite, number, thousands
 from mlm_dist.pages.jinja import render
 from mlm_dist.pages.tables import Table
 
-MOST_STYLES = 8  # colours of runs; with more runs they repeat
 SECTIONS = {"results": "Results", "settings": "Differing settings", "curves": "Curves"}
 
 
@@ -58,11 +57,17 @@ class RunComparison:
     def results(self) -> Table:
         """One row per run."""
         heads = ["run", "step", "validation loss", "best", "at step"]
+        heads += self._sources
         heads += ["per character"] if self.by_character else []
         heads += ["training time", "tokens/s"]
         heads += [] if self.price_per_hour is None else ["cost", "cost per 1M tokens"]
         rows = [self._row(run) for run in self.runs]
         return Table("Losses in nats per masked token; time without validations", heads, rows, numbers=True)
+
+    @property
+    def _sources(self) -> list[str]:
+        """Sources with a validation loss of their own, of all runs."""
+        return [*dict.fromkeys(name for run in self.runs for name in run.record.sources)]
 
     @property
     def settings(self) -> Table | None:
@@ -80,6 +85,8 @@ class RunComparison:
         steps = "" if run.record.is_finished else f" of {run.record.steps:,}" if run.record.steps else ", not finished"
         row = [run.name, f"{run.record.step:,}{steps}", number(last[1]) if last else "—"]
         row += [number(best[1]), f"{best[0]:,}"] if best else ["—", "—"]
+        newest = run.record.validation[max(run.record.validation)] if run.record.validation else {}
+        row += [number(newest[key]) if (key := f"source_{name}_loss") in newest else "—" for name in self._sources]
         if self.by_character:
             row.append(number(last[1] / run.chars_per_token) if last and run.chars_per_token else "—")
         seconds = run.progress[-1][2]

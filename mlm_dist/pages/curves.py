@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlm_dist.optim.schedule import learning_rate
-from mlm_dist.pages.charts import Chart, Point, Series, chart
+from mlm_dist.pages.charts import MOST_STYLES, Chart, Point, Series, chart
 from mlm_dist.pages.formats import finite, number, percent, small, thousands
 from mlm_dist.pages.record import Record
 from mlm_dist.pages.resolved import PlannedRate
@@ -55,9 +55,9 @@ def _losses(record: Record) -> list[Series]:
         Series("training", [(step, finite(line["loss"])) for step, line in train.items()], "a"),
         Series("validation", [(step, finite(line["loss"])) for step, line in validation.items()], "b"),
     ]
-    if any("second_loss" in line for line in validation.values()):
-        points = [(step, finite(line.get("second_loss"))) for step, line in validation.items()]
-        losses.append(Series(f"second source: {record.start.get('second_source', '')}", points, "d"))
+    for i, (name, title) in enumerate(record.sources.items()):
+        points = [(step, finite(line.get(f"source_{name}_loss"))) for step, line in validation.items()]
+        losses.append(Series(title, points, f"p{(i + 2) % MOST_STYLES}", "dots"))  # p0 and p1 are as a, b
     unigram_loss = record.start.get("unigram_loss")
     if unigram_loss is not None and (train or validation):
         losses.append(Series("unigram baseline", [(0, unigram_loss), (max(record.step, 1), unigram_loss)], "c"))

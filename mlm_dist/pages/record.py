@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlm_dist.objectives.figures import sources_of
 from mlm_dist.training.metrics import read
 
 
@@ -43,6 +44,13 @@ class Record:
     def is_finished(self) -> bool:
         """Whether the run reached its last step, or stopped early."""
         return self.end is not None and (self.end.get("step") == self.steps or self.end.get("stopped_early") is True)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """{source: what it is called for people} of the sources with validation figures of their own."""
+        names = dict.fromkeys(name for line in self.validation.values() for name in sources_of(line))
+        apart = self.start.get("validation_only") or ()
+        return {name: f"{name} (not trained on)" if name in apart else name for name in names}
 
     @property
     def exported_step(self) -> int:

@@ -17,7 +17,7 @@ _IN_WORDS = {
     *("init_from", "revision", "lm_head"),
     *("masked_head", "compile", "checkpointing", "world_size", "device", "sharding", "offload", "precision"),
     *("global_batch", "micro_batch", "accumulation", "rows", "samples", "steps", "warmup_steps", "hours"),
-    *("peak_learning_rate", "optimizer", "schedule", "second_source", "second_corpus"),
+    *("peak_learning_rate", "optimizer", "schedule", "validation_only"),
     *("validation_rows", "validation_rows_total"),
 }
 
@@ -25,6 +25,7 @@ _IN_WORDS = {
 def run_facts(record: Record) -> dict[str, str]:
     """{name: text} of all that the run recorded when it started; a field that is missing is skipped."""
     start = record.start
+    shares = [name for name in start if name.startswith("mix_")]
     facts = {
         "model": _model(start),
         "LM head": INITIALIZED_HEAD if start.get("lm_head") == "initialized" else "",
@@ -39,11 +40,13 @@ def run_facts(record: Record) -> dict[str, str]:
         "compilation": _mode(start.get("compile")),
         "activation checkpointing": _mode(start.get("checkpointing")),
         "corpus": str(start.get("corpus", "")),
-        "second source": _second_source(start),
+        "mix of sources": ", ".join(f"{name.removeprefix('mix_')} {start[name]:g}" for name in shares),
+        "validation only": ", ".join(start.get("validation_only") or ()),
         "unigram baseline": "" if start.get("unigram_loss") is None else f"loss {start['unigram_loss']:.4f}",
         "mlm_dist": str(start.get("version", "")),
     }
-    others = {name.replace("_", " "): any_value(value) for name, value in start.items() if name not in _IN_WORDS}
+    names = [name for name in start if name not in (*_IN_WORDS, *shares)]
+    others = {name.replace("_", " "): any_value(start[name]) for name in names}
     return {name: text for name, text in {**facts, **others}.items() if text}
 
 
@@ -115,10 +118,3 @@ def _validation_rows(start: Mapping[str, Any]) -> str:
 
 def _mode(mode: str | None) -> str:
     return "" if mode is None else "off" if mode == "none" else str(mode)
-
-
-def _second_source(start: Mapping[str, Any]) -> str:
-    if start.get("second_source") is None:
-        return ""
-    corpus = f" (corpus {start['second_corpus']})" if start.get("second_corpus") else ""
-    return f"{start['second_source']}{corpus}"

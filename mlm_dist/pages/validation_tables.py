@@ -32,20 +32,35 @@ def over_the_run(record: Record) -> Table | None:
         return None
     stride = max(1, math.ceil((len(lines) - 1) / (MAX_ROWS - 1)))
     shown = [*lines[:-1][::stride], lines[-1]]
-    has_second = "second_loss" in lines[-1]
     rows = [
         [f"{line['step']:,}", number(line["loss"]), number(line["perplexity"]), percent(line["accuracy"])]
-        + ([number(line.get("second_loss")), percent(line.get("second_accuracy"))] if has_second else [])
         for line in shown
     ]
-    heads = ["step", "loss", "perplexity", "accuracy", *(["second loss", "second accuracy"] if has_second else [])]
+    heads = ["step", "loss", "perplexity", "accuracy"]
     caption = f"{lines[-1]['masked_tokens']:,} masked tokens of held-out documents"
     if len(shown) < len(lines):
         caption += f"; {len(shown)} of {len(lines)} validations"
-    if has_second:
-        source = record.start.get("second_source", "a second source")
-        caption += f". Second: {lines[-1]['second_masked_tokens']:,} of {source}, which is not trained on"
     return Table(caption, heads, rows, numbers=True)
+
+
+def by_source(record: Record) -> Table | None:
+    """Loss and accuracy of each source at the first and the last validation; None with one source."""
+    lines, sources = list(record.validation.values()), record.sources
+    if not sources:
+        return None
+    ends = [lines[0], *lines[1:][-1:]]
+    rows = [
+        [
+            title,
+            *(number(line[key]) if (key := f"source_{name}_loss") in line else "—" for line in ends),
+            *(percent(line[key]) if (key := f"source_{name}_accuracy") in line else "—" for line in ends),
+            f"{lines[-1].get(f'source_{name}_masked_tokens', 0):,}",
+        ]
+        for name, title in sources.items()
+    ]
+    steps = [f"step {line['step']:,}" for line in ends]
+    heads = ["", *(f"loss, {step}" for step in steps), *(f"accuracy, {step}" for step in steps), "masked tokens"]
+    return Table("Validation by source", heads, rows, numbers=True)
 
 
 def by_band(record: Record) -> Table | None:

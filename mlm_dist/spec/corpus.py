@@ -67,7 +67,7 @@ class SourceSpec:
     @property
     def source_key(self) -> str:
         """The config key that names the source, for messages."""
-        return self.key if self.key.endswith("_source") else f"{self.key}.source"
+        return f"{self.key}.source"
 
 
 @dataclass(frozen=True)

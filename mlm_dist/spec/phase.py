@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -54,6 +54,7 @@ class PhaseSpec:
     Args:
         name: Its name; empty for the only phase of a config without phases.
         objective: Name of the objective.
+        mix: {source: share} of the training rows; empty to shuffle the rows of all sources together.
         rows: How documents become rows.
         masking: Which tokens are predicted.
         batch: How a global batch is spread.
@@ -68,6 +69,7 @@ class PhaseSpec:
 
     name: str
     objective: str
+    mix: Mapping[str, float]
     rows: RowsSpec
     masking: MaskingConfig
     batch: BatchSpec
@@ -82,8 +84,10 @@ class PhaseSpec:
     def key(self, name: str) -> str:
         """The config key of one of its values, for messages."""
         if not self.name:
-            return {"duration": "optim.duration"}.get(name, name)
-        return f"phases.{self.name}.{name}"
+            return {"duration": "optim.duration", "mix": "corpus.mix"}.get(name, name)
+        if name.startswith(("corpus.source", "tokenizer.")):  # sources and tokenizer are those of the run
+            return name
+        return f"phases.{self.name}.{name.removeprefix('corpus.')}"
 
 
 def num_steps(phases: Sequence[PhaseSpec]) -> int | None:

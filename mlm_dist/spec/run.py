@@ -23,10 +23,6 @@ class Spec:
         output_dir: The run directory.
         seed: Random seed for order, masks, dropout and initial weights.
         launch: Processes, device, precision and sharding.
-        corpus: The corpus; validation uses its rows, and so does each phase that sets none.
-        replay_source: Source of rows to replay; None for none.
-        replay_share: Fraction of the training rows that are replayed; 0 for none.
-        second_source: A second source to validate on; None for none.
         model: The encoder; `from_scratch` and `compile` are decided.
         tokenizer_name: Where the tokenizer comes from, for messages.
         architecture: Its transformers configuration as far as it is known without the tokenizer of the corpus.
@@ -46,9 +42,6 @@ class Spec:
     seed: int
     launch: Any
     corpus: CorpusSpec
-    replay_source: str | None
-    replay_share: float
-    second_source: str | None
     model: ModelConfig
     tokenizer_name: str
     architecture: Any
@@ -67,6 +60,12 @@ class Spec:
     def num_steps(self) -> int | None:
         """Steps of all phases; None while they are not known, and if a duration is in hours."""
         return num_steps(self.phases)
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """The sources that some phase trains on; empty for all of them."""
+        mixes = [phase.mix for phase in self.phases]
+        return tuple(dict.fromkeys(name for mix in mixes for name in mix)) if all(mixes) else ()
 
     @property
     def batches(self) -> list[BatchSpec]:

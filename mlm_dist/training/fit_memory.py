@@ -35,7 +35,7 @@ def fit_phases(engine: Engine, spec: Spec, task: Task, corpora: Corpora) -> Spec
     """The run with a micro-batch in each phase that every rank has the memory for, see `fit_memory`; collective."""
 
     def fitted(phase: PhaseSpec, objective: Objective) -> PhaseSpec:
-        rows, _ = corpora.training_rows(phase.rows, spec.seed, spec.replay_share)
+        rows = corpora.of_rows[phase.rows].rows("train")
         batch = fit_memory(engine, objective, task.module, phase.batch, rows, spec.model.checkpointing)
         return dataclasses.replace(phase, batch=batch)
 

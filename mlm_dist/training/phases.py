@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 
 from mlm_dist.batches.loader import Stream, Target, TrainingBatches
+from mlm_dist.batches.mixture import Order, mixed_order
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.corpora import Corpora
@@ -61,8 +63,8 @@ class Phases:
         self.close()
         index, spec, engine = len(state.phases) - 1, self._spec, self._engine
         phase, objective, start = spec.phases[index], self._task.objectives[index], state.phases[index]
-        rows, order = self._corpora.training_rows(phase.rows, spec.seed, spec.replay_share)
-        stream = Stream(rows, order, phase.length.samples, start.step, start.samples, self._taken(state))
+        rows = self._corpora.of_rows[phase.rows].rows("train")
+        stream = Stream(rows, self._order(state), phase.length.samples, start.step, start.samples)
         batches = TrainingBatches(
             *(stream, objective.corruption, phase.batch, Ramp(phase.batch, phase.rows.max_length)),
             Target(engine.rank, engine.device, spec.has_static_shapes),
@@ -86,11 +88,16 @@ class Phases:
         phase = self.begin(TrainState.new(self._engine.device))
         return example_loss(self._engine, phase.objective, phase.batches[0][0])
 
-    def _taken(self, state: TrainState) -> int:
-        """Samples that earlier phases took from the rows of the newest."""
-        rows, ends = self._spec.phases[len(state.phases) - 1].rows, [start.samples for start in state.phases]
-        spans = zip(self._spec.phases, ends, ends[1:], strict=False)
-        return sum(stop - start for phase, start, stop in spans if phase.rows == rows)
+    def _order(self, state: TrainState) -> Order:
+        """The order of the newest phase, which continues the orders of earlier phases with the same rows."""
+        index, starts = len(state.phases) - 1, [start.samples for start in state.phases]
+        phases, kind = self._spec.phases, self._spec.phases[index].rows
+        parts, taken = self._corpora.of_rows[kind].source_rows("train"), Counter[str]()
+        for i in range(index):
+            if phases[i].rows == kind:
+                order = mixed_order(parts, phases[i].mix, self._spec.seed, taken)
+                taken.update(order.counts(starts[i + 1] - starts[i]))
+        return mixed_order(parts, phases[index].mix, self._spec.seed, taken)
 
     def close(self) -> None:
         """End the thread of the phase that has begun."""

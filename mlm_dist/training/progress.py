@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
+from mlm_dist.objectives.figures import sources_of
 from mlm_dist.terminal.console import Output, fitting, is_log_shown, output
 from mlm_dist.terminal.stage import Stage
 from mlm_dist.terminal.stages import stage
@@ -81,9 +82,8 @@ class TrainingProgress(Callback):
             f"validation at step {step}: loss {_number(metrics['loss'])}",
             f"accuracy {metrics['accuracy']:.1%} of {metrics['masked_tokens']:,} masked tokens",
         ]
-        if "second_loss" in metrics:
-            loss, accuracy = _number(metrics["second_loss"]), metrics["second_accuracy"]
-            parts.append(f"second source: loss {loss}, accuracy {accuracy:.1%}")
+        if sources := sources_of(metrics):
+            parts.append(", ".join(f"{name} {_number(metrics[f'source_{name}_loss'])}" for name in sources))
         if bands := describe_bands(metrics):
             parts.append(f"({bands})")
         parts.append(f"perplexity {_number(metrics['perplexity'])}")

@@ -29,7 +29,7 @@ class Task:
         objectives: The objective of each phase.
         module: Their module around the model, with initial weights in fp32 on the CPU.
         corpus: Digest of the corpus.
-        num_rows: Its training rows, without replayed ones.
+        num_rows: Its training rows that are used.
         frozen: For each phase, the names in the transformers model of the parameters that keep their values.
         identity: What a resume must have in common with the run.
         head: Where the initial weights of the model's head come from, see `build.InitialModel`.
@@ -83,6 +83,7 @@ class Task:
             )
             for phase in spec.phases
         )
-        num_rows = int(corpus.manifest["rows"]["train"])
+        parts = corpus.source_rows("train")
+        num_rows = sum(len(parts[name]) for name in spec.trained_on or parts)
         shared = identity(spec, corpora, config)
         return cls(tuple(objectives), module, corpus.digest, num_rows, frozen, shared, start.head)

@@ -95,7 +95,6 @@ def acquire(config: SourceConfig, cache_dir: Path, key: str = "corpus.source", n
     with stage("listing files", leaves_after=2) as shown:
         files = list_files(SourceIdentity(name, kind, key), fetched, config, cache_dir)
         shown.result = f"{len(files.files):,} files"
-    if key.endswith(".source"):  # a second source has the keys of the first
-        source_keys.refuse_without_effect(files)
+    source_keys.refuse_without_effect(files)
     source_keys.refuse_missing_fields(files)
     return files
