@@ -168,7 +168,8 @@ class Checkpoints:
             sync(temporary)
             faults.kill_here("before_rename", step)
             target = self._folder / format.name_of(step)
-            shutil.rmtree(target, ignore_errors=True)
+            if target.exists():
+                _remove(target)
             temporary.rename(target)
             sync(self._folder)
             faults.kill_here("after_rename", step)
@@ -202,6 +203,7 @@ def _remove(checkpoint: Path) -> None:
     shutil.rmtree(leaving, ignore_errors=True)
     with contextlib.suppress(OSError):
         checkpoint.rename(leaving)
+        sync(checkpoint.parent)  # a power failure must not bring back a name whose files are gone
         shutil.rmtree(leaving, ignore_errors=True)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlm_dist.files import lock
+from mlm_dist.files import lock, sync
 
 _held: dict[str, int] = {}  # {manifest: descriptor that holds its lock} of the corpora that this process uses
 
@@ -107,6 +107,7 @@ def remove(corpus: CachedCorpus, *, dry_run: bool) -> bool:
         if not dry_run:
             leaving = corpus.folder.with_name(f".removed-{secrets.token_hex(6)}")
             corpus.folder.rename(leaving)
+            sync(leaving.parent)  # a power failure must not bring back a name whose files are gone
             shutil.rmtree(leaving)
     return True
 
