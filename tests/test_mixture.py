@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import made_up_prose
@@ -20,6 +21,7 @@ from test_resume import check_schedule_resumes
 from mlm_dist.batches.mixture import Order, mixed_order
 from mlm_dist.batches.order import SampleOrder
 from mlm_dist.checkpoint import format
+from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.config import Config, parse
 from mlm_dist.corpora import Corpora, load_or_prepare
 from mlm_dist.corpus.store import PreparedCorpus
@@ -200,7 +202,9 @@ def growing(tmp_path: Path) -> dict[str, Any]:
 def checkpoint_of(values: dict[str, Any], folder: Path) -> Path:
     """A folder with the part of a checkpoint that names the run."""
     folder.mkdir()
-    (folder / "state.json").write_text(json.dumps({"identity": identity_of(values)}), "utf-8")
+    state = TrainState.new(torch.device("cpu")).to_json()
+    of_run = {"micro_batch": 1, "identity": identity_of(values)}
+    (folder / "state.json").write_text(json.dumps(state | of_run), "utf-8")
     return folder
 
 
