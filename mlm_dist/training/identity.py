@@ -45,6 +45,7 @@ def identity(spec: Spec, corpus: PreparedCorpus, architecture: Any) -> dict[str,
         "corpus.mix": dict(spec.mix) or None,
         # A tokenizer that is trained on several sources explains why the rows of all of them change.
         **(sources | tokenizer if len(rows) == 1 else tokenizer | sources),
+        "corpus.sources": None if spec.mix else list(trained_on),  # without a mix, one order is over the rows of all
         "batch.global_size": batch.global_size,
         "batch.ramp_tokens": ramp,
         "model.name_or_path": spec.model.name_or_path,
