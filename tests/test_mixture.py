@@ -231,6 +231,9 @@ def test_source_can_be_added_to_a_run_with_a_mix(growing: dict[str, Any], tmp_pa
     without = checkpoint_of(changed(growing, mix={}), tmp_path / "without")
     with pytest.raises(CheckpointError, match=r"^corpus\.sources\.d: "):
         require_same(without, identity_of(changed(growing, sources=sources, mix={})))
+    fewer = {"b": growing["corpus"]["sources"]["b"]}
+    with pytest.raises(CheckpointError, match=r"^corpus\.sources: .* \['b', 'c'\], now it is \['b'\]"):
+        require_same(without, identity_of(changed(growing, sources=fewer, mix={})))
 
 
 @pytest.mark.parametrize("name", ["b", "c"])

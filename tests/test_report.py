@@ -351,7 +351,7 @@ STATES = {
     ),
     "lines of sources": (
         [START, validation(0, 3.0) | OF_SOURCES, validation(9, 2.0) | OF_SOURCES],
-        "training validation own more unigram baseline",
+        "validation own more unigram baseline",
     ),
     "a source that was added": ([START, validation(0, 3.0), validation(9, 2.0) | OF_SOURCES], "more — 4.5 — 25% 7"),
     "stopped early": (EARLY_RUN, "stopped early at step 9 of 20 in 3 s"),

@@ -66,6 +66,7 @@ def _of_phase(phase: PhaseSpec, corpus: PreparedCorpus) -> dict[str, Any]:
         "objective": phase.objective,
         "corpus.mix": dict(phase.mix) or None,
         **sources,
+        "corpus.sources": None if phase.mix else list(digests),  # without a mix, one order is over the rows of all
         "model.freeze_embeddings": phase.freeze_embeddings,
         "model.trainable_layers": phase.trainable_layers,
         "model.rope_theta": phase.rope_theta,
