@@ -17,6 +17,8 @@ from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.objectives.figures import BandAccuracy, Validation
 from mlm_dist.objectives.frequency_bands import NO_BANDS, Bands, by_frequency
 
+# Of every run, whatever it trains with, so that validation losses can be compared: single tokens, 80/10/10, as BERT.
+VALIDATION_MASKING = MaskingConfig(probability=0.15, final_probability=None, unit="token", mask=0.8, random=0.1)
 VALIDATION_SEED = 0
 TERM = "masked_lm"
 
@@ -24,8 +26,8 @@ TERM = "masked_lm"
 class MaskedLM:
     """See `protocol.Objective`. Its loss is the cross-entropy in nats, summed over the predicted tokens.
 
-    Validation masks depend neither on the seed of the run nor on `masking.unit` and `masking.final_probability`, so
-    that runs that differ in these can be compared: words of a text that is cut into spans are harder to predict.
+    Validation masks depend neither on the seed of the run nor on any key of `masking`, so that runs that differ in
+    these can be compared: fewer masks, and masks of single tokens, are easier to predict.
 
     Args:
         masker: The masks of training rows.
@@ -36,8 +38,7 @@ class MaskedLM:
 
     def __init__(self, masker: Masker, bands: Bands = NO_BANDS) -> None:
         self.corruption = masker
-        plain = replace(masker.config, unit="token", final_probability=None)
-        self.validation_corruption = replace(masker, seed=VALIDATION_SEED, config=plain)
+        self.validation_corruption = replace(masker, seed=VALIDATION_SEED, config=VALIDATION_MASKING)
         self._bands = bands
         self._membership = torch.from_numpy(bands.membership)  # [vocabulary, bands]
         self.num_sums = 3 + 2 * len(bands.names)

@@ -41,7 +41,7 @@ class RunComparison:
                 )
         if self.by_character:
             notes.append(
-                "The tokenizers differ, the documents and the masking rate do not: compare the loss per character, "
+                "The tokenizers differ, the documents do not: compare the loss per character, "
                 "which is the loss per token divided by the characters per token of the validation documents."
             )
         return [*notes, *(f"{run.name} has no validation." for run in self.runs if not run.losses)]
