@@ -78,7 +78,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         *(config.model, length, named, 0, tokenizer_name, tokenizer.add_domain_tokens),
         train_vocab_size=tokenizer.train_vocab_size,
     )
-    require_suited(found, corpus.rows, launch.trial_precision)
+    require_suited(found, corpus.rows, launch.trial_precision, causal=objectives.is_causal(config.objective))
     on_cpu = launch.device.kind == "cpu"
     shape = memory.shape_of(found, on_cpu=on_cpu, kernel=launch.has_variable_length_kernel)
     if config.model.compile is None:
@@ -87,7 +87,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         raise ConfigError(f"model.trainable_layers: must be at most the {shape.layers} layers of the model")
     settings = memory.Settings(
         length,
-        predicted=config.masking.highest_probability if config.model.masked_head else 1.0,
+        predicted=objectives.predicted_fraction(config.objective, config.masking) if config.model.masked_head else 1.0,
         optimizer=config.optim.name,
         freeze_embeddings=config.model.freeze_embeddings,
         trainable_layers=config.model.trainable_layers,

@@ -39,7 +39,7 @@ class Rows:
     def ours(self, unit: str, **config: Any) -> tuple[np.ndarray, np.ndarray]:
         by = Masker(MaskingConfig(unit=unit, **config), 5, self.special.mask, self.special.all, len(self.tokenizer))  # type: ignore[arg-type]
         where = WordStarts(self.begins, np.arange(len(self.ids)) * LENGTH)
-        return by(self.ids, np.zeros(len(self.ids), np.int64), np.arange(len(self.ids)), None, where)
+        return by(self.ids, np.zeros(len(self.ids), np.int64), np.arange(len(self.ids)), None, where)[:2]
 
     def theirs(self, *, whole_word_mask: bool = False, **config: Any) -> tuple[np.ndarray, np.ndarray]:
         from transformers import DataCollatorForLanguageModeling
