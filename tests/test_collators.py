@@ -37,7 +37,13 @@ class Rows:
         self.begins[:, 1] = True  # a word that is cut counts as one
 
     def ours(self, unit: str, **config: Any) -> tuple[np.ndarray, np.ndarray]:
-        by = Masker(MaskingConfig(unit=unit, **config), 5, self.special.mask, self.special.all, len(self.tokenizer))  # type: ignore[arg-type]
+        by = Masker(
+            MaskingConfig(unit=unit, probability=0.15, **config),
+            5,
+            self.special.mask,
+            self.special.all,
+            len(self.tokenizer),
+        )  # type: ignore[arg-type]
         where = WordStarts(self.begins, np.arange(len(self.ids)) * LENGTH)
         return by(self.ids, np.zeros(len(self.ids), np.int64), np.arange(len(self.ids)), None, where)[:2]
 

@@ -20,8 +20,8 @@ ORDINARY = np.setdiff1d(np.arange(VOCAB_SIZE), SPECIAL)
 
 
 def masker(seed: int = 0, special: tuple[int, ...] = SPECIAL, **config: Any) -> Masker:
-    """A masker for a vocabulary of 1000 tokens."""
-    return Masker(MaskingConfig(**config), seed, MASK, special, VOCAB_SIZE)
+    """A masker for a vocabulary of 1000 tokens, of 15% of them by default."""
+    return Masker(MaskingConfig(**{"probability": 0.15} | config), seed, MASK, special, VOCAB_SIZE)
 
 
 def rows(num_rows: int, length: int = 64, seed: int = 1) -> np.ndarray:

@@ -20,7 +20,7 @@ LENGTH = 64
 
 def masker(unit: str, seed: int = 0, **config: Any) -> Masker:
     """A masker for a vocabulary of 1000 tokens."""
-    return Masker(MaskingConfig(unit=unit, **config), seed, MASK, SPECIAL, VOCAB_SIZE)  # type: ignore[arg-type]
+    return Masker(MaskingConfig(unit=unit, **{"probability": 0.15} | config), seed, MASK, SPECIAL, VOCAB_SIZE)  # type: ignore[arg-type]
 
 
 def rows(num_rows: int, length: int = LENGTH, seed: int = 1) -> tuple[np.ndarray, WordStarts]:

@@ -222,7 +222,7 @@ class Packed:
         return np.ones((len(indices), 512), bool)
 
 
-MASKER = Masker(MaskingConfig(), 1, 4, (0, 1, 2, 3, 4), 200)
+MASKER = Masker(MaskingConfig(probability=0.15), 1, 4, (0, 1, 2, 3, 4), 200)
 
 
 def micro_batch(indices: list[int], filled_to: shapes.Shapes, pieces: int = 1) -> MicroBatch:
