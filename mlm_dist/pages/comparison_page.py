@@ -62,7 +62,7 @@ class RunComparison:
         heads += ["training time", "tokens/s"]
         heads += [] if self.price_per_hour is None else ["cost", "cost per 1M tokens"]
         rows = [self._row(run) for run in self.runs]
-        return Table("Losses in nats per masked token; time without validations", heads, rows, numbers=True)
+        return Table("Losses in nats per predicted token; time without validations", heads, rows, numbers=True)
 
     @property
     def settings(self) -> Table | None:
@@ -127,5 +127,5 @@ def comparison_page(comparison: RunComparison) -> str:
         reload=None,
         warnings=comparison.notes,
         sections=[(name, title) for name, title in SECTIONS.items() if shown[name]],
-        footer=f"mlm_dist {__version__}. Losses are in nats per masked token.",
+        footer=f"mlm_dist {__version__}. Losses are in nats per predicted token.",
     )
