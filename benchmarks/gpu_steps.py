@@ -102,6 +102,7 @@ def _flags(scale: Any, work: Work) -> list[str]:
     model = scale.models[work.model].flags(**({} if work.dropout else {DROPOUT: 0.0}))
     return [
         *(*corpus, *model, f"--batch.global_size={rows}", f"--batch.micro_size={rows}"),
+        f"--masking.probability={workload.MASKED}",
         *("--optim.duration=1000000 steps", "--logging.every=1000000", "--tracking.trackers=[]"),
         *("--validation.every=null", "--checkpoint.every=null", "--export.verify=false"),
         *work.flags,

@@ -49,6 +49,7 @@ def flags_of(recipe: Recipe, arguments: argparse.Namespace) -> list[str]:
     return [
         *(f"--corpus.source={arguments.source}", f"--corpus.cache_dir={arguments.cache}"),
         *("--corpus.validation_fraction=0.2", f"--rows.max_length={arguments.length}", "--rows.mode=chunk"),
+        f"--masking.probability={workload.MASKED}",
         *_model_flags(arguments),
         *(f"--batch.global_size={BATCH}", f"--optim.lr={arguments.lr * recipe.lr}"),
         *recipe.flags,

@@ -73,6 +73,7 @@ def mlm_dist(control: StepControl, job: Job) -> None:
             "--model.name_or_path=bert",
             f"--model.overrides={json.dumps(job.shape.overrides)}",
             f"--batch.global_size={job.batch}",
+            f"--masking.probability={MASKED}",
             "--optim.duration=1000000 steps",
             "--validation.every=null",
             "--checkpoint.every=null",

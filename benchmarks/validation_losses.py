@@ -8,11 +8,11 @@ from typing import Any
 
 
 def masked_lm(corpus: Any, seed: int = 0) -> Any:
-    """The objective for the tokenizer of a corpus: 15% of the tokens are masked, by a seed."""
+    """The objective for the tokenizer of a corpus: its training rows have 15% of the tokens masked, by a seed."""
     from mlm_dist.config import MaskingConfig
     from mlm_dist.objectives.masked_lm import MaskedLM
 
-    return MaskedLM.create(MaskingConfig(), seed, corpus)
+    return MaskedLM.create(MaskingConfig(probability=0.15), seed, corpus)
 
 
 def load(folder: Path) -> Any:

@@ -61,6 +61,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
     for phase in phases:
         with phase.named():
             objectives.check(phase.objective)
+    objectives.check_together([phase.objective for phase in phases])
     optimizers.check_name(config.optim.name)
     trackers.check(config.tracking.trackers)
     compile_ = config.model.compile or "none"  # what is decided below can be compiled
@@ -80,8 +81,11 @@ def resolve(config: Config, launch: Launch) -> Spec:
         *(config.model, corpus.longest_row, named, 0, tokenizer_name, tokenizer.add_domain_tokens),
         train_vocab_size=tokenizer.train_vocab_size,
     )
-    for rows in {corpus.rows: None} | {_rows(config.model, phase.rows): None for phase in phases}:
-        require_suited(found, rows, launch.trial_precision)
+    require_suited(found, corpus.rows, launch.trial_precision)
+    for phase in phases:
+        with phase.named():
+            rows, is_causal = _rows(config.model, phase.rows), objectives.is_causal(phase.objective)
+            require_suited(found, rows, launch.trial_precision, causal=is_causal)
     on_cpu = launch.device.kind == "cpu"
     shape = memory.shape_of(found, on_cpu=on_cpu, kernel=launch.has_variable_length_kernel)
     if config.model.compile is None:
@@ -189,7 +193,7 @@ def _phase(
     rows, optim = _rows(model, phase.rows), phase.optim
     settings = memory.Settings(
         rows.max_length,
-        predicted=phase.masking.highest_probability if model.masked_head else 1.0,
+        predicted=objectives.predicted_fraction(phase.objective, phase.masking) if model.masked_head else 1.0,
         optimizer=optim.name,
         freeze_embeddings=model.freeze_embeddings,
         trainable_layers=model.trainable_layers,

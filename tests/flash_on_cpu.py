@@ -16,12 +16,14 @@ class Calls:
 
     Args:
         windows: Tokens to the left that a token attends to, of each call; -1 for all.
+        rights: The same to the right; 0 for causal attention.
         longest: Tokens of the longest chunk, of each call.
         dropouts: The dropout probability of each call.
         seeds: The random state of each call, and of each backward pass.
     """
 
     windows: list[int] = field(default_factory=list)
+    rights: list[int] = field(default_factory=list)
     longest: list[int] = field(default_factory=list)
     dropouts: list[float] = field(default_factory=list)
     seeds: list[list[int]] = field(default_factory=list)
@@ -37,15 +39,18 @@ def kernel() -> Iterator[Calls]:
         *given: Any, scale: float | None = None, window_size_left: int = -1, window_size_right: int = -1, **_: Any
     ) -> tuple[torch.Tensor, ...]:
         query, key, value, starts, _starts, longest, _longest, dropout, is_causal, _debug = given
-        assert window_size_left == window_size_right and not is_causal
+        assert window_size_right in (window_size_left, 0)
+        assert is_causal == (window_size_right == 0), "the kernel sets its right side to 0 for causal attention"
         assert starts.dtype == torch.int32 and torch.equal(starts, _starts) and longest == _longest
         # As the kernel does, it takes its seed from torch's generator.
         state = torch.randint(1 << 62, (2,)) if dropout else torch.zeros(2, dtype=torch.int64)
         calls.windows.append(window_size_left)
+        calls.rights.append(window_size_right)
+        window = window_size_left, window_size_right
         calls.longest.append(longest)
         calls.dropouts.append(dropout)
         calls.seeds.append(state.tolist())
-        probabilities, keep = parts(query, key, starts, scale, window_size_left, state, dropout)
+        probabilities, keep = parts(query, key, starts, scale, window, state, dropout)
         attended = torch.einsum("hqk,khd->qhd", probabilities * keep, repeated(value, query))
         where = torch.arange(len(query))
         within = where - starts[torch.searchsorted(starts, where.to(torch.int32), right=True) - 1]
@@ -54,10 +59,14 @@ def kernel() -> Iterator[Calls]:
         rest = torch.zeros(query.shape[1], len(query)), state.to(torch.uint64), torch.zeros((), dtype=torch.uint64)
         return attended.to(query.dtype).contiguous(), *rest, nothing
 
-    def backward(*given: Any, scale: float | None = None, window_size_left: int = -1, **_: Any) -> Any:
-        gradient, query, key, value, _out, _sums, starts, _s, _m, _n, dropout, _causal, state, _unused = given
+    def backward(
+        *given: Any, scale: float | None = None, window_size_left: int = -1, window_size_right: int = -1, **_: Any
+    ) -> Any:
+        gradient, query, key, value, _out, _sums, starts, _s, _m, _n, dropout, is_causal, state, _unused = given
+        assert is_causal == (window_size_right == 0)
+        window = window_size_left, window_size_right
         calls.backward_seeds.append([int(number) for number in state])
-        probabilities, keep = parts(query, key, starts, scale, window_size_left, state, dropout)
+        probabilities, keep = parts(query, key, starts, scale, window, state, dropout)
         g, k, v = gradient.float(), repeated(key, query), repeated(value, query)
         of_kept = torch.einsum("qhd,khd->hqk", g, v) * keep
         factor = query.shape[-1] ** -0.5 if scale is None else scale
@@ -80,7 +89,7 @@ def parts(
     key: torch.Tensor,
     starts: torch.Tensor,
     scale: float | None,
-    window: int,
+    window: tuple[int, int],
     state: torch.Tensor,
     dropout: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,8 +97,12 @@ def parts(
     where = torch.arange(len(query), dtype=torch.int32)
     chunk = torch.searchsorted(starts, where, right=True)
     allowed = chunk[:, None] == chunk[None]
-    if window >= 0:
-        allowed &= (where[:, None] - where[None]).abs() <= window
+    left, right = window
+    back = where[:, None] - where[None]
+    if left >= 0:
+        allowed &= back <= left
+    if right >= 0:
+        allowed &= -back <= right
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     scores = torch.einsum("qhd,khd->hqk", query.float(), repeated(key, query)) * factor
     probabilities = scores.masked_fill(~allowed, -1e30).softmax(-1)

@@ -37,9 +37,15 @@ class Rows:
         self.begins[:, 1] = True  # a word that is cut counts as one
 
     def ours(self, unit: str, **config: Any) -> tuple[np.ndarray, np.ndarray]:
-        by = Masker(MaskingConfig(unit=unit, **config), 5, self.special.mask, self.special.all, len(self.tokenizer))  # type: ignore[arg-type]
+        by = Masker(
+            MaskingConfig(unit=unit, probability=0.15, **config),
+            5,
+            self.special.mask,
+            self.special.all,
+            len(self.tokenizer),
+        )  # type: ignore[arg-type]
         where = WordStarts(self.begins, np.arange(len(self.ids)) * LENGTH)
-        return by(self.ids, np.zeros(len(self.ids), np.int64), np.arange(len(self.ids)), None, where)
+        return by(self.ids, np.zeros(len(self.ids), np.int64), np.arange(len(self.ids)), None, where)[:2]
 
     def theirs(self, *, whole_word_mask: bool = False, **config: Any) -> tuple[np.ndarray, np.ndarray]:
         from transformers import DataCollatorForLanguageModeling

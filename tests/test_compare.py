@@ -95,8 +95,9 @@ def test_only_settings_that_differ_are_listed(runs: tuple[Path, Path]) -> None:
         ("report.json", {"corpus__config__tokenizer": {"path": "other"}}, ["tokenizer"]),
         ("report.json", {"corpus__config__rows": {"mode": "pack", "max_length": 32}}, ["length or mode of rows"]),
         ("report.json", {"corpus__config__corpus__validation_fraction": 0.5}, ["validation set", "tokenizer"]),
-        ("resolved.yaml", {"masking__probability": 0.3}, ["masking rate"]),
-        ("resolved.yaml", {"masking__unit": "word"}, []),
+        ("config.yaml", {"objective": "two_terms"}, ["objective"]),
+        ("config.yaml", {"objective": "causal_lm"}, []),
+        ("resolved.yaml", {"masking__probability": 0.4, "masking__mask": 1.0, "masking__unit": "word"}, []),
     ],
 )
 def test_losses_that_cannot_be_compared_are_named_with_the_reason(
@@ -144,7 +145,7 @@ def test_runs_with_other_tokenizers_are_compared_by_character(runs: tuple[Path, 
     loss = launching.metrics(runs[0], "validation")[-1]["loss"]
     assert [float(row[at]) for row in comparison.results.rows] == pytest.approx([loss / 2, loss / 4], abs=2e-3)
     assert any("compare the loss per character" in note for note in comparison.notes)
-    change(runs[1] / "resolved.yaml", masking__probability=0.3)
+    change(runs[1] / "config.yaml", objective="two_terms")
     assert "per character" not in RunComparison(read(*runs)).results.heads
 
 

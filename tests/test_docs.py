@@ -184,7 +184,9 @@ COMMANDS = {
     "prepare.py --corpus.source /shared/docs --corpus.cache_dir /shared/cache": Tried(),
     "python mlm_dist/prepare.py --corpus.source /shared/filtered --corpus.patterns '**/*.parquet' "
     "--corpus.deduplicate none --corpus.validation_fraction 0": Tried(PREPARE),
+    "mlm-dist train --objective causal_lm --corpus.source my_docs": Tried(LOCAL),
     "mlm-dist train --masking.unit word": Tried(LOCAL),
+    "mlm-dist train --masking.probability 0.15": Tried(LOCAL),
     "mlm-dist train --masking.unit span --masking.probability 0.2": Tried(LOCAL),
     "mlm-dist train --masking.probability 0.3 --masking.final_probability 0.15": Tried(LOCAL),
     "mlm-dist prepare --masking.unit word --corpus.source my_docs": Tried(PREPARE),

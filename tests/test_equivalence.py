@@ -73,6 +73,23 @@ def test_packed_rows_follow_one_process(topology: str, runs: Runs) -> None:
     check_same("no", lines(runs(topology, *arguments, "--batch.micro_size=2")), lines(runs("one", *arguments)))
 
 
+CAUSAL = ("--objective=causal_lm",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", ["pack", "chunk"])
+@pytest.mark.parametrize(
+    ("topology", "arguments"),
+    [("cpu_2", ()), ("zero2", ACCUMULATED), ("fsdp2_cpu", (*ACCUMULATED, "--model.checkpointing=layers"))],
+)
+def test_causal_lm_follows_one_process(topology: str, arguments: tuple[str, ...], rows: str, runs: Runs) -> None:
+    """Its validations, of masked LM, come between causal steps on the same module."""
+    mode = f"--rows.mode={rows}"
+    expected = lines(runs("one", *CAUSAL, mode))
+    check_same("no", lines(runs(topology, *CAUSAL, mode, *arguments)), expected)
+    assert expected[0][0]["masked_tokens"] > 4 * expected[1][0]["masked_tokens"] / len(expected[1])
+
+
 # Muon computes in bfloat16, which enlarges differences in the last bit.
 COARSE = 2e-2
 OPTIONS: dict[str, tuple[str, tuple[str, ...], float]] = {

@@ -157,7 +157,7 @@ def test_figures_equal_those_of_a_loop_over_the_tokens(
     rows = rows_of(corpus, "own")
     numbers = np.arange(len(rows))
     true = rows.take(numbers)
-    shown, predicted = objective.validation_corruption(true, np.zeros_like(numbers), numbers)
+    shown, predicted, _ = objective.validation_corruption(true, np.zeros_like(numbers), numbers)
     lengths = rows.chunks(numbers)[0]
     band_of, losses = plain_bands(corpus), []
     right, count = Counter[str](), Counter[str]()

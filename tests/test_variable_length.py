@@ -113,13 +113,13 @@ def test_gradients_belong_to_the_mask_that_dropout_drew(kernel: Calls) -> None:
     torch.manual_seed(3)
     query, key, value = (torch.randn(2, 4, 12, 8, requires_grad=True) for _ in range(3))
     starts = torch.tensor([0, 5, 5, 12, 20, 24, 24], dtype=torch.int32)
-    found = variable_length.attend(query, key, value, starts, 12, dropout=0.4, reach=4)
+    found = variable_length.attend(query, key, value, starts, 12, dropout=0.4, window=variable_length.Window(4, 4))
     weights = torch.randn_like(found)
     gradients = torch.autograd.grad((found * weights).sum(), (query, key, value))
 
     flat = [states.transpose(1, 2).flatten(0, 1) for states in (query, key, value)]
     state = torch.tensor(kernel.seeds[0])
-    probabilities, keep = flash_on_cpu.parts(flat[0], flat[1], starts, None, 4, state, 0.4)
+    probabilities, keep = flash_on_cpu.parts(flat[0], flat[1], starts, None, (4, 4), state, 0.4)
     assert float((keep == 0).float().mean()) == pytest.approx(0.4, abs=0.03)
     expected = torch.einsum("hqk,khd->qhd", probabilities * keep, flat[2]).view(2, 12, 4, 8)
     torch.testing.assert_close(found, expected)
@@ -222,7 +222,7 @@ class Packed:
         return np.ones((len(indices), 512), bool)
 
 
-MASKER = Masker(MaskingConfig(), 1, 4, (0, 1, 2, 3, 4), 200)
+MASKER = Masker(MaskingConfig(probability=0.15), 1, 4, (0, 1, 2, 3, 4), 200)
 
 
 def micro_batch(indices: list[int], filled_to: shapes.Shapes, pieces: int = 1) -> MicroBatch:

@@ -62,6 +62,13 @@ RUNS = {
     "one validation": (record({0: 8.0}), "unknown", "unknown", "there is one validation."),
     "no validation set": (record({}), "unknown", "unknown", "there is no validation set."),
     "not finite without validation": (record({}, {90: None}), "not_finite", "unknown", "the loss is not finite."),
+    "causal": (record(RISING, objective="causal_lm"), "causal", "unknown", "does not measure."),
+    "causal without validation": (
+        record({}, objective="causal_lm"),
+        "causal",
+        "unknown",
+        "learnt to predict next tokens",
+    ),
     "two validations": (record({0: 8.0, 90: 4.0}), "learnt", "unknown", "learnt to use context."),
 }
 
@@ -72,6 +79,12 @@ def test_verdict_says_what_came_of_the_training(name: str) -> None:
     found = verdict(run)
     assert (found.outcome, found.trend) == (outcome, trend)
     assert headline in found.headline
+
+
+def test_a_causal_run_is_continued_with_masked_lm() -> None:
+    (command,) = commands(record(RISING, objective="causal_lm"), "--objective=causal_lm")
+    config = parsed(command)
+    assert (config.objective, config.model.name_or_path) == ("masked_lm", f"{RUN}/model")
 
 
 def test_facts_hold_the_figures_behind_the_verdict() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mlm_dist.batches.micro_batch import MicroBatch
+from mlm_dist.batches.micro_batch import Corrupted, MicroBatch
 from mlm_dist.config import MaskingConfig
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.model.masked_lm import MaskedLanguageModel
@@ -21,15 +21,15 @@ NUM_CLASSES = 4  # of first tokens
 class Unchanged:
     """Shows rows as they are, and predicts all tokens except special ones."""
 
-    needs_words = False
+    needs_words = is_causal = False
 
     def __init__(self, special_ids: list[int]) -> None:
         self._special_ids = special_ids
 
     def __call__(
-        self, input_ids: np.ndarray, epochs: np.ndarray, samples: np.ndarray, progress: Any = None, words: Any = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return input_ids, ~np.isin(input_ids, self._special_ids)
+        self, input_ids: np.ndarray, epochs: np.ndarray, samples: np.ndarray, *positions_of_parts: Any
+    ) -> Corrupted:
+        return Corrupted(input_ids, ~np.isin(input_ids, self._special_ids))
 
     def most_predicted(self, num_tokens: int) -> int:
         return num_tokens

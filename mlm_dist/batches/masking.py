@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from mlm_dist import hashing
 from mlm_dist.batches import token_selection
+from mlm_dist.batches.micro_batch import Chunks, Corrupted
 from mlm_dist.batches.token_selection import WordStarts
 from mlm_dist.config import MaskingConfig
 
@@ -34,6 +36,8 @@ class Masker:
         vocab_size: Number of tokens.
     """
 
+    is_causal: ClassVar[bool] = False
+
     config: MaskingConfig
     seed: int
     mask_id: int
@@ -57,7 +61,8 @@ class Masker:
         samples: np.ndarray,
         progress: np.ndarray | None = None,
         words: WordStarts | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+        chunks: Chunks | None = None,
+    ) -> Corrupted:
         """Mask rows.
 
         Args:
@@ -67,10 +72,10 @@ class Masker:
             progress: [rows] fraction of the run before each row, from 0 to 1, for a probability that changes; None uses
                 the first probability.
             words: Where words and chunks begin, if `needs_words`.
+            chunks: Unused.
 
         Returns:
-            [rows, length] the tokens that the model sees, and [rows, length] booleans, True for the tokens to predict:
-            at least one in each row with an ordinary token.
+            Rows with at least one predicted token where there is an ordinary one.
         """
         config = self.config
         eligible = self._is_ordinary.take(input_ids)  # type: ignore[attr-defined]
@@ -98,7 +103,7 @@ class Masker:
         random = ordinary.take((drawn * len(ordinary)).astype(np.int64))
         tokens = np.where(action < config.mask + config.random, random, tokens)
         shown.reshape(-1)[positions] = np.where(action < config.mask, self.mask_id, tokens)
-        return shown, predicted
+        return Corrupted(shown, predicted)
 
     def _rates(self, progress: np.ndarray | None) -> float | np.ndarray:
         """Probability of a token to be predicted, or [rows] that of each row's tokens."""

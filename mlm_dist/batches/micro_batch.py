@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,12 +16,43 @@ from mlm_dist.batches.token_selection import WordStarts
 IGNORED = -100
 
 
+class Chunks(NamedTuple):
+    """Where chunks are in rows.
+
+    Args:
+        starts: [num_chunks] first position of each chunk in the flattened rows, ascending.
+        lengths: [num_chunks] their tokens; what no chunk covers is padding.
+    """
+
+    starts: np.ndarray
+    lengths: np.ndarray
+
+
+class Corrupted(NamedTuple):
+    """Rows as an objective has them.
+
+    Args:
+        shown: [rows, length] tokens that the model sees.
+        predicted: [rows, length] booleans: the positions that predict a token.
+        targets: [rows, length] the token that each of these predicts; None for its own in the rows.
+    """
+
+    shown: np.ndarray
+    predicted: np.ndarray
+    targets: np.ndarray | None = None
+
+
 class Corruption(Protocol):
     """How an objective corrupts rows: what the model sees, and which tokens it predicts."""
 
     @property
     def needs_words(self) -> bool:
         """Whether it must know where words begin."""
+        ...
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether each position attends to itself and the positions before it only."""
         ...
 
     def __call__(
@@ -31,7 +62,8 @@ class Corruption(Protocol):
         samples: np.ndarray,
         progress: np.ndarray | None = None,
         words: WordStarts | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+        chunks: Chunks | None = None,
+    ) -> Corrupted:
         """Corrupt rows, as a function of its seed and the epoch and number of each row.
 
         Args:
@@ -40,9 +72,7 @@ class Corruption(Protocol):
             samples: [rows] number of each row in the corpus.
             progress: [rows] position of each row in the run, from 0 to 1.
             words: Where words and chunks begin, if `needs_words`.
-
-        Returns:
-            [rows, length] tokens that the model sees, and [rows, length] booleans: which tokens it predicts.
+            chunks: Where chunks are.
         """
         ...
 
@@ -67,6 +97,7 @@ class MicroBatch:
         num_tokens: Tokens that are not padding.
         longest: Tokens of the longest chunk, or more; padding counts. One number for all micro-batches of a shape; None
             for the length of the rows.
+        is_causal: Whether each position attends to itself and the positions before it only.
     """
 
     input_ids: torch.Tensor
@@ -78,12 +109,13 @@ class MicroBatch:
     num_predicted: int
     num_tokens: int
     longest: int | None = None
+    is_causal: bool = False
 
     @property
     def inputs(self) -> tuple[torch.Tensor | int | None, ...]:
         """The arguments of the model's `forward`, in its order."""
         tensors = self.input_ids, self.attention_mask, self.positions, self.labels, self.cu_seq_lens, self.row_keys
-        return *tensors, self.longest
+        return *tensors, self.longest, self.is_causal
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device; pinned memory is copied without waiting."""
@@ -142,24 +174,22 @@ def assemble(
     ends = np.cumsum(num_chunks)
     num_tokens = np.add.reduceat(lengths, ends - num_chunks)  # of each row
     width = input_ids.shape[1]
+    row = np.repeat(np.arange(num_rows), num_chunks)
+    within = np.cumsum(lengths) - lengths - (np.cumsum(num_tokens) - num_tokens)[row]
+    of_wanted = slice(int(num_chunks[:count].sum()))
+    chunks = Chunks((row * width + within)[of_wanted], lengths[of_wanted])
+    words = WordStarts(rows.word_starts(wanted.samples), chunks.starts) if corruption.needs_words else None
+    corrupted = corruption(input_ids[:count], wanted.epochs, wanted.samples, wanted.progress, words, chunks)
     shown = input_ids.astype(np.int64)
-    predicted = np.zeros(shown.shape, bool)
-    words = None
-    if corruption.needs_words:
-        row = np.repeat(np.arange(num_rows), num_chunks)
-        within = np.cumsum(lengths) - lengths - (np.cumsum(num_tokens) - num_tokens)[row]
-        chunks = (row * width + within)[: int(num_chunks[:count].sum())]
-        words = WordStarts(rows.word_starts(wanted.samples), chunks)
-    shown[:count], predicted[:count] = corruption(
-        input_ids[:count], wanted.epochs, wanted.samples, wanted.progress, words
-    )
+    shown[:count] = corrupted.shown
+    targets = input_ids if corrupted.targets is None else corrupted.targets
 
-    flat = np.flatnonzero(predicted)
+    flat = np.flatnonzero(corrupted.predicted)  # the wanted rows come first
     size = filled_to.num_predicted(len(flat))
     # Positions that fill up are spread, because a GPU adds gradients of one position one after the other.
     filler = np.arange(size - len(flat)) * shown.size // max(1, size - len(flat))
     positions, labels = np.concatenate([flat, filler]), np.full(size, IGNORED, np.int64)
-    labels[: len(flat)] = input_ids.reshape(-1)[flat]
+    labels[: len(flat)] = targets.reshape(-1)[flat]
     attention_mask = cu_seq_lens = None
     longest = min(filled_to.longest or width, width // pieces)
     if filled_to.chunks or (num_chunks > 1).any():
@@ -185,6 +215,7 @@ def assemble(
         num_predicted=len(flat),
         num_tokens=int(num_tokens[:count].sum()),
         longest=longest,
+        is_causal=corruption.is_causal,
     )
 
 

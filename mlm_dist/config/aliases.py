@@ -100,7 +100,7 @@ TABLE = (
         "masked_lm_prob masking",
         "masking.probability",
         "the probability of each token to be predicted",
-        "0.15",
+        "0.3",
     ),
     Alias(
         "whole_word_mask whole_word_masking wwm do_whole_word_mask",

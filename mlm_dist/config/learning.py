@@ -18,7 +18,7 @@ class MaskingConfig(Section):
     """Which tokens the model predicts, and what it sees instead.
 
     Args:
-        probability: Probability of each token to be predicted.
+        probability: Probability of each token to be predicted in training. Validation always uses 0.15.
         final_probability: The probability at the end of the run; it changes linearly with the samples. null keeps it
             constant.
         unit: What is selected together: single tokens, whole words, or spans of one to ten whole words.
@@ -28,7 +28,7 @@ class MaskingConfig(Section):
 
     SECTION = "masking"
 
-    probability: float = 0.15
+    probability: float = 0.3
     final_probability: float | None = None
     unit: Literal["token", "word", "span"] = "token"
     mask: float = 0.8

@@ -16,7 +16,7 @@ from mlm_dist.config.corpus import CorpusConfig, RowsConfig
 from mlm_dist.config.duration import Duration
 from mlm_dist.config.learning import BatchConfig, MaskingConfig, ModelConfig, OptimConfig
 from mlm_dist.config.value_types import fits, shown, type_hints
-from mlm_dist.errors import ConfigError
+from mlm_dist.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from mlm_dist.config.tree import Config
@@ -70,9 +70,9 @@ class Phase:
         """Inside, errors about a key name it as one of this phase."""
         try:
             yield
-        except ConfigError as error:
+        except (ConfigError, ModelError) as error:
             own = rf"(?:{'|'.join(_SECTIONS)})\.\w+|objective|corpus\.mix"
-            raise ConfigError(re.sub(rf"^(?:{own})", lambda found: self.key(found[0]), str(error))) from None
+            raise type(error)(re.sub(rf"^(?:{own})", lambda found: self.key(found[0]), str(error))) from None
 
     def check(self) -> None:
         """Refuse values that contradict each other.

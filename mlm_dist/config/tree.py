@@ -35,7 +35,8 @@ class Config(Section):
     Args:
         output_dir: The run directory.
         seed: Random seed for order, masks, dropout and initial weights.
-        objective: What is learnt: masked_lm, or an objective that another package registers.
+        objective: What is learnt: masked_lm, causal_lm (predict each token from those before it), or an objective that
+            another package registers.
         corpus: The documents.
         tokenizer: The tokenizer.
         rows: How documents become rows.

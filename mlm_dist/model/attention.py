@@ -9,6 +9,7 @@ from torch import nn
 
 from mlm_dist.model import precision, variable_length
 from mlm_dist.model.dropout import RowMasks, select
+from mlm_dist.model.variable_length import Window
 
 NAME = "mlm_dist"
 MASK_BLOCK = 512  # rows of a mask that are computed at a time
@@ -59,13 +60,15 @@ def attend(
             to either side that a token attends to, itself included; for packed rows `chunk_mask`, [rows, 1, length,
             length], which tokens are in one chunk, in the form of attention_mask; or instead of a mask `cu_seq_lens_q`,
             [chunks + 1], the first position of each chunk in the flattened rows, with `max_length_q`, the tokens of the
-            longest, see `variable_length.attend`.
+            longest, and `causal_chunks`, whether a token attends to itself and those before it only, see
+            `variable_length.attend`.
 
     Returns:
         [rows, length, heads, size], and no attention probabilities.
     """
     sliding_window, chunk_mask = kwargs.pop("sliding_window", None), kwargs.pop("chunk_mask", None)
     cu_seq_lens, longest = kwargs.pop("cu_seq_lens_q", None), kwargs.pop("max_length_q", None)
+    is_causal = kwargs.pop("causal_chunks", False)
     if chunk_mask is not None:
         attention_mask = chunk_mask if attention_mask is None else _joined(attention_mask, chunk_mask)
     working = precision.working_dtype(query.device.type, query.dtype)
@@ -74,8 +77,8 @@ def attend(
         attention_mask = attention_mask.to(query.dtype)  # FSDP2 rounds the weights inside each layer only
     if cu_seq_lens is not None:
         reach = None if sliding_window is None else sliding_window - 1
-        where = cu_seq_lens, longest
-        return variable_length.attend(query, key, value, *where, dropout=dropout, scaling=scaling, reach=reach), None
+        window, where = Window.of(reach, is_causal=is_causal), (cu_seq_lens, longest)
+        return variable_length.attend(query, key, value, *where, dropout=dropout, scaling=scaling, window=window), None
     if query.device.type == "cpu" and _is_plain(module, query, key, value, attention_mask, kwargs):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         # Another model with the same transformers configuration has no masks.

@@ -84,7 +84,7 @@ class MaskedLanguageModel(nn.Module):
         labels: torch.Tensor,
         cu_seq_lens: torch.Tensor | None = None,
         row_keys: torch.Tensor | None = None,
-        longest: int | None = None,
+        *attention: Any,
     ) -> MaskedLoss:
         """Loss of one micro-batch.
 
@@ -96,10 +96,12 @@ class MaskedLanguageModel(nn.Module):
             cu_seq_lens: [chunks + 1], int32, the first position of each chunk in the flattened rows, and their end;
                 padding is a chunk too. None if no row holds several chunks.
             row_keys: [rows], int64, seeds of each row's dropout; None uses torch's global generator.
-            longest: Tokens of the longest chunk, or more; by default the length of the rows.
+            attention: `longest`, tokens of the longest chunk, or more, by default the length of the rows; and
+                `is_causal`, whether each token attends to itself and those before it in its chunk only, by default
+                False, see `require_causal`.
         """
         self._masks.begin(row_keys)
-        return self.loss(input_ids, attention_mask, positions, labels, cu_seq_lens, longest)
+        return self.loss(input_ids, attention_mask, positions, labels, cu_seq_lens, *attention)
 
     def loss(
         self,
@@ -109,9 +111,11 @@ class MaskedLanguageModel(nn.Module):
         labels: torch.Tensor,
         cu_seq_lens: torch.Tensor | None = None,
         longest: int | None = None,
+        is_causal: bool = False,
     ) -> MaskedLoss:
         """As `forward`, after the seeds of dropout are set; model.compile: whole compiles this function."""
-        logits = self.logits(input_ids, attention_mask, positions, cu_seq_lens, longest)  # [predicted, vocabulary]
+        # [predicted, vocabulary]
+        logits = self.logits(input_ids, attention_mask, positions, cu_seq_lens, longest, is_causal)
         loss_sum = self.cross_entropy(logits, labels)
         # Training does not report accuracy, so it saves the argmax over the vocabulary.
         correct = labels.new_zeros(0, dtype=torch.bool) if self.training else logits.argmax(-1) == labels
@@ -124,10 +128,11 @@ class MaskedLanguageModel(nn.Module):
         positions: torch.Tensor,
         cu_seq_lens: torch.Tensor | None = None,
         longest: int | None = None,
+        is_causal: bool = False,
     ) -> torch.Tensor:
         """[predicted, vocabulary] logits at `positions`."""
         sparse_attention.fit(self.model, input_ids.shape[1])
-        arguments = self._chunks.arguments(input_ids, attention_mask, cu_seq_lens, longest)
+        arguments = self._chunks.arguments(input_ids, attention_mask, cu_seq_lens, longest, is_causal)
         self._positions = positions if self.masked_head else None
         try:
             scores: torch.Tensor = self.model(**arguments).logits
@@ -135,6 +140,14 @@ class MaskedLanguageModel(nn.Module):
             self._positions = None
         scores = scores.flatten(0, 1)
         return scores if self.masked_head else scores[positions]
+
+    def require_causal(self) -> None:
+        """Make sure that attention can be causal, before the first causal micro-batch; others stay as they are.
+
+        Raises:
+            ModelError: A token would see tokens behind it.
+        """
+        self._chunks.require_causal()
 
     @contextlib.contextmanager
     def kept_positions(self, positions: torch.Tensor) -> Iterator[None]:

@@ -16,6 +16,7 @@ from mlm_dist.model.inference import undone
 from mlm_dist.model.layers import encoder_layers
 from mlm_dist.model.positions import first_position
 from mlm_dist.model.precision import Precision, precision_of_run
+from mlm_dist.model.variable_length import Window
 
 
 class MaskStyle(NamedTuple):
@@ -84,6 +85,8 @@ class PackedAttention:
         cu_seq_lens: torch.Tensor,
         dtype: torch.dtype | None = None,
         longest: int | None = None,
+        *,
+        is_causal: bool = False,
     ) -> dict[str, Any]:
         """The arguments of the model's forward pass.
 
@@ -93,27 +96,31 @@ class PackedAttention:
                 Padding is a chunk too, because a token that attends to nothing gives NaN.
             dtype: Of the model's weights, if it is not the model's own.
             longest: For the style lengths, see `variable_length.attend`.
+            is_causal: Whether each token attends to itself and those before it in its chunk only.
         """
         arguments: dict[str, Any] = {"input_ids": input_ids}
         if self.style.form == "by_kind":
             arguments["attention_mask"] = {"full_attention": None, "sliding_attention": None}
         if self.style.place == "lengths":
             arguments |= {"cu_seq_lens_q": cu_seq_lens, "max_length_q": longest}
+            arguments |= {"causal_chunks": True} if is_causal else {}
             if not self._takes_positions:
                 return arguments
         numbers = variable_length.chunk_numbers(cu_seq_lens, *input_ids.shape)
         if self.style.place != "lengths":
-            arguments |= self._masks(numbers, input_ids, dtype or self._model.dtype)
+            arguments |= self._masks(numbers, input_ids, dtype or self._model.dtype, is_causal)
         if self._takes_positions:
             of_chunks = variable_length.chunk_positions(cu_seq_lens, numbers)
             arguments["position_ids"] = of_chunks + self._first_position
         return arguments
 
-    def _masks(self, numbers: torch.Tensor, input_ids: torch.Tensor, dtype: torch.dtype) -> dict[str, Any]:
+    def _masks(
+        self, numbers: torch.Tensor, input_ids: torch.Tensor, dtype: torch.dtype, is_causal: bool
+    ) -> dict[str, Any]:
         """The arguments that hold the mask of chunks with these numbers, or lead to it."""
         if input_ids.device.type != "cpu":
             dtype = precisions.working_dtype(input_ids.device.type, dtype)
-        mask = self._formed(variable_length.chunk_mask(numbers), dtype)
+        mask = self._formed(variable_length.chunk_mask(numbers, Window.of(None, is_causal=is_causal)), dtype)
         if self.style.place == "kernel":
             return {"chunk_mask": mask}
         if self.style.place != "model":
@@ -123,7 +130,7 @@ class PackedAttention:
             if len(_windows(self._model.config)) > 1:
                 raise NotImplementedError("its layers have windows of several sizes")
             # Layers with sliding attention use a given mask as it is, so it must hold their limit as well.
-            near = self._formed(variable_length.chunk_mask(numbers, tokens), dtype)
+            near = self._formed(variable_length.chunk_mask(numbers, Window.of(tokens, is_causal=is_causal)), dtype)
             return {"attention_mask": {"full_attention": mask, "sliding_attention": near}}
         return {"attention_mask": mask}
 

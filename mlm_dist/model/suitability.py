@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from mlm_dist.errors import ModelError
-from mlm_dist.model import attention, dropout, norms, packed_attention, sparse_attention, trial
+from mlm_dist.model import attention, causality, dropout, norms, packed_attention, sparse_attention, trial
 from mlm_dist.model.packed_attention import STYLES, MaskStyle, PackedAttention
 from mlm_dist.model.precision import Precision, in_precision
 from mlm_dist.model.small_copy import narrow_configuration, small_configuration, small_model
@@ -88,8 +88,32 @@ def takes(config: Any, styles: Sequence[MaskStyle]) -> MaskStyle | None:
     return _first(_Key(small_configuration(config)), tuple(styles), 0).style
 
 
-def require_suited(config: Any, rows: RowsSpec, precision: Precision) -> None:
+def causal_suitability(config: Any, *, packed: bool, max_length: int | None = None) -> Suitability:
+    """How an architecture takes the mask of causal attention, tried as in `suitability`.
+
+    Args:
+        config: The transformers configuration of a masked-language model.
+        packed: Whether rows hold several chunks; the style is then that of `suitability`.
+        max_length: Tokens per row, if they are known.
+    """
+    styles = STYLES
+    if packed:
+        style, why = suitability(config, max_length)
+        if style is None:
+            return Suitability(None, why)
+        styles = (style,)
+    trial_of = functools.partial(causality.fault, packed=packed)
+    return _first_of(_Key(small_configuration(config)), styles, trial_of, _least_length(config, max_length))
+
+
+def require_suited(config: Any, rows: RowsSpec, precision: Precision, *, causal: bool = False) -> None:
     """Try an architecture with the rows and in the precision of a run.
+
+    Args:
+        config: The transformers configuration of a masked-language model.
+        rows: The rows.
+        precision: The precision.
+        causal: Whether attention must be causal in some step.
 
     Raises:
         ModelError: It cannot be trained so, with the reason and a remedy.
@@ -97,6 +121,10 @@ def require_suited(config: Any, rows: RowsSpec, precision: Precision) -> None:
     style, why = suitability(config, rows.max_length)
     if rows.mode == "pack" and style is None:
         raise packing_error(config, why)
+    if causal:
+        style, why = causal_suitability(config, packed=rows.mode == "pack", max_length=rows.max_length)
+        if style is None:
+            raise causal_error(config, why)
     if precision.name != "fp32":
         small = small_configuration(config)
         narrow, lengths = narrow_configuration(small), (trial.LENGTH, rows.max_length)
@@ -129,17 +157,24 @@ def _runs(small: _Key, lengths: tuple[int, ...], precision: Precision) -> bool:
 
 @functools.cache
 def _first(small: _Key, styles: tuple[MaskStyle, ...], least_length: int) -> Suitability:
+    return _first_of(small, styles, packed_attention.fault, least_length)
+
+
+def _first_of(
+    small: _Key, styles: tuple[MaskStyle, ...], trial_of: Callable[..., str | None], least_length: int
+) -> Suitability:
+    """The first style that a trial finds no fault with."""
     with in_precision(Precision()):  # rows are the same in every precision
         model = _installed(small_model(small.config))
         reasons = []
         for style in styles:
             packed = PackedAttention(model, style)
-            found = packed_attention.fault(model, packed, least_length)
+            found = trial_of(model, packed, least_length=least_length)
             if found is None:
                 return Suitability(style, "")
             packed.remove()
             reasons.append(found)
-    leaks = [one for one in reasons if one.startswith("a chunk")]
+    leaks = [one for one in reasons if one.startswith(("a chunk", "a token"))]
     return Suitability(None, (leaks or reasons)[0])
 
 
@@ -165,4 +200,12 @@ def packing_error(config: Any, why: str) -> ModelError:
     return ModelError(
         f"rows.mode: a {config.model_type} model cannot keep the chunks of a packed row apart ({why}); use "
         "--rows.mode chunk, which puts each chunk into a row of its own"
+    )
+
+
+def causal_error(config: Any, why: str) -> ModelError:
+    """The error for attention of an architecture that cannot be causal."""
+    return ModelError(
+        f"objective: attention of a {config.model_type} model cannot be made causal ({why}); use --objective "
+        "masked_lm, or an architecture such as bert, roberta or modernbert"
     )

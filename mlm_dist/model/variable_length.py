@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -17,6 +18,26 @@ from torch.nn import functional as F
 LARGEST_HEAD, HEAD_MULTIPLE = 192, 8  # sizes of heads that the kernel has a backward pass with dropout for
 
 logger = logging.getLogger(__name__)
+
+
+class Window(NamedTuple):
+    """The tokens that a token attends to, besides itself, in its chunk.
+
+    Args:
+        left: How many before it; None for all.
+        right: How many behind it; None for all, 0 for causal attention.
+    """
+
+    left: int | None = None
+    right: int | None = None
+
+    @classmethod
+    def of(cls, reach: int | None, *, is_causal: bool) -> Window:
+        """The window of attention that reaches so many tokens to either side; causal attention sees none behind."""
+        return cls(reach, 0 if is_causal else reach)
+
+
+WHOLE_CHUNK = Window()
 
 
 def is_possible() -> bool:
@@ -66,7 +87,7 @@ def attend(
     *,
     dropout: float = 0.0,
     scaling: float | None = None,
-    reach: int | None = None,
+    window: Window = WHOLE_CHUNK,
 ) -> torch.Tensor:
     """Scaled dot-product attention of the tokens of each chunk to each other: [rows, length, heads, size].
 
@@ -79,23 +100,23 @@ def attend(
         longest: Tokens of the longest chunk, or more; None to compute the same with a mask, on any device.
         dropout: Dropout probability of the attention probabilities, drawn from torch's generator.
         scaling: Factor of the scores; by default 1 / sqrt(size).
-        reach: Tokens to either side that a token attends to; None for all.
+        window: The tokens that a token attends to.
     """
     rows, _, length, _ = query.shape
     if longest is None:
-        mask = chunk_mask(chunk_numbers(cu_seq_lens, rows, length), reach)
+        mask = chunk_mask(chunk_numbers(cu_seq_lens, rows, length), window)
         by_mask = F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling, enable_gqa=True)
         return by_mask.transpose(1, 2)
     flat = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))  # [rows * length, heads, size]
-    window = -1 if reach is None else reach
+    left, right = (-1 if reach is None else reach for reach in window)
     attended: torch.Tensor = torch.ops.aten._flash_attention_forward(
         *flat,
         *(cu_seq_lens, cu_seq_lens, longest, longest, dropout),
-        is_causal=False,
+        is_causal=right == 0,
         return_debug_mask=False,
         scale=scaling,
-        window_size_left=window,
-        window_size_right=window,
+        window_size_left=left,
+        window_size_right=right,
     )[0]
     return attended.view(rows, length, *attended.shape[1:])
 
@@ -110,13 +131,18 @@ def chunk_positions(cu_seq_lens: torch.Tensor, numbers: torch.Tensor) -> torch.T
     return (_positions(cu_seq_lens, *numbers.shape) - cu_seq_lens[numbers - 1]).long()
 
 
-def chunk_mask(numbers: torch.Tensor, reach: int | None = None) -> torch.Tensor:
-    """[rows, 1, length, length] booleans: which tokens are in one chunk, and no farther apart than `reach`."""
+def chunk_mask(numbers: torch.Tensor, window: Window = WHOLE_CHUNK) -> torch.Tensor:
+    """[rows, 1, length, length] booleans: which tokens attend to which, those in one chunk and in the window."""
     mask = numbers[:, None, :, None] == numbers[:, None, None, :]
-    if reach is None:
+    if window.left is None and window.right is None:
         return mask
     length = numbers.shape[1]
-    return mask & torch.ones(length, length, dtype=torch.bool, device=mask.device).triu(-reach).tril(reach)
+    near = torch.ones(length, length, dtype=torch.bool, device=mask.device)
+    if window.left is not None:
+        near = near.triu(-window.left)
+    if window.right is not None:
+        near = near.tril(window.right)
+    return mask & near
 
 
 def lengths_of_rows(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:

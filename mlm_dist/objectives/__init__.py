@@ -1,19 +1,26 @@
-"""Objectives: what a model learns. Masked language modelling is one; other packages can register more.
+"""Objectives: what a model learns, masked or causal language modelling; other packages can register more.
 
 `OBJECTIVES[name]` is a class with the method `create(masking, seed, corpus)` that returns an `Objective`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+from mlm_dist.config import MaskingConfig
 from mlm_dist.errors import ConfigError
 from mlm_dist.registry import Registry
 
 OBJECTIVES: Registry[Any] = Registry(
     "mlm_dist.objectives",
-    {"masked_lm": "mlm_dist.objectives.masked_lm:MaskedLM"},
+    {
+        "masked_lm": "mlm_dist.objectives.masked_lm:MaskedLM",
+        "causal_lm": "mlm_dist.objectives.causal_lm:CausalLM",
+    },
 )
+
+_OF_ONE_MODEL = {"masked_lm", "causal_lm"}
 
 
 def check(name: str) -> None:
@@ -24,3 +31,27 @@ def check(name: str) -> None:
     """
     if name not in OBJECTIVES:
         raise ConfigError(f"objective: {name} is not known; choose from {', '.join(OBJECTIVES.names())}")
+
+
+def check_together(names: Collection[str]) -> None:
+    """Refuse objectives that do not share a model, as those of the phases of a run must.
+
+    Raises:
+        ConfigError: Names them.
+    """
+    several = dict.fromkeys(names)
+    if len(several) > 1 and not several.keys() <= _OF_ONE_MODEL:
+        raise ConfigError(
+            f"phases: the objectives {', '.join(several)} do not share a model; those of the phases of a run must be "
+            f"the same, or of {', '.join(sorted(_OF_ONE_MODEL))}"
+        )
+
+
+def is_causal(name: str) -> bool:
+    """Whether the attention of an objective's training rows is causal, which not every architecture can be made."""
+    return name == "causal_lm"
+
+
+def predicted_fraction(name: str, masking: MaskingConfig) -> float:
+    """The fraction of a row's positions that an objective predicts, at most."""
+    return masking.highest_probability if name == "masked_lm" else 1.0

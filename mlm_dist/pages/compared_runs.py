@@ -24,8 +24,8 @@ from mlm_dist.spec.settings import settings
 _FACTS = ("version", "parameters", "world_size", "device", "sharding", "precision")
 # Keys whose values differ between any two runs, or say nothing about them.
 _NOT_COMPARED = ("output_dir", "corpus.cache_dir", "checkpoint.resume", "tracking.tags", "tracking.group")
-# Keys that the masks of the validation set depend on.
-_MASKS = ("masking.probability", "masking.mask", "masking.random")
+# Objectives whose validation is that of another one.
+_VALIDATED_AS = {"causal_lm": "masked_lm"}
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,7 @@ def obstacles(run: ComparedRun, other: ComparedRun) -> list[str]:
         found.append("rows of the validation set")
     if run.record.start.get("validation_only") != other.record.start.get("validation_only"):
         found.append("sources in the validation loss")
-    if any(run.settings.get(key) != other.settings.get(key) for key in _MASKS):
-        found.append("masking rate")
-    if run.settings.get("objective") != other.settings.get("objective"):
+    if _validated_objective(run) != _validated_objective(other):
         found.append("objective")
     return found
 
@@ -139,6 +137,12 @@ def _parts_that_differ(run: ComparedRun, other: ComparedRun) -> list[str]:
     if one["config"]["rows"] != two["config"]["rows"]:
         found.append("length or mode of rows")
     return found
+
+
+def _validated_objective(run: ComparedRun) -> Any:
+    """The objective that the validation losses of a run belong to."""
+    name = run.settings.get("objective")
+    return _VALIDATED_AS.get(name, name)
 
 
 def _documents(corpus: Mapping[str, Any]) -> Any:

@@ -40,7 +40,7 @@ class RunComparison:
                 )
         if self.by_character:
             notes.append(
-                "The tokenizers differ, the documents and the masking rate do not: compare the loss per character, "
+                "The tokenizers differ, the documents do not: compare the loss per character, "
                 "which is the loss per token divided by the characters per token of the validation documents."
             )
         return [*notes, *(f"{run.name} has no validation." for run in self.runs if not run.losses)]
@@ -62,7 +62,7 @@ class RunComparison:
         heads += ["training time", "tokens/s"]
         heads += [] if self.price_per_hour is None else ["cost", "cost per 1M tokens"]
         rows = [self._row(run) for run in self.runs]
-        return Table("Losses in nats per masked token; time without validations", heads, rows, numbers=True)
+        return Table("Losses in nats per predicted token; time without validations", heads, rows, numbers=True)
 
     @property
     def _sources(self) -> list[str]:
@@ -134,5 +134,5 @@ def comparison_page(comparison: RunComparison) -> str:
         reload=None,
         warnings=comparison.notes,
         sections=[(name, title) for name, title in SECTIONS.items() if shown[name]],
-        footer=f"mlm_dist {__version__}. Losses are in nats per masked token.",
+        footer=f"mlm_dist {__version__}. Losses are in nats per predicted token.",
     )

@@ -47,11 +47,15 @@ def next_steps(record: Record, verdict: Verdict, run: Path, config: Mapping[str,
         steps.append(
             NextStep("Train with a validation set, to see whether it learns.", _again(run, "validated", flags))
         )
-    elif verdict.trend == "unknown" and verdict.outcome != "not_finite":
+    elif verdict.trend == "unknown" and verdict.outcome not in ("not_finite", "causal"):
         every = max((record.steps or record.step) // 10, 1)
         steps.append(
             NextStep("Validate more often, to see the trend.", _again(run, "validated", f"--validation.every {every}"))
         )
+    if verdict.outcome == "causal":
+        flags = f"--objective masked_lm --model.name_or_path {_quoted(run, '/model')}"
+        steps.append(NextStep("Continue with masked language modelling.", _again(run, "masked", flags)))
+        return steps
     peak = finite(record.start.get("peak_learning_rate"))
     if verdict.outcome in ("not_finite", "worse") or verdict.trend == "rising":
         flags = f"--optim.lr {LOWER * peak:.1g}" if peak else "--optim.lr 1e-5"

@@ -132,7 +132,7 @@ def _facts(record: Record) -> Table | None:
 
 def _footer(content: Content) -> str:
     version = content.record.start.get("version")
-    parts = [f"mlm_dist {version}." if version else "mlm_dist.", "Losses are in nats per masked token."]
+    parts = [f"mlm_dist {version}." if version else "mlm_dist.", "Losses are in nats per predicted token."]
     if content.samples or (content.comparison is not None and content.comparison.examples):
         parts.append("This file contains sentences of the documents.")
     return " ".join(parts)

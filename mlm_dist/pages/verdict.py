@@ -9,7 +9,7 @@ from typing import Literal
 from mlm_dist.pages.formats import finite, number, percent, plural
 from mlm_dist.pages.record import Record
 
-Outcome = Literal["unknown", "not_finite", "worse", "not_learnt", "begun", "learnt", "adapted", "unchanged"]
+Outcome = Literal["unknown", "not_finite", "causal", "worse", "not_learnt", "begun", "learnt", "adapted", "unchanged"]
 Trend = Literal["unknown", "falling", "flat", "rising", "overfitting"]
 
 CONTEXT = 0.1  # nats below the unigram baseline from which a model uses context, and not only token frequencies
@@ -20,6 +20,7 @@ LOW_RATE = 0.1  # of the peak rate
 HEADLINES: dict[Outcome, str] = {
     "unknown": "Too early to say whether the model learns",
     "not_finite": "Training failed: the loss is not finite",
+    "causal": "The model learnt to predict next tokens, which its validation of masked tokens does not measure",
     "worse": "The model is worse than before training",
     "not_learnt": "The model has not learnt to use context yet, only how frequent tokens are",
     "begun": "The model began to use context",
@@ -63,13 +64,13 @@ def verdict(record: Record) -> Verdict:
     """The verdict on a run, as far as it is recorded."""
     losses = validation_losses(record)
     outcome = _outcome(record, losses)
-    trend, about_trend = _trend(record, [] if outcome == "not_finite" else losses)
+    trend, about_trend = _trend(record, [] if outcome in ("not_finite", "causal") else losses)
     headline = HEADLINES[outcome]
     if outcome == "unknown":
         headline += f": {_too_early(record, losses)}"
-    elif outcome not in ("worse", "not_finite"):
+    elif outcome not in ("worse", "not_finite", "causal"):
         headline += ENDINGS.get(trend, "")
-    figures = "" if outcome in ("unknown", "not_finite") else _figures(record, losses[0][1])
+    figures = "" if outcome in ("unknown", "not_finite") or not losses else _figures(record, losses[0][1])
     facts = [fact for fact in (figures, about_trend, _skipped(record), _spikes(record)) if fact]
     return Verdict(outcome, trend, f"{headline}.", facts)
 
@@ -93,8 +94,9 @@ def margin(record: Record) -> float:
 def _outcome(record: Record, losses: list[tuple[int, float]]) -> Outcome:
     if _is_not_finite(record):
         return "not_finite"
-    if len(losses) < 2:
-        return "unknown"
+    is_causal = record.start.get("objective") == "causal_lm"
+    if is_causal or len(losses) < 2:
+        return "causal" if is_causal else "unknown"
     start, result, chance = losses[0][1], finite(record.exported["loss"]) or 0.0, margin(record)
     if result > start + chance:
         return "worse"

@@ -18,6 +18,7 @@ from mlm_dist.batches.micro_batch import Samples, assemble
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.start import start
 from mlm_dist.model.activation_checkpointing import checkpoint_layers
+from mlm_dist.objectives import OBJECTIVES
 from mlm_dist.objectives.masked_lm import MaskedLM
 from mlm_dist.optim.optimizers import build_optimizer
 from mlm_dist.spec import PhaseSpec, Spec
@@ -43,7 +44,10 @@ def seconds_per_step(spec: Spec, phase: PhaseSpec) -> float:
     batch, length, vocab_size = phase.batch, phase.rows.max_length, int(spec.architecture.vocab_size)
     on_cpu = spec.launch.device.kind == "cpu"
     rows = min(batch.micro_size, max(1, CPU_TOKENS // length)) if on_cpu else batch.micro_size
-    objective = MaskedLM(Masker(phase.masking, spec.seed, 0, (0,), vocab_size))
+    kind = OBJECTIVES[phase.objective]
+    if not issubclass(kind, MaskedLM):  # what another package's objective costs is not known
+        kind = MaskedLM
+    objective = kind(Masker(phase.masking, spec.seed, 0, (0,), vocab_size))
     samples = np.arange(rows)
     wanted = Samples(np.zeros_like(samples), samples, progress=np.full(rows, MIDDLE))
     micro_batch = assemble(RandomRows(vocab_size, length), objective.corruption, wanted, rows)

@@ -70,7 +70,8 @@ class Task:
         sources = shared_tokens.sources(spec.model.init_from, corpus.tokenizer)
         start = build(spec.model, config, spec.seed, corpus.domain_tokens, corpus.token_counts, sources)
         with in_precision(spec.launch.trial_precision):
-            module = objectives[0].module(start.model, masked_head=spec.model.masked_head, packed=corpora.is_packed)
+            maker = next((one for one in objectives if one.corruption.is_causal), objectives[0])
+            module = maker.module(start.model, masked_head=spec.model.masked_head, packed=corpora.is_packed)
         if spec.model.checkpointing == "layers":
             checkpoint_layers(module.model)
         frozen = tuple(
