@@ -86,7 +86,8 @@ def _describe_rate(spec: Spec) -> str:
 def _describe_optimizer(spec: Spec) -> str:
     optim = spec.optim
     clipping = "no clipping" if optim.max_grad_norm is None else f"gradient norm at most {optim.max_grad_norm:g}"
-    return f"{optim.name}, weight decay {optim.weight_decay:g}, {clipping}"
+    average = "" if optim.ema_decay is None else f", average of the weights with decay {optim.ema_decay:g}"
+    return f"{optim.name}, weight decay {optim.weight_decay:g}, {clipping}{average}"
 
 
 def _add_corpus(table: Table, spec: Spec, corpus: PreparedCorpus | None, num_bytes: int | None) -> int | None:
@@ -191,7 +192,7 @@ def _add_memory(table: Table, spec: Spec) -> None:
     if needed.host:
         table.add_row("", f"and {_size(needed.host)} of host memory per process, offloaded")
     if spec.launch.device.kind == "cuda":
-        pinned = _size(size_of_checkpoint(spec.shape.parameters))
+        pinned = _size(size_of_checkpoint(spec.shape.parameters, ema=spec.optim.ema_decay is not None))
         table.add_row(
             "", f"and at most {pinned} of pinned host memory on rank 0, through which checkpoints are written"
         )
@@ -199,7 +200,7 @@ def _add_memory(table: Table, spec: Spec) -> None:
 
 def _add_disk(table: Table, spec: Spec) -> None:
     num_kept = spec.checkpoint.num_kept
-    needed = disk_needed(spec.shape.parameters, num_kept)
+    needed = disk_needed(spec.shape.parameters, num_kept, ema=spec.optim.ema_decay is not None)
     folder = spec.output_dir.absolute()
     while not folder.exists():
         folder = folder.parent

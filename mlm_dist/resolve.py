@@ -79,8 +79,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         train_vocab_size=tokenizer.train_vocab_size,
     )
     require_suited(found, corpus.rows, launch.trial_precision)
-    on_cpu = launch.device.kind == "cpu"
-    shape = memory.shape_of(found, on_cpu=on_cpu, kernel=launch.has_variable_length_kernel)
+    shape = memory.shape_of(found, on_cpu=launch.device.kind == "cpu", kernel=launch.has_variable_length_kernel)
     if config.model.compile is None:
         model = dataclasses.replace(model, compile=compiler.default(launch, fused=shape.fused))
     if (config.model.trainable_layers or 0) > shape.layers:
@@ -93,6 +92,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         trainable_layers=config.model.trainable_layers,
         checkpointing=config.model.checkpointing,
         is_packed=corpus.rows.mode == "pack",
+        ema=config.optim.ema_decay is not None,
     )
     most_rows = memory.most_rows(settings, shape, launch)
     batch = spread(config.batch, length, launch.world_size, most_rows)
@@ -127,7 +127,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
             config.export.dtype,
             config.export.checkpoint or ("best" if is_best else "newest"),
             *(config.export.verify, config.export.push_to_hub, config.export.format),
-            *(config.export.license, tuple(config.export.language)),
+            *(config.export.license, tuple(config.export.language), config.export.average),
         ),
         tracking=config.tracking,
         logging=config.logging,
@@ -169,6 +169,7 @@ def complete(spec: Spec, corpus: PreparedCorpus) -> Spec:
         divisor = 1 - spec.replay_share if duration.unit == "epochs" else corpus.rows("train").num_tokens
         samples = max(1, round(duration.value * num_rows / divisor))
         steps = ramp.steps(samples)
+    spec.checkpoint.require_saved(spec.export.average, steps)
     return dataclasses.replace(spec, length=Length(steps, samples, warmup_steps(spec.optim.warmup, steps)))
 
 
@@ -224,13 +225,14 @@ def _optim(optim: OptimConfig, from_scratch: bool, hidden_size: int) -> OptimSpe
         warmup=optim.warmup,
         schedule=optim.schedule,
         duration=Duration.parse(optim.duration),
+        ema_decay=optim.ema_decay,
     )
 
 
 def _exports_best(export: ExportConfig, patience: int | None) -> bool:
     """Whether the checkpoint with the lowest validation loss is kept and exported."""
     if export.checkpoint is None:
-        return patience is not None
+        return patience is not None and export.average is None
     return export.checkpoint == "best"
 
 

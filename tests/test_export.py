@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from mlm_dist import export, trained_model
+from mlm_dist.checkpoint.weights import SavedWeights
 from mlm_dist.config import Config, parse, parse_of_run, to_dict, to_yaml
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
@@ -104,7 +105,7 @@ def test_errors_name_the_checkpoint_or_the_corpus(copy: Path, monkeypatch: pytes
 def test_model_that_fails_the_reload_check_replaces_no_other(copy: Path) -> None:
     """A weight beyond the range of float16 becomes infinite when it is written."""
     point = copy / "checkpoints" / "step-00000012"
-    model, corpus, _ = trained_model.load_checkpoint(resolve(config_of(copy), Launch.read()), point)
+    model, corpus, _ = trained_model.load_checkpoint(resolve(config_of(copy), Launch.read()), SavedWeights((point,)))
     with torch.no_grad():
         model.get_input_embeddings().weight[3, 0] = 1e6
     before = (copy / "model" / "model.safetensors").read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,6 +48,18 @@ def _good(folder: Path, problems: list[str], *, newest_first: bool = False) -> I
             problems.append(str(error))
         else:
             yield path
+
+
+def require_last(folder: Path, count: int) -> list[Path]:
+    """The newest good checkpoints below a folder, by step: `count`, or as many as there are.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    problems: list[str] = []
+    last = list(itertools.islice(_good(folder, problems, newest_first=True), count))
+    _require((last[0] if last else None, problems), f"output_dir: no good checkpoint in {folder}")
+    return last[::-1]
 
 
 def require_newest(folder: Path) -> Path:

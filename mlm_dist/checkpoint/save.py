@@ -202,14 +202,14 @@ def _remove(checkpoint: Path) -> None:
         shutil.rmtree(leaving, ignore_errors=True)
 
 
-def disk_needed(num_parameters: int, num_kept: int) -> int:
+def disk_needed(num_parameters: int, num_kept: int, *, ema: bool = False) -> int:
     """Bytes of the checkpoints to keep, one more (a new one comes before an old one is removed), and the model."""
-    return (num_kept + 1) * size_of_checkpoint(num_parameters) + 4 * num_parameters
+    return (num_kept + 1) * size_of_checkpoint(num_parameters, ema=ema) + 4 * num_parameters
 
 
-def size_of_checkpoint(num_parameters: int) -> int:
-    """Bytes of the tensors of a checkpoint at most: each parameter and two moments of it in fp32."""
-    return 4 * num_parameters * (1 + 2)
+def size_of_checkpoint(num_parameters: int, *, ema: bool = False) -> int:
+    """Bytes of the tensors of a checkpoint at most: each parameter, two moments and an average of it in fp32."""
+    return 4 * num_parameters * (1 + 2 + ema)
 
 
 def _describe(path: Path) -> dict[str, Any]:

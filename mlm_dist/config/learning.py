@@ -153,6 +153,10 @@ class OptimConfig(Section):
         warmup: Steps over which the learning rate rises from zero; a value under 1 is a fraction of all steps.
         schedule: The learning rate after warm-up. linear and cosine fall to zero, constant stays, wsd stays and falls
             to zero over the last fifth, as 1 - sqrt.
+        ema_decay: Keep an exponential moving average (EMA) of the weights with this decay, such as 0.999: one more
+            value in fp32 per trained parameter, in memory and in checkpoints. In early steps the decay is smaller. The
+            average is validated at the end of the run; export.average: ema exports it. Training is not affected. null
+            keeps none.
     """
 
     SECTION = "optim"
@@ -167,6 +171,7 @@ class OptimConfig(Section):
     duration: str = "8 epochs"
     warmup: float = 0.06
     schedule: Literal["linear", "cosine", "wsd", "constant"] = "linear"
+    ema_decay: float | None = None
 
     def check(self) -> None:
         """See `Section.check`."""
@@ -188,3 +193,6 @@ class OptimConfig(Section):
             )
         self.require("layer_lr_decay", 0 < self.layer_lr_decay <= 1, "must be over 0 and at most 1")
         self.require_range("warmup", 0)
+        self.require(
+            "ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "must be over 0 and under 1, or null"
+        )

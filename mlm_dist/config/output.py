@@ -89,6 +89,10 @@ class ExportConfig(Section):
         checkpoint: The checkpoint to export: newest, best (the one with the lowest validation loss, which is saved when
             it is found and kept beside the last ones) or, for the export job, the folder of a checkpoint. By default
             best if validation.patience is set, else newest.
+        average: Export averaged weights: ema (the exponential moving average of optim.ema_decay) or a number of
+            checkpoints, the newest ones, whose mean is exported; checkpoint.keep_last must be at least as many. The
+            average is computed in fp32, and validated at the end of the run. Excludes export.checkpoint: best. null
+            exports the weights of a checkpoint.
         format: safetensors, or onnx to write the ONNX graph onnx/model.onnx as well, which needs the extra
             mlm_dist[onnx].
         verify: Load the model in a new process and compare it before it replaces an older one. Before the first step
@@ -105,6 +109,7 @@ class ExportConfig(Section):
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     checkpoint: str | None = None
+    average: Literal["ema"] | int | None = None
     format: Literal["safetensors", "onnx"] = "safetensors"
     verify: bool = True
     push_to_hub: str | None = None
@@ -115,6 +120,7 @@ class ExportConfig(Section):
         """See `Section.check`."""
         self.require_text("checkpoint", "must be newest, best or a path, or null")
         self.require_place("checkpoint")
+        self._check_average()
         repository = self.push_to_hub
         is_name = repository is None or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository) is not None
         self.require("push_to_hub", is_name, "must be a repository such as name/model, or null")
@@ -122,6 +128,21 @@ class ExportConfig(Section):
         self.require("license", is_id, "must be in lower case without spaces, such as apache-2.0, or null")
         are_codes = all(re.fullmatch(_LANGUAGE, one) for one in self.language)
         self.require("language", are_codes, "must be ISO 639 codes such as [en, pt-BR], or multilingual")
+
+    def _check_average(self) -> None:
+        if self.average is None:
+            return
+        is_count = isinstance(self.average, int)
+        self.require(
+            "average", not isinstance(self.average, int) or self.average >= 2, "must be ema, at least 2, or null"
+        )
+        if self.checkpoint == "best":
+            raise ConfigError("export.average and export.checkpoint: best exclude each other; give one of them")
+        if is_count and self.checkpoint not in (None, "newest"):
+            raise ConfigError(
+                "export.average: a number averages the newest checkpoints; remove export.checkpoint, or write ema for "
+                "the average in that checkpoint"
+            )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from mlm_dist.errors import ConfigError
 from mlm_dist.optim import OPTIMIZERS
 from mlm_dist.optim.combined import CombinedOptimizer
+from mlm_dist.optim.ema import ExponentialAverage
 from mlm_dist.optim.kind import StateLayout
 from mlm_dist.optim.parameter_groups import parameter_groups
 from mlm_dist.spec import OptimSpec
@@ -20,7 +21,7 @@ __all__ = [
     "check_name",
     "missing_package",
     "moment_bytes",
-    "set_lr",
+    "set_step",
     "set_step_count",
     "state_layout",
 ]
@@ -42,20 +43,25 @@ def missing_package(name: str) -> str | None:
     return package if package is not None and importlib.util.find_spec(package) is None else None
 
 
-def moment_bytes(name: str, num_parameters: int, num_hidden: int) -> int:
+def moment_bytes(name: str, num_parameters: int, num_hidden: int, *, ema: bool = False) -> int:
     """Bytes of an optimizer's moments in fp32.
 
     Args:
         name: The optimizer.
         num_parameters: Number of trained parameters.
         num_hidden: Those of them in matrices of hidden layers.
+        ema: Whether it keeps an exponential moving average of the weights.
     """
-    per_parameter, per_hidden = (len(OPTIMIZERS[name].layout_of(hidden=hidden).moments) for hidden in (False, True))
+    per_parameter, per_hidden = (
+        len(OPTIMIZERS[name].layout_of(hidden=hidden).moments) + ema for hidden in (False, True)
+    )
     return 4 * (per_parameter * (num_parameters - num_hidden) + per_hidden * num_hidden)
 
 
 def build_optimizer(module: Any, spec: OptimSpec) -> torch.optim.Optimizer:
     """The optimizer of the parameters that need gradients; it skips its step if `found_inf` is set over 0.
+
+    With `ema_decay` it keeps an average of the weights as one more moment, see `ema.ExponentialAverage`.
 
     Weight decay acts on matrices only: not on biases, nor on the scales of norms. With `layer_lr_decay` the learning
     rate of each layer is this fraction of the one above it, and the head has the full rate, as in ELECTRA (Clark et
@@ -79,13 +85,17 @@ def build_optimizer(module: Any, spec: OptimSpec) -> torch.optim.Optimizer:
         group["layout"] = kind.layout_of(hidden=group["hidden"])
     optimizer = kind.make(groups, spec)
     can_skip = isinstance(optimizer, CombinedOptimizer) or getattr(optimizer, "_step_supports_amp_scaling", False)
-    return optimizer if can_skip else CombinedOptimizer(optimizer)
+    optimizer = optimizer if can_skip else CombinedOptimizer(optimizer)
+    if spec.ema_decay is not None:
+        ExponentialAverage(optimizer, spec.ema_decay)
+    return optimizer
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of the next step; call it before the backward pass, in which DeepSpeed takes the step."""
+def set_step(optimizer: torch.optim.Optimizer, step: int, lr: float) -> None:
+    """Set the next step, from 0, and its learning rate; call it before the backward pass, in which DeepSpeed steps."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]
+        group["training_step"] = step
 
 
 def state_layout(group: dict[str, Any]) -> StateLayout:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlm_dist.config import Duration
+from mlm_dist.errors import ConfigError
 
 Schedule = Literal["linear", "cosine", "wsd", "constant"]
 
@@ -25,6 +26,7 @@ class OptimSpec:
         warmup: Steps, or under 1 a fraction of all steps.
         schedule: The learning rate after warm-up.
         duration: Length of the run.
+        ema_decay: Decay of an exponential moving average of the weights; None keeps none.
     """
 
     name: str
@@ -37,6 +39,7 @@ class OptimSpec:
     warmup: float
     schedule: Schedule
     duration: Duration
+    ema_decay: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,23 @@ class CheckpointSpec:
         """Checkpoints that stay on the disk."""
         return self.keep_last + self.keep_best
 
+    def require_saved(self, average: int | Literal["ema"] | None, num_steps: int) -> None:
+        """Refuse an average of more checkpoints than a run saves.
+
+        Args:
+            average: `ExportSpec.average`.
+            num_steps: Steps of the whole run.
+
+        Raises:
+            ConfigError: It saves fewer.
+        """
+        num_saved = 1 if self.every is None else -(-num_steps // self.every)
+        if isinstance(average, int) and num_saved < average:
+            raise ConfigError(
+                f"export.average: {average} checkpoints, but the run of {num_steps:,} steps saves {num_saved}; lower "
+                f"checkpoint.every to {max(num_steps // average, 1)} or export.average"
+            )
+
 
 @dataclass(frozen=True)
 class ExportSpec:
@@ -88,6 +108,8 @@ class ExportSpec:
         format: safetensors, or onnx for an ONNX graph besides.
         license: Licence of the model; None if it is not stated.
         language: Languages of the documents; empty if they are not stated.
+        average: ema for the exponential moving average of the weights, or how many checkpoints to average; None for the
+            weights of one checkpoint.
     """
 
     dtype: str
@@ -97,6 +119,7 @@ class ExportSpec:
     format: str = "safetensors"
     license: str | None = None
     language: tuple[str, ...] = ()
+    average: int | Literal["ema"] | None = None
 
 
 @dataclass(frozen=True)
