@@ -118,10 +118,9 @@ def resolve(config: Config, launch: Launch) -> Spec:
         length=Length(),
         validation=ValidationSpec(config.validation.every, config.validation.max_rows, config.validation.patience),
         checkpoint=CheckpointSpec(
-            config.checkpoint.every,
-            config.checkpoint.keep_last,
-            is_best,
+            *(config.checkpoint.every, config.checkpoint.keep_last, is_best),
             "auto" if launch.is_restarted else config.checkpoint.resume,
+            config.export.average if isinstance(config.export.average, int) else 0,
         ),
         export=ExportSpec(
             config.export.dtype,

@@ -29,7 +29,8 @@ from mlm_dist.config import Config, parse, parse_of_run, to_dict, to_yaml
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
 from mlm_dist.hf_model import reload_check, upload
-from mlm_dist.hf_model.model_card import CardContent, model_card, validation_table
+from mlm_dist.hf_model.model_card import CardContent, model_card
+from mlm_dist.hf_model.validated_weights import ValidatedWeights
 from mlm_dist.hf_model.write import ModelFiles, write_model
 from mlm_dist.model.plain_copy import with_parameters
 from mlm_dist.pages.record import Record
@@ -264,7 +265,7 @@ def test_card_of_an_uploaded_model_names_its_repository() -> None:
     assert 'pipeline("fill-mask", model="me/mine")' in card.text
     assert 'SentenceTransformer("me/mine")' in card.text
     assert card.data.base_model == "org/base"
-    assert "There was no validation at this step." in card.text
+    assert "There was no validation of these weights." in card.text
 
 
 def test_card_compares_the_second_source_before_and_after() -> None:
@@ -272,7 +273,7 @@ def test_card_compares_the_second_source_before_and_after() -> None:
         return {"loss": 2.0, "perplexity": 7.4, "accuracy": 0.5, "masked_tokens": 9, "second_loss": loss}
 
     record = Record({"second_source": "prose"}, [], {}, {0: line(3.25), 6: line(3.5), 9: line(9.0)}, None)
-    text = validation_table(record, 6)
+    text = ValidatedWeights(record, 6).table()
     assert "Validation loss on prose, which is not trained on: 3.2500 before training, 3.5000 after." in text
 
 

@@ -188,9 +188,14 @@ class Checkpoints:
         kept = {state["best"]["step"]} if self._spec.keep_best or has_diverged else set()
         if has_diverged and (good := self.before_divergence(state["divergence"]["good_step"])) is not None:
             kept.add(format.step_of(good))
+        planned = [format.step_of(path) for path in others if self._is_planned(path)]
+        kept |= {*planned[len(planned) - min(len(planned), self._spec.num_averaged) :]}
         for old in others[: max(0, len(others) - (self._spec.keep_last - 1))]:
             if format.step_of(old) not in kept:
                 _remove(old)
+
+    def _is_planned(self, path: Path) -> bool:
+        return self._spec.every is not None and format.step_of(path) % self._spec.every == 0
 
 
 def _remove(checkpoint: Path) -> None:

@@ -32,19 +32,22 @@ class SavedWeights:
     is_ema: bool = False
 
     @classmethod
-    def average(cls, folder: Path, average: int | Literal["ema"], at: Path | None = None) -> SavedWeights:
+    def average(
+        cls, folder: Path, average: int | Literal["ema"], every: int | None, at: Path | None = None
+    ) -> SavedWeights:
         """The average that `export.average` names, of the checkpoints below a folder; logs those that are not good.
 
         Args:
             folder: `checkpoints/` of a run directory.
             average: ema, or how many of the newest good checkpoints.
+            every: Steps between checkpoints; others than these are averaged only if they are the newest.
             at: A verified checkpoint whose average is wanted, instead of that of the newest good one.
 
         Raises:
             CheckpointError: There is no good checkpoint, or it has no average.
         """
         if average != "ema":
-            paths = find.require_last(folder, average)
+            paths = find.require_last(folder, average, every)
             if len(paths) < average:
                 logger.warning("export.average: %d checkpoints are wanted, but there are %d", average, len(paths))
             return cls(tuple(paths))

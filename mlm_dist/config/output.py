@@ -26,8 +26,9 @@ class ValidationConfig(Section):
         second_source: A second corpus (as corpus.source), such as general text, to validate on at the same steps, which
             shows forgetting. It is not trained on; if it is corpus.replay_source too, only its validation set is used.
             null validates on the main corpus only.
-        model: What the validate job evaluates: model (the exported model), checkpoint (the newest one), start
-            (model.name_or_path before training), or the folder of a checkpoint or a model.
+        model: What the validate job evaluates: model (the exported model), checkpoint (the newest one), average (the
+            average of export.average, from the checkpoints), start (model.name_or_path before training), or the folder
+            of a checkpoint or a model.
         sentences: Number of sentences of the validation set for which the validate job computes the
             pseudo-log-likelihood, masking each token in turn; 0 turns it off.
         probe: Let the validate job also measure, without labels, how useful the starting and the evaluated model are
@@ -51,7 +52,7 @@ class ValidationConfig(Section):
         self.require_range("patience", 1, or_null=True)
         self.require_range("sentences", 0)
         self.require_text("second_source", "must name a source, or be null")
-        self.require_text("model", "must be model, checkpoint, start or a path")
+        self.require_text("model", "must be model, checkpoint, average, start or a path")
         if self.patience is not None and self.every is None:
             raise ConfigError("validation.patience requires validation.every; set it")
 

@@ -66,12 +66,14 @@ class CheckpointSpec:
         keep_last: Checkpoints to keep.
         keep_best: Whether the checkpoint with the lowest validation loss is kept as well.
         resume: auto, never or a path.
+        num_averaged: How many are averaged at the end, which are kept whatever a signal saves between them.
     """
 
     every: int | None
     keep_last: int
     keep_best: bool
     resume: str
+    num_averaged: int = 0
 
     @property
     def num_kept(self) -> int:
@@ -120,6 +122,11 @@ class ExportSpec:
     license: str | None = None
     language: tuple[str, ...] = ()
     average: int | Literal["ema"] | None = None
+
+    @property
+    def average_name(self) -> str | None:
+        """The name of the average in records: ema or checkpoint_average; None for the weights of one checkpoint."""
+        return "checkpoint_average" if isinstance(self.average, int) else self.average
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Averages of the weights at the end of a run: put into the engine's model, validated, and left there for the export."""
+"""Averages of the weights at the end of a run: validated, and left in the engine's model for the export."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from mlm_dist.objectives.figures import Validation
 from mlm_dist.optim.ema import EMA
 from mlm_dist.spec import Spec
 
-CHECKPOINTS = "checkpoints"  # the name of the mean of the last checkpoints, as EMA is that of the other average
-
 
 def validate_averages(
     spec: Spec, engine: Engine, checkpoints: Path, evaluate: Callable[[], Validation | None]
 ) -> Iterator[tuple[dict[str, Any], Validation | None]]:
-    """(what it is, its validation) of each average that a finished run has; collective.
+    """(facts, validation) of each average of a finished run; collective.
 
     Afterwards the engine's model has the weights to export. What is on the disk stays as it is.
 
@@ -38,11 +36,14 @@ def validate_averages(
         engine.set_parameters((name.removeprefix(f"{EMA}/"), value) for name, value in engine.moments(EMA))
         yield {"average": EMA, "decay": decay}, evaluate()
     if isinstance(average, int):
-        names = engine.on_main(lambda: [path.name for path in SavedWeights.average(checkpoints, average).checkpoints])
-        paths = tuple(checkpoints / name for name in names)
+        every = spec.checkpoint.every
+        last = engine.on_main(
+            lambda: [path.name for path in SavedWeights.average(checkpoints, average, every).checkpoints]
+        )
+        paths = tuple(checkpoints / name for name in last)
         engine.set_parameters(_read(engine, SavedWeights(paths)))
         first = format.step_of(paths[0])
-        yield {"average": CHECKPOINTS, "checkpoints": len(paths), "first_step": first}, evaluate()
+        yield {"average": spec.export.average_name, "checkpoints": len(paths), "first_step": first}, evaluate()
     if trained:
         engine.set_parameters(trained)
 

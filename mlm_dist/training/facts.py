@@ -44,5 +44,6 @@ def start_facts(spec: Spec, task: Task) -> dict[str, object]:
         **duration,
         "optimizer": spec.optim.name,
         "schedule": spec.optim.schedule,
+        **({} if spec.optim.ema_decay is None else {"ema_decay": spec.optim.ema_decay}),
         "peak_learning_rate": spec.optim.lr,
     }
