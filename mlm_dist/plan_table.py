@@ -150,7 +150,11 @@ def _add_time(table: Table, spec: Spec, num_steps: float, num_validation: int) -
     """Add the time of the run, where it goes, and that on all devices of this machine if one is used."""
     launch = spec.launch
     is_alone = launch.world_size == 1 and not launch.is_sharded
-    needed = spec.memory.total if is_alone else memory.unsharded(spec.memory, spec.shape)
+    needed = (
+        spec.memory.total
+        if is_alone
+        else memory.unsharded(spec.memory, spec.shape, ema=spec.optim.ema_decay is not None)
+    )
     if needed > memory.available(launch):
         where = "" if is_alone else " of one process without sharding"
         table.add_row("time", f"not measured: it may not fit the memory{where}")

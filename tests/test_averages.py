@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from specs import cpu_engine
 from test_checkpoint import Net
-from test_optim import NAMES, Training
+from test_optim import NAMES, OBJECTIVE, Training, batch_of
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
@@ -135,13 +135,11 @@ def test_average_of_a_parameter_without_a_gradient_is_that_parameter(engine: Eng
     assert exp_avg is not None and not exp_avg.any()
 
 
-def test_step_that_is_not_finite_leaves_the_average(engine: Engine) -> None:
-    from test_optim import OBJECTIVE, batch_of
-
+def test_step_that_is_not_finite_leaves_the_average(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Training("adamw", engine, ema_decay=DECAY)
     run.train(0)
     before = {name: value.clone() for name, value in average_of(run).items()}
-    nn.init.constant_(run.core.get_parameter("model.cls.predictions.bias"), float("nan"))
+    monkeypatch.setenv("MLM_DIST_FAULT", "nan@1")
     result = train_step(engine, OBJECTIVE, [batch_of(1)], 1e-3, 1)
     assert int(result.skipped) == 1
     assert all(torch.equal(value, before[name]) for name, value in average_of(run).items())

@@ -213,9 +213,9 @@ def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, 
     return weights + master, gradients + bucket, moments, host
 
 
-def unsharded(found: Memory, shape: Shape) -> int:
+def unsharded(found: Memory, shape: Shape, *, ema: bool = False) -> int:
     """Bytes of the same step in one process without sharding, at most: weights, 16-bit copies, gradients, moments."""
-    return (4 + 2 + 4 + 8) * shape.parameters + found.activations + found.libraries
+    return (4 + 2 + 4 + 8 + 4 * ema) * shape.parameters + found.activations + found.libraries
 
 
 def available(launch: Launch) -> int:

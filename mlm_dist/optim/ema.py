@@ -40,6 +40,7 @@ class ExponentialAverage:
         for group in optimizer.param_groups:
             layout = group["layout"]
             group["layout"] = dataclasses.replace(layout, moments=(*layout.moments, EMA))
+            group["training_step"] = 0
         optimizer.register_step_pre_hook(self._before)
         optimizer.register_step_post_hook(self._after)
 
