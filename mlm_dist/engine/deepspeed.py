@@ -102,7 +102,7 @@ class DeepSpeedEngine(AccelerateEngine):
 
     def _set_parameter(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
         from deepspeed.utils import safe_set_full_fp32_param
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.runtime.zero import GatheredParameters
 
         safe_set_full_fp32_param(parameter, value)
         # The forward pass reads a copy in the precision of the run, which ZeRO-3 shards.
