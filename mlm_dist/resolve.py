@@ -47,6 +47,7 @@ from mlm_dist.spec import (
     TokenizerSpec,
     ValidationSpec,
 )
+from mlm_dist.training import averages
 
 SECOND_SOURCE, REPLAY_SOURCE = "validation.second_source", "corpus.replay_source"
 
@@ -67,6 +68,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
     _check_sources({SECOND_SOURCE: config.validation.second_source, REPLAY_SOURCE: config.corpus.replay_source})
     upload.check(config.export.push_to_hub)
     onnx_graph.check(config.export.format)
+    averages.check(config.export.average, config.optim.ema_decay, config.checkpoint.keep_last)
 
     model = dataclasses.replace(config.model, from_scratch=starts_from_scratch(config.model))
     corpus = corpus_spec(config)
@@ -148,8 +150,7 @@ def complete(spec: Spec, corpus: PreparedCorpus) -> Spec:
     Raises:
         ConfigError: It has fewer training rows than one global batch.
     """
-    num_rows = int(corpus.manifest["rows"]["train"])
-    size = spec.batch.global_size
+    num_rows, size = int(corpus.manifest["rows"]["train"]), spec.batch.global_size
     if not num_rows:
         raise ConfigError("corpus.source: its training documents hold no tokens, so there are no rows; use another one")
     if num_rows < size:

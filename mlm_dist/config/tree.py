@@ -103,14 +103,6 @@ class Config(Section):
                 "optim.duration in hours and masking.final_probability exclude each other, because masks depend on the "
                 "number of samples; write optim.duration in epochs, steps or tokens"
             )
-        if self.export.average == "ema" and self.optim.ema_decay is None:
-            raise ConfigError("export.average: ema needs optim.ema_decay; set it, for example to 0.999")
-        average, kept = self.export.average, self.checkpoint.keep_last
-        if isinstance(average, int) and kept < average:
-            raise ConfigError(
-                f"checkpoint.keep_last: {kept} checkpoints are kept, but export.average needs {average}; set it to "
-                f"{average} or more"
-            )
         if self.corpus.validation_fraction == 0:
             for key, is_set in (
                 ("validation.patience", self.validation.patience is not None),

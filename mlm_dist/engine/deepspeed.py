@@ -101,8 +101,8 @@ class DeepSpeedEngine(AccelerateEngine):
         return value
 
     def _set_parameter(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
-        from deepspeed.utils import safe_set_full_fp32_param
         from deepspeed.runtime.zero import GatheredParameters
+        from deepspeed.utils import safe_set_full_fp32_param
 
         safe_set_full_fp32_param(parameter, value)
         # The forward pass reads a copy in the precision of the run, which ZeRO-3 shards.

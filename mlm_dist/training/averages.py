@@ -5,16 +5,37 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.weights import SavedWeights
 from mlm_dist.engine.protocol import Engine
+from mlm_dist.errors import ConfigError
 from mlm_dist.objectives.figures import Validation
 from mlm_dist.optim.ema import EMA
 from mlm_dist.spec import Spec
+
+
+def check(average: int | Literal["ema"] | None, ema_decay: float | None, keep_last: int) -> None:
+    """Refuse to export an average of which a run does not keep what it is computed from.
+
+    Args:
+        average: `export.average`.
+        ema_decay: `optim.ema_decay`.
+        keep_last: `checkpoint.keep_last`.
+
+    Raises:
+        ConfigError: Names the key to set.
+    """
+    if average == "ema" and ema_decay is None:
+        raise ConfigError("export.average: ema needs optim.ema_decay; set it, for example to 0.999")
+    if isinstance(average, int) and keep_last < average:
+        raise ConfigError(
+            f"checkpoint.keep_last: {keep_last} checkpoints are kept, but export.average needs {average}; set it to "
+            f"{average} or more"
+        )
 
 
 def validate_averages(
