@@ -101,7 +101,7 @@ def run(config: Config) -> dict[str, Any]:
     if config.validation.probe and launch.world_size > 1:
         raise ConfigError("validation.probe needs one process; start it as python mlm_dist/validate.py")
     run_dir = RunDir(spec.output_dir)
-    evaluated = _evaluated(config, run_dir)
+    evaluated = _evaluated(config.validation.model, config.model, spec, run_dir)
     corpora = load_or_prepare(spec)
     corpus = corpora.main
     validation_set = ValidationSet(corpus, corpora.second)
@@ -185,18 +185,24 @@ def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4f}"
 
 
-def _evaluated(config: Config, run_dir: RunDir) -> Evaluated:
-    """The model that `validation.model` names."""
-    start = config.model
-    match config.validation.model:
+def _evaluated(name: str, start: ModelConfig, spec: Spec, run_dir: RunDir) -> Evaluated:
+    """The model that `validation.model` names.
+
+    Args:
+        name: The value of the key.
+        start: The model before training.
+        spec: The run, whose average may be evaluated.
+        run_dir: The run directory.
+    """
+    match name:
         case "start":
             return Evaluated(start, None, is_start=True)
         case "checkpoint":
             return Evaluated(start, SavedWeights((find.require_newest(run_dir.checkpoints),)), is_start=True)
         case "average":
-            if config.export.average is None:
+            if spec.export.average is None:
                 raise ConfigError("validation.model: average needs export.average; set it to ema or a number")
-            saved = SavedWeights.average(run_dir.checkpoints, config.export.average, config.checkpoint.every)
+            saved = SavedWeights.average(run_dir.checkpoints, spec.export.average, spec.checkpoint.every)
             return Evaluated(start, saved, is_start=True)
         case "model":
             folder = run_dir.model

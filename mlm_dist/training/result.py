@@ -59,7 +59,7 @@ class TrainResult:
         lines = list(self._figures())
         if self.exported_best and self.best.step is not None:
             lines.append(("exported", f"step {self.best.step:,}, which has the lowest validation loss"))
-        if self.exported_average in self.averages:
+        if self.exported_average is not None and self.exported_average in self.averages:
             lines.append(("exported", describe_average(self.averages[self.exported_average])))
         lines += [("model", str(self.model)), ("report", str(self.run_dir.report))]
         lines += [("metrics", str(self.run_dir.metrics))]
