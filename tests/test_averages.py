@@ -14,12 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from specs import ONE_PROCESS, cpu_engine
-from test_checkpoint import Net
+from test_checkpoint import Net, Run
 from test_optim import NAMES, OBJECTIVE, Training, batch_of
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
-from mlm_dist.checkpoint.save import size_of_checkpoint
+from mlm_dist.checkpoint import find
+from mlm_dist.checkpoint.save import Checkpoints, size_of_checkpoint
 from mlm_dist.checkpoint.weights import SavedWeights
 from mlm_dist.config import Config, ExportConfig, OptimConfig, parse
 from mlm_dist.engine.protocol import Engine
@@ -188,6 +189,17 @@ def test_checkpoints_of_other_models_are_not_averaged(tmp_path: Path, name: str)
     paths = (checkpoint(tmp_path, 1, **other), checkpoint(tmp_path, 2, one=torch.ones(2)))
     with SavedWeights(paths).reading() as read, pytest.raises(CheckpointError, match=r"belongs to another model$"):
         read("one")
+
+
+def test_checkpoint_of_a_signal_is_not_averaged(tmp_path: Path, engine: Engine) -> None:
+    """And does not take the place of one that is: an interrupted run has the average of one without interruptions."""
+    run = Run(tmp_path, engine, keep_last=2)
+    run.checkpoints = Checkpoints(tmp_path, CheckpointSpec(5, 2, False, "auto", num_averaged=2), {}, 4)
+    for step in (5, 10, 11, 12, 15):
+        run.save(step)
+    assert [path.name for path in find.require_last(tmp_path, 2, 5)] == ["step-00000010", "step-00000015"]
+    run.save(16)  # the newest counts, as the last step does
+    assert [path.name for path in find.require_last(tmp_path, 2, 5)] == ["step-00000015", "step-00000016"]
 
 
 # --- keys ---
