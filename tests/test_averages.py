@@ -26,7 +26,7 @@ from mlm_dist.config import Config, ExportConfig, OptimConfig, parse
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import CheckpointError, ConfigError
 from mlm_dist.optim import optimizers
-from mlm_dist.optim.ema import decay_of
+from mlm_dist.optim.ema import ExponentialAverage, decay_of
 from mlm_dist.pages.formats import number
 from mlm_dist.pages.record import read_record
 from mlm_dist.pages.status import status
@@ -126,7 +126,7 @@ def test_average_of_a_parameter_without_a_gradient_is_that_parameter(engine: Eng
     module = WithPooler()
     group = {"params": [*module.parameters()], "lr_factor": 1.0, "layout": optimizers.OPTIMIZERS["adamw"].layout}
     optimizer = torch.optim.AdamW([group], lr=0.1, fused=True)
-    optimizers.ExponentialAverage(optimizer, DECAY)
+    ExponentialAverage(optimizer, DECAY)
     engine.setup(module, optimizer)
     engine.begin_step(0, 0.1, 1)
     with engine.micro_batch():
@@ -194,7 +194,7 @@ def test_checkpoints_of_other_models_are_not_averaged(tmp_path: Path, name: str)
 def test_checkpoint_of_a_signal_is_not_averaged(tmp_path: Path, engine: Engine) -> None:
     """And does not take the place of one that is: an interrupted run has the average of one without interruptions."""
     run = Run(tmp_path, engine, keep_last=2)
-    run.checkpoints = Checkpoints(tmp_path, CheckpointSpec(5, 2, False, "auto", num_averaged=2), {}, 4)
+    run.checkpoints = Checkpoints(tmp_path, CheckpointSpec(5, 2, False, "auto", num_averaged=2), {"seed": 0}, 4)
     for step in (5, 10, 11, 12, 15):
         run.save(step)
     assert [path.name for path in find.require_last(tmp_path, 2, 5)] == ["step-00000010", "step-00000015"]
@@ -255,7 +255,8 @@ def test_average_of_more_checkpoints_than_a_run_saves_is_refused(every: int | No
 
 
 def weights_at(run: Path, step: int) -> dict[str, torch.Tensor]:
-    return load_file(run / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+    weights: dict[str, torch.Tensor] = load_file(run / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+    return weights
 
 
 def averages_at(run: Path, step: int) -> dict[str, torch.Tensor]:
@@ -279,7 +280,7 @@ def check_averages(run: Path) -> None:
     exported = AutoModelForMaskedLM.from_pretrained(run / "model")
     last = [weights_at(run, step) for step in (4, 5, 6)]
     for name, parameter in exported.named_parameters():
-        mean = sum(weights[f"model.{name}"].double() for weights in last) / 3
+        mean = torch.stack([weights[f"model.{name}"].double() for weights in last]).sum(0) / 3
         assert torch.equal(parameter, mean.float()), name
     lines = {line["average"]: line for line in launching.metrics(run, "average")}
     assert {name: line["step"] for name, line in lines.items()} == {"ema": 6, "checkpoint_average": 6}
