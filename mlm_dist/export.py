@@ -2,10 +2,11 @@
 
     python mlm_dist/export.py runs/mine
     python mlm_dist/export.py runs/mine --export.checkpoint runs/mine/checkpoints/step-00000500
+    python mlm_dist/export.py runs/mine --export.average ema
     python mlm_dist/export.py runs/mine --export.dtype bfloat16 --export.push_to_hub me/my-model
 
-It exports the newest or the best checkpoint of the run in output_dir (see export.checkpoint). The config of that run
-applies, and flags override it. Training exports its model itself.
+It exports the newest or the best checkpoint of the run in output_dir (see export.checkpoint), or averaged weights (see
+export.average). The config of that run applies, and flags override it. Training exports its model itself.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 from mlm_dist import environment, runtime, system_errors
 from mlm_dist.checkpoint import find
+from mlm_dist.checkpoint.weights import SavedWeights
 from mlm_dist.config import Config, to_yaml
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
@@ -57,19 +59,19 @@ def run(config: Config) -> Path:
         raise ConfigError("the export job needs one process; start it as python mlm_dist/export.py")
     spec = resolve(config, launch)
     run_dir = RunDir(spec.output_dir)
-    path = _checkpoint(run_dir, spec.export.checkpoint)
-    model, corpus, step = load_checkpoint(spec, path)
+    saved = _weights(run_dir, spec)
+    model, corpus, step = load_checkpoint(spec, saved)
     try:
         _write(spec, run_dir, corpus, model, step)
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write {run_dir.model} ({error.strerror}); free disk space") from None
-    logger.info("%s exported as %s to %s", path, spec.export.dtype, run_dir.model)
+    logger.info("%s exported as %s to %s", saved.name, spec.export.dtype, run_dir.model)
     push(run_dir, spec.export)
     return run_dir.model
 
 
 def export_trained(spec: Spec, corpus: PreparedCorpus, run_dir: RunDir, engine: Engine, model: Any, step: int) -> None:
-    """Export the model in memory, or the best checkpoint if that is wanted; collective.
+    """Export the model in memory, averaged if that is wanted, or the best checkpoint; collective.
 
     Args:
         spec: The run.
@@ -114,7 +116,7 @@ def push(run_dir: RunDir, export: ExportSpec) -> None:
 
 
 def _write_best(spec: Spec, corpus: PreparedCorpus, run_dir: RunDir) -> None:
-    model, step = load_model(spec, corpus, find.require_best(run_dir.checkpoints))
+    model, step = load_model(spec, corpus, SavedWeights((find.require_best(run_dir.checkpoints),)))
     _write(spec, run_dir, corpus, model, step)
 
 
@@ -129,6 +131,7 @@ def _write(spec: Spec, run_dir: RunDir, corpus: PreparedCorpus, model: Any, step
         dtype=spec.export.dtype,
         mask_token=corpus.tokenizer.mask_token,
         step=step,
+        average=spec.export.average,
         manifest=corpus.manifest | {"sources": without_places(corpus.manifest["sources"])},
         record=dataclasses.replace(record, start=without_places(record.start)),
         config_yaml=to_yaml(without_places(spec.written)),
@@ -140,11 +143,14 @@ def _write(spec: Spec, run_dir: RunDir, corpus: PreparedCorpus, model: Any, step
         write_model(model, model_files(spec, corpus), model_card(card), run_dir.model, spec.export)
 
 
-def _checkpoint(run_dir: RunDir, wanted: str) -> Path:
-    """The checkpoint that export.checkpoint names, verified."""
-    if wanted == "best":
-        return find.require_best(run_dir.checkpoints)
-    return find.require_newest(run_dir.checkpoints) if wanted == "newest" else find.named(wanted, "export.checkpoint")
+def _weights(run_dir: RunDir, spec: Spec) -> SavedWeights:
+    """The weights that export.checkpoint and export.average name, in verified checkpoints."""
+    wanted, folder = spec.export.checkpoint, run_dir.checkpoints
+    named = None if wanted in ("newest", "best") else find.named(wanted, "export.checkpoint")
+    if spec.export.average is not None:
+        return SavedWeights.average(folder, spec.export.average, spec.checkpoint.every, named)
+    found = find.require_best(folder) if wanted == "best" else named or find.require_newest(folder)
+    return SavedWeights((found,))
 
 
 if __name__ == "__main__":

@@ -130,3 +130,18 @@ def sha256_of(path: Path | str) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def open_tensors(path: Path) -> Any:
+    """A safetensors file for reading, as `safetensors.safe_open` gives it.
+
+    Raises:
+        OSError: It cannot be opened. The library says of every reason that there is no such file.
+    """
+    from safetensors import safe_open
+
+    try:
+        return safe_open(str(path), framework="pt")
+    except FileNotFoundError:
+        os.close(os.open(path, os.O_RDONLY))  # raises the true reason
+        return safe_open(str(path), framework="pt")

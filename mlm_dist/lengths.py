@@ -10,7 +10,7 @@ from mlm_dist.batches.ramp import Ramp
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
 from mlm_dist.optim.schedule import warmup_steps
-from mlm_dist.spec import Length, PhaseSpec, RowsSpec, Spec
+from mlm_dist.spec import Length, PhaseSpec, RowsSpec, Spec, num_steps
 
 
 def complete(spec: Spec, corpora: Mapping[RowsSpec, PreparedCorpus]) -> Spec:
@@ -24,9 +24,12 @@ def complete(spec: Spec, corpora: Mapping[RowsSpec, PreparedCorpus]) -> Spec:
         corpora: The corpus of each kind of rows.
 
     Raises:
-        ConfigError: A corpus has fewer training rows than one global batch, or none of a source of a mix.
+        ConfigError: A corpus has fewer training rows than one global batch, or none of a source of a mix; or the run
+            saves fewer checkpoints than are to be averaged.
     """
-    phases = (dataclasses.replace(phase, length=_length(phase, corpora[phase.rows])) for phase in spec.phases)
+    phases = [dataclasses.replace(phase, length=_length(phase, corpora[phase.rows])) for phase in spec.phases]
+    if (steps := num_steps(phases)) is not None:
+        spec.checkpoint.require_saved(spec.export.average, steps)
     return dataclasses.replace(spec, phases=tuple(phases))
 
 

@@ -59,7 +59,8 @@ def plan_table(spec: Spec, corpus: PreparedCorpus | None, sizes: Mapping[str, in
 def _describe_optimizer(spec: Spec) -> str:
     optim = spec.optim
     clipping = "no clipping" if optim.max_grad_norm is None else f"gradient norm at most {optim.max_grad_norm:g}"
-    return f"{optim.name}, weight decay {optim.weight_decay:g}, {clipping}"
+    average = "" if optim.ema_decay is None else f", average of the weights with decay {optim.ema_decay:g}"
+    return f"{optim.name}, weight decay {optim.weight_decay:g}, {clipping}{average}"
 
 
 def _rows(spec: Spec, corpus: PreparedCorpus | None, sizes: Mapping[str, int] | None) -> plan_phases.Rows | None:
@@ -112,7 +113,11 @@ def _add_time(table: Table, spec: Spec, steps: Sequence[float], num_validation: 
     """Add the time of the run, where it goes, and that on all devices of this machine if one is used."""
     launch = spec.launch
     is_alone = launch.world_size == 1 and not launch.is_sharded
-    needed = spec.memory.total if is_alone else memory.unsharded(spec.memory, spec.shape)
+    needed = (
+        spec.memory.total
+        if is_alone
+        else memory.unsharded(spec.memory, spec.shape, ema=spec.optim.ema_decay is not None)
+    )
     if needed > memory.available(launch):
         where = "" if is_alone else " of one process without sharding"
         table.add_row("time", f"not measured: it may not fit the memory{where}")
@@ -158,13 +163,14 @@ def _add_memory(table: Table, spec: Spec) -> None:
     if needed.host:
         table.add_row("", f"and {_size(needed.host)} of host memory per process, offloaded")
     if spec.launch.device.kind == "cuda":
-        pinned = f"at most {_size(size_of_checkpoint(spec.shape.parameters))} of pinned host memory on rank 0"
+        held = _size(size_of_checkpoint(spec.shape.parameters, ema=spec.optim.ema_decay is not None))
+        pinned = f"at most {held} of pinned host memory on rank 0"
         table.add_row("", f"and {pinned}, through which checkpoints are written")
 
 
 def _add_disk(table: Table, spec: Spec) -> None:
     num_kept = spec.checkpoint.num_kept
-    needed = disk_needed(spec.shape.parameters, num_kept)
+    needed = disk_needed(spec.shape.parameters, num_kept, ema=spec.optim.ema_decay is not None)
     folder = spec.output_dir.absolute()
     while not folder.exists():
         folder = folder.parent

@@ -20,6 +20,7 @@ from typing import Any
 
 from mlm_dist import environment, ranks, runtime, system_errors
 from mlm_dist.checkpoint import find
+from mlm_dist.checkpoint.weights import SavedWeights
 from mlm_dist.config import Config, to_dict
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.engine.launch import Launch
@@ -152,7 +153,7 @@ def _trained_model(run_dir: RunDir, record: Record, spec: Callable[[], Spec]) ->
     path, _ = find.newest(run_dir.checkpoints)
     if path is None:
         return None
-    model, corpus, step = load_checkpoint(spec(), path)
+    model, corpus, step = load_checkpoint(spec(), SavedWeights((path,)))
     return model, corpus.tokenizer, step
 
 

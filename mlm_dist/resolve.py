@@ -48,6 +48,7 @@ from mlm_dist.spec import (
     TokenizerSpec,
     ValidationSpec,
 )
+from mlm_dist.training import averages
 
 
 def resolve(config: Config, launch: Launch) -> Spec:
@@ -70,6 +71,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
             _check_launch(config.optim, compile_, launch, spread(phase.batch, phase.rows.max_length, launch.world_size))
     upload.check(config.export.push_to_hub)
     onnx_graph.check(config.export.format)
+    averages.check(config.export.average, config.optim.ema_decay, config.checkpoint.keep_last)
 
     model = dataclasses.replace(config.model, from_scratch=starts_from_scratch(config.model))
     corpus = corpus_spec(config)
@@ -111,22 +113,21 @@ def resolve(config: Config, launch: Launch) -> Spec:
         shape=shape,
         optim=OptimSpec(
             *(config.optim.name, config.optim.layer_lr_decay, config.optim.weight_decay),
-            *(config.optim.betas, config.optim.eps, config.optim.max_grad_norm),
+            *(config.optim.betas, config.optim.eps, config.optim.max_grad_norm, config.optim.ema_decay),
         ),
         phases=tuple(specs),
         validation=ValidationSpec(config.validation.every, config.validation.max_rows, config.validation.patience),
         checkpoint=CheckpointSpec(
-            config.checkpoint.every,
-            config.checkpoint.keep_last,
-            is_best,
+            *(config.checkpoint.every, config.checkpoint.keep_last, is_best),
             "auto" if launch.is_restarted else config.checkpoint.resume,
+            config.export.average if isinstance(config.export.average, int) else 0,
             phase_ends=len(specs) - 1,
         ),
         export=ExportSpec(
             config.export.dtype,
             config.export.checkpoint or ("best" if is_best else "newest"),
             *(config.export.verify, config.export.push_to_hub, config.export.format),
-            *(config.export.license, tuple(config.export.language)),
+            *(config.export.license, tuple(config.export.language), config.export.average),
         ),
         tracking=config.tracking,
         logging=config.logging,
@@ -199,6 +200,7 @@ def _phase(
         trainable_layers=model.trainable_layers,
         checkpointing=model.checkpointing,
         is_packed=rows.mode == "pack",
+        ema=optim.ema_decay is not None,
     )
     most_rows = memory.most_rows(settings, shape, launch)
     batch = spread(phase.batch, rows.max_length, launch.world_size, most_rows)
@@ -227,7 +229,7 @@ def _frozen_in_all(phases: Sequence[Phase]) -> dict[str, Any]:
 def _exports_best(export: ExportConfig, patience: int | None) -> bool:
     """Whether the checkpoint with the lowest validation loss is kept and exported."""
     if export.checkpoint is None:
-        return patience is not None
+        return patience is not None and export.average is None
     return export.checkpoint == "best"
 
 

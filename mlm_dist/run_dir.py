@@ -104,11 +104,11 @@ class RunDir:
         with contextlib.ExitStack() as claimed:
             purpose = f"run directory {spec.output_dir}"
             with Rendezvous(cache_dir / "rendezvous", launch.rank, launch.world_size, purpose) as group:
-                group.lead("claim", lambda: run_dir._claim(claimed, spec.shape.parameters, spec.checkpoint.num_kept))
+                group.lead("claim", lambda: run_dir._claim(claimed, spec))
             with named(run_dir.path):
                 yield run_dir
 
-    def _claim(self, claimed: contextlib.ExitStack, num_parameters: int, num_kept: int) -> None:
+    def _claim(self, claimed: contextlib.ExitStack, spec: Spec) -> None:
         if not self.path.exists():
             claimed.callback(self._remove_if_empty)
         try:
@@ -126,15 +126,16 @@ class RunDir:
             raise ConfigError(
                 f"output_dir: another run is writing to {self.path}; wait for it or choose another folder"
             ) from None
-        self._check_disk(num_parameters, num_kept)
+        self._check_disk(spec)
 
     def _remove_if_empty(self) -> None:
         with contextlib.suppress(OSError):
             if {path.name for path in self.path.iterdir()} <= {".lock"}:
                 shutil.rmtree(self.path)
 
-    def _check_disk(self, num_parameters: int, num_kept: int) -> None:
-        needed = disk_needed(num_parameters, num_kept)
+    def _check_disk(self, spec: Spec) -> None:
+        num_kept = spec.checkpoint.num_kept
+        needed = disk_needed(spec.shape.parameters, num_kept, ema=spec.optim.ema_decay is not None)
         replaced = ("checkpoints/*/*", "model/*")
         old = sum(path.stat().st_size for pattern in replaced for path in self.path.glob(pattern))
         free = shutil.disk_usage(self.path).free

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mlm_dist.checkpoint import format
+from mlm_dist.checkpoint.weights import SavedWeights
 from mlm_dist.corpus import cached as in_cache
 from mlm_dist.corpus.pipeline import prepare
 from mlm_dist.corpus.store import PreparedCorpus
@@ -31,35 +32,36 @@ def load_exported(folder: Path) -> tuple[Any, Any]:
         return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
-def load_checkpoint(spec: Spec, path: Path) -> tuple[Any, PreparedCorpus, int]:
-    """The model of a verified checkpoint, in fp32 on the CPU; the corpus it was trained on; and its step.
+def load_checkpoint(spec: Spec, saved: SavedWeights) -> tuple[Any, PreparedCorpus, int]:
+    """The model of saved weights, in fp32 on the CPU; the corpus it was trained on; and its step.
 
     Raises:
         CheckpointError: It is of another model, or its corpus is not in the cache and the documents have changed.
     """
+    path = saved.newest
     digest = format.read_state(path)["identity"].get("corpus")
     if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]+", digest):
         raise CheckpointError(f"{path / 'state.json'}: identity has no digest of a corpus")
     corpus = _corpus(spec, digest, path)
-    model, step = load_model(spec, corpus, path)
+    model, step = load_model(spec, corpus, saved)
     return model, corpus, step
 
 
-def load_model(spec: Spec, corpus: PreparedCorpus, path: Path) -> tuple[Any, int]:
-    """The model of a verified checkpoint, in fp32 on the CPU, and its step.
+def load_model(spec: Spec, corpus: PreparedCorpus, saved: SavedWeights) -> tuple[Any, int]:
+    """The model of saved weights, in fp32 on the CPU, and its step.
 
     Raises:
-        CheckpointError: It is of another model.
+        CheckpointError: They are of another model.
     """
     from transformers import AutoModelForMaskedLM
 
     config = architecture(spec.model, spec.corpus.longest_row, corpus.tokenizer, len(corpus.domain_tokens))
     module = MaskedLanguageModel(AutoModelForMaskedLM.from_config(config, dtype=torch.float32), masked_head=False)
-    format.load_weights(path, module)
+    saved.load(module)
     module.model.tie_weights()
-    state = format.read_state(path)
-    rotary.set_theta(module.model, spec.phases[min(len(state["phases"]), len(spec.phases)) - 1].rope_theta)
-    return module.model, int(state["step"])
+    begun = len(format.read_state(saved.newest)["phases"])
+    rotary.set_theta(module.model, spec.phases[min(begun, len(spec.phases)) - 1].rope_theta)
+    return module.model, saved.step
 
 
 def _corpus(spec: Spec, digest: str, path: Path) -> PreparedCorpus:

@@ -2,6 +2,7 @@
 
     python mlm_dist/validate.py runs/mine
     python mlm_dist/validate.py runs/mine --validation.model runs/mine/checkpoints/step-00000500
+    python mlm_dist/validate.py runs/mine --validation.model average --export.average ema
     python mlm_dist/validate.py --corpus.source docs/ --validation.model start --model.name_or_path bert-base-uncased
     python mlm_dist/validate.py runs/mine --validation.probe true
     accelerate launch --config_file configs/accelerate/cpu_2.yaml mlm_dist/validate.py runs/mine
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 from mlm_dist import __version__, environment, runtime, system_errors
 from mlm_dist.batches.global_batch import spread
 from mlm_dist.checkpoint import find, format
+from mlm_dist.checkpoint.weights import SavedWeights
 from mlm_dist.config import BatchConfig, Config, ModelConfig, TrackingConfig
 from mlm_dist.corpora import load_or_prepare
 from mlm_dist.corpus.store import PreparedCorpus
@@ -55,23 +57,23 @@ class Evaluated(NamedTuple):
 
     Args:
         model: What it is built from.
-        weights: The checkpoint that holds its weights; None if `model` does.
+        weights: Its weights, in checkpoints; None if `model` has them.
         is_start: Whether it is built as the starting model is, domain tokens included.
     """
 
     model: ModelConfig
-    weights: Path | None
+    weights: SavedWeights | None
     is_start: bool
 
     @property
     def name(self) -> str:
         """Its name for people and records."""
-        return str(self.weights or self.model.name_or_path)
+        return self.model.name_or_path if self.weights is None else self.weights.name
 
     @property
     def step(self) -> int | None:
         """The step of its checkpoint; None without one."""
-        return None if self.weights is None else int(format.read_state(self.weights)["step"])
+        return None if self.weights is None else self.weights.step
 
     def build(self, spec: Spec, corpus: PreparedCorpus) -> Any:
         """The transformers model."""
@@ -98,7 +100,7 @@ def run(config: Config) -> dict[str, Any]:
     if config.validation.probe and launch.world_size > 1:
         raise ConfigError("validation.probe needs one process; start it as python mlm_dist/validate.py")
     run_dir = RunDir(spec.output_dir)
-    evaluated = _evaluated(config.validation.model, config.model, run_dir)
+    evaluated = _evaluated(config.validation.model, config.model, spec, run_dir)
     corpora = load_or_prepare(spec)
     corpus = corpora.main
     validation_set = ValidationSet(corpus, spec.trained_on)
@@ -114,7 +116,7 @@ def run(config: Config) -> dict[str, Any]:
         with in_precision(launch.trial_precision):
             module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
         if evaluated.weights is not None:
-            format.load_weights(evaluated.weights, module)
+            evaluated.weights.load(module)
         if probe is not None:
             start = Evaluated(config.model, None, is_start=True)
             is_start = config.validation.model == "start"
@@ -183,19 +185,25 @@ def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4f}"
 
 
-def _evaluated(name: str, start: ModelConfig, run_dir: RunDir) -> Evaluated:
+def _evaluated(name: str, start: ModelConfig, spec: Spec, run_dir: RunDir) -> Evaluated:
     """The model that `validation.model` names.
 
     Args:
         name: The value of the key.
         start: The model before training.
+        spec: The run, whose average may be evaluated.
         run_dir: The run directory.
     """
     match name:
         case "start":
             return Evaluated(start, None, is_start=True)
         case "checkpoint":
-            return Evaluated(start, find.require_newest(run_dir.checkpoints), is_start=True)
+            return Evaluated(start, SavedWeights((find.require_newest(run_dir.checkpoints),)), is_start=True)
+        case "average":
+            if spec.export.average is None:
+                raise ConfigError("validation.model: average needs export.average; set it to ema or a number")
+            saved = SavedWeights.average(run_dir.checkpoints, spec.export.average, spec.checkpoint.every)
+            return Evaluated(start, saved, is_start=True)
         case "model":
             folder = run_dir.model
             if not (folder / "config.json").is_file():
@@ -206,11 +214,12 @@ def _evaluated(name: str, start: ModelConfig, run_dir: RunDir) -> Evaluated:
         case named:
             folder = Path(named).expanduser()
             if format.is_name(folder.name) and folder.is_dir():
-                return Evaluated(start, find.named(named, "validation.model"), is_start=True)
+                return Evaluated(start, SavedWeights((find.named(named, "validation.model"),)), is_start=True)
             if not (folder / "config.json").is_file():
                 raise ModelError(
-                    f"validation.model: {named} is neither model, checkpoint nor start, nor the folder of a checkpoint "
-                    "or a model; for a model of the Hub write --validation.model start --model.name_or_path NAME"
+                    f"validation.model: {named} is neither model, checkpoint, average nor start, nor the folder of a "
+                    "checkpoint or a model; for a model of the Hub write --validation.model start --model.name_or_path "
+                    "NAME"
                 )
     padded = {name: value for name, value in start.overrides.items() if name == "vocab_size"}
     model = ModelConfig(name_or_path=str(folder), overrides=padded, masked_head=start.masked_head)

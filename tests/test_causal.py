@@ -209,7 +209,7 @@ def test_losses_and_gradients_are_the_librarys_on_each_chunk_alone(
     for chunk in chunks:
         alone = true[None, chunk]
         total = total + twin(input_ids=alone, labels=alone).loss * (alone.shape[1] - 1)
-    total.backward()
+    total.backward()  # type: ignore[no-untyped-call]
     expected = {name.removeprefix("twin."): value for name, value in gradients_of(twin).items()}
     core = MaskedLanguageModel(model, packed=mode == "pack").eval()
     core.require_causal()

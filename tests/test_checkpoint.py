@@ -31,6 +31,7 @@ from mlm_dist.checkpoint.restore import restore
 from mlm_dist.checkpoint.save import Checkpoints
 from mlm_dist.checkpoint.state import Best, LossAverage, PhaseStart, TrainState
 from mlm_dist.checkpoint.tensor_file import TensorFileWriter
+from mlm_dist.checkpoint.weights import SavedWeights
 from mlm_dist.engine.protocol import Engine, FullState
 from mlm_dist.errors import CheckpointError
 from mlm_dist.optim.optimizers import OPTIMIZERS
@@ -93,7 +94,7 @@ class Run:
         """A few steps, each on data that is a function of its number."""
         for _ in range(num_steps):
             generator = torch.Generator().manual_seed(self.step)
-            self.engine.begin_step(0.1, 1)
+            self.engine.begin_step(self.step, 0.1, 1)
             with self.engine.micro_batch():
                 self.engine.backward(self.engine.model(torch.randn(4, 5, generator=generator)))
             self.engine.finish_step()
@@ -327,7 +328,7 @@ def test_checkpoint_before_the_first_step(tmp_path: Path, engine: Engine) -> Non
 
 def test_weights_of_another_model_are_refused(good: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.safetensors has no weight"):
-        format.load_weights(good, nn.Linear(5, 3))
+        SavedWeights((good,)).load(nn.Linear(5, 3))
 
 
 # --- verify ---
@@ -448,7 +449,7 @@ def test_pickle_is_refused_and_never_loaded(run: Run, good: Path, tmp_path: Path
             run.to_resume(resume)
     # Nor without verification.
     with contextlib.suppress(SafetensorError):
-        format.load_weights(good, run.core)
+        SavedWeights((good,)).load(run.core)
     with contextlib.suppress(SafetensorError):
         restore(good, run.engine, run.core, run.optimizer, BATCHES, lambda: torch.zeros(()))
     assert not mark.exists()

@@ -38,12 +38,12 @@ class Rows:
 
     def ours(self, unit: str, **config: Any) -> tuple[np.ndarray, np.ndarray]:
         by = Masker(
-            MaskingConfig(unit=unit, probability=0.15, **config),
+            MaskingConfig(unit=unit, probability=0.15, **config),  # type: ignore[arg-type]
             5,
             self.special.mask,
             self.special.all,
             len(self.tokenizer),
-        )  # type: ignore[arg-type]
+        )
         where = WordStarts(self.begins, np.arange(len(self.ids)) * LENGTH)
         return by(self.ids, np.zeros(len(self.ids), np.int64), np.arange(len(self.ids)), None, where)[:2]
 

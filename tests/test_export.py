@@ -24,11 +24,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from mlm_dist import export, trained_model
+from mlm_dist.checkpoint.weights import SavedWeights
 from mlm_dist.config import Config, parse, parse_of_run, to_dict, to_yaml
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
 from mlm_dist.hf_model import reload_check, upload
-from mlm_dist.hf_model.model_card import CardContent, model_card, validation_table
+from mlm_dist.hf_model.model_card import CardContent, model_card
+from mlm_dist.hf_model.validated_weights import ValidatedWeights
 from mlm_dist.hf_model.write import ModelFiles, write_model
 from mlm_dist.model.plain_copy import with_parameters
 from mlm_dist.pages.record import Record
@@ -104,7 +106,7 @@ def test_errors_name_the_checkpoint_or_the_corpus(copy: Path, monkeypatch: pytes
 def test_model_that_fails_the_reload_check_replaces_no_other(copy: Path) -> None:
     """A weight beyond the range of float16 becomes infinite when it is written."""
     point = copy / "checkpoints" / "step-00000012"
-    model, corpus, _ = trained_model.load_checkpoint(resolve(config_of(copy), Launch.read()), point)
+    model, corpus, _ = trained_model.load_checkpoint(resolve(config_of(copy), Launch.read()), SavedWeights((point,)))
     with torch.no_grad():
         model.get_input_embeddings().weight[3, 0] = 1e6
     before = (copy / "model" / "model.safetensors").read_bytes()
@@ -263,7 +265,7 @@ def test_card_of_an_uploaded_model_names_its_repository() -> None:
     assert 'pipeline("fill-mask", model="me/mine")' in card.text
     assert 'SentenceTransformer("me/mine")' in card.text
     assert card.data.base_model == "org/base"
-    assert "There was no validation at this step." in card.text
+    assert "There was no validation of these weights." in card.text
 
 
 def test_card_compares_each_source_before_and_after() -> None:
@@ -272,7 +274,7 @@ def test_card_compares_each_source_before_and_after() -> None:
         return {"loss": 2.0, "perplexity": 7.4, "accuracy": 0.5, "masked_tokens": 9} | sources
 
     record = Record({"validation_only": ["prose"]}, [], {}, {0: line(3.25), 6: line(3.5), 9: line(9.0)}, None)
-    text = validation_table(record, 6)
+    text = ValidatedWeights(record, 6).table()
     assert "| own | 1.5000 | 1.5000 |\n| prose (not trained on) | 3.2500 | 3.5000 |" in text
 
 

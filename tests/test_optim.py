@@ -36,7 +36,7 @@ from mlm_dist.objectives.masked_lm import MaskedLM
 from mlm_dist.optim import optimizers
 from mlm_dist.optim.combined import CombinedOptimizer
 from mlm_dist.optim.kind import OptimizerKind, StateLayout
-from mlm_dist.optim.optimizers import OPTIMIZERS, build_optimizer, set_lr
+from mlm_dist.optim.optimizers import OPTIMIZERS, build_optimizer, set_step
 from mlm_dist.optim.schedule import WSD_DECAY_FRACTION, default_lr, learning_rate, warmup_steps
 from mlm_dist.spec import CheckpointSpec
 from mlm_dist.training.phase_length import UNKNOWN, PhaseLength
@@ -99,7 +99,7 @@ class Training:
         self.core = MaskedLanguageModel(model_of(seed=seed))
         self.optimizer = build_optimizer(self.core, self.spec)
         self.engine = engine
-        set_lr(self.optimizer, 1e-3)
+        set_step(self.optimizer, 0, 1e-3)
         if engine is not None:
             restore(saved, engine, self.core, self.optimizer, [specs.phase("1 hours").batch], lambda: torch.zeros(()))
 
@@ -190,7 +190,7 @@ def test_default_optimizer_has_two_groups() -> None:
 def test_each_layer_has_its_learning_rate(name: str) -> None:
     """The first step of AdamW moves each weight by the learning rate."""
     run = Training(name, layer_lr_decay=0.5, weight_decay=0.0, eps=1e-12)
-    set_lr(run.optimizer, 1e-3)
+    set_step(run.optimizer, 0, 1e-3)
     before, depth = run.weights(), depths(run.core.model)
     run.step_along(1.0)
     for each, after in run.weights().items():

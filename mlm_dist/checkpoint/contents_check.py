@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.errors import CheckpointError, reason
+from mlm_dist.files import open_tensors
 
 _END = 1 << 62  # of counts, which are int64 on the device
 
@@ -137,10 +138,10 @@ def tensors(weights: Path, moments: Path) -> None:
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with open_tensors(path) as file:
             parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             for name, part in parts.items():
                 if part.get_dtype() != "F32":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,6 +49,27 @@ def _good(folder: Path, problems: list[str], *, newest_first: bool = False) -> I
             problems.append(str(error))
         else:
             yield path
+
+
+def require_last(folder: Path, count: int, every: int | None) -> list[Path]:
+    """The newest good checkpoints below a folder, by step: `count`, or as many as there are.
+
+    Before the newest, those that a signal made are passed over: the result is that of a run without interruptions.
+
+    Args:
+        folder: `checkpoints/` of the run directory.
+        count: How many.
+        every: Steps between checkpoints; None takes all.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    problems: list[str] = []
+    good = _good(folder, problems, newest_first=True)
+    first = next(good, None)
+    newest = _require((first, problems), f"output_dir: no good checkpoint in {folder}; name the directory of a run")
+    planned = (path for path in good if every is None or format.step_of(path) % every == 0)
+    return [*reversed([*itertools.islice(planned, count - 1)]), newest]
 
 
 def require_newest(folder: Path) -> Path:

@@ -13,9 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from mlm_dist.checkpoint import contents_check
 from mlm_dist.errors import CheckpointError
 from mlm_dist.files import sha256_of
@@ -95,26 +92,6 @@ def read_state(folder: Path) -> dict[str, Any]:
         CheckpointError: It is not what `write_state` has written.
     """
     return contents_check.state(folder / "state.json", step_of(folder) if is_name(folder.name) else None)
-
-
-def load_weights(folder: Path, module: nn.Module) -> None:
-    """Load a checkpoint's weights into a module that is not set up yet.
-
-    Raises:
-        CheckpointError: A weight is missing or has another shape.
-    """
-    from safetensors import safe_open
-
-    path = folder / "model.safetensors"
-    with safe_open(str(path), framework="pt") as file, torch.no_grad():
-        names = set(file.keys())
-        for name, parameter in module.named_parameters():
-            if name not in names:
-                raise CheckpointError(f"{path} has no {name}; it belongs to another model")
-            value = file.get_tensor(name)
-            if value.shape != parameter.shape:
-                raise CheckpointError(f"{path}: {name} has another shape; it belongs to another model")
-            parameter.copy_(value)
 
 
 def is_name(name: str) -> bool:

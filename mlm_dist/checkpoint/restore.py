@@ -12,7 +12,10 @@ from torch import nn
 
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.state import TrainState
+from mlm_dist.checkpoint.weights import SavedWeights
 from mlm_dist.engine.protocol import Engine, FullState
+from mlm_dist.files import open_tensors
+from mlm_dist.optim.ema import EMA
 from mlm_dist.spec import BatchSpec
 from mlm_dist.terminal.stages import stage
 
@@ -38,7 +41,7 @@ def restore(
         example_loss: Computes the loss of a micro-batch by the engine's model.
     """
     if path is not None:
-        format.load_weights(path, module)
+        SavedWeights((path,)).load(module)
     with stage("placing model", leaves_after=2):  # the first time, DeepSpeed may compile something
         engine.setup(module, optimizer)
     if path is None:
@@ -59,21 +62,37 @@ def restore(
 
 
 def _load_moments(path: Path, engine: Engine, state: TrainState, example_loss: Callable[[], torch.Tensor]) -> None:
-    from safetensors import safe_open
-
     with (
-        safe_open(str(path / "model.safetensors"), framework="pt") as weights,
-        safe_open(str(path / "optimizer.safetensors"), framework="pt") as moments,
+        open_tensors(path / "model.safetensors") as weights,
+        open_tensors(path / "optimizer.safetensors") as moments,
     ):
+        averaged = {name.removeprefix(f"{EMA}/") for name in moments.keys() if name.startswith(f"{EMA}/")}  # noqa: SIM118
+        if engine.is_main:
+            _report_average(
+                path, is_saved=bool(averaged), is_kept=any(EMA in one for one in engine.moment_names().values())
+            )
+
+        def moment(key: str, name: str, rows: slice) -> torch.Tensor:
+            is_new = key == EMA and name not in averaged
+            return _rows(weights, name, rows) if is_new else _rows(moments, f"{key}/{name}", rows)
+
         engine.load(
             FullState(
                 weights=weights.get_tensor,
-                moments=lambda key, name, rows: _rows(moments, f"{key}/{name}", rows),
+                moments=moment,
                 num_steps=state.step - int(state.skipped_steps),
                 loss_scale=state.loss_scale,
             ),
             example_loss,
         )
+
+
+def _report_average(path: Path, *, is_saved: bool, is_kept: bool) -> None:
+    """Log that an average of the weights begins or ends here. Training is the same with and without one."""
+    if is_kept and not is_saved:
+        logger.info("optim.ema_decay: %s has no average of the weights; it starts from the weights there", path)
+    if is_saved and not is_kept:
+        logger.warning("optim.ema_decay is not set: the average of the weights in %s is not continued", path)
 
 
 def _rows(file: Any, name: str, rows: slice) -> torch.Tensor:

@@ -192,9 +192,14 @@ class Checkpoints:
             kept.add(state["best"]["step"])
         if has_diverged and (good := self.before_divergence(state["divergence"]["good_step"])) is not None:
             kept.add(format.step_of(good))
+        planned = [format.step_of(path) for path in others if self._is_planned(path)]
+        kept |= {*planned[len(planned) - min(len(planned), self._spec.num_averaged) :]}
         for old in others[: max(0, len(others) - (self._spec.keep_last - 1))]:
             if format.step_of(old) not in kept:
                 _remove(old)
+
+    def _is_planned(self, path: Path) -> bool:
+        return self._spec.every is not None and format.step_of(path) % self._spec.every == 0
 
 
 def _remove(checkpoint: Path) -> None:
@@ -207,14 +212,14 @@ def _remove(checkpoint: Path) -> None:
         shutil.rmtree(leaving, ignore_errors=True)
 
 
-def disk_needed(num_parameters: int, num_kept: int) -> int:
+def disk_needed(num_parameters: int, num_kept: int, *, ema: bool = False) -> int:
     """Bytes of the checkpoints to keep, one more (a new one comes before an old one is removed), and the model."""
-    return (num_kept + 1) * size_of_checkpoint(num_parameters) + 4 * num_parameters
+    return (num_kept + 1) * size_of_checkpoint(num_parameters, ema=ema) + 4 * num_parameters
 
 
-def size_of_checkpoint(num_parameters: int) -> int:
-    """Bytes of the tensors of a checkpoint at most: each parameter and two moments of it in fp32."""
-    return 4 * num_parameters * (1 + 2)
+def size_of_checkpoint(num_parameters: int, *, ema: bool = False) -> int:
+    """Bytes of the tensors of a checkpoint at most: each parameter, two moments and an average of it in fp32."""
+    return 4 * num_parameters * (1 + 2 + ema)
 
 
 def _describe(path: Path) -> dict[str, Any]:

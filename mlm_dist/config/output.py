@@ -24,8 +24,9 @@ class ValidationConfig(Section):
             The validate job uses all rows.
         patience: Training ends after this many validations in a row without a lower validation loss, and the best
             checkpoint is exported; null trains to the end.
-        model: What the validate job evaluates: model (the exported model), checkpoint (the newest one), start
-            (model.name_or_path before training), or the folder of a checkpoint or a model.
+        model: What the validate job evaluates: model (the exported model), checkpoint (the newest one), average (the
+            average of export.average, from the checkpoints), start (model.name_or_path before training), or the folder
+            of a checkpoint or a model.
         sentences: Number of sentences of the validation set for which the validate job computes the
             pseudo-log-likelihood, masking each token in turn; 0 turns it off.
         probe: Let the validate job also measure, without labels, how useful the starting and the evaluated model are
@@ -47,7 +48,7 @@ class ValidationConfig(Section):
         self.require_range("max_rows", 1, or_null=True)
         self.require_range("patience", 1, or_null=True)
         self.require_range("sentences", 0)
-        self.require_text("model", "must be model, checkpoint, start or a path")
+        self.require_text("model", "must be model, checkpoint, average, start or a path")
         if self.patience is not None and self.every is None:
             raise ConfigError("validation.patience requires validation.every; set it")
 
@@ -85,6 +86,10 @@ class ExportConfig(Section):
         checkpoint: The checkpoint to export: newest, best (the one with the lowest validation loss, which is saved when
             it is found and kept beside the last ones) or, for the export job, the folder of a checkpoint. By default
             best if validation.patience is set, else newest.
+        average: Export averaged weights: ema (the exponential moving average of optim.ema_decay) or a number of
+            checkpoints, the newest ones, whose mean is exported; checkpoint.keep_last must be at least as many. The
+            average is computed in fp32, and validated at the end of the run. Excludes export.checkpoint: best. null
+            exports the weights of a checkpoint.
         format: safetensors, or onnx to write the ONNX graph onnx/model.onnx as well, which needs the extra
             mlm_dist[onnx].
         verify: Load the model in a new process and compare it before it replaces an older one. Before the first step
@@ -101,6 +106,7 @@ class ExportConfig(Section):
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     checkpoint: str | None = None
+    average: Literal["ema"] | int | None = None
     format: Literal["safetensors", "onnx"] = "safetensors"
     verify: bool = True
     push_to_hub: str | None = None
@@ -111,6 +117,7 @@ class ExportConfig(Section):
         """See `Section.check`."""
         self.require_text("checkpoint", "must be newest, best or a path, or null")
         self.require_place("checkpoint")
+        self._check_average()
         repository = self.push_to_hub
         is_name = repository is None or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository) is not None
         self.require("push_to_hub", is_name, "must be a repository such as name/model, or null")
@@ -118,6 +125,21 @@ class ExportConfig(Section):
         self.require("license", is_id, "must be in lower case without spaces, such as apache-2.0, or null")
         are_codes = all(re.fullmatch(_LANGUAGE, one) for one in self.language)
         self.require("language", are_codes, "must be ISO 639 codes such as [en, pt-BR], or multilingual")
+
+    def _check_average(self) -> None:
+        if self.average is None:
+            return
+        is_count = isinstance(self.average, int)
+        self.require(
+            "average", not isinstance(self.average, int) or self.average >= 2, "must be ema, at least 2, or null"
+        )
+        if self.checkpoint == "best":
+            raise ConfigError("export.average and export.checkpoint: best exclude each other; give one of them")
+        if is_count and self.checkpoint not in (None, "newest"):
+            raise ConfigError(
+                "export.average: a number averages the newest checkpoints; remove export.checkpoint, or write ema for "
+                "the average in that checkpoint"
+            )
 
 
 @dataclass(frozen=True)

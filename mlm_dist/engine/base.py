@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -22,7 +22,8 @@ from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.protocol import Progress
 from mlm_dist.engine.results_of_main import ResultsOfMain
 from mlm_dist.errors import ConfigError, PeerError, UserError
-from mlm_dist.optim.optimizers import set_lr
+from mlm_dist.optim.ema import EMA
+from mlm_dist.optim.optimizers import set_step
 from mlm_dist.spec import BatchSpec
 
 T = TypeVar("T")
@@ -108,9 +109,9 @@ class AccelerateEngine:
         """See `Engine`."""
         self._phase = index
 
-    def begin_step(self, lr: float, num_micro_batches: int) -> float:
+    def begin_step(self, step: int, lr: float, num_micro_batches: int) -> float:
         """See `Engine`."""
-        set_lr(self._optimizer, lr, self._phase)
+        set_step(self._optimizer, step, lr, self._phase)
         self._accelerator.step = 0
         self._accelerator.gradient_accumulation_steps = num_micro_batches
         return float(self.world_size * num_micro_batches)
@@ -131,18 +132,30 @@ class AccelerateEngine:
         for name, parameter in self._named_parameters().items():
             yield name, self._whole(name, self._full_parameter(parameter), shapes[name])
 
-    def moments(self) -> Iterator[tuple[str, torch.Tensor | None]]:
+    def moments(self, only: str | None = None) -> Iterator[tuple[str, torch.Tensor | None]]:
         """See `Engine`."""
         shapes, names = self.shapes(), self.moment_names()
         for name, parameter in self._named_parameters().items():
             if parameter.requires_grad and name not in names:
                 raise RuntimeError(f"{name} is trained, but the optimizer does not have it")
             for key in names.get(name, ()):
-                if self._has_no_moments(parameter):
+                if only not in (None, key):
+                    continue
+                is_first = self._has_no_moments(parameter)
+                if is_first and key != EMA:
                     yield f"{key}/{name}", torch.zeros(shapes[name]) if self.is_main else None
                 else:
-                    whole = self._full_moment(parameter, key)
+                    whole = self._full_parameter(parameter) if is_first else self._full_moment(parameter, key)
                     yield f"{key}/{name}", self._whole(f"{key}/{name}", whole, shapes[name])
+
+    @torch.no_grad()
+    def set_parameters(self, values: Iterable[tuple[str, torch.Tensor | None]]) -> None:
+        """See `Engine`."""
+        parameters, shapes = self._named_parameters(), self.shapes()
+        for name, value in values:
+            mine = torch.zeros(shapes[name]) if value is None else value
+            whole = self.sum(mine.to(self.device))  # of rank 0's values and zeros: the same bits on all ranks
+            self._set_parameter(parameters[name], whole)
 
     def _whole(self, name: str, value: torch.Tensor | None, shape: tuple[int, ...]) -> torch.Tensor | None:
         """What rank 0 gathered, which must be all of it, in fp32."""
@@ -169,6 +182,10 @@ class AccelerateEngine:
 
     def _full_parameter(self, parameter: nn.Parameter) -> torch.Tensor | None:
         """The unsharded values of a parameter, on rank 0 at least; collective."""
+        raise NotImplementedError
+
+    def _set_parameter(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
+        """Replace a trained parameter by unsharded fp32 values, which all ranks have; collective."""
         raise NotImplementedError
 
     def _full_moment(self, parameter: nn.Parameter, key: str) -> torch.Tensor | None:

@@ -75,9 +75,9 @@ class DeepSpeedEngine(AccelerateEngine):
                 setattr(parameter, _FROZEN, parameter.detach().to("cpu", torch.float32, copy=True))
         super().setup(module, optimizer)
 
-    def begin_step(self, lr: float, num_micro_batches: int) -> float:
+    def begin_step(self, step: int, lr: float, num_micro_batches: int) -> float:
         """See `Engine`."""
-        super().begin_step(lr, num_micro_batches)
+        super().begin_step(step, lr, num_micro_batches)
         # DeepSpeed divides by the accumulation it was set up with, whatever this step has.
         return float(self.world_size * int(self._settings["gradient_accumulation_steps"]))
 
@@ -99,6 +99,15 @@ class DeepSpeedEngine(AccelerateEngine):
         frozen: torch.Tensor | None = getattr(parameter, _FROZEN, None)
         value: torch.Tensor | None = safe_get_full_fp32_param(parameter) if frozen is None else frozen
         return value
+
+    def _set_parameter(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
+        from deepspeed.runtime.zero import GatheredParameters
+        from deepspeed.utils import safe_set_full_fp32_param
+
+        safe_set_full_fp32_param(parameter, value)
+        # The forward pass reads a copy in the precision of the run, which ZeRO-3 shards.
+        with GatheredParameters(parameter, modifier_rank=0):
+            parameter.data.copy_(value)
 
     def _full_moment(self, parameter: nn.Parameter, key: str) -> torch.Tensor | None:
         from deepspeed.utils import safe_get_full_optimizer_state
@@ -147,7 +156,7 @@ class DeepSpeedEngine(AccelerateEngine):
     def _create_moments(self, example_loss: Callable[[], torch.Tensor]) -> None:
         """Take one step along gradients of zero at a learning rate of zero: DeepSpeed creates its moments then."""
         accumulation = int(self._settings["gradient_accumulation_steps"])
-        self.begin_step(0.0, accumulation)
+        self.begin_step(0, 0.0, accumulation)
         for _ in range(accumulation):
             with self.micro_batch():
                 self.backward(example_loss() * 0.0)

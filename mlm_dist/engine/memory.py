@@ -143,6 +143,7 @@ class Settings:
         trainable_layers: Layers that are trained, with the head alone; None if everything is.
         checkpointing: `model.checkpointing`: none, or layers.
         is_packed: Whether rows hold several chunks, which masks keep apart.
+        ema: Whether the optimizer keeps an exponential moving average of the weights.
     """
 
     max_length: int
@@ -152,6 +153,7 @@ class Settings:
     trainable_layers: int | None = None
     checkpointing: str = "none"
     is_packed: bool = False
+    ema: bool = False
 
 
 def estimate(settings: Settings, shape: Shape, launch: Launch, micro_size: int) -> Memory:
@@ -189,7 +191,7 @@ def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, 
     is_frozen = settings.freeze_embeddings or settings.trainable_layers is not None
     trained = n - (shape.vocabulary * shape.hidden if is_frozen else 0) - (shape.layers - layers) * per_layer
     hidden = layers * per_layer
-    moments = optimizers.moment_bytes(settings.optimizer, trained, hidden)
+    moments = optimizers.moment_bytes(settings.optimizer, trained, hidden, ema=settings.ema)
     if launch.sharding == "fsdp2":
         root = max(0, n - shape.layers * per_layer)  # embeddings and head
         gathered, reduced = e * min(n, root + 2 * per_layer), (4 + e) * min(trained, max(root, per_layer))
@@ -211,9 +213,9 @@ def states(settings: Settings, shape: Shape, launch: Launch) -> tuple[int, int, 
     return weights + master, gradients + bucket, moments, host
 
 
-def unsharded(found: Memory, shape: Shape) -> int:
+def unsharded(found: Memory, shape: Shape, *, ema: bool = False) -> int:
     """Bytes of the same step in one process without sharding, at most: weights, 16-bit copies, gradients, moments."""
-    return (4 + 2 + 4 + 8) * shape.parameters + found.activations + found.libraries
+    return (4 + 2 + 4 + 8 + 4 * ema) * shape.parameters + found.activations + found.libraries
 
 
 def available(launch: Launch) -> int:

@@ -2,7 +2,7 @@
 
 A training step is the same on every engine:
 
-    factor = engine.begin_step(lr, len(micro_batches))
+    factor = engine.begin_step(step, lr, len(micro_batches))
     for batch in micro_batches:
         with engine.micro_batch():
             loss = ... engine.model(*batch.inputs) ...
@@ -15,7 +15,7 @@ that a loss divided by a count of the global batch gives the gradient of the glo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -142,8 +142,8 @@ class Engine(Protocol):
         """Begin a phase of the run, from 0: parameters that it freezes keep their values in the steps that follow."""
         ...
 
-    def begin_step(self, lr: float, num_micro_batches: int) -> float:
-        """Begin a step with a learning rate; returns the factor for its losses (see the module)."""
+    def begin_step(self, step: int, lr: float, num_micro_batches: int) -> float:
+        """Begin a step, from 0, with a learning rate; returns the factor for its losses (see the module)."""
         ...
 
     def micro_batch(self) -> AbstractContextManager[None]:
@@ -165,10 +165,19 @@ class Engine(Protocol):
         """
         ...
 
-    def moments(self) -> Iterator[tuple[str, torch.Tensor | None]]:
-        """("moment/name", fp32 values) of every moment; as `parameters`.
+    def moments(self, only: str | None = None) -> Iterator[tuple[str, torch.Tensor | None]]:
+        """("moment/name", fp32 values) of every moment, or of one kind of moment; as `parameters`.
 
-        They are zero before the first step, and for parameters that have no gradient.
+        Before the first step, and for parameters that have no gradient, they are zero, and an average of the weights is
+        the weights.
+        """
+        ...
+
+    def set_parameters(self, values: Iterable[tuple[str, torch.Tensor | None]]) -> None:
+        """Replace trained parameters, after the last step: moments and averages stay as they are; collective.
+
+        Args:
+            values: (name, fp32 values), as `parameters` gives them: the same names on every rank, the values on rank 0.
         """
         ...
 

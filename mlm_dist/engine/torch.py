@@ -69,6 +69,9 @@ class TorchEngine(AccelerateEngine):
     def _full_parameter(self, parameter: nn.Parameter) -> torch.Tensor | None:
         return shards.gathered(parameter, is_main=self.is_main)
 
+    def _set_parameter(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
+        parameter.copy_(shards.sharded_like(parameter, lambda rows: value[rows] if value.ndim else value))
+
     def _full_moment(self, parameter: nn.Parameter, key: str) -> torch.Tensor | None:
         value = self._optimizer.optimizer.state.get(parameter, {}).get(key)
         return shards.gathered(value, is_main=self.is_main)

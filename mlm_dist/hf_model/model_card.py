@@ -8,14 +8,14 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from mlm_dist import __version__
 from mlm_dist.config import ModelConfig
 from mlm_dist.hf_model.data_statement import data_statement
 from mlm_dist.hf_model.licenses import LICENSES
+from mlm_dist.hf_model.validated_weights import ValidatedWeights, cell
 from mlm_dist.model.architecture import is_architecture
-from mlm_dist.pages.formats import plural
 from mlm_dist.pages.record import Record
 from mlm_dist.pages.run_facts import run_facts
 
@@ -44,6 +44,7 @@ class CardContent:
         license: Licence of the model; None if it is not stated.
         language: Languages of the documents; empty if they are not stated.
         settings: Settings of the run as decided, flat.
+        average: As `export.average`, if its weights are averaged; None if they are those of the step.
     """
 
     name: str
@@ -59,6 +60,12 @@ class CardContent:
     license: str | None = None
     language: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    average: int | Literal["ema"] | None = None
+
+    @property
+    def weights(self) -> ValidatedWeights:
+        """The weights and their validation."""
+        return ValidatedWeights(self.record, self.step, self.average)
 
 
 def base_model(model: ModelConfig) -> str | None:
@@ -73,7 +80,7 @@ def model_card(content: CardContent) -> Any:
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     sources = content.manifest["sources"]
-    validation = content.record.validation.get(content.step)
+    validation = content.weights.validation
     results = [
         EvalResult(
             task_type="fill-mask",
@@ -152,7 +159,7 @@ model = AutoModelForSequenceClassification.from_pretrained({location}, num_label
 
 ## Validation
 
-{validation_table(content.record, content.step)}
+{content.weights.table()}
 
 ## Data
 
@@ -198,53 +205,16 @@ def _documents_needed(manifest: Mapping[str, Any]) -> str:
     return f" The documents are not part of this repository: the config expects them at {names}."
 
 
-def validation_table(record: Record, step: int) -> str:
-    """Loss, perplexity and accuracy before training and at a step, as Markdown."""
-    before, after = record.validation.get(0), record.validation.get(step)
-    if after is None:
-        return "There was no validation at this step."
-    rows = ["| | loss, nats per masked token | perplexity | accuracy |", "|---|---|---|---|"]
-    unigram_loss = record.start.get("unigram_loss")
-    if unigram_loss is not None:
-        rows.append(f"| unigram baseline | {unigram_loss:.4f} | | |")
-    for title, line in (("before training", before), (f"step {step:,}", after)):
-        if line is not None:
-            loss, perplexity = _number(line["loss"]), _number(line["perplexity"])
-            rows.append(f"| {title} | {loss} | {perplexity} | {line['accuracy']:.1%} |")
-    text = f"Measured on {plural(after['masked_tokens'], 'masked token')} of held-out documents."
-    return "\n".join(rows) + f"\n\n{text}{_table_of_sources(record, before or {}, after)}"
-
-
-def _table_of_sources(record: Record, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """The losses of each source, as Markdown; empty with one source."""
-    rows = [
-        f"| {_cell(title)} | {_number(before[key]) if key in before else ''} | {_number(after[key])} |"
-        for name, title in record.sources.items()
-        if (key := f"source_{name}_loss") in after
-    ]
-    return "\n".join(["\n\n| validation loss | before training | after |", "|---|---|---|", *rows]) if rows else ""
-
-
 def _facts(content: CardContent) -> str:
     facts = {
-        "weights": f"{content.dtype}, step {content.step:,}",
+        "weights": f"{content.dtype}, {content.weights.description}",
         **{name: text for name, text in run_facts(content.record).items() if name not in ("corpus", "mlm_dist")},
         **{key: str(value) for key, value in content.settings.items() if key.startswith(SHOWN)},
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }
-    return "| | |\n|---|---|\n" + "\n".join(f"| {_cell(name)} | {_cell(text)} |" for name, text in facts.items())
+    return "| | |\n|---|---|\n" + "\n".join(f"| {cell(name)} | {cell(text)} |" for name, text in facts.items())
 
 
 def versions() -> dict[str, str]:
     """{name: version} of Python and the libraries that train and export."""
     return {"Python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES}
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "not finite"
-    return f"{value:.4f}" if 0.001 <= abs(value) < 1e6 else f"{value:.3g}"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.errors import ModelError, reason
-from mlm_dist.files import sha256_of
+from mlm_dist.files import open_tensors, sha256_of
 from mlm_dist.pretrained import Pretrained
 from mlm_dist.retries import retry
 from mlm_dist.terminal import downloads
@@ -176,10 +176,10 @@ def _refuse_pointer(path: Path) -> None:
 
 
 def _open_safetensors(path: Path) -> Any:
-    from safetensors import safe_open
-
     try:
-        return safe_open(str(path), framework="pt")
+        return open_tensors(path)
+    except OSError:
+        raise
     except Exception as error:  # the library has one type for truncated files and broken headers
         size = f"{path.stat().st_size:,} bytes"
         raise ModelError(

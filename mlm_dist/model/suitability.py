@@ -96,7 +96,7 @@ def causal_suitability(config: Any, *, packed: bool, max_length: int | None = No
         packed: Whether rows hold several chunks; the style is then that of `suitability`.
         max_length: Tokens per row, if they are known.
     """
-    styles = STYLES
+    styles: tuple[MaskStyle, ...] = STYLES
     if packed:
         style, why = suitability(config, max_length)
         if style is None:

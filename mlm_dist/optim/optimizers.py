@@ -11,6 +11,7 @@ import torch
 from mlm_dist.errors import ConfigError
 from mlm_dist.optim import OPTIMIZERS
 from mlm_dist.optim.combined import CombinedOptimizer
+from mlm_dist.optim.ema import ExponentialAverage
 from mlm_dist.optim.kind import StateLayout
 from mlm_dist.optim.parameter_groups import parameter_groups
 from mlm_dist.spec import OptimSpec
@@ -21,7 +22,7 @@ __all__ = [
     "check_name",
     "missing_package",
     "moment_bytes",
-    "set_lr",
+    "set_step",
     "set_step_count",
     "state_layout",
 ]
@@ -43,20 +44,25 @@ def missing_package(name: str) -> str | None:
     return package if package is not None and importlib.util.find_spec(package) is None else None
 
 
-def moment_bytes(name: str, num_parameters: int, num_hidden: int) -> int:
+def moment_bytes(name: str, num_parameters: int, num_hidden: int, *, ema: bool = False) -> int:
     """Bytes of an optimizer's moments in fp32.
 
     Args:
         name: The optimizer.
         num_parameters: Number of trained parameters.
         num_hidden: Those of them in matrices of hidden layers.
+        ema: Whether it keeps an exponential moving average of the weights.
     """
-    per_parameter, per_hidden = (len(OPTIMIZERS[name].layout_of(hidden=hidden).moments) for hidden in (False, True))
+    per_parameter, per_hidden = (
+        len(OPTIMIZERS[name].layout_of(hidden=hidden).moments) + ema for hidden in (False, True)
+    )
     return 4 * (per_parameter * (num_parameters - num_hidden) + per_hidden * num_hidden)
 
 
 def build_optimizer(module: Any, spec: OptimSpec, frozen: Sequence[Collection[str]] = ()) -> torch.optim.Optimizer:
     """The optimizer of the parameters that need gradients; it skips its step if `found_inf` is set over 0.
+
+    With `ema_decay` it keeps an average of the weights as one more moment, see `ema.ExponentialAverage`.
 
     Weight decay acts on matrices only: not on biases, nor on the scales of norms. With `layer_lr_decay` the learning
     rate of each layer is this fraction of the one above it, and the head has the full rate, as in ELECTRA (Clark et
@@ -82,22 +88,27 @@ def build_optimizer(module: Any, spec: OptimSpec, frozen: Sequence[Collection[st
         group["layout"] = kind.layout_of(hidden=group["hidden"])
     optimizer = kind.make(groups, spec)
     can_skip = isinstance(optimizer, CombinedOptimizer) or getattr(optimizer, "_step_supports_amp_scaling", False)
-    return optimizer if can_skip else CombinedOptimizer(optimizer)
+    optimizer = optimizer if can_skip else CombinedOptimizer(optimizer)
+    if spec.ema_decay is not None:
+        ExponentialAverage(optimizer, spec.ema_decay)
+    return optimizer
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float, phase: int = 0) -> None:
-    """Set the learning rate of the next step; call it before the backward pass, in which DeepSpeed takes the step.
+def set_step(optimizer: torch.optim.Optimizer, step: int, lr: float, phase: int = 0) -> None:
+    """Set the next step and its learning rate; call it before the backward pass, in which DeepSpeed takes the step.
 
     What a phase freezes has a rate of 0, so that it keeps its values. Its moments go on, and its gradients count in the
     norm that is clipped.
 
     Args:
         optimizer: The optimizer.
+        step: Steps done before it.
         lr: The learning rate of the head.
         phase: The number of the phase, from 0.
     """
     for group in optimizer.param_groups:
         group["lr"] = 0.0 if phase in group["frozen_in"] else lr * group["lr_factor"]
+        group["training_step"] = step
 
 
 def state_layout(group: dict[str, Any]) -> StateLayout:

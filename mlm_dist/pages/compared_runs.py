@@ -141,7 +141,7 @@ def _parts_that_differ(run: ComparedRun, other: ComparedRun) -> list[str]:
 
 def _validated_objective(run: ComparedRun) -> Any:
     """The objective that the validation losses of a run belong to."""
-    name = run.settings.get("objective")
+    name = str(run.settings.get("objective"))
     return _VALIDATED_AS.get(name, name)
 
 

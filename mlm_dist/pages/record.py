@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ class Record:
         train: {step: `train` line}, in the order of the steps.
         validation: {step: `validation` line}, in the order of the steps.
         end: The `end` line; None if the run has not ended since it was last started.
+        averages: {name: `average` line} of averaged weights.
     """
 
     start: dict[str, Any]
@@ -27,6 +28,7 @@ class Record:
     train: dict[int, dict[str, Any]]
     validation: dict[int, dict[str, Any]]
     end: dict[str, Any] | None
+    averages: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -59,8 +61,15 @@ class Record:
         return self.step if best is None else best
 
     @property
+    def exported_average(self) -> dict[str, Any] | None:
+        """The `average` line of a finished run's exported model; None if no average was exported or validated."""
+        return None if self.end is None else self.averages.get(self.end.get("exported_average", ""))
+
+    @property
     def exported(self) -> dict[str, Any]:
-        """The `validation` line of the exported model, or the last one if there is none for its step."""
+        """The line of the exported model's validation, or the last `validation` line if there is none for its step."""
+        if (average := self.exported_average) is not None:
+            return average
         return self.validation.get(self.exported_step) or self.validation[max(self.validation)]
 
 
@@ -70,14 +79,17 @@ def read_record(run: Path) -> Record:
     resumed: list[int] = []
     lines: dict[str, dict[int, dict[str, Any]]] = {"train": {}, "validation": {}}
     end: dict[str, Any] | None = None
+    averages: dict[str, dict[str, Any]] = {}
     for line in read(run / "metrics.jsonl"):
         match line:
             case {"kind": "start"}:
-                start, end = line, None
+                start, end, averages = line, None, {}
                 resumed += [step] if (step := line.get("resumed_from")) else []
             case {"kind": "train" | "validation" as kind, "step": int(step)}:
                 lines[kind][step] = line
+            case {"kind": "average", "average": str(name)}:
+                averages[name] = line
             case {"kind": "end"}:
                 end = line
     train, validation = (dict(sorted(by_step.items())) for by_step in lines.values())
-    return Record(start, sorted(set(resumed)), train, validation, end)
+    return Record(start, sorted(set(resumed)), train, validation, end, averages)

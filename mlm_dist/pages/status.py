@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlm_dist.pages.formats import duration, plural
 from mlm_dist.pages.record import Record
+from mlm_dist.training.result import describe_average
 
 
 def status(record: Record, *, is_running: bool = False) -> str:
@@ -19,6 +20,8 @@ def status(record: Record, *, is_running: bool = False) -> str:
     best = None if record.end is None else record.end.get("best_step")
     if record.is_finished and best is not None:
         parts.append(f"the exported model is that of step {best:,}, which has the lowest validation loss")
+    if (average := record.exported_average) is not None:
+        parts.append(f"the exported model is the {describe_average(average)}")
     if record.resumed:
         parts.append(f"resumed at step {', '.join(f'{step:,}' for step in record.resumed)}")
     return f"{record.start.get('model', 'The model')}: {'; '.join(parts)}."

@@ -9,6 +9,7 @@ from typing import Any
 from mlm_dist.pages.formats import number, percent, plural
 from mlm_dist.pages.record import Record
 from mlm_dist.pages.tables import Table
+from mlm_dist.training.result import describe_average
 
 MAX_ROWS = 16  # of the table over the run; the first and the last validation are always shown
 BANDS = {
@@ -34,8 +35,10 @@ def over_the_run(record: Record) -> Table | None:
     shown = [*lines[:-1][::stride], lines[-1]]
     rows = [
         [f"{line['step']:,}", number(line["loss"]), number(line["perplexity"]), percent(line["accuracy"])]
-        for line in shown
+        for line in [*shown, *record.averages.values()]
     ]
+    for row, average in zip(rows[len(shown) :], record.averages.values(), strict=True):
+        row[0] = describe_average(average)
     heads = ["step", "loss", "perplexity", "accuracy"]
     caption = f"{lines[-1]['masked_tokens']:,} masked tokens of held-out documents"
     if len(shown) < len(lines):

@@ -49,4 +49,5 @@ def start_facts(spec: Spec, task: Task) -> dict[str, object]:
         "schedule": first.rate.schedule,
         "peak_learning_rate": first.rate.peak,
         **({"phases": {phase.name: phase.length.steps for phase in spec.phases}} if first.name else {}),
+        **({} if spec.optim.ema_decay is None else {"ema_decay": spec.optim.ema_decay}),
     }

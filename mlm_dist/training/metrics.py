@@ -19,6 +19,8 @@ from mlm_dist.files import write_bytes
 from mlm_dist.objectives.figures import Validation, finite
 from mlm_dist.training.step import StepResult
 
+_OF_THE_END = ("average", "end")  # lines that the end of a run writes, again if it is run again
+
 
 class Metrics:
     """Writes the lines of metrics.jsonl. Every rank makes one and calls it; rank 0 writes.
@@ -34,7 +36,9 @@ class Metrics:
         # The validation losses of the whole run, by step; on rank 0, which alone reads and writes the file.
         self.validation_losses: dict[int, float] = {}
         if engine.is_main:
-            lines = [line for line in read(path) if line["kind"] != "end" and (line.get("step") or 0) <= state.step]
+            lines = [
+                line for line in read(path) if line["kind"] not in _OF_THE_END and (line.get("step") or 0) <= state.step
+            ]
             kept = lines if state.step else []
             write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
             losses = ((line["step"], line["loss"]) for line in kept if line["kind"] == "validation" and "loss" in line)
@@ -103,8 +107,17 @@ class Metrics:
         self._track("validation", line, step)
         return line
 
-    def results(self, state: TrainState) -> None:
-        """Hand the results of a finished run to the trackers: losses, tokens and skipped steps."""
+    def average_line(self, line: Mapping[str, Any]) -> None:
+        """Write an `average` line: the validation of averaged weights."""
+        self._write("average", line)
+
+    def results(self, state: TrainState, averages: Mapping[str, float | None]) -> None:
+        """Hand the results of a finished run to the trackers: losses, tokens and skipped steps.
+
+        Args:
+            state: The state at its end.
+            averages: {name: validation loss} of averaged weights.
+        """
         losses = self.validation_losses
         found: dict[str, float | None] = {
             "train_loss": self._last_loss,
@@ -112,6 +125,7 @@ class Metrics:
             "best_validation_loss": min((loss for loss in losses.values() if math.isfinite(loss)), default=None),
             "tokens": int(state.tokens),
             "skipped_steps": int(state.skipped_steps),
+            **averages,
         }
         with _disk_errors(f"{self._path.parent}/"):
             self._engine.track_results({name: value for name, value in found.items() if value is not None})
@@ -201,7 +215,7 @@ def _problem(line: Any) -> str | None:
         return "is not an object"
     if not isinstance(line.get("kind"), str):
         return "has no field kind"
-    if line["kind"] in ("train", "validation") and not is_count(line.get("step")):
+    if line["kind"] in ("train", "validation", "average") and not is_count(line.get("step")):
         return "has no number as field step"
     for name in ("step", "steps", "resumed_from", "best_step"):
         if line.get(name) is not None and not is_count(line[name]):

@@ -29,6 +29,9 @@ class TrainResult:
         best: The validation with the lowest loss.
         exported_best: Whether the best checkpoint was exported, not the newest.
         run_dir: The run directory, with paths to its files.
+        averages: {name: `average` line of metrics.jsonl}: the validation of averaged weights, `ema` or
+            `checkpoint_average`.
+        exported_average: The name of the average that was exported; None for the weights of a checkpoint.
     """
 
     step: int
@@ -39,6 +42,8 @@ class TrainResult:
     best: Best
     exported_best: bool
     run_dir: RunDir
+    averages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    exported_average: str | None = None
 
     @property
     def model(self) -> Path:
@@ -54,6 +59,8 @@ class TrainResult:
         lines = list(self._figures())
         if self.exported_best and self.best.step is not None:
             lines.append(("exported", f"step {self.best.step:,}, which has the lowest validation loss"))
+        if self.exported_average is not None and self.exported_average in self.averages:
+            lines.append(("exported", describe_average(self.averages[self.exported_average])))
         lines += [("model", str(self.model)), ("report", str(self.run_dir.report))]
         lines += [("metrics", str(self.run_dir.metrics))]
         lines += advice
@@ -74,6 +81,18 @@ class TrainResult:
         comparison = f"; the model is {abs(difference):.4f} {'better' if difference > 0 else 'worse'}"
         yield "unigram baseline", f"{self.unigram_loss:.4f}" + ("" if math.isnan(difference) else comparison)
         yield "accuracy", compared(_accuracy)
+        for line in self.averages.values():
+            yield (
+                "averaged weights",
+                f"validation loss {_loss(line)}, accuracy {_accuracy(line)}: {describe_average(line)}",
+            )
+
+
+def describe_average(line: Mapping[str, Any]) -> str:
+    """What the averaged weights of an `average` line are."""
+    if line["average"] == "ema":
+        return f"exponential moving average of the weights, decay {line['decay']:g}"
+    return f"mean of the last {line['checkpoints']} checkpoints, from step {line['first_step']:,}"
 
 
 def _loss(line: Mapping[str, Any]) -> str:

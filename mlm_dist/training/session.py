@@ -19,8 +19,10 @@ from mlm_dist.checkpoint.state import Best, TrainState
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.model.compilation import CompileStats
+from mlm_dist.objectives.figures import Validation
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
+from mlm_dist.training.averages import validate_averages
 from mlm_dist.training.callbacks import Callback, Callbacks
 from mlm_dist.training.due import Due
 from mlm_dist.training.facts import start_facts
@@ -73,11 +75,12 @@ class Session:
         self._callbacks: Callback = Callbacks([])
         self._compiled = CompileStats(enabled=False)
         self._baseline: dict[str, Any] = {}
+        self._averages: dict[str, dict[str, Any]] = {}
         self._began = time.perf_counter()
 
     @contextlib.contextmanager
     def running(self, compiled: CompileStats, callbacks: Sequence[Callback]) -> Iterator[None]:
-        """Write the `start` line, validate a new run, and show progress inside; collective."""
+        """Write the `start` line and show progress inside; validate a new run, and averages of a finished one."""
         self._compiled, engine = compiled, self._engine
         compiled.pause(self._metrics.paused)
         self._callbacks = Callbacks([self._history, self._progress, *callbacks])
@@ -95,6 +98,8 @@ class Session:
                     self._phase.length.begin()
                     yield
                 self._checkpoints.finish(engine)
+                if self.is_finished:
+                    self._validate_averages()
             self._callbacks.on_end(self.state.step, is_finished=self.is_finished)
         except BaseException:
             self._checkpoints.wait()
@@ -166,15 +171,27 @@ class Session:
 
     def validate(self) -> None:
         """Validate, if there is a validation set; collective."""
-        if not len(self._validation_set):
-            return
-        step, is_static = self.state.step, self.spec.has_static_shapes
+        step = self.state.step
         with self._metrics.paused():
-            micro_size = self.spec.phases[0].batch.micro_size
-            result = self._validation_set.evaluate(self._engine, self.task.validated, micro_size, static=is_static)
+            if (result := self._evaluate()) is None:
+                return
             line = self._metrics.validation_line(step, result)
             self.state = dataclasses.replace(self.state, best=self.state.best.after(step, result.loss))
             self._callbacks.on_validation(step, line)
+
+    def _evaluate(self) -> Validation | None:
+        if not len(self._validation_set):
+            return None
+        micro_size, is_static = self.spec.phases[0].batch.micro_size, self.spec.has_static_shapes
+        return self._validation_set.evaluate(self._engine, self.task.validated, micro_size, static=is_static)
+
+    def _validate_averages(self) -> None:
+        """Validate the averages of the weights, and leave the weights to export in the model; collective."""
+        for facts, result in validate_averages(self.spec, self._engine, self.run_dir.checkpoints, self._evaluate):
+            if result is not None:
+                line = {"step": self.state.step, **facts, **result.figures()}
+                self._averages[facts["average"]] = line
+                self._metrics.average_line(line)
 
     def save(self, *, stop: bool = False) -> None:
         """Save a checkpoint; collective.
@@ -221,7 +238,10 @@ class Session:
                 "stopped_early": self._is_early_stop,
             }
         if self.is_finished:
-            self._metrics.results(state)
+            averages = {f"{name}_loss": line["loss"] for name, line in self._averages.items()}
+            exported = self.spec.export.average_name
+            outcome |= averages | ({} if exported is None else {"exported_average": exported})
+            self._metrics.results(state, averages)
         self._metrics.end(
             step=state.step,
             seconds=round(time.perf_counter() - self._began, 1),
@@ -237,5 +257,7 @@ class Session:
             unigram_loss=self._baseline.get("unigram_loss"),
             best=state.best,
             exported_best=self.spec.export.checkpoint == "best",
+            averages=self._averages,
+            exported_average=self.spec.export.average_name,
             run_dir=self.run_dir,
         )

@@ -88,7 +88,7 @@ def train_step(
     received = engine.sum(local.to(device, non_blocking=True))
     counts = received[: len(terms)]
 
-    scales = engine.begin_step(lr, len(micro_batches)) / counts.clamp(min=1)
+    scales = engine.begin_step(step, lr, len(micro_batches)) / counts.clamp(min=1)
     loss_sums = torch.zeros(len(terms), device=device)
     for batch in micro_batches:
         with engine.micro_batch():

@@ -16,6 +16,7 @@ from tiny import LENGTH, overrides
 
 from mlm_dist import Callback, Config, train
 from mlm_dist.checkpoint import find
+from mlm_dist.checkpoint.weights import SavedWeights
 from mlm_dist.config import parse
 from mlm_dist.errors import UserError
 from mlm_dist.model import trial
@@ -127,7 +128,7 @@ class _Interruption(Callback):
 def _trained(config: Config) -> Any:
     """The model of a run's last checkpoint."""
     run_dir = RunDir(Path(config.output_dir))
-    model, _, step = load_checkpoint(spec_of(config), find.require_newest(run_dir.checkpoints))
+    model, _, step = load_checkpoint(spec_of(config), SavedWeights((find.require_newest(run_dir.checkpoints),)))
     assert step == STEPS
     return model.eval()
 
