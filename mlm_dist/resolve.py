@@ -113,7 +113,8 @@ def resolve(config: Config, launch: Launch) -> Spec:
         shape=shape,
         optim=OptimSpec(
             *(config.optim.name, config.optim.layer_lr_decay, config.optim.weight_decay),
-            *(config.optim.betas, config.optim.eps, config.optim.max_grad_norm, config.optim.ema_decay),
+            *(config.optim.betas, config.optim.eps, config.optim.max_grad_norm),
+            ema_decay=config.optim.ema_decay,
         ),
         phases=tuple(specs),
         validation=ValidationSpec(config.validation.every, config.validation.max_rows, config.validation.patience),
