@@ -1,9 +1,14 @@
-"""The facts of a run that its `start` line records: numbers and short names."""
+"""The facts of a run that its `start` and `end` lines record: numbers and short names."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 from mlm_dist import __version__
 from mlm_dist.spec import Spec
+from mlm_dist.training.result import TrainResult
 from mlm_dist.training.task import Task
 
 
@@ -51,3 +56,32 @@ def start_facts(spec: Spec, task: Task) -> dict[str, object]:
         **({"phases": {phase.name: phase.length.steps for phase in spec.phases}} if first.name else {}),
         **({} if spec.optim.ema_decay is None else {"ema_decay": spec.optim.ema_decay}),
     }
+
+
+def end_facts(
+    result: TrainResult, losses: Mapping[int, float], *, keeps_best: bool, stopped_early: bool
+) -> dict[str, object]:
+    """The `end` line of metrics.jsonl, without its times.
+
+    Args:
+        result: The result of this process.
+        losses: {step: validation loss} of the whole run, on rank 0.
+        keeps_best: Whether the checkpoint with the lowest validation loss is kept.
+        stopped_early: Whether the patience is used up.
+    """
+    facts: dict[str, object] = {"step": result.step}
+    if losses and result.is_finished:
+        facts |= {"loss_before": losses.get(0, math.nan), "loss_after": losses[max(losses)]}
+        facts["unigram_loss"] = result.unigram_loss
+    if keeps_best and result.best.step is not None:
+        facts |= {"best_step": result.best.step, "best_loss": result.best.loss, "stopped_early": stopped_early}
+    if result.is_finished:
+        facts |= average_losses(result.averages)
+        if result.exported_average is not None:
+            facts["exported_average"] = result.exported_average
+    return facts
+
+
+def average_losses(averages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """{name: validation loss} of averaged weights."""
+    return {f"{name}_loss": line["loss"] for name, line in averages.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from mlm_dist.spec import Spec
 from mlm_dist.training.averages import validate_averages
 from mlm_dist.training.callbacks import Callback, Callbacks
 from mlm_dist.training.due import Due
-from mlm_dist.training.facts import start_facts
+from mlm_dist.training.facts import average_losses, end_facts, start_facts
 from mlm_dist.training.metrics import Metrics
 from mlm_dist.training.phases import Phase, Phases
 from mlm_dist.training.progress import TrainingProgress
@@ -227,29 +226,7 @@ class Session:
                 f"{state.divergence.good_step:,}",
                 "train again" if path is None else f"continue with --checkpoint.resume {path},",
             )
-        outcome: dict[str, Any] = {}
-        if losses and self.is_finished:
-            outcome = {"loss_before": losses.get(0, math.nan), "loss_after": losses[max(losses)]}
-            outcome["unigram_loss"] = self._baseline["unigram_loss"]
-        if self.spec.checkpoint.keep_best and state.best.step is not None:
-            outcome |= {
-                "best_step": state.best.step,
-                "best_loss": state.best.loss,
-                "stopped_early": self._is_early_stop,
-            }
-        if self.is_finished:
-            averages = {f"{name}_loss": line["loss"] for name, line in self._averages.items()}
-            exported = self.spec.export.average_name
-            outcome |= averages | ({} if exported is None else {"exported_average": exported})
-            self._metrics.results(state, averages)
-        self._metrics.end(
-            step=state.step,
-            seconds=round(time.perf_counter() - self._began, 1),
-            compile_seconds=round(self._compiled.seconds, 1),
-            skipped_steps=int(state.skipped_steps),
-            **outcome,
-        )
-        return TrainResult(
+        result = TrainResult(
             step=state.step,
             is_finished=self.is_finished,
             losses=self._history.losses,
@@ -261,3 +238,13 @@ class Session:
             exported_average=self.spec.export.average_name,
             run_dir=self.run_dir,
         )
+        if self.is_finished:
+            self._metrics.results(state, average_losses(self._averages))
+        keeps_best = self.spec.checkpoint.keep_best
+        self._metrics.end(
+            seconds=round(time.perf_counter() - self._began, 1),
+            compile_seconds=round(self._compiled.seconds, 1),
+            skipped_steps=int(state.skipped_steps),
+            **end_facts(result, losses, keeps_best=keeps_best, stopped_early=self._is_early_stop),
+        )
+        return result
