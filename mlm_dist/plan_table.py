@@ -133,12 +133,13 @@ def _add_sources(table: Table, spec: Spec, rows: _Rows, samples: float | None) -
     train = rows["train"]
     shares = spec.mix or {name: count / sum(train.values()) for name, count in train.items() if count}
     for i, (name, num_rows) in enumerate(train.items() if len(train) > 1 else ()):
-        text, held_out = "validation only", f"{rows['validation'][name]:,}"
+        held_out = rows["validation"][name]
+        text = f"validation only, {held_out:,} rows"
         if name in shares:
             share = shares[name] / sum(shares.values())
             epochs = "" if samples is None else f", {samples * share / num_rows:,.3g} epochs"
-            text, held_out = f"{share:.1%}, {num_rows:,} rows{epochs}", f"{held_out} for validation"
-        table.add_row("" if i else "sources", f"{name}: {text}, {held_out}")
+            text = f"{share:.1%}, {num_rows:,} rows{epochs}, {held_out:,} for validation"
+        table.add_row("" if i else "sources", f"{name}: {text}")
 
 
 def _validation(spec: Spec, num_rows: int) -> str:
