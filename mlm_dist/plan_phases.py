@@ -63,12 +63,13 @@ def _sources(phase: PhaseSpec, rows: Rows, samples: float | None) -> Iterator[st
     train = rows["train"]
     shares = phase.mix or {name: count / sum(train.values()) for name, count in train.items() if count}
     for name, num_rows in train.items() if len(train) > 1 else ():
-        text, held_out = "validation only", f"{rows['validation'][name]:,}"
+        held_out = rows["validation"][name]
+        text = f"validation only, {held_out:,} rows"
         if name in shares:
             share = shares[name] / sum(shares.values())
             epochs = "" if samples is None else f", {samples * share / num_rows:,.3g} epochs"
-            text, held_out = f"{share:.1%}, {num_rows:,} rows{epochs}", f"{held_out} for validation"
-        yield f"{name}: {text}, {held_out}"
+            text = f"{share:.1%}, {num_rows:,} rows{epochs}, {held_out:,} for validation"
+        yield f"{name}: {text}"
 
 
 def describe_rows(phase: PhaseSpec, decided: str = "") -> str:

@@ -13,6 +13,7 @@ import pytest
 import specs
 import torch
 import yaml
+from making import made_up_prose
 from models import rate_spec
 
 from mlm_dist.checkpoint import format, same_run
@@ -21,7 +22,7 @@ from mlm_dist.config import Config, parse
 from mlm_dist.config.phases import phases_of
 from mlm_dist.engine.device import Device
 from mlm_dist.engine.launch import Launch
-from mlm_dist.errors import CheckpointError, ConfigError
+from mlm_dist.errors import CheckpointError, ConfigError, ModelError
 from mlm_dist.model import rotary
 from mlm_dist.model.build import build
 from mlm_dist.optim.schedule import last_rate, learning_rate
@@ -30,12 +31,15 @@ from mlm_dist.spec import Length, PhaseSpec
 STABLE: dict[str, Any] = {
     "name": "stable",
     "duration": "5 steps",
+    "mix": {"own": 0.7, "other": 0.3},
     "masking": {"probability": 0.3},
     "optim": {"lr": 0.003, "schedule": "constant", "warmup": 2},
 }
 LONG: dict[str, Any] = {
     "name": "long",
     "duration": "4 steps",
+    "mix": {"own": 1.0},
+    "objective": "causal_lm",
     "rows": {"max_length": 128, "mode": "chunk"},
     "batch": {"global_size": 4},
     "optim": {"lr": 0.002, "schedule": "constant", "warmup": 2},
@@ -47,12 +51,13 @@ DECAY: dict[str, Any] = {
     "optim": {"lr": 0.002, "schedule": "sqrt", "floor": 0.1},
 }
 PHASES = [STABLE, LONG, DECAY]
+TWO_SOURCES: dict[str, Any] = {"sources": {"own": {"source": "docs"}, "other": {"source": "python-docs"}}}
 GPUS = Device("cuda", "H100", 2, 80 << 30, has_bf16=True)
 
 
 def config_of(*phases: dict[str, Any], **values: Any) -> Config:
     """A config with these phases."""
-    return Config(phases=list(phases), **values)
+    return Config(phases=list(phases), **{"corpus": TWO_SOURCES} | values)
 
 
 # --- config ---
@@ -68,6 +73,7 @@ def test_phase_takes_what_it_does_not_set_from_the_run() -> None:
     )
     stable, decay = phases_of(config)
     assert (stable.name, str(stable.duration), stable.objective) == ("stable", "5 steps", "masked_lm")
+    assert (stable.mix, decay.mix) == ({"own": 0.7, "other": 0.3}, {})
     assert (stable.masking.probability, stable.masking.mask) == (0.3, 0.7)
     assert (decay.masking.probability, decay.masking.unit, decay.masking.mask) == (0.2, "word", 0.7)
     assert (stable.optim.warmup, stable.optim.lr, decay.optim.lr) == (2, 0.003, 0.002)
@@ -96,6 +102,9 @@ def without(phase: dict[str, Any], key: str) -> dict[str, Any]:
         ([STABLE | {"duration": 5}], r"^phases\.stable\.duration: expected str"),
         ([STABLE | {"learning_rate": 1}], r"^phases\.stable\.learning_rate: unknown key"),
         ([STABLE | {"objective": 3}], r"^phases\.stable\.objective: expected str, got 3"),
+        ([STABLE | {"mix": {"own": 0.7, "other": 0.4}}], r"^phases\.stable\.mix: shares must add up to 1"),
+        ([STABLE | {"mix": {"own": 0.7, "others": 0.3}}], r"^phases\.stable\.mix\.others: .*other"),
+        ([STABLE | {"mix": 1}], r"^phases\.stable\.mix: expected"),
         ([STABLE | {"masking": {"rate": 0.3}}], r"^phases\.stable\.masking\.rate: unknown key"),
         ([STABLE | {"masking": {"probability": 2}}], r"^phases\.stable\.masking\.probability: must be over 0"),
         ([STABLE | {"masking": {"probability": "much"}}], r"^phases\.stable\.masking\.probability: expected float"),
@@ -122,7 +131,7 @@ def test_duration_of_the_run_excludes_phases() -> None:
 
 def test_flags_change_the_phases_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text(yaml.safe_dump({"phases": PHASES}), "utf-8")
+    file.write_text(yaml.safe_dump({"phases": PHASES, "corpus": TWO_SOURCES}), "utf-8")
     flags = ["--phases.decay.optim.lr", "1e-4", "--phases.long.duration=2 epochs", "--phases.long.masking.unit", "span"]
     stable, long, decay = phases_of(parse(["--config", str(file), *flags]))
     assert (decay.optim.lr, decay.optim.schedule, str(long.duration)) == (1e-4, "sqrt", "2 epochs")
@@ -173,6 +182,15 @@ def prepared(prose: Path) -> Any:
     flags = (f"--corpus.source={prose}", f"--corpus.cache_dir={prose.parent / 'prose-cache'}", *launching.SHORT)
     config = parse([flag for flag in flags if not flag.startswith("--optim.duration")])
     return config, specs.prepare(config)
+
+
+def test_objectives_of_the_phases_share_a_model() -> None:
+    with pytest.raises(ConfigError, match=r"^phases\.long\.objective: next_token is not known"):
+        specs.spec_of(config_of(STABLE, LONG | {"objective": "next_token"}))
+    overrides = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
+    fnet = config_of(STABLE, LONG, model={"name_or_path": "fnet", "overrides": overrides})
+    with pytest.raises(ModelError, match=r"^phases\.long\.objective: attention of a fnet model cannot be made causal"):
+        specs.spec_of(fnet)
 
 
 def test_batch_of_a_phase_must_fit_the_processes() -> None:
@@ -287,13 +305,17 @@ class PhasedRuns:
     """Runs with phases on a small corpus."""
 
     def __init__(self, folder: Path, documents: Path) -> None:
-        self.folder, self._documents = folder, documents
+        self.folder, self._documents, self._others = folder, documents, folder / "others"
+        self._others.mkdir()
+        for i in range(100, 115):
+            (self._others / f"{i}.txt").write_text(made_up_prose(i, 30), "utf-8")
 
     def flags(self, name: str, *phases: dict[str, Any]) -> list[str]:
         """The flags of a run with these phases."""
         cache = self._documents.parent / "prose-cache"
         return [
-            *(f"--corpus.source={self._documents}", f"--corpus.cache_dir={cache}", "--corpus.validation_fraction=0.2"),
+            *(f"--corpus.sources.own.source={self._documents}", f"--corpus.sources.other.source={self._others}"),
+            *(f"--corpus.cache_dir={cache}", "--corpus.validation_fraction=0.2"),
             *(f"--output_dir={self.folder / name}", f"--phases={json.dumps(phases)}", "--batch.global_size=8"),
             *("--logging.every=1", "--validation.every=6", "--checkpoint.every=2", *launching.TINY, *launching.DROPOUT),
         ]
@@ -341,9 +363,9 @@ def test_run_of_three_phases(phased: PhasedRuns) -> None:
 
 def test_rows_follow_each_other_through_phases_of_the_same_rows(phased: PhasedRuns) -> None:
     """Phases of the same rows continue their order: no row comes twice before all have come."""
-    changed = [without(one, "rows") | {"batch": {"global_size": 8}, "masking": {}} for one in PHASES]
-    run = phased.here("same rows", *changed)
-    alone = phased.here("one phase", STABLE | {"duration": "14 steps", "masking": {}})
+    same = {"batch": {"global_size": 8}, "masking": {}, "rows": {}, "objective": "masked_lm", "mix": STABLE["mix"]}
+    run = phased.here("same rows", *(one | same for one in PHASES))
+    alone = phased.here("one phase", STABLE | same | {"duration": "14 steps"})
     found, expected = ([(line["samples"], line["tokens"]) for line in lines_of(each)] for each in (run, alone))
     assert found == expected
     masked = [[line["masked_tokens"] for line in lines_of(each)] for each in (run, alone)]

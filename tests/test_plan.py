@@ -188,6 +188,22 @@ def test_plan_shows_the_schedule_and_the_rows(second: None, flags: tuple[str, ..
     assert expected in " ".join(table_of(spec, width=200).replace("│", "").split())
 
 
+def test_plan_shows_the_shares_and_the_epochs_of_each_source(second: None) -> None:
+    sources = (f"--corpus.sources.{name}.source=python-docs" for name in ("own", "more", "held"))
+    flags = ("--corpus.mix={own: 0.7, more: 0.3}", "--corpus.sources.held.validation_fraction=1")
+    spec = specs.spec_of(parse([*sources, *flags, "--optim.duration=4 epochs", *launching.TINY]))
+    buffer = io.StringIO()
+    table = plan_table.plan_table(spec, None, {"own": 10**6, "more": 10**6, "held": 10**5})
+    Console(file=buffer, width=200).print(table)
+    text = " ".join(buffer.getvalue().replace("│", "").split())
+    # 10^6 bytes are 3,534 rows of 64 tokens for training and 186 for validation.
+    assert "roughly 5,049 rows, one pass over own" in text
+    assert "20,194 rows (4 epochs)" in text
+    assert "own: 70.0%, 3,534 rows, 4 epochs, 186 for validation" in text
+    assert "more: 30.0%, 3,534 rows, 1.71 epochs, 186 for validation" in text
+    assert "held: validation only, 372 rows" in text
+
+
 def test_plan_of_one_gpu_estimates_the_time_on_all_of_them(second: None) -> None:
     spec = specs.spec_of(parse(["--optim.duration=8000 steps", "--validation.every=null", *launching.TINY]))
     spec = dataclasses.replace(spec, launch=launch_of("none", 1))
