@@ -14,7 +14,7 @@ EMA = "ema"  # the name of the moment
 def decay_of(step: int, decay: float) -> float:
     """The decay of the average in a step, from 0; smaller in early steps, so that the initial weights soon leave it.
 
-    min(decay, (1 + n) / (10 + n)) after n steps, as TensorFlow's ExponentialMovingAverage has it with `num_updates`
+    min(decay, (1 + n) / (10 + n)) after n steps, as TensorFlow's ExponentialMovingAverage has it with a count of steps
     (https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage). n counts skipped steps too, so that
     it follows from the step.
     """
