@@ -101,6 +101,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
             rotary.check(found, phase.model.rope_theta, specs[-1].rope_theta if specs else None)
             specs.append(_phase(phase, model, launch, shape, specs))
             _check_launch(config.optim, compile_, launch, specs[-1].batch)  # with the micro-batch that fits the memory
+    _check_best(config, phases)
     is_best = _exports_best(config.export, config.validation.patience)
     return Spec(
         output_dir=Path(config.output_dir).expanduser(),
@@ -225,6 +226,17 @@ def _frozen_in_all(phases: Sequence[Phase]) -> dict[str, Any]:
         "freeze_embeddings": all(phase.model.freeze_embeddings for phase in phases),
         "trainable_layers": None if None in layers else max(layer or 0 for layer in layers),
     }
+
+
+def _check_best(config: Config, phases: Sequence[Phase]) -> None:
+    """Refuse what depends on the lowest validation loss if no phase lowers it."""
+    if all(objectives.is_causal(phase.objective) for phase in phases):
+        for key, is_set in (
+            ("validation.patience", config.validation.patience is not None),
+            ("export.checkpoint: best", config.export.checkpoint == "best"),
+        ):
+            if is_set:
+                raise ConfigError(f"{key} has no effect: validations of causal_lm are not compared; remove it")
 
 
 def _exports_best(export: ExportConfig, patience: int | None) -> bool:

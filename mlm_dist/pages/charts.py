@@ -6,6 +6,7 @@ import itertools
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mlm_dist.pages.formats import thousands
 from mlm_dist.pages.scales import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, round_numbers
@@ -93,13 +94,25 @@ class Chart:
     width, height, left, right, top, bottom = WIDTH, HEIGHT, LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
 
 
+class Mark(NamedTuple):
+    """A vertical line at a step.
+
+    Args:
+        step: The step.
+        text: What it marks.
+    """
+
+    step: int
+    text: str
+
+
 def chart(
     title: str,
     series: Sequence[Series],
     show: Callable[[float], str],
     *,
     x_axis: XAxis | None = None,
-    resumed: Sequence[int] = (),
+    marks: Sequence[Mark] = (),
     has_log: bool = False,
 ) -> Chart | None:
     """A chart of lines; None without points.
@@ -109,7 +122,7 @@ def chart(
         series: The lines.
         show: Formats a value.
         x_axis: The horizontal axis; by default, steps.
-        resumed: Steps at which the run was resumed, which are marked.
+        marks: Steps that are marked.
         has_log: Whether there is a logarithmic scale, too; only if all values are over zero.
     """
     if not any(line.points for line in series):
@@ -126,13 +139,13 @@ def chart(
     if has_log and 0 < low < high:
         scales.append(Scale(last, low, high, is_log=True))
         first = "log" if high / low > LOG_RATIO else "linear"
-    drawings = [_drawing(scale, series, show, axis, resumed) for scale in scales]
+    drawings = [_drawing(scale, series, show, axis, marks) for scale in scales]
     legend = [(f"{line.style} {line.group}".strip(), line.name) for line in series]
     return Chart(title, legend, drawings, first, axis.name, _description(title, series, show, axis))
 
 
 def _drawing(
-    scale: Scale, series: Sequence[Series], show: Callable[[float], str], axis: XAxis, resumed: Sequence[int]
+    scale: Scale, series: Sequence[Series], show: Callable[[float], str], axis: XAxis, marks: Sequence[Mark]
 ) -> Drawing:
     bottom = HEIGHT - BOTTOM
     thin = [(line, _thinned(line.points)) for line in series]
@@ -145,7 +158,7 @@ def _drawing(
             if axis.name != "step" or x == round(x)
         ],
         lines=[_line(scale, line, points) for line, points in thin],
-        marks=[(f"{scale.x(x):.1f}", f"resumed at step {x:,}") for x in resumed if x <= scale.last],
+        marks=[(f"{scale.x(mark.step):.1f}", mark.text) for mark in marks if mark.step <= scale.last],
         strips=_strips(scale, thin, show, axis),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlm_dist.optim.schedule import learning_rate
-from mlm_dist.pages.charts import MOST_STYLES, Chart, Point, Series, chart
+from mlm_dist.pages.charts import MOST_STYLES, Chart, Mark, Point, Series, chart
 from mlm_dist.pages.formats import finite, number, percent, small, thousands
 from mlm_dist.pages.record import Record
 from mlm_dist.pages.resolved import PlannedRate
@@ -21,18 +21,26 @@ def curves(record: Record, rates: Sequence[PlannedRate] = ()) -> list[Chart]:
         record: The run.
         rates: The learning rates of its phases, as far as they are known.
     """
-    resumed = record.resumed
+    marks = _marks(record)
     charts = [
-        chart("Loss", _losses(record), number, resumed=resumed, has_log=True),
-        chart("Validation accuracy", [_accuracy(record)], percent, resumed=resumed),
-        chart("Learning rate", _learning_rates(record, rates), small, resumed=resumed),
-        chart("Gradient norm", [_train_series(record, "grad_norm")], number, resumed=resumed, has_log=True),
-        chart("Tokens per second", [_train_series(record, "tokens_per_second")], thousands, resumed=resumed),
+        chart("Loss", _losses(record), number, marks=marks, has_log=True),
+        chart("Validation accuracy", [_accuracy(record)], percent, marks=marks),
+        chart("Learning rate", _learning_rates(record, rates), small, marks=marks),
+        chart("Gradient norm", [_train_series(record, "grad_norm")], number, marks=marks, has_log=True),
+        chart("Tokens per second", [_train_series(record, "tokens_per_second")], thousands, marks=marks),
     ]
     skipped = _train_series(record, "skipped_steps")
     if any(value for _, value in skipped.points):
-        charts.append(chart("Skipped steps, in total", [skipped], thousands, resumed=resumed))
+        charts.append(chart("Skipped steps, in total", [skipped], thousands, marks=marks))
     return [one for one in charts if one is not None]
+
+
+def _marks(record: Record) -> list[Mark]:
+    resumed = [Mark(step, f"resumed at step {step:,}") for step in record.resumed]
+    return [
+        *resumed,
+        *(Mark(step, f"phase {name}, from step {step:,}") for name, step in record.phases.items() if step),
+    ]
 
 
 def notes_on_curves(record: Record) -> str:
@@ -40,6 +48,8 @@ def notes_on_curves(record: Record) -> str:
     notes = []
     if record.resumed:
         notes.append("A dotted vertical line marks a step at which the run was resumed.")
+    if len(record.phases) > 1:
+        notes.append("Dotted vertical lines also mark where phases begin: " + ", ".join(record.phases) + ".")
     spikes = [step for step, line in record.train.items() if line.get("spike")]
     if spikes:
         more = ", ..." if len(spikes) > MAX_SPIKES else ""

@@ -15,8 +15,9 @@ from mlm_dist.pages.formats import duration
 from mlm_dist.pages.jinja import render
 from mlm_dist.pages.model_use import embedding_program, fill_mask_program
 from mlm_dist.pages.next_steps import NextStep, next_steps
+from mlm_dist.pages.phase_table import phase_table
 from mlm_dist.pages.record import Record
-from mlm_dist.pages.resolved import PlannedRate
+from mlm_dist.pages.resolved import planned_rates
 from mlm_dist.pages.run_facts import run_facts
 from mlm_dist.pages.status import status
 from mlm_dist.pages.summary_tiles import summary_tiles
@@ -29,13 +30,14 @@ HEADINGS = {
     "programs": "Use this model",
     "examples": "Before and after training",
     "curves": "Curves",
+    "phases": "Phases",
     "validation": "Validation",
     "corpus": "Corpus",
     "facts": "Run",
 }
 # The order of the sections with a trained model, and without one: predictions of an untrained model say little.
-SECTIONS = ["programs", "examples", "curves", "validation", "corpus", "facts"]
-SECTIONS_BEFORE = ["programs", "curves", "validation", "examples", "corpus", "facts"]
+SECTIONS = ["programs", "examples", "curves", "phases", "validation", "corpus", "facts"]
+SECTIONS_BEFORE = ["programs", "curves", "phases", "validation", "examples", "corpus", "facts"]
 SECONDS_TO_RELOAD = 30  # of the page of a running run
 
 
@@ -53,7 +55,7 @@ class Content:
         validation: Result of the validate job.
         probe: Result of its search probe.
         samples: Cleaned documents.
-        rates: The learning rates of the phases.
+        resolved: resolved.yaml: every value as it was decided.
         config: The config as nested dicts, for the lines to type.
         run: The run directory, for the lines to type.
         model: The exported model; None if there is none.
@@ -69,7 +71,7 @@ class Content:
     validation: dict[str, Any] | None = None
     probe: dict[str, Any] | None = None
     samples: Sequence[Sample] = ()
-    rates: Sequence[PlannedRate] = ()
+    resolved: Mapping[str, Any] | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     run: Path | None = None
     model: str | None = None
@@ -84,10 +86,11 @@ def page(content: Content) -> str:
     shown = {
         "programs": [] if content.model is None else _programs(content.model, comparison),
         "examples": example_cards(comparison),
-        "curves": curves(record, content.rates),
+        "curves": curves(record, planned_rates(content.resolved)),
         "validation": [*filter(None, tables), *of_search(content.probe)],
         "corpus": corpus_table(content.corpus),
         "facts": _facts(record),
+        "phases": phase_table(record, content.resolved),
     }
     has_trained = comparison is not None and comparison.after is not None
     order = sorted(shown, key=(SECTIONS if has_trained else SECTIONS_BEFORE).index)

@@ -48,6 +48,17 @@ class Record:
         return self.end is not None and (self.end.get("step") == self.steps or self.end.get("stopped_early") is True)
 
     @property
+    def phases(self) -> dict[str, int]:
+        """{phase: steps of the run before it} of the phases that have begun, if there are several."""
+        begun: dict[str, int] = {}
+        before = 0  # the last step of a phase has a line
+        for step, line in self.train.items():
+            if (name := line.get("phase")) is not None:
+                begun.setdefault(str(name), before)
+            before = step
+        return begun
+
+    @property
     def sources(self) -> dict[str, str]:
         """{source: what it is called for people} of the sources with validation figures of their own."""
         names = dict.fromkeys(name for line in self.validation.values() for name in sources_of(line))

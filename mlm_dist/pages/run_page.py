@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 from mlm_dist.config import to_yaml
 from mlm_dist.errors import ConfigError, UserError, reason
 from mlm_dist.files import write_bytes
-from mlm_dist.pages import resolved
 from mlm_dist.pages.examples import Comparison
 from mlm_dist.pages.model_use import exported_model
 from mlm_dist.pages.page import Content, page
 from mlm_dist.pages.record import Record, read_record
+from mlm_dist.pages.resolved import read_yaml
 from mlm_dist.pages.starting_point import StartingPoint
 from mlm_dist.run_dir import RunDir
 from mlm_dist.training.callbacks import Callback
@@ -58,7 +58,7 @@ def write_page(run_dir: RunDir, config: Mapping[str, Any], compare: Compare, *, 
         validation=_read(run_dir.validation, _json, "this result of the validate job is missing", warnings),
         probe=_read(run_dir.probe, _json, "this result of the validate job is missing", warnings),
         samples=() if start is None else start.samples,
-        rates=resolved.planned_rates(_read(run_dir.resolved, resolved.read_yaml, "the schedule is missing", warnings)),
+        resolved=_read(run_dir.resolved, read_yaml, "the schedule is missing", warnings),
         config=config,
         run=run_dir.path.resolve(),
         model=exported_model(run_dir.model, record.is_finished),

@@ -89,6 +89,19 @@ class PhaseSpec:
             return name
         return f"phases.{self.name}.{name.removeprefix('corpus.')}"
 
+    def describe(self) -> str:
+        """What it learns and how, in a line for people."""
+        objective = self.objective
+        if objective == "masked_lm":
+            last = self.masking.final_probability
+            rate = f"{self.masking.probability:g}" + ("" if last is None else f" to {last:g}")
+            objective += f" at {rate} of the {self.masking.unit}s"
+        mix = ", ".join(f"{share:g} {name}" for name, share in self.mix.items())
+        size, length = self.batch.global_size, self.rows.max_length
+        parts = [objective, f"{size:,} rows of {length:,} tokens per step", f"of {mix}" if mix else ""]
+        parts.append(f"learning rate {self.rate.peak:.3g}, {self.rate.schedule}")
+        return ", ".join(filter(None, parts))
+
 
 def num_steps(phases: Sequence[PhaseSpec]) -> int | None:
     """Steps of several phases; None if those of one are not known."""

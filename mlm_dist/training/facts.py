@@ -30,7 +30,7 @@ def start_facts(spec: Spec, task: Task) -> dict[str, object]:
         "corpus": task.corpus,
         "rows": task.num_rows,
         **({f"mix_{name}": share for name, share in first.mix.items()} if not first.name else {}),
-        "objective": first.objective,
+        "objective": spec.phases[-1].objective,
         "model": spec.model.name_or_path,
         **({} if spec.model.revision is None else {"revision": spec.model.revision}),
         "from_scratch": spec.model.from_scratch,

@@ -96,7 +96,8 @@ class Metrics:
         }
         self._tokens_at_last_line, self._seconds, self._since, self._last_loss = tokens, 0.0, now, loss
         self._write("train", line)
-        self._track("train", line, state.step)
+        # Trackers draw numbers.
+        self._track("train", line | ({"phase": len(state.phases)} if "phase" in line else {}), state.step)
         return line
 
     def validation_line(self, step: int, result: Validation) -> dict[str, Any]:

@@ -50,14 +50,14 @@ class PhaseLength:
             self._set(steps if same else round(done * 3600 * self._hours / state.seconds), done)
 
     @property
-    def fixed(self) -> int | None:
-        """The number of steps, if it is known before the first."""
-        return self.steps if self._hours is None else None
-
-    @property
     def end(self) -> int:
         """Steps of the run when the phase ends."""
         return self.first + self.steps
+
+    @property
+    def fixed_end(self) -> int | None:
+        """The same, if it is known before the first step."""
+        return self.end if self._hours is None else None
 
     def begin(self) -> None:
         """Start the clock, just before the first step."""
@@ -96,10 +96,10 @@ class PhaseLength:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What a train line records; nothing if the number of steps is known before the first."""
+        """The estimated end and the hours used; nothing if the end is known before the first step."""
         if self._hours is None:
             return {}
-        return {"steps": self.end if self._is_known else None, "hours": round(self.seconds / 3600, 5)}
+        return {"end": self.end if self._is_known else None, "hours": round(self.seconds / 3600, 5)}
 
     def _set(self, steps: int, step: int) -> None:
         self.steps, self._is_known = max(steps, step), True

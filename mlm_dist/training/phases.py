@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from mlm_dist.engine.protocol import Engine
 from mlm_dist.model import rotary
 from mlm_dist.objectives.protocol import Objective
 from mlm_dist.optim.schedule import learning_rate
-from mlm_dist.spec import PhaseSpec, Spec
+from mlm_dist.spec import PhaseSpec, Spec, num_steps
 from mlm_dist.training.phase_length import PhaseLength
 from mlm_dist.training.step import example_loss
 from mlm_dist.training.task import Task
@@ -75,13 +76,26 @@ class Phases:
         self._begun = Phase(phase, objective, batches, length)
         return self._begun
 
-    def total(self, state: TrainState) -> int | None:
-        """Steps of the run, once those of all phases are known."""
-        later = [phase.length.steps for phase in self._spec.phases[len(state.phases) :]]
-        steps = None if self._begun is None else self._begun.length.fixed
-        if steps is None or None in later:
-            return None
-        return state.phases[-1].step + steps + sum(steps or 0 for steps in later)
+    def total(self, state: TrainState, end: int | None) -> int | None:
+        """Steps of the run if the newest phase ends after so many; None if it, or a later one, has no known end."""
+        later = num_steps(self._spec.phases[len(state.phases) :])
+        return None if end is None or later is None else end + later
+
+    def facts(self, state: TrainState) -> dict[str, Any]:
+        """What a train line records of the newest phase: its name, and the steps of the run if they are estimated."""
+        begun = self._phase
+        length = begun.length.metrics
+        steps = {"steps": self.total(state, length.pop("end"))} if length else {}
+        return ({"phase": begun.spec.name} if begun.spec.name else {}) | steps | length
+
+    def samples(self, step: int) -> list[int]:
+        """The samples of a step of the newest phase, of all processes."""
+        return self._phase.batches.samples(step)
+
+    @property
+    def _phase(self) -> Phase:
+        assert self._begun is not None
+        return self._begun
 
     def example_loss(self) -> torch.Tensor:
         """The loss of the first micro-batch of the run by the engine's model, undivided."""

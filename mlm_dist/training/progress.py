@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from mlm_dist.objectives.figures import sources_of
+from mlm_dist.spec import PhaseSpec
 from mlm_dist.terminal.console import Output, fitting, is_log_shown, output
 from mlm_dist.terminal.stage import Stage
 from mlm_dist.terminal.stages import stage
@@ -53,6 +54,11 @@ class TrainingProgress(Callback):
         if self._is_main:
             logger.info("\n".join(f"{name:<12}{text}" for name, text in _facts(facts)))
 
+    def begin_phase(self, phase: PhaseSpec, step: int) -> None:
+        """Log that one of several phases begins, or goes on after a resume."""
+        if self._is_main and phase.name:
+            logger.info("phase %s from step %s: %s", phase.name, f"{step + 1:,}", phase.describe())
+
     def on_step(self, step: int, metrics: Mapping[str, Any] | None) -> None:
         """See `Callback`."""
         shown, is_first = self.stage, self.stage.done == self._first
@@ -67,6 +73,7 @@ class TrainingProgress(Callback):
             f"{metrics['tokens_per_second']:,.0f} tokens/s",
             f"lr {metrics['learning_rate']:.2e}",
             f"grad norm {_number(metrics['grad_norm'])}",
+            *([f"phase {metrics['phase']}"] if "phase" in metrics else []),
         )
         if output is Output.TERMINAL and is_log_shown():
             return  # the bar shows it
@@ -116,6 +123,8 @@ def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     length = f"{facts['hours']:g} hours" if "hours" in facts else f"{facts['steps']:,} steps, {facts['samples']:,} rows"
     yield "duration", length
     warmup = f" after {facts['warmup_steps']:,} steps of warm-up" if facts.get("warmup_steps") else ""
+    if "phases" in facts:
+        yield "phases", ", ".join(facts["phases"])
     yield "optimizer", f"{facts['optimizer']}, {facts['schedule']} from {facts['peak_learning_rate']:.2e}{warmup}"
 
 

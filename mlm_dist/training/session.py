@@ -68,9 +68,11 @@ class Session:
         self.state = dataclasses.replace(state, best=self._known_best(state.best))
         self._phase = phases.begin(self.state)
         self._metrics = Metrics(engine, run_dir.metrics, state)
-        self._skipped = SkippedSteps(self._samples)
+        self._skipped = SkippedSteps(phases.samples)
         self._history = History()
-        self._progress = TrainingProgress(phases.total(state), state.step, is_main=engine.is_main)
+        self._progress = TrainingProgress(
+            phases.total(self.state, self._phase.length.fixed_end), state.step, is_main=engine.is_main
+        )
         self._callbacks: Callback = Callbacks([])
         self._compiled = CompileStats(enabled=False)
         self._baseline: dict[str, Any] = {}
@@ -94,6 +96,7 @@ class Session:
                 with self._progress:
                     if self.state.step == 0:
                         self.validate()
+                    self._progress.begin_phase(self._phase.spec, self.state.step)
                     self._phase.length.begin()
                     yield
                 self._checkpoints.finish(engine)
@@ -129,15 +132,13 @@ class Session:
     def _is_phase_done(self) -> bool:
         return self.state.step >= self._phase.length.end
 
-    def _samples(self, step: int) -> list[int]:
-        return self._phase.batches.samples(step)
-
     def phase_of_step(self) -> Phase:
         """The phase of the next step, which begins if the one before it has ended."""
         if self._is_phase_done:
             self._skipped.report(self.state, self._last_good)  # of steps of the phase that has ended
             self.state = self.state.in_next_phase()
             self._phase = self._phases.begin(self.state)
+            self._progress.begin_phase(self._phase.spec, self.state.step)
         return self._phase
 
     @property
@@ -159,14 +160,11 @@ class Session:
         if is_due:
             self._skipped.report(self.state, self._last_good)
             self._compiled.log()
-            line = self._metrics.train_line(self.state, result, self._phase.objective.terms, lr, self._more())
+            line = self._metrics.train_line(
+                self.state, result, self._phase.objective.terms, lr, self._phases.facts(self.state)
+            )
             self.state = self.state.logged(line["loss"])
         self._callbacks.on_step(self.state.step, line)
-
-    def _more(self) -> dict[str, Any]:
-        """What a train line records of the phase, if there are several, and of a duration in hours."""
-        name = self._phase.spec.name
-        return ({"phase": name} if name else {}) | self._phase.length.metrics
 
     def validate(self) -> None:
         """Validate, if there is a validation set; collective."""
@@ -175,7 +173,8 @@ class Session:
             if (result := self._evaluate()) is None:
                 return
             line = self._metrics.validation_line(step, result)
-            self.state = dataclasses.replace(self.state, best=self.state.best.after(step, result.loss))
+            if not self._phase.objective.corruption.is_causal:  # which unlearns what the validation measures
+                self.state = dataclasses.replace(self.state, best=self.state.best.after(step, result.loss))
             self._callbacks.on_validation(step, line)
 
     def _evaluate(self) -> Validation | None:
