@@ -8,8 +8,9 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import processes
 import validation_losses
@@ -23,6 +24,21 @@ NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 @dataclass(frozen=True)
+class Part:
+    """A phase of a recipe.
+
+    Args:
+        share: Its share of the compute.
+        masked: Fraction of the positions that are predicted.
+        settings: What it sets, as a phase of a config.
+    """
+
+    share: float
+    masked: float
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A way to train.
 
@@ -30,17 +46,26 @@ class Recipe:
         flags: Flags of `train.py`, beyond those of the baseline.
         masked: Its masking rate, on average over the run.
         lr: Its peak learning rate as a multiple of the baseline's.
+        phases: Its phases; empty for one.
+        checkpoints: Checkpoints that it saves, evenly spaced.
     """
 
     flags: list[str] = field(default_factory=list)
     masked: float = workload.MASKED
     lr: float = 1.0
+    phases: tuple[Part, ...] = ()
+    checkpoints: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """What it differs from the baseline in, for the results."""
+        return {"flags": self.flags, **({"phases": [asdict(part) for part in self.phases]} if self.phases else {})}
 
 
 def train_start(recipe: Recipe, arguments: argparse.Namespace, folder: Path) -> Path:
     """Train the model that all recipes continue from on documents of its own, on all cores."""
     its_own = argparse.Namespace(**vars(arguments) | {"source": arguments.start, "lr": arguments.start_lr})
-    _train(flags_of(recipe, its_own), num_steps(recipe, arguments, arguments.start_work), folder / "start")
+    steps = num_steps(recipe.masked, arguments, arguments.start_work)
+    _train([*flags_of(recipe, its_own), f"--optim.duration={steps} steps"], folder / "start")
     return folder / "start" / "model"
 
 
@@ -56,10 +81,10 @@ def flags_of(recipe: Recipe, arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def num_steps(recipe: Recipe, arguments: argparse.Namespace, work: float) -> int:
-    """The number of steps of a recipe that take `work` FLOPs."""
+def num_steps(masked: float, arguments: argparse.Namespace, work: float) -> int:
+    """The number of steps that take `work` FLOPs if this fraction of the positions is predicted."""
     shape = workload.shape(arguments.model, arguments.vocabulary)
-    per_position = shape.flops_per_token(arguments.length, recipe.masked)
+    per_position = shape.flops_per_token(arguments.length, masked)
     return round(work / (per_position * BATCH * arguments.length))
 
 
@@ -73,9 +98,21 @@ def prepare_rows(recipes: list[Recipe], arguments: argparse.Namespace) -> None:
 
 def train(recipe: Recipe, seed: int, arguments: argparse.Namespace, run: Path, core: int) -> dict[str, float]:
     """Train a recipe on one core and validate it."""
-    steps, flags = num_steps(recipe, arguments, arguments.work), flags_of(recipe, arguments)
+    flags = flags_of(recipe, arguments)
+    parts = recipe.phases or (Part(1.0, recipe.masked, {}),)
+    counts = [num_steps(part.masked, arguments, part.share * arguments.work) for part in parts]
+    durations = [f"{count} steps" for count in counts]
+    length = f"--optim.duration={durations[0]}"
+    if recipe.phases:
+        named = [
+            {"name": f"part_{i}", "duration": duration} | part.settings
+            for i, (duration, part) in enumerate(zip(durations, parts, strict=True))
+        ]
+        length = f"--phases={json.dumps(named)}"
+    steps = sum(counts)
+    more = [length, f"--seed={seed}", f"--checkpoint.every={max(1, steps // recipe.checkpoints)}"]
     began = time.perf_counter()
-    _train([*flags, f"--seed={seed}"], steps, run, core)
+    _train([*flags, *more], run, core)
     seconds = time.perf_counter() - began
     figures: dict[str, float] = processes.call(validate, run, flags, core, environment=ON_CPU)
     return figures | {"steps": steps, "seconds": seconds}
@@ -120,9 +157,9 @@ def _row_flags(flags: list[str]) -> list[str]:
     return [flag for flag in flags if flag.removeprefix("--").split(".")[0] in sections]
 
 
-def _train(flags: list[str], steps: int, run: Path, core: int | None = None) -> None:
-    quiet = ["--tracking.trackers=[]", "--validation.every=null", "--checkpoint.every=null", "--export.verify=false"]
-    _run("train.py", [*flags, f"--optim.duration={steps} steps", f"--output_dir={run}", *quiet], core)
+def _train(flags: list[str], run: Path, core: int | None = None) -> None:
+    quiet = ["--tracking.trackers=[]", "--validation.every=null", "--export.verify=false"]
+    _run("train.py", [*quiet, *flags, f"--output_dir={run}"], core)
 
 
 def _run(job: str, flags: list[str], core: int | None = None) -> None:

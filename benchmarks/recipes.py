@@ -25,14 +25,33 @@ import statistics
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import common
 import recipe_runs
 from common import console
-from recipe_runs import Recipe
+from recipe_runs import Part, Recipe
 from rich.table import Table
 
 BASELINE = "chunk"
+
+
+def _masked(share: float, rate: float, **optim: Any) -> Part:
+    return Part(share, rate, {"masking": {"probability": rate}, "optim": optim})
+
+
+def _stable(share: float, rate: float) -> Part:
+    return _masked(share, rate, schedule="constant")
+
+
+def _decay(share: float, rate: float, *, schedule: str = "sqrt", floor: float = 0.0) -> Part:
+    return _masked(share, rate, schedule=schedule, floor=floor)
+
+
+def _causal(share: float) -> Part:
+    return Part(share, 1.0, {"objective": "causal_lm", "optim": {"schedule": "constant"}})
+
+
 RECIPES = {
     BASELINE: Recipe(),
     "truncate": Recipe(["--rows.mode=truncate"]),
@@ -46,6 +65,17 @@ RECIPES = {
     "wsd": Recipe(["--optim.schedule=wsd"]),
     "wsd at half the rate": Recipe(["--optim.schedule=wsd"], lr=0.5),
     "200 domain tokens": Recipe(["--tokenizer.add_domain_tokens=200"]),
+    "layer decay 0.9": Recipe(["--optim.layer_lr_decay=0.9"]),
+    # What follows masks 30% in most steps, so compare it with "mask 30%".
+    "30% then 15% while decaying": Recipe(phases=(_stable(0.8, 0.3), _decay(0.2, 0.15))),
+    "30% and 30% while decaying": Recipe(phases=(_stable(0.8, 0.3), _decay(0.2, 0.3))),
+    "30% then 15% then 5%": Recipe(phases=(_stable(0.7, 0.3), _stable(0.2, 0.15), _decay(0.1, 0.05))),
+    "causal then masked 10 to 1": Recipe(phases=(_causal(10 / 11), _decay(1 / 11, 0.15, floor=0.1))),
+    "causal then masked 1 to 3": Recipe(phases=(_causal(0.25), _decay(0.75, 0.3, schedule="linear"))),
+    "30% with EMA 0.98": Recipe(["--masking.probability=0.3", "--optim.ema_decay=0.98", "--export.average=ema"], 0.3),
+    "30% mean of 4 of 16 checkpoints": Recipe(
+        ["--masking.probability=0.3", "--export.average=4", "--checkpoint.keep_last=4"], 0.3, checkpoints=16
+    ),
 }
 
 
@@ -90,7 +120,7 @@ def write(results: dict[str, list[dict[str, float]]], arguments: argparse.Namesp
     name = Path(arguments.source).name
     earlier = sources.get(name, {})
     recipes = earlier["recipes"] if {key: earlier.get(key) for key in about} == about else {}
-    new = {recipe: {"flags": RECIPES[recipe].flags, "seeds": runs} for recipe, runs in results.items() if runs}
+    new = {recipe: RECIPES[recipe].to_json() | {"seeds": runs} for recipe, runs in results.items() if runs}
     common.write(path, sources=sources | {name: about | {"recipes": recipes | new}})
 
 

@@ -49,7 +49,7 @@ def notes_on_curves(record: Record) -> str:
     if record.resumed:
         notes.append("A dotted vertical line marks a step at which the run was resumed.")
     if len(record.phases) > 1:
-        notes.append("Dotted vertical lines also mark where phases begin: " + ", ".join(record.phases) + ".")
+        notes.append("Dotted vertical lines mark where phases begin: " + ", ".join(record.phases) + ".")
     spikes = [step for step, line in record.train.items() if line.get("spike")]
     if spikes:
         more = ", ..." if len(spikes) > MAX_SPIKES else ""
