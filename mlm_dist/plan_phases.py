@@ -42,6 +42,7 @@ def add_lengths(table: Table, phases: Sequence[PhaseSpec], lengths: Sequence[Len
             for i, text in enumerate(sources):
                 table.add_row("" if i else "sources", text)
             return
+        length = length if steps is None else length.replace(" for ", " steps for ", 1)
         table.add_row(f"phase {phase.name}", f"{length}, at most {samples * phase.rows.max_length:,.0f} tokens")
         texts = [*_changes(phase, before), f"learning rate {describe_rate(phase)}"]
         for text in [*texts, *(sources if before is None or before.mix != phase.mix else ())]:

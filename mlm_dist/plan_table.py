@@ -15,6 +15,7 @@ from mlm_dist.corpus.sources import without_credentials
 from mlm_dist.corpus.store import SPLITS, PreparedCorpus
 from mlm_dist.engine import memory
 from mlm_dist.model.architecture import added_positions
+from mlm_dist.plan_advice import advice
 from mlm_dist.spec import Spec
 from mlm_dist.training import time_estimate
 from mlm_dist.training.time_estimate import PhaseTime
@@ -49,6 +50,10 @@ def plan_table(spec: Spec, corpus: PreparedCorpus | None, sizes: Mapping[str, in
     if rows is not None:
         lengths = [plan_phases.length_of(phase, rows["train"], spec.corpus.rows) for phase in spec.phases]
         plan_phases.add_lengths(table, spec.phases, lengths, rows)
+        samples = zip(spec.phases, lengths, strict=True)
+        num_tokens = sum(count * phase.rows.max_length for phase, (_, count) in samples)
+        for i, text in enumerate(advice(spec, num_tokens)):
+            table.add_row("" if i else "advice", text)
         steps = [samples / phase.batch.global_size for phase, (_, samples) in zip(spec.phases, lengths, strict=True)]
         _add_time(table, spec, steps, sum(rows["validation"].values()))
     _add_memory(table, spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import launching
@@ -60,6 +61,29 @@ def test_a_preset_is_its_file_by_name(path: Path) -> None:
     assert parse(["--preset", path.stem]) == from_file == parse(["--config", path.stem])
     about = presets.summary(path.stem)
     assert about.endswith(".") and "#" not in about
+
+
+# {preset: the architecture of its checkpoint, which is on the Hub, and how many phases it has}
+RECIPES = {
+    "modernbert_decay": ("modernbert", 2),
+    "falling_masks": ("modernbert", 3),
+    "dapt": ("roberta", 1),
+    "small_corpus": ("bert", 1),
+    "causal_detour": ("modernbert", 2),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_preset_of_a_published_recipe_resolves(name: str) -> None:
+    architecture, count = RECIPES[name]
+    flag = "--corpus.sources.own.source=my_docs" if name == "small_corpus" else "--corpus.source=my_docs"
+    config = parse([flag, f"--preset={name}", f"--model.name_or_path={architecture}"])
+    spec = specs.spec_of(config)
+    assert len(spec.phases) == count
+    assert "my_docs" in [source.config.source for source in spec.corpus.sources]
+    assert re.search(r"\d{4}", (ROOT / "configs" / "runs" / f"{name}.yaml").read_text("utf-8")), "names its source"
+    rates = [phase.masking.probability for phase in spec.phases if phase.objective == "masked_lm"]
+    assert rates == sorted(rates, reverse=True)
 
 
 @pytest.mark.parametrize("name", ["continue", "continue_modernbert"])

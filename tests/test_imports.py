@@ -26,7 +26,7 @@ LAYERS = (
         "report",
         "plan",
     },
-    {"runtime", "usage", "plan_table", "plan_phases", "lengths"},
+    {"runtime", "usage", "plan_table", "plan_phases", "plan_advice", "lengths"},
     {"trained_model", "corpora", "resolve", "redaction", "training", "hf_model", "pages"},
     {"evaluation", "run_dir"},
     {"objectives", "checkpoint"},

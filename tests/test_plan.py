@@ -204,6 +204,31 @@ def test_plan_shows_the_shares_and_the_epochs_of_each_source(second: None) -> No
     assert "held: validation only, 372 rows" in text
 
 
+def test_plan_shows_each_phase_and_what_changes_in_it(second: None) -> None:
+    phases = [
+        {"name": "stable", "duration": "100 steps", "optim": {"schedule": "constant"}},
+        {"name": "long", "duration": "20 steps", "rows": {"max_length": 128}, "masking": {"probability": 0.2}},
+        {"name": "decay", "duration": "10 steps", "rows": {"max_length": 128}, "masking": {"probability": 0.2}},
+    ]
+    spec = specs.spec_of(parse([f"--phases={json.dumps(phases)}", "--validation.every=null", *launching.TINY]))
+    text = " ".join(table_of(spec, width=200).replace("│", "").split())
+    assert "phase stable 100 steps for 1,600 rows (100 steps), at most 102,400 tokens" in text
+    assert "phase long 20 steps for 320 rows (20 steps), at most 40,960 tokens mode pack: several chunks" in text
+    assert "objective masked_lm, 0.2 of the tokens predicted" in text
+    assert "phase decay 10 steps for 160 rows (10 steps), at most 20,480 tokens learning rate peak" in text
+    assert "stable 2 min; long 20 s; decay 10 s" in text
+
+
+def test_plan_says_what_is_usual(second: None) -> None:
+    spec = specs.spec_of(parse(["--optim.duration=100 steps", *launching.TINY]))
+    text = " ".join(table_of(spec, width=200).replace("│", "").split())
+    assert "tokens per parameter; from random weights 20 or more are usual" in text
+    continued = dataclasses.replace(spec, model=dataclasses.replace(spec.model, from_scratch=False))
+    text = " ".join(table_of(continued, width=200).replace("│", "").split())
+    assert "102,400 tokens; published runs that continue an encoder take 10 to 60 billion" in text
+    assert "a model that continues on one source forgets others: 5% to 25% of general text is usual" in text
+
+
 def test_plan_of_one_gpu_estimates_the_time_on_all_of_them(second: None) -> None:
     spec = specs.spec_of(parse(["--optim.duration=8000 steps", "--validation.every=null", *launching.TINY]))
     spec = dataclasses.replace(spec, launch=launch_of("none", 1))

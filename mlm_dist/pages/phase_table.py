@@ -21,7 +21,12 @@ def phase_table(record: Record, resolved: Mapping[str, Any] | None) -> Table | N
     if not isinstance(phases, list) or len(phases) < 2:
         return None
     heads = ["phase", "from step", "rows per step", "tokens per row", "objective", "learning rate", "loss at its end"]
-    return Table("What each phase trains, and the validation loss at its end", heads, [_row(record, phase, phases) for phase in phases], numbers=True)
+    return Table(
+        "What each phase trains, and the validation loss at its end",
+        heads,
+        [_row(record, phase, phases) for phase in phases],
+        numbers=True,
+    )
 
 
 def _row(record: Record, phase: Mapping[str, Any], phases: Sequence[Mapping[str, Any]]) -> list[str]:
