@@ -91,7 +91,7 @@ def shard(engine: Engine) -> list[dict[str, Any]]:
 def wrapped(engine: Engine) -> dict[str, Any]:
     """A module under DDP, whose weights rank 0 alone reads."""
     module = Weights()
-    group = {"params": [*module.parameters()], "lr_factor": 1.0, "layout": ADAMW.layout}
+    group = {"params": [*module.parameters()], "lr_factor": 1.0, "frozen_in": (), "layout": ADAMW.layout}
     engine.setup(module, torch.optim.AdamW([group], fused=True))
     values = dict(engine.parameters())
     return {

@@ -124,7 +124,8 @@ def test_average_of_a_parameter_without_a_gradient_is_that_parameter(engine: Eng
             self.pooler = nn.Linear(2, 2)
 
     module = WithPooler()
-    group = {"params": [*module.parameters()], "lr_factor": 1.0, "layout": optimizers.OPTIMIZERS["adamw"].layout}
+    group = {"params": [*module.parameters()], "lr_factor": 1.0, "frozen_in": ()}
+    group |= {"layout": optimizers.OPTIMIZERS["adamw"].layout}
     optimizer = torch.optim.AdamW([group], lr=0.1, fused=True)
     ExponentialAverage(optimizer, DECAY)
     engine.setup(module, optimizer)

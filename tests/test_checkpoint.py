@@ -66,7 +66,7 @@ class Net(nn.Module):
 
 def optimizer_of(module: nn.Module) -> torch.optim.Optimizer:
     """AdamW as `build_optimizer` makes it, for any module."""
-    group = {"params": [*module.parameters()], "lr_factor": 1.0, "layout": OPTIMIZERS["adamw"].layout}
+    group = {"params": [*module.parameters()], "lr_factor": 1.0, "frozen_in": (), "layout": OPTIMIZERS["adamw"].layout}
     return torch.optim.AdamW([group], lr=0.1, fused=True)
 
 

@@ -149,6 +149,25 @@ COMMANDS = {
     "for lr in 3e-4 1e-3 3e-3; do for seed in 1 2 3; do mlm-dist train my_docs --optim.lr $lr "
     "--seed $seed --output_dir runs/sweep/lr=$lr,seed=$seed; done; done": Tried(not_run="test_sweeps.py runs it"),
     "pip install optuna": Tried(),
+    "mlm-dist plan --corpus.sources.manuals.source my_docs --corpus.sources.general.source more_docs "
+    '--corpus.mix "{manuals: 0.9, general: 0.1}"': Tried(SHORT),
+    "mlm-dist train my_docs --output_dir runs/ema --optim.ema_decay 0.999 --export.average ema": Tried(SHORT),
+    "mlm-dist validate runs/ema --validation.model average --export.average ema": Tried(),
+    "mlm-dist export runs/ema --export.average ema": Tried(),
+    "mlm-dist train my_docs --output_dir runs/mean --checkpoint.every 500 --checkpoint.keep_last 3 "
+    "--export.average 3": Tried(f"{SHORT} --optim.duration='6 steps' --checkpoint.every=2"),
+    "mlm-dist plan my_docs --preset phases": Tried(PREPARE),
+    "mlm-dist train my_docs --preset phases": Tried(f"{PREPARE} --export.verify=false"),
+    'mlm-dist plan my_docs --preset phases --phases.decay.optim.floor 0.1 --phases.decay.duration "40 steps"': Tried(
+        PREPARE
+    ),
+    "mlm-dist train my_docs --preset phases --output_dir runs/slow --from runs/phases/checkpoints/step-00000090 "
+    '--phases.decay.duration "50 steps"': Tried(f"{PREPARE} --export.verify=false"),
+    "mlm-dist train my_docs --preset phases --output_dir runs/low --from runs/phases/checkpoints/step-00000090 "
+    "--phases.decay.optim.lr 5e-4": Tried(f"{PREPARE} --export.verify=false"),
+    "mlm-dist compare runs/phases runs/slow runs/low": Tried(),
+    "mlm-dist plan my_docs --preset modernbert_decay --model.name_or_path modernbert "
+    "--tokenizer.train_vocab_size 4096": Tried(" --corpus.cache_dir=cache"),
     "python sweep.py": Tried(not_run="test_sweeps.py runs it"),
     "accelerate launch --config_file configs/accelerate/ddp.yaml mlm_dist/train.py "
     "--config configs/runs/azure_docs.yaml": Tried(LOCAL),
@@ -436,6 +455,11 @@ def test_reference_lists_every_key_and_the_readme_only_existing_ones() -> None:
     section = (ROOT / "README.md").read_text("utf-8").split("## Configuration")[1].split("\n## ")[0]
     named = {key for row in rows.findall(section) for key in re.findall(r"`([^`]+)`", row)}
     assert named and named <= set(keys())
+
+
+def test_the_page_on_phases_shows_the_preset() -> None:
+    shown = dict(FENCE.findall((ROOT / "docs" / "phases.md").read_text("utf-8")))["yaml"]
+    assert shown == (ROOT / "configs" / "runs" / "phases.yaml").read_text("utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

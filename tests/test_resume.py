@@ -12,10 +12,8 @@ import pytest
 import torch
 from conftest import Runs
 
-from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.find import newest
 from mlm_dist.errors import CheckpointError
-from mlm_dist.files import sha256_of
 
 TOPOLOGIES = {
     **{"one": "cpu", "two": "cpu_2", "zero1": "zero1", "zero2": "zero2", "zero3": "zero3"},
@@ -217,7 +215,8 @@ def test_resume_from_a_named_checkpoint(runs: Runs, tmp_path: Path) -> None:
     before = runs("one")
     point = before / "checkpoints" / "step-00000010"
     launching.here("train", *runs.flags, f"--output_dir={tmp_path / 'run'}", f"--checkpoint.resume={point}")
-    assert losses(tmp_path / "run") == pytest.approx(losses(before)[10:], rel=1e-6)
+    assert losses(tmp_path / "run") == pytest.approx(losses(before), rel=1e-6)
+    assert launching.metrics(tmp_path / "run", "start")[-1]["resumed_from"] == 10
 
 
 @pytest.mark.slow
@@ -314,8 +313,7 @@ def test_resume_keeps_the_best_and_the_patience(
     assert ours == theirs
 
 
-def test_run_of_a_version_without_max_rows_resumes(tmp_path: Path, prepared_cache: Path) -> None:
-    """Its losses on all validation rows are not compared with those on some."""
+def test_best_on_other_validation_rows_is_not_compared(tmp_path: Path, prepared_cache: Path) -> None:
     run = tmp_path / "run"
     common = (f"--corpus.cache_dir={prepared_cache}", f"--output_dir={run}", *launching.TINY, "--logging.every=1")
     flags = (*common, "--validation.every=2", "--checkpoint.every=2", "--export.checkpoint=best")
@@ -323,14 +321,6 @@ def test_run_of_a_version_without_max_rows_resumes(tmp_path: Path, prepared_cach
     (start,) = launching.metrics(run, "start")
     assert start["validation_rows"] == start["validation_rows_total"] > 20
     folder = run / "checkpoints" / "step-00000002"
-    state = format.read_state(folder)
-    assert state["best"].pop("rows") == start["validation_rows"]
-    (folder / "state.json").write_text(json.dumps(state), "utf-8")
-    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-    size, sha256 = (folder / "state.json").stat().st_size, sha256_of(folder / "state.json")
-    manifest["files"]["state.json"] = {"size": size, "sha256": sha256}
-    del manifest["sha256"]
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"sha256": format.digest(manifest)}), "utf-8")
     again = launching.here("train", *flags, "--validation.max_rows=20", "--optim.duration=4 steps")
     assert f"resuming from {folder} at step 2" in again.log
     total = start["validation_rows_total"]
