@@ -34,7 +34,7 @@ def change(path: Path, **values: Any) -> None:
         place = content
         *parents, last = name.split("__")
         for parent in parents:
-            place = place[parent]
+            place = place[int(parent) if parent.isdigit() else parent]
         place[last] = value
     path.write_text(yaml.safe_dump(content) if is_yaml else json.dumps(content), "utf-8")
 
@@ -50,7 +50,7 @@ def read(*paths: Path) -> list[ComparedRun]:
 
 
 def test_page_shows_results_settings_and_curves(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    change(runs[1] / "resolved.yaml", optim__lr=0.5)
+    change(runs[1] / "resolved.yaml", phases__0__rate__peak=0.5)
     with launching.logged() as log:
         page = compare.run(runs, tmp_path / "page.html", price_per_hour=3.6)
     html = page.read_text("utf-8")
@@ -97,7 +97,7 @@ def test_only_settings_that_differ_are_listed(runs: tuple[Path, Path]) -> None:
         ("report.json", {"corpus__config__corpus__validation_fraction": 0.5}, ["validation set", "tokenizer"]),
         ("config.yaml", {"objective": "two_terms"}, ["objective"]),
         ("config.yaml", {"objective": "causal_lm"}, []),
-        ("resolved.yaml", {"masking__probability": 0.4, "masking__mask": 1.0, "masking__unit": "word"}, []),
+        ("resolved.yaml", {"phases__0__masking__probability": 0.4, "phases__0__masking__unit": "word"}, []),
     ],
 )
 def test_losses_that_cannot_be_compared_are_named_with_the_reason(
@@ -185,8 +185,8 @@ def test_runs_of_one_name_are_told_apart(runs: tuple[Path, Path], tmp_path: Path
 
 def test_text_of_runs_is_escaped(runs: tuple[Path, Path], tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"
-    change(runs[0] / "config.yaml", objective=evil)
-    change(runs[0] / "resolved.yaml", objective=evil)
+    change(runs[0] / "config.yaml", phases__0__objective=evil)
+    change(runs[0] / "resolved.yaml", phases__0__objective=evil)
     html = compare.run(runs, tmp_path / "page.html").read_text("utf-8")
     assert evil in Page(html).text
     assert_safe(html)

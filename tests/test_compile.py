@@ -57,7 +57,7 @@ class SomeRows:
         return np.ones((len(indices), LENGTH), bool)
 
 
-MASKER = Masker(MaskingConfig(), 1, 4, (0, 1, 2, 3, 4), VOCABULARY)
+MASKER = Masker(MaskingConfig(probability=0.15), 1, 4, (0, 1, 2, 3, 4), VOCABULARY)
 
 
 def batch(step: int, rows: SomeRows, filled_to: Shapes) -> MicroBatch:

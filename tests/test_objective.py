@@ -106,11 +106,14 @@ def test_the_export_and_validate_jobs_work(trained: Path, package: dict[str, Any
 def test_an_unknown_objective_is_refused_with_the_names(package: dict[str, Any], tmp_path: Path) -> None:
     ended = launching.python("train.py", "--objective=three_terms", f"--output_dir={tmp_path}", **package)
     assert ended.returncode == 2
-    assert ended.stderr.strip() == "error: objective: three_terms is not known; choose from masked_lm, two_terms"
+    assert (
+        ended.stderr.strip()
+        == "error: objective: three_terms is not known; choose from masked_lm, causal_lm, two_terms"
+    )
 
 
 def test_a_script_registers_an_objective_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OBJECTIVES, "_entries", dict(OBJECTIVES._entries))
     OBJECTIVES.add("mine", "two_terms:TwoTerms")
-    assert "mine" in OBJECTIVES and OBJECTIVES.names() == ["masked_lm", "mine"]
+    assert "mine" in OBJECTIVES and OBJECTIVES.names() == ["masked_lm", "causal_lm", "mine"]
     assert OBJECTIVES["mine"] is sys.modules["two_terms"].TwoTerms

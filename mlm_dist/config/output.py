@@ -9,6 +9,7 @@ from typing import Literal
 from mlm_dist.config.checks import Section
 from mlm_dist.errors import ConfigError
 
+MOST_AVERAGED = 1000  # checkpoints
 _LANGUAGE = r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*|multilingual"
 
 
@@ -131,7 +132,8 @@ class ExportConfig(Section):
             return
         is_count = isinstance(self.average, int)
         self.require(
-            "average", not isinstance(self.average, int) or self.average >= 2, "must be ema, at least 2, or null"
+            *("average", not isinstance(self.average, int) or 2 <= self.average <= MOST_AVERAGED),
+            f"must be ema, from 2 to {MOST_AVERAGED}, or null",
         )
         if self.checkpoint == "best":
             raise ConfigError("export.average and export.checkpoint: best exclude each other; give one of them")

@@ -37,6 +37,10 @@ class Config(Section):
         seed: Random seed for order, masks, dropout and initial weights.
         objective: What is learnt: masked_lm, causal_lm (predict each token from those before it), or an objective that
             another package registers.
+        phases: Parts of the run that follow each other, a list: each has a name and a duration, and may set objective,
+            any key of rows, masking and batch, lr, warmup, schedule and floor of optim, and freeze_embeddings,
+            trainable_layers and rope_theta of model. What a phase does not set is that of the run. Weights and moments
+            are kept from phase to phase. Without phases the run is one.
         corpus: The documents.
         tokenizer: The tokenizer.
         rows: How documents become rows.
@@ -44,10 +48,6 @@ class Config(Section):
         model: The encoder.
         batch: The batch, over all processes.
         optim: The optimizer and the length of the run.
-        phases: Parts of the run that follow each other, a list: each has a name and a duration, and may set objective,
-            any key of rows, masking and batch, lr, warmup, schedule and floor of optim, and freeze_embeddings,
-            trainable_layers and rope_theta of model. What a phase does not set is that of the run. Weights and moments
-            are kept from phase to phase. Without phases the run is one.
         validation: Validation.
         checkpoint: Checkpoints and resuming from them.
         export: The exported model.
@@ -62,6 +62,7 @@ class Config(Section):
     output_dir: str = "runs/quickstart"
     seed: int = 0
     objective: str = "masked_lm"
+    phases: list[dict] = field(default_factory=list)  # type: ignore[type-arg]  # as corpus.sources
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     rows: RowsConfig = field(default_factory=RowsConfig)
@@ -69,7 +70,6 @@ class Config(Section):
     model: ModelConfig = field(default_factory=ModelConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    phases: list[dict] = field(default_factory=list)  # type: ignore[type-arg]  # as corpus.sources
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
