@@ -168,7 +168,7 @@ def test_renamed_checkpoint_is_refused(copy: Path) -> None:
 def test_identity_without_a_corpus_is_refused_by_export(copy: Path) -> None:
     for folder in (copy / "checkpoints").iterdir():
         state = json.loads((folder / "state.json").read_text())
-        state["identity"]["corpus.source"] = "../../elsewhere"
+        state["identity"]["corpus"] = "../../elsewhere"
         (folder / "state.json").write_text(json.dumps(state))
         sign(folder)
     with pytest.raises(CheckpointError, match=r"state\.json: identity has no digest of a corpus"):

@@ -219,8 +219,9 @@ def test_tensorboard_has_the_decided_settings_and_the_results(run: Path) -> None
     settings, results = hparams(run / "tensorboard")
     assert settings.keys() == keys().keys()
     resolved = yaml.safe_load((run / "resolved.yaml").read_text("utf-8"))
-    assert settings["optim.lr"] == resolved["optim"]["lr"] == 0.384 / 128
-    assert settings["batch.micro_size"] == resolved["batch"]["micro_size"]
+    (phase,) = resolved["phases"]
+    assert settings["optim.lr"] == phase["rate"]["peak"] == 0.384 / 128
+    assert settings["batch.micro_size"] == phase["batch"]["micro_size"]
     assert settings["rows.mode"] == resolved["corpus"]["rows"]["mode"]
     assert settings["model.from_scratch"] == 1  # TensorBoard keeps numbers
     losses = [line["loss"] for line in launching.metrics(run, "validation")]
