@@ -287,7 +287,7 @@ def test_fewer_rows_than_a_global_batch_are_refused(config: Config, corpus: Prep
 def test_corpus_without_rows_is_refused(
     config: Config, corpus: PreparedCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(corpus.manifest["rows"], "train", 0)
+    monkeypatch.setitem(corpus.manifest["sources"][0]["rows"], "train", 0)
     with pytest.raises(ConfigError, match=r"^corpus\.source: .*no rows"):
         completed(spec_of(config), corpus)
 
