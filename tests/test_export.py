@@ -236,8 +236,8 @@ def test_card_says_what_the_data_is_and_how_it_was_cleaned() -> None:
 def test_card_of_a_run_has_the_decided_settings_and_the_versions(run: Path) -> None:
     text = (run / "model" / "README.md").read_text("utf-8")
     resolved = yaml.safe_load((run / "resolved.yaml").read_text("utf-8"))
-    assert f"| optim.lr | {resolved['optim']['lr']} |" in text
-    assert f"| batch.micro_size | {resolved['batch']['micro_size']} |" in text
+    assert f"| optim.lr | {resolved['phases'][0]['rate']['peak']} |" in text
+    assert f"| batch.micro_size | {resolved['phases'][0]['batch']['micro_size']} |" in text
     assert f"| versions | Python {platform.python_version()}, torch {torch.__version__}, transformers " in text
     assert ", starting from random weights." in text
 

@@ -214,15 +214,16 @@ def test_resolved_yaml_holds_every_decided_value(run: Path) -> None:
     """Of the shared run: 12 steps on prose."""
     values = yaml.safe_load((run / "resolved.yaml").read_text("utf-8"))
     start = launching.metrics(run, "start")[0]
-    assert values["length"] == {"steps": 12, "samples": 192, "warmup_steps": 1}
-    assert values["batch"]["micro_size"] == start["micro_batch"] == 16
+    (phase,) = values["phases"]
+    assert phase["length"] == {"steps": 12, "samples": 192, "warmup_steps": 1}
+    assert phase["batch"]["micro_size"] == start["micro_batch"] == 16
     assert values["corpus"]["rows"] == {"mode": "pack", "max_length": 64}
-    assert values["optim"]["lr"] == pytest.approx(3e-3)
-    assert values["optim"]["duration"] == "12 steps"
+    assert phase["rate"]["peak"] == pytest.approx(3e-3)
+    assert phase["duration"] == "12 steps"
     assert values["model"]["from_scratch"] is True
     assert values["export"]["checkpoint"] == "newest"
     assert values["launch"]["world_size"] == 1
-    assert None not in (values["length"] | values["batch"] | values["corpus"]["rows"]).values()
+    assert None not in (phase["length"] | phase["batch"] | values["corpus"]["rows"]).values()
 
 
 def test_records_hold_no_credentials(tmp_path: Path) -> None:
