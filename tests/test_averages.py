@@ -212,7 +212,7 @@ def test_checkpoint_of_a_signal_is_not_averaged(tmp_path: Path, engine: Engine) 
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "decay": (("--optim.ema_decay=1",), "optim.ema_decay: must be over 0 and under 1, or null, got 1.0"),
-    "one": (("--export.average=1",), "export.average: must be ema, at least 2, or null, got 1"),
+    "one": (("--export.average=1",), "export.average: must be ema, from 2 to 1000, or null, got 1"),
     "word": (("--export.average=mean",), "export.average: expected one of ema or int or null, got mean"),
     "no average": (
         ("--export.average=ema",),

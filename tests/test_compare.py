@@ -185,7 +185,7 @@ def test_runs_of_one_name_are_told_apart(runs: tuple[Path, Path], tmp_path: Path
 
 def test_text_of_runs_is_escaped(runs: tuple[Path, Path], tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"
-    change(runs[0] / "config.yaml", phases__0__objective=evil)
+    change(runs[0] / "config.yaml", objective=evil)
     change(runs[0] / "resolved.yaml", phases__0__objective=evil)
     html = compare.run(runs, tmp_path / "page.html").read_text("utf-8")
     assert evil in Page(html).text

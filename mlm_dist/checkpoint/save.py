@@ -204,7 +204,7 @@ class Checkpoints:
 
 def _remove(checkpoint: Path) -> None:
     """Remove a checkpoint, whole for its readers; what cannot be removed now is after the next start or save."""
-    leaving = checkpoint.with_name(f".{checkpoint.name}")
+    leaving = checkpoint.with_name(f".{checkpoint.name}.removed")
     shutil.rmtree(leaving, ignore_errors=True)
     with contextlib.suppress(OSError):
         checkpoint.rename(leaving)
