@@ -638,7 +638,7 @@ def test_checkpoint_that_cannot_be_removed_is_not_left_in_parts(
     run.save(4)
     monkeypatch.setattr(shutil, "rmtree", remove)
     assert not old.exists()
-    assert steps(run.folder) == [".step-00000002", "step-00000004"]
+    assert steps(run.folder) == [".step-00000002.removed", "step-00000004"]
     RunDir(run.folder.parent).clean()
     assert steps(run.folder) == ["step-00000004"]
 

@@ -168,7 +168,7 @@ class Checkpoints:
             sync(temporary)
             faults.kill_here("before_rename", step)
             target = self._folder / format.name_of(step)
-            if target.exists():
+            if target.is_dir():
                 _remove(target)
             temporary.rename(target)
             sync(self._folder)
