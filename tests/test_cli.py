@@ -266,4 +266,4 @@ def test_installed_wheel_has_its_topologies(tmp_path: Path, installed: Path, pre
     for words in (("prepare", *common), ("train", *launch, *common, *QUICK)):
         ended = launching.run([program, *words], **options)
         assert ended.returncode == 0, ended.output
-    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text("utf-8"))["model_type"] == "bert"
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text("utf-8"))["model_type"] == "modernbert"

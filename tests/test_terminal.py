@@ -242,7 +242,7 @@ def on_terminal(columns: int, rows: int, *arguments: str, resize: int | None = N
     """What a program writes to a terminal of this size, which may get other columns while it runs."""
     mine, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    variables = launching.environment(TERM="xterm-256color", **environ)
+    variables = launching.environment(**{"TERM": "xterm-256color"} | environ)
     variables.pop("COLUMNS", None)
     program = subprocess.Popen(
         [sys.executable, *arguments], stdin=its, stdout=its, stderr=its, env=variables, start_new_session=True

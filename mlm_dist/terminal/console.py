@@ -119,7 +119,8 @@ def text_of(renderable: RenderableType) -> str:
     """A table or the like as text, for a log message."""
     width = console.width if output is Output.TERMINAL else WIDTH
     buffer = io.StringIO()
-    Console(file=buffer, highlight=False, width=width).print(renderable)
+    # Not styled: a notebook sets FORCE_COLOR, but the text may go to a file.
+    Console(file=buffer, highlight=False, width=width, force_terminal=False, force_jupyter=False).print(renderable)
     return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip("\n").split("\n"))
 
 
