@@ -62,7 +62,8 @@ class CheckpointConfig(Section):
         every: Steps between checkpoints; null saves after the last step, and when a signal stops the run, only.
         keep_last: Checkpoints to keep; older ones are removed once a newer one is on the disk.
         resume: auto: resume from the newest good checkpoint of output_dir, if there is one; never: start fresh and
-            archive the existing run; a path: resume from that checkpoint.
+            archive the existing run; a path: resume from that checkpoint. One of another run begins this run, so it is
+            not used once this run has checkpoints of its own.
     """
 
     SECTION = "checkpoint"
