@@ -279,7 +279,7 @@ def test_source_can_be_kept_for_validation(folders: tuple[Path, Path], tmp_path:
     assert "notes/again.txt" in found and "manuals/3.md" not in found
     assert {split for id_, split in found.items() if id_.startswith("manuals/")} == {"train", "validation"}
     assert len(corpus.source_rows("train")["notes"]) == 0 < len(corpus.source_rows("validation")["notes"])
-    assert "notes" not in corpus.source_digests()
+    assert "notes" not in corpus.source_digests
 
 
 def test_each_source_has_its_validation_fraction(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ class PreparedCorpus:
             found[str(source["name"])], start = range(start, stop), stop
         return found
 
+    @cached_property
     def source_digests(self) -> dict[str, str]:
         """{name of each source: hash of the contents of its training rows}, of sources that have some.
 
@@ -131,8 +132,17 @@ class PreparedCorpus:
         state: dict[str, Any] = json.loads((self.folder / split / "state.json").read_text("utf-8"))
         return [f"{split}/{file['filename']}" for file in state["_data_files"]]
 
+    @cached_property
+    def _tables(self) -> dict[str, RowTable]:
+        return {}
+
     def rows(self, split: str) -> RowTable:
-        """The rows of a split."""
+        """The rows of a split, loaded once."""
+        if split not in self._tables:
+            self._tables[split] = self._load(split)
+        return self._tables[split]
+
+    def _load(self, split: str) -> RowTable:
         from datasets import load_from_disk
 
         folder, config = self.folder / split, self.manifest["config"]

@@ -53,7 +53,7 @@ def identity(spec: Spec, corpora: Corpora, architecture: Any) -> dict[str, Any]:
 
 
 def _of_phase(phase: PhaseSpec, corpus: PreparedCorpus) -> dict[str, Any]:
-    rows, digests = corpus.source_rows("train"), corpus.source_digests()
+    rows, digests = corpus.source_rows("train"), corpus.source_digests
     sources = {
         f"corpus.sources.{name}" if name else "corpus.source": f"rows {rows[name].start} to {rows[name].stop}, {digest}"
         for name, digest in digests.items()
