@@ -27,7 +27,7 @@ def mlm_dist(corpus: Path, length: int, batch: int, num_batches: int) -> Callabl
     """A function that makes batches with this project's loader, one step ahead as in training."""
     from mlm_dist.batches.global_batch import spread
     from mlm_dist.batches.loader import Stream, Target, TrainingBatches
-    from mlm_dist.batches.order import SampleOrder
+    from mlm_dist.batches.mixture import mixed_order
     from mlm_dist.batches.ramp import Ramp
     from mlm_dist.config import BatchConfig, MaskingConfig
     from mlm_dist.corpus.store import PreparedCorpus
@@ -35,7 +35,7 @@ def mlm_dist(corpus: Path, length: int, batch: int, num_batches: int) -> Callabl
 
     prepared = PreparedCorpus(corpus)
     rows = prepared.rows("train")
-    stream = Stream(rows, SampleOrder(len(rows), 0), num_samples=10**12)
+    stream = Stream(rows, mixed_order({"": range(len(rows))}, {}, seed=0), num_samples=10**12)
     objective = MaskedLM.create(MaskingConfig(probability=workload.MASKED), 0, prepared)
     batch_spec = spread(BatchConfig(global_size=batch, micro_size=batch), length, 1)
     batches = TrainingBatches(stream, objective.corruption, batch_spec, Ramp(batch_spec, length), Target())

@@ -40,7 +40,7 @@ def _length(phase: PhaseSpec, corpus: PreparedCorpus) -> Length:
     for name in phase.mix:
         if not parts[name]:
             raise ConfigError(
-                f"{phase.key('mix')}.{name}: the source has no training rows; add documents, or leave it out"
+                f"{phase.key('corpus.mix')}.{name}: the source has no training rows; add documents, or leave it out"
             )
     if not num_rows:
         raise ConfigError("corpus.source: its training documents hold no tokens, so there are no rows; use another one")

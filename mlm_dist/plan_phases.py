@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from rich.table import Table
 
 from mlm_dist.batches.mixture import samples_per_epoch
-from mlm_dist.spec import PhaseSpec, RowsSpec, Spec
+from mlm_dist.spec import PhaseSpec, RowsSpec, Spec, describe_objective
 from mlm_dist.training.time_estimate import PhaseTime
 
 Rows: TypeAlias = dict[str, dict[str, int]]  # {split: {source: rows}}
@@ -35,14 +36,13 @@ def add_lengths(table: Table, phases: Sequence[PhaseSpec], lengths: Sequence[Len
         rows: The rows of each source.
     """
     for before, phase, (steps, samples) in zip([None, *phases], phases, lengths, strict=False):
-        length = describe_length(phase, steps, samples)
+        length = describe_length(phase, steps, samples, "" if len(phases) == 1 else " steps")
         sources = list(_sources(phase, rows, None if steps is None else samples))
         if len(phases) == 1:
             table.add_row("steps", length)
             for i, text in enumerate(sources):
                 table.add_row("" if i else "sources", text)
             return
-        length = length if steps is None else length.replace(" for ", " steps for ", 1)
         table.add_row(f"phase {phase.name}", f"{length}, at most {samples * phase.rows.max_length:,.0f} tokens")
         texts = [*_changes(phase, before), f"learning rate {describe_rate(phase)}"]
         for text in [*texts, *(sources if before is None or before.mix != phase.mix else ())]:
@@ -56,7 +56,7 @@ def _changes(phase: PhaseSpec, before: PhaseSpec | None) -> Iterator[str]:
     if before is None or before.batch.global_size != phase.batch.global_size:
         yield phase.batch.describe()
     if before is None or (before.objective, before.masking) != (phase.objective, phase.masking):
-        yield _describe_objective(phase)
+        yield f"objective {describe_objective(phase.objective, dataclasses.asdict(phase.masking))}"
 
 
 def _sources(phase: PhaseSpec, rows: Rows, samples: float | None) -> Iterator[str]:
@@ -129,11 +129,11 @@ def length_of(phase: PhaseSpec, rows: Mapping[str, int], kind: RowsSpec) -> Leng
     return max(1, round(samples / size)), samples
 
 
-def describe_length(phase: PhaseSpec, steps: int | None, samples: float) -> str:
-    """The length of a phase."""
+def describe_length(phase: PhaseSpec, steps: int | None, samples: float, unit: str = "") -> str:
+    """The length of a phase; `unit` follows the number of steps."""
     if steps is None:
         return f"as many as fit into {phase.duration}"
-    return f"{steps:,} for {samples:,.0f} rows ({phase.duration})"
+    return f"{steps:,}{unit} for {samples:,.0f} rows ({phase.duration})"
 
 
 def describe_time(phase: PhaseSpec, time: PhaseTime) -> str:
@@ -141,16 +141,6 @@ def describe_time(phase: PhaseSpec, time: PhaseTime) -> str:
     if phase.duration.unit == "hours":
         return f"{phase.name} {phase.duration}"
     return f"{phase.name} {duration(time.total)}"
-
-
-def _describe_objective(phase: PhaseSpec) -> str:
-    masking = phase.masking
-    rate = f"{masking.probability:.3g}"
-    if masking.final_probability is not None:
-        rate += f" to {masking.final_probability:.3g}"
-    return f"objective {phase.objective}" + (
-        f", {rate} of the {masking.unit}s predicted" if phase.objective == "masked_lm" else ""
-    )
 
 
 def duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from mlm_dist.batches.loader import Stream, Target, TrainingBatches
 from mlm_dist.batches.masking import Masker
-from mlm_dist.batches.order import SampleOrder
+from mlm_dist.batches.mixture import mixed_order
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.config import MaskingConfig, parse
 from mlm_dist.corpus.pipeline import prepare
@@ -57,7 +57,7 @@ def batches_of(
     special = loading.special_tokens(corpus.tokenizer)
     masker = Masker(masking, 7, special.mask, special.all, len(corpus.tokenizer))
     rows = corpus.rows("train")
-    stream = Stream(rows, SampleOrder(len(rows), 7), num_samples)
+    stream = Stream(rows, mixed_order({"": range(len(rows))}, {}, seed=7), num_samples)
     return TrainingBatches(stream, masker, batch, Ramp(batch, MAX_LENGTH), Target(rank))
 
 

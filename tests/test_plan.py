@@ -214,7 +214,7 @@ def test_plan_shows_each_phase_and_what_changes_in_it(second: None) -> None:
     text = " ".join(table_of(spec, width=200).replace("│", "").split())
     assert "phase stable 100 steps for 1,600 rows (100 steps), at most 102,400 tokens" in text
     assert "phase long 20 steps for 320 rows (20 steps), at most 40,960 tokens mode pack: several chunks" in text
-    assert "objective masked_lm, 0.2 of the tokens predicted" in text
+    assert "objective masked_lm at 0.2 of the tokens" in text
     assert "phase decay 10 steps for 160 rows (10 steps), at most 20,480 tokens learning rate peak" in text
     assert "stable 2 min; long 20 s; decay 10 s" in text
 

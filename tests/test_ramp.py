@@ -21,7 +21,7 @@ from mlm_dist.batches.global_batch import spread
 from mlm_dist.batches.loader import Stream, Target, TrainingBatches
 from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.micro_batch import Samples, assemble
-from mlm_dist.batches.order import SampleOrder
+from mlm_dist.batches.mixture import mixed_order
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.config import BatchConfig, MaskingConfig, parse
 from mlm_dist.corpus.tokenizer import loading
@@ -83,7 +83,7 @@ def test_samples_follow_the_order_on_any_topology(small: tuple[Path, int]) -> No
     corpus = prepared(small)
     rows, special = corpus.rows("train"), loading.special_tokens(corpus.tokenizer)
     masker = Masker(MaskingConfig(), 7, special.mask, special.all, len(corpus.tokenizer))
-    grown, order = growing(size=12, first=3, ramp=64 * 150), SampleOrder(len(rows), 7)
+    grown, order = growing(size=12, first=3, ramp=64 * 150), mixed_order({"": range(len(rows))}, {}, seed=7)
     ramp, num_samples = Ramp(grown, LENGTH), 300
     num_steps = ramp.steps(num_samples)
     found = []

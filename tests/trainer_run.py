@@ -34,7 +34,7 @@ from mlm_dist.batches.global_batch import spread
 from mlm_dist.batches.loader import Stream, Target, TrainingBatches, validation_batches
 from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.micro_batch import MicroBatch
-from mlm_dist.batches.order import SampleOrder
+from mlm_dist.batches.mixture import mixed_order
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.config import Config, Duration, parse
 from mlm_dist.corpus.pipeline import prepare
@@ -85,7 +85,8 @@ def examples(config: Config, corpus: PreparedCorpus, masker: Masker, steps: int)
     size = config.batch.global_size
     rows = corpus.rows("train")
     batch = spread(dataclasses.replace(config.batch, micro_size=size), config.rows.max_length, 1)
-    stream, ramp = Stream(rows, SampleOrder(len(rows), config.seed), steps * size), Ramp(batch, config.rows.max_length)
+    order, ramp = mixed_order({"": range(len(rows))}, {}, config.seed), Ramp(batch, config.rows.max_length)
+    stream = Stream(rows, order, steps * size)
     batches = TrainingBatches(stream, masker, batch, ramp, Target())
     found = []
     for step in range(steps):

@@ -13,7 +13,6 @@ from mlm_dist import hashing
 from mlm_dist.batches import shapes
 from mlm_dist.batches.micro_batch import Corruption, MicroBatch, Samples, assemble
 from mlm_dist.batches.mixture import Order
-from mlm_dist.batches.order import SampleOrder
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.batches.shapes import VARYING, Rows
 from mlm_dist.spec import BatchSpec
@@ -35,7 +34,7 @@ class Stream:
     """
 
     rows: Rows
-    order: SampleOrder | Order
+    order: Order
     num_samples: int | None
     first_step: int = 0
     first_sample: int = 0

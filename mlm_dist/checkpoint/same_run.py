@@ -34,15 +34,15 @@ def require_same(folder: Path, identity: Mapping[str, Any], phases: Sequence[Pha
         raise CheckpointError(f"phases: {folder} is in phase {len(starts)}, but there are {len(phases)}; {REMEDY}")
     for i, begun in enumerate(phases[: len(starts)]):
         _compare(identity["phases"][i], saved["phases"][i], folder, begun)
-        steps = begun.length.steps
+        duration, steps = begun.key("optim.duration"), begun.length.steps
         if i + 1 < len(starts) and steps not in (None, starts[i + 1] - starts[i]):
             ended = starts[i + 1] - starts[i]
             raise CheckpointError(
-                f"{begun.key('duration')}: {steps:,} steps, but {folder} ended this phase after {ended:,}; {REMEDY}"
+                f"{duration}: {steps:,} steps, but {folder} ended this phase after {ended:,}; {REMEDY}"
             )
         if i + 1 == len(starts) and steps is not None and step > starts[i] + steps:
             raise CheckpointError(
-                f"{begun.key('duration')}: {steps:,} steps, but {folder} has {step - starts[i]:,} already; choose a "
+                f"{duration}: {steps:,} steps, but {folder} has {step - starts[i]:,} already; choose a "
                 "longer duration or another output_dir, or start fresh with --checkpoint.resume never"
             )
 

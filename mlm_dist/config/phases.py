@@ -60,10 +60,8 @@ class Phase:
     model: ModelConfig
 
     def key(self, name: str) -> str:
-        """The key of one of its values, for messages."""
-        if not self.name:
-            return name
-        return f"phases.{self.name}.{_SHORT.get(name, name)}"
+        """The key of one of its values, see `key_of`."""
+        return key_of(self.name, name)
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
@@ -90,6 +88,18 @@ class Phase:
                 "optim.duration in hours and masking.final_probability exclude each other, because masks depend on the "
                 "number of samples; write it in epochs, steps or tokens"
             )
+
+
+def key_of(phase: str, key: str) -> str:
+    """A key of a run as the key of a phase, for messages.
+
+    Args:
+        phase: The name of the phase; empty for the only phase of a config without phases.
+        key: The key of the run. Sources and tokenizer are those of the run in each phase.
+    """
+    if not phase or key.startswith(("corpus.source", "tokenizer.")):
+        return key
+    return f"phases.{phase}.{_SHORT.get(key, key)}"
 
 
 def phases_of(config: Config) -> tuple[Phase, ...]:

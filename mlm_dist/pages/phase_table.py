@@ -8,6 +8,7 @@ from typing import Any
 from mlm_dist.pages.formats import number
 from mlm_dist.pages.record import Record
 from mlm_dist.pages.tables import Table
+from mlm_dist.spec import describe_objective
 
 
 def phase_table(record: Record, resolved: Mapping[str, Any] | None) -> Table | None:
@@ -31,10 +32,6 @@ def phase_table(record: Record, resolved: Mapping[str, Any] | None) -> Table | N
 
 def _row(record: Record, phase: Mapping[str, Any], phases: Sequence[Mapping[str, Any]]) -> list[str]:
     name, masking, rate = str(phase["name"]), phase["masking"], phase["rate"]
-    objective = str(phase["objective"])
-    if objective == "masked_lm":
-        last = "" if masking["final_probability"] is None else f" to {masking['final_probability']:g}"
-        objective += f", {masking['probability']:g}{last}"
     begun = record.phases.get(name)
     later = [one["name"] for one in phases[phases.index(phase) + 1 :]]
     ends = [record.phases[one] for one in later if one in record.phases]
@@ -44,7 +41,7 @@ def _row(record: Record, phase: Mapping[str, Any], phases: Sequence[Mapping[str,
         "" if begun is None else f"{begun:,}",
         f"{phase['batch']['global_size']:,}",
         f"{phase['rows']['max_length']:,}",
-        objective,
+        describe_objective(str(phase["objective"]), masking),
         f"{rate['peak']:.3g}, {rate['schedule']}",
         "" if line is None else number(line["loss"]),
     ]

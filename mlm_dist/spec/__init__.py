@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mlm_dist.spec.batch import BatchSpec, largest_divisor
 from mlm_dist.spec.corpus import CorpusSpec, RowMode, RowsSpec, SourceSpec, TokenizerKind, TokenizerSpec
-from mlm_dist.spec.phase import Length, PhaseSpec, RateSpec, Schedule, num_steps
+from mlm_dist.spec.phase import Length, PhaseSpec, RateSpec, Schedule, describe_objective, num_steps
 from mlm_dist.spec.run import Spec
 from mlm_dist.spec.training import CheckpointSpec, ExportSpec, OptimSpec, ValidationSpec
 
@@ -29,6 +29,7 @@ __all__ = [
     "TokenizerKind",
     "TokenizerSpec",
     "ValidationSpec",
+    "describe_objective",
     "largest_divisor",
     "num_steps",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlm_dist.config import Duration, MaskingConfig
+from mlm_dist.config.phases import key_of
 from mlm_dist.spec.batch import BatchSpec
 from mlm_dist.spec.corpus import RowsSpec
 
@@ -82,25 +84,31 @@ class PhaseSpec:
     length: Length = field(default_factory=Length)
 
     def key(self, name: str) -> str:
-        """The config key of one of its values, for messages."""
-        if not self.name:
-            return {"duration": "optim.duration", "mix": "corpus.mix"}.get(name, name)
-        if name.startswith(("corpus.source", "tokenizer.")):  # sources and tokenizer are those of the run
-            return name
-        return f"phases.{self.name}.{name.removeprefix('corpus.')}"
+        """The config key of one of its values, see `config.phases.key_of`."""
+        return key_of(self.name, name)
 
     def describe(self) -> str:
         """What it learns and how, in a line for people."""
-        objective = self.objective
-        if objective == "masked_lm":
-            last = self.masking.final_probability
-            rate = f"{self.masking.probability:g}" + ("" if last is None else f" to {last:g}")
-            objective += f" at {rate} of the {self.masking.unit}s"
+        objective = describe_objective(self.objective, dataclasses.asdict(self.masking))
         mix = ", ".join(f"{share:g} {name}" for name, share in self.mix.items())
         size, length = self.batch.global_size, self.rows.max_length
         parts = [objective, f"{size:,} rows of {length:,} tokens per step", f"of {mix}" if mix else ""]
         parts.append(f"learning rate {self.rate.peak:.3g}, {self.rate.schedule}")
         return ", ".join(filter(None, parts))
+
+
+def describe_objective(objective: str, masking: Mapping[str, Any]) -> str:
+    """An objective, with the masking rate if it masks.
+
+    Args:
+        objective: Its name.
+        masking: {key: value} of the section `masking`.
+    """
+    if objective != "masked_lm":
+        return objective
+    last = masking["final_probability"]
+    rate = f"{masking['probability']:.3g}" + ("" if last is None else f" to {last:.3g}")
+    return f"{objective} at {rate} of the {masking['unit']}s"
 
 
 def num_steps(phases: Sequence[PhaseSpec]) -> int | None:

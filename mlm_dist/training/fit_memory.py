@@ -32,12 +32,18 @@ _MOMENTS, _UPDATE = 8, 4
 
 
 def fit_phases(engine: Engine, spec: Spec, task: Task, corpora: Corpora) -> Spec:
-    """The run with a micro-batch in each phase that every rank has the memory for, see `fit_memory`; collective."""
+    """The run with a micro-batch in each phase that every rank has the memory for, see `fit_memory`; collective.
+
+    Phases with the same micro-batches are tried once.
+    """
+    tried: dict[Any, BatchSpec] = {}
 
     def fitted(phase: PhaseSpec, objective: Objective) -> PhaseSpec:
-        rows = corpora.of_rows[phase.rows].rows("train")
-        batch = fit_memory(engine, objective, task.module, phase.batch, rows, spec.model.checkpointing)
-        return dataclasses.replace(phase, batch=batch)
+        alike = (phase.objective, phase.rows, phase.masking, phase.batch)
+        if alike not in tried:
+            rows = corpora.of_rows[phase.rows].rows("train")
+            tried[alike] = fit_memory(engine, objective, task.module, phase.batch, rows, spec.model.checkpointing)
+        return dataclasses.replace(phase, batch=tried[alike])
 
     phases = tuple(map(fitted, spec.phases, task.objectives))
     engine.set_batch(phases[0].batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mlm_dist.engine import communication
 from mlm_dist.engine.communication import Communication
@@ -91,7 +92,14 @@ def estimate(spec: Spec, steps: Sequence[float], validation_rows: int) -> TimeEs
         steps: Number of steps of each phase.
         validation_rows: Rows of the validation set.
     """
-    phases = tuple(_of_phase(spec, phase, count) for phase, count in zip(spec.phases, steps, strict=True))
+    measured: dict[Any, float] = {}  # phases with the same steps are measured once
+    for phase in spec.phases:
+        if _step(phase) not in measured:
+            measured[_step(phase)] = step_time.seconds_per_step(spec, phase)
+    phases = tuple(
+        PhaseTime(measured[_step(phase)], _sent(spec, phase), count)
+        for phase, count in zip(spec.phases, steps, strict=True)
+    )
     most, every = spec.validation.max_rows, spec.validation.every
     rows = validation_rows if most is None else min(most, validation_rows)
     regular = int(max(sum(steps) - 1, 0) // every) if every else 0
@@ -101,8 +109,13 @@ def estimate(spec: Spec, steps: Sequence[float], validation_rows: int) -> TimeEs
     return TimeEstimate(phases, validations, rows, validations * rows * length * phases[0].step * FORWARD_SHARE)
 
 
-def _of_phase(spec: Spec, phase: PhaseSpec, steps: float) -> PhaseTime:
-    launch, sent = spec.launch, None
-    if launch.world_size > 1 or launch.is_sharded:
-        sent = communication.communication(launch, spec.shape.parameters, phase.batch.accumulation)
-    return PhaseTime(step_time.seconds_per_step(spec, phase), sent, steps)
+def _step(phase: PhaseSpec) -> tuple[Any, ...]:
+    """What the time of a phase's steps depends on."""
+    return phase.objective, phase.rows.max_length, phase.masking, phase.batch
+
+
+def _sent(spec: Spec, phase: PhaseSpec) -> Communication | None:
+    launch = spec.launch
+    if launch.world_size == 1 and not launch.is_sharded:
+        return None
+    return communication.communication(launch, spec.shape.parameters, phase.batch.accumulation)
