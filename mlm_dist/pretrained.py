@@ -128,7 +128,7 @@ def _tokenizer_of(checkpoint: Path, key: str) -> Path:
     candidates = [run / "model"]
     try:
         state = json.loads((checkpoint / "state.json").read_text("utf-8"))
-        digest = str(state["identity"]["corpus.source"]).removeprefix("digest ")
+        digest = str(state["identity"]["corpus"])
         cache_dir = yaml.safe_load((run / "config.yaml").read_text("utf-8"))["corpus"]["cache_dir"]
         candidates.insert(0, Path(cache_dir).expanduser() / digest / "tokenizer")
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):

@@ -121,7 +121,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
         validation=ValidationSpec(config.validation.every, config.validation.max_rows, config.validation.patience),
         checkpoint=CheckpointSpec(
             *(config.checkpoint.every, config.checkpoint.keep_last, is_best),
-            "auto" if launch.is_restarted else config.checkpoint.resume,
+            config.checkpoint.resume_of(config.output_dir, is_restarted=launch.is_restarted),
             config.export.average if isinstance(config.export.average, int) else 0,
             phase_ends=len(specs) - 1,
         ),

@@ -59,8 +59,7 @@ def load_model(spec: Spec, corpus: PreparedCorpus, saved: SavedWeights) -> tuple
     module = MaskedLanguageModel(AutoModelForMaskedLM.from_config(config, dtype=torch.float32), masked_head=False)
     saved.load(module)
     module.model.tie_weights()
-    begun = len(format.read_state(saved.newest)["phases"])
-    rotary.set_theta(module.model, spec.phases[min(begun, len(spec.phases)) - 1].rope_theta)
+    rotary.set_theta(module.model, saved.rope_theta)
     return module.model, saved.step
 
 

@@ -37,6 +37,7 @@ from mlm_dist.errors import ConfigError, ModelError
 from mlm_dist.evaluation.search_probe import SearchProbe
 from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.files import write_json
+from mlm_dist.model import rotary
 from mlm_dist.model.architecture import architecture
 from mlm_dist.model.build import build
 from mlm_dist.model.precision import in_precision
@@ -81,7 +82,12 @@ class Evaluated(NamedTuple):
         added = corpus.domain_tokens if self.is_start else {}
         config = architecture(self.model, spec.corpus.longest_row, corpus.tokenizer, len(added), spec.tokenizer_name)
         sources = shared_tokens.sources(self.model.init_from, corpus.tokenizer)
-        return build(self.model, config, spec.seed, added, corpus.token_counts, sources).model
+        model = build(self.model, config, spec.seed, added, corpus.token_counts, sources).model
+        if self.weights is not None:
+            rotary.set_theta(model, self.weights.rope_theta)
+        elif self.is_start:  # as the run begins with it
+            rotary.set_theta(model, spec.phases[0].rope_theta)
+        return model
 
 
 @environment.restored()

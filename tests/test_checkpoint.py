@@ -816,17 +816,16 @@ def test_moments_are_read_by_rows(run: Run, good: Path) -> None:
 
 
 def test_losses_on_other_rows_are_not_compared(tmp_path: Path, engine: Engine) -> None:
-    """validation.max_rows may change between two parts of a run; earlier versions validated on all rows."""
-    earlier = Best(2.0, 4, 1)
-    assert earlier.on_rows(50, total=50) == Best(2.0, 4, 1, rows=50)
-    assert earlier.on_rows(10, total=50) == Best(rows=10)
-    best = earlier.on_rows(10, total=50).after(6, 3.0).after(8, 3.5)
-    assert best == Best(3.0, 6, 1, rows=10)
-    assert best.on_rows(10, total=50) == best
+    """validation.max_rows and the sources that count may change between two parts of a run."""
+    earlier = Best(2.0, 4, 1, rows="50 of 50 of own")
+    assert earlier.on_rows("50 of 50 of own") == earlier
+    assert earlier.on_rows("50 of 80 of own, other") == Best(rows="50 of 80 of own, other")
+    best = earlier.on_rows("10 of 50 of own").after(6, 3.0).after(8, 3.5)
+    assert best == Best(3.0, 6, 1, rows="10 of 50 of own")
     run = Run(tmp_path / "checkpoints", engine, keep_last=4, keep_best=True)
     run.save(4, Best(2.0, 4))
     for step, loss in ((6, 3.0), (8, 3.5)):
-        run.save(step, Best(3.0, 6, rows=10) if loss == 3.5 else Best(loss, step, rows=10))
+        run.save(step, Best(3.0, 6, rows="10") if loss == 3.5 else Best(loss, step, rows="10"))
     assert find.best(run.folder) == (run.folder / "step-00000006", [])
 
 

@@ -289,6 +289,22 @@ def test_keys_that_exclude_each_other(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("resume", "restarted"),
+    [
+        ("auto", "auto"),
+        ("never", "auto"),
+        ("runs/mine/checkpoints/step-00000005", "auto"),
+        ("runs/other/checkpoints/step-00000005", "runs/other/checkpoints/step-00000005"),
+    ],
+)
+def test_restarted_job_continues_with_what_it_saved(resume: str, restarted: str) -> None:
+    """A checkpoint of another run still begins it: it may have saved nothing."""
+    checkpoint = parse([f"--checkpoint.resume={resume}"]).checkpoint
+    assert checkpoint.resume_of("runs/mine", is_restarted=True) == restarted
+    assert checkpoint.resume_of("runs/mine", is_restarted=False) == resume
+
+
+@pytest.mark.parametrize(
     ("key", "value", "duration"),
     [("epochs", "3", "3 epochs"), ("steps", "200", "200 steps"), ("hours", "1.5", "1.5 hours")],
 )

@@ -16,6 +16,7 @@ import yaml
 from making import made_up_prose
 from models import rate_spec
 
+from mlm_dist import pretrained
 from mlm_dist.checkpoint import format, same_run
 from mlm_dist.checkpoint.state import PhaseStart, TrainState
 from mlm_dist.config import Config, parse
@@ -23,7 +24,7 @@ from mlm_dist.config.phases import phases_of
 from mlm_dist.engine.device import Device
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
-from mlm_dist.model import rotary
+from mlm_dist.model import rotary, saved_config
 from mlm_dist.model.build import build
 from mlm_dist.optim.schedule import last_rate, learning_rate
 from mlm_dist.spec import Length, PhaseSpec
@@ -108,7 +109,7 @@ def without(phase: dict[str, Any], key: str) -> dict[str, Any]:
         ([STABLE | {"masking": {"rate": 0.3}}], r"^phases\.stable\.masking\.rate: unknown key"),
         ([STABLE | {"masking": {"probability": 2}}], r"^phases\.stable\.masking\.probability: must be over 0"),
         ([STABLE | {"masking": {"probability": "much"}}], r"^phases\.stable\.masking\.probability: expected float"),
-        ([STABLE | {"masking": 0.3}], r"^masking: expected keys and values|^phases\.stable\.masking: expected keys"),
+        ([STABLE | {"masking": 0.3}], r"^phases\.stable\.masking: expected keys and values"),
         ([STABLE | {"optim": {"name": "muon"}}], r"^phases\.stable\.optim\.name: has no effect here; a phase sets"),
         ([STABLE | {"model": {"compile": "whole"}}], r"^phases\.stable\.model\.compile: has no effect here"),
         ([STABLE | {"optim": {"floor": 1.5}}], r"^phases\.stable\.optim\.floor: must be from 0 to 1"),
@@ -122,6 +123,17 @@ def without(phase: dict[str, Any], key: str) -> dict[str, Any]:
 def test_wrong_phase_is_refused_by_name(phases: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config_of(*phases)
+
+
+def test_domain_tokens_need_a_phase_that_trains_embeddings() -> None:
+    frozen = [STABLE | {"model": {"freeze_embeddings": True}}, DECAY | {"model": {"trainable_layers": 1}}]
+    message = (
+        r"^tokenizer\.add_domain_tokens and phases\.stable\.model\.freeze_embeddings and "
+        r"phases\.decay\.model\.trainable_layers exclude each other"
+    )
+    with pytest.raises(ConfigError, match=message):
+        config_of(*frozen, tokenizer={"add_domain_tokens": 5})
+    config_of(LONG, *frozen, tokenizer={"add_domain_tokens": 5})
 
 
 def test_duration_of_the_run_excludes_phases() -> None:
@@ -420,6 +432,29 @@ def test_finished_run_is_extended_by_a_phase(phased: PhasedRuns) -> None:
 def test_phase_that_has_begun_must_not_change(phased: PhasedRuns) -> None:
     with pytest.raises(CheckpointError, match=r"^phases\.long\.batch\.global_size: .* with 4, now it is 8"):
         phased.here("whole", STABLE, LONG | {"batch": {"global_size": 8}}, DECAY)
+
+
+def test_rotary_base_of_a_phase_is_that_of_its_weights_everywhere(phased: PhasedRuns) -> None:
+    """In the run, when it is resumed, in its model, and where a checkpoint is evaluated or continued."""
+    rotary_model = ("--model.name_or_path=modernbert-tiny", "--model.overrides={}")
+    phases = [STABLE | {"duration": "2 steps"}, DECAY | {"duration": "4 steps", "model": {"rope_theta": 10.0}}]
+    run = phased.here("rotary", *phases, more=(*rotary_model, "--checkpoint.keep_last=9"))
+    end = run / "checkpoints" / format.name_of(6)
+
+    def evaluated(model: Path | str, *more: str) -> float:
+        flags = (f"--output_dir={run}", "--validation.sentences=0", "--validation.probe=false", *more)
+        return float(launching.here("validate", f"--validation.model={model}", *flags, of_a_run=True).result["loss"])
+
+    last = lines_of(run, "validation")[-1]
+    assert last["step"] == 6
+    assert [evaluated(model) for model in ("model", "checkpoint", end)] == pytest.approx([last["loss"]] * 3, rel=5e-6)
+    assert evaluated("start") == pytest.approx(lines_of(run, "validation")[0]["loss"], rel=5e-6)
+    assert rotary.theta_of(saved_config.read(pretrained.locate(str(end), "model.name_or_path"))) == 10
+    first = pretrained.locate(str(run / "checkpoints" / format.name_of(2)), "model.name_or_path")
+    assert rotary.theta_of(saved_config.read(first)) != 10
+    resume = f"--checkpoint.resume={run / 'checkpoints' / format.name_of(4)}"
+    phased.here("rotary again", *phases, more=(*rotary_model, resume))
+    assert phased.weights("rotary again") == phased.weights("rotary")
 
 
 def test_what_a_phase_freezes_keeps_its_values(phased: PhasedRuns) -> None:

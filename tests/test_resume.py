@@ -324,8 +324,9 @@ def test_best_on_other_validation_rows_is_not_compared(tmp_path: Path, prepared_
     again = launching.here("train", *flags, "--validation.max_rows=20", "--optim.duration=4 steps")
     assert f"resuming from {folder} at step 2" in again.log
     total = start["validation_rows_total"]
-    assert f"validation.max_rows: 20 of {total:,} validation rows are used, before it was {total:,}" in again.log
-    assert again.result.best.rows == 20 and again.result.best.step == 4
+    rows = f"20 of {total:,} validation rows"
+    assert f"validation is on {rows}, before it was on {total:,} of {total:,} validation rows: losses" in again.log
+    assert again.result.best.rows == rows and again.result.best.step == 4
     assert done.result.best.step == 2
     (run / "report.html").unlink()
     launching.here("report", f"--output_dir={run}", of_a_run=True)

@@ -29,7 +29,7 @@ def keys_of(start: int, stop: int) -> list[bytes]:
     return [text_key(f"document number {i}") for i in range(start, stop)]
 
 
-def selected(keys: Sequence[bytes], fraction: float = 0.1, deduplicate: str = "exact") -> Selection:
+def selected(keys: Sequence[bytes], fraction: float | np.ndarray = 0.1, deduplicate: str = "exact") -> Selection:
     """The selection among documents that are similar only if their keys are equal."""
     values = [np.random.default_rng(list(key)).integers(0, 2**32, signatures.NUM_PERM) for key in keys]
     documents = Documents(
@@ -42,7 +42,7 @@ def selected(keys: Sequence[bytes], fraction: float = 0.1, deduplicate: str = "e
     return selection.select(documents, deduplicate=deduplicate, near_threshold=0.8, validation_fraction=fraction)
 
 
-def choose(keys: Sequence[bytes], fraction: float = 0.1, deduplicate: str = "exact") -> list[int]:
+def choose(keys: Sequence[bytes], fraction: float | np.ndarray = 0.1, deduplicate: str = "exact") -> list[int]:
     """The side of each document."""
     return list(selected(keys, fraction, deduplicate).side.tolist())
 
@@ -329,6 +329,15 @@ def test_no_side_is_empty_with_two_documents_or_more(fraction: float, number: in
         for keys in (keys_of(start, start + number), keys_of(start, start + number) * 2):
             for deduplicate in MODES:
                 assert {TRAIN, VALIDATION} <= set(choose(keys, fraction, deduplicate))
+
+
+@pytest.mark.parametrize("deduplicate", MODES)
+@pytest.mark.parametrize(("fraction", "held_out"), [(0.1, False), (1.0, True)])
+def test_documents_that_are_in_a_source_without_validation(deduplicate: str, fraction: float, held_out: bool) -> None:
+    """Nothing can be held out by a fraction; documents of a validation source are, and the others go."""
+    keys = keys_of(0, 4)
+    sides = choose([*keys, *keys], np.repeat([0.0, fraction], 4), deduplicate)
+    assert set(sides) - {DUPLICATE} == {VALIDATION if held_out else TRAIN}
 
 
 def test_one_document_is_not_split() -> None:

@@ -324,6 +324,13 @@ def test_a_run_its_model_and_its_checkpoints_are_starts(run: Path, caplog: pytes
     assert not any("removed from the names" in line for line in caplog.messages)
 
 
+def test_a_checkpoint_of_an_unfinished_run_has_the_tokenizer_of_its_corpus(copy: Path) -> None:
+    expected = loading.load(str(copy / "model"), "model.name_or_path").get_vocab()
+    shutil.rmtree(copy / "model")
+    found = loading.load(str(copy / "checkpoints" / "step-00000006"), "model.name_or_path")
+    assert found.get_vocab() == expected
+
+
 def test_damaged_or_incomplete_runs_say_so(copy: Path) -> None:
     checkpoint = copy / "checkpoints" / "step-00000012"
     with open(checkpoint / "model.safetensors", "r+b") as file:

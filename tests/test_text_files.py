@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from making import made_up_prose, made_up_text
 from reading import LIMIT, acquire, everything, said
-from specs import prepare
+from specs import prepare, spec_of
 
 from mlm_dist.config import parse
+from mlm_dist.corpora import load_or_prepare
 from mlm_dist.corpus.held_out_parts import GAP, PartsSpec, divide
 from mlm_dist.corpus.readers import Document
 from mlm_dist.corpus.store import PreparedCorpus
@@ -204,6 +205,26 @@ def test_one_document_is_not_divided_if_documents_are_held_out(tmp_path: Path) -
         corpus(path, tmp_path / "cache", "--corpus.validation_from=documents")
     whole = corpus(path, tmp_path / "cache", "--corpus.validation_fraction=0")
     assert whole.manifest["documents"]["kept"] == 1
+
+
+@pytest.mark.parametrize("held_out", ["parts", "documents"])
+def test_longer_rows_of_a_phase_have_the_same_parts(held_out: str, prose: Path, tmp_path: Path) -> None:
+    """A corpus in the cache that was divided for shorter rows is not taken: its parts are others."""
+    flags = [
+        *(
+            f"--corpus.source={prose}",
+            f"--corpus.cache_dir={tmp_path / 'cache'}",
+            f"--corpus.validation_from={held_out}",
+        ),
+        *("--corpus.validation_fraction=0.2", "--rows.max_length=16", "--tokenizer.train_vocab_size=400"),
+    ]
+    longer = "--phases=[{name: short, duration: 2 steps}, {name: long, duration: 2 steps, rows: {max_length: 64}}]"
+    alone = prepare(parse(flags))
+    spec = spec_of(parse([*flags, longer]))
+    corpora = load_or_prepare(spec)
+    others = corpora.of_rows[spec.phases[1].rows]
+    assert list(corpora.main.documents()) == list(others.documents())
+    assert (corpora.main.digest == alone.digest) == (held_out == "documents"), "only parts depend on the longest row"
 
 
 def test_gap_is_a_row_of_the_model(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ _FIELDS: dict[str, Any] = {
         "loss": _or_null(_is_number),
         "step": _or_null(is_count),
         "since": is_count,
-        "rows": _or_null(is_count),
+        "rows": _or_null(lambda value: isinstance(value, str)),
     },
     "loss_average": {
         "mean": _or_null(_is_number),

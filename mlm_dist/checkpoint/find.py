@@ -30,7 +30,7 @@ def best(folder: Path) -> tuple[Path | None, list[str]]:
     """
     problems: list[str] = []
     best_ones: list[tuple[float, Path]] = []
-    rows: int | None = None
+    rows: str | None = None
     for path in _good(folder, problems):
         seen = format.read_state(path)["best"]
         if seen.get("rows") != rows:

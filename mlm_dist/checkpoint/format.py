@@ -19,7 +19,7 @@ from mlm_dist.files import sha256_of
 from mlm_dist.system_errors import passes
 from mlm_dist.terminal.stages import stage
 
-FORMAT = 3
+FORMAT = 4
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 _NAME = re.compile(r"step-(\d{8,})")
 

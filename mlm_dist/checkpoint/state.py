@@ -27,13 +27,13 @@ class Best:
         loss: Its validation loss in nats; None while there is no finite one.
         step: Its step.
         since: Validations since then without a lower loss.
-        rows: Rows that these validations use; None before the first.
+        rows: The rows that these validations use, in words; None before the first.
     """
 
     loss: float | None = None
     step: int | None = None
     since: int = 0
-    rows: int | None = None
+    rows: str | None = None
 
     def after(self, step: int, loss: float) -> Best:
         """The best one after another validation; a loss that is not finite is never better."""
@@ -43,15 +43,13 @@ class Best:
             return Best(loss, step, rows=self.rows)
         return dataclasses.replace(self, since=self.since + 1)
 
-    def on_rows(self, rows: int, total: int) -> Best:
+    def on_rows(self, rows: str) -> Best:
         """The best validation on some rows: none yet if the one so far was on others, whose loss is another quantity.
 
         Args:
-            rows: Rows that validations use from here on.
-            total: Rows of the whole validation set.
+            rows: The rows that validations use from here on, see `ValidationSet.description`.
         """
-        before = total if self.rows is None else self.rows
-        return dataclasses.replace(self, rows=rows) if before == rows else Best(rows=rows)
+        return self if self.rows == rows else Best(rows=rows)
 
     def ends_training(self, patience: int | None) -> bool:
         """Whether there were `patience` validations without a lower loss; never with None."""

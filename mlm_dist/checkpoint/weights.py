@@ -15,6 +15,7 @@ from torch import nn
 from mlm_dist.checkpoint import find, format
 from mlm_dist.errors import CheckpointError
 from mlm_dist.files import open_tensors
+from mlm_dist.model import rotary
 from mlm_dist.optim.ema import EMA
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,11 @@ class SavedWeights:
     def step(self) -> int:
         """The step of the newest checkpoint."""
         return int(format.read_state(self.newest)["step"])
+
+    @property
+    def rope_theta(self) -> float | None:
+        """The base of the rotary angles that the newest was trained with, see `rotary.theta_of_state`."""
+        return rotary.theta_of_state(format.read_state(self.newest))
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from mlm_dist.config.checks import Section
@@ -77,6 +78,18 @@ class CheckpointConfig(Section):
         self.require_range("every", 1, or_null=True)
         self.require_range("keep_last", 1)
         self.require_text("resume", "must be auto, never or a path")
+
+    def resume_of(self, output_dir: str, *, is_restarted: bool) -> str:
+        """What to resume from, as `resume`. A job that was started again continues with what it has saved.
+
+        Args:
+            output_dir: The run directory.
+            is_restarted: Whether a launcher started the job again, with the flags of the first time. A checkpoint of
+                another run still begins the run then, because the run may have saved nothing.
+        """
+        own = Path(output_dir).expanduser().resolve() / "checkpoints"
+        is_own = self.resume == "never" or Path(self.resume).expanduser().resolve().parent == own
+        return "auto" if is_restarted and is_own else self.resume
 
 
 @dataclass(frozen=True)

@@ -63,13 +63,20 @@ class Phase:
         """The key of one of its values, see `key_of`."""
         return key_of(self.name, name)
 
+    @property
+    def freezes_embeddings(self) -> str | None:
+        """The key by which it does not train the embeddings; None if it trains them."""
+        if self.model.trainable_layers is not None:
+            return self.key("model.trainable_layers")
+        return self.key("model.freeze_embeddings") if self.model.freeze_embeddings else None
+
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
         """Inside, errors about a key name it as one of this phase."""
         try:
             yield
         except (ConfigError, ModelError) as error:
-            own = rf"(?:{'|'.join(_SECTIONS)})\.\w+|objective|corpus\.mix"
+            own = rf"(?:{'|'.join(_SECTIONS)})(?:\.\w+|(?=:))|objective|corpus\.mix"
             raise type(error)(re.sub(rf"^(?:{own})", lambda found: self.key(found[0]), str(error))) from None
 
     def check(self) -> None:

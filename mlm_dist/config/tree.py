@@ -91,15 +91,13 @@ class Config(Section):
         self.require("seed", 0 <= self.seed < 2**63, "must be from 0 to 2^63 - 1")
         self.require_text("output_dir", "must name a folder")
         self.require_place("output_dir")
-        if self.tokenizer.add_domain_tokens is not None and self.model.trainable_layers is not None:
+        phases = phases_of(self)
+        frozen = [key for phase in phases if (key := phase.freezes_embeddings) is not None]
+        if self.tokenizer.add_domain_tokens is not None and len(frozen) == len(phases):
             raise ConfigError(
-                "tokenizer.add_domain_tokens and model.trainable_layers exclude each other; give one of them"
+                f"tokenizer.add_domain_tokens and {' and '.join(frozen)} exclude each other; give one of them"
             )
-        if self.tokenizer.add_domain_tokens is not None and self.model.freeze_embeddings:
-            raise ConfigError(
-                "tokenizer.add_domain_tokens and model.freeze_embeddings exclude each other; give one of them"
-            )
-        for phase in phases_of(self):
+        for phase in phases:
             phase.check()
         if not self.corpus.holds_out:
             for key, is_set in (

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlm_dist.corpus import documents
+from mlm_dist.corpus import documents, held_out_parts
 from mlm_dist.corpus.shards import Shard
 from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.spec import CorpusSpec, RowsSpec
@@ -19,7 +19,11 @@ VERSION = 7  # of how rows are made; another number gives other digests, so that
 
 
 def dependencies(spec: CorpusSpec, tokenizer: CorpusTokenizer) -> dict[str, Any]:
-    """Everything the rows depend on besides the documents, as JSON values; the manifest keeps it as `config`."""
+    """Everything the rows depend on besides the documents, as JSON values; the manifest keeps it as `config`.
+
+    Whether a source is divided into a training and a validation part may depend on its files, which are not known for a
+    source on the network. So the longest row, which is the gap between the parts, counts if any source may be divided.
+    """
     names = ("deduplicate", "near_threshold", "prefer", "validation_fraction", "validation_from")
     corpus = documents.dependencies(spec.documents) | {name: getattr(spec.documents, name) for name in names}
     fractions = spec.documents.validation_fractions().items()
@@ -27,6 +31,8 @@ def dependencies(spec: CorpusSpec, tokenizer: CorpusTokenizer) -> dict[str, Any]
     corpus |= {"validation_fractions": own} if own else {}
     # "words" is a part of existing digests; it says that word starts are stored.
     word_starts = {"words": True} if spec.needs_word_starts else {}
+    if spec.longest_row != spec.rows.max_length and held_out_parts.may_divide(spec.documents):
+        corpus |= {"longest_row": spec.longest_row}
     rows = dataclasses.asdict(spec.rows)
     return {"corpus": corpus, "tokenizer": tokenizer.dependencies(), "rows": rows} | word_starts
 

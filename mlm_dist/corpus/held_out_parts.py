@@ -40,10 +40,15 @@ class PartsSpec:
     row_length: int
 
 
+def may_divide(config: CorpusConfig) -> bool:
+    """Whether documents of a source may be divided."""
+    return config.validation_from != "documents"
+
+
 def parts_spec(config: CorpusConfig, row_length: int, source: SourceFiles) -> PartsSpec | None:
     """How the documents of a source are divided; None if they are not."""
     fraction = config.validation_fractions()[source.name]
-    if fraction in (0, 1) or config.validation_from == "documents":
+    if fraction in (0, 1) or not may_divide(config):
         return None
     if config.validation_from is None and not _is_one_document(source):
         return None

@@ -173,9 +173,9 @@ def select(
         limit = least[one_side]
         side[draw < limit] = VALIDATION
         if len(np.unique(draw)) > 1 and may_change:
-            if not (side == VALIDATION).any():
+            if not (side == VALIDATION).any() and (limit > 0).any():
                 side[draw == draw[limit > 0].min()] = VALIDATION
-            elif not (side == TRAIN).any() and (limit < 1).any():
+            if not (side == TRAIN).any() and (limit < 1).any():
                 side[draw == draw[limit < 1].max()] = TRAIN
     labels.apply(side, one_side)
     if deduplicate != "none":

@@ -47,6 +47,7 @@ class ValidationSet:
 
     Attributes:
         total: Rows of the whole validation set, of the sources that count.
+        description: These rows in words. Losses on rows of other words cannot be compared.
         apart: Names of the sources that do not count.
     """
 
@@ -58,6 +59,8 @@ class ValidationSet:
         main = np.concatenate([np.empty(0, np.int64), *(np.array(parts[name]) for name in counted)])
         self.total = len(main)
         chosen = main if max_rows is None else evenly_spaced(main, max_rows)
+        of_sources = f" of {', '.join(counted)}" if any(counted) else ""
+        self.description = f"{len(chosen):,} of {len(main):,} validation rows{of_sources}"
         self._rows: Rows = ChosenRows(rows, chosen)
         # The chosen rows are in the order of the table, so those of each source lie side by side.
         ends = {name: np.searchsorted(chosen, [parts[name].start, parts[name].stop]) for name in counted}

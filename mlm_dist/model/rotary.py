@@ -7,6 +7,7 @@ https://arxiv.org/abs/2412.13663, section 2.2): layers with sliding attention ke
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,15 +41,32 @@ def theta_of(config: Any) -> float | None:
     return None if not parameters else float(_of_full_attention(parameters)["rope_theta"])
 
 
-@torch.no_grad()
-def set_theta(model: Any, theta: float | None) -> None:
-    """Change the base of a transformers model, in its configuration and its buffers, if it is another one."""
-    config = model.config
+def theta_of_state(state: Mapping[str, Any]) -> float | None:
+    """The base that a phase had set when a run's checkpoint was saved; None for the architecture's.
+
+    Args:
+        state: The content of its state.json.
+    """
+    theta = state["identity"]["phases"][len(state["phases"]) - 1].get(KEY)
+    return None if theta is None else float(theta)
+
+
+def set_theta_of_config(config: Any, theta: float | None) -> bool:
+    """Change the base of a transformers configuration; whether it was another one. None keeps it."""
     if theta is None or theta == theta_of(config):
-        return
+        return False
     parameters = copy.deepcopy(config.rope_parameters)
     _of_full_attention(parameters)["rope_theta"] = float(theta)
     config.rope_parameters = parameters
+    return True
+
+
+@torch.no_grad()
+def set_theta(model: Any, theta: float | None) -> None:
+    """Change the base of a transformers model, in its configuration and its buffers; None keeps it."""
+    config = model.config
+    if not set_theta_of_config(config, theta):
+        return
     for module in model.modules():
         angles = {name: buffer for name, buffer in module.named_buffers(recurse=False) if _ANGLES in name}
         if angles:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.errors import ModelError, reason
+from mlm_dist.model import rotary
 from mlm_dist.pretrained import Pretrained
 from mlm_dist.retries import retry
 
@@ -90,9 +91,12 @@ def _of_a_run(checkpoint: Path) -> Any:
     from transformers import CONFIG_MAPPING
 
     try:
-        identity = json.loads((checkpoint / "state.json").read_text("utf-8"))["identity"]
-        fields = {key.removeprefix(_FIELD): value for key, value in identity.items() if key.startswith(_FIELD)}
-        return CONFIG_MAPPING[fields.pop("model_type")].from_dict(fields)
+        state = json.loads((checkpoint / "state.json").read_text("utf-8"))
+        identity = state["identity"].items()
+        fields = {key.removeprefix(_FIELD): value for key, value in identity if key.startswith(_FIELD)}
+        config = CONFIG_MAPPING[fields.pop("model_type")].from_dict(fields)
+        rotary.set_theta_of_config(config, rotary.theta_of_state(state))
+        return config
     except Exception as error:  # a damaged file, or an architecture of another version of transformers
         raise ModelError(
             f"model.name_or_path: {checkpoint / 'state.json'} does not describe a model ({reason(error)}); name "

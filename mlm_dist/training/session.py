@@ -112,13 +112,12 @@ class Session:
 
     def _known_best(self, best: Best) -> Best:
         """The best validation of a resumed run, if it can be compared with the next ones and exported."""
-        rows, total = len(self._validation_set), self._validation_set.total
-        comparable = best.on_rows(rows, total)
+        comparable = best.on_rows(self._validation_set.description)
         if best.step is not None and comparable.step is None and self._engine.is_main:
             logger.warning(
-                "validation.max_rows: %s of %s validation rows are used, before it was %s: losses of earlier "
-                "validations are not compared with the next ones",
-                *(f"{rows:,}", f"{total:,}", f"{best.rows or total:,}"),
+                "validation is on %s, before it was on %s: losses of earlier validations are not compared with the "
+                "next ones",
+                *(comparable.rows, best.rows),
             )
         return self._checkpoints.known_best(comparable)
 
@@ -195,14 +194,15 @@ class Session:
         """Save a checkpoint; collective.
 
         Within a streak of skipped steps nothing has changed since its beginning, and nothing is saved, except for the
-        end of the run, a stop or the best validation.
+        end of a phase or of the run, a stop or the best validation.
 
         Args:
             stop: Whether the run stops after it.
         """
         with self._metrics.paused():
             self._skipped.report(self.state, self._last_good)
-            is_needed = stop or self.is_finished or self.state.best.step == self.state.step
+            is_end = self._is_phase_done or self._is_early_stop
+            is_needed = stop or is_end or self.state.best.step == self.state.step
             if int(self.state.skipped_in_a_row) and not is_needed:
                 return
             length = self._phase.length
