@@ -457,6 +457,13 @@ def test_rotary_base_of_a_phase_is_that_of_its_weights_everywhere(phased: Phased
     assert phased.weights("rotary again") == phased.weights("rotary")
 
 
+def test_phase_that_ends_within_skipped_steps_has_its_checkpoint(phased: PhasedRuns) -> None:
+    flags = phased.flags("skipped", STABLE | {"duration": "5 steps"}, DECAY)
+    launching.here("train", *flags, "--checkpoint.every=100", MLM_DIST_FAULT=",".join(f"nan@{i}" for i in range(3, 7)))
+    kept = sorted(path.name for path in (phased.folder / "skipped" / "checkpoints").iterdir())
+    assert kept == [format.name_of(5), format.name_of(10)]
+
+
 def test_what_a_phase_freezes_keeps_its_values(phased: PhasedRuns) -> None:
     from safetensors.torch import load_file
 
