@@ -173,9 +173,11 @@ def test_latex_that_does_not_end_is_kept_with_a_note(monkeypatch: pytest.MonkeyP
     assert (cleaned.text, len(cleaned.notes)) == (source, 1)
 
 
-@pytest.mark.parametrize(("markup", "unit"), [("latex", "\\begin{quote}"), ("org", ""), ("mediawiki", "<div>")])
-def test_deep_nesting_is_bounded(markup: str, unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "SECONDS", 3.0)
+@pytest.mark.parametrize(
+    ("markup", "unit", "seconds"), [("latex", "\\begin{quote}", 3.0), ("org", "", 60.0), ("mediawiki", "<div>", 60.0)]
+)
+def test_deep_nesting_is_bounded(markup: str, unit: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "SECONDS", seconds)
     source = unit * 300 + "x" if unit else "\n".join("  " * i + "- a" for i in range(200))
     cleaned = cleaners.clean(source, markup)
     assert cleaned == cleaners.clean(source, markup)
