@@ -26,6 +26,7 @@ from mlm_dist.errors import CheckpointError, ConfigError, ModelError
 from mlm_dist.model import rotary
 from mlm_dist.model.build import build
 from mlm_dist.optim.schedule import last_rate, learning_rate
+from mlm_dist.pages.record import read_record
 from mlm_dist.spec import Length, PhaseSpec
 
 STABLE: dict[str, Any] = {
@@ -442,7 +443,11 @@ def test_phase_in_hours_ends_and_the_next_begins(phased: PhasedRuns) -> None:
     run = phased.here("hours", STABLE | {"duration": "0.0005 hours"}, DECAY)
     train = lines_of(run)
     first = sum(line["phase"] == "stable" for line in train)
-    assert first > 5 and [line["phase"] for line in train[first:]] == ["decay"] * 5
+    assert first > 1 and [line["phase"] for line in train[first:]] == ["decay"] * 5
+    assert [line["steps"] for line in train[first - 1 :]] == [first + 5] * 6
+    record = read_record(run)
+    assert record.is_finished and record.steps == first + 5
+    assert record.start["hours"] == 0.0005, "steps are no hours"
     saved_starts = format.read_state(max((run / "checkpoints").iterdir()))["phases"]
     assert saved_starts == [[0, 0], [first, 8 * first]]
     resumed = phased.here(

@@ -95,6 +95,12 @@ def describe_average(line: Mapping[str, Any]) -> str:
     return f"mean of the last {line['checkpoints']} checkpoints, from step {line['first_step']:,}"
 
 
+def describe_hours(start: Mapping[str, Any]) -> str:
+    """The duration of a run with a phase of some hours, by its `start` line."""
+    steps = sum(count or 0 for count in (start.get("phases") or {}).values())
+    return f"{start['hours']:g} hours" + (f" and {steps:,} steps" if steps else "")
+
+
 def _loss(line: Mapping[str, Any]) -> str:
     return "not finite" if line["loss"] is None else f"{line['loss']:.4f}"
 
