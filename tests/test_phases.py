@@ -52,6 +52,7 @@ DECAY: dict[str, Any] = {
     "optim": {"lr": 0.002, "schedule": "sqrt", "floor": 0.1},
 }
 PHASES = [STABLE, LONG, DECAY]
+FROZEN = [STABLE | {"model": {"freeze_embeddings": True}}, DECAY | {"model": {"trainable_layers": 1}}]
 TWO_SOURCES: dict[str, Any] = {"sources": {"own": {"source": "docs"}, "other": {"source": "python-docs"}}}
 GPUS = Device("cuda", "H100", 2, 80 << 30, has_bf16=True)
 
@@ -426,8 +427,7 @@ def test_phase_that_has_begun_must_not_change(phased: PhasedRuns) -> None:
 def test_what_a_phase_freezes_keeps_its_values(phased: PhasedRuns) -> None:
     from safetensors.torch import load_file
 
-    frozen = [STABLE | {"model": {"freeze_embeddings": True}}, DECAY | {"model": {"trainable_layers": 1}}]
-    run = phased.here("frozen", *frozen, more=("--checkpoint.keep_last=100",))
+    run = phased.here("frozen", *FROZEN, more=("--checkpoint.keep_last=100",))
     at = {step: load_file(run / "checkpoints" / format.name_of(step) / "model.safetensors") for step in (2, 5, 10)}
     (table,) = [name for name in at[2] if name.endswith("word_embeddings.weight")]
 
@@ -462,11 +462,11 @@ def test_phase_in_hours_ends_and_the_next_begins(phased: PhasedRuns) -> None:
 TOPOLOGIES = {"two": ("cpu_2", 2), "zero2": ("zero2", 2), "fsdp2": ("fsdp2_cpu", 2)}
 
 
-def launch(phased: PhasedRuns, name: str, topology: str, fault: str = "") -> launching.Ended:
-    """A run of three phases on several processes."""
+def launch(phased: PhasedRuns, name: str, topology: str, *phases: dict[str, Any], fault: str = "") -> launching.Ended:
+    """A run of phases, by default three, on several processes."""
     file, processes = TOPOLOGIES[topology]
     return launching.accelerate(
-        *(file, "train.py", *phased.flags(name, *PHASES)),
+        *(file, "train.py", *phased.flags(name, *(phases or PHASES))),
         launch=(f"--num_processes={processes}", "--mixed_precision=no"),
         MLM_DIST_FAULT=fault,
     )
@@ -482,6 +482,23 @@ def test_phases_have_the_same_losses_on_any_topology(phased: PhasedRuns, topolog
         assert [line[exact] for line in found] == [line[exact] for line in expected]
     losses, wanted = ([line["loss"] for line in each] for each in (found, expected))
     assert losses == pytest.approx(wanted, rel=3e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_what_a_phase_freezes_is_the_same_on_any_topology(phased: PhasedRuns, topology: str) -> None:
+    from safetensors.torch import load_file
+
+    one, several = phased.here(f"frozen on one, {topology}", *FROZEN), f"frozen on {topology}"
+    ended = launch(phased, several, topology, *FROZEN)
+    assert ended.returncode == 0, ended.output
+    for kind in ("train", "validation"):
+        found, wanted = ([line["loss"] for line in lines_of(each, kind)] for each in (phased.folder / several, one))
+        assert found == pytest.approx(wanted, rel=3e-6)
+    ends = [phased.folder / several / "checkpoints" / format.name_of(step) for step in (5, 10)]
+    before, after = (load_file(end / "model.safetensors") for end in ends)
+    kept = {name for name, value in before.items() if torch.equal(value, after[name])}
+    assert kept == {name for name in before if re.search(r"\.embeddings\.|encoder\.layer\.0\.", name)}
 
 
 @pytest.mark.slow
