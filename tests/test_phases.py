@@ -23,6 +23,7 @@ from mlm_dist.config.phases import phases_of
 from mlm_dist.engine.device import Device
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
+from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.model import rotary
 from mlm_dist.model.build import build
 from mlm_dist.optim.schedule import last_rate, learning_rate
@@ -437,6 +438,24 @@ def test_what_a_phase_freezes_keeps_its_values(phased: PhasedRuns) -> None:
     assert same(2, 5) == {table}
     kept = {name for name in at[2] if re.search(r"\.embeddings\.|encoder\.layer\.0\.", name)}
     assert same(5, 10) == kept and any("layer.0." in name for name in kept)
+
+
+def test_micro_batch_of_validation_has_no_more_tokens_than_one_of_training(
+    phased: PhasedRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation uses the rows of the run, of 64 tokens."""
+    sizes: list[int] = []
+    evaluate = ValidationSet.evaluate
+
+    def spy(self: ValidationSet, engine: Any, objective: Any, micro_size: int, **more: Any) -> Any:
+        sizes.append(micro_size)
+        return evaluate(self, engine, objective, micro_size, **more)
+
+    monkeypatch.setattr(ValidationSet, "evaluate", spy)
+    short = {"name": "short", "duration": "1 steps", "rows": {"max_length": 32}}
+    before, _ = lines_of(phased.here("short rows", short), "validation")
+    assert sizes == [4, 4], "a micro-batch of training has 8 rows of 32 tokens"
+    assert before["loss"] == pytest.approx(lines_of(phased.folder / "whole", "validation")[0]["loss"], rel=3e-6)
 
 
 def test_phase_in_hours_ends_and_the_next_begins(phased: PhasedRuns) -> None:

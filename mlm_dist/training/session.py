@@ -180,7 +180,7 @@ class Session:
     def _evaluate(self) -> Validation | None:
         if not len(self._validation_set):
             return None
-        micro_size, is_static = self.spec.phases[0].batch.micro_size, self.spec.has_static_shapes
+        micro_size, is_static = self.spec.validation_micro_size, self.spec.has_static_shapes
         return self._validation_set.evaluate(self._engine, self.task.validated, micro_size, static=is_static)
 
     def _validate_averages(self) -> None:
