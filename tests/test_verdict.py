@@ -75,6 +75,24 @@ RUNS = {
         "unknown",
         "learnt to predict next tokens",
     ),
+    "causal before its first step": (
+        replace(record({0: 8.0}, objective="causal_lm"), train={}),
+        "unknown",
+        "unknown",
+        "there is one validation.",
+    ),
+    "causal after another phase, which has not ended": (
+        in_phase("first", record(FLAT, objective="causal_lm", phases={"first": 90, "last": 90})),
+        "learnt",
+        "flat",
+        "learnt to use context",
+    ),
+    "causal after another phase": (
+        in_phase("last", record(RISING, objective="causal_lm", phases={"first": 60, "last": 30})),
+        "causal",
+        "unknown",
+        "does not measure.",
+    ),
     "two validations": (record({0: 8.0, 90: 4.0}), "learnt", "unknown", "learnt to use context."),
 }
 
