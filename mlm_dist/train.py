@@ -71,7 +71,8 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
             session = fit(spec, corpora, run_dir, engine, signal, trial, watching)
             interruption.settle()
             if session.is_finished:
-                export_trained(spec, corpora.main, run_dir, engine, session.task.module.model, session.state.step)
+                trained = session.task.module.model, session.state.step, session.averaged
+                export_trained(spec, corpora.main, run_dir, engine, *trained)
             result = session.end()
             if not result.is_finished:
                 if is_main:

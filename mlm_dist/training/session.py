@@ -48,6 +48,9 @@ class Session:
         validation_set: The validation set.
         run_dir: The run directory.
         state: The state that the session starts from.
+
+    Attributes:
+        averaged: As `export.average`; at the end the number of checkpoints that were averaged, which may be smaller.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Session:
         self._compiled = CompileStats(enabled=False)
         self._baseline: dict[str, Any] = {}
         self._averages: dict[str, dict[str, Any]] = {}
+        self.averaged = spec.export.average
         self._began = time.perf_counter()
 
     @contextlib.contextmanager
@@ -186,6 +190,7 @@ class Session:
     def _validate_averages(self) -> None:
         """Validate the averages of the weights, and leave the weights to export in the model; collective."""
         for facts, result in validate_averages(self.spec, self._engine, self.run_dir.checkpoints, self._evaluate):
+            self.averaged = facts.get("checkpoints", self.averaged)
             if result is not None:
                 line = {"step": self.state.step, **facts, **result.figures()}
                 self._averages[facts["average"]] = line
