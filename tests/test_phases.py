@@ -425,6 +425,20 @@ def test_phase_that_has_begun_must_not_change(phased: PhasedRuns) -> None:
         phased.here("whole", STABLE, LONG | {"batch": {"global_size": 8}}, DECAY)
 
 
+def test_run_that_its_patience_ended_says_so_and_takes_no_more_phases(phased: PhasedRuns) -> None:
+    worse = {"name": "worse", "duration": "60 steps", "optim": {"lr": 0.5, "schedule": "constant"}}
+    more = ("--validation.every=1", "--validation.patience=1", "--checkpoint.every=100")
+    run = phased.here("patient", worse, more=more)
+    (end,) = launching.metrics(run, "end")
+    assert end["stopped_early"] and end["step"] < 60
+    done = launching.here("train", *phased.flags("patient", worse), *more)
+    assert f"the run is finished: validation.patience 1 ended it at step {end['step']}" in done.log
+    with pytest.raises(
+        CheckpointError, match=r"^validation\.patience: 1 ended the run at .*, so phase decay would not"
+    ):
+        phased.here("patient", worse, DECAY, more=more)
+
+
 def test_what_a_phase_freezes_keeps_its_values(phased: PhasedRuns) -> None:
     from safetensors.torch import load_file
 

@@ -14,13 +14,14 @@ from mlm_dist import ranks
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.host_buffer import HostBuffer
 from mlm_dist.checkpoint.save import Checkpoints
-from mlm_dist.checkpoint.state import Best, TrainState
+from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.model.compilation import CompileStats
 from mlm_dist.objectives.figures import Validation
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
+from mlm_dist.training import early_stop
 from mlm_dist.training.averages import validate_averages
 from mlm_dist.training.callbacks import Callback, Callbacks
 from mlm_dist.training.due import Due
@@ -68,7 +69,8 @@ class Session:
         self._checkpoints = Checkpoints(
             *(run_dir.checkpoints, spec.checkpoint, task.identity, spec.batches, HostBuffer.of(engine))
         )
-        self.state = dataclasses.replace(state, best=self._known_best(state.best))
+        best = early_stop.comparable(state.best, len(validation_set), validation_set.total)
+        self.state = dataclasses.replace(state, best=self._checkpoints.known_best(best))
         self._phase = phases.begin(self.state)
         self._metrics = Metrics(engine, run_dir.metrics, state)
         self._skipped = SkippedSteps(phases.samples)
@@ -96,6 +98,7 @@ class Session:
             self._metrics.start(**facts, resumed_from=self.state.step)
             self._began = time.perf_counter()
             engine.on_main(lambda: self._checkpoints.tidy(self.state))
+            early_stop.report(self.state, self.spec.validation.patience)
             with Watchdog(engine, self.spec.watchdog.minutes, self.run_dir.logs, lambda: self.state.step):
                 with self._progress:
                     if self.state.step == 0:
@@ -113,18 +116,6 @@ class Session:
             raise
         finally:
             compiled.close()
-
-    def _known_best(self, best: Best) -> Best:
-        """The best validation of a resumed run, if it can be compared with the next ones and exported."""
-        rows, total = len(self._validation_set), self._validation_set.total
-        comparable = best.on_rows(rows, total)
-        if best.step is not None and comparable.step is None and self._engine.is_main:
-            logger.warning(
-                "validation.max_rows: %s of %s validation rows are used, before it was %s: losses of earlier "
-                "validations are not compared with the next ones",
-                *(f"{rows:,}", f"{total:,}", f"{best.rows or total:,}"),
-            )
-        return self._checkpoints.known_best(comparable)
 
     @property
     def is_finished(self) -> bool:
