@@ -68,7 +68,7 @@ FUNCTIONS = {
         ("mlm_dist.train", "complete", "resolve"),
         ("mlm_dist.train", "Task.create", "model"),
         ("mlm_dist.train", "begin", "report before training"),
-        ("mlm_dist.train", "fit_memory", "memory trial"),
+        ("mlm_dist.train", "fit_phases", "memory trial"),
         ("mlm_dist.train", "build_optimizer", "optimizer"),
         ("mlm_dist.train", "restore", "engine"),
         ("mlm_dist.train", "write_records", "records and trackers"),

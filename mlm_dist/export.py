@@ -19,7 +19,7 @@ if __name__ == "__main__":
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mlm_dist import environment, runtime, system_errors
 from mlm_dist.checkpoint import find
@@ -62,7 +62,7 @@ def run(config: Config) -> Path:
     saved = _weights(run_dir, spec)
     model, corpus, step = load_checkpoint(spec, saved)
     try:
-        _write(spec, run_dir, corpus, model, step)
+        _write(spec, run_dir, corpus, model, step, _averaged(spec.export, saved))
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write {run_dir.model} ({error.strerror}); free disk space") from None
     logger.info("%s exported as %s to %s", saved.name, spec.export.dtype, run_dir.model)
@@ -70,7 +70,15 @@ def run(config: Config) -> Path:
     return run_dir.model
 
 
-def export_trained(spec: Spec, corpus: PreparedCorpus, run_dir: RunDir, engine: Engine, model: Any, step: int) -> None:
+def export_trained(
+    spec: Spec,
+    corpus: PreparedCorpus,
+    run_dir: RunDir,
+    engine: Engine,
+    model: Any,
+    step: int,
+    average: int | Literal["ema"] | None,
+) -> None:
     """Export the model in memory, averaged if that is wanted, or the best checkpoint; collective.
 
     Args:
@@ -80,6 +88,7 @@ def export_trained(spec: Spec, corpus: PreparedCorpus, run_dir: RunDir, engine: 
         engine: The engine that trained it.
         model: The transformers model, which the engine may have sharded.
         step: Step of the weights in memory.
+        average: What they are the average of: ema, a number of checkpoints, or None for the weights of the step.
 
     Raises:
         ModelError: The exported model does not load, or is not the one in memory.
@@ -93,7 +102,7 @@ def export_trained(spec: Spec, corpus: PreparedCorpus, run_dir: RunDir, engine: 
         # An objective may have a head of its own beside the model.
         if value is not None and name.startswith("model."):
             parameters[name.removeprefix("model.")] = value.to("cpu")
-    engine.on_main(lambda: _write(spec, run_dir, corpus, with_parameters(model, parameters), step))
+    engine.on_main(lambda: _write(spec, run_dir, corpus, with_parameters(model, parameters), step, average))
 
 
 def model_files(spec: Spec, corpus: PreparedCorpus) -> ModelFiles:
@@ -120,7 +129,14 @@ def _write_best(spec: Spec, corpus: PreparedCorpus, run_dir: RunDir) -> None:
     _write(spec, run_dir, corpus, model, step)
 
 
-def _write(spec: Spec, run_dir: RunDir, corpus: PreparedCorpus, model: Any, step: int) -> None:
+def _write(
+    spec: Spec,
+    run_dir: RunDir,
+    corpus: PreparedCorpus,
+    model: Any,
+    step: int,
+    average: int | Literal["ema"] | None = None,
+) -> None:
     """Write an fp32 model on the CPU to `model/` of the run directory."""
     record = read_record(run_dir.path)
     card = CardContent(
@@ -131,7 +147,7 @@ def _write(spec: Spec, run_dir: RunDir, corpus: PreparedCorpus, model: Any, step
         dtype=spec.export.dtype,
         mask_token=corpus.tokenizer.mask_token,
         step=step,
-        average=spec.export.average,
+        average=average,
         manifest=corpus.manifest | {"sources": without_places(corpus.manifest["sources"])},
         record=dataclasses.replace(record, start=without_places(record.start)),
         config_yaml=to_yaml(without_places(spec.written)),
@@ -141,6 +157,11 @@ def _write(spec: Spec, run_dir: RunDir, corpus: PreparedCorpus, model: Any, step
     )
     with stage("exporting model", leaves_after=2):
         write_model(model, model_files(spec, corpus), model_card(card), run_dir.model, spec.export)
+
+
+def _averaged(export: ExportSpec, saved: SavedWeights) -> int | Literal["ema"] | None:
+    """What weights are the average of; there may be fewer checkpoints than wanted."""
+    return len(saved.checkpoints) if isinstance(export.average, int) else export.average
 
 
 def _weights(run_dir: RunDir, spec: Spec) -> SavedWeights:

@@ -43,7 +43,8 @@ def add_lengths(table: Table, phases: Sequence[PhaseSpec], lengths: Sequence[Len
             for i, text in enumerate(sources):
                 table.add_row("" if i else "sources", text)
             return
-        table.add_row(f"phase {phase.name}", f"{length}, at most {samples * phase.rows.max_length:,.0f} tokens")
+        tokens = "" if steps is None else f", at most {samples * phase.rows.max_length:,.0f} tokens"
+        table.add_row(f"phase {phase.name}", f"{length}{tokens}")
         texts = [*_changes(phase, before), f"learning rate {describe_rate(phase)}"]
         for text in [*texts, *(sources if before is None or before.mix != phase.mix else ())]:
             table.add_row("", text)
@@ -68,7 +69,7 @@ def _sources(phase: PhaseSpec, rows: Rows, samples: float | None) -> Iterator[st
         text = f"validation only, {held_out:,} rows"
         if name in shares:
             share = shares[name] / sum(shares.values())
-            epochs = "" if samples is None else f", {samples * share / num_rows:,.3g} epochs"
+            epochs = f", {samples * share / num_rows:,.3g} epochs" if samples is not None and num_rows else ""
             text = f"{share:.1%}, {num_rows:,} rows{epochs}, {held_out:,} for validation"
         yield f"{name}: {text}"
 

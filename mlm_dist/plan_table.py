@@ -54,7 +54,10 @@ def plan_table(spec: Spec, corpus: PreparedCorpus | None, sizes: Mapping[str, in
         num_tokens = sum(count * phase.rows.max_length for phase, (_, count) in samples)
         for i, text in enumerate(advice(spec, num_tokens)):
             table.add_row("" if i else "advice", text)
-        steps = [samples / phase.batch.global_size for phase, (_, samples) in zip(spec.phases, lengths, strict=True)]
+        steps = [
+            None if count is None else samples / phase.batch.global_size
+            for phase, (count, samples) in zip(spec.phases, lengths, strict=True)
+        ]
         _add_time(table, spec, steps, sum(rows["validation"].values()))
     _add_memory(table, spec)
     _add_disk(table, spec)
@@ -114,7 +117,7 @@ def _validation(spec: Spec, num_rows: int) -> str:
     return f"{most:,} of {num_rows:,} rows, evenly spaced (validation.max_rows)"
 
 
-def _add_time(table: Table, spec: Spec, steps: Sequence[float], num_validation: int) -> None:
+def _add_time(table: Table, spec: Spec, steps: Sequence[float | None], num_validation: int) -> None:
     """Add the time of the run, where it goes, and that on all devices of this machine if one is used."""
     launch = spec.launch
     is_alone = launch.world_size == 1 and not launch.is_sharded
@@ -130,8 +133,7 @@ def _add_time(table: Table, spec: Spec, steps: Sequence[float], num_validation: 
     found = time_estimate.estimate(spec, steps, num_validation)
     each, only = _describe_step(spec, found.phases[0]), spec.phases[0].duration
     if only.unit == "hours" and len(spec.phases) == 1:
-        count = 3600 * only.value / (found.phases[0].step + found.phases[0].exchange)
-        table.add_row("time", f"{only}, so at most {count:,.0f} steps: {each}")
+        table.add_row("time", f"{only}, so at most {found.phases[0].steps:,.0f} steps: {each}")
         return
     if len(spec.phases) > 1:
         each = "; ".join(map(plan_phases.describe_time, spec.phases, found.phases))

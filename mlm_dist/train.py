@@ -71,7 +71,8 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> TrainResult:
             session = fit(spec, corpora, run_dir, engine, signal, trial, watching)
             interruption.settle()
             if session.is_finished:
-                export_trained(spec, corpora.main, run_dir, engine, session.task.module.model, session.state.step)
+                trained = session.task.module.model, session.state.step, session.averaged
+                export_trained(spec, corpora.main, run_dir, engine, *trained)
             result = session.end()
             if not result.is_finished:
                 if is_main:
@@ -98,7 +99,7 @@ def fit(
     """Train to the end of the run, or until a signal; collective."""
     task = Task.create(spec, corpora)
     resume, checkpoints = spec.checkpoint.resume, run_dir.checkpoints
-    resume_from = find.to_resume(engine, resume, checkpoints, task.identity, spec.phases)
+    resume_from = find.to_resume(engine, resume, checkpoints, task.identity, spec.phases, spec.validation.patience)
     engine.on_main(lambda: begin(run_dir, resume_from, spec))
     engine.on_main(lambda: report.before_training(run_dir, task.module.model, corpora.main))
     engine.on_main(lambda: trial.begin(task.module.model, lambda: model_files(spec, corpora.main), run_dir.path))

@@ -364,6 +364,20 @@ def test_card_does_not_take_the_validation_of_another_average(averaged: Path, tm
     assert "There was no validation of these weights." in card and "mean of the last 2 checkpoints" in card
 
 
+def test_card_names_as_many_checkpoints_as_were_averaged(averaged: Path, tmp_path: Path) -> None:
+    """A run that stops early, or begins from another one, has fewer than are wanted."""
+    run = tmp_path / "run"
+    shutil.copytree(averaged, run)
+    for step in (1, 2, 3, 4):
+        shutil.rmtree(run / "checkpoints" / f"step-{step:08d}")
+    done = train(run)
+    assert "export.average: 3 checkpoints are wanted, but there are 2" in done.log
+    expected = f"| step 6, mean of the last 2 checkpoints, from step 5 | {losses(run)['checkpoint_average_loss']:.4f} |"
+    assert expected in (run / "model" / "README.md").read_text("utf-8")
+    launching.here("export", f"--output_dir={run}", of_a_run=True)
+    assert expected in (run / "model" / "README.md").read_text("utf-8")
+
+
 def train(run: Path, *more: str) -> launching.Done:
     """The same run with other flags; the cache is that of its config."""
     cache = json.dumps(dataclasses.asdict(parse([f"--config={run / 'config.yaml'}"]).corpus)["cache_dir"])

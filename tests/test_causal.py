@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import flash_on_cpu
 import launching
 import numpy as np
 import pytest
+import specs
 import torch
 from test_compile import fresh  # noqa: F401
 from test_packing import ARCHITECTURES, IDS, LENGTH, SPECIAL, batch_of, chunks_of, model_for
@@ -21,7 +24,8 @@ from mlm_dist.batches import shapes
 from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.micro_batch import MicroBatch, Samples, assemble
 from mlm_dist.batches.next_tokens import NextTokens
-from mlm_dist.config import MaskingConfig
+from mlm_dist.config import MaskingConfig, parse
+from mlm_dist.corpora import load_or_prepare
 from mlm_dist.corpus.rows import RowTable
 from mlm_dist.errors import ModelError, UserError
 from mlm_dist.model import variable_length
@@ -33,6 +37,7 @@ from mlm_dist.model.suitability import require_suited
 from mlm_dist.objectives.causal_lm import CausalLM
 from mlm_dist.objectives.masked_lm import MaskedLM
 from mlm_dist.spec import RowsSpec
+from mlm_dist.training.task import Task
 
 # Masks of the model, of its layers, of its kernel, and of its encoder, in turn.
 FAST = ("bert", "modernbert", "mpnet", "ultrabert")
@@ -448,6 +453,21 @@ def test_keys_of_masking_are_reported_as_unused(prose: Path, tmp_path: Path) -> 
     flags = ("--optim.duration=1 steps", "--masking.probability=0.5", "--validation.every=null")
     done = launching.here("train", *FLAGS, *corpus(prose), *flags, f"--output_dir={tmp_path}")
     assert done.log.count("masking is not used: causal_lm masks nothing in training") == 1
+
+
+def test_keys_of_masking_that_another_phase_uses_are_not_reported(prose: Path) -> None:
+    causal = {"name": "causal", "duration": "1 steps", "objective": "causal_lm"}
+    masked = {"name": "masked", "duration": "1 steps", "objective": "masked_lm"}
+
+    def log_of(*phases: Mapping[str, Any]) -> str:
+        flags = ("--corpus.validation_fraction=0.2", "--masking.probability=0.5", f"--phases={json.dumps(phases)}")
+        spec = specs.spec_of(parse([*corpus(prose), *launching.TINY, *flags]))
+        with launching.logged() as log:
+            Task.create(spec, load_or_prepare(spec))
+        return log.getvalue()
+
+    assert "is not used" not in log_of(causal, masked)
+    assert "masking is not used in phase causal" in log_of(causal, masked | {"masking": {"probability": 0.2}})
 
 
 def test_an_architecture_that_cannot_is_refused_before_the_corpus_is_read(tmp_path: Path) -> None:

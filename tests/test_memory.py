@@ -202,9 +202,9 @@ def test_micro_batch_is_the_largest_that_fits() -> None:
     assert sizes[1] > 96
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_trial_takes_16_bytes_per_trained_parameter_and_leaves_no_gradients(frozen: bool) -> None:
-    """Gradients, two moments and what a step adds; with one row of 8 tokens, activations are few."""
+@pytest.mark.parametrize(("frozen", "ema", "each"), [(False, False, 16), (True, False, 16), (False, True, 20)])
+def test_trial_takes_16_bytes_per_trained_parameter_and_leaves_no_gradients(frozen: bool, ema: bool, each: int) -> None:
+    """Gradients, two moments, what a step adds, and an average; with one row of 8 tokens, activations are few."""
     from transformers import AutoModelForMaskedLM
 
     module = MaskedLanguageModel(AutoModelForMaskedLM.from_config(tiny("bert", layers=24)))
@@ -212,8 +212,9 @@ def test_trial_takes_16_bytes_per_trained_parameter_and_leaves_no_gradients(froz
     objective = MaskedLM(Masker(MaskingConfig(), 0, 0, (0,), 1000))
     batch = batch_of(1, 1, 1, 1)
     with start(Launch.read({}), batch, 1.0) as engine, LiveTensors(module.parameters()) as live:
-        fit_memory.fit_memory(engine, objective, module, batch, RandomRows(1000, 8))
-    needed = 16 * sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+        settings = fit_memory.TrialSettings(ema=ema)
+        fit_memory.fit_memory(engine, objective, module, batch, RandomRows(1000, 8), settings)
+    needed = each * sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     assert needed <= live.peak < 1.05 * needed
     assert all(parameter.grad is None for parameter in module.parameters())
 

@@ -24,9 +24,11 @@ from mlm_dist.config.phases import phases_of
 from mlm_dist.engine.device import Device
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import CheckpointError, ConfigError, ModelError
+from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.model import rotary, saved_config
 from mlm_dist.model.build import build
 from mlm_dist.optim.schedule import last_rate, learning_rate
+from mlm_dist.pages.record import read_record
 from mlm_dist.spec import Length, PhaseSpec
 
 STABLE: dict[str, Any] = {
@@ -52,6 +54,7 @@ DECAY: dict[str, Any] = {
     "optim": {"lr": 0.002, "schedule": "sqrt", "floor": 0.1},
 }
 PHASES = [STABLE, LONG, DECAY]
+FROZEN = [STABLE | {"model": {"freeze_embeddings": True}}, DECAY | {"model": {"trainable_layers": 1}}]
 TWO_SOURCES: dict[str, Any] = {"sources": {"own": {"source": "docs"}, "other": {"source": "python-docs"}}}
 GPUS = Device("cuda", "H100", 2, 80 << 30, has_bf16=True)
 
@@ -464,11 +467,24 @@ def test_phase_that_ends_within_skipped_steps_has_its_checkpoint(phased: PhasedR
     assert kept == [format.name_of(5), format.name_of(10)]
 
 
+def test_run_that_its_patience_ended_says_so_and_takes_no_more_phases(phased: PhasedRuns) -> None:
+    worse = {"name": "worse", "duration": "60 steps", "optim": {"lr": 0.5, "schedule": "constant"}}
+    more = ("--validation.every=1", "--validation.patience=1", "--checkpoint.every=100")
+    run = phased.here("patient", worse, more=more)
+    (end,) = launching.metrics(run, "end")
+    assert end["stopped_early"] and end["step"] < 60
+    done = launching.here("train", *phased.flags("patient", worse), *more)
+    assert f"the run is finished: validation.patience 1 ended it at step {end['step']}" in done.log
+    with pytest.raises(
+        CheckpointError, match=r"^validation\.patience: 1 ended the run at .*, so phase decay would not"
+    ):
+        phased.here("patient", worse, DECAY, more=more)
+
+
 def test_what_a_phase_freezes_keeps_its_values(phased: PhasedRuns) -> None:
     from safetensors.torch import load_file
 
-    frozen = [STABLE | {"model": {"freeze_embeddings": True}}, DECAY | {"model": {"trainable_layers": 1}}]
-    run = phased.here("frozen", *frozen, more=("--checkpoint.keep_last=100",))
+    run = phased.here("frozen", *FROZEN, more=("--checkpoint.keep_last=100",))
     at = {step: load_file(run / "checkpoints" / format.name_of(step) / "model.safetensors") for step in (2, 5, 10)}
     (table,) = [name for name in at[2] if name.endswith("word_embeddings.weight")]
 
@@ -480,11 +496,33 @@ def test_what_a_phase_freezes_keeps_its_values(phased: PhasedRuns) -> None:
     assert same(5, 10) == kept and any("layer.0." in name for name in kept)
 
 
+def test_micro_batch_of_validation_has_no_more_tokens_than_one_of_training(
+    phased: PhasedRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation uses the rows of the run, of 64 tokens."""
+    sizes: list[int] = []
+    evaluate = ValidationSet.evaluate
+
+    def spy(self: ValidationSet, engine: Any, objective: Any, micro_size: int, **more: Any) -> Any:
+        sizes.append(micro_size)
+        return evaluate(self, engine, objective, micro_size, **more)
+
+    monkeypatch.setattr(ValidationSet, "evaluate", spy)
+    short = {"name": "short", "duration": "1 steps", "rows": {"max_length": 32}}
+    before, _ = lines_of(phased.here("short rows", short), "validation")
+    assert sizes == [4, 4], "a micro-batch of training has 8 rows of 32 tokens"
+    assert before["loss"] == pytest.approx(lines_of(phased.folder / "whole", "validation")[0]["loss"], rel=3e-6)
+
+
 def test_phase_in_hours_ends_and_the_next_begins(phased: PhasedRuns) -> None:
     run = phased.here("hours", STABLE | {"duration": "0.0005 hours"}, DECAY)
     train = lines_of(run)
     first = sum(line["phase"] == "stable" for line in train)
-    assert first > 5 and [line["phase"] for line in train[first:]] == ["decay"] * 5
+    assert first > 1 and [line["phase"] for line in train[first:]] == ["decay"] * 5
+    assert [line["steps"] for line in train[first - 1 :]] == [first + 5] * 6
+    record = read_record(run)
+    assert record.is_finished and record.steps == first + 5
+    assert record.start["hours"] == 0.0005, "steps are no hours"
     saved_starts = format.read_state(max((run / "checkpoints").iterdir()))["phases"]
     assert saved_starts == [[0, 0], [first, 8 * first]]
     resumed = phased.here(
@@ -499,11 +537,11 @@ def test_phase_in_hours_ends_and_the_next_begins(phased: PhasedRuns) -> None:
 TOPOLOGIES = {"two": ("cpu_2", 2), "zero2": ("zero2", 2), "fsdp2": ("fsdp2_cpu", 2)}
 
 
-def launch(phased: PhasedRuns, name: str, topology: str, fault: str = "") -> launching.Ended:
-    """A run of three phases on several processes."""
+def launch(phased: PhasedRuns, name: str, topology: str, *phases: dict[str, Any], fault: str = "") -> launching.Ended:
+    """A run of phases, by default three, on several processes."""
     file, processes = TOPOLOGIES[topology]
     return launching.accelerate(
-        *(file, "train.py", *phased.flags(name, *PHASES)),
+        *(file, "train.py", *phased.flags(name, *(phases or PHASES))),
         launch=(f"--num_processes={processes}", "--mixed_precision=no"),
         MLM_DIST_FAULT=fault,
     )
@@ -519,6 +557,23 @@ def test_phases_have_the_same_losses_on_any_topology(phased: PhasedRuns, topolog
         assert [line[exact] for line in found] == [line[exact] for line in expected]
     losses, wanted = ([line["loss"] for line in each] for each in (found, expected))
     assert losses == pytest.approx(wanted, rel=3e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_what_a_phase_freezes_is_the_same_on_any_topology(phased: PhasedRuns, topology: str) -> None:
+    from safetensors.torch import load_file
+
+    one, several = phased.here(f"frozen on one, {topology}", *FROZEN), f"frozen on {topology}"
+    ended = launch(phased, several, topology, *FROZEN)
+    assert ended.returncode == 0, ended.output
+    for kind in ("train", "validation"):
+        found, wanted = ([line["loss"] for line in lines_of(each, kind)] for each in (phased.folder / several, one))
+        assert found == pytest.approx(wanted, rel=3e-6)
+    ends = [phased.folder / several / "checkpoints" / format.name_of(step) for step in (5, 10)]
+    before, after = (load_file(end / "model.safetensors") for end in ends)
+    kept = {name for name, value in before.items() if torch.equal(value, after[name])}
+    assert kept == {name for name in before if re.search(r"\.embeddings\.|encoder\.layer\.0\.", name)}
 
 
 @pytest.mark.slow

@@ -219,6 +219,25 @@ def test_plan_shows_each_phase_and_what_changes_in_it(second: None) -> None:
     assert "stable 2 min; long 20 s; decay 10 s" in text
 
 
+def test_plan_of_a_phase_in_hours_counts_its_hours(second: None) -> None:
+    phases = [{"name": "stable", "duration": "2 hours"}, {"name": "decay", "duration": "1800 steps"}]
+    spec = specs.spec_of(parse([f"--phases={json.dumps(phases)}", "--validation.every=null", *launching.TINY]))
+    spec = dataclasses.replace(spec, launch=launch_of("none", 1))
+    text = " ".join(table_of(spec, width=200).replace("│", "").split())
+    assert "phase stable as many as fit into 2 hours mode" in text, "its tokens are not known"
+    assert "about 2.5 h: stable 2 hours; decay 30 min" in text
+    assert "with --topology ddp --num_processes 8: about 2.1 h, an estimate" in text, "2 hours stay 2 hours"
+    found = time_estimate.estimate(spec, [None, 1800], 0)
+    assert [phase.steps for phase in found.phases] == [7200, 1800]
+
+
+def test_plan_of_a_source_without_rows(second: None) -> None:
+    sources = (f"--corpus.sources.{name}.source=python-docs" for name in ("own", "few"))
+    flags = ("--corpus.mix={own: 0.7, few: 0.3}", "--optim.duration=10 steps", *launching.TINY)
+    table = plan_table.plan_table(specs.spec_of(parse([*sources, *flags])), None, {"own": 10**6, "few": 10})
+    assert "few: 30.0%, 0 rows, 0 for validation" in table.columns[1].cells
+
+
 def test_plan_says_what_is_usual(second: None) -> None:
     spec = specs.spec_of(parse(["--optim.duration=100 steps", *launching.TINY]))
     text = " ".join(table_of(spec, width=200).replace("│", "").split())

@@ -359,6 +359,14 @@ STATES = {
     "resumed": ([START, train_line(5, 2.0), START | {"resumed_from": 5}, train_line(9, 1.0)], "resumed at step 5"),
     "by the clock": ([BY_THE_CLOCK, train_line(1, 2.0, steps=None, hours=0.0)], "at step 1, running"),
     "by the clock, estimated": ([BY_THE_CLOCK, train_line(4, 2.0, steps=30, hours=0.1)], "at step 4 of 30, running"),
+    "by the clock, shortened": (
+        [BY_THE_CLOCK, train_line(4, 2.0, steps=30, hours=0.1), {"kind": "end", "step": 4, "steps": 4}],
+        "finished after 4 steps",
+    ),
+    "by the clock, in phases": (
+        [BY_THE_CLOCK | {"phases": {"stable": None, "decay": 100}}, train_line(4, 2.0, steps=None)],
+        "duration 2 hours and 100 steps",
+    ),
     "long": ([START, *(train_line(step, 1 / step) for step in range(1, 5000))], "training"),
 }
 

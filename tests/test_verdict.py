@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ def record(
     return Record(START | start, [], lines, validation, {"step": 90})
 
 
+def in_phase(name: str, run: Record) -> Record:
+    """A run whose train lines are of this phase."""
+    return replace(run, train={step: line | {"phase": name} for step, line in run.train.items()})
+
+
 FALLING = {0: 8.0, 30: 6.0, 60: 5.0, 90: 4.0}
 FLAT = {0: 8.0, 30: 5.0, 60: 4.01, 90: 4.0}
 RISING = {0: 8.0, 30: 4.0, 60: 4.5, 90: 5.5}
@@ -69,6 +75,24 @@ RUNS = {
         "unknown",
         "learnt to predict next tokens",
     ),
+    "causal before its first step": (
+        replace(record({0: 8.0}, objective="causal_lm"), train={}),
+        "unknown",
+        "unknown",
+        "there is one validation.",
+    ),
+    "causal after another phase, which has not ended": (
+        in_phase("first", record(FLAT, objective="causal_lm", phases={"first": 90, "last": 90})),
+        "learnt",
+        "flat",
+        "learnt to use context",
+    ),
+    "causal after another phase": (
+        in_phase("last", record(RISING, objective="causal_lm", phases={"first": 60, "last": 30})),
+        "causal",
+        "unknown",
+        "does not measure.",
+    ),
     "two validations": (record({0: 8.0, 90: 4.0}), "learnt", "unknown", "learnt to use context."),
 }
 
@@ -85,6 +109,31 @@ def test_a_causal_run_is_continued_with_masked_lm() -> None:
     (command,) = commands(record(RISING, objective="causal_lm"), "--objective=causal_lm")
     config = parsed(command)
     assert (config.objective, config.model.name_or_path) == ("masked_lm", f"{RUN}/model")
+
+
+def of_phases(run: Record, *phases: dict[str, Any], **values: Any) -> str:
+    """The first line to type after a run of phases."""
+    config = to_dict(Config(phases=list(phases), **values))
+    return next_steps(run, verdict(run), RUN, config)[0].command
+
+
+def test_next_steps_set_the_keys_of_the_phases_that_have_their_own() -> None:
+    """Those of the run have no effect there."""
+    plain, other = {"name": "a", "duration": "1 steps"}, {"name": "b", "duration": "1 steps"}
+    causal, masked = {"objective": "causal_lm"}, {"objective": "masked_lm"}
+    run = record(RISING, objective="causal_lm")
+    assert " --phases.a.objective masked_lm --phases.b.objective masked_lm --model" in of_phases(
+        run, plain | causal, other | causal
+    )
+    command = of_phases(run, plain, other | causal, objective="causal_lm")
+    assert " --objective masked_lm --phases.b.objective masked_lm --model" in command
+    assert "config.yaml' --phases.b.objective masked_lm --model" in of_phases(run, plain | masked, other | causal)
+    run = record({0: 8.0, 90: None})
+    rates = [plain | {"optim": {"lr": 0.01}}, other | {"optim": {"lr": 0.002}}]
+    assert "config.yaml' --phases.a.optim.lr 0.003 --phases.b.optim.lr 0.0006 --output" in of_phases(run, *rates)
+    assert "config.yaml' --optim.lr 0.0003 --phases.b.optim.lr 0.0006 --output" in of_phases(run, plain, rates[1])
+    command = of_phases(run, rates[0], other, optim={"lr": 0.1})
+    assert "config.yaml' --optim.lr 0.03 --phases.a.optim.lr 0.003 --output" in command
 
 
 def test_facts_hold_the_figures_behind_the_verdict() -> None:

@@ -105,7 +105,12 @@ def _warn(problems: list[str]) -> None:
 
 
 def to_resume(
-    engine: Engine, resume: str, folder: Path, identity: Mapping[str, Any], phases: Sequence[PhaseSpec]
+    engine: Engine,
+    resume: str,
+    folder: Path,
+    identity: Mapping[str, Any],
+    phases: Sequence[PhaseSpec],
+    patience: int | None = None,
 ) -> Path | None:
     """The checkpoint to resume from, or None for a new run; collective, rank 0 looks.
 
@@ -116,6 +121,7 @@ def to_resume(
         folder: `checkpoints/` of the run directory.
         identity: What it must have in common with this run.
         phases: The phases of this run.
+        patience: `validation.patience` of this run.
 
     Raises:
         CheckpointError: There are checkpoints and none of them is good, the named one is not good, it belongs to
@@ -128,6 +134,7 @@ def to_resume(
         if path is None:
             return None
         same_run.require_same(path, identity, phases)
+        same_run.require_patience(path, phases, patience)
         step = format.step_of(path)
         if same_run.is_end(path, phases):
             logger.info("the run is finished: all %s steps are done; the model is exported again", f"{step:,}")

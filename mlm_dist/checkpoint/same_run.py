@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.checkpoint import format
+from mlm_dist.checkpoint.state import Best
 from mlm_dist.errors import CheckpointError
 from mlm_dist.spec import PhaseSpec, num_steps
 
@@ -45,6 +46,21 @@ def require_same(folder: Path, identity: Mapping[str, Any], phases: Sequence[Pha
                 f"{duration}: {steps:,} steps, but {folder} has {step - starts[i]:,} already; choose a "
                 "longer duration or another output_dir, or start fresh with --checkpoint.resume never"
             )
+
+
+def require_patience(folder: Path, phases: Sequence[PhaseSpec], patience: int | None) -> None:
+    """Refuse more phases after a checkpoint at which `validation.patience` ended the run: they would not be trained.
+
+    Raises:
+        CheckpointError: Names the remedy.
+    """
+    state = format.read_state(folder)
+    num_known = len(state["identity"]["phases"])
+    if len(phases) > num_known and Best(**state["best"]).ends_training(patience):
+        raise CheckpointError(
+            f"validation.patience: {patience} ended the run at {folder}, so phase {phases[num_known].name} would not "
+            "be trained; raise it, or set it to null"
+        )
 
 
 def is_end(folder: Path, phases: Sequence[PhaseSpec]) -> bool:

@@ -44,7 +44,7 @@ class CardContent:
         license: Licence of the model; None if it is not stated.
         language: Languages of the documents; empty if they are not stated.
         settings: Settings of the run as decided, flat.
-        average: As `export.average`, if its weights are averaged; None if they are those of the step.
+        average: What its weights are the average of: ema, a number of checkpoints, or None for those of the step.
     """
 
     name: str

@@ -18,7 +18,7 @@ class ValidatedWeights:
     Args:
         record: Record of the run.
         step: The step.
-        average: As `export.average`: ema, a number of checkpoints, or None for the weights of the step.
+        average: What they are the average of: ema, a number of checkpoints, or None for the weights of the step.
     """
 
     record: Record
@@ -41,8 +41,9 @@ class ValidatedWeights:
             return f"step {self.step:,}"
         if (line := self.validation) is not None:
             return f"step {self.step:,}, {describe_average(line)}"
-        mean = f"mean of the last {self.average} checkpoints"
-        return f"step {self.step:,}, {'exponential moving average of the weights' if self.average == 'ema' else mean}"
+        if self.average == "ema":
+            return f"step {self.step:,}, exponential moving average of the weights"
+        return f"step {self.step:,}, mean of the last {plural(self.average, 'checkpoint')}"
 
     def table(self) -> str:
         """Loss, perplexity and accuracy before training and of these weights, as Markdown."""

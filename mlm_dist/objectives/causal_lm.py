@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any, Self
+from typing import Any
 
 from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.next_tokens import NextTokens
-from mlm_dist.config import MaskingConfig
-from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.objectives.frequency_bands import NO_BANDS, Bands
 from mlm_dist.objectives.masked_lm import MaskedLM
-
-logger = logging.getLogger(__name__)
 
 
 class CausalLM(MaskedLM):
@@ -33,13 +28,6 @@ class CausalLM(MaskedLM):
     def __init__(self, masker: Masker, bands: Bands = NO_BANDS) -> None:
         super().__init__(masker, bands)
         self.corruption = NextTokens()
-
-    @classmethod
-    def create(cls, masking: MaskingConfig, seed: int, corpus: PreparedCorpus) -> Self:
-        """The objective for the rows and the tokenizer of a corpus."""
-        if masking != MaskingConfig():
-            logger.info("masking is not used: causal_lm masks nothing in training, and validation is always the same")
-        return super().create(masking, seed, corpus)
 
     def module(self, model: Any, *, masked_head: bool, packed: bool) -> MaskedLanguageModel:
         """See `Objective`.

@@ -53,13 +53,12 @@ def next_steps(record: Record, verdict: Verdict, run: Path, config: Mapping[str,
             NextStep("Validate more often, to see the trend.", _again(run, "validated", f"--validation.every {every}"))
         )
     if verdict.outcome == "causal":
-        flags = f"--objective masked_lm --model.name_or_path {_quoted(run, '/model')}"
+        flags = f"{_masked(config)} --model.name_or_path {_quoted(run, '/model')}"
         steps.append(NextStep("Continue with masked language modelling.", _again(run, "masked", flags)))
         return steps
     peak = finite(record.start.get("peak_learning_rate"))
     if verdict.outcome in ("not_finite", "worse") or verdict.trend == "rising":
-        flags = f"--optim.lr {LOWER * peak:.1g}" if peak else "--optim.lr 1e-5"
-        steps.append(NextStep("Train with a lower learning rate.", _again(run, "lower-rate", flags)))
+        steps.append(NextStep("Train with a lower learning rate.", _again(run, "lower-rate", _lower(config, peak))))
     elif verdict.trend == "overfitting":
         often = "" if config["validation"]["every"] else f" --validation.every {max(record.step // 20, 1)}"
         flags = f"--validation.patience 3{often}"
@@ -97,6 +96,26 @@ def _again(run: Path, name: str, flags: str = "") -> str:
     """The line that runs the config again: in a new directory if it has a name."""
     line = f"mlm-dist train --config {shlex.quote(str(run / 'config.yaml'))}"
     return f"{line} {flags} --output_dir {_quoted(run, f'-{name}')}" if name else line
+
+
+def _masked(config: Mapping[str, Any]) -> str:
+    """The flags with which all phases learn masked language modelling."""
+    phases = config.get("phases") or []
+    flags = [f"--phases.{one['name']}.objective masked_lm" for one in phases if one.get("objective") == "causal_lm"]
+    return " ".join(
+        flags if phases and all("objective" in one for one in phases) else ["--objective masked_lm", *flags]
+    )
+
+
+def _lower(config: Mapping[str, Any], peak: float | None) -> str:
+    """The flags with which all phases have a lower learning rate; `peak` is that of the first phase."""
+    phases = config.get("phases") or []
+    rates = {one["name"]: (one.get("optim") or {}).get("lr") for one in phases}
+    flags = [f"--phases.{name}.optim.lr {LOWER * rate:.1g}" for name, rate in rates.items() if rate is not None]
+    if phases and None not in rates.values():
+        return " ".join(flags)
+    of_run = config["optim"]["lr"] or (peak if not flags or rates[phases[0]["name"]] is None else None)
+    return " ".join([f"--optim.lr {LOWER * of_run:.1g}" if of_run else "--optim.lr 1e-5", *flags])
 
 
 def _longer(config: Mapping[str, Any]) -> str:

@@ -37,9 +37,10 @@ class Record:
 
     @property
     def steps(self) -> int | None:
-        """Steps of the whole run; for a run whose duration is in hours, the newest estimate. None if unknown."""
+        """Steps of the whole run; while a phase of some hours trains, the newest estimate. None if unknown."""
         newest = self.train[max(self.train)] if self.train else {}
-        steps: int | None = newest.get("steps", self.start.get("steps"))
+        lines = (self.end or {}, newest, self.start)
+        steps: int | None = next((line["steps"] for line in lines if "steps" in line), None)
         return steps
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlm_dist.pages.formats import any_value, plural
 from mlm_dist.pages.record import Record
+from mlm_dist.training.result import describe_hours
 
 SHARDING = {"ddp": "DDP", "fsdp2": "FSDP2", "zero1": "ZeRO-1", "zero2": "ZeRO-2", "zero3": "ZeRO-3"}
 INITIALIZED_HEAD = "missing in the checkpoint; initialized with the unigram frequencies of the training rows"
@@ -95,7 +96,7 @@ def _batch(start: Mapping[str, Any]) -> str:
 
 def _length(start: Mapping[str, Any]) -> str:
     if start.get("hours") is not None:
-        return f"{start['hours']:g} hours"
+        return describe_hours(start)
     nouns = {"steps": "step", "samples": "row", "warmup_steps": "warm-up step"}
     return ", ".join(plural(start[name], noun) for name, noun in nouns.items() if start.get(name) is not None)
 

@@ -94,7 +94,7 @@ def margin(record: Record) -> float:
 def _outcome(record: Record, losses: list[tuple[int, float]]) -> Outcome:
     if _is_not_finite(record):
         return "not_finite"
-    is_causal = record.start.get("objective") == "causal_lm"
+    is_causal = record.start.get("objective") == "causal_lm" and _last_phase_has_begun(record)
     if is_causal or len(losses) < 2:
         return "causal" if is_causal else "unknown"
     start, result, chance = losses[0][1], finite(record.exported["loss"]) or 0.0, margin(record)
@@ -106,6 +106,12 @@ def _outcome(record: Record, losses: list[tuple[int, float]]) -> Outcome:
     if baseline - result >= max(WELL_BELOW, chance):
         return "learnt"
     return "begun" if baseline - result >= max(CONTEXT, chance) else "not_learnt"
+
+
+def _last_phase_has_begun(record: Record) -> bool:
+    """Whether a step of the last phase is recorded, whose objective the `start` line names."""
+    phases = record.start.get("phases") or {}
+    return bool(record.train) and all(name in record.phases for name in [*phases][-1:])
 
 
 def _is_not_finite(record: Record) -> bool:

@@ -73,6 +73,12 @@ class Spec:
         return [phase.batch for phase in self.phases]
 
     @property
+    def validation_micro_size(self) -> int:
+        """Rows per process and forward pass of validation: at most the tokens of the first phase's micro-batch."""
+        first = self.phases[0]
+        return max(1, first.batch.micro_size * first.rows.max_length // self.corpus.rows.max_length)
+
+    @property
     def memory(self) -> Any:
         """`engine.memory.Memory`: the largest estimate of the phases."""
         return max((phase.memory for phase in self.phases), key=lambda memory: memory.total)

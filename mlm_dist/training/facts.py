@@ -21,7 +21,8 @@ def start_facts(spec: Spec, task: Task) -> dict[str, object]:
     """
     launch, first = spec.launch, spec.phases[0]
     batch, length = first.batch, first.length
-    duration: dict[str, object] = {"hours": sum(phase.duration.value for phase in spec.phases)}
+    hours = [phase.duration.value for phase in spec.phases if phase.duration.unit == "hours"]
+    duration: dict[str, object] = {"hours": sum(hours)}
     if spec.num_steps is not None:
         samples = sum(phase.length.samples or 0 for phase in spec.phases)
         duration = {"samples": samples, "steps": spec.num_steps, "warmup_steps": length.warmup_steps}
@@ -70,6 +71,8 @@ def end_facts(
         stopped_early: Whether the patience is used up.
     """
     facts: dict[str, object] = {"step": result.step}
+    if result.is_finished and not stopped_early:
+        facts["steps"] = result.step  # of the whole run; train lines of some hours hold estimates
     if losses and result.is_finished:
         facts |= {"loss_before": losses.get(0, math.nan), "loss_after": losses[max(losses)]}
         facts["unigram_loss"] = result.unigram_loss

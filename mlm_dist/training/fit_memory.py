@@ -29,6 +29,20 @@ CHECKPOINTING = "--model.checkpointing layers"
 # Per parameter: two moments, the most that an optimizer keeps, and what a step adds for a moment. torch's foreach AdamW
 # and StableAdamW take the root of all second moments at once; the fused AdamW adds nothing, Muon one matrix at a time.
 _MOMENTS, _UPDATE = 8, 4
+_AVERAGE = 4  # per parameter: an exponential moving average of the weights
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialSettings:
+    """What a trial depends on besides the objective, the module and the rows.
+
+    Args:
+        checkpointing: `model.checkpointing`, for messages.
+        ema: Whether the optimizer keeps an exponential moving average of the weights.
+    """
+
+    checkpointing: str = "none"
+    ema: bool = False
 
 
 def fit_phases(engine: Engine, spec: Spec, task: Task, corpora: Corpora) -> Spec:
@@ -37,12 +51,13 @@ def fit_phases(engine: Engine, spec: Spec, task: Task, corpora: Corpora) -> Spec
     Phases with the same micro-batches are tried once.
     """
     tried: dict[Any, BatchSpec] = {}
+    settings = TrialSettings(spec.model.checkpointing, spec.optim.ema_decay is not None)
 
     def fitted(phase: PhaseSpec, objective: Objective) -> PhaseSpec:
         alike = (phase.objective, phase.rows, phase.masking, phase.batch)
         if alike not in tried:
             rows = corpora.of_rows[phase.rows].rows("train")
-            tried[alike] = fit_memory(engine, objective, task.module, phase.batch, rows, spec.model.checkpointing)
+            tried[alike] = fit_memory(engine, objective, task.module, phase.batch, rows, settings)
         return dataclasses.replace(phase, batch=tried[alike])
 
     phases = tuple(map(fitted, spec.phases, task.objectives))
@@ -51,16 +66,16 @@ def fit_phases(engine: Engine, spec: Spec, task: Task, corpora: Corpora) -> Spec
 
 
 def fit_memory(
-    engine: Engine, objective: Objective, module: Any, batch: BatchSpec, rows: Rows, checkpointing: str = "none"
+    engine: Engine, objective: Objective, module: Any, batch: BatchSpec, rows: Rows, settings: TrialSettings
 ) -> BatchSpec:
     """The batch with a micro-batch that every rank has the memory for; collective, before `engine.setup`.
 
     One micro-batch goes forward and backward like any but the first of a step: gradients exist already, and the memory
     of the optimizer's moments is reserved. After it, so is what the optimizer's step adds: 12 bytes per parameter in
-    all, besides weights and gradients. If any rank runs out of memory, all ranks halve the micro-batch and double the
-    accumulation, which does not change the loss curve. The trial comes before any rank depends on another: a rank that
-    runs out of memory within a step leaves the others waiting for its gradients. Sharded models are not tried, as they
-    may not fit unsharded; `explained` covers them.
+    all, besides weights and gradients, and 4 more for an average of the weights. If any rank runs out of memory, all
+    ranks halve the micro-batch and double the accumulation, which does not change the loss curve. The trial comes
+    before any rank depends on another: a rank that runs out of memory within a step leaves the others waiting for its
+    gradients. Sharded models are not tried, as they may not fit unsharded; `explained` covers them.
 
     Args:
         engine: The engine.
@@ -68,7 +83,7 @@ def fit_memory(
         module: Its module, not set up yet.
         batch: The batch.
         rows: The training rows.
-        checkpointing: `model.checkpointing`, for messages.
+        settings: What else the trial depends on.
 
     Raises:
         ConfigError: Not even one row fits.
@@ -80,10 +95,10 @@ def fit_memory(
         fullest = shapes.fixed(objective.corruption, rows, batch.micro_size)
         wanted = Samples(np.zeros_like(samples), samples)
         micro = assemble(rows, objective.corruption, wanted, batch.micro_size, filled_to=fullest)
-        if engine.min(_fits(engine, objective, module, micro)):
+        if engine.min(_fits(engine, objective, module, micro, _MOMENTS + _AVERAGE * settings.ema)):
             break
         if batch.micro_size == 1:
-            first = f"use {CHECKPOINTING}, " if checkpointing == "none" else ""
+            first = f"use {CHECKPOINTING}, " if settings.checkpointing == "none" else ""
             raise ConfigError(
                 f"batch.micro_size: not even one row fits the memory; {first}lower rows.max_length, choose a smaller "
                 "model, or shard it with configs/accelerate/zero3.yaml"
@@ -122,14 +137,15 @@ def explained(batches: Sequence[BatchSpec], checkpointing: str = "none") -> Iter
         ) from error
 
 
-def _fits(engine: Engine, objective: Objective, module: Any, batch: MicroBatch) -> bool:
+def _fits(engine: Engine, objective: Objective, module: Any, batch: MicroBatch, kept: int) -> bool:
+    """Whether a micro-batch fits beside so many bytes per trained parameter that the optimizer keeps."""
     device = engine.device
     fits = True
     try:
         module.to(device)
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         count = sum(parameter.numel() for parameter in trained)
-        moments = torch.empty(count * _MOMENTS, dtype=torch.uint8, device=device)
+        moments = torch.empty(count * kept, dtype=torch.uint8, device=device)
         for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)
         if faults.planned("memory", len(batch.input_ids), engine.rank):

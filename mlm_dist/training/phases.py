@@ -82,10 +82,11 @@ class Phases:
         return None if end is None or later is None else end + later
 
     def facts(self, state: TrainState) -> dict[str, Any]:
-        """What a train line records of the newest phase: its name, and the steps of the run if they are estimated."""
+        """What a train line records of the newest phase: its name, and the steps of a run with a phase in hours."""
         begun = self._phase
         length = begun.length.metrics
-        steps = {"steps": self.total(state, length.pop("end"))} if length else {}
+        end = length.pop("end", begun.length.fixed_end)
+        steps = {} if self._spec.num_steps is not None else {"steps": self.total(state, end)}
         return ({"phase": begun.spec.name} if begun.spec.name else {}) | steps | length
 
     def samples(self, step: int) -> list[int]:

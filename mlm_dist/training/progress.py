@@ -14,6 +14,7 @@ from mlm_dist.terminal.console import Output, fitting, is_log_shown, output
 from mlm_dist.terminal.stage import Stage
 from mlm_dist.terminal.stages import stage
 from mlm_dist.training.callbacks import Callback
+from mlm_dist.training.result import describe_hours
 
 NOTEBOOK_SECONDS = 15.0  # between the train lines in a notebook
 
@@ -120,8 +121,8 @@ def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if facts["micro_batch"] != facts["global_batch"]:
         batch += f": {facts['world_size']} x {facts['micro_batch']:,} rows, accumulated {facts['accumulation']} times"
     yield "batch", batch
-    length = f"{facts['hours']:g} hours" if "hours" in facts else f"{facts['steps']:,} steps, {facts['samples']:,} rows"
-    yield "duration", length
+    known = "" if "hours" in facts else f"{facts['steps']:,} steps, {facts['samples']:,} rows"
+    yield "duration", known or describe_hours(facts)
     warmup = f" after {facts['warmup_steps']:,} steps of warm-up" if facts.get("warmup_steps") else ""
     if "phases" in facts:
         yield "phases", ", ".join(facts["phases"])

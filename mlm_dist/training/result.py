@@ -92,7 +92,14 @@ def describe_average(line: Mapping[str, Any]) -> str:
     """What the averaged weights of an `average` line are."""
     if line["average"] == "ema":
         return f"exponential moving average of the weights, decay {line['decay']:g}"
-    return f"mean of the last {line['checkpoints']} checkpoints, from step {line['first_step']:,}"
+    number = line["checkpoints"]
+    return f"mean of the last {number} checkpoint{'' if number == 1 else 's'}, from step {line['first_step']:,}"
+
+
+def describe_hours(start: Mapping[str, Any]) -> str:
+    """The duration of a run with a phase of some hours, by its `start` line."""
+    steps = sum(count or 0 for count in (start.get("phases") or {}).values())
+    return f"{start['hours']:g} hours" + (f" and {steps:,} steps" if steps else "")
 
 
 def _loss(line: Mapping[str, Any]) -> str:

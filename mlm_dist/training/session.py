@@ -14,13 +14,14 @@ from mlm_dist import ranks
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.host_buffer import HostBuffer
 from mlm_dist.checkpoint.save import Checkpoints
-from mlm_dist.checkpoint.state import Best, TrainState
+from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.model.compilation import CompileStats
 from mlm_dist.objectives.figures import Validation
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
+from mlm_dist.training import early_stop
 from mlm_dist.training.averages import validate_averages
 from mlm_dist.training.callbacks import Callback, Callbacks
 from mlm_dist.training.due import Due
@@ -48,6 +49,9 @@ class Session:
         validation_set: The validation set.
         run_dir: The run directory.
         state: The state that the session starts from.
+
+    Attributes:
+        averaged: As `export.average`; at the end the number of checkpoints that were averaged, which may be smaller.
     """
 
     def __init__(
@@ -65,7 +69,8 @@ class Session:
         self._checkpoints = Checkpoints(
             *(run_dir.checkpoints, spec.checkpoint, task.identity, spec.batches, HostBuffer.of(engine))
         )
-        self.state = dataclasses.replace(state, best=self._known_best(state.best))
+        best = early_stop.comparable(state.best, validation_set.description)
+        self.state = dataclasses.replace(state, best=self._checkpoints.known_best(best))
         self._phase = phases.begin(self.state)
         self._metrics = Metrics(engine, run_dir.metrics, state)
         self._skipped = SkippedSteps(phases.samples)
@@ -77,6 +82,7 @@ class Session:
         self._compiled = CompileStats(enabled=False)
         self._baseline: dict[str, Any] = {}
         self._averages: dict[str, dict[str, Any]] = {}
+        self.averaged = spec.export.average
         self._began = time.perf_counter()
 
     @contextlib.contextmanager
@@ -92,6 +98,7 @@ class Session:
             self._metrics.start(**facts, resumed_from=self.state.step)
             self._began = time.perf_counter()
             engine.on_main(lambda: self._checkpoints.tidy(self.state))
+            early_stop.report(self.state, self.spec.validation.patience)
             with Watchdog(engine, self.spec.watchdog.minutes, self.run_dir.logs, lambda: self.state.step):
                 with self._progress:
                     if self.state.step == 0:
@@ -109,17 +116,6 @@ class Session:
             raise
         finally:
             compiled.close()
-
-    def _known_best(self, best: Best) -> Best:
-        """The best validation of a resumed run, if it can be compared with the next ones and exported."""
-        comparable = best.on_rows(self._validation_set.description)
-        if best.step is not None and comparable.step is None and self._engine.is_main:
-            logger.warning(
-                "validation is on %s, before it was on %s: losses of earlier validations are not compared with the "
-                "next ones",
-                *(comparable.rows, best.rows),
-            )
-        return self._checkpoints.known_best(comparable)
 
     @property
     def is_finished(self) -> bool:
@@ -179,12 +175,13 @@ class Session:
     def _evaluate(self) -> Validation | None:
         if not len(self._validation_set):
             return None
-        micro_size, is_static = self.spec.phases[0].batch.micro_size, self.spec.has_static_shapes
+        micro_size, is_static = self.spec.validation_micro_size, self.spec.has_static_shapes
         return self._validation_set.evaluate(self._engine, self.task.validated, micro_size, static=is_static)
 
     def _validate_averages(self) -> None:
         """Validate the averages of the weights, and leave the weights to export in the model; collective."""
         for facts, result in validate_averages(self.spec, self._engine, self.run_dir.checkpoints, self._evaluate):
+            self.averaged = facts.get("checkpoints", self.averaged)
             if result is not None:
                 line = {"step": self.state.step, **facts, **result.figures()}
                 self._averages[facts["average"]] = line

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlm_dist.config import MaskingConfig
 from mlm_dist.corpora import Corpora
 from mlm_dist.corpus.tokenizer import shared_tokens
 from mlm_dist.model.activation_checkpointing import checkpoint_layers
@@ -13,9 +15,9 @@ from mlm_dist.model.architecture import added_positions, architecture
 from mlm_dist.model.build import Head, build
 from mlm_dist.model.frozen import frozen_parameters
 from mlm_dist.model.precision import in_precision
-from mlm_dist.objectives import OBJECTIVES
+from mlm_dist.objectives import OBJECTIVES, is_causal
 from mlm_dist.objectives.protocol import Objective
-from mlm_dist.spec import Spec
+from mlm_dist.spec import PhaseSpec, Spec
 from mlm_dist.training.identity import identity
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,12 @@ class Task:
         )
         if added := added_positions(spec.model, spec.corpus.longest_row):
             logger.info("rows.max_length: %s", added)
+        for phase in _without_use_for_masking(spec.phases):
+            where = f" in phase {phase.name}" if phase.name else ""
+            logger.info(
+                "masking is not used%s: %s masks nothing in training, and validation is always the same",
+                *(where, phase.objective),
+            )
         objectives = [OBJECTIVES[phase.objective].create(phase.masking, spec.seed, corpus) for phase in spec.phases]
         sources = shared_tokens.sources(spec.model.init_from, corpus.tokenizer)
         start = build(spec.model, config, spec.seed, corpus.domain_tokens, corpus.token_counts, sources)
@@ -88,3 +96,9 @@ class Task:
         num_rows = sum(len(parts[name]) for name in spec.trained_on or parts)
         shared = identity(spec, corpora, config)
         return cls(tuple(objectives), module, corpus.digest, num_rows, frozen, shared, start.head)
+
+
+def _without_use_for_masking(phases: Sequence[PhaseSpec]) -> Iterator[PhaseSpec]:
+    """The causal phases with keys of masking that no other phase has."""
+    used = [MaskingConfig(), *(phase.masking for phase in phases if not is_causal(phase.objective))]
+    return (phase for phase in phases if is_causal(phase.objective) and phase.masking not in used)

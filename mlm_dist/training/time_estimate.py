@@ -23,12 +23,19 @@ class PhaseTime:
     Args:
         step: Seconds of a step that each process computes.
         sent: What processes exchange in a step; None for one process.
-        steps: Number of steps.
+        given: Number of steps; None for as many as fit into the duration.
+        duration: Seconds of a phase whose duration is in hours; else 0.
     """
 
     step: float
     sent: Communication | None
-    steps: float
+    given: float | None
+    duration: float = 0.0
+
+    @property
+    def steps(self) -> float:
+        """Number of steps."""
+        return self.duration / (self.step + self.exchange) if self.given is None else self.given
 
     @property
     def exchange(self) -> float:
@@ -84,12 +91,12 @@ class TimeEstimate:
         return dataclasses.replace(self, phases=phases, validation=self.validation / count)
 
 
-def estimate(spec: Spec, steps: Sequence[float], validation_rows: int) -> TimeEstimate:
+def estimate(spec: Spec, steps: Sequence[float | None], validation_rows: int) -> TimeEstimate:
     """Measure a step of one process in each phase, see `step_time`, and compute the rest.
 
     Args:
         spec: The run.
-        steps: Number of steps of each phase.
+        steps: Number of steps of each phase; None for as many as fit into a duration in hours.
         validation_rows: Rows of the validation set.
     """
     measured: dict[Any, float] = {}  # phases with the same steps are measured once
@@ -97,12 +104,14 @@ def estimate(spec: Spec, steps: Sequence[float], validation_rows: int) -> TimeEs
         if _step(phase) not in measured:
             measured[_step(phase)] = step_time.seconds_per_step(spec, phase)
     phases = tuple(
-        PhaseTime(measured[_step(phase)], _sent(spec, phase), count)
+        PhaseTime(
+            measured[_step(phase)], _sent(spec, phase), count, 3600 * phase.duration.value if count is None else 0
+        )
         for phase, count in zip(spec.phases, steps, strict=True)
     )
     most, every = spec.validation.max_rows, spec.validation.every
     rows = validation_rows if most is None else min(most, validation_rows)
-    regular = int(max(sum(steps) - 1, 0) // every) if every else 0
+    regular = int(max(sum(phase.steps for phase in phases) - 1, 0) // every) if every else 0
     validations = 1 + len(phases) + regular if rows else 0
     first = spec.phases[0]
     length = spec.corpus.rows.max_length / (first.batch.global_size * first.rows.max_length)  # of a row, in steps
