@@ -400,10 +400,12 @@ def test_resume_from_any_phase_and_from_its_end_is_exact(phased: PhasedRuns, ste
 
 
 def test_branches_cost_only_their_own_phase(phased: PhasedRuns) -> None:
-    """Two decays from one stable run have the losses of two whole runs."""
+    """Three decays from one stable run have the losses of three whole runs."""
     stable = phased.here("stable", STABLE)
     end = stable / "checkpoints" / format.name_of(5)
-    for name, decay in (("slow", DECAY), ("fast", DECAY | {"optim": {"lr": 0.001, "schedule": "linear"}})):
+    faster = {"optim": {"lr": 0.001, "schedule": "linear"}}
+    decays = {"slow": DECAY, "fast": DECAY | faster, "short": DECAY | {"duration": "3 steps"}}
+    for name, decay in decays.items():
         whole = phased.here(f"{name} whole", STABLE, decay)
         branch = phased.here(f"{name} branch", STABLE, decay, more=(f"--checkpoint.resume={end}",))
         assert lines_of(branch) == lines_of(whole), "the branch has the metrics of the run it began from"
