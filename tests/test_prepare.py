@@ -25,7 +25,7 @@ from making import made_up_text
 from specs import prepare
 
 from mlm_dist.config import Config, CorpusConfig, parse
-from mlm_dist.corpus import documents, file_records, pipeline, row_shards, shards, sources
+from mlm_dist.corpus import documents, known_hashes, pipeline, row_shards, shards, sources
 from mlm_dist.corpus.readers import json_lines
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.shard_store import ShardStore
@@ -298,7 +298,8 @@ def test_corpus_that_cannot_be_read_is_not_deleted(
         raise OSError(code, os.strerror(code), str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(file_records, "sha256_of", fail)
+        patch.setattr(known_hashes, "sha256_of", fail)
+        shutil.rmtree(tmp_path / "cache" / known_hashes.FOLDER)
         with pytest.raises(CorpusError, match=rf"^corpus\.cache_dir: cannot read .*{corpus.digest} "):
             prepare(config(folder, tmp_path / "cache"))
     assert times(corpus.folder) == before
