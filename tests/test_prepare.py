@@ -33,6 +33,7 @@ from mlm_dist.corpus.sources import SourceFiles
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.errors import CorpusError, ModelError, PeerError
+from mlm_dist.files import sha256_of
 from mlm_dist.resolve import corpus_spec
 
 LENGTH = 32
@@ -72,7 +73,7 @@ def times(folder: Path) -> dict[str, int]:
 
 def in_cache(cache: Path) -> set[str]:
     """The folders of prepared or half-prepared corpora."""
-    return {path.name for path in cache.iterdir() if path.is_dir()} - {"sources", "rendezvous"}
+    return {path.name for path in cache.iterdir() if path.is_dir()} - {"sources", "rendezvous", known_hashes.FOLDER}
 
 
 def load(folder: Path) -> Any:
@@ -294,8 +295,10 @@ def test_corpus_that_cannot_be_read_is_not_deleted(
     corpus = prepare(config(folder, tmp_path / "cache"))
     before = times(corpus.folder)
 
-    def fail(path: Path) -> str:
-        raise OSError(code, os.strerror(code), str(path))
+    def fail(path: str) -> str:
+        if path.startswith(str(corpus.folder)):
+            raise OSError(code, os.strerror(code), path)
+        return sha256_of(path)
 
     with monkeypatch.context() as patch:
         patch.setattr(known_hashes, "sha256_of", fail)
