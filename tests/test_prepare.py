@@ -25,7 +25,7 @@ from making import made_up_text
 from specs import prepare
 
 from mlm_dist.config import Config, CorpusConfig, parse
-from mlm_dist.corpus import documents, file_records, pipeline, row_shards, shards, sources
+from mlm_dist.corpus import documents, known_hashes, pipeline, row_shards, shards, sources
 from mlm_dist.corpus.readers import json_lines
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.shard_store import ShardStore
@@ -33,6 +33,7 @@ from mlm_dist.corpus.sources import SourceFiles
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.errors import CorpusError, ModelError, PeerError
+from mlm_dist.files import sha256_of
 from mlm_dist.resolve import corpus_spec
 
 LENGTH = 32
@@ -72,7 +73,7 @@ def times(folder: Path) -> dict[str, int]:
 
 def in_cache(cache: Path) -> set[str]:
     """The folders of prepared or half-prepared corpora."""
-    return {path.name for path in cache.iterdir() if path.is_dir()} - {"sources", "rendezvous"}
+    return {path.name for path in cache.iterdir() if path.is_dir()} - {"sources", "rendezvous", known_hashes.FOLDER}
 
 
 def load(folder: Path) -> Any:
@@ -294,11 +295,14 @@ def test_corpus_that_cannot_be_read_is_not_deleted(
     corpus = prepare(config(folder, tmp_path / "cache"))
     before = times(corpus.folder)
 
-    def fail(path: Path) -> str:
-        raise OSError(code, os.strerror(code), str(path))
+    def fail(path: str) -> str:
+        if path.startswith(str(corpus.folder)):
+            raise OSError(code, os.strerror(code), path)
+        return sha256_of(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(file_records, "sha256_of", fail)
+        patch.setattr(known_hashes, "sha256_of", fail)
+        shutil.rmtree(tmp_path / "cache" / known_hashes.FOLDER)
         with pytest.raises(CorpusError, match=rf"^corpus\.cache_dir: cannot read .*{corpus.digest} "):
             prepare(config(folder, tmp_path / "cache"))
     assert times(corpus.folder) == before

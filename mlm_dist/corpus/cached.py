@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlm_dist.corpus.known_hashes import KnownHashes
 from mlm_dist.files import lock, sync
 
 _held: dict[str, int] = {}  # {manifest: descriptor that holds its lock} of the corpora that this process uses
@@ -109,6 +110,7 @@ def remove(corpus: CachedCorpus, *, dry_run: bool) -> bool:
             corpus.folder.rename(leaving)
             sync(leaving.parent)  # a power failure must not bring back a name whose files are gone
             shutil.rmtree(leaving)
+            KnownHashes(corpus.folder, corpus.folder.parent, corpus.digest).forget()
     return True
 
 

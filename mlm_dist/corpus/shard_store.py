@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlm_dist.corpus import file_records, rows
+from mlm_dist.corpus.known_hashes import KnownHashes
 from mlm_dist.corpus.store import FORMAT, SPLITS, PreparedCorpus
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import write_array, write_json
@@ -41,6 +42,7 @@ class ShardStore:
         self._cache_dir = cache_dir
         self.folder = cache_dir / digest
         self.partial = cache_dir / f"{digest}.partial"
+        self._hashes = KnownHashes(self.folder, cache_dir, digest)
         self._figures: dict[str, dict[str, Any]] = {}  # of finished shards, which never change
 
     def find(self) -> PreparedCorpus | None:
@@ -53,7 +55,8 @@ class ShardStore:
         try:
             corpus = PreparedCorpus(self.folder)
             is_usable = corpus.manifest["format"] == FORMAT and corpus.manifest["digest"] == self.folder.name
-            if is_usable and file_records.are_intact(self.folder, corpus.manifest["files"]) and corpus.is_readable:
+            files = corpus.manifest["files"]
+            if is_usable and file_records.are_intact(self.folder, files, self._hashes) and corpus.is_readable:
                 return corpus
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             pass
@@ -155,6 +158,7 @@ class ShardStore:
         write_json(self.partial / "manifest.json", manifest | {"files": dict(sorted(files.items()))}, indent=1)
         _remove(self.folder)
         self.partial.rename(self.folder)
+        self._hashes.remember({name: file["sha256"] for name, file in files.items()})
         return PreparedCorpus(self.folder)
 
 

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mlm_dist.config import SourceConfig
+from mlm_dist.corpus.known_hashes import KnownHashes
 from mlm_dist.corpus.readers import is_readable, reader_of
 from mlm_dist.corpus.sources import dataset_folder, source_keys
 from mlm_dist.corpus.sources.matching_files import in_words, matching_files
 from mlm_dist.corpus.sources.protocol import Fetched
-from mlm_dist.corpus.sources.source_files import SourceFiles, SourceIdentity, one_of_each_suffix, packages, state
+from mlm_dist.corpus.sources.source_files import SourceFiles, SourceIdentity, one_of_each_suffix, packages
 from mlm_dist.errors import CorpusError
-from mlm_dist.files import sha256_of
 from mlm_dist.system_errors import passes
 
 logger = logging.getLogger(__name__)
 
 LFS_POINTER, LFS_BYTES = "Git LFS pointer (git lfs pull fetches the file)", 1024
 SHOWN = 8  # kinds of files that match no pattern
-HASHED_TOGETHER = 64  # files per task of the thread pool; a task per file would cost more than the hashing
 
 
 def list_files(identity: SourceIdentity, fetched: Fetched, config: SourceConfig, cache_dir: Path) -> SourceFiles:
@@ -55,15 +52,17 @@ def list_files(identity: SourceIdentity, fetched: Fetched, config: SourceConfig,
     _refuse_missing_packages(identity, names, records=fetched.files is not None, clean=config.clean)
     states: dict[str, list[int]] = {}
     files: dict[str, str] = {}
-    for name, content in _hashed(fetched.root, sorted(names)):
+    names = sorted(names)
+    known = KnownHashes.of_source(fetched.root, cache_dir, fetched.location, fetched.patterns)
+    for name, content in zip(names, known.hash(names), strict=True):
         if isinstance(content, OSError):
             if passes(content):
                 raise content
             dropped.setdefault(f"unreadable ({content.strerror})", []).append(name)
-        elif content[0][0] <= LFS_BYTES and _is_lfs_pointer(fetched.root / name):
+        elif content.size <= LFS_BYTES and _is_lfs_pointer(fetched.root / name):
             dropped.setdefault(LFS_POINTER, []).append(name)
         else:
-            states[name], files[name] = content
+            states[name], files[name] = [content.size, content.changed], content.sha256.hex()
     return SourceFiles(
         name=identity.name,
         kind=identity.kind,
@@ -139,25 +138,6 @@ def _is_lfs_pointer(path: Path) -> bool:
         if passes(error):
             raise
         return False
-
-
-def _hashed(root: Path, names: list[str]) -> list[tuple[str, tuple[list[int], str] | OSError]]:
-    """The state and SHA-256 of each file, or why it cannot be read."""
-
-    def contents(some: list[str]) -> list[tuple[list[int], str] | OSError]:
-        results: list[tuple[list[int], str] | OSError] = []
-        for name in some:
-            path = os.path.join(root, name)
-            try:
-                results.append((state(path), sha256_of(path)))
-            except OSError as error:
-                results.append(error)
-        return results
-
-    batches = [names[i : i + HASHED_TOGETHER] for i in range(0, len(names), HASHED_TOGETHER)]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        hashes = [content for batch in pool.map(contents, batches) for content in batch]
-    return list(zip(names, hashes, strict=True))
 
 
 def _units(root: Path, names: dict[str, str], *, records: bool) -> dict[str, int]:
