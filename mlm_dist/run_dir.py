@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlm_dist.checkpoint import format
+from mlm_dist.checkpoint import find, format
 from mlm_dist.checkpoint.save import disk_needed
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.engine.device import host_memory
@@ -95,7 +95,8 @@ class RunDir:
 
         Raises:
             ConfigError: The directory cannot be written to, another run uses it, or this machine cannot hold the model.
-            CheckpointError: The disk has too little space for the checkpoints and the model.
+            CheckpointError: The disk has too little space for the checkpoints and the model, or there is no checkpoint
+                to resume from where one is named.
             PeerError: Rank 0 failed.
         """
         run_dir, launch = cls(spec.output_dir), spec.launch
@@ -126,6 +127,8 @@ class RunDir:
             raise ConfigError(
                 f"output_dir: another run is writing to {self.path}; wait for it or choose another folder"
             ) from None
+        if find.begins_at(spec.checkpoint.resume, self.checkpoints):
+            find.folder_of(spec.checkpoint.resume, "checkpoint.resume")  # before any work is done
         self._check_disk(spec)
 
     def _remove_if_empty(self) -> None:

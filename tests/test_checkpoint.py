@@ -940,6 +940,20 @@ def test_named_checkpoint_must_be_good(run: Run, good: Path) -> None:
             run.to_resume(wrong)
 
 
+def test_checkpoint_of_another_run_may_be_gone_once_the_run_has_its_own(run: Run, good: Path, tmp_path: Path) -> None:
+    gone = str(tmp_path / "elsewhere" / "checkpoints" / "step-00000005")
+    assert run.to_resume(gone) == good
+    shutil.rmtree(good)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.resume: .*step-00000005 is no checkpoint"):
+        run.to_resume(gone)
+
+
+def test_folder_that_is_no_checkpoint_is_refused_with_the_newest_one_near_it(good: Path) -> None:
+    for near in (good.parent, good.parent.parent, good.parent / "step-00000009"):
+        with pytest.raises(CheckpointError, match=rf"{near} is no checkpoint; name {good}$"):
+            find.folder_of(str(near), "checkpoint.resume")
+
+
 @pytest.mark.parametrize("resume", ["auto", "by name"])
 def test_checkpoint_of_another_run_is_refused(run: Run, good: Path, resume: str) -> None:
     with pytest.raises(CheckpointError, match=r"^seed: .*made with 7, now it is 8"):

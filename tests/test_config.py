@@ -288,6 +288,11 @@ def test_keys_that_exclude_each_other(one: str, other: str) -> None:
     assert all(given.split("=")[0] in message for given in (one, other))
 
 
+@pytest.mark.parametrize("name", ["runs/mine", "runs/mine/checkpoints", "runs/mine/checkpoints/", "latest"])
+def test_from_needs_a_checkpoint(name: str) -> None:
+    assert refusal("--from", name).startswith(f"--from: {name} is no checkpoint; name one, such as runs/mine/check")
+
+
 @pytest.mark.parametrize(
     ("resume", "restarted"),
     [

@@ -279,7 +279,7 @@ def saved(folder: Path, step: int, starts: list[int], *of_phases: dict[str, Any]
     return path
 
 
-A, B, C = ({"masking.probability": value} for value in (0.3, 0.2, 0.1))
+A, B, C = ({"masking.probability": value, "name": "", "optim.duration": "10 steps"} for value in (0.3, 0.2, 0.1))
 
 
 def test_later_phases_may_change_and_more_may_follow(tmp_path: Path) -> None:
@@ -309,8 +309,20 @@ def test_checkpoint_of_other_phases_is_refused(
         same_run.require_same(path, OF_RUN | {"phases": identities}, phases(*steps))
 
 
-def test_phase_of_hours_that_has_ended_has_the_steps_it_had(tmp_path: Path) -> None:
-    same_run.require_same(saved(tmp_path, 12, [0, 10], A, B), OF_RUN | {"phases": [A, B]}, phases(None, 5))
+def test_phase_of_hours_that_has_ended_keeps_its_duration(tmp_path: Path) -> None:
+    hours, longer = A | {"optim.duration": "1 hours"}, A | {"optim.duration": "2 hours"}
+    path = saved(tmp_path, 12, [0, 10], hours, B)
+    same_run.require_same(path, OF_RUN | {"phases": [hours, B]}, phases(None, 5))
+    same_run.require_same(path, OF_RUN | {"phases": [A, B]}, phases(10, 5))  # the steps that it had
+    with pytest.raises(CheckpointError, match=r"^phases\.p0\.duration: .* was made with 1 hours, now it is 2 hours"):
+        same_run.require_same(path, OF_RUN | {"phases": [longer, B]}, phases(None, 5))
+
+
+def test_phase_that_has_begun_keeps_its_name(tmp_path: Path) -> None:
+    path = saved(tmp_path, 12, [0, 10], A, B | {"name": "p1"})
+    same_run.require_same(path, OF_RUN | {"phases": [A | {"name": "p0"}, B | {"name": "p1"}]}, phases(10, 5))
+    with pytest.raises(CheckpointError, match=r"^phases\.p1\.name: .* was made with p1, now it is other"):
+        same_run.require_same(path, OF_RUN | {"phases": [A, B | {"name": "other"}]}, phases(10, 5))
 
 
 # --- runs ---
@@ -432,6 +444,16 @@ def test_finished_run_is_extended_by_a_phase(phased: PhasedRuns) -> None:
         line["loss"] for line in lines_of(phased.folder / "whole")
     ]
     assert phased.weights("extended") == phased.weights("whole")
+
+
+def test_run_of_one_source_is_extended_by_another(phased: PhasedRuns) -> None:
+    """The tokenizer is named, because one that is trained on both sources is another one."""
+    tokenizer = ("--tokenizer.train_vocab_size=null", f"--tokenizer.path={phased.folder / 'whole' / 'model'}")
+    flags = phased.flags("one source", STABLE | {"mix": {"own": 1.0}})
+    launching.here("train", *(flag for flag in flags if "sources.other" not in flag), *tokenizer)
+    run = phased.here("one source", STABLE | {"mix": {"own": 1.0}}, DECAY | {"mix": STABLE["mix"]}, more=tokenizer)
+    assert launching.metrics(run, "start")[-1]["resumed_from"] == 5
+    assert lines_of(run)[-1]["step"] == 10
 
 
 def test_phase_that_has_begun_must_not_change(phased: PhasedRuns) -> None:

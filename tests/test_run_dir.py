@@ -237,3 +237,11 @@ def test_records_hold_no_credentials(tmp_path: Path) -> None:
     assert "secret" not in text and "https://example.org/a.git" in text
     assert "https://example.org/b.git" in text
     assert "secret" not in yaml.safe_dump(dict(spec_of(config).written))
+
+
+def test_checkpoint_that_is_not_there_is_refused_before_any_work(prose: Path, tmp_path: Path) -> None:
+    run, cache, gone = tmp_path / "run", tmp_path / "cache", tmp_path / "step-00000009"
+    flags = (f"--corpus.source={prose}", f"--corpus.cache_dir={cache}", f"--output_dir={run}", *launching.TINY)
+    with pytest.raises(CheckpointError, match=rf"^checkpoint\.resume: {gone} is no checkpoint"):
+        launching.here("train", *flags, f"--checkpoint.resume={gone}")
+    assert not list(cache.glob("*/manifest.json")) and not run.exists()

@@ -148,10 +148,9 @@ def _look(resume: str, folder: Path) -> Path | None:
     if resume == "never":
         return None
     if resume != "auto":
-        origin = named(resume, "checkpoint.resume")
-        if origin.resolve().parent == folder.resolve() or not format.published(folder):
-            return origin
-        logger.info("this run has checkpoints of its own, so it does not begin again from %s", origin)
+        if begins_at(resume, folder):
+            return named(resume, "checkpoint.resume")
+        logger.info("this run has checkpoints of its own, so it does not begin again from %s", resume)
     path, problems = newest(folder)
     _warn(problems)
     if path is None and problems:
@@ -162,14 +161,42 @@ def _look(resume: str, folder: Path) -> Path | None:
     return path
 
 
+def begins_at(resume: str, folder: Path) -> bool:
+    """Whether a run resumes from the folder that `resume` names.
+
+    It does not if that is a checkpoint of another run, which may be gone by now, and the run has some of its own.
+
+    Args:
+        resume: auto, never or a path.
+        folder: `checkpoints/` of the run directory.
+    """
+    if resume in ("auto", "never"):
+        return False
+    path = Path(resume).expanduser()
+    is_of_another = format.is_name(path.name) and path.resolve().parent != folder.resolve()
+    return not (is_of_another and format.published(folder))
+
+
+def folder_of(name: str, key: str) -> Path:
+    """The folder of a checkpoint that a config key names; it is not verified.
+
+    Raises:
+        CheckpointError: The folder is no checkpoint; names the newest one below it, if there is one.
+    """
+    path = Path(name).expanduser()
+    if format.is_name(path.name) and path.is_dir():
+        return path
+    below = [*format.published(path), *format.published(path / "checkpoints"), *format.published(path.parent)]
+    example = max(below, key=format.step_of, default="a folder such as step-00000500")
+    raise CheckpointError(f"{key}: {name} is no checkpoint; name {example}")
+
+
 def named(name: str, key: str) -> Path:
     """The verified checkpoint of a folder that a config key names.
 
     Raises:
         CheckpointError: The folder is no checkpoint, or not a good one.
     """
-    path = Path(name).expanduser()
-    if not format.is_name(path.name) or not path.is_dir():
-        raise CheckpointError(f"{key}: {name} is no checkpoint; name a folder such as step-00000500")
+    path = folder_of(name, key)
     format.verify(path)
     return path

@@ -11,14 +11,16 @@ from mlm_dist.checkpoint.state import Best
 from mlm_dist.errors import CheckpointError
 from mlm_dist.spec import PhaseSpec, num_steps
 
+NAME, DURATION = "name", "optim.duration"  # in the identity of a phase; not compared as its other values are
 REMEDY = "set it back, choose another output_dir, or start fresh with --checkpoint.resume never"
 
 
 def require_same(folder: Path, identity: Mapping[str, Any], phases: Sequence[PhaseSpec]) -> None:
     """Refuse to resume from a checkpoint of a run that trained something else up to there.
 
-    The values of the run must be the same, and those of all phases that have begun. A phase that has ended must have
-    had as many steps. Phases that have not begun are not compared: a run can be extended.
+    The values of the run must be the same, and those of all phases that have begun. A phase keeps its name; the only
+    phase of a run without phases may get one. A phase that has ended must have had as many steps, or the same duration
+    in hours. Phases that have not begun are not compared: a run can be extended.
 
     Args:
         folder: The checkpoint.
@@ -34,14 +36,19 @@ def require_same(folder: Path, identity: Mapping[str, Any], phases: Sequence[Pha
     if len(starts) > len(phases):
         raise CheckpointError(f"phases: {folder} is in phase {len(starts)}, but there are {len(phases)}; {REMEDY}")
     for i, begun in enumerate(phases[: len(starts)]):
-        _compare(identity["phases"][i], saved["phases"][i], folder, begun)
-        duration, steps = begun.key("optim.duration"), begun.length.steps
-        if i + 1 < len(starts) and steps not in (None, starts[i + 1] - starts[i]):
+        now, then = identity["phases"][i], saved["phases"][i]
+        _compare({key: value for key, value in now.items() if key not in (NAME, DURATION)}, then, folder, begun)
+        if then.get(NAME):
+            _compare({NAME: now[NAME]}, then, folder, begun)
+        duration, steps, has_ended = begun.key(DURATION), begun.length.steps, i + 1 < len(starts)
+        if has_ended and steps is None and DURATION in now:
+            _compare({DURATION: now[DURATION]}, then, folder, begun)
+        if has_ended and steps not in (None, starts[i + 1] - starts[i]):
             ended = starts[i + 1] - starts[i]
             raise CheckpointError(
                 f"{duration}: {steps:,} steps, but {folder} ended this phase after {ended:,}; {REMEDY}"
             )
-        if i + 1 == len(starts) and steps is not None and step > starts[i] + steps:
+        if not has_ended and steps is not None and step > starts[i] + steps:
             raise CheckpointError(
                 f"{duration}: {steps:,} steps, but {folder} has {step - starts[i]:,} already; choose a "
                 "longer duration or another output_dir, or start fresh with --checkpoint.resume never"

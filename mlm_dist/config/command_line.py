@@ -15,6 +15,7 @@ from mlm_dist.errors import ConfigError
 
 # Flags without a value.
 SWITCHES = {"-h", "--help", "--print_config", "--debug"}
+_CHECKPOINT = "runs/mine/checkpoints/step-00000500"
 _SEPARATOR = "--corpus.separator"  # its value may look like a flag, such as ---
 # What the word without a flag means for each key that it can stand for, in messages.
 POSITIONALS = {"corpus.source": "the documents", "output_dir": "the run directory"}
@@ -93,7 +94,9 @@ def read(words: Sequence[str], positional: str) -> CommandLine:
             case "--preset":
                 presets.append(preset_file(_value(value, f"--preset: name one of {', '.join(PRESETS)}")))
             case "--from":
-                checkpoint = _value(value, "--from: name a checkpoint, such as runs/mine/checkpoints/step-00000500")
+                checkpoint = _value(value, f"--from: name a checkpoint, such as {_CHECKPOINT}")
+                if re.fullmatch(r"step-\d+", os.path.basename(os.path.normpath(checkpoint))) is None:
+                    raise ConfigError(f"--from: {checkpoint} is no checkpoint; name one, such as {_CHECKPOINT}")
                 flags.append(f"--checkpoint.resume={checkpoint}")
                 origin = os.path.join(os.path.expanduser(checkpoint), "..", "..", "config.yaml")
             case "--config":

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
+from mlm_dist.checkpoint import same_run
 from mlm_dist.corpora import Corpora
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
@@ -44,10 +45,10 @@ def identity(spec: Spec, corpora: Corpora, architecture: Any) -> dict[str, Any]:
         "optim.name": spec.optim.name,
     }
     key = "tokenizer.train_vocab_size" if is_trained else "tokenizer.path"
-    # A tokenizer that is trained on several sources explains why the rows of all of them change; of a single source,
-    # the rows say more.
-    for phase in phases if len(corpora.main.source_rows("train")) == 1 else [values]:
-        phase[key] = tokenizer
+    # The first difference is named. A tokenizer that is trained on several sources explains why the rows of all of them
+    # change; of a single source, the rows say more.
+    is_single = len(corpora.main.source_rows("train")) == 1
+    phases = [phase | {key: tokenizer} if is_single else {key: tokenizer} | phase for phase in phases]
     plain: dict[str, Any] = json.loads(json.dumps(values | shape | {"phases": phases}, default=str))
     return plain
 
@@ -62,11 +63,13 @@ def _of_phase(phase: PhaseSpec, corpus: PreparedCorpus) -> dict[str, Any]:
     batch = phase.batch
     ramp = [batch.initial_size, batch.initial_length, batch.ramp_tokens] if batch.ramp_tokens else None
     return {
+        same_run.NAME: phase.name,
+        same_run.DURATION: str(phase.duration),
         **{f"masking.{name}": value for name, value in dataclasses.asdict(phase.masking).items()},
         "objective": phase.objective,
         "corpus.mix": dict(phase.mix) or None,
-        **sources,
         "corpus.sources": None if phase.mix else list(digests),  # without a mix, one order is over the rows of all
+        **sources,
         "model.freeze_embeddings": phase.freeze_embeddings,
         "model.trainable_layers": phase.trainable_layers,
         "model.rope_theta": phase.rope_theta,
