@@ -426,7 +426,10 @@ def test_branch_that_was_interrupted_resumes_from_its_own_checkpoint(phased: Pha
 
 def test_finished_run_is_extended_by_a_phase(phased: PhasedRuns) -> None:
     phased.here("extended", STABLE)
-    phased.here("extended", STABLE, LONG)
+    extended = launching.here("train", *phased.flags("extended", STABLE, LONG))
+    assert "phase long from step 6: " in extended.log and "phase stable from" not in extended.log
+    again = launching.here("train", *phased.flags("extended", STABLE, LONG))
+    assert "phase long from" not in again.log  # it trains no step
     phased.here("extended", *PHASES)
     assert [line["loss"] for line in lines_of(phased.folder / "extended")] == [
         line["loss"] for line in lines_of(phased.folder / "whole")
