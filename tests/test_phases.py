@@ -153,6 +153,12 @@ def test_flags_change_the_phases_of_a_file(tmp_path: Path) -> None:
     assert (long.masking.unit, stable.optim.lr) == ("span", 0.003)
     with pytest.raises(ConfigError, match=r"^phases\.last: there is no such phase; there is stable, long, decay"):
         parse(["--config", str(file), "--phases.last.optim.lr=1"])
+    with pytest.raises(
+        ConfigError, match=r"^phases\.decay is a phase; give one of its keys, such as --phases\.decay\."
+    ):
+        parse(["--config", str(file), "--phases.decay=3"])
+    with pytest.raises(ConfigError, match=r"^unknown key 'phase\.decay\.optim\.lr'; did you mean 'phases\.decay\."):
+        parse(["--config", str(file), "--phase.decay.optim.lr=3"])
     with pytest.raises(ConfigError, match=r"^phases\.decay\.optim\.rate: unknown key"):
         parse(["--config", str(file), "--phases.decay.optim.rate=1"])
 
