@@ -111,6 +111,28 @@ def test_a_causal_run_is_continued_with_masked_lm() -> None:
     assert (config.objective, config.model.name_or_path) == ("masked_lm", f"{RUN}/model")
 
 
+def test_continued_run_keeps_the_model_and_the_tokenizer_of_the_first() -> None:
+    flags = ("--tokenizer.train_vocab_size=3000", "--tokenizer.add_domain_tokens=5", "--model.from_scratch=true")
+    (command,) = commands(record(RISING, objective="causal_lm"), "--objective=causal_lm", *flags)
+    config = parse([*flags, *shlex.split(command)[4:]])
+    assert (config.tokenizer.train_vocab_size, config.tokenizer.add_domain_tokens) == (None, None)
+    assert not config.model.from_scratch and "revision" not in command
+
+
+def test_longer_run_of_phases_is_said_to_be_one_of_its_last_phase() -> None:
+    config = to_dict(Config(phases=[{"name": name, "duration": "30 steps"} for name in ("a", "b")]))
+    run = record(FALLING)
+    step = next_steps(run, verdict(run), RUN, config)[0]
+    assert step.text == "Train the last phase twice as long." and '--phases.b.duration "60 steps"' in step.command
+
+
+def test_run_that_patience_ended_gets_more_of_it() -> None:
+    run = replace(record(FALLING), end={"step": 90, "stopped_early": True})
+    step = next_steps(run, verdict(run), RUN, to_dict(parse(["--validation.every=5", "--validation.patience=2"])))[0]
+    assert step.text.startswith("Raise validation.patience") and " --validation.patience 4 " in step.command
+    assert "duration" not in step.command
+
+
 def of_phases(run: Record, *phases: dict[str, Any], **values: Any) -> str:
     """The first line to type after a run of phases."""
     config = to_dict(Config(phases=list(phases), **values))
