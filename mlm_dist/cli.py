@@ -197,3 +197,7 @@ Options:
   --print_completion SHELL   print the completion of bash, zsh or tcsh
   -h, --help                 show this text; after a job, its keys and options
 """
+
+
+if __name__ == "__main__":
+    main()

@@ -42,6 +42,7 @@ from mlm_dist.spec import ExportSpec, Spec
 from mlm_dist.spec.settings import settings
 from mlm_dist.terminal.stages import stage
 from mlm_dist.trained_model import load_checkpoint, load_model
+from mlm_dist.training import averages
 
 logger = logging.getLogger("mlm_dist.export")  # __name__ is __main__ if this file is launched
 
@@ -57,6 +58,7 @@ def run(config: Config) -> Path:
     launch = Launch.read()
     if launch.world_size > 1:
         raise ConfigError("the export job needs one process; start it as python mlm_dist/export.py")
+    averages.check_kept(config.export.average, config.optim.ema_decay, config.checkpoint.keep_last)
     spec = resolve(config, launch)
     run_dir = RunDir(spec.output_dir)
     saved = _weights(run_dir, spec)

@@ -48,6 +48,7 @@ from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
 from mlm_dist.terminal.stages import stage
+from mlm_dist.training import averages
 from mlm_dist.training.progress import describe_bands
 
 logger = logging.getLogger("mlm_dist.validate")  # __name__ is __main__ if this file is launched
@@ -102,6 +103,8 @@ def run(config: Config) -> dict[str, Any]:
         UserError: There is no such model, it does not fit the corpus, or the corpus has no validation set.
     """
     launch = Launch.read()
+    if config.validation.model == "average":
+        averages.check_kept(config.export.average, config.optim.ema_decay, config.checkpoint.keep_last)
     spec = resolve(_for_validation(config, launch.world_size), launch)
     if config.validation.probe and launch.world_size > 1:
         raise ConfigError("validation.probe needs one process; start it as python mlm_dist/validate.py")

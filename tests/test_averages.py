@@ -19,6 +19,7 @@ from test_optim import NAMES, OBJECTIVE, Training, batch_of
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
+from mlm_dist import export, validate
 from mlm_dist.checkpoint import find
 from mlm_dist.checkpoint.save import Checkpoints, size_of_checkpoint
 from mlm_dist.checkpoint.weights import SavedWeights
@@ -240,6 +241,20 @@ def test_contradiction_is_refused(name: str) -> None:
     with pytest.raises(ConfigError) as refused:
         resolve(parse([*flags, "--tokenizer.train_vocab_size=1000"]), ONE_PROCESS)
     assert str(refused.value) == message
+
+
+KEPT_NONE = {
+    "--export.average=ema": r"^export\.average: the run kept no exponential moving average; .* with optim\.ema_decay$",
+    "--export.average=3": r"^export\.average: the run kept 2 checkpoints, fewer than 3; .*\.keep_last 3 or more$",
+}
+
+
+@pytest.mark.parametrize("flag", KEPT_NONE)
+def test_jobs_on_a_run_without_an_average_say_that_it_kept_none(flag: str, tmp_path: Path) -> None:
+    config = parse([f"--output_dir={tmp_path}", flag, "--validation.model=average"])
+    for job in (export.run, validate.run):
+        with pytest.raises(ConfigError, match=KEPT_NONE[flag]):
+            job(config)
 
 
 def test_keys_from_python() -> None:

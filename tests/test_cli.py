@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -267,3 +268,10 @@ def test_installed_wheel_has_its_topologies(tmp_path: Path, installed: Path, pre
         ended = launching.run([program, *words], **options)
         assert ended.returncode == 0, ended.output
     assert json.loads((tmp_path / "run" / "model" / "config.json").read_text("utf-8"))["model_type"] == "modernbert"
+
+
+def test_module_is_the_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["cli.py", "--help"])
+    with pytest.raises(SystemExit) as ended:  # as python -m mlm_dist.cli does
+        runpy.run_path(str(cli.__file__), run_name="__main__")
+    assert ended.value.code == 0 and "Usage: mlm-dist JOB" in capsys.readouterr().out

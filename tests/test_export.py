@@ -276,6 +276,8 @@ def test_card_compares_each_source_before_and_after() -> None:
     record = Record({"validation_only": ["prose"]}, [], {}, {0: line(3.25), 6: line(3.5), 9: line(9.0)}, None)
     text = ValidatedWeights(record, 6).table()
     assert "| own | 1.5000 | 1.5000 |\n| prose (not trained on) | 3.2500 | 3.5000 |" in text
+    text = ValidatedWeights(dataclasses.replace(record, rows={0: (5,), 6: (9,), 9: (9,)}), 6).table()
+    assert "before training |" not in text.split("\n\n")[0] and "| prose (not trained on) |  | 3.5000 |" in text
 
 
 def test_best_checkpoint_is_exported_by_the_job(copy: Path) -> None:

@@ -153,6 +153,12 @@ def test_flags_change_the_phases_of_a_file(tmp_path: Path) -> None:
     assert (long.masking.unit, stable.optim.lr) == ("span", 0.003)
     with pytest.raises(ConfigError, match=r"^phases\.last: there is no such phase; there is stable, long, decay"):
         parse(["--config", str(file), "--phases.last.optim.lr=1"])
+    with pytest.raises(
+        ConfigError, match=r"^phases\.decay is a phase; give one of its keys, such as --phases\.decay\."
+    ):
+        parse(["--config", str(file), "--phases.decay=3"])
+    with pytest.raises(ConfigError, match=r"^unknown key 'phase\.decay\.optim\.lr'; did you mean 'phases\.decay\."):
+        parse(["--config", str(file), "--phase.decay.optim.lr=3"])
     with pytest.raises(ConfigError, match=r"^phases\.decay\.optim\.rate: unknown key"):
         parse(["--config", str(file), "--phases.decay.optim.rate=1"])
 
@@ -438,7 +444,10 @@ def test_branch_that_was_interrupted_resumes_from_its_own_checkpoint(phased: Pha
 
 def test_finished_run_is_extended_by_a_phase(phased: PhasedRuns) -> None:
     phased.here("extended", STABLE)
-    phased.here("extended", STABLE, LONG)
+    extended = launching.here("train", *phased.flags("extended", STABLE, LONG))
+    assert "phase long from step 6: " in extended.log and "phase stable from" not in extended.log
+    again = launching.here("train", *phased.flags("extended", STABLE, LONG))
+    assert "phase long from" not in again.log  # it trains no step
     phased.here("extended", *PHASES)
     assert [line["loss"] for line in lines_of(phased.folder / "extended")] == [
         line["loss"] for line in lines_of(phased.folder / "whole")

@@ -307,6 +307,7 @@ def test_report_json_with_other_content_is_named(copy: Path, caplog: pytest.LogC
 
 START = {"kind": "start", "model": "bert", "steps": 20, "unigram_loss": 6.0, "resumed_from": 0, "version": "0"}
 BY_THE_CLOCK = {name: value for name, value in START.items() if name != "steps"} | {"hours": 2.0}
+OTHER_ROWS = START | {"validation_rows": 9, "validation_rows_total": 9, "resumed_from": 5}  # from there on
 
 
 def train_line(step: int, loss: float | None, **more: Any) -> dict[str, Any]:
@@ -357,6 +358,14 @@ STATES = {
     "stopped early": (EARLY_RUN, "stopped early at step 9 of 20 in 3 s"),
     "best is shown": (EARLY_RUN, "7 \u2192 2"),
     "resumed": ([START, train_line(5, 2.0), START | {"resumed_from": 5}, train_line(9, 1.0)], "resumed at step 5"),
+    "on other rows": (
+        [START, validation(0, 9.0), validation(5, 8.0), OTHER_ROWS, validation(7, 4.0), validation(9, 3.0)],
+        "Validation loss 4 \u2192 3 unigram baseline 6",
+    ),
+    "on other rows, by step": (
+        [START, validation(0, 9.0), OTHER_ROWS, validation(9, 3.0)],
+        "0 (other rows) 9",
+    ),
     "by the clock": ([BY_THE_CLOCK, train_line(1, 2.0, steps=None, hours=0.0)], "at step 1, running"),
     "by the clock, estimated": ([BY_THE_CLOCK, train_line(4, 2.0, steps=30, hours=0.1)], "at step 4 of 30, running"),
     "by the clock, shortened": (

@@ -328,6 +328,9 @@ def test_best_on_other_validation_rows_is_not_compared(tmp_path: Path, prepared_
     assert f"validation is on {rows}, before it was on {total:,} of {total:,} validation rows: losses" in again.log
     assert again.result.best.rows == rows and again.result.best.step == 4
     assert done.result.best.step == 2
+    (end,) = launching.metrics(run, "end")
+    assert end["loss_before"] is None and end["loss_after"] == launching.metrics(run, "validation")[-1]["loss"]
     (run / "report.html").unlink()
     launching.here("report", f"--output_dir={run}", of_a_run=True)
+    assert "other validation rows, up to step 2" in (run / "report.html").read_text("utf-8")
     assert f"20 of {total:,}, evenly spaced (validation.max_rows)" in (run / "report.html").read_text("utf-8")

@@ -212,7 +212,8 @@ def test_source_that_is_not_trained_on_does_not_count(
     assert list(found.figures())[-6:] == [
         f"source_{name}_{figure}" for name in ("own", "other") for figure in ("loss", "accuracy", "masked_tokens")
     ]
-    assert validation_set.baseline(objective)["validation_only"] == ["other"]
+    facts = validation_set.baseline(objective)
+    assert (facts["validation_sources"], facts["validation_only"]) == (["own"], ["other"])
 
 
 @pytest.mark.parametrize("max_rows", [None, 30])

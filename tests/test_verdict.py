@@ -111,6 +111,28 @@ def test_a_causal_run_is_continued_with_masked_lm() -> None:
     assert (config.objective, config.model.name_or_path) == ("masked_lm", f"{RUN}/model")
 
 
+def test_continued_run_keeps_the_model_and_the_tokenizer_of_the_first() -> None:
+    flags = ("--tokenizer.train_vocab_size=3000", "--tokenizer.add_domain_tokens=5", "--model.from_scratch=true")
+    (command,) = commands(record(RISING, objective="causal_lm"), "--objective=causal_lm", *flags)
+    config = parse([*flags, *shlex.split(command)[4:]])
+    assert (config.tokenizer.train_vocab_size, config.tokenizer.add_domain_tokens) == (None, None)
+    assert not config.model.from_scratch and "revision" not in command
+
+
+def test_longer_run_of_phases_is_said_to_be_one_of_its_last_phase() -> None:
+    config = to_dict(Config(phases=[{"name": name, "duration": "30 steps"} for name in ("a", "b")]))
+    run = record(FALLING)
+    step = next_steps(run, verdict(run), RUN, config)[0]
+    assert step.text == "Train the last phase twice as long." and '--phases.b.duration "60 steps"' in step.command
+
+
+def test_run_that_patience_ended_gets_more_of_it() -> None:
+    run = replace(record(FALLING), end={"step": 90, "stopped_early": True})
+    step = next_steps(run, verdict(run), RUN, to_dict(parse(["--validation.every=5", "--validation.patience=2"])))[0]
+    assert step.text.startswith("Raise validation.patience") and " --validation.patience 4 " in step.command
+    assert "duration" not in step.command
+
+
 def of_phases(run: Record, *phases: dict[str, Any], **values: Any) -> str:
     """The first line to type after a run of phases."""
     config = to_dict(Config(phases=list(phases), **values))
@@ -208,3 +230,35 @@ def test_run_that_has_not_ended_is_resumed() -> None:
     assert [shlex.split(one) for one in commands(stopped)] == [
         ["mlm-dist", "train", "--config", str(RUN / "config.yaml")]
     ]
+
+
+ROWS, OTHER_ROWS = (20, 100, ("own",)), (25, 120, ("more", "own"))
+
+
+def on_rows(run: Record, *, until: int) -> Record:
+    """A run whose validations up to a step were on other rows, as those of a run that a phase extended."""
+    start = run.start | {"validation_rows": 25, "validation_rows_total": 120, "validation_sources": ["more", "own"]}
+    return replace(run, start=start, rows={step: ROWS if step <= until else OTHER_ROWS for step in run.validation})
+
+
+def test_losses_on_other_validation_rows_are_not_compared() -> None:
+    found = verdict(on_rows(record({0: 8.0, 30: 4.0, 60: 5.0, 90: 4.5}), until=30))
+    text = " ".join(found.facts)
+    assert "Validation loss 5 → 4.5 (0.5 lower than at step 60; 1.5 below the unigram baseline of 6" in text
+    assert "2 validations were on other validation rows, up to step 30; their losses are not compared." in text
+    assert found.trend == "unknown" and "before training" not in text
+    worse = verdict(on_rows(record({0: 8.0, 60: 5.0, 75: 5.5, 90: 6.0}, **PRETRAINED), until=0))
+    assert worse.headline == "The model is worse than at step 60."
+    one = verdict(on_rows(record({0: 8.0, 90: 5.0}), until=0))
+    assert one.outcome == "unknown" and "there is one validation on the newest rows" in one.headline
+
+
+def test_trend_is_that_since_the_validation_rows_changed() -> None:
+    losses = {0: 9.0, 60: 6.0, 70: 5.0, 80: 4.01, 90: 4.0}
+    assert verdict(on_rows(record(losses), until=0)).trend == "flat"
+
+
+def test_unigram_baseline_on_other_rows_than_the_last_validation_is_not_compared() -> None:
+    run = on_rows(record(FLAT), until=90)  # which was run again on other rows, without training
+    assert run.unigram_loss is None and "unigram" not in " ".join(verdict(run).facts)
+    assert on_rows(record(FLAT), until=0).unigram_loss == 6.0

@@ -59,6 +59,8 @@ def unknown_key(key: str, value: str = "", *, is_flag: bool = True) -> str:
     """
     if key in _REPLACED:
         return f"{key} was replaced; write {_REPLACED[key].replace('{}', value or 'N')}"
+    if key.startswith("phase."):
+        return f"unknown key '{key}'; did you mean 'phases.{key.removeprefix('phase.')}'?"
     known = aliases.find(key) is not None
     return f"unknown key '{key}'; {aliases.advice(key, value, is_flag=is_flag) if known else _nearest(key)}"
 

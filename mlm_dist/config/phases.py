@@ -161,9 +161,11 @@ def with_flags(phases: Sequence[Mapping[str, Any]], flags: Sequence[str]) -> lis
         except yaml.YAMLError:
             value = text
         phase = next((one for one in changed if one.get("name") == name), None)
-        if phase is None or not path:
+        if phase is None:
             known = ", ".join(str(one.get("name")) for one in changed) or "none; a file of --config lists phases"
             raise ConfigError(f"phases.{name}: there is no such phase; there is {known}")
+        if not path:
+            raise ConfigError(f"phases.{name} is a phase; give one of its keys, such as --phases.{name}.duration")
         for part in path[:-1]:
             inner = phase.get(part)
             phase[part] = dict(inner) if isinstance(inner, Mapping) else {}

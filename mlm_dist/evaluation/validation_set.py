@@ -59,7 +59,8 @@ class ValidationSet:
         main = np.concatenate([np.empty(0, np.int64), *(np.array(parts[name]) for name in counted)])
         self.total = len(main)
         chosen = main if max_rows is None else evenly_spaced(main, max_rows)
-        of_sources = f" of {', '.join(counted)}" if any(counted) else ""
+        self._sources = sorted(filter(None, counted))  # a source without a name is the only one
+        of_sources = f" of {', '.join(counted)}" if self._sources else ""
         self.description = f"{len(chosen):,} of {len(main):,} validation rows{of_sources}"
         self._rows: Rows = ChosenRows(rows, chosen)
         # The chosen rows are in the order of the table, so those of each source lie side by side.
@@ -72,7 +73,7 @@ class ValidationSet:
         return len(self._rows)
 
     def baseline(self, objective: Objective) -> dict[str, Any]:
-        """Numbers of rows, the unigram baseline on them, and the sources apart; the same on every rank."""
+        """Numbers of rows, the unigram baseline on them, their sources and those apart; the same on every rank."""
         if not len(self):
             return {}
         batches = validation_batches(self._rows, objective.validation_corruption, BASELINE_ROWS)
@@ -81,6 +82,7 @@ class ValidationSet:
             "validation_rows_total": self.total,
             "unigram_loss": unigram_baseline(self._corpus.token_counts, batches),
         }
+        facts |= {"validation_sources": self._sources} if self._sources else {}
         return facts | ({"validation_only": list(self.apart)} if self.apart else {})
 
     def evaluate(self, engine: Engine, objective: Objective, micro_size: int, *, static: bool = False) -> Validation:

@@ -47,14 +47,15 @@ class ValidatedWeights:
 
     def table(self) -> str:
         """Loss, perplexity and accuracy before training and of these weights, as Markdown."""
-        before, after = self.record.validation.get(0), self.validation
+        on_others = bool(self.record.other_rows(self.step))
+        before, after = None if on_others else self.record.comparable.get(0), self.validation
         if after is None:
             return "There was no validation of these weights."
         rows = ["| | loss, nats per masked token | perplexity | accuracy |", "|---|---|---|---|"]
-        unigram_loss = self.record.start.get("unigram_loss")
+        unigram_loss = None if on_others else self.record.unigram_loss
         if unigram_loss is not None:
             rows.append(f"| unigram baseline | {unigram_loss:.4f} | | |")
-        newest = None if self.average is None else self.record.validation.get(self.step)
+        newest = None if self.average is None else self.record.comparable.get(self.step)
         named = (("before training", before), (f"step {self.step:,}", newest), (self.description, after))
         for title, line in named:
             if line is not None:

@@ -68,7 +68,7 @@ def _losses(record: Record) -> list[Series]:
     for i, (name, title) in enumerate(record.sources.items()):
         points = [(step, finite(line.get(f"source_{name}_loss"))) for step, line in validation.items()]
         losses.append(Series(title, points, f"p{(i + 2) % MOST_STYLES}", "dots"))  # p0 and p1 are as a, b
-    unigram_loss = record.start.get("unigram_loss")
+    unigram_loss = record.unigram_loss
     if unigram_loss is not None and (train or validation):
         losses.append(Series("unigram baseline", [(0, unigram_loss), (max(record.step, 1), unigram_loss)], "c"))
     return losses

@@ -9,11 +9,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mlm_dist.config import CorpusConfig, Duration
+from mlm_dist.config import Config, CorpusConfig, Duration, to_dict
 from mlm_dist.pages.formats import finite
 from mlm_dist.pages.record import Record
 from mlm_dist.pages.verdict import Verdict
 
+# Keys that say where a model and its tokenizer come from, besides model.name_or_path.
+_OF_THE_BEGINNING = {
+    "model": ("revision", "from_scratch", "init_from"),
+    "tokenizer": ("path", "train_vocab_size", "add_domain_tokens"),
+}
 LOWER = 0.3  # of the peak learning rate, for a run that got worse
 
 
@@ -53,7 +58,7 @@ def next_steps(record: Record, verdict: Verdict, run: Path, config: Mapping[str,
             NextStep("Validate more often, to see the trend.", _again(run, "validated", f"--validation.every {every}"))
         )
     if verdict.outcome == "causal":
-        flags = f"{_masked(config)} --model.name_or_path {_quoted(run, '/model')}"
+        flags = f"{_masked(config)} --model.name_or_path {_quoted(run, '/model')}{_as_it_is(config)}"
         steps.append(NextStep("Continue with masked language modelling.", _again(run, "masked", flags)))
         return steps
     peak = finite(record.start.get("peak_learning_rate"))
@@ -69,7 +74,8 @@ def next_steps(record: Record, verdict: Verdict, run: Path, config: Mapping[str,
             )
         )
     elif verdict.outcome in ("begun", "not_learnt") or verdict.trend == "falling":
-        steps.append(NextStep("Train twice as long.", _again(run, "longer", _longer(config))))
+        text, flags = _longer(config, stopped_early=(record.end or {}).get("stopped_early") is True)
+        steps.append(NextStep(text, _again(run, "longer", flags)))
     if record.start.get("from_scratch") is True and verdict.outcome != "unknown":
         steps.append(
             NextStep(
@@ -118,11 +124,27 @@ def _lower(config: Mapping[str, Any], peak: float | None) -> str:
     return " ".join([f"--optim.lr {LOWER * of_run:.1g}" if of_run else "--optim.lr 1e-5", *flags])
 
 
-def _longer(config: Mapping[str, Any]) -> str:
+def _as_it_is(config: Mapping[str, Any]) -> str:
+    """The flags with which training continues from a run's model and its tokenizer, however the run got them."""
+    default = to_dict(Config())
+    return "".join(
+        f" --{section}.{name} {json.dumps(default[section][name])}"
+        for section, names in _OF_THE_BEGINNING.items()
+        for name in names
+        if config[section][name] != default[section][name]
+    )
+
+
+def _longer(config: Mapping[str, Any], *, stopped_early: bool) -> tuple[str, str]:
+    """What trains longer, and its flags: after an early stop, a longer duration would change nothing."""
+    if stopped_early:
+        patience = 2 * (config["validation"]["patience"] or 1)
+        return "Raise validation.patience, which ended the run early.", f"--validation.patience {patience}"
     phases = config.get("phases") or []
     duration = Duration.parse(phases[-1]["duration"] if phases else config["optim"]["duration"])
     key, value = f"phases.{phases[-1]['name']}.duration" if phases else "optim.duration", 2 * duration.value
-    return f'--{key} "{int(value) if value == int(value) else value} {duration.unit}"'
+    text = "Train the last phase twice as long." if phases else "Train twice as long."
+    return text, f'--{key} "{int(value) if value == int(value) else value} {duration.unit}"'
 
 
 def _corpus_flags(config: Mapping[str, Any]) -> str:

@@ -43,5 +43,5 @@ def _row(record: Record, phase: Mapping[str, Any], phases: Sequence[Mapping[str,
         f"{phase['rows']['max_length']:,}",
         describe_objective(str(phase["objective"]), masking),
         f"{rate['peak']:.3g}, {rate['schedule']}",
-        "" if line is None else number(line["loss"]),
+        "" if line is None else number(line["loss"]) + record.other_rows(line["step"]),
     ]

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.objectives.figures import sources_of
+from mlm_dist.pages.formats import finite
 from mlm_dist.training.metrics import read
+from mlm_dist.training.validated_rows import rows_of, validated_rows
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Record:
         validation: {step: `validation` line}, in the order of the steps.
         end: The `end` line; None if the run has not ended since it was last started.
         averages: {name: `average` line} of averaged weights.
+        rows: {step: validation rows}, see `validated_rows`; steps that are not in it are on those of the others.
     """
 
     start: dict[str, Any]
@@ -29,6 +32,7 @@ class Record:
     validation: dict[int, dict[str, Any]]
     end: dict[str, Any] | None
     averages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rows: dict[int, tuple[Any, ...]] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -67,6 +71,22 @@ class Record:
         return {name: f"{name} (not trained on)" if name in apart else name for name in names}
 
     @property
+    def comparable(self) -> dict[int, dict[str, Any]]:
+        """The `validation` lines on the rows of the last one. Losses on other rows cannot be compared with it."""
+        last = self.rows.get(max(self.validation, default=0))
+        return {step: line for step, line in self.validation.items() if self.rows.get(step) == last}
+
+    def other_rows(self, step: int) -> str:
+        """What a table adds to a validation that is not comparable with the last one; else empty."""
+        return " (other rows)" if step in self.validation and step not in self.comparable else ""
+
+    @property
+    def unigram_loss(self) -> float | None:
+        """The unigram baseline; None if it is unknown, or on other rows than the last validation."""
+        now, last = rows_of(self.start), self.rows.get(max(self.validation, default=0))
+        return finite(self.start.get("unigram_loss")) if last in (None, now) else None
+
+    @property
     def exported_step(self) -> int:
         """The step of a finished run's exported model."""
         best: int | None = None if self.end is None else self.end.get("best_step")
@@ -92,7 +112,8 @@ def read_record(run: Path) -> Record:
     lines: dict[str, dict[int, dict[str, Any]]] = {"train": {}, "validation": {}}
     end: dict[str, Any] | None = None
     averages: dict[str, dict[str, Any]] = {}
-    for line in read(run / "metrics.jsonl"):
+    written = read(run / "metrics.jsonl")
+    for line in written:
         match line:
             case {"kind": "start"}:
                 start, end, averages = line, None, {}
@@ -104,4 +125,4 @@ def read_record(run: Path) -> Record:
             case {"kind": "end"}:
                 end = line
     train, validation = (dict(sorted(by_step.items())) for by_step in lines.values())
-    return Record(start, sorted(set(resumed)), train, validation, end, averages)
+    return Record(start, sorted(set(resumed)), train, validation, end, averages, validated_rows(written))

@@ -19,7 +19,7 @@ _IN_WORDS = {
     *("masked_head", "compile", "checkpointing", "world_size", "device", "sharding", "offload", "precision"),
     *("global_batch", "micro_batch", "accumulation", "rows", "samples", "steps", "warmup_steps", "hours"),
     *("peak_learning_rate", "optimizer", "schedule", "validation_only"),
-    *("validation_rows", "validation_rows_total"),
+    *("validation_rows", "validation_rows_total", "validation_sources"),
 }
 
 

@@ -29,7 +29,7 @@ def summary_tiles(record: Record, comparison: Comparison | None) -> list[Tile]:
 
 
 def _validation(record: Record) -> list[Tile]:
-    lines = list(record.validation.values())
+    lines = list(record.comparable.values())
     if not lines:
         return []
     first, last = lines[0], record.exported
@@ -37,7 +37,7 @@ def _validation(record: Record) -> list[Tile]:
     def change(before: str, after: str) -> str:
         return f"{before} → {after}" if len(lines) > 1 else before
 
-    unigram_loss = record.start.get("unigram_loss")
+    unigram_loss = record.unigram_loss
     baseline = "" if unigram_loss is None else f"unigram baseline {number(unigram_loss)}"
     accuracy = change(percent(first["accuracy"]), percent(last["accuracy"]))
     return [

@@ -34,7 +34,10 @@ def over_the_run(record: Record) -> Table | None:
     stride = max(1, math.ceil((len(lines) - 1) / (MAX_ROWS - 1)))
     shown = [*lines[:-1][::stride], lines[-1]]
     rows = [
-        [f"{line['step']:,}", number(line["loss"]), number(line["perplexity"]), percent(line["accuracy"])]
+        [
+            f"{line['step']:,}{record.other_rows(line['step'])}",
+            *(number(line["loss"]), number(line["perplexity"]), percent(line["accuracy"])),
+        ]
         for line in [*shown, *record.averages.values()]
     ]
     for row, average in zip(rows[len(shown) :], record.averages.values(), strict=True):
@@ -48,7 +51,7 @@ def over_the_run(record: Record) -> Table | None:
 
 def by_source(record: Record) -> Table | None:
     """Loss and accuracy of each source at the first and the last validation; None with one source."""
-    lines, sources = list(record.validation.values()), record.sources
+    lines, sources = list(record.comparable.values()), record.sources
     if not sources:
         return None
     ends = [lines[0], *lines[1:][-1:]]
@@ -68,7 +71,7 @@ def by_source(record: Record) -> Table | None:
 
 def by_band(record: Record) -> Table | None:
     """Accuracy by frequency band at the first and the last validation; None if there are no bands."""
-    lines = list(record.validation.values())
+    lines = list(record.comparable.values())
     names = [name for name in BANDS if lines and lines[-1].get(f"accuracy_{name}") is not None]
     if not names:
         return None

@@ -17,11 +17,12 @@ WELL_BELOW = 1.0  # nats below it from which a model has learnt more than a begi
 LATE = 2 / 3  # of the run; what the loss does after it is its trend
 FALLING = 0.05  # of the whole fall of the loss: a larger fall after `LATE` shows that it has not levelled off
 LOW_RATE = 0.1  # of the peak rate
+BEFORE = "before training"
 HEADLINES: dict[Outcome, str] = {
     "unknown": "Too early to say whether the model learns",
     "not_finite": "Training failed: the loss is not finite",
     "causal": "The model learnt to predict next tokens, which its validation of masked tokens does not measure",
-    "worse": "The model is worse than before training",
+    "worse": f"The model is worse than {BEFORE}",
     "not_learnt": "The model has not learnt to use context yet, only how frequent tokens are",
     "begun": "The model began to use context",
     "learnt": "The model learnt to use context",
@@ -66,18 +67,20 @@ def verdict(record: Record) -> Verdict:
     outcome = _outcome(record, losses)
     trend, about_trend = _trend(record, [] if outcome in ("not_finite", "causal") else losses)
     headline = HEADLINES[outcome]
+    if outcome == "worse":
+        headline = headline.replace(BEFORE, _since(losses[0][0]))
     if outcome == "unknown":
         headline += f": {_too_early(record, losses)}"
     elif outcome not in ("worse", "not_finite", "causal"):
         headline += ENDINGS.get(trend, "")
-    figures = "" if outcome in ("unknown", "not_finite") or not losses else _figures(record, losses[0][1])
-    facts = [fact for fact in (figures, about_trend, _skipped(record), _spikes(record)) if fact]
+    figures = "" if outcome in ("unknown", "not_finite") or not losses else _figures(record, *losses[0])
+    facts = [fact for fact in (figures, about_trend, _on_other_rows(record), _skipped(record), _spikes(record)) if fact]
     return Verdict(outcome, trend, f"{headline}.", facts)
 
 
 def validation_losses(record: Record) -> list[tuple[int, float]]:
-    """(step, validation loss) of all validations with a finite loss."""
-    found = ((step, finite(line.get("loss"))) for step, line in record.validation.items())
+    """(step, validation loss) of the validations with a finite loss, on the rows of the last one."""
+    found = ((step, finite(line.get("loss"))) for step, line in record.comparable.items())
     return [(step, loss) for step, loss in found if loss is not None]
 
 
@@ -100,7 +103,7 @@ def _outcome(record: Record, losses: list[tuple[int, float]]) -> Outcome:
     start, result, chance = losses[0][1], finite(record.exported["loss"]) or 0.0, margin(record)
     if result > start + chance:
         return "worse"
-    baseline = finite(record.start.get("unigram_loss"))
+    baseline = record.unigram_loss
     if record.start.get("from_scratch") is False or baseline is None:
         return "adapted" if start - result > chance else "unchanged"
     if baseline - result >= max(WELL_BELOW, chance):
@@ -123,14 +126,27 @@ def _is_not_finite(record: Record) -> bool:
 
 def _too_early(record: Record, losses: list[tuple[int, float]]) -> str:
     if losses:
-        return "there is one validation"
+        return "there is one validation" + (" on the newest rows" if _on_other_rows(record) else "")
     return "there is no validation set" if record.train else "there is no validation yet"
 
 
-def _figures(record: Record, start: float) -> str:
-    result, baseline = finite(record.exported["loss"]) or 0.0, finite(record.start.get("unigram_loss"))
+def _since(step: int) -> str:
+    """When the first comparable validation was: before training, if no earlier one is on other rows."""
+    return f"at step {step:,}" if step else BEFORE
+
+
+def _on_other_rows(record: Record) -> str:
+    others = [step for step in record.validation if step not in record.comparable]
+    if not others:
+        return ""
+    were = "validation was" if len(others) == 1 else "validations were"
+    return f"{len(others)} {were} on other validation rows, up to step {max(others):,}; their losses are not compared."
+
+
+def _figures(record: Record, first_step: int, start: float) -> str:
+    result, baseline = finite(record.exported["loss"]) or 0.0, record.unigram_loss
     text = f"Validation loss {number(start)} → {number(result)}"
-    text += f" ({number(abs(start - result))} {'lower' if result <= start else 'higher'} than before training"
+    text += f" ({number(abs(start - result))} {'lower' if result <= start else 'higher'} than {_since(first_step)}"
     if baseline is not None:
         side = "below" if result < baseline else "above"
         text += f"; {number(abs(baseline - result))} {side} the unigram baseline of {number(baseline)}, the loss of "
@@ -152,7 +168,8 @@ def _trend(record: Record, losses: list[tuple[int, float]]) -> tuple[Trend, str]
         if _training_fell(record, best_step):
             return "overfitting", f"{text}, while the training loss fell: the model overfits."
         return "rising", f"{text}: training got worse."
-    late_step, late = min(losses[:-1], key=lambda pair: abs(pair[0] - LATE * last_step))
+    first_step = losses[0][0]
+    late_step, late = min(losses[:-1], key=lambda pair: abs(pair[0] - first_step - LATE * (last_step - first_step)))
     since = f"{number(abs(late - last))} {'lower' if late >= last else 'higher'} than at step {late_step:,}"
     if late - last > max(chance, FALLING * (losses[0][1] - last)):
         return "falling", f"The validation loss is still falling: {since}."

@@ -38,6 +38,24 @@ def check(average: int | Literal["ema"] | None, ema_decay: float | None, keep_la
         )
 
 
+def check_kept(average: int | Literal["ema"] | None, ema_decay: float | None, keep_last: int) -> None:
+    """Refuse an average of a trained run that did not keep what it is computed from; see `check` for the arguments.
+
+    Raises:
+        ConfigError: Says with which key to train.
+    """
+    if average == "ema" and ema_decay is None:
+        raise ConfigError(
+            "export.average: the run kept no exponential moving average; it has one only if it is trained with "
+            "optim.ema_decay"
+        )
+    if isinstance(average, int) and keep_last < average:
+        raise ConfigError(
+            f"export.average: the run kept {keep_last} checkpoints, fewer than {average}; it has an average of "
+            f"{average} only if it is trained with checkpoint.keep_last {average} or more"
+        )
+
+
 def validate_averages(
     spec: Spec, engine: Engine, checkpoints: Path, evaluate: Callable[[], Validation | None]
 ) -> Iterator[tuple[dict[str, Any], Validation | None]]:

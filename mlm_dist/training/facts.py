@@ -66,7 +66,7 @@ def end_facts(
 
     Args:
         result: The result of this process.
-        losses: {step: validation loss} of the whole run, on rank 0.
+        losses: {step: validation loss} of the run on the rows of its last validation, on rank 0.
         keeps_best: Whether the checkpoint with the lowest validation loss is kept.
         stopped_early: Whether the patience is used up.
     """

@@ -18,6 +18,7 @@ from mlm_dist.errors import ConfigError
 from mlm_dist.files import write_bytes
 from mlm_dist.objectives.figures import Validation, finite
 from mlm_dist.training.step import StepResult
+from mlm_dist.training.validated_rows import rows_of, validated_rows
 
 _OF_THE_END = ("average", "end")  # lines that the end of a run writes, again if it is run again
 
@@ -33,8 +34,10 @@ class Metrics:
 
     def __init__(self, engine: Engine, path: Path, state: TrainState) -> None:
         self._engine, self._path = engine, path
-        # The validation losses of the whole run, by step; on rank 0, which alone reads and writes the file.
-        self.validation_losses: dict[int, float] = {}
+        # The validation losses of the whole run and their rows, by step; on rank 0, which alone uses the file.
+        self._losses: dict[int, float] = {}
+        self._rows: dict[int, tuple[Any, ...]] = {}
+        self._rows_now: tuple[Any, ...] = ()
         if engine.is_main:
             lines = [
                 line for line in read(path) if line["kind"] not in _OF_THE_END and (line.get("step") or 0) <= state.step
@@ -42,7 +45,8 @@ class Metrics:
             kept = lines if state.step else []
             write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
             losses = ((line["step"], line["loss"]) for line in kept if line["kind"] == "validation" and "loss" in line)
-            self.validation_losses = {step: math.nan if loss is None else loss for step, loss in losses}
+            self._losses = {step: math.nan if loss is None else loss for step, loss in losses}
+            self._rows = validated_rows(kept)
         # Kept open while the run lasts and flushed line by line, so that a killed run leaves whole lines.
         self._file = open(path, "a", encoding="utf-8") if engine.is_main else None  # noqa: SIM115
         self._tokens_at_last_line = int(state.tokens)
@@ -53,7 +57,14 @@ class Metrics:
 
     def start(self, **facts: Any) -> None:
         """Write the `start` line: numbers and short names."""
+        self._rows_now = rows_of(facts)
         self._write("start", facts)
+
+    @property
+    def validation_losses(self) -> dict[int, float]:
+        """The validation losses of the run on the rows of its last validation, by step; on rank 0."""
+        last = self._rows.get(max(self._losses, default=0))
+        return {step: loss for step, loss in self._losses.items() if self._rows.get(step) == last}
 
     def train_line(
         self, state: TrainState, result: StepResult, terms: tuple[str, ...], lr: float, more: Mapping[str, Any]
@@ -103,7 +114,7 @@ class Metrics:
     def validation_line(self, step: int, result: Validation) -> dict[str, Any]:
         """Write a `validation` line."""
         line = {"step": step, **result.figures()}
-        self.validation_losses[step] = result.loss
+        self._losses[step], self._rows[step] = result.loss, self._rows_now
         self._write("validation", line)
         self._track("validation", line, step)
         return line

@@ -103,7 +103,8 @@ class Session:
                 with self._progress:
                     if self.state.step == 0:
                         self.validate()
-                    self._progress.begin_phase(self._phase.spec, self.state.step)
+                    if not (self._is_phase_done or self._is_early_stop):
+                        self._progress.begin_phase(self._phase.spec, self.state.step)
                     self._phase.length.begin()
                     yield
                 self._checkpoints.finish(engine)
