@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mlm_dist.model import variable_length
 from mlm_dist.model.activation_checkpointing import CheckpointedForward
 from mlm_dist.model.dropout import masks_of
 from mlm_dist.model.layers import encoder_layers
@@ -102,6 +103,9 @@ def compile_forward(core: MaskedLanguageModel, how: str | None) -> CompileStats:
         return stats
     import torch._dynamo.config as dynamo
 
+    # The compiler calls it and takes the result, instead of tracing into it. As a decorator, this would import the
+    # compiler at every start.
+    torch.compiler.assume_constant_result(variable_length.has_kernel)  # type: ignore[no-untyped-call]
     dynamo.recompile_limit = max(dynamo.recompile_limit, MAX_GRAPHS)
     bound = _Bound()
     if how == "whole":

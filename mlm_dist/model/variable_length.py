@@ -46,7 +46,6 @@ def is_possible() -> bool:
     return any(map(_is_registered, ["cpu", *([accelerator.type] if accelerator is not None else [])]))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # the compiler calls it and takes the result, instead of tracing into it
 def has_kernel(kind: str, dtype: torch.dtype, head_size: int) -> bool:
     """Whether a kind of device has the kernel for a precision and a size of heads; if not, a GPU's log says so.
 
