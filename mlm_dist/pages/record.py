@@ -71,20 +71,28 @@ class Record:
         return {name: f"{name} (not trained on)" if name in apart else name for name in names}
 
     @property
+    def _last_rows(self) -> tuple[Any, ...] | None:
+        """The rows of the last validation; None if they are unknown."""
+        return self.rows.get(next(reversed(self.validation), 0))
+
+    def is_comparable(self, step: int) -> bool:
+        """Whether a validation is on the rows of the last one. Losses on other rows cannot be compared with it."""
+        return self.rows.get(step) == self._last_rows
+
+    @property
     def comparable(self) -> dict[int, dict[str, Any]]:
-        """The `validation` lines on the rows of the last one. Losses on other rows cannot be compared with it."""
-        last = self.rows.get(max(self.validation, default=0))
-        return {step: line for step, line in self.validation.items() if self.rows.get(step) == last}
+        """The `validation` lines that can be compared with the last one."""
+        return {step: line for step, line in self.validation.items() if self.is_comparable(step)}
 
     def other_rows(self, step: int) -> str:
         """What a table adds to a validation that is not comparable with the last one; else empty."""
-        return " (other rows)" if step in self.validation and step not in self.comparable else ""
+        return " (other rows)" if step in self.validation and not self.is_comparable(step) else ""
 
     @property
     def unigram_loss(self) -> float | None:
         """The unigram baseline; None if it is unknown, or on other rows than the last validation."""
-        now, last = rows_of(self.start), self.rows.get(max(self.validation, default=0))
-        return finite(self.start.get("unigram_loss")) if last in (None, now) else None
+        is_on_them = self._last_rows in (None, rows_of(self.start))
+        return finite(self.start.get("unigram_loss")) if is_on_them else None
 
     @property
     def exported_step(self) -> int:

@@ -136,7 +136,7 @@ def _since(step: int) -> str:
 
 
 def _on_other_rows(record: Record) -> str:
-    others = [step for step in record.validation if step not in record.comparable]
+    others = [step for step in record.validation if not record.is_comparable(step)]
     if not others:
         return ""
     were = "validation was" if len(others) == 1 else "validations were"
