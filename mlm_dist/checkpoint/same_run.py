@@ -41,7 +41,7 @@ def require_same(folder: Path, identity: Mapping[str, Any], phases: Sequence[Pha
         if then.get(NAME):
             _compare({NAME: now[NAME]}, then, folder, begun)
         duration, steps, has_ended = begun.key(DURATION), begun.length.steps, i + 1 < len(starts)
-        if has_ended and steps is None and DURATION in now:
+        if has_ended and steps is None:
             _compare({DURATION: now[DURATION]}, then, folder, begun)
         if has_ended and steps not in (None, starts[i + 1] - starts[i]):
             ended = starts[i + 1] - starts[i]

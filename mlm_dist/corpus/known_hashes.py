@@ -131,7 +131,8 @@ class KnownHashes:
         import pyarrow.parquet as pq
 
         columns: list[Sequence[Any]] = [[os.fsencode(name) for name in files], *zip(*files.values(), strict=True)]
-        table = pa.table([pa.array(*one) for one in zip(columns, _schema().types, strict=False)], schema=_schema())
+        schema = _schema()
+        table = pa.table([pa.array(*one) for one in zip(columns, schema.types, strict=True)], schema=schema)
         with contextlib.suppress(OSError):
             self._table.parent.mkdir(exist_ok=True)
             write_whole(self._table, lambda path: pq.write_table(table, path), durable=False)

@@ -121,8 +121,8 @@ def _facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if facts["micro_batch"] != facts["global_batch"]:
         batch += f": {facts['world_size']} x {facts['micro_batch']:,} rows, accumulated {facts['accumulation']} times"
     yield "batch", batch
-    known = "" if "hours" in facts else f"{facts['steps']:,} steps, {facts['samples']:,} rows"
-    yield "duration", known or describe_hours(facts)
+    length = describe_hours(facts) if "hours" in facts else f"{facts['steps']:,} steps, {facts['samples']:,} rows"
+    yield "duration", length
     warmup = f" after {facts['warmup_steps']:,} steps of warm-up" if facts.get("warmup_steps") else ""
     if "phases" in facts:
         yield "phases", ", ".join(facts["phases"])
