@@ -25,6 +25,7 @@ from typing import Any
 from unittest.mock import patch
 
 import common
+import workload
 from common import console
 from rich.table import Table
 
@@ -98,7 +99,7 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
         *(f"--corpus.cache_dir={arguments.cache}", f"--corpus.validation_fraction={arguments.validation}"),
         *(f"--rows.max_length={arguments.length}", f"--batch.global_size={arguments.batch}"),
         *(f"--optim.duration={arguments.steps} steps", "--optim.schedule=constant", "--checkpoint.every=null"),
-        *("--export.verify=false", "--logging.every=20"),
+        *("--export.verify=false", "--logging.every=20", f"--masking.probability={workload.MASKED}"),
     ]
 
 

@@ -94,6 +94,7 @@ def setup(model: str, source: str, vocab_size: int, cache: str, start: Path) -> 
     flags = [
         *(f"--corpus.source={source}", f"--corpus.cache_dir={cache}", "--corpus.min_chars=201"),
         *("--corpus.validation_fraction=0.2", f"--rows.max_length={LENGTH}"),
+        f"--masking.probability={workload.MASKED}",
     ]
     torch.manual_seed(0)
     if is_checkpoint:
@@ -152,7 +153,7 @@ def notebook(setup: Setup, epochs: float, seed: int) -> Point:
             use_cpu=True,
             seed=seed,
         )
-        collator = DataCollatorForLanguageModeling(AutoTokenizer.from_pretrained(setup.start), mlm_probability=0.15)
+        collator = DataCollatorForLanguageModeling(AutoTokenizer.from_pretrained(setup.start), mlm_probability=workload.MASKED)
         Trainer(model, arguments, data_collator=collator, train_dataset=rows, callbacks=[Timed()]).train()
     weights = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
     return Point(stopwatch.seconds, measure(weights))
