@@ -97,6 +97,7 @@ COMMANDS = {
     "mlm-dist plan my_docs": Tried(SHORT),
     "mlm-dist train my_docs --preset continue --output_dir runs/base": Tried(LOCAL_MODEL),
     "mlm-dist train my_docs --topology zero2 --num_processes 4 --output_dir runs/four": Tried(SHORT),
+    "mlm-dist train my_docs --output_dir runs/mine": Tried(SHORT, is_quick=True),
     "mlm-dist validate runs/mine": Tried(),
     "mlm-dist report runs/mine": Tried(),
     "mlm-dist keys optim": Tried(),
@@ -107,9 +108,8 @@ COMMANDS = {
     "mlm-dist cache": Tried(" --cache_dir=cache"),
     "mlm-dist cache prune --older-than 30d --dry-run": Tried(" --cache_dir=cache"),
     "mlm-dist env": Tried(),
-    "mlm-dist train my_docs --output_dir runs/mine": Tried(SHORT, is_quick=True),
     "mlm-dist train --model.init_from runs/mine/model --model.name_or_path runs/mine/model --output_dir runs/larger "
-    "--model.overrides '{num_hidden_layers: 4, hidden_size: 192, num_attention_heads: 3, "
+    "--model.overrides '{num_hidden_layers: 4, hidden_size: 192, num_attention_heads: 6, "
     "intermediate_size: 768}'": Tried(AGAIN),
     "mlm-dist train --model.init_from runs/mine/model --model.name_or_path runs/mine/model --output_dir runs/other "
     "--tokenizer.train_vocab_size 2000": Tried(AGAIN),
@@ -175,7 +175,9 @@ COMMANDS = {
     "--mixed_precision bf16 mlm_dist/train.py": Tried(LOCAL),
     "accelerate launch --config_file configs/accelerate/cpu_2.yaml my_script.py": Tried(),
     "python mlm_dist/train.py": Tried(LOCAL),
-    "mlm-dist train my_docs --model.name_or_path google-bert/bert-base-uncased --output_dir runs/base": Tried(LOCAL),
+    "mlm-dist train my_docs --model.name_or_path google-bert/bert-base-uncased --output_dir runs/base": Tried(
+        LOCAL_MODEL
+    ),
     "mlm-dist train --preset azure_docs_notebook": Tried(LOCAL),
     "mlm-dist train --preset azure_docs": Tried(LOCAL),
     "mlm-dist train --topology zero2 --num_processes 4 --optim.lr 3e-5": Tried(LOCAL),
@@ -186,7 +188,7 @@ COMMANDS = {
     "mlm-dist train --topology fsdp2_cpu --corpus.source my_docs": Tried(f"{SHORT} --output_dir=runs/sharded"),
     "mlm-dist train --topology zero2 --num_processes 2 --gpu_ids=-1,-1": Tried(f" --main_process_port=0{LOCAL}"),
     "mlm-dist plan --model.name_or_path modernbert --rows.max_length 8192 --model.checkpointing layers": Tried(
-        " --corpus.source=documents --corpus.cache_dir=cache"
+        " --model.overrides.num_hidden_layers=1 --corpus.source=documents --corpus.cache_dir=cache"
     ),
     "mlm-dist train --help": Tried(),
     'eval "$(mlm-dist --print_completion zsh)"': Tried(not_run="is for zsh; test_cli.py lets zsh read the script"),
