@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.corpus import cached, digests, exported_documents, summary
+from mlm_dist.corpus.engines.local import LocalEngine
 from mlm_dist.corpus.manifest import CorpusInputs
 from mlm_dist.corpus.ownership import require_own
 from mlm_dist.corpus.preparation import Preparation
@@ -56,7 +57,7 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
         store = ShardStore(cache_dir, inputs.digest)
         if not start["is_prepared"]:
             with named(store.partial):
-                Preparation(spec, inputs, store, ranks, tokenizer).run()
+                LocalEngine(Preparation(spec, inputs, store, tokenizer), store, ranks).run()
         ranks.see([store.folder / "manifest.json"])  # on a slow shared disk, a new name is seen late
         corpus = PreparedCorpus(store.folder)
         cached.use(store.folder)
