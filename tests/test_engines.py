@@ -107,8 +107,9 @@ def test_tasks_of_a_ray_cluster(source: Path, expected: PreparedCorpus, tmp_path
 
 
 @pytest.mark.slow
-def test_killed_preparation_continues_after_the_finished_shards(
-    source: Path, expected: PreparedCorpus, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_preparation_continues_after_the_finished_shards(
+    number: signal.Signals, source: Path, expected: PreparedCorpus, tmp_path: Path
 ) -> None:
     cache, more = tmp_path / "cache", ("--corpus.tasks=4", "--corpus.workers=2")
     process = subprocess.Popen(
@@ -116,24 +117,26 @@ def test_killed_preparation_continues_after_the_finished_shards(
         cwd=launching.ROOT,
         env=launching.environment(),
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         start_new_session=True,
         text=True,
     )
     wait_until(lambda: [*cache.glob("*.partial/datatrove/documents/completions/*")], process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    os.killpg(process.pid, number)
+    _, said = process.communicate()
+    assert "Traceback" not in said
+    assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 75}[number]
     (partial,) = cache.glob("*.partial")
     assert not (partial / "tokenizer").exists()
-    kept = {path: path.stat().st_ino for path in (partial / "documents").glob("*.parquet")}
+    kept = {path.name: path.stat().st_ino for path in (partial / "documents").glob("*.parquet")}
     # A completed task of an earlier launch says nothing about a shard that is gone meanwhile.
-    lost, *others = sorted((partial / "shards").glob("*.json"))
-    (partial / "documents" / f"{lost.stem}.parquet").unlink()
+    lost, *others = [f"{path.stem}.parquet" for path in (partial / "shards").glob("*.json")]
+    (partial / "documents" / lost).unlink()
     ended = launching.run(command(source, cache, *more))
     assert ended.returncode == 0, ended.output
     assert_same(cache, expected)
-    for record in others:
-        path = partial / "documents" / f"{record.stem}.parquet"
-        assert (cache / expected.digest / "documents" / path.name).stat().st_ino == kept[path]
+    for name in others:
+        assert (cache / expected.digest / "documents" / name).stat().st_ino == kept[name], "it was made again"
 
 
 def test_error_of_a_task_is_one_line(source: Path, tmp_path: Path) -> None:
@@ -234,12 +237,15 @@ def test_wrong_options_are_refused(flags: list[str], message: str) -> None:
     assert message in str(raised.value)
 
 
-def test_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_named_if_it_is_needed(
+    source: Path, expected: PreparedCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else found(name))
-    corpus_spec(parse(["--corpus.engine=datatrove"]))
+    ray = (*FLAGS, "--corpus.executor=ray")
+    assert pipeline.prepare(corpus_spec(config(source, expected.folder.parent, *ray))).folder == expected.folder
     with pytest.raises(ConfigError, match=r"needs the package ray; install it with: pip install 'mlm_dist\[scale\]'"):
-        corpus_spec(parse(["--corpus.engine=datatrove", "--corpus.executor=ray"]))
+        pipeline.prepare(corpus_spec(config(source, tmp_path, *ray)))
 
 
 def test_what_datatrove_pickles_holds_no_credentials(tmp_path: Path) -> None:

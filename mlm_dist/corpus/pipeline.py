@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.corpus import cached, digests, exported_documents, summary
-from mlm_dist.corpus.engines import slurm_jobs
+from mlm_dist.corpus.engines import executors, slurm_jobs
 from mlm_dist.corpus.engines.datatrove_engine import DatatroveEngine
 from mlm_dist.corpus.engines.local import LocalEngine
 from mlm_dist.corpus.engines.task_plan import FOLDER, TaskPlan
@@ -47,6 +47,7 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
     Raises:
         CorpusError: The source cannot be used, no document is left to train on, or the tokenizer knows no token of the
             documents.
+        ConfigError: A package that the engine needs is not installed.
         ModelError: The tokenizer cannot be loaded.
         PeerError: Another process failed.
     """
@@ -191,6 +192,7 @@ def _start(
         require_own(folder, "corpus.cache_dir")
     is_prepared = store.find() is not None
     if not is_prepared:
+        executors.require_packages(spec.documents)
         if spec.documents.executor != "slurm" or not slurm_jobs.are_usable(store.partial / FOLDER):
             store.begin()
         count = sum(len(source.files) for source in found)

@@ -83,7 +83,8 @@ class DatatroveEngine:
         if jobs is not None:
             logger.info("waiting for the jobs of an earlier command: %s", slurm_jobs.names(jobs))
             return jobs
-        before, chain = None, {}
+        before: Any = None
+        chain: dict[Part, Any] = {}
         for part in PARTS[1:] if has_documents else PARTS:
             before = chain[part] = self._executor(part, depends=before)
         return slurm_jobs.submit(chain, self._plan.folder)
@@ -93,7 +94,7 @@ class DatatroveEngine:
         from mlm_dist.corpus.engines.datatrove_tasks import PreparationStep
 
         config, options = self._config, dict(self._options)
-        tasks = 1 if part == "selection" else min(config.tasks, len(self._preparation.sizes))
+        tasks = 1 if part == "selection" else max(1, min(config.tasks, len(self._preparation.sizes)))
         if config.executor == "slurm":
             options = {"job_name": f"mlm_dist-{part}"} | options
             options["sbatch_args"] = slurm_jobs.SBATCH | (options.get("sbatch_args") or {})

@@ -21,20 +21,29 @@ FIXED = {
 }
 
 
+def require_packages(config: CorpusConfig) -> None:
+    """Refuse an engine whose packages are not installed.
+
+    Raises:
+        ConfigError: Names the package and the extra.
+    """
+    if missing := _missing_packages(config):
+        raise ConfigError(
+            f"corpus.engine: datatrove with corpus.executor {config.executor} needs the package {missing[0]}; install "
+            "it with: pip install 'mlm_dist[scale]'"
+        )
+
+
 def check(config: CorpusConfig) -> None:
     """Refuse options that the executor of a config does not have.
 
+    Without the packages, nothing is known of them. A corpus that is prepared already does not need either.
+
     Raises:
-        ConfigError: An option is unknown, missing or not free to choose, or a package is missing.
+        ConfigError: An option is unknown, missing or not free to choose.
     """
-    if config.engine == "local":
+    if config.engine == "local" or _missing_packages(config):
         return
-    for package in PACKAGES[config.executor]:
-        if importlib.util.find_spec(package) is None:
-            raise ConfigError(
-                f"corpus.engine: datatrove with corpus.executor {config.executor} needs the package {package}; "
-                "install it with: pip install 'mlm_dist[scale]'"
-            )
     parameters = inspect.signature(constructor(config.executor)).parameters
     free = [name for name in parameters if name not in FIXED and name not in KEYS]
     for name in config.executor_options:
@@ -56,3 +65,8 @@ def constructor(executor: str) -> Any:
     from mlm_dist.corpus.engines import datatrove_tasks
 
     return datatrove_tasks.EXECUTORS[executor]
+
+
+def _missing_packages(config: CorpusConfig) -> list[str]:
+    packages = () if config.engine == "local" else PACKAGES[config.executor]
+    return [name for name in packages if importlib.util.find_spec(name) is None]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlm_dist.corpus.engines.task_plan import TaskPlan, read_json
+from mlm_dist.corpus.engines.task_plan import Part, TaskPlan, read_json
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import write_json
 
@@ -37,10 +37,10 @@ class Job:
     tasks: int
 
 
-Jobs = dict[str, Job]  # {part of the preparation: its job}
+Jobs = dict[Part, Job]  # {part of the preparation: its job}
 
 
-def submit(chain: Mapping[str, Any], folder: Path) -> Jobs:
+def submit(chain: Mapping[Part, Any], folder: Path) -> Jobs:
     """Submit the jobs of some executors, of which each depends on the one before.
 
     Args:
@@ -100,7 +100,7 @@ def names(jobs: Jobs) -> str:
     return ", ".join(f"{job.id} ({part})" for part, job in jobs.items())
 
 
-def wait(jobs: Jobs, part: str, plan: TaskPlan) -> None:
+def wait(jobs: Jobs, part: Part, plan: TaskPlan) -> None:
     """Wait until all tasks of a part are complete.
 
     Raises:
@@ -121,7 +121,7 @@ def wait(jobs: Jobs, part: str, plan: TaskPlan) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _num_missing(folder: Path, part: str, job: Job) -> int:
+def _num_missing(folder: Path, part: Part, job: Job) -> int:
     """Number of tasks of a job that are not complete."""
     completions = folder / part / "completions"
     return job.tasks - (len(os.listdir(completions)) if completions.is_dir() else 0)

@@ -9,9 +9,10 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mlm_dist import system_errors
+from mlm_dist.config import SourceConfig
 from mlm_dist.corpus.manifest import CorpusInputs
 from mlm_dist.corpus.preparation import Preparation
 from mlm_dist.corpus.rendezvous import POLL_SECONDS, VISIBLE_SECONDS
@@ -22,6 +23,8 @@ from mlm_dist.errors import CorpusError, UserError
 from mlm_dist.files import write_json
 from mlm_dist.spec import CorpusSpec
 from mlm_dist.stopwatch import Stopwatch
+
+T = TypeVar("T", bound=SourceConfig)
 
 FOLDER = "datatrove"
 Part = Literal["documents", "selection", "rows"]
@@ -116,19 +119,14 @@ def await_files(paths: Sequence[Path]) -> None:
 
 def _without_credentials(spec: CorpusSpec) -> CorpusSpec:
     """The spec as far as a task needs it. The files are fetched already, so it needs no credentials."""
-    documents = spec.documents
-    sources = {
-        name: values | {"source": without_credentials(values["source"])} for name, values in documents.sources.items()
+    sources = tuple(dataclasses.replace(one, config=_cleaned(one.config)) for one in spec.sources)
+    several = {
+        name: {key: without_credentials(value) if key == "source" else value for key, value in values.items()}
+        for name, values in spec.documents.sources.items()
     }
-    return dataclasses.replace(
-        spec,
-        sources=tuple(
-            dataclasses.replace(
-                one, config=dataclasses.replace(one.config, source=without_credentials(one.config.source))
-            )
-            for one in spec.sources
-        ),
-        documents=dataclasses.replace(
-            documents, source=without_credentials(documents.source), sources=sources, executor_options={}
-        ),
-    )
+    documents = dataclasses.replace(_cleaned(spec.documents), sources=several, executor_options={})
+    return dataclasses.replace(spec, sources=sources, documents=documents)
+
+
+def _cleaned(config: T) -> T:
+    return dataclasses.replace(config, source=without_credentials(config.source))
