@@ -42,6 +42,8 @@ class DatatroveEngine:
             CorpusError: No document is left to train on, the tokenizer knows none of the tokens, a file changed while
                 it was read, or tasks did not finish their work.
         """
+        if self._config.tasks > (count := len(self._preparation.sizes)):
+            logger.info("corpus.tasks: %s tasks, but there are %s shards; so many run", self._config.tasks, count)
         with _quiet(), _ray() if self._config.executor == "ray" else contextlib.nullcontext():
             rows = self._run_parts()
         await_files([self._store.record(key) for key in rows.made])
@@ -73,6 +75,8 @@ class DatatroveEngine:
                 else:
                     slurm_jobs.wait(jobs, part, self._plan)
             except Exception:
+                if jobs is not None:
+                    slurm_jobs.cancel(jobs)
                 self._plan.raise_failure()
                 raise
             self._plan.raise_failure()  # Ray's executor does not raise it

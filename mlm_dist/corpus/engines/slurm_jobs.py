@@ -63,9 +63,7 @@ def submit(chain: Mapping[Part, Any], folder: Path) -> Jobs:
     try:
         list(chain.values())[-1].run()
     except subprocess.CalledProcessError as error:
-        ids = [one.job_id for one in chain.values() if one.job_id]
-        if ids:
-            subprocess.run(["scancel", *ids], check=False)
+        cancel({part: Job(one.job_id, one.world_size) for part, one in chain.items() if one.job_id})
         raise CorpusError(
             f"corpus.executor: sbatch refused a job (code {error.returncode}, its message is above); change "
             "corpus.executor_options"
@@ -79,6 +77,12 @@ def submit(chain: Mapping[Part, Any], folder: Path) -> Jobs:
         *(names(jobs), last),
     )
     return jobs
+
+
+def cancel(jobs: Jobs) -> None:
+    """Take jobs out of the queue; those that ended are not changed."""
+    if jobs and shutil.which("scancel") is not None:
+        subprocess.run(["scancel", *(job.id for job in jobs.values())], check=False, capture_output=True)
 
 
 def submitted(folder: Path) -> Jobs | None:

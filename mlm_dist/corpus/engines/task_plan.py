@@ -92,8 +92,8 @@ class TaskPlan:
         if path.exists():
             failure = read_json(path)
             if failure["traceback"] is None:
-                raise CorpusError(failure["message"])
-            raise RuntimeError(f"a task failed:\n{failure['traceback']}")
+                raise CorpusError(failure["message"]) from None
+            raise RuntimeError(f"a task failed:\n{failure['traceback']}") from None
 
 
 def read_json(path: Path) -> Any:
