@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SBATCH = r"""#!/usr/bin/env bash
 set -u
@@ -68,7 +69,7 @@ class Slurm:
         return cls(folder)
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, Any]:
         """The changes to the environment in which a command finds them, and Python's own programs."""
         path = [str(self.folder / "programs"), str(Path(sys.executable).parent), os.environ["PATH"]]
         return {"FAKE_SLURM": str(self.folder), "PATH": os.pathsep.join(path)}

@@ -217,7 +217,7 @@ def test_command_that_is_stopped_leaves_its_jobs(
     ids=["wrong input", "lost job", "refused job", "within a job"],
 )
 def test_error_of_a_job_is_one_line(
-    changes: dict[str, str], flag: str, message: str, jobs: str, slurm: Slurm, source: Path, tmp_path: Path
+    changes: dict[str, Any], flag: str, message: str, jobs: str, slurm: Slurm, source: Path, tmp_path: Path
 ) -> None:
     ended = launching.run(command(source, tmp_path / "cache", *SLURM, flag), **slurm.environment, **changes)
     assert ended.returncode == 2, ended.output

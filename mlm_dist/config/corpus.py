@@ -62,8 +62,6 @@ class CorpusConfig(SourceConfig):
         executor_options: Arguments of the executor of datatrove, such as partition, time and mem_per_cpu_gb for slurm.
     """
 
-    FREE_TEXT = (*SourceConfig.FREE_TEXT, "executor_options")
-
     # The parser reads strings among values of type Any as YAML, so that 1252 would become a number.
     sources: dict[str, dict] = field(default_factory=dict)  # type: ignore[type-arg]
     mix: dict[str, float] = field(default_factory=dict)
