@@ -206,13 +206,11 @@ def _phase(
         is_packed=rows.mode == "pack",
         ema=optim.ema_decay is not None,
     )
-    most_rows = memory.most_rows(settings, shape, launch)
-    batch = spread(phase.batch, rows.max_length, launch.world_size, most_rows)
+    batch = spread(phase.batch, rows.max_length, launch.world_size, memory.most_rows(settings, shape, launch))
     peak = default_lr(takes_tokenizer(model), shape.hidden) if optim.lr is None else optim.lr
-    begin = last_rate(before[-1].rate) if before else 0.0
     return PhaseSpec(
         *(phase.name, phase.objective, phase.mix, rows, phase.masking, batch),
-        rate=RateSpec(peak, optim.warmup, optim.schedule, optim.floor, begin),
+        rate=RateSpec(peak, optim.warmup, optim.schedule, optim.floor, last_rate(before[-1].rate) if before else 0.0),
         duration=phase.duration,
         freeze_embeddings=phase.model.freeze_embeddings,
         trainable_layers=phase.model.trainable_layers,
