@@ -16,6 +16,7 @@ from mlm_dist.batches.global_batch import spread
 from mlm_dist.config import Config, ExportConfig, ModelConfig, OptimConfig, RowsConfig, to_dict
 from mlm_dist.config.phases import Phase, phases_of
 from mlm_dist.corpus import cleaners
+from mlm_dist.corpus.engines import executors
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.engine import compiler, conflicts, memory, trackers
 from mlm_dist.engine.launch import Launch
@@ -142,13 +143,14 @@ def corpus_spec(config: Config) -> CorpusSpec:
     """Everything the prepared corpus of a run depends on.
 
     Raises:
-        ConfigError: There is no such `corpus.clean`.
+        ConfigError: There is no such `corpus.clean`, or no such option of the executor.
         ModelError: `rows.mode` is open, and the model does not exist.
     """
     source, phases = tokenizer_source(config.model, config.tokenizer), phases_of(config)
     named = config.corpus.named_sources()
     for key, one in named.items():
         cleaners.check(one.clean, f"{key}.clean")
+    executors.check(config.corpus)
     return CorpusSpec(
         sources=tuple(SourceSpec(key, one) for key, one in named.items()),
         documents=config.corpus,
@@ -204,13 +206,11 @@ def _phase(
         is_packed=rows.mode == "pack",
         ema=optim.ema_decay is not None,
     )
-    most_rows = memory.most_rows(settings, shape, launch)
-    batch = spread(phase.batch, rows.max_length, launch.world_size, most_rows)
+    batch = spread(phase.batch, rows.max_length, launch.world_size, memory.most_rows(settings, shape, launch))
     peak = default_lr(takes_tokenizer(model), shape.hidden) if optim.lr is None else optim.lr
-    begin = last_rate(before[-1].rate) if before else 0.0
     return PhaseSpec(
         *(phase.name, phase.objective, phase.mix, rows, phase.masking, batch),
-        rate=RateSpec(peak, optim.warmup, optim.schedule, optim.floor, begin),
+        rate=RateSpec(peak, optim.warmup, optim.schedule, optim.floor, last_rate(before[-1].rate) if before else 0.0),
         duration=phase.duration,
         freeze_embeddings=phase.model.freeze_embeddings,
         trainable_layers=phase.model.trainable_layers,

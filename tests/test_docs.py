@@ -205,6 +205,13 @@ COMMANDS = {
     "prepare.py --corpus.source /shared/docs --corpus.cache_dir /shared/cache": Tried(),
     "python mlm_dist/prepare.py --corpus.source /shared/filtered --corpus.patterns '**/*.parquet' "
     "--corpus.deduplicate none --corpus.validation_fraction 0": Tried(PREPARE),
+    "pip install 'mlm_dist[scale]'": Tried(),
+    "mlm-dist prepare my_docs --corpus.engine datatrove --corpus.tasks 8 --corpus.workers 4": Tried(PREPARE),
+    "mlm-dist prepare --corpus.source /shared/docs --corpus.cache_dir /shared/cache --corpus.engine datatrove "
+    "--corpus.executor slurm --corpus.tasks 256 --corpus.workers 64 "
+    "--corpus.executor_options '{partition: cpu, time: \"04:00:00\", mem_per_cpu_gb: 4}'": Tried(
+        not_run="needs Slurm; test_engines.py runs such a command"
+    ),
     "mlm-dist train --objective causal_lm --corpus.source my_docs": Tried(LOCAL),
     "mlm-dist train --masking.unit word": Tried(LOCAL),
     "mlm-dist train --masking.probability 0.15": Tried(LOCAL),

@@ -27,8 +27,8 @@ from specs import prepare
 from mlm_dist.config import Config, CorpusConfig, parse
 from mlm_dist.corpus import documents, known_hashes, pipeline, row_shards, shards, sources
 from mlm_dist.corpus.readers import json_lines
-from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.shard_store import ShardStore
+from mlm_dist.corpus.shares import share
 from mlm_dist.corpus.sources import SourceFiles
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
@@ -784,7 +784,7 @@ def files(folder: Path, pattern: str) -> int:
 @pytest.mark.parametrize("moment", ["before any work", "after its own work"])
 def test_slow_process_is_waited_for(folder: Path, large: Path, tmp_path: Path, moment: str) -> None:
     source, cache = folder if moment == "before any work" else large, tmp_path / "cache"
-    theirs = Rendezvous(cache, 1, 2).share([piece.size for piece in pieces(source)])
+    theirs = share([piece.size for piece in pieces(source)], 1, 2)
     assert bool(theirs) == (source == large)
     processes = two_processes(source, cache, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     late = processes[1]

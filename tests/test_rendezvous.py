@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from mlm_dist.corpus.rendezvous import Rendezvous
+from mlm_dist.corpus.shares import share
 
 HOST = socket.gethostname()
 # The beginning of every process. Tests that wait for SILENCE_SECONDS shorten it.
@@ -69,7 +70,6 @@ def test_one_process_needs_no_files(tmp_path: Path) -> None:
     with Rendezvous(tmp_path / "ranks", 0, 1) as ranks:
         value = object()
         assert ranks.lead("plan", lambda: value) is value
-        assert ranks.share([1] * 5) == [0, 1, 2, 3, 4]
         ranks.wait_for([])
         (tmp_path / "there").touch()
         ranks.wait_for([tmp_path / "there"])
@@ -84,11 +84,11 @@ def test_each_purpose_has_its_own_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("num_items", [0, 1, 3, 8, 20])
-def test_items_are_shared_once_and_evenly(tmp_path: Path, world_size: int, num_items: int) -> None:
+def test_items_are_shared_once_and_evenly(world_size: int, num_items: int) -> None:
     sizes = np.random.default_rng(num_items).integers(0, 100, num_items).tolist()
-    shares = [Rendezvous(tmp_path, rank, world_size).share(sizes) for rank in range(world_size)]
-    assert sorted(item for share in shares for item in share) == list(range(num_items))
-    loads = [sum(sizes[i] for i in share) for share in shares]
+    shares = [share(sizes, rank, world_size) for rank in range(world_size)]
+    assert sorted(item for items in shares for item in items) == list(range(num_items))
+    loads = [sum(sizes[i] for i in items) for items in shares]
     assert max(loads) - min(loads) <= max(sizes, default=0)
 
 
@@ -115,7 +115,7 @@ def test_all_ranks_wait_for_the_files_of_all(tmp_path: Path) -> None:
     files = [folder / f"shard-{i}" for i in range(7)]
     with module.Rendezvous(folder, rank, world_size) as ranks:
         ranks.lead("plan", lambda: None)
-        for i in ranks.share([1] * 7):
+        for i in range(rank, 7, world_size):
             time.sleep(0.2 * rank)
             files[i].touch()
         ranks.wait_for(files)

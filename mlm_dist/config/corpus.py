@@ -12,7 +12,7 @@ from mlm_dist.config.checks import Section
 from mlm_dist.config.source import SourceConfig, named_source
 from mlm_dist.errors import ConfigError
 
-MAX_LENGTH, MAX_VOCABULARY = 1 << 17, 1 << 20
+MAX_LENGTH, MAX_VOCABULARY, MAX_TASKS = 1 << 17, 1 << 20, 100_000
 SHARE_TOLERANCE = 1e-3  # by which the shares of a mix may miss 1
 EXPORT_SUFFIXES = (".json", ".jsonl", ".parquet")
 
@@ -53,6 +53,13 @@ class CorpusConfig(SourceConfig):
         export: A .json, .jsonl or .parquet file to write the kept documents to, for other tools.
         cache_dir: Folder for fetched sources and prepared corpora, kept between runs and shared by all nodes; `mlm-dist
             cache` lists and removes corpora. By default mlm_dist in $XDG_CACHE_HOME if that is set, else in ~/.cache.
+        engine: What runs the preparation: local divides it among the processes of the launch; datatrove runs it as
+            tasks of that package, which needs the extra mlm_dist[scale]. Both write the same bytes.
+        executor: Where the tasks of engine datatrove run: local for processes of this machine, slurm for jobs of a
+            Slurm cluster, ray for a Ray cluster.
+        tasks: Number of tasks for the documents, and for the rows, of engine datatrove; at most one per shard is used.
+        workers: How many of them run at the same time; by default all.
+        executor_options: Arguments of the executor of datatrove, such as partition, time and mem_per_cpu_gb for slurm.
     """
 
     # The parser reads strings among values of type Any as YAML, so that 1252 would become a number.
@@ -67,6 +74,11 @@ class CorpusConfig(SourceConfig):
     validation_from: Literal["documents", "parts"] | None = None
     export: str | None = None
     cache_dir: str = field(default_factory=_default_cache_dir)
+    engine: Literal["local", "datatrove"] = "local"
+    executor: Literal["local", "slurm", "ray"] = "local"
+    tasks: int = 1
+    workers: int | None = None
+    executor_options: dict = field(default_factory=dict)  # type: ignore[type-arg]  # as sources
 
     def check(self) -> None:
         """See `Section.check`."""
@@ -85,6 +97,7 @@ class CorpusConfig(SourceConfig):
         self.require_place("export")
         can_be_written = self.export is None or self.export.lower().endswith(EXPORT_SUFFIXES)
         self.require("export", can_be_written, f"must end in {', '.join(EXPORT_SUFFIXES)}")
+        self._check_engine()
 
     def validation_fractions(self) -> dict[str, float]:
         """{name: fraction of its documents in the validation set} of all sources; the name of an only one is empty."""
@@ -95,6 +108,17 @@ class CorpusConfig(SourceConfig):
     def holds_out(self) -> bool:
         """Whether documents of some source are held out."""
         return max(self.validation_fractions().values()) > 0
+
+    def _check_engine(self) -> None:
+        self.require_range("tasks", 1, MAX_TASKS)
+        self.require_range("workers", 1, or_null=True)
+        self.require("workers", self.workers is None or self.workers <= self.tasks, "must be at most corpus.tasks")
+        defaults = {"executor": "local", "tasks": 1, "workers": None, "executor_options": {}}
+        for name, default in defaults.items():
+            if self.engine == "local" and getattr(self, name) != default:
+                raise ConfigError(
+                    f"{self.key(name)}: only corpus.engine datatrove has it; set that, or remove this key"
+                )
 
     def _check_mix(self) -> None:
         if self.mix and not self.sources:

@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.corpus import cached, digests, exported_documents, summary
+from mlm_dist.corpus.engines import executors, slurm_jobs
+from mlm_dist.corpus.engines.datatrove_engine import DatatroveEngine
+from mlm_dist.corpus.engines.local import LocalEngine
+from mlm_dist.corpus.engines.task_plan import FOLDER, TaskPlan
 from mlm_dist.corpus.manifest import CorpusInputs
 from mlm_dist.corpus.ownership import require_own
 from mlm_dist.corpus.preparation import Preparation
@@ -43,6 +47,7 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
     Raises:
         CorpusError: The source cannot be used, no document is left to train on, or the tokenizer knows no token of the
             documents.
+        ConfigError: A package that the engine needs is not installed.
         ModelError: The tokenizer cannot be loaded.
         PeerError: Another process failed.
     """
@@ -56,7 +61,7 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
         store = ShardStore(cache_dir, inputs.digest)
         if not start["is_prepared"]:
             with named(store.partial):
-                Preparation(spec, inputs, store, ranks, tokenizer).run()
+                _run(spec, inputs, store, tokenizer, ranks)
         ranks.see([store.folder / "manifest.json"])  # on a slow shared disk, a new name is seen late
         corpus = PreparedCorpus(store.folder)
         cached.use(store.folder)
@@ -66,6 +71,21 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
             path = Path(spec.documents.export).expanduser()
             ranks.lead("export", lambda: exported_documents.write(corpus.documents(), path))
         return corpus
+
+
+def _run(
+    spec: CorpusSpec, inputs: CorpusInputs, store: ShardStore, tokenizer: CorpusTokenizer, ranks: Rendezvous
+) -> None:
+    """Prepare and publish the corpus with the engine that the spec names."""
+    if spec.documents.engine == "local":
+        LocalEngine(Preparation(spec, inputs, store, tokenizer), store, ranks).run()
+        return
+
+    def launch() -> None:
+        plan = TaskPlan.write(spec, inputs, store)
+        DatatroveEngine(Preparation(spec, inputs, store, tokenizer), plan, spec.documents.executor_options).run()
+
+    ranks.lead("engine", launch)
 
 
 def find(spec: CorpusSpec) -> tuple[PreparedCorpus | None, dict[str, int] | None]:
@@ -172,7 +192,9 @@ def _start(
         require_own(folder, "corpus.cache_dir")
     is_prepared = store.find() is not None
     if not is_prepared:
-        store.begin()
+        executors.require_packages(spec.documents)
+        if spec.documents.executor != "slurm" or not slurm_jobs.are_usable(store.partial / FOLDER):
+            store.begin()
         count = sum(len(source.files) for source in found)
         logger.info("preparing %s file%s into %s", f"{count:,}", "" if count == 1 else "s", store.folder)
     return {"inputs": inputs.to_json(), "is_prepared": is_prepared}

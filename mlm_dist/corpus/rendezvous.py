@@ -86,21 +86,6 @@ class Rendezvous:
             self._state["failed"] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             self._write()
 
-    def share(self, sizes: Sequence[int]) -> list[int]:
-        """The indices of this rank's items, chosen so that the sizes of all ranks' items are about equal.
-
-        Args:
-            sizes: Sizes of all items, the same on all ranks.
-        """
-        loads = [0] * self.world_size
-        mine = []
-        for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):  # the largest first, to the rank with the least
-            rank = loads.index(min(loads))
-            loads[rank] += max(sizes[i], 1)
-            if rank == self.rank:
-                mine.append(i)
-        return sorted(mine)
-
     def lead(self, name: str, make: Callable[[], T]) -> T:
         """Rank 0 calls `make`, and every rank returns its result, a JSON value.
 

@@ -45,6 +45,11 @@ class CorpusTokenizer:
         """Whether the corpus uses the tokenizer that the spec names as it is."""
         return self._spec.path is not None and not self._spec.add_domain_tokens
 
+    @property
+    def loaded(self) -> Any:
+        """The tokenizer of the corpus if this process has loaded it already; else None."""
+        return vars(self).get("original") if self.is_original else None
+
     def dependencies(self) -> dict[str, Any]:
         """What the tokenizer of the corpus depends on besides the documents, as JSON values."""
         added = {"add_domain_tokens": self._spec.add_domain_tokens or None}
