@@ -19,6 +19,7 @@ from mlm_dist.corpus import cached, digests, exported_documents, summary
 from mlm_dist.corpus.manifest import CorpusInputs
 from mlm_dist.corpus.ownership import require_own
 from mlm_dist.corpus.preparation import Preparation
+from mlm_dist.corpus.remote_corpora import RemoteCorpora
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.shard_store import ShardStore
 from mlm_dist.corpus.sources import SourceFiles, acquire, is_local, source_keys, without_credentials
@@ -51,7 +52,8 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
     tokenizer = CorpusTokenizer(spec.tokenizer, spec.rows.max_length)
     meeting = Rendezvous(cache_dir / "rendezvous", rank, world_size, purpose)
     with named(cache_dir), meeting as ranks, contextlib.ExitStack() as locks:
-        start = ranks.lead("start", lambda: _start(spec, cache_dir, tokenizer, locks))
+        remote = None if spec.documents.store is None else RemoteCorpora(spec.documents.store)
+        start = ranks.lead("start", lambda: _start(spec, cache_dir, tokenizer, remote, locks))
         inputs = CorpusInputs.from_json(start["inputs"])
         store = ShardStore(cache_dir, inputs.digest)
         if not start["is_prepared"]:
@@ -60,6 +62,8 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
         ranks.see([store.folder / "manifest.json"])  # on a slow shared disk, a new name is seen late
         corpus = PreparedCorpus(store.folder)
         cached.use(store.folder)
+        if remote is not None:
+            ranks.lead("store", lambda: remote.upload(corpus))
         if rank == 0:
             summary.warn_of_unknown(corpus.manifest)
         if spec.documents.export is not None:
@@ -148,7 +152,11 @@ def _cache_dir(spec: CorpusSpec) -> Path:
 
 
 def _start(
-    spec: CorpusSpec, cache_dir: Path, tokenizer: CorpusTokenizer, locks: contextlib.ExitStack
+    spec: CorpusSpec,
+    cache_dir: Path,
+    tokenizer: CorpusTokenizer,
+    remote: RemoteCorpora | None,
+    locks: contextlib.ExitStack,
 ) -> dict[str, Any]:
     """Fetch the source, compute the digest, and look whether the corpus is prepared. Runs on rank 0 alone.
 
@@ -170,7 +178,7 @@ def _start(
     store = ShardStore(cache_dir, inputs.digest)
     for folder in filter(Path.is_dir, (store.folder, store.partial)):
         require_own(folder, "corpus.cache_dir")
-    is_prepared = store.find() is not None
+    is_prepared = store.find() is not None or (remote is not None and remote.fetch(store, dependencies))
     if not is_prepared:
         store.begin()
         count = sum(len(source.files) for source in found)
