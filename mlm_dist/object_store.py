@@ -5,8 +5,8 @@ Endpoint and credentials are those of the environment and of fsspec's own config
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -40,7 +40,9 @@ _VERSIONS = (
 )
 _OPTIONS: dict[str, dict[str, Any]] = {
     "file": {"auto_mkdir": True},
-    **dict.fromkeys(("s3", "s3a"), {"max_concurrency": 2}),  # parts of 50 MB of a file, which are in memory
+    # Parts of 50 MB of a file that are in memory.
+    "s3": {"max_concurrency": 2},
+    "s3a": {"max_concurrency": 2},
 }
 # Errors of this machine's disk, and not of the store.
 _LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.ENOMEM)
@@ -124,12 +126,10 @@ class ObjectStore:
 
         def find() -> dict[str, Any]:
             self._fs.invalidate_cache()
-            with contextlib.suppress(FileNotFoundError):
-                found: dict[str, Any] = self._fs.find(prefix, detail=True)
-                return found
-            return {}
+            found: dict[str, Any] = self._fs.find(prefix, detail=True)
+            return found
 
-        found = self._try("list", folder, find).items()
+        found = (self._try("list", folder, lambda: _unless_absent(find)) or {}).items()
         return {
             path.removeprefix(prefix): _described(info)
             for path, info in found
@@ -143,15 +143,12 @@ class ObjectStore:
             ConfigError: The store cannot be read.
         """
 
-        def info() -> dict[str, Any] | None:
+        def info() -> dict[str, Any]:
             self._fs.invalidate_cache()
-            try:
-                found: dict[str, Any] = self._fs.info(self._root)
-            except FileNotFoundError:
-                return None
+            found: dict[str, Any] = self._fs.info(self._root)
             return found
 
-        found = self._try("read", "", info)
+        found = self._try("read", "", lambda: _unless_absent(info))
         return _described(found) if found is not None and found.get("type") == "file" else None
 
     def read(self, name: str) -> bytes | None:
@@ -161,14 +158,11 @@ class ObjectStore:
             ConfigError: The store cannot be read.
         """
 
-        def read() -> bytes | None:
-            try:
-                found: bytes = self._fs.cat_file(self._path(name))
-            except FileNotFoundError:
-                return None
+        def read() -> bytes:
+            found: bytes = self._fs.cat_file(self._path(name))
             return found
 
-        return self._try("read", name, read)
+        return self._try("read", name, lambda: _unless_absent(read))
 
     def download(self, name: str, path: Path) -> None:
         """Download an object; the file is whole or not there.
@@ -210,12 +204,8 @@ class ObjectStore:
             ConfigError: One cannot be removed.
         """
         for name in names:
-
-            def remove(name: str = name) -> None:
-                with contextlib.suppress(FileNotFoundError):
-                    self._fs.rm_file(self._path(name))
-
-            self._try("remove", name, remove)
+            remove = functools.partial(self._fs.rm_file, self._path(name))
+            self._try("remove", name, functools.partial(_unless_absent, remove))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
@@ -232,6 +222,16 @@ class ObjectStore:
         place = f"{self.address}/{name}" if name else self.address
         why = without_credentials(reason(error))
         return ConfigError(f"{self._key}: cannot {what} {place} ({why}); check the address, the access and the network")
+
+
+def _unless_absent(call: Callable[[], T]) -> T | None:
+    """What a call returns; None if there is no such object. fsspec says that of some lost connections as well."""
+    try:
+        return call()
+    except FileNotFoundError as error:
+        if is_transient_of_store(error):
+            raise
+        return None
 
 
 def in_parallel(work: Callable[[str], T], names: Iterable[str]) -> Iterator[tuple[str, T]]:

@@ -23,6 +23,8 @@ _STATUSES = (408, 425, 429, 500, 502, 503, 504)
 _ERRNOS = (errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE)
 # What s3fs makes of the statuses 500 and 503.
 _ERRNOS_OF_STORES = (errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO))
+# Of aiohttp and botocore.
+_NAMES_OF_STORES = ("ServerDisconnectedError", "ClientPayloadError", "IncompleteRead", "ConnectionClosedError")
 _NAMES = ("ReadTimeout", "WriteTimeout", "PoolTimeout", "ReadError", "WriteError", "RemoteProtocolError")  # of httpx
 _OF_GIT = re.compile(
     r"returned error: (408|425|429|500|502|503|504)\b|early EOF|unexpected disconnect|RPC failed|hung up unexpectedly"
@@ -81,14 +83,16 @@ def is_transient_of_http(error: BaseException) -> bool:
 
 
 def is_transient_of_store(error: BaseException) -> bool:
-    """Whether an error of an object store, or one that caused it, is of a busy server or a lost connection."""
-    if is_transient_of_http(error):
-        return True
-    return any(
+    """Whether an error of an object store, or one that it caused, is of a busy server or a lost connection."""
+    causes = list(_causes(error))
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return False
+    return is_transient_of_http(error) or any(
         isinstance(cause, TimeoutError)
+        or type(cause).__name__ in _NAMES_OF_STORES
         or (isinstance(cause, OSError) and cause.errno in _ERRNOS_OF_STORES)
-        or getattr(cause, "code", None) in _STATUSES
-        for cause in _causes(error)
+        or getattr(cause, "status", None) in _STATUSES
+        for cause in causes
     )
 
 

@@ -6,7 +6,7 @@ A manifest names the files of the folder with their sizes and SHA-256, as those 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,7 +31,15 @@ class DamagedFolderError(Exception):
         self.names = {*names}
 
 
-def upload(store: ObjectStore, name: str, folder: Path, files: Collection[str], *, step: int = 0) -> None:
+def upload(
+    store: ObjectStore,
+    name: str,
+    folder: Path,
+    files: Collection[str],
+    advance: Callable[[float], None] = lambda _: None,
+    *,
+    step: int = 0,
+) -> None:
     """Upload files of a folder, and its manifest after all of them.
 
     Args:
@@ -39,30 +47,27 @@ def upload(store: ObjectStore, name: str, folder: Path, files: Collection[str], 
         name: The folder in the store.
         folder: The folder on this disk, which has a manifest.json.
         files: The files to upload, relative to the folder.
+        advance: Called with the MB of each uploaded file.
         step: The step of the run, for planned faults.
 
     Raises:
         ConfigError: The store cannot be written to.
     """
-    sizes = {file: (folder / file).stat().st_size / 1e6 for file in files}
-
-    def send(file: str) -> None:
-        store.upload(folder / file, f"{name}/{file}")
-
-    with stage(f"uploading {name}", sum(sizes.values()), "MB", leaves_after=2) as shown:
-        for file, _ in in_parallel(send, sizes):
-            shown.advance(sizes[file])
-            faults.kill_here("in_upload", step)
-        store.upload(folder / MANIFEST, f"{name}/{MANIFEST}")
+    for file, _ in in_parallel(lambda file: store.upload(folder / file, f"{name}/{file}"), files):
+        advance((folder / file).stat().st_size / 1e6)
+        faults.kill_here("in_upload", step)
+    store.upload(folder / MANIFEST, f"{name}/{MANIFEST}")
 
 
 def download(store: ObjectStore, name: str, target: Path) -> dict[str, Any] | None:
     """Download a folder and compare every file with its manifest; files that are there already are not downloaded.
 
+    It shows its progress, so only the main thread may call it.
+
     Args:
         store: The store.
         name: The folder in the store.
-        target: The folder on this disk. The manifest is written last.
+        target: The folder on this disk. The manifest is written last, and files that it does not name are removed.
 
     Returns:
         The manifest; None if the store has no such folder, or an upload of it is not complete.
@@ -96,7 +101,12 @@ def download(store: ObjectStore, name: str, target: Path) -> dict[str, Any] | No
             if not is_intact:
                 damaged.append(file)
     if damaged:
-        raise DamagedFolderError(f"{store.address}/{name}/{min(damaged)} is damaged: it differs from the manifest", damaged)
+        raise DamagedFolderError(
+            f"{store.address}/{name}/{min(damaged)} is damaged: it differs from the manifest", damaged
+        )
+    for path in [*target.rglob("*")]:
+        if path.is_symlink() or (path.is_file() and path.relative_to(target).as_posix() not in files):
+            path.unlink()
     write_bytes(target / MANIFEST, content)
     return manifest
 

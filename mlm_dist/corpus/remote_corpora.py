@@ -11,6 +11,7 @@ from mlm_dist.corpus.store import FORMAT, PreparedCorpus
 from mlm_dist.errors import UserError
 from mlm_dist.object_store import ObjectStore
 from mlm_dist.stored_folders import MANIFEST, DamagedFolderError, download, upload
+from mlm_dist.terminal.stages import stage
 
 KEY = "corpus.store"
 
@@ -74,7 +75,9 @@ class RemoteCorpora:
                 for file, one in files.items()
                 if file in self._damaged or file not in found or found[file].size != one["size"]
             ]
-            upload(self._store, name, corpus.folder, missing)
+            total = sum(files[file]["size"] for file in missing) / 1e6
+            with stage("uploading corpus", total, "MB", leaves_after=2) as shown:
+                upload(self._store, name, corpus.folder, missing, shown.advance)
         except UserError as error:
             logger.warning("%s; the corpus is not in the store, and the next start uploads the rest", error)
         else:

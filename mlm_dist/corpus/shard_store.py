@@ -159,11 +159,7 @@ class ShardStore:
         return self._rename(files)
 
     def receive(self, manifest: dict[str, Any]) -> bool:
-        """Publish the partial folder, whose files were verified, if they are a corpus; others are removed from it."""
-        for path in [*self.partial.rglob("*")]:
-            name = path.relative_to(self.partial).as_posix()
-            if path.is_symlink() or (path.is_file() and name not in {*manifest["files"], "manifest.json"}):
-                path.unlink()
+        """Publish the partial folder, whose files were compared with a manifest; whether they are a corpus."""
         try:
             if not PreparedCorpus(self.partial).is_readable:
                 return False
