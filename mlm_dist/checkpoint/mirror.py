@@ -35,7 +35,7 @@ class Mirror:
         """The step of the checkpoint that is being uploaded, which must not be removed."""
 
     def begin(self) -> None:
-        """Write to the store, remove checkpoints that the run does not continue, and upload those it lacks.
+        """Write to the store, remove newer checkpoints, which the run does not continue, and upload those it lacks.
 
         Rank 0 calls it, before the first step.
 
@@ -46,7 +46,9 @@ class Mirror:
             return
         self._remote = RemoteCheckpoints(self._address)
         self._remote.write_config(self._folder.parent)
-        self._remote.remove_others(self._folder)
+        newest = max(self._steps(), default=None)
+        if newest is not None:
+            self._remote.remove(lambda step: step > newest)
         self.update()
 
     def update(self) -> None:
@@ -74,7 +76,11 @@ class Mirror:
                 self._is_outdated = False
             self._update(remote)
 
+    def _steps(self) -> set[int]:
+        return {format.step_of(path) for path in format.published(self._folder)}
+
     def _update(self, remote: RemoteCheckpoints) -> None:
+        is_complete = True
         for path in sorted(format.published(self._folder), key=format.step_of, reverse=True):
             step = format.step_of(path)
             self.in_use = frozenset({step})
@@ -82,6 +88,7 @@ class Mirror:
                 remote.upload(path)
             except Exception as error:  # of the network, the store or this disk: training continues
                 if path.is_dir():
+                    is_complete = False
                     logger.warning(
                         "the checkpoint of step %s is not uploaded: %s; the next one tries again",
                         *(f"{step:,}", reason(error)),
@@ -90,4 +97,6 @@ class Mirror:
                 self.in_use = frozenset()
             if self._is_outdated:
                 return  # a newer one comes first
-        remote.remove_others(self._folder)
+        kept = self._steps()
+        if kept and is_complete:  # otherwise the old ones may be all that the store has
+            remote.remove(lambda step: step not in kept)

@@ -47,9 +47,8 @@ class RemoteCheckpoints:
         Raises:
             ConfigError: The store cannot be read.
         """
-        names = (name.split("/") for name in self._store.list("checkpoints"))
-        folders = (parts[0] for parts in names if parts[1:] == [MANIFEST] and format.is_name(parts[0]))
-        return sorted(format.step_of(Path(folder)) for folder in folders)
+        complete = (name for name in self._store.list("checkpoints") if name.endswith(f"/{MANIFEST}"))
+        return sorted(step for name in complete if (step := _step_of(name)) is not None)
 
     def refuse(self) -> None:
         """Refuse a store that holds checkpoints, for a run that starts fresh.
@@ -77,7 +76,7 @@ class RemoteCheckpoints:
         """
         steps, checkpoints = self.steps(), run / "checkpoints"
         local = [format.step_of(path) for path in format.published(checkpoints)]
-        temporary = checkpoints / ".store"
+        temporary = checkpoints / ".step-downloads"
         try:
             if steps:
                 self._require_same(steps[-1], temporary, require_same)
@@ -176,16 +175,26 @@ class RemoteCheckpoints:
         """
         self._store.write("config.yaml", (run / "config.yaml").read_bytes())
 
-    def remove_others(self, checkpoints: Path) -> None:
-        """Remove checkpoints that the run directory has not; a failure is logged, and the next call tries again."""
-        kept = {path.name for path in format.published(checkpoints)}
+    def remove(self, is_old: Callable[[int], bool]) -> None:
+        """Remove the checkpoints of some steps; a failure is logged, and the next call tries again.
+
+        Args:
+            is_old: Whether to remove that of a step.
+        """
         try:
             for folder in ("checkpoints", "records"):
-                names = [f"{folder}/{name}" for name in self._store.list(folder) if name.split("/")[0] not in kept]
+                steps = {name: _step_of(name) for name in self._store.list(folder)}
+                names = [f"{folder}/{name}" for name, step in steps.items() if step is not None and is_old(step)]
                 # Without its manifest a checkpoint is not there any more.
                 self._store.remove(sorted(names, key=lambda name: not name.endswith(f"/{MANIFEST}")))
         except UserError as error:
             logger.warning("%s; old checkpoints stay there until the next one", error)
+
+
+def _step_of(name: str) -> int | None:
+    """The step in the name of an object's folder; None for another object."""
+    folder = Path(name).parts[0]
+    return format.step_of(Path(folder)) if format.is_name(folder) else None
 
 
 def _copy_records(run: Path, target: Path) -> list[str]:
