@@ -462,6 +462,30 @@ def test_run_survives_a_store_that_is_lost(s3: Server, prose: Path, run: Path, t
     assert "the checkpoint of step 12 is not uploaded: checkpoint.store: cannot upload" in log.getvalue()
 
 
+@pytest.mark.slow
+def test_old_checkpoints_stay_in_a_store_until_a_newer_one_is_there(prose: Path, tmp_path: Path) -> None:
+    """In a folder, where what can be written can be chosen."""
+    mounted, stored = tmp_path / "mounted", tmp_path / "mounted" / "checkpoints" / "step-00000006" / "manifest.json"
+
+    class Refusing(Callback):
+        """Once the first checkpoint is uploaded, no records can be written any more."""
+
+        def on_step(self, step: int, line: Any) -> None:
+            if step == 11:
+                deadline = time.monotonic() + 60
+                while not stored.exists() and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                shutil.rmtree(mounted / "records")
+                (mounted / "records").touch()
+
+    store = (f"--checkpoint.store={mounted.as_uri()}", "--checkpoint.keep_last=1")
+    flags = (f"--corpus.source={prose}", f"--corpus.cache_dir={prose.parent / 'prose-cache'}", *launching.SHORT)
+    with launching.logged() as log:
+        train.run(parse([*flags, *store, f"--output_dir={tmp_path / 'run'}"], prog="train.py"), [Refusing()])
+    assert "the checkpoint of step 12 is not uploaded" in log.getvalue()
+    assert stored.exists() and not (tmp_path / "run" / "checkpoints" / "step-00000006").exists()
+
+
 def test_store_that_cannot_be_written_to_is_refused_before_the_first_step(
     s3: Server, prose: Path, tmp_path: Path
 ) -> None:
