@@ -124,7 +124,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
             *(config.checkpoint.every, config.checkpoint.keep_last, is_best),
             config.checkpoint.resume_of(config.output_dir, is_restarted=launch.is_restarted),
             config.export.average if isinstance(config.export.average, int) else 0,
-            phase_ends=len(specs) - 1,
+            *(len(specs) - 1, config.checkpoint.store),
         ),
         export=ExportSpec(
             config.export.dtype,

@@ -21,6 +21,10 @@ WAITS = (1.0, 2.0, 4.0)  # seconds before the second, third and fourth attempt
 # 408: the server waited too long; 425, 429: ask later; 5xx: a server or the proxy before it is overloaded or restarts.
 _STATUSES = (408, 425, 429, 500, 502, 503, 504)
 _ERRNOS = (errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE)
+# What s3fs makes of the statuses 500 and 503.
+_ERRNOS_OF_STORES = (errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO))
+# Of aiohttp and botocore.
+_NAMES_OF_STORES = ("ServerDisconnectedError", "ClientPayloadError", "IncompleteRead", "ConnectionClosedError")
 _NAMES = ("ReadTimeout", "WriteTimeout", "PoolTimeout", "ReadError", "WriteError", "RemoteProtocolError")  # of httpx
 _OF_GIT = re.compile(
     r"returned error: (408|425|429|500|502|503|504)\b|early EOF|unexpected disconnect|RPC failed|hung up unexpectedly"
@@ -74,6 +78,20 @@ def is_transient_of_http(error: BaseException) -> bool:
         getattr(getattr(cause, "response", None), "status_code", None) in _STATUSES
         or type(cause).__name__ in _NAMES
         or (isinstance(cause, OSError) and cause.errno in _ERRNOS)
+        for cause in causes
+    )
+
+
+def is_transient_of_store(error: BaseException) -> bool:
+    """Whether an error of an object store, or one that it caused, is of a busy server or a lost connection."""
+    causes = list(_causes(error))
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return False
+    return is_transient_of_http(error) or any(
+        isinstance(cause, TimeoutError)
+        or type(cause).__name__ in _NAMES_OF_STORES
+        or (isinstance(cause, OSError) and cause.errno in _ERRNOS_OF_STORES)
+        or getattr(cause, "status", None) in _STATUSES
         for cause in causes
     )
 

@@ -127,8 +127,7 @@ class RunDir:
             raise ConfigError(
                 f"output_dir: another run is writing to {self.path}; wait for it or choose another folder"
             ) from None
-        if find.begins_at(spec.checkpoint.resume, self.checkpoints):
-            find.folder_of(spec.checkpoint.resume, "checkpoint.resume")  # before any work is done
+        find.check(spec.checkpoint, self.checkpoints)  # before any work is done
         self._check_disk(spec)
 
     def _remove_if_empty(self) -> None:

@@ -98,8 +98,8 @@ def fit(
 ) -> Session:
     """Train to the end of the run, or until a signal; collective."""
     task = Task.create(spec, corpora)
-    resume, checkpoints = spec.checkpoint.resume, run_dir.checkpoints
-    resume_from = find.to_resume(engine, resume, checkpoints, task.identity, spec.phases, spec.validation.patience)
+    saved, checkpoints = spec.checkpoint, run_dir.checkpoints
+    resume_from = find.to_resume(engine, saved, checkpoints, task.identity, spec.phases, spec.validation.patience)
     engine.on_main(lambda: begin(run_dir, resume_from, spec))
     engine.on_main(lambda: report.before_training(run_dir, task.module.model, corpora.main))
     engine.on_main(lambda: trial.begin(task.module.model, lambda: model_files(spec, corpora.main), run_dir.path))

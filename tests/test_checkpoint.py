@@ -112,7 +112,8 @@ class Run:
 
     def to_resume(self, resume: str, *, identity: dict[str, Any] = IDENTITY) -> Path | None:
         """The checkpoint that a run would resume from."""
-        return find.to_resume(self.engine, resume, self.folder, identity, PHASES)
+        spec = CheckpointSpec(None, 2, False, resume)
+        return find.to_resume(self.engine, spec, self.folder, identity, PHASES)
 
 
 def state_at(step: int, **values: Any) -> TrainState:

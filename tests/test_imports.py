@@ -33,7 +33,7 @@ LAYERS = (
     {"engine"},
     {"optim"},
     {"model", "batches", "corpus"},
-    {"spec", "pretrained"},
+    {"spec", "pretrained", "stored_folders"},
     {"terminal"},
     {
         "config",
@@ -49,6 +49,7 @@ LAYERS = (
         "environment",
         "hub",
         "retries",
+        "object_store",
         "interruption",
         "stopwatch",
     },
@@ -56,6 +57,7 @@ LAYERS = (
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Packages of one layer that must not import each other.
 APART = {"model", "batches", "corpus"}
+USES_FSSPEC = {"object_store"}
 USES_ACCELERATE = {"engine", "launcher"}
 
 
@@ -96,6 +98,7 @@ def test_imports_point_one_way(path: Path) -> None:
         assert not theirs & (APART - {mine})
     roots = {name.split(".")[0] for name in imports(path)}
     assert "deepspeed" not in roots or path == PACKAGE / "engine" / "deepspeed.py"
+    assert "fsspec" not in roots or mine in USES_FSSPEC
     assert "accelerate" not in roots or mine in USES_ACCELERATE
 
 

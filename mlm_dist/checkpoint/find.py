@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.checkpoint import format, same_run
+from mlm_dist.checkpoint.remote_checkpoints import RemoteCheckpoints
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import CheckpointError
-from mlm_dist.spec import PhaseSpec
+from mlm_dist.spec import CheckpointSpec, PhaseSpec
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def _warn(problems: list[str]) -> None:
 
 def to_resume(
     engine: Engine,
-    resume: str,
+    spec: CheckpointSpec,
     folder: Path,
     identity: Mapping[str, Any],
     phases: Sequence[PhaseSpec],
@@ -116,8 +117,8 @@ def to_resume(
 
     Args:
         engine: The engine.
-        resume: auto (the newest good one in the folder), never, or a path. A checkpoint of another run begins this one,
-            so if this one has checkpoints already, its newest good one is taken.
+        spec: Its `resume` is auto (the newest good one in the folder or the store), never, or a path. A checkpoint of
+            another run begins this one, so if this one has checkpoints already, its newest good one is taken.
         folder: `checkpoints/` of the run directory.
         identity: What it must have in common with this run.
         phases: The phases of this run.
@@ -130,7 +131,10 @@ def to_resume(
     """
 
     def look() -> str | None:
-        path = _look(resume, folder)
+        if spec.store is not None and not names_own(spec.resume, folder):
+            remote = RemoteCheckpoints(spec.store)
+            remote.fetch(folder.parent, lambda state: same_run.require_same(state, identity, phases))
+        path = _look(spec.resume, folder)
         if path is None:
             return None
         same_run.require_same(path, identity, phases)
@@ -161,6 +165,24 @@ def _look(resume: str, folder: Path) -> Path | None:
     return path
 
 
+def check(spec: CheckpointSpec, folder: Path) -> None:
+    """Refuse a folder to resume from that is no checkpoint, and a store that a run that starts fresh cannot use.
+
+    Raises:
+        CheckpointError: Names the key and the remedy.
+        ConfigError: The store cannot be read.
+    """
+    has_stored = False
+    if spec.store is not None:
+        remote = RemoteCheckpoints(spec.store)
+        if spec.resume == "never":
+            remote.refuse()
+        has_stored = bool(remote.steps()) and not names_own(spec.resume, folder)
+    is_another = has_stored and format.is_name(Path(spec.resume).name)  # which may be gone by now
+    if begins_at(spec.resume, folder) and not is_another:
+        folder_of(spec.resume, "checkpoint.resume")
+
+
 def begins_at(resume: str, folder: Path) -> bool:
     """Whether a run resumes from the folder that `resume` names.
 
@@ -172,9 +194,13 @@ def begins_at(resume: str, folder: Path) -> bool:
     """
     if resume in ("auto", "never"):
         return False
-    path = Path(resume).expanduser()
-    is_of_another = format.is_name(path.name) and path.resolve().parent != folder.resolve()
+    is_of_another = format.is_name(Path(resume).name) and not names_own(resume, folder)
     return not (is_of_another and format.published(folder))
+
+
+def names_own(resume: str, folder: Path) -> bool:
+    """Whether `resume` names a checkpoint in the folder of the run's own."""
+    return format.is_name(Path(resume).name) and Path(resume).expanduser().resolve().parent == folder.resolve()
 
 
 def folder_of(name: str, key: str) -> Path:

@@ -19,6 +19,7 @@ import torch
 from mlm_dist import __version__, faults
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.host_buffer import HostBuffer
+from mlm_dist.checkpoint.mirror import Mirror
 from mlm_dist.checkpoint.state import Best, TrainState
 from mlm_dist.checkpoint.weights_and_moments import Shapes, TensorFiles, contents
 from mlm_dist.engine.base import library_versions
@@ -53,6 +54,7 @@ class Checkpoints:
     ) -> None:
         self._folder, self._spec, self._identity, self._batches = folder, spec, dict(identity), batches
         self._buffer = buffer
+        self._mirror = Mirror(spec.store, folder)
         self._publishing: threading.Thread | None = None
         self._failure: BaseException | None = None
         self.last_step = -1
@@ -110,13 +112,27 @@ class Checkpoints:
         """
 
         def published() -> None:
-            self.wait()
+            self._join()
             self._check(self._failure)
 
         engine.on_main(published)
 
+    def end(self, engine: Engine) -> None:
+        """Wait until the last checkpoint is published, and the store is up to date; collective.
+
+        Raises:
+            CheckpointError: It could not be published; on rank 0.
+            PeerError: The same, on the other ranks.
+        """
+        self.finish(engine)
+        engine.on_main(self.wait)
+
     def wait(self) -> None:
-        """Wait for the thread of the last save, whether it succeeds or not; not collective."""
+        """Wait for the threads of the last save, whether it succeeds or not; not collective."""
+        self._join()
+        self._mirror.wait()
+
+    def _join(self) -> None:
         if self._publishing is not None:
             self._publishing.join()
             self._publishing = None
@@ -173,15 +189,21 @@ class Checkpoints:
             temporary.rename(target)
             sync(self._folder)
             faults.kill_here("after_rename", step)
+            self._mirror.update()
             self._remove_old(target, state)
         except BaseException as error:  # the main thread raises it on every rank
             self._failure = error
 
     def tidy(self, state: TrainState) -> None:
-        """Remove old checkpoints that an earlier launch could not remove; on rank 0, before the first step."""
+        """Remove old checkpoints that an earlier launch could not remove; on rank 0, before the first step.
+
+        Raises:
+            ConfigError: `checkpoint.store` cannot be written to.
+        """
         newest = max(format.published(self._folder), key=format.step_of, default=None)
         if newest is not None and format.step_of(newest) == state.step:
             self._remove_old(newest, state.to_json())
+        self._mirror.begin()
 
     def _remove_old(self, newest: Path, state: Mapping[str, Any]) -> None:
         others = [path for path in format.published(self._folder) if path != newest]
@@ -193,7 +215,7 @@ class Checkpoints:
         if has_diverged and (good := self.before_divergence(state["divergence"]["good_step"])) is not None:
             kept.add(format.step_of(good))
         planned = [format.step_of(path) for path in others if self._is_planned(path)]
-        kept |= {*planned[len(planned) - min(len(planned), self._spec.num_averaged) :]}
+        kept |= self._mirror.in_use | {*planned[len(planned) - min(len(planned), self._spec.num_averaged) :]}
         for old in others[: max(0, len(others) - (self._spec.keep_last - 1))]:
             if format.step_of(old) not in kept:
                 _remove(old)

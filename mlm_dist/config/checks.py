@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlm_dist import object_store
 from mlm_dist.config.value_types import fits, shown, type_hints, type_name
 from mlm_dist.errors import ConfigError
 
@@ -93,6 +94,16 @@ class Section:
         """
         value = getattr(self, name)
         self.require(name, value is None or "://" not in value, "must be a path on this machine, not an address")
+
+    def require_store(self, name: str) -> None:
+        """Refuse what is not the address of a folder in an object store; None passes.
+
+        Raises:
+            ConfigError: The value is no such address.
+        """
+        value = getattr(self, name)
+        if value is not None:
+            object_store.check(value, self.key(name))
 
     def require_text(self, name: str, expected: str) -> None:
         """Refuse an empty text; None passes."""

@@ -53,6 +53,8 @@ class CorpusConfig(SourceConfig):
         export: A .json, .jsonl or .parquet file to write the kept documents to, for other tools.
         cache_dir: Folder for fetched sources and prepared corpora, kept between runs and shared by all nodes; `mlm-dist
             cache` lists and removes corpora. By default mlm_dist in $XDG_CACHE_HOME if that is set, else in ~/.cache.
+        store: Folder in an object store, such as s3://bucket/corpora, in which machines share prepared corpora. A
+            corpus that cache_dir lacks is downloaded from it and verified; a prepared one is uploaded to it.
         engine: What runs the preparation: local divides it among the processes of the launch; datatrove runs it as
             tasks of that package, which needs the extra mlm_dist[scale]. Both write the same bytes.
         executor: Where the tasks of engine datatrove run: local for processes of this machine, slurm for jobs of a
@@ -74,6 +76,7 @@ class CorpusConfig(SourceConfig):
     validation_from: Literal["documents", "parts"] | None = None
     export: str | None = None
     cache_dir: str = field(default_factory=_default_cache_dir)
+    store: str | None = None
     engine: Literal["local", "datatrove"] = "local"
     executor: Literal["local", "slurm", "ray"] = "local"
     tasks: int = 1
@@ -95,9 +98,18 @@ class CorpusConfig(SourceConfig):
         self.require("prefer", not any("://" in one for one in self.prefer), "patterns are of paths, not of addresses")
         self.require_place("cache_dir")
         self.require_place("export")
+        self.require_store("store")
+        self._check_store()
         can_be_written = self.export is None or self.export.lower().endswith(EXPORT_SUFFIXES)
         self.require("export", can_be_written, f"must end in {', '.join(EXPORT_SUFFIXES)}")
         self._check_engine()
+
+    def _check_store(self) -> None:
+        """Refuse a store that is a part of a source: the documents would include what is made of them."""
+        named = self.named_sources().items()
+        for key, source in named if self.store is not None else ():
+            if f"{str(self.store).rstrip('/')}/".startswith(f"{source.source.rstrip('/')}/"):
+                raise ConfigError(f"corpus.store: is a folder of {key}.source; name a folder outside of it")
 
     def validation_fractions(self) -> dict[str, float]:
         """{name: fraction of its documents in the validation set} of all sources; the name of an only one is empty."""

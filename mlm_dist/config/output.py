@@ -65,6 +65,8 @@ class CheckpointConfig(Section):
         resume: auto: resume from the newest good checkpoint of output_dir, if there is one; never: start fresh and
             archive the existing run; a path: resume from that checkpoint. One of another run begins this run, so it is
             not used once this run has checkpoints of its own.
+        store: Folder of this run in an object store, such as s3://bucket/runs/mine. Checkpoints and records are
+            uploaded to it while training continues, and another machine with the same command resumes from it.
     """
 
     SECTION = "checkpoint"
@@ -72,12 +74,14 @@ class CheckpointConfig(Section):
     every: int | None = 500
     keep_last: int = 2
     resume: str = "auto"
+    store: str | None = None
 
     def check(self) -> None:
         """See `Section.check`."""
         self.require_range("every", 1, or_null=True)
         self.require_range("keep_last", 1)
         self.require_text("resume", "must be auto, never or a path")
+        self.require_store("store")
 
     def resume_of(self, output_dir: str, *, is_restarted: bool) -> str:
         """What to resume from, as `resume`. A job that was started again continues with what it has saved.

@@ -23,6 +23,7 @@ from mlm_dist.corpus.engines.task_plan import FOLDER, TaskPlan
 from mlm_dist.corpus.manifest import CorpusInputs
 from mlm_dist.corpus.ownership import require_own
 from mlm_dist.corpus.preparation import Preparation
+from mlm_dist.corpus.remote_corpora import RemoteCorpora
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.shard_store import ShardStore
 from mlm_dist.corpus.sources import SourceFiles, acquire, is_local, source_keys, without_credentials
@@ -56,7 +57,8 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
     tokenizer = CorpusTokenizer(spec.tokenizer, spec.rows.max_length)
     meeting = Rendezvous(cache_dir / "rendezvous", rank, world_size, purpose)
     with named(cache_dir), meeting as ranks, contextlib.ExitStack() as locks:
-        start = ranks.lead("start", lambda: _start(spec, cache_dir, tokenizer, locks))
+        remote = None if spec.documents.store is None else RemoteCorpora(spec.documents.store)
+        start = ranks.lead("start", lambda: _start(spec, cache_dir, tokenizer, remote, locks))
         inputs = CorpusInputs.from_json(start["inputs"])
         store = ShardStore(cache_dir, inputs.digest)
         if not start["is_prepared"]:
@@ -65,6 +67,8 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
         ranks.see([store.folder / "manifest.json"])  # on a slow shared disk, a new name is seen late
         corpus = PreparedCorpus(store.folder)
         cached.use(store.folder)
+        if remote is not None:
+            ranks.lead("store", lambda: remote.upload(corpus))
         if rank == 0:
             summary.warn_of_unknown(corpus.manifest)
         if spec.documents.export is not None:
@@ -168,7 +172,11 @@ def _cache_dir(spec: CorpusSpec) -> Path:
 
 
 def _start(
-    spec: CorpusSpec, cache_dir: Path, tokenizer: CorpusTokenizer, locks: contextlib.ExitStack
+    spec: CorpusSpec,
+    cache_dir: Path,
+    tokenizer: CorpusTokenizer,
+    remote: RemoteCorpora | None,
+    locks: contextlib.ExitStack,
 ) -> dict[str, Any]:
     """Fetch the source, compute the digest, and look whether the corpus is prepared. Runs on rank 0 alone.
 
@@ -190,7 +198,7 @@ def _start(
     store = ShardStore(cache_dir, inputs.digest)
     for folder in filter(Path.is_dir, (store.folder, store.partial)):
         require_own(folder, "corpus.cache_dir")
-    is_prepared = store.find() is not None
+    is_prepared = store.find() is not None or (remote is not None and remote.fetch(store, dependencies))
     if not is_prepared:
         executors.require_packages(spec.documents)
         if spec.documents.executor != "slurm" or not slurm_jobs.are_usable(store.partial / FOLDER):

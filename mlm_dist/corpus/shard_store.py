@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,6 +156,19 @@ class ShardStore:
         others = [path for path in paths if path.relative_to(self.partial).as_posix() not in files]
         files |= file_records.describe(self.partial, others)
         write_json(self.partial / "manifest.json", manifest | {"files": dict(sorted(files.items()))}, indent=1)
+        return self._rename(files)
+
+    def receive(self, manifest: dict[str, Any]) -> bool:
+        """Publish the partial folder, whose files were compared with a manifest; whether they are a corpus."""
+        try:
+            if not PreparedCorpus(self.partial).is_readable:
+                return False
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return False
+        self._rename(manifest["files"])
+        return True
+
+    def _rename(self, files: Mapping[str, Mapping[str, Any]]) -> PreparedCorpus:
         _remove(self.folder)
         self.partial.rename(self.folder)
         self._hashes.remember({name: file["sha256"] for name, file in files.items()})

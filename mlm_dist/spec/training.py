@@ -57,6 +57,7 @@ class CheckpointSpec:
         resume: auto, never or a path.
         num_averaged: How many are averaged at the end, which are kept whatever a signal saves between them.
         phase_ends: Phases with another one behind them; the checkpoint of the last step of each is kept as well.
+        store: Folder in an object store that the checkpoints are uploaded to; None for none.
     """
 
     every: int | None
@@ -65,11 +66,12 @@ class CheckpointSpec:
     resume: str
     num_averaged: int = 0
     phase_ends: int = 0
+    store: str | None = None
 
     @property
     def num_kept(self) -> int:
-        """Checkpoints that stay on the disk."""
-        return self.keep_last + self.keep_best + self.phase_ends
+        """Checkpoints that stay on the disk, with one that is being uploaded."""
+        return self.keep_last + self.keep_best + self.phase_ends + (self.store is not None)
 
     def require_saved(self, average: int | Literal["ema"] | None, num_steps: int) -> None:
         """Refuse an average of more checkpoints than a run saves.

@@ -107,7 +107,7 @@ class Session:
                         self._progress.begin_phase(self._phase.spec, self.state.step)
                     self._phase.length.begin()
                     yield
-                self._checkpoints.finish(engine)
+                self._checkpoints.end(engine)
                 if self.is_finished:
                     self._validate_averages()
             self._callbacks.on_end(self.state.step, is_finished=self.is_finished)

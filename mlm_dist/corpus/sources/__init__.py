@@ -22,6 +22,7 @@ from mlm_dist.terminal.stages import stage
 
 BUILT_IN = {
     "python-docs": "mlm_dist.corpus.sources.python_docs:PythonDocs",
+    "object-store": "mlm_dist.corpus.sources.object_folder:ObjectFolder",
     "git": "mlm_dist.corpus.sources.git:GitRepository",
     "folder": "mlm_dist.corpus.sources.folder:Folder",
     "file": "mlm_dist.corpus.sources.file:File",
@@ -61,8 +62,8 @@ def recognize(name: str, key: str = "corpus.source") -> str:
         raise CorpusError(f"{key}: {name} does not exist; did you mean {near}?")
     registered = "".join(f", {kind}" for kind in others)
     raise CorpusError(
-        f"{key}: {name} does not exist; give a folder, a file, a git URL, owner/name of a dataset on the "
-        f"Hub{registered} or python-docs"
+        f"{key}: {name} does not exist; give a folder, a file, a git URL, an address such as s3://bucket/folder, "
+        f"owner/name of a dataset on the Hub{registered} or python-docs"
     )
 
 

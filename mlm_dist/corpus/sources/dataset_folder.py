@@ -6,13 +6,14 @@ import dataclasses
 import json
 import logging
 import os
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from mlm_dist.config import SourceConfig
 from mlm_dist.corpus.readers import READERS, ReadSettings, RecordsReader, compression, reader_of
 from mlm_dist.corpus.sources import source_keys
-from mlm_dist.corpus.sources.matching_files import by_suffix, matching_files
+from mlm_dist.corpus.sources.matching_files import Patterns, by_suffix, matching_files
 from mlm_dist.corpus.sources.protocol import Fetched, Request
 from mlm_dist.errors import CorpusError
 
@@ -67,12 +68,10 @@ def records(fetched: Fetched, documents: list[str], config: SourceConfig, cache_
     """
     if fetched.patterns != SourceConfig().patterns:
         return None
-    if not all(os.path.basename(name).lower().startswith(ABOUT) for name in documents):
+    if not describe_only(documents):
         return None
     found = matching_files(fetched.root, _patterns(), cache_dir)
-    files = [name for name in found.names if os.path.basename(name) not in DESCRIPTIONS]
-    # JSON files of a folder that also has tables describe them.
-    files = [name for name in files if not compression.content_name(name).lower().endswith(".json")] or files
+    files = record_names(found.names)
     if not files or (documents and not _have_text(fetched.root, files, config)):
         return None
     chosen = {*files, *documents}
@@ -82,9 +81,26 @@ def records(fetched: Fetched, documents: list[str], config: SourceConfig, cache_
         fetched,
         files=files,
         dropped=found.dropped | ({"about the dataset": documents} if documents else {}),
-        unmatched=by_suffix(others),
+        unmatched=fetched.unmatched or by_suffix(others),
         has_splits=True,
     )
+
+
+def is_saved(names: Collection[str]) -> bool:
+    """Whether a folder with files of these names is one that `save_to_disk` wrote, of one dataset or one per split."""
+    return "dataset_dict.json" in names or {"dataset_info.json", "state.json"} <= {*names}
+
+
+def describe_only(documents: Iterable[str]) -> bool:
+    """Whether documents of a folder describe what else is there, as README.md does; also if there are none."""
+    return all(os.path.basename(name).lower().startswith(ABOUT) for name in documents)
+
+
+def record_names(names: Iterable[str]) -> list[str]:
+    """The files of records among the files of a folder; JSON files beside tables describe them."""
+    patterns = Patterns(_patterns())
+    files = [name for name in names if patterns.match(name) and os.path.basename(name) not in DESCRIPTIONS]
+    return [name for name in files if not compression.content_name(name).lower().endswith(".json")] or files
 
 
 def _patterns() -> list[str]:

@@ -61,6 +61,11 @@ def parse(source: str, key: str) -> Address:
     return Address(page["repository"].removesuffix("/"), "", rest)
 
 
+def is_page(source: str) -> bool:
+    """Whether an address is that of a page of a git host."""
+    return _PAGE.fullmatch(source.partition("#")[0]) is not None
+
+
 def is_repository(source: str, key: str = "corpus.source") -> bool:
     """Whether a source is a git address or a bare repository on this disk (a work tree is read as a folder).
 

@@ -100,7 +100,9 @@ def matching_files(root: Path, patterns: Sequence[str], cache_dir: Path) -> Matc
     cache = cache_dir.resolve()
     for folder, subfolders, files in os.walk(root, onerror=drop_unreadable):
         below = os.path.relpath(folder, root)
-        reason = None if below == os.curdir else _why_no_documents(Path(folder), files, cache)
+        reason = None if below == os.curdir else why_no_documents(Path(folder), files)
+        if below != os.curdir and Path(folder) == cache:
+            reason = "corpus.cache_dir"
         if reason is not None:
             drop(reason, below)
             subfolders.clear()
@@ -148,10 +150,13 @@ def _has_files(folder: Path) -> bool:
         return False
 
 
-def _why_no_documents(folder: Path, files: list[str], cache: Path) -> str | None:
-    """Why a folder below the root is dropped as a whole; None if it is read."""
-    if folder == cache:
-        return "corpus.cache_dir"
+def why_no_documents(folder: Path, files: list[str]) -> str | None:
+    """Why a folder below the root is dropped as a whole; None if it is read.
+
+    Args:
+        folder: Its path.
+        files: The names of its files.
+    """
     if "metrics.jsonl" in files and "config.yaml" in files:
         return "run directory"
     if "pyvenv.cfg" in files:
