@@ -264,12 +264,18 @@ def test_files_of_rows_stay_closed(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_blocks_outside_of_their_files_are_found() -> None:
-    blocks = rows.joined([[rows.Block(2, 100, 300, 400)], [rows.Block(1, 0, 200, 400)]])
-    assert rows.are_inside(blocks, 16, [401, 401])
-    assert not rows.are_inside(blocks, 16, [399, 401]) and not rows.are_inside(blocks, 16, [401])
-    assert not rows.are_inside(blocks, 80, [401, 401]), "rows are longer"
-    assert not rows.are_inside(-blocks, 16, [401, 401])
+def test_compressed_rows_have_no_blocks(tmp_path: Path) -> None:
+    written(tmp_path, "pack")
+    with pa.memory_map(str(tmp_path / "2.arrow")) as source:
+        table = pa.ipc.open_stream(source).read_all()
+    zstd, small = pa.ipc.IpcWriteOptions(compression="zstd"), str(tmp_path / "small")
+    with (
+        pa.OSFile(str(tmp_path / "small"), "wb") as sink,
+        pa.ipc.new_stream(sink, table.schema, options=zstd) as stream,
+    ):
+        stream.write_table(table)
+    with pytest.raises(ValueError, match="not stored"):
+        rows.blocks_of(tmp_path / "small")
 
 
 def test_tables_without_rows_can_be_opened(tmp_path: Path) -> None:

@@ -54,7 +54,11 @@ def write(path: Path, max_length: int, blocks: Iterable[RowBlock]) -> None:
 
 
 def blocks_of(path: Path) -> list[Block]:
-    """The blocks of a file that `write` wrote, without those that have no rows."""
+    """The blocks of a file that `write` wrote, without those that have no rows.
+
+    Raises:
+        ValueError: It is no such file; its rows may be compressed, and would fill the memory.
+    """
     import pyarrow as pa
 
     content, found = mapped(path), []
@@ -62,7 +66,9 @@ def blocks_of(path: Path) -> list[Block]:
         for batch in filter(len, batches):
             tokens = batch.column("input_ids").buffers()[-1]
             _, chunks, _, lengths = batch.column("lengths").buffers()
-            at = (buffer.address - content.address for buffer in (tokens, chunks, lengths))
+            at = [buffer.address - content.address for buffer in (tokens, chunks, lengths)]
+            if not 0 <= min(at) <= max(at) < content.size:
+                raise ValueError(f"{path}: rows are not stored as they are read")
             found.append(Block(len(batch), *at))
     return found
 
@@ -80,15 +86,6 @@ def joined(files: Sequence[Iterable[Sequence[int]]]) -> np.ndarray:
     table = np.array(blocks, np.int64).reshape(-1, 5).T.copy()
     table[1] = np.cumsum(table[1])
     return table
-
-
-def are_inside(blocks: np.ndarray, max_length: int, sizes: Sequence[int]) -> bool:
-    """Whether all tokens of a list of blocks are inside files of these sizes: compressed ones are smaller."""
-    files, stops, tokens, chunks, lengths = blocks
-    num_rows = np.diff(stops, prepend=0)
-    room = np.array([*sizes, -1])[np.clip(files, -1, len(sizes))]
-    ends = (tokens + 4 * num_rows * max_length, chunks + 4 * (num_rows + 1), lengths)
-    return bool((blocks >= 0).all() and (num_rows > 0).all() and all((end <= room).all() for end in ends))
 
 
 def read(path: Path, max_length: int) -> RowTable:

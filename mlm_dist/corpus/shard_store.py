@@ -42,7 +42,7 @@ class ShardStore:
         self._cache_dir = cache_dir
         self.folder = cache_dir / digest
         self.partial = cache_dir / f"{digest}.partial"
-        self._hashes = KnownHashes(self.folder, cache_dir, digest)
+        self._hashes = KnownHashes(self.folder, cache_dir, digest, _refuse_compressed)
         self._figures: dict[str, dict[str, Any]] = {}  # of finished shards, which never change
 
     def find(self) -> PreparedCorpus | None:
@@ -161,6 +161,16 @@ class ShardStore:
         self.partial.rename(self.folder)
         self._hashes.remember({name: file["sha256"] for name, file in files.items()})
         return PreparedCorpus(self.folder)
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Refuse a file of rows that are compressed and could fill the memory.
+
+    Raises:
+        ValueError: They are.
+    """
+    if path.suffix == ".arrow":
+        rows.blocks_of(path)
 
 
 def _remove(path: Path) -> None:

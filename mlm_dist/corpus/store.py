@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlm_dist.corpus import document_files, rows, selection
+from mlm_dist.corpus import document_files, selection
 from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.corpus.rows import RowTable
 from mlm_dist.corpus.tokenizer import loading
@@ -68,24 +68,15 @@ class PreparedCorpus:
 
     @property
     def is_readable(self) -> bool:
-        """Whether all files that it is read from are in its manifest, and so in its folder, and no rows are compressed.
-
-        Compressed rows could fill the memory.
-        """
+        """Whether all files that it is read from are in its manifest, and so in its folder, with as many rows."""
         files = self.manifest["files"]
         names = ["selection.npz", "token_counts.npy"]
         names += [f"documents/{key}.parquet" for key in self.manifest["shards"]]
         for split in SPLITS:
             names += [f"{split}/{name}" for name in (BLOCKS, "dataset_info.json", "state.json")]
             names += self._row_files(split)
-        return all(name in files for name in names) and all(map(self._has_rows, SPLITS))
-
-    def _has_rows(self, split: str) -> bool:
-        """Whether the files of a split are as large as its rows, and these as many as in the manifest."""
-        sizes = [self.manifest["files"][name]["size"] for name in self._row_files(split)]
-        blocks, table = self._blocks(split), self.rows(split)
-        is_counted = self.manifest["rows"][split] == len(table) == table.counts.rows
-        return is_counted and rows.are_inside(blocks, table.max_length, sizes)
+        rows = ((self.rows(split), self.manifest["rows"][split]) for split in SPLITS)
+        return all(name in files for name in names) and all(len(one) == one.counts.rows == count for one, count in rows)
 
     def documents(self, split: str | None = None) -> Iterator[tuple[str, str, str]]:
         """(id, split, text) of all kept documents, or of those of one split; texts are cleaned.
@@ -148,11 +139,8 @@ class PreparedCorpus:
         has_words = split == "train" and config.get("words")
         starts = [path.with_name(f"{word_starts_key(path.stem)}.npy") for path in files] if has_words else []
         max_length = config["rows"]["max_length"]
-        return RowTable(files, self._blocks(split), max_length, RowCounts.from_json(counts), starts)
-
-    def _blocks(self, split: str) -> np.ndarray:
-        """Where the rows of a split are, see `rows.joined`."""
-        return mapped_array(self.folder / split / BLOCKS)
+        blocks = mapped_array(self.folder / split / BLOCKS)
+        return RowTable(files, blocks, max_length, RowCounts.from_json(counts), starts)
 
 
 def word_starts_key(rows_key: str) -> str:
