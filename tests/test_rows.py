@@ -268,14 +268,14 @@ def test_compressed_rows_have_no_blocks(tmp_path: Path) -> None:
     written(tmp_path, "pack")
     with pa.memory_map(str(tmp_path / "2.arrow")) as source:
         table = pa.ipc.open_stream(source).read_all()
-    zstd, small = pa.ipc.IpcWriteOptions(compression="zstd"), str(tmp_path / "small")
+    zstd, small = pa.ipc.IpcWriteOptions(compression="zstd"), tmp_path / "small"
     with (
-        pa.OSFile(str(tmp_path / "small"), "wb") as sink,
+        pa.OSFile(str(small), "wb") as sink,
         pa.ipc.new_stream(sink, table.schema, options=zstd) as stream,
     ):
         stream.write_table(table)
     with pytest.raises(ValueError, match="not stored"):
-        rows.blocks_of(tmp_path / "small")
+        rows.blocks_of(small)
 
 
 def test_tables_without_rows_can_be_opened(tmp_path: Path) -> None:
