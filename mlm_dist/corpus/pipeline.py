@@ -18,6 +18,7 @@ from typing import Any
 from mlm_dist.corpus import cached, digests, exported_documents, summary
 from mlm_dist.corpus.manifest import CorpusInputs
 from mlm_dist.corpus.ownership import require_own
+from mlm_dist.corpus.plan import Plan
 from mlm_dist.corpus.preparation import Preparation
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.shard_store import ShardStore
@@ -51,12 +52,11 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
     tokenizer = CorpusTokenizer(spec.tokenizer, spec.rows.max_length)
     meeting = Rendezvous(cache_dir / "rendezvous", rank, world_size, purpose)
     with named(cache_dir), meeting as ranks, contextlib.ExitStack() as locks:
-        start = ranks.lead("start", lambda: _start(spec, cache_dir, tokenizer, locks))
-        inputs = CorpusInputs.from_json(start["inputs"])
-        store = ShardStore(cache_dir, inputs.digest)
-        if not start["is_prepared"]:
+        plan = Plan.agreed(ranks, lambda: _start(spec, cache_dir, tokenizer, locks))
+        store = ShardStore(cache_dir, plan.digest)
+        if plan.inputs is not None:
             with named(store.partial):
-                Preparation(spec, inputs, store, ranks, tokenizer).run()
+                Preparation(spec, plan.inputs, store, ranks, tokenizer).run()
         ranks.see([store.folder / "manifest.json"])  # on a slow shared disk, a new name is seen late
         corpus = PreparedCorpus(store.folder)
         cached.use(store.folder)
@@ -147,14 +147,8 @@ def _cache_dir(spec: CorpusSpec) -> Path:
     return cache_dir
 
 
-def _start(
-    spec: CorpusSpec, cache_dir: Path, tokenizer: CorpusTokenizer, locks: contextlib.ExitStack
-) -> dict[str, Any]:
-    """Fetch the source, compute the digest, and look whether the corpus is prepared. Runs on rank 0 alone.
-
-    Returns:
-        `inputs`, the corpus's inputs, and `is_prepared`, as JSON values.
-    """
+def _start(spec: CorpusSpec, cache_dir: Path, tokenizer: CorpusTokenizer, locks: contextlib.ExitStack) -> Plan:
+    """Fetch the source, compute the digest, and look whether the corpus is prepared. Runs on rank 0 alone."""
     logger.info("looking at %s", ", ".join(without_credentials(source.config.source) for source in spec.sources))
     found = _acquire(spec, cache_dir)
     _check_export(spec, found)
@@ -175,7 +169,7 @@ def _start(
         store.begin()
         count = sum(len(source.files) for source in found)
         logger.info("preparing %s file%s into %s", f"{count:,}", "" if count == 1 else "s", store.folder)
-    return {"inputs": inputs.to_json(), "is_prepared": is_prepared}
+    return Plan(inputs.digest, None if is_prepared else inputs)
 
 
 def _check_export(spec: CorpusSpec, found: Sequence[SourceFiles]) -> None:
