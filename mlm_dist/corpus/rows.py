@@ -133,9 +133,8 @@ class RowTable:
         """The rows at `indices`, [len(indices), max_length], int32."""
         rows = np.empty((len(indices), self.max_length), np.int32)
         for block, here, within in self._blocks(indices):
-            rows[here] = self._array(block, 0, self._num_rows(block) * self.max_length).reshape(-1, self.max_length)[
-                within
-            ]
+            tokens = self._array(block, 0, self._num_rows(block) * self.max_length)
+            rows[here] = tokens.reshape(-1, self.max_length)[within]
         return rows
 
     def chunks(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
