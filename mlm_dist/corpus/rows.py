@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlm_dist.corpus.packing import RowBlock, ranges
+from mlm_dist.corpus.packing import RowBlock
 from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.files import mapped, mapped_array, write_whole
 
@@ -124,7 +124,8 @@ class RowTable:
         self._files, self._word_starts = files, word_starts
         self._file_of, self._stops, *self._offsets = blocks
         self.max_length, self.counts = max_length, counts
-        self._mapped: dict[Path, Any] = {}
+        self._mapped: dict[int, Any] = {}
+        self._mapped_starts: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return int(self._stops[-1]) if len(self._stops) else 0
@@ -139,18 +140,14 @@ class RowTable:
 
     def chunks(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of each chunk of the rows at `indices`, row after row, and the number of chunks in each row."""
-        starts, counts = np.empty(len(indices), np.int64), np.empty(len(indices), np.int64)
-        blocks = list(self._blocks(indices))
-        for block, here, within in blocks:
+        found = [np.empty(0, np.int32)] * len(indices)
+        for block, here, within in self._blocks(indices):
             before = self._array(block, 1, self._num_rows(block) + 1)
-            starts[here], counts[here] = before[within], before[within + 1] - before[within]
-        lengths = np.empty(int(counts.sum()), np.int32)
-        first = np.cumsum(counts) - counts
-        for block, here, _ in blocks:
-            some = ranges(counts[here])
-            from_, to = (np.repeat(one[here], counts[here]) + some for one in (starts, first))
-            lengths[to] = self._array(block, 2, int(from_.max(initial=-1)) + 1)[from_]
-        return lengths, counts
+            first, last = before[within], before[within + 1]
+            lengths = self._array(block, 2, int(last.max()))
+            for i, start, stop in zip(here.tolist(), first.tolist(), last.tolist(), strict=True):
+                found[i] = lengths[start:stop]
+        return np.concatenate([np.empty(0, np.int32), *found]), np.fromiter(map(len, found), np.int64, len(found))
 
     def word_starts(self, indices: np.ndarray) -> np.ndarray:
         """Which tokens of the rows at `indices` begin a word: [len(indices), max_length], booleans."""
@@ -159,10 +156,9 @@ class RowTable:
         for block, here, within in self._blocks(indices):
             file = int(self._file_of[block])
             first = int(np.searchsorted(self._file_of, file))
-            path = self._word_starts[file]
-            if path not in self._mapped:
-                self._mapped[path] = mapped_array(path)
-            packed[here] = self._mapped[path][within + self._start(block) - self._start(first)]
+            if file not in self._mapped_starts:
+                self._mapped_starts[file] = mapped_array(self._word_starts[file])
+            packed[here] = self._mapped_starts[file][within + self._start(block) - self._start(first)]
         return np.unpackbits(packed, axis=1, count=self.max_length).view(bool)
 
     def _blocks(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -183,7 +179,7 @@ class RowTable:
 
     def _array(self, block: int, which: int, count: int) -> np.ndarray:
         """So many int32 of an array of a block, in its file: 0 for tokens, 1 for chunks, 2 for lengths."""
-        path = self._files[int(self._file_of[block])]
-        if path not in self._mapped:
-            self._mapped[path] = mapped(path)
-        return np.frombuffer(self._mapped[path], np.int32, count, int(self._offsets[which][block]))
+        file = int(self._file_of[block])
+        if file not in self._mapped:
+            self._mapped[file] = mapped(self._files[file])
+        return np.frombuffer(self._mapped[file], np.int32, count, int(self._offsets[which][block]))
