@@ -22,12 +22,15 @@ class PackedRows:
     """Rows of random tokens in chunks of random lengths, some filled up with padding; see `shapes.Rows`."""
 
     def __init__(self) -> None:
+        from mlm_dist.corpus.row_counts import RowCounts
+
         self._random = np.random.default_rng(0)
         cuts = [np.sort(self._random.choice(np.arange(1, LENGTH), size=1 + i % 7, replace=False)) for i in range(ROWS)]
         self._chunks = [np.diff([0, *one, *([LENGTH] if i % 2 else [])]) for i, one in enumerate(cuts)]
         self._tokens = self._random.integers(5, VOCABULARY, size=(ROWS, LENGTH), dtype=np.int32)
         for row, chunks in zip(self._tokens, self._chunks, strict=True):
             row[chunks.sum() :] = 0
+        self.counts = RowCounts.of(*self.chunks(np.arange(ROWS)))
 
     def __len__(self) -> int:
         return ROWS

@@ -153,7 +153,9 @@ def notebook(setup: Setup, epochs: float, seed: int) -> Point:
             use_cpu=True,
             seed=seed,
         )
-        collator = DataCollatorForLanguageModeling(AutoTokenizer.from_pretrained(setup.start), mlm_probability=workload.MASKED)
+        collator = DataCollatorForLanguageModeling(
+            AutoTokenizer.from_pretrained(setup.start), mlm_probability=workload.MASKED
+        )
         Trainer(model, arguments, data_collator=collator, train_dataset=rows, callbacks=[Timed()]).train()
     weights = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
     return Point(stopwatch.seconds, measure(weights))

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,12 +86,20 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array as an .npy file. numpy itself would not say why the disk did not take it."""
+    write_parts(path, array.shape, array.dtype, [array])
+
+
+def write_parts(path: Path, shape: Sequence[int], dtype: Any, parts: Iterable[np.ndarray]) -> None:
+    """Write an array as an .npy file from its parts along the first dimension, one at a time."""
     import numpy as np
 
-    content = io.BytesIO()
-    np.save(content, array, allow_pickle=False)
-    with named(path):
-        path.write_bytes(content.getbuffer())
+    header = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+    np.lib.format.write_array_header_1_0(header, description | {"shape": tuple(shape)})
+    with named(path), open(path, "wb") as file:
+        file.write(header.getbuffer())
+        for part in parts:
+            file.write(np.ascontiguousarray(part).data)
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True, indent: int | None = None) -> None:
@@ -121,6 +129,22 @@ def lock(path: Path, *, wait: bool) -> Any:
         if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM, errno.EIO):
             raise  # otherwise, the disk has no locks, as that of a mounted cloud drive
     return held
+
+
+def mapped(path: Path) -> Any:
+    """The content of a file, memory-mapped, as a `pyarrow.Buffer`. It keeps no descriptor open, of which few may be."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as file:
+        return file.read_buffer()
+
+
+def mapped_array(path: Path) -> np.ndarray:
+    """The array of an .npy file, memory-mapped as by `mapped`."""
+    import numpy as np
+
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.frombuffer(mapped(path), array.dtype, array.size, array.offset).reshape(array.shape)
 
 
 def sha256_of(path: Path | str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from mlm_dist.batches.mixture import samples_per_epoch
 from mlm_dist.batches.ramp import Ramp
+from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
 from mlm_dist.optim.schedule import warmup_steps
@@ -56,7 +57,6 @@ def _length(phase: PhaseSpec, corpus: PreparedCorpus) -> Length:
         steps = int(duration.value)
         samples = ramp.samples_before(steps)
     else:
-        # Only a duration in tokens needs the rows; loading them takes most of a second.
         is_epochs = duration.unit == "epochs"
         count = duration.value * samples_per_epoch(parts, phase.mix) if is_epochs else _samples(phase, corpus)
         samples = max(1, round(count))
@@ -66,9 +66,9 @@ def _length(phase: PhaseSpec, corpus: PreparedCorpus) -> Length:
 
 def _samples(phase: PhaseSpec, corpus: PreparedCorpus) -> float:
     """The samples of a duration in tokens."""
-    tokens, rows = phase.duration.value, corpus.rows("train")
+    tokens, counts = phase.duration.value, corpus.source_counts("train")
     if not phase.mix:
-        return tokens * len(rows) / rows.num_tokens(range(len(rows)))
-    parts = corpus.source_rows("train")
-    mean = sum(share * rows.num_tokens(parts[name]) / len(parts[name]) for name, share in phase.mix.items())
+        total = sum(counts.values(), RowCounts())
+        return tokens * total.rows / total.tokens
+    mean = sum(share * counts[name].tokens / counts[name].rows for name, share in phase.mix.items())
     return tokens * sum(phase.mix.values()) / mean

@@ -18,6 +18,7 @@ from tiny import LENGTH, overrides
 from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.micro_batch import MicroBatch, Samples, assemble
 from mlm_dist.config import MaskingConfig, ModelConfig
+from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.engine.start import start
@@ -32,6 +33,8 @@ ROWS, VOCABULARY, STEPS = 4, 300, 2
 
 class TwoChunks:
     """Rows of random tokens with two chunks each; see `Rows`."""
+
+    counts = RowCounts(ROWS * STEPS * LENGTH, LENGTH - 10, {2: ROWS * STEPS})
 
     def __len__(self) -> int:
         return ROWS * STEPS

@@ -26,6 +26,7 @@ from mlm_dist.batches.micro_batch import MicroBatch, Samples, assemble
 from mlm_dist.batches.next_tokens import NextTokens
 from mlm_dist.config import MaskingConfig, parse
 from mlm_dist.corpora import load_or_prepare
+from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.corpus.rows import RowTable
 from mlm_dist.errors import ModelError, UserError
 from mlm_dist.model import variable_length
@@ -121,6 +122,8 @@ def test_rows_that_are_cut_predict_the_same_tokens(tmp_path: Path) -> None:
 def test_chunks_of_one_token_predict_nothing() -> None:
     class Singles:
         """A row with chunks of 1, 3 and 1 tokens, and padding."""
+
+        counts = RowCounts(5, 3, {3: 1})
 
         def __len__(self) -> int:
             return 1

@@ -22,6 +22,7 @@ from mlm_dist.batches.micro_batch import MicroBatch, Samples, assemble
 from mlm_dist.batches.shapes import VARYING, Shapes
 from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.config import BatchConfig, MaskingConfig
+from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.start import start
 from mlm_dist.model.compilation import CompileStats, compile_forward, compile_head
@@ -38,6 +39,7 @@ class SomeRows:
 
     def __init__(self, *, packed: bool = False) -> None:
         self._packed = packed
+        self.counts = RowCounts.of(*self.chunks(np.arange(64)))
         self._ids = np.random.default_rng(0).integers(5, VOCABULARY, size=(64, LENGTH), dtype=np.int32)
 
     def __len__(self) -> int:

@@ -23,7 +23,7 @@ from test_prepare import config, flags_for, in_cache, tree
 from mlm_dist.config import parse
 from mlm_dist.corpus import pipeline
 from mlm_dist.corpus.engines.task_plan import PARTS, TaskPlan
-from mlm_dist.corpus.manifest import CorpusInputs
+from mlm_dist.corpus.inputs import CorpusInputs
 from mlm_dist.corpus.shard_store import ShardStore
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
@@ -268,4 +268,4 @@ def test_what_datatrove_pickles_holds_no_credentials(tmp_path: Path) -> None:
     store.begin()
     plan = TaskPlan.write(spec, CorpusInputs("digest", [], {}), store)
     assert b"secret" not in pickle.dumps(plan) and b"spawn" not in pickle.dumps(plan)
-    assert "secret" not in (plan.folder / "inputs.json").read_text()
+    assert "secret" not in (plan.folder / "inputs" / "inputs.json").read_text()

@@ -11,6 +11,7 @@ from mlm_dist.batches import shapes
 from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.micro_batch import Samples, assemble
 from mlm_dist.config import MaskingConfig
+from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.objectives.masked_lm import MaskedLM
 
 VOCAB_SIZE = 1000
@@ -241,6 +242,7 @@ class FullRows:
 
     def __init__(self, num_rows: int) -> None:
         self._ids = np.random.default_rng(0).choice(ORDINARY, (num_rows, 128)).astype(np.int32)
+        self.counts = RowCounts.of(*self.chunks(np.arange(num_rows)))
 
     def __len__(self) -> int:
         return len(self._ids)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from test_model import model_of
@@ -89,7 +88,7 @@ def batch_of(folder: Path, mode: str, num_rows: int | None = None) -> tuple[Micr
     lengths = draw.integers(1, 40, 14)
     ids = draw.integers(5, 120, int(lengths.sum())).astype(np.int32)
     rows.write(folder / "rows.arrow", LENGTH, [packing.make_rows(ids, lengths, mode, LENGTH, SPECIAL)])
-    table = rows.RowTable(pa.ipc.open_stream(pa.memory_map(str(folder / "rows.arrow"))).read_all(), LENGTH)
+    table = rows.read(folder / "rows.arrow", LENGTH)
     samples = np.arange(len(table) if num_rows is None else num_rows)
     masker = Masker(MaskingConfig(), 0, SPECIAL.mask, SPECIAL.all, 120)
     return assemble(table, masker, Samples(np.zeros_like(samples), samples), max(len(samples), len(table))), table

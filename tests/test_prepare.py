@@ -179,6 +179,45 @@ def test_rows_can_be_read_in_any_order(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(corpus.token_counts, counts)
 
 
+def test_rows_of_a_corpus_are_opened_without_reading_them(folder: Path, tmp_path: Path) -> None:
+    def is_mapped(path: Path) -> bool:
+        return str(path) in Path("/proc/self/maps").read_text()
+
+    prepare(config(folder, tmp_path / "cache"))
+    corpus = prepare(config(folder, tmp_path / "cache"))
+    (path,) = (corpus.folder / "train").glob("*.arrow")
+    table = corpus.rows("train")
+    counts, length = table.counts, len(table)
+    assert counts.rows == length and not is_mapped(path)
+    lengths, num_chunks = table.chunks(np.arange(length))
+    assert is_mapped(path)
+    assert (counts.tokens, counts.longest, counts.chunks) == (lengths.sum(), lengths.max(), num_chunks.sum())
+    assert corpus.source_counts("train") == {"": counts}
+    assert corpus.manifest["row_counts"]["train"] == corpus.manifest["sources"][0]["row_counts"]["train"]
+
+
+@pytest.mark.parametrize("name", ["blocks.npy", "state.json"])
+def test_corpus_without_a_file_that_finds_its_rows_is_prepared_again(folder: Path, tmp_path: Path, name: str) -> None:
+    corpus = prepare(config(folder, tmp_path / "cache"))
+    expected = tree(corpus.folder)
+    manifest = json.loads((corpus.folder / "manifest.json").read_text())
+    for split in ("train", "validation"):
+        del manifest["files"][f"{split}/{name}"]
+        (corpus.folder / split / name).unlink()
+    (corpus.folder / "manifest.json").write_text(json.dumps(manifest))
+    assert tree(prepare(config(folder, tmp_path / "cache")).folder) == expected
+
+
+def test_corpus_with_a_link_for_a_file_is_prepared_again(folder: Path, tmp_path: Path) -> None:
+    corpus = prepare(config(folder, tmp_path / "cache"))
+    expected = tree(corpus.folder)
+    path = corpus.folder / "train" / "blocks.npy"
+    path.rename(tmp_path / "blocks.npy")
+    path.symlink_to(tmp_path / "blocks.npy")
+    again = prepare(config(folder, tmp_path / "cache"))
+    assert tree(again.folder) == expected and not (again.folder / "train" / "blocks.npy").is_symlink()
+
+
 def test_truncate_drops_what_chunk_keeps(folder: Path, tmp_path: Path) -> None:
     chunk = prepare(config(folder, tmp_path / "cache", "--rows.mode=chunk")).manifest
     truncate = prepare(config(folder, tmp_path / "cache", "--rows.mode=truncate")).manifest

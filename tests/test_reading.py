@@ -254,6 +254,18 @@ def test_added_removed_or_changed_file_changes_only_its_own_shard(tmp_path: Path
     assert len(before - contents()) == 1
 
 
+def test_shards_grow_where_there_would_be_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(100):
+        (tmp_path / f"{i}.md").write_text(made_up_text(i, 300))
+    monkeypatch.setattr(shards, "SMALL_SHARD", 1000)
+    many = shards.shards(acquire(tmp_path))
+    monkeypatch.setattr(shards, "MOST_SHARDS", 8)
+    few = shards.shards(acquire(tmp_path))
+    assert len(few) == 8 < len(many)
+    parts = [sorted(part.path for shard in some for part in shard.parts) for some in (few, many)]
+    assert parts[0] == parts[1] and len(parts[0]) == 100
+
+
 def test_shards_depend_only_on_the_files(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def parts(root: Path) -> list[tuple[list[Part], int]]:
         return [(shard.parts, shard.size) for shard in shards.shards(acquire(root))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mlm_dist.corpus import packing, rows
+from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 
 PAD, MASK = 0, 4
@@ -216,32 +219,65 @@ def test_written_rows_are_a_datasets_table(tmp_path: Path, num_documents: int) -
     assert found["input_ids"][:] == block.input_ids.tolist() and found["lengths"][:] == lengths_by_row(block)
 
 
-@pytest.mark.parametrize("mode", ["chunk", "pack"])
-def test_written_rows_can_be_joined_loaded_and_read_in_any_order(tmp_path: Path, mode: str) -> None:
-    import datasets
+def written(folder: Path, mode: str) -> tuple[rows.RowTable, list[list[int]], list[list[int]]]:
+    """The table of three files with no, one and two blocks with rows; its rows, and the lengths of their chunks."""
+    expected: list[list[int]] = []
+    expected_lengths: list[list[int]] = []
+    files, counts = [folder / f"{i}.arrow" for i in range(3)], RowCounts()
+    for i, path in enumerate(files):
+        blocks = [packing.make_rows(*corpus(seed, 10 * seed)[:2], mode, 16, SPECIALS["bert"]) for seed in range(i + 1)]
+        rows.write(path, 16, blocks)  # the first block of each file has no rows
+        for block in blocks:
+            expected += block.input_ids.tolist()
+            expected_lengths += lengths_by_row(block)
+            counts += RowCounts.of(block.lengths, block.num_chunks)
+    return rows.RowTable(files, rows.joined(list(map(rows.blocks_of, files))), 16, counts), expected, expected_lengths
 
-    expected, expected_lengths = [], []
-    for seed in range(3):
-        ids, lengths, _ = corpus(seed, 10 * seed)  # the first has no rows
-        block = packing.make_rows(ids, lengths, mode, 16, SPECIALS["bert"])
-        rows.write(tmp_path / f"{seed}.arrow", 16, [block])
-        expected += block.input_ids.tolist()
-        expected_lengths += lengths_by_row(block)
-    parts = [datasets.Dataset.from_file(str(tmp_path / f"{seed}.arrow")) for seed in range(3)]
-    datasets.concatenate_datasets(parts).save_to_disk(str(tmp_path / "saved"), num_shards=3)
-    again = datasets.load_from_disk(str(tmp_path / "saved"))
-    assert again.features == rows.features(16) and again["input_ids"][:] == expected
-    assert again["lengths"][:] == expected_lengths
-    table = rows.RowTable(again.data, 16)
+
+@pytest.mark.parametrize("mode", ["chunk", "pack"])
+def test_rows_of_several_files_are_read_in_any_order(tmp_path: Path, mode: str) -> None:
+    table, expected, expected_lengths = written(tmp_path, mode)
     assert len(table) == len(expected)
     wanted = np.random.default_rng(0).integers(0, len(table), 100)
-    assert table.take(wanted).tolist() == [expected[i] for i in wanted]
-    for some in (range(len(table)), range(3, 9), range(0, 0), range(5, len(table))):
-        assert table.num_tokens(some) == sum(sum(expected_lengths[i]) for i in some)
-    flat, counts = table.chunks(wanted)
-    assert counts.tolist() == [len(expected_lengths[i]) for i in wanted]
-    assert flat.tolist() == [length for i in wanted for length in expected_lengths[i]]
+    for some in (wanted, wanted[:0], np.arange(len(table))):
+        assert table.take(some).tolist() == [expected[i] for i in some]
+        flat, counts = table.chunks(some)
+        assert counts.tolist() == [len(expected_lengths[i]) for i in some]
+        assert flat.tolist() == [length for i in some for length in expected_lengths[i]]
 
 
-def test_tables_without_rows_can_be_opened() -> None:
-    assert len(rows.RowTable(rows.features(16).arrow_schema.empty_table(), 16)) == 0
+@pytest.mark.parametrize("mode", ["chunk", "pack"])
+def test_counts_of_rows(tmp_path: Path, mode: str) -> None:
+    table, _, lengths = written(tmp_path, mode)
+    counts = table.counts
+    assert (counts.rows, counts.chunks) == (len(lengths), sum(map(len, lengths)))
+    assert (counts.tokens, counts.longest) == (sum(map(sum, lengths)), max(map(max, lengths)))
+    assert counts.per_row == {n: sum(len(one) == n for one in lengths) for n in set(map(len, lengths))}
+    assert RowCounts.from_json(json.loads(json.dumps(counts.to_json()))) == counts
+
+
+def test_files_of_rows_stay_closed(tmp_path: Path) -> None:
+    """A process may have fewer open files than a corpus has."""
+    table, _, _ = written(tmp_path, "pack")
+    before = len(os.listdir("/proc/self/fd"))
+    table.take(np.arange(len(table)))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_compressed_rows_have_no_blocks(tmp_path: Path) -> None:
+    written(tmp_path, "pack")
+    with pa.memory_map(str(tmp_path / "2.arrow")) as source:
+        table = pa.ipc.open_stream(source).read_all()
+    zstd, small = pa.ipc.IpcWriteOptions(compression="zstd"), tmp_path / "small"
+    with (
+        pa.OSFile(str(small), "wb") as sink,
+        pa.ipc.new_stream(sink, table.schema, options=zstd) as stream,
+    ):
+        stream.write_table(table)
+    with pytest.raises(ValueError, match="not stored"):
+        rows.blocks_of(small)
+
+
+def test_tables_without_rows_can_be_opened(tmp_path: Path) -> None:
+    rows.write(tmp_path / "none.arrow", 16, [])
+    assert len(rows.read(tmp_path / "none.arrow", 16)) == 0

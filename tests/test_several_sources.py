@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from making import made_up_text
@@ -280,6 +281,11 @@ def test_source_can_be_kept_for_validation(folders: tuple[Path, Path], tmp_path:
     assert {split for id_, split in found.items() if id_.startswith("manuals/")} == {"train", "validation"}
     assert len(corpus.source_rows("train")["notes"]) == 0 < len(corpus.source_rows("validation")["notes"])
     assert "notes" not in corpus.source_digests
+    for split in ("train", "validation"):
+        counts, parts, table = corpus.source_counts(split), corpus.source_rows(split), corpus.rows(split)
+        assert {name: one.rows for name, one in counts.items()} == {name: len(part) for name, part in parts.items()}
+        for name, part in parts.items():
+            assert counts[name].tokens == table.chunks(np.array(part, np.int64))[0].sum()
 
 
 def test_each_source_has_its_validation_fraction(folders: tuple[Path, Path], tmp_path: Path) -> None:

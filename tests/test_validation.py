@@ -92,8 +92,8 @@ def validation_set(corpora: Corpora) -> ValidationSet:
 
 def rows_of(corpus: PreparedCorpus, name: str, most: int | None = None) -> ChosenRows:
     """The validation rows of a source, or some of them, evenly spaced."""
-    numbers = np.array(corpus.source_rows("validation")[name])
-    return ChosenRows(corpus.rows("validation"), numbers if most is None else evenly_spaced(numbers, most))
+    part = corpus.source_rows("validation")[name]
+    return ChosenRows(corpus.rows("validation"), evenly_spaced([part], len(part) if most is None else most))
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_figures_of_all_sources_add_up(
     """Each row is evaluated once, with the mask that it has in a single pass over all rows."""
     both = ValidationSet(corpus, [], max_rows)
     whole = corpus.rows("validation")
-    rows = ChosenRows(whole, evenly_spaced(np.arange(len(whole)), max_rows or len(whole)))
+    rows = ChosenRows(whole, evenly_spaced([range(len(whole))], max_rows or len(whole)))
     expected, found = plain(engine, objective, rows), both.evaluate(engine, objective, 8)
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)
     assert (found.num_masked, found.accuracy, found.bands) == (

@@ -20,6 +20,7 @@ from mlm_dist.batches import shapes
 from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.micro_batch import MicroBatch, Samples, assemble
 from mlm_dist.config import MaskingConfig
+from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.model import precision, variable_length
 from mlm_dist.model.activation_checkpointing import checkpoint_layers
 from mlm_dist.model.compilation import compile_forward
@@ -204,6 +205,10 @@ class Packed:
     """Rows of 512 positions: mostly ten chunks of 50 tokens, a few of 100 chunks of 5, and one with one chunk."""
 
     lengths = ([50] * 10, [5] * 100, [37])
+
+    @property
+    def counts(self) -> RowCounts:
+        return RowCounts.of(*self.chunks(np.arange(1000)))
 
     def __len__(self) -> int:
         return 1000

@@ -18,6 +18,7 @@ from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading, word_starts
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer, WordCache
 from mlm_dist.errors import CorpusError
+from mlm_dist.files import mapped_array
 from mlm_dist.resolve import corpus_spec
 
 HARD = [*TEXTS[:3], ODD, "don't stop.Now, e.g. 1,234 (x-y) ftp://a.b/c", "", " ", "x" * 40 + " y", "a\u3000b"]
@@ -186,7 +187,7 @@ def test_rows_of_another_tokenizer_are_refused(of_kind: dict[str, Any], tmp_path
     rows.write(path, 16, [packing.make_rows(*plain, "chunk", 16, special)])
     write(*marked)
     num_rows = len(rows.read(path, 16))
-    assert word_starts.read(tmp_path / "x.npy").shape == (num_rows, 2)
+    assert mapped_array(tmp_path / "x.npy").shape == (num_rows, 2)
     other = marked[0].copy()
     other[100] ^= 1
     for ids, lengths in ((other, marked[1]), (marked[0][: lengths_of(marked)], marked[1][:-1])):

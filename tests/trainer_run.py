@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 from transformers import (
@@ -121,7 +120,7 @@ def trained(config: Config, corpus: PreparedCorpus, seed: str) -> dict[str, list
     masker = Masker(config.masking, config.seed, special.mask, special.all, len(corpus.tokenizer))
     corruption = MaskedLM(masker).validation_corruption
     whole = corpus.rows("validation")
-    some = ChosenRows(whole, evenly_spaced(np.arange(len(whole)), config.validation.max_rows or len(whole)))
+    some = ChosenRows(whole, evenly_spaced([range(len(whole))], config.validation.max_rows or len(whole)))
     kept = Losses(list(validation_batches(some, corruption, size)), config.validation.every)
     with tempfile.TemporaryDirectory() as folder:
         # All else is the default of Trainer, as in the notebook.

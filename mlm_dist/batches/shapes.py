@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,11 +12,34 @@ import numpy as np
 MULTIPLE = 32  # of predicted tokens, and of the starts of chunks
 TILE = 128  # tokens that a block of the variable-length kernel computes: shorter chunks cost as much
 _DEVIATIONS = 5  # over the mean, which a sum of many random counts exceeds once in millions of times
-_BLOCK = 1 << 16  # rows whose chunks are counted at a time
+
+
+class RowCounts(Protocol):
+    """Counts of rows, see `corpus.row_counts.RowCounts`."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are not padding."""
+        ...
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest chunk."""
+        ...
+
+    @property
+    def per_row(self) -> Mapping[int, int]:
+        """{number of chunks: rows with so many}."""
+        ...
 
 
 class Rows(Protocol):
     """Rows of tokens that can be read at random."""
+
+    @property
+    def counts(self) -> RowCounts:
+        """Counts of these rows, or of more that they are a part of."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -72,35 +95,26 @@ def fixed(predicted: PredictedTokens, rows: Rows, num_rows: int) -> Shapes:
     """Shapes that practically all micro-batches of `num_rows` rows fit into, from objective and rows alone."""
     length = rows.take(np.zeros(1, np.int64)).shape[1]
     return Shapes(
-        _up(max(num_rows, predicted.most_predicted(num_rows * length)), MULTIPLE), *_of_chunks(rows, num_rows, length)
+        _up(max(num_rows, predicted.most_predicted(num_rows * length)), MULTIPLE),
+        *_of_chunks(rows.counts, num_rows, length),
     )
 
 
-def _of_chunks(rows: Rows, num_rows: int, length: int) -> tuple[int, int]:
+def _of_chunks(counts: RowCounts, num_rows: int, length: int) -> tuple[int, int]:
     """Starts of chunks that practically all micro-batches fit into, and tokens of the longest; 0 without packing."""
-    most = longest = 0
-    for lengths, counts in _blocks(rows):
-        most, longest = max(most, int(counts.max())), max(longest, int(lengths.max()))
+    most = max(counts.per_row, default=0)
     if most <= 1:
         return 0, 0
-    longest = min(_up(longest, TILE), length)
-    most = total = squares = 0
-    for lengths, counts in _blocks(rows):
-        padding = length - np.add.reduceat(lengths, np.cumsum(counts) - counts)
-        pieces = counts + -(-padding // longest)  # of padding, each of them a chunk
-        most = max(most, int(pieces.max()))
-        total, squares = total + int(pieces.sum()), squares + int((pieces * pieces).sum())
-    mean = total / len(rows)
-    deviation = math.sqrt(max(0.0, squares / len(rows) - mean * mean))
-    chunks = min(num_rows * most, math.ceil(num_rows * mean + _DEVIATIONS * deviation * math.sqrt(num_rows)))
+    longest = min(_up(counts.longest, TILE), length)
+    total = sum(counts.per_row.values())
+    mean = sum(number * rows for number, rows in counts.per_row.items()) / total
+    deviation = math.sqrt(sum(rows * (number - mean) ** 2 for number, rows in counts.per_row.items()) / total)
+    # The padding of a row is one chunk more, and one for each `longest` of its positions.
+    mean_padding, most_padding = length - counts.tokens / total, -(-length // longest)
+    mean += 1 + (mean_padding / longest if longest < length else 0)
+    usual = math.ceil(num_rows * mean + _DEVIATIONS * deviation * math.sqrt(num_rows))
+    chunks = min(num_rows * (most + most_padding), usual)
     return _up(chunks + 1, MULTIPLE), longest  # the end of the last chunk is in the list
-
-
-def _blocks(rows: Rows) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What `Rows.chunks` gives for all rows, some of them at a time."""
-    for i in range(0, len(rows), _BLOCK):
-        lengths, counts = rows.chunks(np.arange(i, min(i + _BLOCK, len(rows))))
-        yield lengths.astype(np.int64), counts
 
 
 def _filled(count: int, usual: int) -> int:

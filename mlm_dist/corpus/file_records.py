@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import stat
+import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlm_dist.corpus.known_hashes import KnownHashes
@@ -29,24 +30,40 @@ def are_intact(folder: Path, files: Mapping[str, Mapping[str, Any]], known: Know
         known: Hashes of its files that are known; by default all files are read.
 
     Raises:
-        OSError: A file is missing or cannot be read.
+        OSError: A folder of them is missing, or a file cannot be read.
     """
-    real = folder.resolve()
-    have_sizes = all(
-        not Path(name).is_absolute()
-        and ".." not in Path(name).parts
-        and (folder / name).resolve() == real / name
-        and stat.S_ISREG((folder / name).stat().st_mode)
-        and (folder / name).stat().st_size == file["size"]
-        for name, file in files.items()
-    )
-    if not have_sizes:
+    if not _are_regular(folder, files):
         return False
     if known is None:
-        return all(sha256_of(folder / name) == file["sha256"] for name, file in files.items())
+        return all(
+            (folder / name).stat().st_size == file["size"] and sha256_of(folder / name) == file["sha256"]
+            for name, file in files.items()
+        )
     for one, file in zip(known.hash([*files]), files.values(), strict=True):
         if isinstance(one, OSError):
             raise one
-        if one.sha256.hex() != file["sha256"]:
+        if one.size != file["size"] or one.sha256.hex() != file["sha256"]:
+            return False
+    return True
+
+
+def _are_regular(folder: Path, names: Iterable[str]) -> bool:
+    """Whether all names are those of regular files in the folder that are reached without a link.
+
+    Raises:
+        OSError: A folder of them is missing or cannot be read.
+    """
+    paths = [PurePosixPath(name) for name in names]
+    if any(path.is_absolute() or ".." in path.parts for path in paths):
+        return False
+    real, names_in = folder.resolve(), defaultdict(set)
+    for path in paths:
+        names_in[path.parent].add(path.name)
+    for parent, wanted in names_in.items():
+        if (folder / parent).resolve() != real / parent:
+            return False
+        with os.scandir(folder / parent) as entries:
+            regular = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+        if not wanted <= regular:
             return False
     return True

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,10 +44,13 @@ class KnownHashes:
         root: The folder.
         cache_dir: The cache.
         name: The name of the table.
+        check: Called with every file that is read. It raises an exception if the file is not one to remember.
     """
 
-    def __init__(self, root: Path, cache_dir: Path, name: str) -> None:
-        self._root, self._table = str(root), cache_dir / FOLDER / f"{name}.parquet"
+    def __init__(
+        self, root: Path, cache_dir: Path, name: str, check: Callable[[Path], None] = lambda path: None
+    ) -> None:
+        self._root, self._table, self._check = str(root), cache_dir / FOLDER / f"{name}.parquet", check
 
     @classmethod
     def of_source(cls, root: Path, cache_dir: Path, location: str, patterns: Sequence[str]) -> KnownHashes:
@@ -104,7 +107,10 @@ class KnownHashes:
             state = self._state(name)
             if known is not None and known[:-1] == state[:-1]:
                 return known
-            return state._replace(sha256=bytes.fromhex(sha256_of(os.path.join(self._root, name))))
+            path = os.path.join(self._root, name)
+            state = state._replace(sha256=bytes.fromhex(sha256_of(path)))
+            self._check(Path(path))
+            return state
         except OSError as error:
             return error
 

@@ -12,34 +12,12 @@ from typing import Any
 import numpy as np
 
 from mlm_dist.corpus import document_files, selection
+from mlm_dist.corpus.inputs import CorpusInputs
+from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
 from mlm_dist.corpus.shards import Shard
 from mlm_dist.corpus.sources import SourceFiles
 from mlm_dist.corpus.store import FORMAT, SPLITS, PreparedCorpus
-
-
-@dataclass(frozen=True)
-class CorpusInputs:
-    """What a corpus is made from.
-
-    Args:
-        digest: The corpus's digest.
-        sources: The files of each source.
-        dependencies: What `digests.dependencies` returned.
-    """
-
-    digest: str
-    sources: list[SourceFiles]
-    dependencies: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return vars(self) | {"sources": [source.to_json() for source in self.sources]}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> CorpusInputs:
-        """The inverse of `to_json`."""
-        return cls(**value | {"sources": [SourceFiles.from_json(source) for source in value["sources"]]})
 
 
 def describe(
@@ -95,6 +73,7 @@ def describe(
         },
         "domain_tokens": _domain_tokens(dependencies, store, of_rows),
         "rows": {split: sum(figures[split]["rows"] for figures in of_rows) for split in SPLITS},
+        "row_counts": _row_counts(of_rows),
         "encodings": total("encodings"),
         "decoded": _decoded(of_documents),
         "notes": total("notes"),
@@ -122,7 +101,7 @@ class _Part:
         chosen: selection.Selection,
     ) -> _Part:
         """The figures of a source."""
-        mine = [i for i, shard in enumerate(shards) if shard.source == source]
+        mine = [i for i, shard in enumerate(shards) if shard.source is source]
         sides = chosen.split([figures["kept"] for figures in of_documents])
         return cls(
             [of_documents[i] for i in mine],
@@ -151,7 +130,30 @@ def _source(source: SourceFiles, part: _Part) -> dict[str, Any]:
             "validation": validation,
         },
         "rows": {split: sum(figures[split]["rows"] for figures in part.of_rows) for split in SPLITS},
+        "row_counts": _row_counts(part.of_rows),
+        "train_digest": _train_digest(part.of_rows),
     }
+
+
+def _row_counts(of_rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """{split: counts of its rows}."""
+    counts = dict.fromkeys(SPLITS, RowCounts())
+    for figures in of_rows:
+        for split in SPLITS:
+            counts[split] += RowCounts.from_json(figures[split]["row_counts"])
+    return {split: one.to_json() for split, one in counts.items()}
+
+
+def _train_digest(of_rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """A hash of the contents of all files with training rows; None if there are none."""
+    contents = [
+        file["sha256"]
+        for figures in of_rows
+        if figures["train"]["rows"]
+        for name, file in figures["files"].items()
+        if name.startswith("train/") and name.endswith(".arrow")
+    ]
+    return hashlib.sha256("\n".join(contents).encode()).hexdigest()[:16] if contents else None
 
 
 def count_dropped(of_documents: Sequence[Mapping[str, Any]], chosen: selection.Selection) -> dict[str, int]:

@@ -20,8 +20,9 @@ from mlm_dist.corpus.engines import executors, slurm_jobs
 from mlm_dist.corpus.engines.datatrove_engine import DatatroveEngine
 from mlm_dist.corpus.engines.local import LocalEngine
 from mlm_dist.corpus.engines.task_plan import FOLDER, TaskPlan
-from mlm_dist.corpus.manifest import CorpusInputs
+from mlm_dist.corpus.inputs import CorpusInputs
 from mlm_dist.corpus.ownership import require_own
+from mlm_dist.corpus.plan import Plan
 from mlm_dist.corpus.preparation import Preparation
 from mlm_dist.corpus.remote_corpora import RemoteCorpora
 from mlm_dist.corpus.rendezvous import Rendezvous
@@ -58,12 +59,11 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
     meeting = Rendezvous(cache_dir / "rendezvous", rank, world_size, purpose)
     with named(cache_dir), meeting as ranks, contextlib.ExitStack() as locks:
         remote = None if spec.documents.store is None else RemoteCorpora(spec.documents.store)
-        start = ranks.lead("start", lambda: _start(spec, cache_dir, tokenizer, remote, locks))
-        inputs = CorpusInputs.from_json(start["inputs"])
-        store = ShardStore(cache_dir, inputs.digest)
-        if not start["is_prepared"]:
+        plan = Plan.agreed(ranks, lambda: _start(spec, cache_dir, tokenizer, remote, locks))
+        store = ShardStore(cache_dir, plan.digest)
+        if plan.inputs is not None:
             with named(store.partial):
-                _run(spec, inputs, store, tokenizer, ranks)
+                _run(spec, plan.inputs, store, tokenizer, ranks)
         ranks.see([store.folder / "manifest.json"])  # on a slow shared disk, a new name is seen late
         corpus = PreparedCorpus(store.folder)
         cached.use(store.folder)
@@ -177,12 +177,8 @@ def _start(
     tokenizer: CorpusTokenizer,
     remote: RemoteCorpora | None,
     locks: contextlib.ExitStack,
-) -> dict[str, Any]:
-    """Fetch the source, compute the digest, and look whether the corpus is prepared. Runs on rank 0 alone.
-
-    Returns:
-        `inputs`, the corpus's inputs, and `is_prepared`, as JSON values.
-    """
+) -> Plan:
+    """Fetch the source, compute the digest, and look whether the corpus is prepared. Runs on rank 0 alone."""
     logger.info("looking at %s", ", ".join(without_credentials(source.config.source) for source in spec.sources))
     found = _acquire(spec, cache_dir)
     _check_export(spec, found)
@@ -205,7 +201,7 @@ def _start(
             store.begin()
         count = sum(len(source.files) for source in found)
         logger.info("preparing %s file%s into %s", f"{count:,}", "" if count == 1 else "s", store.folder)
-    return {"inputs": inputs.to_json(), "is_prepared": is_prepared}
+    return Plan(inputs.digest, None if is_prepared else inputs)
 
 
 def _check_export(spec: CorpusSpec, found: Sequence[SourceFiles]) -> None:

@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from mlm_dist.corpus import digests, document_files, documents, manifest, row_shards, selection, selection_check, shards
-from mlm_dist.corpus.manifest import CorpusInputs
+from mlm_dist.corpus.inputs import CorpusInputs
 from mlm_dist.corpus.row_preparation import RowPreparation
 from mlm_dist.corpus.selection import KEY_BYTES, Documents, Selection
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore

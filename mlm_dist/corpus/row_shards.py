@@ -12,6 +12,7 @@ import numpy as np
 
 from mlm_dist.corpus import document_files, packing, rows, selection
 from mlm_dist.corpus.packing import RowBlock
+from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
 from mlm_dist.corpus.store import SPLITS
 from mlm_dist.corpus.tokenizer import token_ids, word_starts
@@ -74,19 +75,23 @@ def _write(
     for split, wanted in zip(SPLITS, (selection.TRAIN, selection.VALIDATION), strict=True):
         counts = np.zeros(tokenizer.vocab_size, np.int64)
         totals = Counter(dict.fromkeys(("rows", "kept", "dropped", "padded", "saved", "unknown"), 0))
+        row_counts = RowCounts()
 
         def blocks(
             wanted: int = wanted, counts: np.ndarray = counts, totals: Counter[str] = totals
         ) -> Iterator[RowBlock]:
+            nonlocal row_counts
             for ids, block in maker.blocks(tokenizer, shard, side == wanted):
+                row_counts += RowCounts.of(block.lengths, block.num_chunks)
                 unknown = int((ids == maker.special.unknown).sum()) if maker.special.unknown is not None else 0
                 totals.update(block.figures(len(ids)) | {"saved": int(maker.saved[ids].sum()), "unknown": unknown})
                 counts += np.bincount(block.input_ids.reshape(-1), minlength=len(counts))
                 yield block
 
-        rows.write(store.rows(shard.rows, split), maker.spec.max_length, blocks())
-        paths.append(store.rows(shard.rows, split))
-        figures[split] = dict(totals)
+        path = store.rows(shard.rows, split)
+        rows.write(path, maker.spec.max_length, blocks())
+        paths.append(path)
+        figures[split] = dict(totals) | {"row_counts": row_counts.to_json(), "blocks": rows.blocks_of(path)}
         if split == "train":
             counts[list(maker.special.all)] = 0
             path = _counts_file(store, shard)

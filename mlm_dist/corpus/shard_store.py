@@ -13,7 +13,7 @@ import numpy as np
 
 from mlm_dist.corpus import file_records, rows
 from mlm_dist.corpus.known_hashes import KnownHashes
-from mlm_dist.corpus.store import FORMAT, SPLITS, PreparedCorpus
+from mlm_dist.corpus.store import BLOCKS, FORMAT, SPLITS, PreparedCorpus
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import write_array, write_json
 from mlm_dist.system_errors import passes
@@ -42,7 +42,7 @@ class ShardStore:
         self._cache_dir = cache_dir
         self.folder = cache_dir / digest
         self.partial = cache_dir / f"{digest}.partial"
-        self._hashes = KnownHashes(self.folder, cache_dir, digest)
+        self._hashes = KnownHashes(self.folder, cache_dir, digest, _refuse_compressed)
         self._figures: dict[str, dict[str, Any]] = {}  # of finished shards, which never change
 
     def find(self) -> PreparedCorpus | None:
@@ -143,10 +143,11 @@ class ShardStore:
                 path.unlink()  # left by an interrupted preparation of other files under the same digest
         figures = [self.figures(shard.rows) for shard in shards]
         for split in SPLITS:
+            some = [i for i, one in enumerate(figures) if one[split]["rows"]] or [0]
+            write_array(self.partial / split / BLOCKS, rows.joined([figures[i][split]["blocks"] for i in some]))
             _write_dataset(
                 self.partial / split,
-                [f"{shard.rows}.arrow" for shard, one in zip(shards, figures, strict=True) if one[split]["rows"]]
-                or [f"{shards[0].rows}.arrow"],
+                [f"{shards[i].rows}.arrow" for i in some],
                 fingerprint=f"{self.folder.name}-{split}",
                 max_length=manifest["config"]["rows"]["max_length"],
             )
@@ -173,6 +174,16 @@ class ShardStore:
         self.partial.rename(self.folder)
         self._hashes.remember({name: file["sha256"] for name, file in files.items()})
         return PreparedCorpus(self.folder)
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Refuse a file of rows that are compressed and could fill the memory.
+
+    Raises:
+        ValueError: They are.
+    """
+    if path.suffix == ".arrow":
+        rows.blocks_of(path)
 
 
 def _remove(path: Path) -> None:

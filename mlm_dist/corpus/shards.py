@@ -25,6 +25,7 @@ from mlm_dist.errors import CorpusError, reason
 from mlm_dist.system_errors import passes
 
 SMALL_SHARD, LARGE_SHARD, NUM_SHARDS = 1 << 19, 16 << 20, 64  # bytes, bytes, and where the larger size begins
+MOST_SHARDS = 4096  # of a source; past them, shards grow
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def shards(source: SourceFiles) -> list[Shard]:
     ]
     total = sum(weight for _, weight in parts)
     count = 1
-    while count * (SMALL_SHARD if count < NUM_SHARDS else LARGE_SHARD) < total:
+    while count < MOST_SHARDS and count * (SMALL_SHARD if count < NUM_SHARDS else LARGE_SHARD) < total:
         count *= 2
     bins: list[list[tuple[Part, int]]] = [[] for _ in range(count)]
     for part, weight in parts:

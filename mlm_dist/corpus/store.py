@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from mlm_dist.corpus import document_files, selection
-from mlm_dist.corpus.rows import RowTable, is_plain
-from mlm_dist.corpus.tokenizer import loading, word_starts
+from mlm_dist.corpus.row_counts import RowCounts
+from mlm_dist.corpus.rows import RowTable
+from mlm_dist.corpus.tokenizer import loading
+from mlm_dist.files import mapped_array
 
-FORMAT = 7  # of the manifest and of shard records; a corpus with another number is prepared again
+FORMAT = 8  # of the manifest and of shard records; a corpus with another number is prepared again
 SPLITS = ("train", "validation")
+BLOCKS = "blocks.npy"  # of a split: where its rows are, see `rows.joined`
 
 
 @dataclass(frozen=True)
@@ -66,20 +68,15 @@ class PreparedCorpus:
 
     @property
     def is_readable(self) -> bool:
-        """Whether all files that it is read from are in its manifest, and so in its folder, and no rows are compressed.
-
-        Raises:
-            ValueError: A file of rows is none.
-        """
+        """Whether all files that it is read from are in its manifest, and so in its folder, with as many rows."""
         files = self.manifest["files"]
-        names = ["selection.npz", "token_counts.npy", *(f"{split}/dataset_info.json" for split in SPLITS)]
+        names = ["selection.npz", "token_counts.npy"]
         names += [f"documents/{key}.parquet" for key in self.manifest["shards"]]
         for split in SPLITS:
-            names.append(f"{split}/state.json")
+            names += [f"{split}/{name}" for name in (BLOCKS, "dataset_info.json", "state.json")]
             names += self._row_files(split)
-        has_counts = all(isinstance(self.manifest["rows"][split], int) for split in SPLITS)
-        row_files = [self.folder / name for name in names if name.endswith(".arrow")]
-        return has_counts and all(name in files for name in names) and all(map(is_plain, row_files))
+        rows = ((self.rows(split), self.manifest["rows"][split]) for split in SPLITS)
+        return all(name in files for name in names) and all(len(one) == one.counts.rows == count for one, count in rows)
 
     def documents(self, split: str | None = None) -> Iterator[tuple[str, str, str]]:
         """(id, split, text) of all kept documents, or of those of one split; texts are cleaned.
@@ -108,24 +105,18 @@ class PreparedCorpus:
             found[str(source["name"])], start = range(start, stop), stop
         return found
 
-    @cached_property
+    def source_counts(self, split: str) -> dict[str, RowCounts]:
+        """{name of each source: counts of its rows in a split}."""
+        return {str(one["name"]): RowCounts.from_json(one["row_counts"][split]) for one in self.manifest["sources"]}
+
+    @property
     def source_digests(self) -> dict[str, str]:
         """{name of each source: hash of the contents of its training rows}, of sources that have some.
 
         Other sources, and what is held out, make no difference.
         """
-        names = iter(self._row_files("train"))
-        files, digests = self.manifest["files"], {}
-        for source, rows in self.source_rows("train").items():
-            contents, left = [], len(rows)
-            while left > 0:  # each file holds rows of one source
-                name = next(names)
-                record = json.loads((self.folder / "shards" / f"{Path(name).stem}.json").read_text("utf-8"))
-                contents.append(files[name]["sha256"])
-                left -= int(record["train"]["rows"])
-            if contents:
-                digests[source] = hashlib.sha256("\n".join(contents).encode()).hexdigest()[:16]
-        return digests
+        digests = ((str(source["name"]), source["train_digest"]) for source in self.manifest["sources"])
+        return {name: str(digest) for name, digest in digests if digest is not None}
 
     def _row_files(self, split: str) -> list[str]:
         """The files of a split's rows, in order, relative to the folder."""
@@ -137,20 +128,19 @@ class PreparedCorpus:
         return {}
 
     def rows(self, split: str) -> RowTable:
-        """The rows of a split, loaded once."""
+        """The rows of a split, opened once."""
         if split not in self._tables:
-            self._tables[split] = self._load(split)
+            self._tables[split] = self._open(split)
         return self._tables[split]
 
-    def _load(self, split: str) -> RowTable:
-        from datasets import load_from_disk
-
-        folder, config = self.folder / split, self.manifest["config"]
-        starts: list[np.ndarray] = []
-        if split == "train" and config.get("words"):
-            files = [self.folder / name for name in self._row_files(split)]
-            starts = [word_starts.read(path.with_name(f"{word_starts_key(path.stem)}.npy")) for path in files]
-        return RowTable(load_from_disk(str(folder)).data, config["rows"]["max_length"], starts)
+    def _open(self, split: str) -> RowTable:
+        config, counts = self.manifest["config"], self.manifest["row_counts"][split]
+        files = [self.folder / name for name in self._row_files(split)]
+        has_words = split == "train" and config.get("words")
+        starts = [path.with_name(f"{word_starts_key(path.stem)}.npy") for path in files] if has_words else []
+        max_length = config["rows"]["max_length"]
+        blocks = mapped_array(self.folder / split / BLOCKS)
+        return RowTable(files, blocks, max_length, RowCounts.from_json(counts), starts)
 
 
 def word_starts_key(rows_key: str) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlm_dist.batches.loader import validation_batches
 from mlm_dist.batches.micro_batch import MicroBatch
-from mlm_dist.batches.shapes import Rows
+from mlm_dist.batches.shapes import RowCounts, Rows
 from mlm_dist.corpus import sentences
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading, ordinary_text
@@ -56,17 +56,16 @@ class ValidationSet:
         parts = {name: part for name, part in corpus.source_rows("validation").items() if part}
         counted = [name for name in parts if name in trained_on] or list(parts)
         self.apart = tuple(name for name in parts if name not in counted)
-        main = np.concatenate([np.empty(0, np.int64), *(np.array(parts[name]) for name in counted)])
-        self.total = len(main)
-        chosen = main if max_rows is None else evenly_spaced(main, max_rows)
+        self.total = sum(len(parts[name]) for name in counted)
+        chosen = evenly_spaced([parts[name] for name in counted], self.total if max_rows is None else max_rows)
         self._sources = sorted(filter(None, counted))  # a source without a name is the only one
         of_sources = f" of {', '.join(counted)}" if self._sources else ""
-        self.description = f"{len(chosen):,} of {len(main):,} validation rows{of_sources}"
+        self.description = f"{len(chosen):,} of {self.total:,} validation rows{of_sources}"
         self._rows: Rows = ChosenRows(rows, chosen)
         # The chosen rows are in the order of the table, so those of each source lie side by side.
         ends = {name: np.searchsorted(chosen, [parts[name].start, parts[name].stop]) for name in counted}
         self._counted = [_Part(name, self._rows, range(int(a), int(b))) for name, (a, b) in ends.items() if a < b]
-        others = {name: evenly_spaced(np.array(parts[name]), len(chosen)) for name in self.apart}
+        others = {name: evenly_spaced([parts[name]], len(chosen)) for name in self.apart}
         self._others = [_Part(name, ChosenRows(rows, some), range(len(some))) for name, some in others.items()]
 
     def __len__(self) -> int:
@@ -146,10 +145,13 @@ def _counted(batches: Iterable[MicroBatch], shown: Stage, rows: int) -> Iterator
         shown.advance(min(rows, (shown.total or 0) - shown.done))
 
 
-def evenly_spaced(indices: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of some indices, evenly spaced over them."""
-    count = min(len(indices), most)
-    chosen: np.ndarray = indices[np.arange(count) * len(indices) // max(count, 1)]
+def evenly_spaced(parts: Sequence[range], most: int) -> np.ndarray:
+    """At most so many indices of some parts, evenly spaced over them."""
+    ends = np.cumsum([0, *map(len, parts)])
+    count = min(int(ends[-1]), most)
+    places = np.arange(count) * int(ends[-1]) // max(count, 1)
+    part = np.searchsorted(ends, places, side="right") - 1
+    chosen: np.ndarray = np.array([part.start for part in parts], np.int64)[part] + places - ends[part]
     return chosen
 
 
@@ -166,6 +168,11 @@ class ChosenRows:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    @property
+    def counts(self) -> RowCounts:
+        """See `Rows`; those of the split."""
+        return self._rows.counts
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """See `Rows`."""

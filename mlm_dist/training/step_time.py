@@ -15,6 +15,7 @@ import torch
 from mlm_dist import environment
 from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.micro_batch import Samples, assemble
+from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.start import start
 from mlm_dist.model.activation_checkpointing import checkpoint_layers
@@ -89,6 +90,7 @@ class RandomRows:
 
     def __init__(self, vocab_size: int, length: int) -> None:
         self._vocab_size, self._length = vocab_size, length
+        self.counts = RowCounts(length << 20, length, {1: 1 << 20})
         self._random = np.random.default_rng(0)
 
     def __len__(self) -> int:

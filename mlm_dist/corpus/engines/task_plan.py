@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from mlm_dist import system_errors
 from mlm_dist.config import SourceConfig
-from mlm_dist.corpus.manifest import CorpusInputs
+from mlm_dist.corpus.inputs import CorpusInputs
 from mlm_dist.corpus.preparation import Preparation
 from mlm_dist.corpus.rendezvous import POLL_SECONDS, VISIBLE_SECONDS
 from mlm_dist.corpus.shard_store import ShardStore
@@ -50,7 +50,7 @@ class TaskPlan:
         """The plan of a corpus; what it is made from is written to a file."""
         plan = cls(_without_credentials(spec), store.folder.parent, inputs.digest)
         plan.folder.mkdir(exist_ok=True)
-        write_json(plan.folder / "inputs.json", inputs.to_json(), durable=False)
+        inputs.write(plan.folder / "inputs")
         return plan
 
     @property
@@ -70,7 +70,7 @@ class TaskPlan:
 
     def preparation(self) -> Preparation:
         """The preparation that the task is a part of."""
-        inputs = CorpusInputs.from_json(read_json(self.folder / "inputs.json"))
+        inputs = CorpusInputs.read(self.folder / "inputs")
         tokenizer = CorpusTokenizer(self.spec.tokenizer, self.spec.rows.max_length)
         return Preparation(self.spec, inputs, self.store, tokenizer)
 

@@ -100,9 +100,10 @@ class SourceFiles:
 
     def digest(self) -> str:
         """A hash of names, contents and settings; it does not depend on the folder's location, on times or owners."""
-        lines = [json.dumps(self.settings(), sort_keys=True)]
-        lines += [f"{path}\0{content}" for path, content in self.files.items()]
-        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+        digest = hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode())
+        for path, content in self.files.items():
+            digest.update(f"\n{path}\0{content}".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""

@@ -8,7 +8,7 @@ ends a word, because some tokenizers never split there. A word of more than `LON
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from mlm_dist.corpus import rows
 from mlm_dist.corpus.packing import RowBlock
 from mlm_dist.errors import CorpusError
-from mlm_dist.files import write_array, write_whole
+from mlm_dist.files import write_parts, write_whole
 
 WORD_START = 1 << 30  # bit that is set in the id of a token that begins a word
 LONGEST = 10
@@ -85,23 +85,19 @@ def write(path: Path, rows_path: Path, max_length: int, blocks: Iterable[RowBloc
         CorpusError: The blocks are not the same rows.
     """
     table = rows.read(rows_path, max_length)
-    packed = [np.empty((0, -(-max_length // 8)), np.uint8)]
-    done = 0
-    for block in blocks:
-        here = np.arange(done, done := done + len(block.input_ids))
-        if done > len(table) or not np.array_equal(table.take(here), block.input_ids & ~np.int32(WORD_START)):
+
+    def packed() -> Iterator[np.ndarray]:
+        done = 0
+        for block in blocks:
+            here = np.arange(done, done := done + len(block.input_ids))
+            if done > len(table) or not np.array_equal(table.take(here), block.input_ids & ~np.int32(WORD_START)):
+                raise _differs(rows_path)
+            yield np.packbits(block.input_ids >= WORD_START, axis=1)
+        if done != len(table):
             raise _differs(rows_path)
-        packed.append(np.packbits(block.input_ids >= WORD_START, axis=1))
-    if done != len(table):
-        raise _differs(rows_path)
 
-    write_whole(path, lambda temporary: write_array(temporary, np.concatenate(packed)), durable=False)
-
-
-def read(path: Path) -> np.ndarray:
-    """The word starts that `write` wrote, memory-mapped."""
-    packed: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    return packed
+    shape = (len(table), -(-max_length // 8))
+    write_whole(path, lambda temporary: write_parts(temporary, shape, np.uint8, packed()), durable=False)
 
 
 def _differs(path: Path) -> CorpusError:
