@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import comparing
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,15 +53,8 @@ def chosen(side: list[int], group: list[str | None] | None = None, fraction: flo
     """The sides that are chosen for distinct documents with labels."""
     found = texts(len(side))
     groups = np.array([group_key(value) for value in group or [None] * len(side)], np.uint64)
-    documents = selection.Documents(
-        np.frombuffer(b"".join(map(selection.text_key, found)), np.uint8).reshape(-1, selection.KEY_BYTES),
-        [signatures.signatures(found)],
-        pa.array([f"{i:06}" for i in range(len(found))], pa.large_string()),
-        np.array(list(map(len, found))),
-        lambda wanted: compress(found, wanted),
-    )
     result = selection.select(
-        documents,
+        comparing.documents(found),
         near_threshold=0.8,
         validation_fraction=fraction,
         labels=SplitLabels(np.array(side, np.int8), groups),

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from mlm_dist.corpus.packing import ranges
+from mlm_dist.corpus.partitions import starts_of
 from mlm_dist.corpus.shingle_sets import ShingleSets
-from mlm_dist.corpus.signatures import Buckets, SignatureTable, candidates, estimates, least_estimate
+from mlm_dist.corpus.signatures import NUM_PERM, Buckets, SignatureTable, candidates, estimates, least_estimate
+from mlm_dist.corpus.temporary_arrays import blocks, index_type, temporary_array
 
 FEW = 1 << 12  # documents from which sorting takes longer than marking
 PAIRS, PAIRS_PER_DOCUMENT = 3_000_000, 20  # of dropped documents that are compared to find groups, at most
@@ -21,65 +24,62 @@ PAIRS, PAIRS_PER_DOCUMENT = 3_000_000, 20  # of dropped documents that are compa
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """The near-duplicates among documents in order of preference.
+    """The documents that may have near-duplicates, in order of preference; all others have none.
 
     Args:
-        original: [n] the document that stays in the place of each; its own index if it stays itself.
-        group: [n] a number that is equal for documents that are connected by pairs of near-duplicates.
+        documents: [c] their indices.
+        original: [c] the index of the document that stays in the place of each; its own index if it stays itself.
+        group: [c] an index that is equal for documents that are connected by pairs of near-duplicates.
     """
 
+    documents: np.ndarray
     original: np.ndarray
     group: np.ndarray
 
 
 def find(
     table: SignatureTable,
-    order: np.ndarray,
-    threshold: float,
+    by_preference: Callable[[np.ndarray], np.ndarray],
     read_sets: Callable[[np.ndarray], ShingleSets],
     *,
     needs_groups: bool = True,
 ) -> NearDuplicates:
     """Find the near-duplicates among documents.
 
-    A document stays unless it is a near-duplicate of one that comes earlier in `order` and stays. So no two documents
-    that stay are near-duplicates, and every other document is a near-duplicate of the one that stays in its place.
+    A document stays unless it is a near-duplicate of one that is preferred to it and stays. So no two documents that
+    stay are near-duplicates, and every other document is a near-duplicate of the one that stays in its place.
 
     Args:
-        table: The signatures of all documents.
-        order: [n] indices of the documents to compare, those to keep first.
-        threshold: Jaccard similarity at which two documents are near-duplicates.
+        table: The signatures of the documents to compare.
+        by_preference: Sorts the indices of some documents, those to keep first.
         read_sets: Returns the shingles of the documents at some indices.
         needs_groups: Whether the groups are used. If not, each is a document that stays and those in its place.
-
-    Returns:
-        Indices are positions in `order`.
     """
-    original, group = np.arange(len(order)), np.arange(len(order))
-    chosen = np.flatnonzero(candidates(table, order, threshold))
-    if len(chosen):
-        search = _Search(table, order[chosen], threshold, read_sets(order[chosen]))
-        search.choose()
-        original[chosen] = chosen[search.original]
-        group[chosen] = chosen[search.groups() if needs_groups else search.original]
-    return NearDuplicates(original, group)
+    documents = by_preference(table.documents[candidates(table)])
+    if not len(documents):
+        return NearDuplicates(documents, documents, documents)
+    search = _Search(table, np.searchsorted(table.documents, documents), read_sets(documents))
+    search.choose()
+    groups = search.groups() if needs_groups else search.original
+    return NearDuplicates(documents, documents[search.original], documents[groups])
 
 
 class _Search:
     """The comparison of candidates.
 
     Args:
-        table: The signatures of all documents.
-        order: [n] indices of the candidates, those to keep first.
-        threshold: Jaccard similarity of near-duplicates.
+        table: The signatures.
+        order: [n] positions of the candidates in the table, those to keep first.
         sets: [n] their shingles.
     """
 
-    def __init__(self, table: SignatureTable, order: np.ndarray, threshold: float, sets: ShingleSets) -> None:
-        self._threshold, self._sets = threshold, sets
-        self._signatures = table.take(order)
-        self._buckets = Buckets(table, order, threshold)
-        self.original = np.arange(len(order), dtype=np.int32)
+    def __init__(self, table: SignatureTable, order: np.ndarray, sets: ShingleSets) -> None:
+        self._threshold, self._sets, self._folder = table.threshold, sets, table.folder
+        self._signatures = temporary_array((len(order), NUM_PERM), np.uint8, table.folder)
+        for some in blocks(len(order)):
+            self._signatures[some] = table.take(order[some])
+        self._buckets = Buckets(table, order)
+        self.original = np.arange(len(order), dtype=index_type(len(order)))
         """[n] the candidate that stays in the place of each."""
         self._budget = PAIRS + PAIRS_PER_DOCUMENT * len(order)
         self._distance = np.zeros(len(order))  # Jaccard distance of each and its original
@@ -112,7 +112,8 @@ class _Search:
         distance is a metric, so only those can be near that are at least as far from it as the distances differ. Among
         so many documents of moderate similarity that too many pairs remain, those that can be near are joined.
         """
-        clusters, bucket = _Clusters(self.original, self._distance, self._buckets), self._buckets.bucket
+        clusters = _Clusters(self.original, self._distance, self._buckets, self._folder)
+        bucket = self._buckets.bucket
         del self._buckets  # most of its memory is no longer needed
         dropped = np.flatnonzero(self.original != np.arange(len(self.original)))
         for join in (self._join_originals, self._join_members):  # the first joins most, and is quick
@@ -179,9 +180,10 @@ class _Clusters:
         original: [n] the document that stays in the place of each.
         distance: [n] the Jaccard distance of each and its original.
         buckets: The buckets of all bands.
+        folder: Where temporary files are made.
     """
 
-    def __init__(self, original: np.ndarray, distance: np.ndarray, buckets: Buckets) -> None:
+    def __init__(self, original: np.ndarray, distance: np.ndarray, buckets: Buckets, folder: Path | None) -> None:
         count = len(original)
         self.group = original.copy()
         """[n] a document of the group of each, the smallest; up to date after `update`."""
@@ -192,22 +194,30 @@ class _Clusters:
         self.reach = np.zeros(count)
         """[n] the largest distance of an original to a document in whose place it stays."""
         np.maximum.at(self.reach, original, distance)
-        # The originals of the documents in each bucket, bucket after bucket.
-        originals, counts = [], []
+        # The originals of the documents in each bucket, bucket after bucket, and where those of each bucket start.
+        self._originals = temporary_array(len(buckets.documents), original.dtype, folder)
+        self._entries = temporary_array(len(buckets.starts), buckets.starts.dtype, folder)
+        self._bands = []  # the buckets of each band
+        first = entry = 0
         for band in range(buckets.bucket.shape[1]):
             documents = buckets.documents[band * count : (band + 1) * count]
             bucket = buckets.bucket[documents, band].astype(np.int64)
-            pairs = np.unique((bucket - bucket[0]) * count + original[documents])
-            originals.append((pairs % count).astype(original.dtype))
-            counts.append(np.bincount(pairs // count).astype(original.dtype))
-        self._originals = np.concatenate(originals)
-        entries = np.concatenate([[0], *counts])
-        self._entries = np.cumsum(entries, dtype=buckets.starts.dtype)
+            pairs = np.unique((bucket - first) * count + original[documents])
+            starts = starts_of(pairs // count)
+            self._originals[entry : entry + len(pairs)] = pairs % count
+            self._entries[first : first + len(starts)] = starts + entry
+            self._bands.append(slice(first, first + len(starts)))
+            first, entry = first + len(starts), entry + len(pairs)
+        self._entries[first] = entry
 
     def mixed(self) -> np.ndarray:
         """[buckets] whether a bucket holds documents of several groups."""
-        groups, starts = self.group[self._originals], self._entries[:-1]
-        mixed: np.ndarray = np.minimum.reduceat(groups, starts) != np.maximum.reduceat(groups, starts)
+        mixed = np.empty(len(self._entries) - 1, bool)
+        for band in self._bands:
+            starts = self._entries[band]
+            groups = self.group[self._originals[starts[0] : self._entries[band.stop]]]
+            starts = starts - starts[0]
+            mixed[band] = np.minimum.reduceat(groups, starts) != np.maximum.reduceat(groups, starts)
         return mixed
 
     def near(self, buckets: np.ndarray, is_mixed: np.ndarray) -> np.ndarray:

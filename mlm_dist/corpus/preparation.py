@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 
 import numpy as np
 
-from mlm_dist.corpus import digests, document_files, documents, manifest, row_shards, selection, selection_check, shards
+from mlm_dist.corpus import (
+    digests,
+    document_files,
+    documents,
+    dropped_documents,
+    manifest,
+    row_shards,
+    selection,
+    selection_check,
+    shards,
+)
+from mlm_dist.corpus.compared_documents import Documents
 from mlm_dist.corpus.manifest import CorpusInputs
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.row_shards import RowMaker
-from mlm_dist.corpus.selection import KEY_BYTES, Documents, Selection
+from mlm_dist.corpus.selection import Selection
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
 from mlm_dist.corpus.shards import Shard
 from mlm_dist.corpus.split_labels import SplitLabels
@@ -72,7 +82,7 @@ class Preparation:
         # A rank without shards goes to the end at once: the partial folder may be renamed before it looks again.
         if self._mine or self._ranks.rank == 0:
             tokenizer_digest = self._ranks.lead("tokenizer", self._select)
-            self._ranks.see([self._store.partial / name for name in ("tokenizer", "selection.npz")])
+            self._ranks.see([self._store.partial / name for name in ("tokenizer", "selection.npy")])
             keys = self._write_rows(tokenizer_digest)
         self._ranks.lead("publish", lambda: self._publish(keys))
 
@@ -104,52 +114,29 @@ class Preparation:
         self._ranks.wait_for([self._store.record(key) for key in self._keys])
         config = self._spec.documents
         self._check_tokenized()
-        labels = SplitLabels.of([document_files.labels(self._store.documents(key)) for key in self._keys])
-        fractions, counts = config.validation_fractions(), [self._store.figures(key)["kept"] for key in self._keys]
+        paths, counts = [*map(self._store.documents, self._keys)], self._counts()
+        labels = SplitLabels.of(map(document_files.labels, paths), sum(counts), self._store.partial)
+        fractions = [config.validation_fractions()[shard.source.name] for shard in self._shards]
         if documents.needs_keys(config):
             with stage("finding duplicates") as shown:
                 chosen = selection.select(
-                    self._documents(),
+                    Documents.of(paths, counts, self._store.partial),
                     deduplicate=config.deduplicate,
                     near_threshold=config.near_threshold,
-                    validation_fraction=np.repeat([fractions[one.source.name] for one in self._shards], counts),
+                    validation_fraction=np.repeat(fractions, counts) if len({*fractions}) != 1 else fractions[0],
                     prefer=config.prefer,
                     labels=labels,
                 )
                 shown.result = f"{len(chosen.side):,} documents"
         else:
-            chosen = selection.by_labels(labels)
+            chosen = selection.by_labels(labels, self._store.partial)
         names = ", ".join(source.location for source in self._inputs.sources)
         selection_check.check(self._spec, names, [self._store.figures(key) for key in self._keys], chosen)
         is_train = [side == selection.TRAIN for side in self._sides(chosen)]
-        texts = TrainingTexts(list(zip(map(self._store.documents, self._keys), is_train, strict=True)))
+        texts = TrainingTexts(list(zip(paths, is_train, strict=True)))
         tokenizer = self._tokenizer.make(texts, chosen.count(selection.TRAIN), self._store.partial)
-        chosen.save(self._store.partial / "selection.npz")
+        chosen.save(self._store.partial / "selection.npy")
         return loading.rows_digest(tokenizer)
-
-    def _documents(self) -> Documents:
-        """What is known of the documents of all shards."""
-        import pyarrow as pa
-
-        paths = [self._store.documents(key) for key in self._keys]
-        sizes = [self._store.figures(key)["kept"] for key in self._keys]
-        measures = [document_files.measures(path) for path in paths]
-
-        def texts(wanted: np.ndarray) -> Iterator[str]:
-            parts = np.split(wanted, np.cumsum(sizes, dtype=np.int64)[:-1])
-            for path, part in zip(paths, parts, strict=True):
-                for _, text, ids in chain.from_iterable(document_files.contents(path, part)):
-                    yield text if ids is None else documents.text_of_ids(ids.tolist())
-
-        ids = pa.chunked_array([chunk for one in measures for chunk in one.ids.chunks], pa.large_string())
-        return Documents(
-            keys=np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *(one.keys for one in measures)]),
-            signatures=[one.signatures for one in measures],
-            ids=ids.combine_chunks(),
-            chars=np.concatenate([np.empty(0, np.int64), *(one.chars for one in measures)]),
-            texts=texts,
-            folder=self._store.partial,
-        )
 
     def _check_tokenized(self) -> None:
         """Refuse documents of token ids if it is not known what the ids mean.
@@ -171,12 +158,16 @@ class Preparation:
 
     def _sides(self, chosen: Selection) -> list[np.ndarray]:
         """The selection of each shard's documents."""
-        return chosen.split([self._store.figures(key)["kept"] for key in self._keys])
+        return chosen.split(self._counts())
+
+    def _counts(self) -> list[int]:
+        """The number of each shard's documents."""
+        return [self._store.figures(key)["kept"] for key in self._keys]
 
     def _write_rows(self, tokenizer_digest: str) -> list[ShardKeys]:
         """Write the rows of this rank's shards, and return the keys of all shards."""
         store, rows = self._store, self._spec.rows
-        sides = self._sides(selection.load(store.partial / "selection.npz"))
+        sides = self._sides(selection.load(store.partial / "selection.npy"))
         # Rank 0 has loaded a named tokenizer already.
         is_loaded = self._ranks.rank == 0 and self._tokenizer.is_original
         tokenizer = self._tokenizer.original if is_loaded else loading.load(str(store.partial / "tokenizer"))
@@ -221,7 +212,7 @@ class Preparation:
         Raises:
             CorpusError: The documents of a split have no tokens, or the tokenizer knows none of them.
         """
-        chosen, spec = selection.load(self._store.partial / "selection.npz"), self._spec.tokenizer
+        chosen, spec = selection.load(self._store.partial / "selection.npy"), self._spec.tokenizer
         for split, side in zip(SPLITS, (selection.TRAIN, selection.VALIDATION), strict=True):
             figures = [self._store.figures(key.rows)[split] for key in keys]
             count, unknown = (
@@ -244,5 +235,8 @@ class Preparation:
         made = [key for shard in keys for key in (shard.rows, shard.word_starts) if key]
         self._ranks.wait_for([store.record(key) for key in made])
         self._refuse_unknown(keys)
-        description = manifest.describe(store, self._inputs, self._shards, keys)
+        chosen = selection.load(store.partial / "selection.npy")
+        documents_dropped = dropped_documents.find(store, self._inputs.sources, self._keys, chosen)
+        listed = dropped_documents.write(store.partial / "dropped.parquet", documents_dropped)
+        description = manifest.describe(store, self._inputs, self._shards, keys, listed)
         store.publish(description, keys, row_shards.token_counts(store, keys))

@@ -17,7 +17,7 @@ from mlm_dist.corpus import document_files, selection
 from mlm_dist.corpus.rows import RowTable, is_plain
 from mlm_dist.corpus.tokenizer import loading, word_starts
 
-FORMAT = 7  # of the manifest and of shard records; a corpus with another number is prepared again
+FORMAT = 8  # of the manifest and of shard records; a corpus with another number is prepared again
 SPLITS = ("train", "validation")
 
 
@@ -72,7 +72,7 @@ class PreparedCorpus:
             ValueError: A file of rows is none.
         """
         files = self.manifest["files"]
-        names = ["selection.npz", "token_counts.npy", *(f"{split}/dataset_info.json" for split in SPLITS)]
+        names = ["selection.npy", "token_counts.npy", *(f"{split}/dataset_info.json" for split in SPLITS)]
         names += [f"documents/{key}.parquet" for key in self.manifest["shards"]]
         for split in SPLITS:
             names.append(f"{split}/state.json")
@@ -86,7 +86,7 @@ class PreparedCorpus:
 
         The text of a document that was tokenized already is decoded from its tokens.
         """
-        side = selection.load(self.folder / "selection.npz").side
+        side = selection.load(self.folder / "selection.npy").side
         names = {selection.TRAIN: "train", selection.VALIDATION: "validation"}
         start = 0
         for key in self.manifest["shards"]:
