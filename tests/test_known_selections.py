@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 
 import comparing
 import numpy as np
@@ -24,12 +23,11 @@ KNOWN = {
 
 
 @pytest.fixture(params=[None, 7, 64], ids=["one part", "parts of 7", "parts of 64"])
-def _parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts and blocks of a few documents, as a large corpus has many."""
     if request.param is not None:
         monkeypatch.setattr(partitions, "PART", request.param)
         monkeypatch.setattr(temporary_arrays, "BLOCK", request.param)
-    yield
 
 
 @pytest.mark.usefixtures("_parts")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
-import datasets
 import comparing
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +17,7 @@ from making import made_up_text
 from specs import prepare
 
 from mlm_dist.config import parse
-from mlm_dist.corpus import selection, signatures
+from mlm_dist.corpus import selection
 from mlm_dist.corpus.readers.record_fields import side_of, side_of_path
 from mlm_dist.corpus.split_labels import NO_GROUP, NO_SIDE, SplitLabels, group_key
 from mlm_dist.corpus.store import PreparedCorpus

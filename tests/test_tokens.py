@@ -161,24 +161,48 @@ def test_train_kind_selects_the_model(folder: Path, tmp_path: Path) -> None:
     assert all(corpus.manifest["domain_tokens"] is None for corpus in prepared)
 
 
-def test_large_corpus_is_sampled_by_its_documents(folder: Path, tmp_path: Path) -> None:
+def test_large_corpus_is_sampled_by_its_documents(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(document_files, "GROUP_CHARS", 1)  # each document is read on its own
     source = [f"--corpus.source={folder}", f"--corpus.cache_dir={tmp_path}/cache", "--tokenizer.train_vocab_size=400"]
-    corpus = prepare(parse(source))
+    corpus = prepare(parse([*source, "--corpus.deduplicate=none", "--corpus.validation_fraction=0"]))
     (path,) = (corpus.folder / "documents").glob("*.parquet")
     texts = [text for _, _, text in corpus.documents()]
-    everything = TrainingTexts([(path, np.ones(30, bool))])
+    count = len(texts)
+    everything = TrainingTexts([(path, np.ones(count, bool))])
     assert list(everything()) == texts and everything.num_chars == sum(map(len, texts))
     assert "sample" not in everything.describe()
-    some = TrainingTexts([(path, np.ones(30, bool))], max_chars=everything.num_chars // 2)
+    some = TrainingTexts([(path, np.ones(count, bool))], max_chars=everything.num_chars // 2)
     found = list(some())
     assert found == list(some()) and 5 <= len(found) <= 25 and set(found) < set(texts)
     assert "a sample by hash, 50.0%, of" in some.describe()
     # The sample depends on the documents themselves, not on their positions.
     wanted = np.array([text not in found[:2] for text in texts])
-    fewer = TrainingTexts(
-        [(path, wanted)], max_chars=round(some.fraction * (some.num_chars - sum(map(len, found[:2]))))
+    left_out = sum(len(text) for text, one in zip(texts, wanted, strict=True) if not one)
+    fewer = TrainingTexts([(path, wanted)], max_chars=round(some.fraction * (some.num_chars - left_out)))
+    assert list(fewer()) == [text for text in found if text not in found[:2]]
+
+
+def test_texts_outside_of_the_sample_are_not_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(document_files, "GROUP_CHARS", 1)
+    corpus = prepare(parse([f"--corpus.source={folder}", f"--corpus.cache_dir={tmp_path}", "--corpus.min_chars=1"]))
+    (path,) = (corpus.folder / "documents").glob("*.parquet")
+    count = document_files.count(path)
+    read: list[str] = []
+    read_group = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read_row_group",
+        lambda file, group, columns: [read.extend(columns), read_group(file, group, columns=columns)][1],
     )
-    assert list(fewer()) == found[2:]
+    texts = TrainingTexts(
+        [(path, np.ones(count, bool))], max_chars=TrainingTexts([(path, np.ones(count, bool))]).num_chars // 4
+    )
+    found = list(texts())
+    assert read.count("text") == len(found) < count / 2
 
 
 def test_count_is_bounded_by_removing_the_rarest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,10 +183,9 @@ def write(config: CorpusConfig, shard: Shard, path: Path, row_length: int) -> Sh
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    measures: dict[str, Callable[[Sequence[str]], list[Any]]] = {}
+    measures: dict[str, Callable[[Sequence[str]], list[Any]]] = {"chars": lambda texts: list(map(len, texts))}
     if needs_keys(config):
         measures["key"] = lambda texts: list(map(text_keys.text_key, texts))
-        measures["chars"] = lambda texts: list(map(len, texts))
     if needs_signatures(config):
         measures["signature"] = lambda texts: [one.tobytes() for one in signatures.signatures(texts)]
     kinds = {

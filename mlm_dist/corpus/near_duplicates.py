@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from mlm_dist.corpus.clusters import FEW, Clusters, distinct
 from mlm_dist.corpus.packing import ranges
-from mlm_dist.corpus.partitions import starts_of
 from mlm_dist.corpus.shingle_sets import ShingleSets
 from mlm_dist.corpus.signatures import NUM_PERM, Buckets, SignatureTable, candidates, estimates, least_estimate
 from mlm_dist.corpus.temporary_arrays import blocks, index_type, temporary_array
 
-FEW = 1 << 12  # documents from which sorting takes longer than marking
 PAIRS, PAIRS_PER_DOCUMENT = 3_000_000, 20  # of dropped documents that are compared to find groups, at most
 
 
@@ -97,7 +95,7 @@ class _Search:
             starts = buckets.position[one].astype(np.int64) + 1
             lengths = buckets.starts[buckets.bucket[one] + 1] - starts
             others = buckets.documents[np.repeat(starts, lengths) + ranges(lengths)]
-            others = _distinct(others[is_open[others]], count)
+            others = distinct(others[is_open[others]], count)
             others, similarity = self._compare(one, others, self._threshold)
             is_near = similarity >= 0
             near = others[is_near]
@@ -112,7 +110,7 @@ class _Search:
         distance is a metric, so only those can be near that are at least as far from it as the distances differ. Among
         so many documents of moderate similarity that too many pairs remain, those that can be near are joined.
         """
-        clusters = _Clusters(self.original, self._distance, self._buckets, self._folder)
+        clusters = Clusters(self.original, self._distance, self._buckets, self._folder)
         bucket = self._buckets.bucket
         del self._buckets  # most of its memory is no longer needed
         dropped = np.flatnonzero(self.original != np.arange(len(self.original)))
@@ -129,13 +127,13 @@ class _Search:
                 done, size = done + size, min(2 * size, FEW)
         return clusters.group
 
-    def _join_originals(self, clusters: _Clusters, one: int, originals: np.ndarray) -> None:
+    def _join_originals(self, clusters: Clusters, one: int, originals: np.ndarray) -> None:
         """Join the groups of a dropped document and of those of other originals that are its near-duplicates."""
         originals, similarity = self._compare(one, originals, self._threshold)
         for original in originals[similarity >= 0].tolist():
             clusters.join(one, original)
 
-    def _join_members(self, clusters: _Clusters, one: int, originals: np.ndarray) -> None:
+    def _join_members(self, clusters: Clusters, one: int, originals: np.ndarray) -> None:
         """Join the groups of a dropped document and of its near-duplicates that have some other original."""
         originals, similarity = self._compare(one, originals, self._threshold - clusters.reach[originals])
         able = similarity >= 0
@@ -162,91 +160,3 @@ class _Search:
         return others, self._sets.similarity(
             one, others, at_least[may_be] if isinstance(at_least, np.ndarray) else at_least
         )
-
-
-def _distinct(values: np.ndarray, count: int) -> np.ndarray:
-    """Distinct integers below `count`, sorted."""
-    if len(values) < FEW:
-        return np.unique(values)
-    marked = np.zeros(count, bool)
-    marked[values] = True
-    return np.flatnonzero(marked)
-
-
-class _Clusters:
-    """Documents by their originals, and the groups that originals are joined to.
-
-    Args:
-        original: [n] the document that stays in the place of each.
-        distance: [n] the Jaccard distance of each and its original.
-        buckets: The buckets of all bands.
-        folder: Where temporary files are made.
-    """
-
-    def __init__(self, original: np.ndarray, distance: np.ndarray, buckets: Buckets, folder: Path | None) -> None:
-        count = len(original)
-        self.group = original.copy()
-        """[n] a document of the group of each, the smallest; up to date after `update`."""
-        self._roots: dict[int, int] = {}  # of the groups that were joined since
-        self._distance = distance
-        self._by_original = np.lexsort((-distance, original))
-        self._starts = np.searchsorted(original[self._by_original], np.arange(count + 1))
-        self.reach = np.zeros(count)
-        """[n] the largest distance of an original to a document in whose place it stays."""
-        np.maximum.at(self.reach, original, distance)
-        # The originals of the documents in each bucket, bucket after bucket, and where those of each bucket start.
-        self._originals = temporary_array(len(buckets.documents), original.dtype, folder)
-        self._entries = temporary_array(len(buckets.starts), buckets.starts.dtype, folder)
-        self._bands = []  # the buckets of each band
-        first = entry = 0
-        for band in range(buckets.bucket.shape[1]):
-            documents = buckets.documents[band * count : (band + 1) * count]
-            bucket = buckets.bucket[documents, band].astype(np.int64)
-            pairs = np.unique((bucket - first) * count + original[documents])
-            starts = starts_of(pairs // count)
-            self._originals[entry : entry + len(pairs)] = pairs % count
-            self._entries[first : first + len(starts)] = starts + entry
-            self._bands.append(slice(first, first + len(starts)))
-            first, entry = first + len(starts), entry + len(pairs)
-        self._entries[first] = entry
-
-    def mixed(self) -> np.ndarray:
-        """[buckets] whether a bucket holds documents of several groups."""
-        mixed = np.empty(len(self._entries) - 1, bool)
-        for band in self._bands:
-            starts = self._entries[band]
-            groups = self.group[self._originals[starts[0] : self._entries[band.stop]]]
-            starts = starts - starts[0]
-            mixed[band] = np.minimum.reduceat(groups, starts) != np.maximum.reduceat(groups, starts)
-        return mixed
-
-    def near(self, buckets: np.ndarray, is_mixed: np.ndarray) -> np.ndarray:
-        """The originals of the documents in the mixed ones of some buckets."""
-        buckets = buckets[is_mixed[buckets]]
-        starts = self._entries[buckets]
-        lengths = self._entries[buckets + 1] - starts
-        return _distinct(self._originals[np.repeat(starts, lengths) + ranges(lengths)], len(self.group))
-
-    def members(self, original: int, at_least: float) -> np.ndarray:
-        """The documents in whose place an original stays, and whose distance to it is at least this."""
-        members = self._by_original[self._starts[original] : self._starts[original + 1]]
-        return members[: np.searchsorted(-self._distance[members], -at_least + 1e-9, side="right")]
-
-    def join(self, one: int, other: int) -> None:
-        """Join the groups of two documents."""
-        smaller, larger = sorted((self._root(one), self._root(other)))
-        if smaller != larger:
-            self._roots[larger] = smaller
-
-    def update(self) -> None:
-        """Bring `group` up to date."""
-        roots = np.arange(len(self.group), dtype=self.group.dtype)
-        for joined in self._roots:
-            roots[joined] = self._root(joined)
-        self.group, self._roots = roots[self.group], {}
-
-    def _root(self, document: int) -> int:
-        root = int(self.group[document])
-        while root in self._roots:
-            root = self._roots[root]
-        return root

@@ -13,7 +13,7 @@ from mlm_dist.corpus import near_duplicates, preference
 from mlm_dist.corpus.compared_documents import Documents
 from mlm_dist.corpus.signatures import SignatureTable
 from mlm_dist.corpus.split import Split
-from mlm_dist.corpus.split_labels import TRAIN, VALIDATION, SplitLabels
+from mlm_dist.corpus.split_labels import TRAIN, SplitLabels
 from mlm_dist.corpus.temporary_arrays import identity
 from mlm_dist.corpus.text_keys import equal_documents, firsts
 

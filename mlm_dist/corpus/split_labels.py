@@ -84,8 +84,8 @@ class SplitLabels:
             return group
         one, other = (temporary_array(count, group.dtype, folder) for _ in range(2))
         done = 0
-        for part in partitions(self._labelled(group.dtype), count, folder):
-            part = part[np.argsort(part["key"], kind="stable")]
+        for unsorted in partitions(self._labelled(group.dtype), count, folder):
+            part = unsorted[np.argsort(unsorted["key"], kind="stable")]
             starts = starts_of(part["key"])
             first = np.repeat(part["document"][starts], np.diff(starts, append=len(part)))
             some = slice(done, done + len(part))

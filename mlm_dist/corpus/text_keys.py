@@ -39,8 +39,8 @@ def equal_documents(keys: np.ndarray, folder: Path | None) -> np.ndarray:
         folder: Where temporary files are made; by default the system's folder for them.
     """
     is_equal = np.zeros(len(keys), bool)
-    for part in partitions(_records(keys), len(keys), folder):
-        part = part[np.lexsort((part["low"], part["key"]))]
+    for unsorted in partitions(_records(keys), len(keys), folder):
+        part = unsorted[np.lexsort((unsorted["low"], unsorted["key"]))]
         starts = starts_of(part["key"], part["low"])
         sizes = np.diff(starts, append=len(part))
         is_equal[part["document"][np.repeat(sizes > 1, sizes)]] = True
