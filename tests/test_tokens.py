@@ -9,6 +9,7 @@ from typing import Any
 
 import launching
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from making import made_up_text
 from specs import prepare
 
 from mlm_dist.config import parse
+from mlm_dist.corpus import document_files
 from mlm_dist.corpus.tokenizer import batch_tokenizer, loading, training, training_texts
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer, ExactTokenizer, WordCache
 from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts, count
@@ -184,25 +186,22 @@ def test_large_corpus_is_sampled_by_its_documents(
     assert list(fewer()) == [text for text in found if text not in found[:2]]
 
 
-def test_texts_outside_of_the_sample_are_not_read(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_texts_outside_of_a_sample_are_not_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document_files, "GROUP_CHARS", 1)
     corpus = prepare(parse([f"--corpus.source={folder}", f"--corpus.cache_dir={tmp_path}", "--corpus.min_chars=1"]))
     (path,) = (corpus.folder / "documents").glob("*.parquet")
-    count = document_files.count(path)
+    everything = [(path, np.ones(document_files.count(path), bool))]
+    max_chars = TrainingTexts(everything).num_chars // 4
     read: list[str] = []
     read_group = pq.ParquetFile.read_row_group
-    monkeypatch.setattr(
-        pq.ParquetFile,
-        "read_row_group",
-        lambda file, group, columns: [read.extend(columns), read_group(file, group, columns=columns)][1],
-    )
-    texts = TrainingTexts(
-        [(path, np.ones(count, bool))], max_chars=TrainingTexts([(path, np.ones(count, bool))]).num_chars // 4
-    )
-    found = list(texts())
-    assert read.count("text") == len(found) < count / 2
+
+    def recorded(file: Any, group: int, columns: list[str]) -> Any:
+        read.extend(columns)
+        return read_group(file, group, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", recorded)
+    found = list(TrainingTexts(everything, max_chars)())
+    assert 0 < read.count("text") == len(found) < len(everything[0][1]) / 2
 
 
 def test_count_is_bounded_by_removing_the_rarest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,7 @@ def describe(
     inputs: CorpusInputs,
     shards: Sequence[Shard],
     keys: Sequence[ShardKeys],
+    chosen: selection.Selection,
     dropped: DroppedList,
 ) -> dict[str, Any]:
     """The manifest of a corpus whose shards are finished: the sums of their figures.
@@ -57,11 +58,11 @@ def describe(
         inputs: What it is made from.
         shards: All shards, in order.
         keys: Their keys.
+        chosen: The selection of their documents.
         dropped: What `dropped_documents.write` returned.
     """
     of_documents = [store.figures(key.documents) for key in keys]
     of_rows = [store.figures(key.rows) for key in keys]
-    chosen = selection.load(store.partial / "selection.npy")
     num_dropped = count_dropped(of_documents, chosen)
     kept = chosen.count(selection.TRAIN) + chosen.count(selection.VALIDATION)
     dependencies = inputs.dependencies

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -235,8 +236,11 @@ class Preparation:
         made = [key for shard in keys for key in (shard.rows, shard.word_starts) if key]
         self._ranks.wait_for([store.record(key) for key in made])
         self._refuse_unknown(keys)
-        chosen = selection.load(store.partial / "selection.npy")
-        documents_dropped = dropped_documents.find(store, self._inputs.sources, self._keys, chosen)
-        listed = dropped_documents.write(store.partial / "dropped.parquet", documents_dropped)
-        description = manifest.describe(store, self._inputs, self._shards, keys, listed)
-        store.publish(description, keys, row_shards.token_counts(store, keys))
+        store.publish(self._describe(keys), keys, row_shards.token_counts(store, keys))
+
+    def _describe(self, keys: Sequence[ShardKeys]) -> dict[str, Any]:
+        """Write the list of what is dropped, and return the manifest."""
+        chosen = selection.load(self._store.partial / "selection.npy")
+        dropped = dropped_documents.find(self._store, self._inputs.sources, self._keys, chosen)
+        listed = dropped_documents.write(self._store.partial / "dropped.parquet", dropped)
+        return manifest.describe(self._store, self._inputs, self._shards, keys, chosen, listed)
