@@ -30,15 +30,8 @@ def test_all_are_in_the_file_and_the_first_in_the_manifest(
         originals[f"equal{i}.md"] = f"a{i % 30}.md"
     (folder / "near.md").write_text(made_up_text(0, 60) + " more")
     (folder / "link.md").symlink_to(folder / "a0.md")
-    corpus = prepare(
-        parse(
-            [
-                f"--corpus.source={folder}",
-                f"--corpus.cache_dir={tmp_path / 'cache'}",
-                "--tokenizer.train_vocab_size=300",
-            ]
-        )
-    )
+    flags = [f"--corpus.source={folder}", f"--corpus.cache_dir={tmp_path / 'cache'}"]
+    corpus = prepare(parse([*flags, "--tokenizer.train_vocab_size=300"]))
     rows = pq.read_table(corpus.folder / "dropped.parquet").to_pylist()
     found = {row["id"]: (row["reason"], row["original"]) for row in rows}
     assert len(rows) == len(found) == 242

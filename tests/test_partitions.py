@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import tracemalloc
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_equal_keys_are_in_one_part_in_their_order(
     assert sorted(found["index"].tolist()) == list(range(count)) and (keys[found["index"]] == found["key"]).all()
     assert sum(len({*part["key"].tolist()}) for part in parts) == len({*keys.tolist()})
     assert all((np.diff(part["index"][part["key"] == key]) > 0).all() for part in parts for key in part["key"])
-    assert all(part["key"].max() < later["key"].min() for part, later in zip(parts, parts[1:], strict=False))
+    assert all(part["key"].max() < later["key"].min() for part, later in pairwise(parts))
     assert len(parts) == (32 if count == 1000 else count > 0)
 
 
