@@ -13,13 +13,13 @@ from mlm_dist.corpus import near_duplicates, preference
 from mlm_dist.corpus.compared_documents import Documents
 from mlm_dist.corpus.signatures import SignatureTable
 from mlm_dist.corpus.split import Split
-from mlm_dist.corpus.split_labels import TRAIN, SplitLabels
+from mlm_dist.corpus.split_labels import SplitLabels
 from mlm_dist.corpus.temporary_arrays import identity
 from mlm_dist.corpus.text_keys import equal_documents, firsts
 
 logger = logging.getLogger(__name__)
 
-DUPLICATE, NEAR_DUPLICATE = 2, 3  # beside the sides of the split
+TRAIN, VALIDATION, DUPLICATE, NEAR_DUPLICATE = range(4)
 REASONS = {DUPLICATE: "duplicate", NEAR_DUPLICATE: "near-duplicate"}
 
 
