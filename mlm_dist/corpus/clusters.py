@@ -30,9 +30,10 @@ class Clusters:
         """[n] a document of the group of each, the smallest; up to date after `update`."""
         self._roots: dict[int, int] = {}  # of the groups that were joined since
         self._distance = distance
-        self._by_original = np.lexsort((-distance, original))
-        self._starts = np.searchsorted(original[self._by_original], np.arange(count + 1))
-        self.reach = np.zeros(count)
+        self._by_original = np.lexsort((-distance, original)).astype(original.dtype)
+        self._starts = np.zeros(count + 1, original.dtype)
+        np.cumsum(np.bincount(original, minlength=count), out=self._starts[1:])
+        self.reach = temporary_array(count, np.float64, folder)
         """[n] the largest distance of an original to a document in whose place it stays."""
         np.maximum.at(self.reach, original, distance)
         # The originals of the documents in each bucket, bucket after bucket, and where those of each bucket start.

@@ -6,7 +6,7 @@ the pairs that may be (see `signatures`), and the shingles themselves decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +80,8 @@ class _Search:
         self.original = np.arange(len(order), dtype=index_type(len(order)))
         """[n] the candidate that stays in the place of each."""
         self._budget = PAIRS + PAIRS_PER_DOCUMENT * len(order)
-        self._distance = np.zeros(len(order))  # Jaccard distance of each and its original
+        # The Jaccard distance of each and its original.
+        self._distance = temporary_array(len(order), np.float64, table.folder)
 
     def choose(self) -> None:
         """Decide which documents stay."""
@@ -89,7 +90,7 @@ class _Search:
         for position, bucket in zip(buckets.position.T, buckets.bucket.T, strict=True):
             has_later |= position + 1 < buckets.starts[bucket + 1]
         is_open = np.ones(count, bool)  # not known to be dropped
-        for one in np.flatnonzero(has_later).tolist():
+        for one in _numbers(has_later):
             if not is_open[one]:
                 continue
             starts = buckets.position[one].astype(np.int64) + 1
@@ -160,3 +161,9 @@ class _Search:
         return others, self._sets.similarity(
             one, others, at_least[may_be] if isinstance(at_least, np.ndarray) else at_least
         )
+
+
+def _numbers(chosen: np.ndarray) -> Iterator[int]:
+    """The indices where an array of booleans is true."""
+    for some in blocks(len(chosen)):
+        yield from (np.flatnonzero(chosen[some]) + some.start).tolist()
