@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ class Settings:
 def equal(draw: random.Random) -> list[str]:
     """A few texts, in many copies that differ in case and space, and texts without any."""
     base = [made_up_text(i, 40) for i in range(60)]
-    forms = [str, str.upper, str.title, lambda text: text.replace(" ", "\n")]
+    forms: list[Callable[[str], str]] = [str, str.upper, str.title, lambda text: text.replace(" ", "\n")]
     return [draw.choice(forms)(draw.choice(base)) for _ in range(400)] + [
         made_up_text(1000 + i, 30) for i in range(100)
     ]

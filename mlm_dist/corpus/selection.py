@@ -122,7 +122,7 @@ def select(
             documents.ids(wanted), documents.chars[indices], documents.keys[indices], prefer
         )
         order = order[np.argsort(fraction[indices[order]] < 1, kind="stable")]
-        return indices[order]
+        return np.take(indices, order)
 
     original, group = identity(count, folder), identity(count, folder)
     equal = by_preference(equal_documents(documents.keys, folder))
