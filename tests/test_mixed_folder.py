@@ -109,7 +109,7 @@ def test_manifest_of_a_mixed_folder_adds_up(mixed: Path, tmp_path: Path) -> None
     assert documents["found"] == documents["kept"] + sum(documents["dropped"].values())
     assert documents["train"] + documents["validation"] == documents["kept"]
     assert source["documents"]["found"] == documents["found"] and source["documents"]["kept"] == documents["kept"]
-    assert source["files"] + source["dropped"] == len(list(mixed.iterdir()))
+    assert source["files"] + sum(source["dropped"].values()) == len(list(mixed.iterdir()))
     assert sum(manifest["rows"].values()) == sum(len(corpus.rows(split)) for split in ("train", "validation"))
     reasons = {reason: sorted(ids) for reason, ids in manifest["dropped"].items()}
     assert reasons["symbolic link"] == ["link.md"] and reasons["binary"] == ["picture.txt"]

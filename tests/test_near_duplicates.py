@@ -29,11 +29,24 @@ def jaccard(one: str, other: str) -> float:
 def near(
     texts: Sequence[str], threshold: float = 0.8, order: Sequence[int] | None = None, cut: int = 1000
 ) -> NearDuplicates:
-    """The near-duplicates among texts, those of `order` preferred first, with signatures in blocks of `cut`."""
-    values = signatures(texts)
-    table = SignatureTable([values[i : i + cut] for i in range(0, len(values), cut)])
-    indices = np.arange(len(texts)) if order is None else np.array(order)
-    return find(table, indices, threshold, lambda some: ShingleSets([texts[i] for i in some.tolist()]))
+    """The near-duplicates among texts, those of `order` preferred first, with signatures in blocks of `cut`.
+
+    Documents are numbered in this order, and all are listed.
+    """
+    count, values = len(texts), signatures(texts)
+    indices = np.arange(count) if order is None else np.array(order)
+    position = np.empty(count, np.int64)
+    position[indices] = np.arange(count)
+    table = SignatureTable([values[i : i + cut] for i in range(0, count, cut)], np.ones(count, bool), threshold)
+    found = find(
+        table,
+        lambda some: some[np.argsort(position[some])],
+        lambda some: ShingleSets([texts[i] for i in some.tolist()]),
+    )
+    original, group = np.arange(count), np.arange(count)
+    original[position[found.documents]] = position[found.original]
+    group[position[found.documents]] = position[found.group]
+    return NearDuplicates(indices, original, group)
 
 
 def groups(texts: Sequence[str], threshold: float = 0.8) -> list[int]:
@@ -238,7 +251,8 @@ def test_many_nearly_equal_documents_do_not_take_quadratic_time(words: int) -> N
     base = made_up_text(1, words).split()
     texts = [" ".join([*base[: i % words], f"n{i}", *base[i % words + 1 :]]) for i in range(2000)]
     values, started = signatures(texts), time.process_time()
-    found = find(SignatureTable([values] * 5), np.arange(10_000), 0.8, lambda some: ShingleSets(texts * 5))
+    table = SignatureTable([values] * 5, np.ones(10_000, bool), 0.8)
+    found = find(table, lambda some: some, lambda some: ShingleSets([(texts * 5)[i] for i in some.tolist()]))
     assert time.process_time() - started < 20
     kept = np.unique(found.original)
     assert len(kept) < words and kept.max() < words

@@ -264,14 +264,17 @@ def test_dropped_documents_are_named_and_cleaned_ones_shown(run: Path) -> None:
     assert " ".join(document[:200].split()) in text
 
 
-def test_at_most_a_hundred_names_are_kept_per_reason() -> None:
+def test_dropped_documents_are_counted_and_the_listed_ones_named() -> None:
     manifest = {
-        "dropped": {"empty": [f"{i}.md" for i in range(250)], "duplicate": ["b.md"]},
+        "sources": [{"dropped": {"link": 3, "empty": 50}}, {"dropped": {}}],
+        "documents": {"dropped": {"empty": 200, "duplicate": 1}},
+        "dropped": {"empty": ["1.md", "2.md"], "duplicate": ["b.md"], "link": ["l"]},
         "duplicates": {"a.md": ["b.md"]},
     }
     found = dropped_names(manifest)
-    assert found["empty"] == {"count": 250, "names": [f"{i}.md" for i in range(100)]}
+    assert found["empty"] == {"count": 250, "names": ["1.md", "2.md"]}
     assert found["duplicate"] == {"count": 1, "names": ["b.md (of a.md)"]}
+    assert found["link"] == {"count": 3, "names": ["l"]}
 
 
 def test_right_words_are_counted_for_the_end_of_the_log(copy: Path) -> None:

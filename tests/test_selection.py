@@ -6,11 +6,10 @@ import random
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import compress
 from pathlib import Path
 
+import comparing
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +17,10 @@ from making import made_up_text
 
 from mlm_dist.corpus import selection, signatures
 from mlm_dist.corpus.normal_text import IGNORABLE, normal_text
-from mlm_dist.corpus.selection import DUPLICATE, NEAR_DUPLICATE, TRAIN, VALIDATION, Documents, Selection, text_key
+from mlm_dist.corpus.selection import DUPLICATE, NEAR_DUPLICATE, Selection
 from mlm_dist.corpus.shingles import shingles
+from mlm_dist.corpus.split_labels import TRAIN, VALIDATION
+from mlm_dist.corpus.text_keys import text_key
 
 MODES = ("none", "exact", "near")
 
@@ -32,12 +33,10 @@ def keys_of(start: int, stop: int) -> list[bytes]:
 def selected(keys: Sequence[bytes], fraction: float | np.ndarray = 0.1, deduplicate: str = "exact") -> Selection:
     """The selection among documents that are similar only if their keys are equal."""
     values = [np.random.default_rng(list(key)).integers(0, 2**32, signatures.NUM_PERM) for key in keys]
-    documents = Documents(
-        np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16),
-        [np.array(values).reshape(-1, signatures.NUM_PERM).astype(signatures.SIGNATURE_TYPE)],
-        pa.array([f"{i:06}" for i in range(len(keys))], pa.large_string()),
-        np.ones(len(keys), np.int64),
-        lambda wanted: ["no document is a candidate"] * int(wanted.sum()),
+    documents = comparing.with_keys(
+        keys,
+        np.array(values).reshape(-1, signatures.NUM_PERM).astype(signatures.SIGNATURE_TYPE),
+        ["no document is a candidate"] * len(keys),
     )
     return selection.select(documents, deduplicate=deduplicate, near_threshold=0.8, validation_fraction=fraction)
 
@@ -55,13 +54,7 @@ def select_texts(
     prefer: str | list[str] = "first",
 ) -> Selection:
     """The selection among real texts."""
-    documents = Documents(
-        np.frombuffer(b"".join(map(text_key, texts)), np.uint8).reshape(-1, 16),
-        [signatures.signatures(texts)],
-        pa.array(ids or [f"{i:06}" for i in range(len(texts))], pa.large_string()),
-        np.array(list(map(len, texts))),
-        lambda wanted: compress(texts, wanted),
-    )
+    documents = comparing.documents(texts, ids)
     return selection.select(
         documents, deduplicate=deduplicate, near_threshold=0.8, validation_fraction=fraction, prefer=prefer
     )
@@ -361,7 +354,7 @@ def test_selection_of_no_documents_is_empty(deduplicate: str) -> None:
 
 def test_selection_can_be_saved_and_loaded(tmp_path: Path) -> None:
     kept = selected([*keys_of(0, 20), *keys_of(0, 5)])
-    kept.save(tmp_path / "selection.npz")
-    found = selection.load(tmp_path / "selection.npz")
+    kept.save(tmp_path / "selection.npy")
+    found = selection.load(tmp_path / "selection.npy")
     assert found.side.tolist() == kept.side.tolist() and found.original.tolist() == kept.original.tolist()
     assert [found.count(side) for side in (DUPLICATE, NEAR_DUPLICATE)] == [5, 0]

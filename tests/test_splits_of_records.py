@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
+import comparing
 import datasets
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from making import made_up_text
 from specs import prepare
 
 from mlm_dist.config import parse
-from mlm_dist.corpus import selection, signatures
+from mlm_dist.corpus import selection
 from mlm_dist.corpus.readers.record_fields import side_of, side_of_path
 from mlm_dist.corpus.split_labels import NO_GROUP, NO_SIDE, SplitLabels, group_key
 from mlm_dist.corpus.store import PreparedCorpus
@@ -52,15 +52,8 @@ def chosen(side: list[int], group: list[str | None] | None = None, fraction: flo
     """The sides that are chosen for distinct documents with labels."""
     found = texts(len(side))
     groups = np.array([group_key(value) for value in group or [None] * len(side)], np.uint64)
-    documents = selection.Documents(
-        np.frombuffer(b"".join(map(selection.text_key, found)), np.uint8).reshape(-1, selection.KEY_BYTES),
-        [signatures.signatures(found)],
-        pa.array([f"{i:06}" for i in range(len(found))], pa.large_string()),
-        np.array(list(map(len, found))),
-        lambda wanted: compress(found, wanted),
-    )
     result = selection.select(
-        documents,
+        comparing.documents(found),
         near_threshold=0.8,
         validation_fraction=fraction,
         labels=SplitLabels(np.array(side, np.int8), groups),

@@ -344,7 +344,7 @@ def test_each_line_of_a_log_has_a_time_but_a_result_has_none(monkeypatch: pytest
 @pytest.mark.parametrize("width", [60, 80])
 def test_the_table_of_a_corpus_fits_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     address, commit = "https://github.com/someone/" + "a-long-name-" * 4, "8f3c5d2a" * 5
-    source = {"name": "", "kind": "git", "location": address, "commit": commit, "files": 332, "dropped": 0}
+    source = {"name": "", "kind": "git", "location": address, "commit": commit, "files": 332, "dropped": {}}
     manifest = {
         "sources": [source | {"unmatched": {".png": 400, ".yml": 30}}],
         "documents": {"found": 332, "kept": 328, "train": 320, "validation": 8, "dropped": {"duplicate": 4}},

@@ -9,6 +9,7 @@ from typing import Any
 
 import launching
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from making import made_up_text
 from specs import prepare
 
 from mlm_dist.config import parse
+from mlm_dist.corpus import document_files
 from mlm_dist.corpus.tokenizer import batch_tokenizer, loading, training, training_texts
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer, ExactTokenizer, WordCache
 from mlm_dist.corpus.tokenizer.training_texts import TrainingTexts, count
@@ -161,24 +163,45 @@ def test_train_kind_selects_the_model(folder: Path, tmp_path: Path) -> None:
     assert all(corpus.manifest["domain_tokens"] is None for corpus in prepared)
 
 
-def test_large_corpus_is_sampled_by_its_documents(folder: Path, tmp_path: Path) -> None:
+def test_large_corpus_is_sampled_by_its_documents(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(document_files, "GROUP_CHARS", 1)  # each document is read on its own
     source = [f"--corpus.source={folder}", f"--corpus.cache_dir={tmp_path}/cache", "--tokenizer.train_vocab_size=400"]
-    corpus = prepare(parse(source))
+    corpus = prepare(parse([*source, "--corpus.deduplicate=none", "--corpus.validation_fraction=0"]))
     (path,) = (corpus.folder / "documents").glob("*.parquet")
     texts = [text for _, _, text in corpus.documents()]
-    everything = TrainingTexts([(path, np.ones(30, bool))])
+    count = len(texts)
+    everything = TrainingTexts([(path, np.ones(count, bool))])
     assert list(everything()) == texts and everything.num_chars == sum(map(len, texts))
     assert "sample" not in everything.describe()
-    some = TrainingTexts([(path, np.ones(30, bool))], max_chars=everything.num_chars // 2)
+    some = TrainingTexts([(path, np.ones(count, bool))], max_chars=everything.num_chars // 2)
     found = list(some())
     assert found == list(some()) and 5 <= len(found) <= 25 and set(found) < set(texts)
     assert "a sample by hash, 50.0%, of" in some.describe()
     # The sample depends on the documents themselves, not on their positions.
     wanted = np.array([text not in found[:2] for text in texts])
-    fewer = TrainingTexts(
-        [(path, wanted)], max_chars=round(some.fraction * (some.num_chars - sum(map(len, found[:2]))))
-    )
-    assert list(fewer()) == found[2:]
+    left_out = sum(len(text) for text, one in zip(texts, wanted, strict=True) if not one)
+    fewer = TrainingTexts([(path, wanted)], max_chars=round(some.fraction * (some.num_chars - left_out)))
+    assert list(fewer()) == [text for text in found if text not in found[:2]]
+
+
+def test_texts_outside_of_a_sample_are_not_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document_files, "GROUP_CHARS", 1)
+    corpus = prepare(parse([f"--corpus.source={folder}", f"--corpus.cache_dir={tmp_path}", "--corpus.min_chars=1"]))
+    (path,) = (corpus.folder / "documents").glob("*.parquet")
+    everything = [(path, np.ones(document_files.count(path), bool))]
+    max_chars = TrainingTexts(everything).num_chars // 4
+    read: list[str] = []
+    read_group = pq.ParquetFile.read_row_group
+
+    def recorded(file: Any, group: int, columns: list[str]) -> Any:
+        read.extend(columns)
+        return read_group(file, group, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", recorded)
+    found = list(TrainingTexts(everything, max_chars)())
+    assert 0 < read.count("text") == len(found) < len(everything[0][1]) / 2
 
 
 def test_count_is_bounded_by_removing_the_rarest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,8 +37,7 @@ class CorpusConfig(SourceConfig):
             sources are shuffled together.
         min_chars: Documents with fewer characters are dropped. The characters of the plain text count, without white
             space at its ends; with clean none, all characters of the raw text.
-        max_document_mb: Documents larger than this are dropped. Preparation needs memory in proportion to it, and
-            about 1 KB per document, 2 KB for near-duplicates.
+        max_document_mb: Documents larger than this are dropped. Preparation needs memory in proportion to it.
         deduplicate: exact drops duplicates, whose texts differ at most in white space, in letter case, in invisible
             characters or in the form of characters; near also drops near-duplicates of a document that is kept; none
             keeps all documents.

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlm_dist.corpus.signatures import SIGNATURE_TYPE
 from mlm_dist.corpus.split_labels import SplitLabels
 
 GROUP_CHARS = 4_000_000  # characters of text in a row group, which is in memory as a whole
@@ -32,6 +30,11 @@ def groups(documents: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...
             group, size = [], 0
     if group:
         yield group
+
+
+def text_of_ids(input_ids: Sequence[int]) -> str:
+    """The text that stands for a document of token ids when documents are compared."""
+    return " ".join(map(str, input_ids))
 
 
 def texts(path: Path, wanted: np.ndarray) -> Iterator[list[str]]:
@@ -73,12 +76,27 @@ def count(path: Path) -> int:
     return int(pq.read_metadata(path).num_rows)
 
 
-def ids(path: Path) -> list[str]:
-    """The ids of a shard's documents."""
+def ids(path: Path, wanted: np.ndarray) -> Iterator[Any]:
+    """The ids of the wanted documents of a shard in order, as Arrow arrays."""
+    for table, here in _row_groups(path, wanted, ["id"]):
+        yield from table["id"].filter(here).chunks
+
+
+def values(path: Path, name: str, kind: np.dtype[Any]) -> Iterator[np.ndarray]:
+    """A column of numbers, or of bytes of a fixed length, of a shard's documents: flat arrays, one after the other.
+
+    Args:
+        path: A file that `documents.write` wrote.
+        name: The column.
+        kind: The type of the numbers, or the one that the bytes are viewed as.
+    """
     import pyarrow.parquet as pq
 
-    column: list[str] = pq.read_table(path, columns=["id"])["id"].to_pylist()
-    return column
+    with pq.ParquetFile(path) as file:
+        size = file.schema_arrow.field(name).type.byte_width // kind.itemsize
+        for group in range(file.num_row_groups):
+            for array in file.read_row_group(group, columns=[name])[name].chunks:
+                yield np.frombuffer(array.buffers()[1], kind)[array.offset * size :][: len(array) * size]
 
 
 def labels(path: Path) -> SplitLabels:
@@ -87,50 +105,3 @@ def labels(path: Path) -> SplitLabels:
 
     table = pq.read_table(path, columns=["side", "group"])
     return SplitLabels(table["side"].to_numpy(), table["group"].to_numpy())
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What was measured of a shard's documents, if duplicates are searched.
-
-    Args:
-        ids: [n] a chunked Arrow array of their ids.
-        keys: [n, 16] bytes, their `selection.text_key`.
-        chars: [n] characters.
-        signatures: [n, num_perm] their `signatures.signatures`; [n, 0] if near-duplicates are not searched.
-    """
-
-    ids: Any
-    keys: np.ndarray
-    chars: np.ndarray
-    signatures: np.ndarray
-
-
-def measures(path: Path) -> Measures:
-    """What was measured of a shard's documents."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        schema = file.schema_arrow
-
-        def column(name: str, kind: np.dtype[Any]) -> np.ndarray:
-            if name not in schema.names:
-                return np.empty((file.metadata.num_rows, 0), kind)
-            width = schema.field(name).type.byte_width
-            row_groups = (file.read_row_group(i, columns=[name])[name] for i in range(file.num_row_groups))
-            values = _binary([array for group in row_groups for array in group.chunks], width)
-            return values.view(kind).reshape(-1, width // kind.itemsize)
-
-        return Measures(
-            file.read(["id"])["id"].cast(pa.large_string()),
-            column("key", np.dtype(np.uint8)),
-            file.read(["chars"])["chars"].to_numpy(),
-            column("signature", SIGNATURE_TYPE),
-        )
-
-
-def _binary(arrays: Sequence[Any], width: int) -> np.ndarray:
-    """The bytes of Arrow arrays of binary values of `width` bytes, one after the other."""
-    values = [np.frombuffer(one.buffers()[1], np.uint8)[one.offset * width :][: len(one) * width] for one in arrays]
-    return np.concatenate([np.empty(0, np.uint8), *values])

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlm_dist.config import CorpusConfig
-from mlm_dist.corpus import cleaners, held_out_parts, selection, shards, signatures, split_labels
-from mlm_dist.corpus.document_files import groups
+from mlm_dist.corpus import cleaners, held_out_parts, shards, signatures, split_labels, text_keys
+from mlm_dist.corpus.document_files import groups, text_of_ids
 from mlm_dist.corpus.readers import Document, Dropped
 from mlm_dist.corpus.shards import Shard
 from mlm_dist.corpus.sources import SourceFiles
@@ -32,6 +32,7 @@ class ShardFigures:
     Args:
         kept: Documents written.
         dropped: (id, reason) of all others.
+        num_dropped: {reason: documents dropped}.
         encodings: {character encoding: documents}.
         decoded: {character encoding: files}, of all encodings but those of Unicode, and of files with replaced bytes.
         notes: {what was unusual in cleaning: documents}.
@@ -39,6 +40,7 @@ class ShardFigures:
 
     kept: int
     dropped: list[tuple[str, str]]
+    num_dropped: dict[str, int]
     encodings: dict[str, int]
     decoded: dict[str, list[str]]
     notes: dict[str, int]
@@ -67,11 +69,6 @@ def needs_keys(config: CorpusConfig) -> bool:
 def needs_signatures(config: CorpusConfig) -> bool:
     """Whether near-duplicates are searched: to drop them, or to keep them on one side of the split."""
     return config.deduplicate == "near" or config.holds_out
-
-
-def text_of_ids(input_ids: Sequence[int]) -> str:
-    """The text that stands for a document of token ids when documents are compared."""
-    return " ".join(map(str, input_ids))
 
 
 class _Kept(NamedTuple):
@@ -172,7 +169,7 @@ def write(config: CorpusConfig, shard: Shard, path: Path, row_length: int) -> Sh
     """Write the documents of a shard to a parquet file, and return what became of each.
 
     Its columns are id, side and group (see `split_labels`), input_ids (null for text), text and, where needed, key
-    (`selection.text_key`), chars (characters) and signature (`signatures.signatures`).
+    (`text_keys.text_key`), chars (characters) and signature (`signatures.signatures`).
 
     Args:
         config: How documents are filtered.
@@ -186,14 +183,13 @@ def write(config: CorpusConfig, shard: Shard, path: Path, row_length: int) -> Sh
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    measures: dict[str, Callable[[Sequence[str]], list[Any]]] = {}
+    measures: dict[str, Callable[[Sequence[str]], list[Any]]] = {"chars": lambda texts: list(map(len, texts))}
     if needs_keys(config):
-        measures["key"] = lambda texts: list(map(selection.text_key, texts))
-        measures["chars"] = lambda texts: list(map(len, texts))
+        measures["key"] = lambda texts: list(map(text_keys.text_key, texts))
     if needs_signatures(config):
         measures["signature"] = lambda texts: [one.tobytes() for one in signatures.signatures(texts)]
     kinds = {
-        "key": pa.binary(selection.KEY_BYTES),
+        "key": pa.binary(text_keys.KEY_BYTES),
         "chars": pa.int64(),
         "signature": pa.binary(signatures.NUM_PERM * signatures.SIGNATURE_TYPE.itemsize),
     }
@@ -223,4 +219,7 @@ def write(config: CorpusConfig, shard: Shard, path: Path, row_length: int) -> Sh
 
     write_whole(path, fill, durable=False)
     decoded = {encoding: sorted(files) for encoding, files in cleaning.decoded.items()}
-    return ShardFigures(kept, cleaning.dropped, dict(cleaning.encodings), decoded, dict(cleaning.notes))
+    num_dropped = Counter(reason for _, reason in cleaning.dropped)
+    return ShardFigures(
+        kept, cleaning.dropped, dict(num_dropped), dict(cleaning.encodings), decoded, dict(cleaning.notes)
+    )

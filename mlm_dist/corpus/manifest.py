@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mlm_dist.corpus import document_files, selection
+from mlm_dist.corpus import selection
+from mlm_dist.corpus.dropped_documents import DroppedList
 from mlm_dist.corpus.inputs import CorpusInputs
 from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
@@ -21,7 +22,12 @@ from mlm_dist.corpus.store import FORMAT, SPLITS, PreparedCorpus
 
 
 def describe(
-    store: ShardStore, inputs: CorpusInputs, shards: Sequence[Shard], keys: Sequence[ShardKeys]
+    store: ShardStore,
+    inputs: CorpusInputs,
+    shards: Sequence[Shard],
+    keys: Sequence[ShardKeys],
+    chosen: selection.Selection,
+    dropped: DroppedList,
 ) -> dict[str, Any]:
     """The manifest of a corpus whose shards are finished: the sums of their figures.
 
@@ -30,21 +36,11 @@ def describe(
         inputs: What it is made from.
         shards: All shards, in order.
         keys: Their keys.
+        chosen: The selection of their documents.
+        dropped: What `dropped_documents.write` returned.
     """
     of_documents = [store.figures(key.documents) for key in keys]
     of_rows = [store.figures(key.rows) for key in keys]
-    chosen = selection.load(store.partial / "selection.npz")
-    dropped: dict[str, list[str]] = {}
-    for source in inputs.sources:
-        for reason, paths in source.dropped.items():
-            dropped.setdefault(reason, []).extend(source.prefix + path for path in paths)
-    for id_, reason in (pair for figures in of_documents for pair in figures["dropped"]):
-        dropped.setdefault(reason, []).append(id_)
-    duplicates: dict[str, list[str]] = {}
-    ids = _ids(store, [key.documents for key in keys], chosen)
-    for i in np.flatnonzero(chosen.is_dropped).tolist():
-        dropped.setdefault(selection.REASONS[int(chosen.side[i])], []).append(ids[i])
-        duplicates.setdefault(ids[int(chosen.original[i])], []).append(ids[i])
     num_dropped = count_dropped(of_documents, chosen)
     kept = chosen.count(selection.TRAIN) + chosen.count(selection.VALIDATION)
     dependencies = inputs.dependencies
@@ -77,8 +73,8 @@ def describe(
         "encodings": total("encodings"),
         "decoded": _decoded(of_documents),
         "notes": total("notes"),
-        "dropped": dict(sorted(dropped.items())),
-        "duplicates": dict(sorted(duplicates.items())),
+        "dropped": dict(sorted(dropped.ids.items())),
+        "duplicates": dict(sorted(dropped.duplicates.items())),
         "shards": [key.documents for key in keys],
     }
 
@@ -121,10 +117,10 @@ def _source(source: SourceFiles, part: _Part) -> dict[str, Any]:
         "sha256": source.digest(),
         "settings": source.settings(),
         "files": len(source.files),
-        "dropped": sum(map(len, source.dropped.values())),
+        "dropped": {reason: len(paths) for reason, paths in source.dropped.items()},
         "unmatched": source.unmatched,
         "documents": {
-            "found": len(part.side) + sum(len(figures["dropped"]) for figures in part.of_documents),
+            "found": len(part.side) + sum(sum(figures["num_dropped"].values()) for figures in part.of_documents),
             "kept": train + validation,
             "train": train,
             "validation": validation,
@@ -158,7 +154,7 @@ def _train_digest(of_rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 def count_dropped(of_documents: Sequence[Mapping[str, Any]], chosen: selection.Selection) -> dict[str, int]:
     """{reason: documents dropped}, from the figures of all shards' documents and the selection."""
-    counts = Counter(reason for figures in of_documents for _, reason in figures["dropped"])
+    counts = sum((Counter(figures["num_dropped"]) for figures in of_documents), Counter[str]())
     counts.update({reason: chosen.count(code) for code, reason in selection.REASONS.items()})
     return {reason: count for reason, count in sorted(counts.items()) if count}
 
@@ -186,16 +182,3 @@ def _domain_tokens(
         "tokens_after": after,
         "percent_saved": round(100 * (before - after) / max(before, 1), 2),
     }
-
-
-def _ids(store: ShardStore, keys: Sequence[str], chosen: selection.Selection) -> dict[int, str]:
-    """The ids, by index, of the documents that were dropped as duplicates and of those kept in their place."""
-    wanted = {*np.flatnonzero(chosen.is_dropped).tolist(), *chosen.original[chosen.is_dropped].tolist()}
-    ids: dict[int, str] = {}
-    if wanted:
-        start = 0
-        for key in keys:
-            names = document_files.ids(store.documents(key))
-            ids |= {i: names[i - start] for i in range(start, start + len(names)) if i in wanted}
-            start += len(names)
-    return ids

@@ -6,83 +6,82 @@ the pairs that may be (see `signatures`), and the shingles themselves decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from mlm_dist.corpus.clusters import FEW, Clusters, distinct
 from mlm_dist.corpus.packing import ranges
 from mlm_dist.corpus.shingle_sets import ShingleSets
-from mlm_dist.corpus.signatures import Buckets, SignatureTable, candidates, estimates, least_estimate
+from mlm_dist.corpus.signatures import NUM_PERM, Buckets, SignatureTable, candidates, estimates, least_estimate
+from mlm_dist.corpus.temporary_arrays import blocks, index_type, temporary_array
 
-FEW = 1 << 12  # documents from which sorting takes longer than marking
 PAIRS, PAIRS_PER_DOCUMENT = 3_000_000, 20  # of dropped documents that are compared to find groups, at most
 
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """The near-duplicates among documents in order of preference.
+    """The documents that may have near-duplicates, in order of preference; all others have none.
 
     Args:
-        original: [n] the document that stays in the place of each; its own index if it stays itself.
-        group: [n] a number that is equal for documents that are connected by pairs of near-duplicates.
+        documents: [c] their indices.
+        original: [c] the index of the document that stays in the place of each; its own index if it stays itself.
+        group: [c] an index that is equal for documents that are connected by pairs of near-duplicates.
     """
 
+    documents: np.ndarray
     original: np.ndarray
     group: np.ndarray
 
 
 def find(
     table: SignatureTable,
-    order: np.ndarray,
-    threshold: float,
+    by_preference: Callable[[np.ndarray], np.ndarray],
     read_sets: Callable[[np.ndarray], ShingleSets],
     *,
     needs_groups: bool = True,
 ) -> NearDuplicates:
     """Find the near-duplicates among documents.
 
-    A document stays unless it is a near-duplicate of one that comes earlier in `order` and stays. So no two documents
-    that stay are near-duplicates, and every other document is a near-duplicate of the one that stays in its place.
+    A document stays unless it is a near-duplicate of one that is preferred to it and stays. So no two documents that
+    stay are near-duplicates, and every other document is a near-duplicate of the one that stays in its place.
 
     Args:
-        table: The signatures of all documents.
-        order: [n] indices of the documents to compare, those to keep first.
-        threshold: Jaccard similarity at which two documents are near-duplicates.
+        table: The signatures of the documents to compare.
+        by_preference: Sorts the indices of some documents, those to keep first.
         read_sets: Returns the shingles of the documents at some indices.
         needs_groups: Whether the groups are used. If not, each is a document that stays and those in its place.
-
-    Returns:
-        Indices are positions in `order`.
     """
-    original, group = np.arange(len(order)), np.arange(len(order))
-    chosen = np.flatnonzero(candidates(table, order, threshold))
-    if len(chosen):
-        search = _Search(table, order[chosen], threshold, read_sets(order[chosen]))
-        search.choose()
-        original[chosen] = chosen[search.original]
-        group[chosen] = chosen[search.groups() if needs_groups else search.original]
-    return NearDuplicates(original, group)
+    documents = by_preference(table.documents[candidates(table)])
+    if not len(documents):
+        return NearDuplicates(documents, documents, documents)
+    search = _Search(table, np.searchsorted(table.documents, documents), read_sets(documents))
+    search.choose()
+    groups = search.groups() if needs_groups else search.original
+    return NearDuplicates(documents, documents[search.original], documents[groups])
 
 
 class _Search:
     """The comparison of candidates.
 
     Args:
-        table: The signatures of all documents.
-        order: [n] indices of the candidates, those to keep first.
-        threshold: Jaccard similarity of near-duplicates.
+        table: The signatures.
+        order: [n] positions of the candidates in the table, those to keep first.
         sets: [n] their shingles.
     """
 
-    def __init__(self, table: SignatureTable, order: np.ndarray, threshold: float, sets: ShingleSets) -> None:
-        self._threshold, self._sets = threshold, sets
-        self._signatures = table.take(order)
-        self._buckets = Buckets(table, order, threshold)
-        self.original = np.arange(len(order), dtype=np.int32)
+    def __init__(self, table: SignatureTable, order: np.ndarray, sets: ShingleSets) -> None:
+        self._threshold, self._sets, self._folder = table.threshold, sets, table.folder
+        self._signatures = temporary_array((len(order), NUM_PERM), np.uint8, table.folder)
+        for some in blocks(len(order)):
+            self._signatures[some] = table.take(order[some])
+        self._buckets = Buckets(table, order)
+        self.original = np.arange(len(order), dtype=index_type(len(order)))
         """[n] the candidate that stays in the place of each."""
         self._budget = PAIRS + PAIRS_PER_DOCUMENT * len(order)
-        self._distance = np.zeros(len(order))  # Jaccard distance of each and its original
+        # The Jaccard distance of each and its original.
+        self._distance = temporary_array(len(order), np.float64, table.folder)
 
     def choose(self) -> None:
         """Decide which documents stay."""
@@ -91,13 +90,13 @@ class _Search:
         for position, bucket in zip(buckets.position.T, buckets.bucket.T, strict=True):
             has_later |= position + 1 < buckets.starts[bucket + 1]
         is_open = np.ones(count, bool)  # not known to be dropped
-        for one in np.flatnonzero(has_later).tolist():
+        for one in _numbers(has_later):
             if not is_open[one]:
                 continue
             starts = buckets.position[one].astype(np.int64) + 1
             lengths = buckets.starts[buckets.bucket[one] + 1] - starts
             others = buckets.documents[np.repeat(starts, lengths) + ranges(lengths)]
-            others = _distinct(others[is_open[others]], count)
+            others = distinct(others[is_open[others]], count)
             others, similarity = self._compare(one, others, self._threshold)
             is_near = similarity >= 0
             near = others[is_near]
@@ -112,7 +111,8 @@ class _Search:
         distance is a metric, so only those can be near that are at least as far from it as the distances differ. Among
         so many documents of moderate similarity that too many pairs remain, those that can be near are joined.
         """
-        clusters, bucket = _Clusters(self.original, self._distance, self._buckets), self._buckets.bucket
+        clusters = Clusters(self.original, self._distance, self._buckets, self._folder)
+        bucket = self._buckets.bucket
         del self._buckets  # most of its memory is no longer needed
         dropped = np.flatnonzero(self.original != np.arange(len(self.original)))
         for join in (self._join_originals, self._join_members):  # the first joins most, and is quick
@@ -128,13 +128,13 @@ class _Search:
                 done, size = done + size, min(2 * size, FEW)
         return clusters.group
 
-    def _join_originals(self, clusters: _Clusters, one: int, originals: np.ndarray) -> None:
+    def _join_originals(self, clusters: Clusters, one: int, originals: np.ndarray) -> None:
         """Join the groups of a dropped document and of those of other originals that are its near-duplicates."""
         originals, similarity = self._compare(one, originals, self._threshold)
         for original in originals[similarity >= 0].tolist():
             clusters.join(one, original)
 
-    def _join_members(self, clusters: _Clusters, one: int, originals: np.ndarray) -> None:
+    def _join_members(self, clusters: Clusters, one: int, originals: np.ndarray) -> None:
         """Join the groups of a dropped document and of its near-duplicates that have some other original."""
         originals, similarity = self._compare(one, originals, self._threshold - clusters.reach[originals])
         able = similarity >= 0
@@ -163,80 +163,7 @@ class _Search:
         )
 
 
-def _distinct(values: np.ndarray, count: int) -> np.ndarray:
-    """Distinct integers below `count`, sorted."""
-    if len(values) < FEW:
-        return np.unique(values)
-    marked = np.zeros(count, bool)
-    marked[values] = True
-    return np.flatnonzero(marked)
-
-
-class _Clusters:
-    """Documents by their originals, and the groups that originals are joined to.
-
-    Args:
-        original: [n] the document that stays in the place of each.
-        distance: [n] the Jaccard distance of each and its original.
-        buckets: The buckets of all bands.
-    """
-
-    def __init__(self, original: np.ndarray, distance: np.ndarray, buckets: Buckets) -> None:
-        count = len(original)
-        self.group = original.copy()
-        """[n] a document of the group of each, the smallest; up to date after `update`."""
-        self._roots: dict[int, int] = {}  # of the groups that were joined since
-        self._distance = distance
-        self._by_original = np.lexsort((-distance, original))
-        self._starts = np.searchsorted(original[self._by_original], np.arange(count + 1))
-        self.reach = np.zeros(count)
-        """[n] the largest distance of an original to a document in whose place it stays."""
-        np.maximum.at(self.reach, original, distance)
-        # The originals of the documents in each bucket, bucket after bucket.
-        originals, counts = [], []
-        for band in range(buckets.bucket.shape[1]):
-            documents = buckets.documents[band * count : (band + 1) * count]
-            bucket = buckets.bucket[documents, band].astype(np.int64)
-            pairs = np.unique((bucket - bucket[0]) * count + original[documents])
-            originals.append((pairs % count).astype(original.dtype))
-            counts.append(np.bincount(pairs // count).astype(original.dtype))
-        self._originals = np.concatenate(originals)
-        entries = np.concatenate([[0], *counts])
-        self._entries = np.cumsum(entries, dtype=buckets.starts.dtype)
-
-    def mixed(self) -> np.ndarray:
-        """[buckets] whether a bucket holds documents of several groups."""
-        groups, starts = self.group[self._originals], self._entries[:-1]
-        mixed: np.ndarray = np.minimum.reduceat(groups, starts) != np.maximum.reduceat(groups, starts)
-        return mixed
-
-    def near(self, buckets: np.ndarray, is_mixed: np.ndarray) -> np.ndarray:
-        """The originals of the documents in the mixed ones of some buckets."""
-        buckets = buckets[is_mixed[buckets]]
-        starts = self._entries[buckets]
-        lengths = self._entries[buckets + 1] - starts
-        return _distinct(self._originals[np.repeat(starts, lengths) + ranges(lengths)], len(self.group))
-
-    def members(self, original: int, at_least: float) -> np.ndarray:
-        """The documents in whose place an original stays, and whose distance to it is at least this."""
-        members = self._by_original[self._starts[original] : self._starts[original + 1]]
-        return members[: np.searchsorted(-self._distance[members], -at_least + 1e-9, side="right")]
-
-    def join(self, one: int, other: int) -> None:
-        """Join the groups of two documents."""
-        smaller, larger = sorted((self._root(one), self._root(other)))
-        if smaller != larger:
-            self._roots[larger] = smaller
-
-    def update(self) -> None:
-        """Bring `group` up to date."""
-        roots = np.arange(len(self.group), dtype=self.group.dtype)
-        for joined in self._roots:
-            roots[joined] = self._root(joined)
-        self.group, self._roots = roots[self.group], {}
-
-    def _root(self, document: int) -> int:
-        root = int(self.group[document])
-        while root in self._roots:
-            root = self._roots[root]
-        return root
+def _numbers(chosen: np.ndarray) -> Iterator[int]:
+    """The indices where an array of booleans is true."""
+    for some in blocks(len(chosen)):
+        yield from (np.flatnonzero(chosen[some]) + some.start).tolist()

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from mlm_dist.corpus import digests, document_files, documents, manifest, row_shards, selection, selection_check, shards
+from mlm_dist.corpus import (
+    digests,
+    document_files,
+    documents,
+    dropped_documents,
+    manifest,
+    row_shards,
+    selection,
+    selection_check,
+    shards,
+)
+from mlm_dist.corpus.compared_documents import Documents
 from mlm_dist.corpus.inputs import CorpusInputs
 from mlm_dist.corpus.row_preparation import RowPreparation
-from mlm_dist.corpus.selection import KEY_BYTES, Documents, Selection
+from mlm_dist.corpus.selection import Selection
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
 from mlm_dist.corpus.shards import Shard
 from mlm_dist.corpus.split_labels import SplitLabels
@@ -75,52 +86,29 @@ class Preparation:
         """
         config = self._spec.documents
         self._check_tokenized()
-        labels = SplitLabels.of([document_files.labels(self._store.documents(key)) for key in self.keys])
-        fractions, counts = config.validation_fractions(), [self._store.figures(key)["kept"] for key in self.keys]
+        paths, counts = [*map(self._store.documents, self.keys)], self._counts()
+        labels = SplitLabels.of(map(document_files.labels, paths), sum(counts), self._store.partial)
+        fractions = [config.validation_fractions()[shard.source.name] for shard in self._shards]
         if documents.needs_keys(config):
             with stage("finding duplicates") as shown:
                 chosen = selection.select(
-                    self._documents(),
+                    Documents.of(paths, counts, self._store.partial),
                     deduplicate=config.deduplicate,
                     near_threshold=config.near_threshold,
-                    validation_fraction=np.repeat([fractions[one.source.name] for one in self._shards], counts),
+                    validation_fraction=np.repeat(fractions, counts) if len({*fractions}) != 1 else fractions[0],
                     prefer=config.prefer,
                     labels=labels,
                 )
                 shown.result = f"{len(chosen.side):,} documents"
         else:
-            chosen = selection.by_labels(labels)
+            chosen = selection.by_labels(labels, self._store.partial)
         names = ", ".join(source.location for source in self._inputs.sources)
         selection_check.check(self._spec, names, [self._store.figures(key) for key in self.keys], chosen)
         is_train = [side == selection.TRAIN for side in self._sides(chosen)]
-        texts = TrainingTexts(list(zip(map(self._store.documents, self.keys), is_train, strict=True)))
+        texts = TrainingTexts(list(zip(paths, is_train, strict=True)))
         tokenizer = self._tokenizer.make(texts, chosen.count(selection.TRAIN), self._store.partial)
-        chosen.save(self._store.partial / "selection.npz")
+        chosen.save(self._store.partial / "selection.npy")
         return loading.rows_digest(tokenizer)
-
-    def _documents(self) -> Documents:
-        """What is known of the documents of all shards."""
-        import pyarrow as pa
-
-        paths = [self._store.documents(key) for key in self.keys]
-        sizes = [self._store.figures(key)["kept"] for key in self.keys]
-        measures = [document_files.measures(path) for path in paths]
-
-        def texts(wanted: np.ndarray) -> Iterator[str]:
-            parts = np.split(wanted, np.cumsum(sizes, dtype=np.int64)[:-1])
-            for path, part in zip(paths, parts, strict=True):
-                for _, text, ids in chain.from_iterable(document_files.contents(path, part)):
-                    yield text if ids is None else documents.text_of_ids(ids.tolist())
-
-        ids = pa.chunked_array([chunk for one in measures for chunk in one.ids.chunks], pa.large_string())
-        return Documents(
-            keys=np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *(one.keys for one in measures)]),
-            signatures=[one.signatures for one in measures],
-            ids=ids.combine_chunks(),
-            chars=np.concatenate([np.empty(0, np.int64), *(one.chars for one in measures)]),
-            texts=texts,
-            folder=self._store.partial,
-        )
 
     def _check_tokenized(self) -> None:
         """Refuse documents of token ids if it is not known what the ids mean.
@@ -142,7 +130,11 @@ class Preparation:
 
     def _sides(self, chosen: Selection) -> list[np.ndarray]:
         """The selection of each shard's documents."""
-        return chosen.split([self._store.figures(key)["kept"] for key in self.keys])
+        return chosen.split(self._counts())
+
+    def _counts(self) -> list[int]:
+        """The number of each shard's documents."""
+        return [self._store.figures(key)["kept"] for key in self.keys]
 
     def rows(self, tokenizer_digest: str) -> RowPreparation:
         """The rows of the corpus, whose documents are selected.
@@ -150,7 +142,7 @@ class Preparation:
         Args:
             tokenizer_digest: What `select` returned.
         """
-        sides = self._sides(selection.load(self._store.partial / "selection.npz"))
+        sides = self._sides(selection.load(self._store.partial / "selection.npy"))
         # The process that selected has loaded a named tokenizer already.
         loaded = self._tokenizer.loaded
         tokenizer = loading.load(str(self._store.partial / "tokenizer")) if loaded is None else loaded
@@ -165,8 +157,14 @@ class Preparation:
             CorpusError: The tokenizer knows none of the tokens.
         """
         self._refuse_unknown(rows.keys)
-        description = manifest.describe(self._store, self._inputs, self._shards, rows.keys)
-        self._store.publish(description, rows.keys, row_shards.token_counts(self._store, rows.keys))
+        self._store.publish(self._describe(rows.keys), rows.keys, row_shards.token_counts(self._store, rows.keys))
+
+    def _describe(self, keys: Sequence[ShardKeys]) -> dict[str, Any]:
+        """Write the list of what is dropped, and return the manifest."""
+        chosen = selection.load(self._store.partial / "selection.npy")
+        dropped = dropped_documents.find(self._store, self._inputs.sources, self.keys, chosen)
+        listed = dropped_documents.write(self._store.partial / "dropped.parquet", dropped)
+        return manifest.describe(self._store, self._inputs, self._shards, keys, chosen, listed)
 
     def _refuse_unknown(self, keys: Sequence[ShardKeys]) -> None:
         """Refuse rows in which nothing can be predicted.
@@ -174,7 +172,7 @@ class Preparation:
         Raises:
             CorpusError: The documents of a split have no tokens, or the tokenizer knows none of them.
         """
-        chosen, spec = selection.load(self._store.partial / "selection.npz"), self._spec.tokenizer
+        chosen, spec = selection.load(self._store.partial / "selection.npy"), self._spec.tokenizer
         for split, side in zip(SPLITS, (selection.TRAIN, selection.VALIDATION), strict=True):
             figures = [self._store.figures(key.rows)[split] for key in keys]
             count, unknown = (

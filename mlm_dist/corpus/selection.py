@@ -2,62 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mlm_dist.corpus import near_duplicates
-from mlm_dist.corpus.normal_text import normal_text
-from mlm_dist.corpus.preference import by_preference
-from mlm_dist.corpus.shingle_sets import ShingleSets
+from mlm_dist.corpus import near_duplicates, preference
+from mlm_dist.corpus.compared_documents import Documents
 from mlm_dist.corpus.signatures import SignatureTable
+from mlm_dist.corpus.split import Split
 from mlm_dist.corpus.split_labels import SplitLabels
+from mlm_dist.corpus.temporary_arrays import identity
+from mlm_dist.corpus.text_keys import equal_documents, firsts
 
 logger = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, DUPLICATE, NEAR_DUPLICATE = range(4)
-KEY_BYTES = 16
 REASONS = {DUPLICATE: "duplicate", NEAR_DUPLICATE: "near-duplicate"}
-
-
-def text_key(text: str) -> bytes:
-    """16 bytes that are equal for texts whose `normal_text` differs only in white space."""
-    normal = " ".join(normal_text(text).split())
-    return hashlib.blake2b(normal.encode("utf-8"), digest_size=KEY_BYTES).digest()
-
-
-@dataclass(frozen=True)
-class Documents:
-    """What is known of all documents of the corpus, in order.
-
-    Args:
-        keys: [n, 16] bytes, their `text_key`.
-        signatures: Their `signatures.signatures`, in blocks; not read if near-duplicates make no difference.
-        ids: [n] an Arrow array of their ids.
-        chars: [n] their characters.
-        texts: Returns the texts of those that [n] booleans choose, in order.
-        folder: Where temporary files are made; by default the system's folder for them.
-    """
-
-    keys: np.ndarray
-    signatures: Sequence[np.ndarray]
-    ids: Any
-    chars: np.ndarray
-    texts: Callable[[np.ndarray], Iterable[str]]
-    folder: Path | None = None
-
-    def shingles(self, indices: np.ndarray) -> ShingleSets:
-        """The shingles of the documents at some distinct indices."""
-        wanted = np.zeros(len(self.keys), bool)
-        wanted[indices] = True
-        sets = ShingleSets(self.texts(wanted), self.folder)
-        sets.reorder(np.cumsum(wanted)[indices] - 1)
-        return sets
 
 
 @dataclass(frozen=True)
@@ -92,20 +55,24 @@ class Selection:
         return [self.side[stop - size : stop] for stop, size in zip(stops, sizes, strict=True)]
 
     def save(self, path: Path) -> None:
-        """Write the selection to an .npz file."""
-        np.savez(path, side=self.side, original=self.original)
+        """Write the selection to an .npy file, which `load` maps."""
+        saved = np.lib.format.open_memmap(
+            path, "w+", np.dtype([("side", np.int8), ("original", self.original.dtype)]), self.side.shape
+        )
+        saved["side"], saved["original"] = self.side, self.original
+        saved.flush()
 
 
 def load(path: Path) -> Selection:
-    """Read what `Selection.save` wrote."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return Selection(arrays["side"], arrays["original"])
+    """Map what `Selection.save` wrote; only what is used of it is read."""
+    saved = np.load(path, mmap_mode="r", allow_pickle=False)
+    return Selection(np.asarray(saved["side"]), np.asarray(saved["original"]))
 
 
-def by_labels(labels: SplitLabels) -> Selection:
+def by_labels(labels: SplitLabels, folder: Path | None = None) -> Selection:
     """The selection that keeps all documents, on the sides that they name, and trains on the others."""
-    side, original = np.full(len(labels.side), TRAIN, np.int8), np.arange(len(labels.side))
-    labels.apply(side, labels.joined(original))
+    side, original = np.full(len(labels.side), TRAIN, np.int8), identity(len(labels.side), folder)
+    labels.apply(side, labels.joined(original, folder))
     return Selection(side, original)
 
 
@@ -139,49 +106,49 @@ def select(
         prefer: Which of several duplicates is kept, see `by_preference`.
         labels: Sides of the split that documents name, which are respected, and groups that stay on one side.
     """
-    count = len(documents.keys)
+    count, folder = len(documents.keys), documents.folder
     labels = SplitLabels.none(count) if labels is None else labels
     fraction = np.broadcast_to(np.asarray(validation_fraction, np.float64), count)
     if not count or (deduplicate == "none" and not fraction.any()):
-        return by_labels(labels)
+        return by_labels(labels, folder)
     may_change, has_sides = not labels.hold_out, bool(fraction.any())
     labels = labels.held_out(fraction == 1)
-    side, original = np.full(count, TRAIN, np.int8), np.arange(count)
-    halves, text = _distinct(documents.keys)
-    order = by_preference(documents.ids, documents.chars, documents.keys, prefer)
-    order = order[np.argsort(fraction[order] < 1, kind="stable")]
-    position = np.empty(count, np.int64)  # in the order of preference
-    position[order] = np.arange(count)
-    first = np.full(len(halves), count)  # the first position of each text
-    np.minimum.at(first, text, position)
-    exact = order[first[text]]
-    distinct = np.sort(first)
-    index = np.searchsorted(distinct, first[text])  # of a document's text among the distinct ones
-    stays, group = np.arange(len(distinct)), np.arange(len(distinct))
+
+    def by_preference(indices: np.ndarray) -> np.ndarray:
+        """Sort the indices of some documents, ascending ones, by preference."""
+        wanted = np.zeros(count, bool)
+        wanted[indices] = True
+        order = preference.by_preference(
+            documents.ids(wanted), documents.chars[indices], documents.keys[indices], prefer
+        )
+        order = order[np.argsort(fraction[indices[order]] < 1, kind="stable")]
+        return np.take(indices, order)
+
+    original, group = identity(count, folder), identity(count, folder)
+    equal = by_preference(equal_documents(documents.keys, folder))
+    first = firsts(documents.keys, equal)
+    near = np.empty(0, np.int64)
     if deduplicate == "near" or has_sides:
-        table = SignatureTable(documents.signatures)
-        found = near_duplicates.find(table, order[distinct], near_threshold, documents.shingles, needs_groups=has_sides)
-        stays, group = found.original, found.group
-    _, member, inverse = np.unique(group, return_index=True, return_inverse=True)
-    one_side = labels.joined(order[distinct][member[inverse]][index])
+        is_compared = np.ones(count, bool)
+        is_compared[equal[first != equal]] = False
+        table = SignatureTable(documents.signatures, is_compared, near_threshold, folder)
+        found = near_duplicates.find(table, by_preference, documents.shingles, needs_groups=has_sides)
+        del table
+        group[found.documents] = found.group
+        if deduplicate == "near":
+            original[found.documents] = found.original
+            near = found.documents[found.original != found.documents]
+    group[equal] = group[first]
+    one_side = labels.joined(group, folder)
+    side = np.full(count, TRAIN, np.int8)
     if has_sides:
-        smallest = np.full(count, len(halves))
-        np.minimum.at(smallest, one_side, text)
-        draw = halves[smallest[one_side], 1] / 2.0**64
-        least = np.ones(count)
-        np.minimum.at(least, one_side, fraction)
-        limit = least[one_side]
-        side[draw < limit] = VALIDATION
-        if len(np.unique(draw)) > 1 and may_change:
-            if not (side == VALIDATION).any() and (limit > 0).any():
-                side[draw == draw[limit > 0].min()] = VALIDATION
-            if not (side == TRAIN).any() and (limit < 1).any():
-                side[draw == draw[limit < 1].max()] = TRAIN
+        split = Split(documents.keys, one_side, fraction, folder)
+        split.hold_out(side, may_change=may_change)
     labels.apply(side, one_side)
     if deduplicate != "none":
-        original = order[distinct][stays[index]] if deduplicate == "near" else exact
-        side[original != np.arange(count)] = NEAR_DUPLICATE
-        side[exact != np.arange(count)] = DUPLICATE
+        original[equal] = original[first]
+        side[near] = NEAR_DUPLICATE
+        side[equal[first != equal]] = DUPLICATE
     if conflicts := labels.num_conflicts(side, one_side):
         logger.warning(
             "%s validation documents have near-duplicates, or documents of their group, among the training documents, "
@@ -189,13 +156,3 @@ def select(
             f"{conflicts:,}",
         )
     return Selection(side, original)
-
-
-def _distinct(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct keys in ascending order, as two numbers each, and which of them each document has."""
-    halves = np.ascontiguousarray(keys).view(">u8").astype(np.uint64)
-    order = np.lexsort((halves[:, 1], halves[:, 0]))
-    is_new = np.concatenate([[True], (halves[order[1:]] != halves[order[:-1]]).any(1)])
-    index = np.empty(len(keys), np.int64)
-    index[order] = np.cumsum(is_new) - 1
-    return halves[order[is_new]], index

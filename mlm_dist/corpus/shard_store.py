@@ -18,6 +18,8 @@ from mlm_dist.errors import CorpusError
 from mlm_dist.files import write_array, write_json
 from mlm_dist.system_errors import passes
 
+DROPPED = "dropped"  # of `ShardFigures`: a list that may be long, and is therefore not kept in memory
+
 
 class ShardKeys(NamedTuple):
     """The keys of a shard's documents, of its rows, and of the word starts in its rows; empty if not needed."""
@@ -128,10 +130,17 @@ class ShardStore:
         return False
 
     def figures(self, key: str) -> dict[str, Any]:
-        """The figures of a finished shard."""
+        """The figures of a finished shard, without what it dropped."""
         if key not in self._figures:
-            self._figures[key] = json.loads(self.record(key).read_text("utf-8"))
+            figures = json.loads(self.record(key).read_text("utf-8"))
+            self._figures[key] = {name: value for name, value in figures.items() if name != DROPPED}
         return self._figures[key]
+
+    def dropped(self, key: str) -> list[tuple[str, str]]:
+        """(id, reason) of all that a finished shard of documents dropped."""
+        if not self.figures(key)["num_dropped"]:
+            return []
+        return [(id_, reason) for id_, reason in json.loads(self.record(key).read_text("utf-8"))[DROPPED]]
 
     def publish(
         self, manifest: dict[str, Any], shards: Sequence[ShardKeys], token_counts: np.ndarray

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from array import array
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class ShingleSets:
     """
 
     def __init__(self, texts: Iterable[str], folder: Path | None = None) -> None:
-        sizes = []
+        sizes = array("q")
         # It has no name in the folder, and the system removes it when the process ends in any way.
         with tempfile.TemporaryFile(dir=folder) as file:
             for text in texts:

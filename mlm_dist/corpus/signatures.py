@@ -9,12 +9,15 @@ joined here, in arrays, which needs far less memory than a table of Python objec
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from mlm_dist.corpus.packing import ranges
+from mlm_dist.corpus.partitions import partitions, starts_of
 from mlm_dist.corpus.shingles import IN_PHRASE, shingles
+from mlm_dist.corpus.temporary_arrays import blocks, index_type, temporary_array
 from mlm_dist.hashing import mix
 
 NUM_PERM = 128  # the standard error of an estimated similarity is sqrt(s (1 - s) / 128): 0.035 at 0.8
@@ -62,34 +65,61 @@ def least_estimate(similarity: np.ndarray | float) -> np.ndarray:
 
 
 class SignatureTable:
-    """The signatures of all documents, in blocks that may be memory-mapped.
+    """The signatures of the documents to compare, in temporary files: a hash of each band, and a byte of each value.
 
     Args:
-        blocks: Arrays of [n, NUM_PERM], together all documents in order.
+        signatures: Arrays of [m, NUM_PERM], together all documents in order.
+        is_compared: [n] which documents are compared.
+        threshold: Jaccard similarity of near-duplicates.
+        folder: Where temporary files are made; by default the system's folder for them.
     """
 
-    def __init__(self, blocks: Sequence[np.ndarray]) -> None:
-        self._blocks = [block for block in blocks if len(block)]
-        self._starts = np.cumsum([0, *map(len, self._blocks)])
+    def __init__(
+        self, signatures: Iterable[np.ndarray], is_compared: np.ndarray, threshold: float, folder: Path | None = None
+    ) -> None:
+        self.threshold, self.folder = threshold, folder
+        self.documents = temporary_array(int(is_compared.sum()), index_type(len(is_compared)), folder)
+        """[compared] their indices, ascending."""
+        self._number, self._width = bands(threshold)
+        self._band_keys = temporary_array((self._number, len(self.documents)), np.uint64, folder)
+        self._bytes = temporary_array((len(self.documents), NUM_PERM), np.uint8, folder)
+        start = done = 0
+        for block in _small(signatures):
+            here = np.flatnonzero(is_compared[start : start + len(block)])
+            some = slice(done, done + len(here))
+            self.documents[some] = here + start
+            columns = block[here].T
+            self._bytes[some] = columns.astype(np.uint8).T
+            for band, keys in enumerate(self._band_keys):
+                keys[some] = _band_key(columns[band * self._width : (band + 1) * self._width])
+            start, done = start + len(block), done + len(here)
 
-    def band_keys(self, band: int, width: int) -> np.ndarray:
-        """[n] one 64-bit hash for a band of each signature."""
-        columns = slice(band * width, (band + 1) * width)
-        keys = [np.zeros(0, np.uint64)]
-        for block in self._blocks:
-            keys.append(np.zeros(len(block), np.uint64))
-            for column in np.asarray(block[:, columns]).T:
-                keys[-1] = mix(keys[-1] * IN_PHRASE + column, increment=0)
-        return np.concatenate(keys)
+    def band_keys(self) -> Iterator[np.ndarray]:
+        """[compared] one 64-bit hash for a band of each signature, band after band."""
+        yield from self._band_keys
 
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """[len(indices), NUM_PERM] the last byte of each value; two bytes are equal by chance in 1 of 256 cases."""
-        taken = np.empty((len(indices), NUM_PERM), np.uint8)
-        blocks = np.searchsorted(self._starts, indices, side="right") - 1
-        for block in np.unique(blocks):
-            here = blocks == block
-            taken[here] = self._blocks[block][indices[here] - self._starts[block]].astype(np.uint8)
+    def take(self, positions: np.ndarray) -> np.ndarray:
+        """[len(positions), NUM_PERM] the last byte of each value, by positions in `documents`.
+
+        Two bytes are equal by chance in 1 of 256 cases.
+        """
+        taken: np.ndarray = self._bytes[positions]
         return taken
+
+
+def _small(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The blocks, divided into ones that the processor's cache holds."""
+    for block in blocks:
+        for start in range(0, len(block), BLOCK >> 4):
+            yield block[start : start + (BLOCK >> 4)]
+
+
+def _band_key(columns: np.ndarray) -> np.ndarray:
+    """[n] one 64-bit hash for each signature from the values of a band, [width, n]."""
+    key = np.zeros(columns.shape[1], np.uint64)
+    for column in columns:
+        key = mix(key * IN_PHRASE + column, increment=0)
+    return key
 
 
 def estimates(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -100,35 +130,50 @@ def estimates(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return similarity
 
 
-def candidates(table: SignatureTable, order: np.ndarray, threshold: float) -> np.ndarray:
-    """Documents that may have a near-duplicate: [n] booleans, in the order of `order`.
+def candidates(table: SignatureTable) -> np.ndarray:
+    """Documents that may have a near-duplicate: ascending positions in `table.documents`.
 
     They are those with an equal band and an estimate near the threshold or above. In large buckets, which hold the
     documents with an equal band, all are taken, because there are too many pairs to compare.
+    """
+    count = len(table.documents)
+    is_candidate = np.zeros(count, bool)
+    kind = np.dtype([("key", np.uint64), ("position", index_type(count))])
+    for keys in table.band_keys():
+        for part in partitions((_records(keys, some, kind) for some in blocks(count)), count, table.folder):
+            order, starts = _by_key(part["key"])
+            _mark_candidates(table, part["position"][order], starts, is_candidate)
+    return np.flatnonzero(is_candidate)
+
+
+def _records(keys: np.ndarray, some: slice, kind: np.dtype[np.void]) -> np.ndarray:
+    records = np.empty(some.stop - some.start, kind)
+    records["key"], records["position"] = keys[some], np.arange(some.start, some.stop)
+    return records
+
+
+def _mark_candidates(table: SignatureTable, members: np.ndarray, starts: np.ndarray, is_candidate: np.ndarray) -> None:
+    """Mark the candidates of some buckets.
 
     Args:
         table: The signatures.
-        order: [n] indices of the documents to compare.
-        threshold: Jaccard similarity of near-duplicates.
+        members: The positions of their documents, bucket after bucket.
+        starts: Where each bucket starts.
+        is_candidate: [compared] booleans, changed in place.
     """
-    number, width = bands(threshold)
-    is_candidate = np.zeros(len(order), bool)
-    for band in range(number):
-        documents, starts = _by_key(table.band_keys(band, width)[order])
-        sizes = np.diff(starts, append=len(order))
-        is_candidate[documents[np.repeat(sizes > SMALL_BUCKET, sizes)]] = True
-        for distance in range(1, SMALL_BUCKET):
-            has_pairs = (sizes > distance) & (sizes <= SMALL_BUCKET)
-            counts = sizes[has_pairs] - distance
-            at = np.repeat(starts[has_pairs], counts) + ranges(counts)
-            left, right = documents[at], documents[at + distance]
-            new = ~(is_candidate[left] & is_candidate[right])
-            left, right = left[new], right[new]
-            for begin in range(0, len(left), BLOCK):
-                one, other = left[begin : begin + BLOCK], right[begin : begin + BLOCK]
-                near = estimates(table.take(order[one]), table.take(order[other])) >= least_estimate(threshold)
-                is_candidate[one[near]] = is_candidate[other[near]] = True
-    return is_candidate
+    sizes = np.diff(starts, append=len(members))
+    is_candidate[members[np.repeat(sizes > SMALL_BUCKET, sizes)]] = True
+    for distance in range(1, SMALL_BUCKET):
+        has_pairs = (sizes > distance) & (sizes <= SMALL_BUCKET)
+        counts = sizes[has_pairs] - distance
+        at = np.repeat(starts[has_pairs], counts) + ranges(counts)
+        left, right = members[at], members[at + distance]
+        new = ~(is_candidate[left] & is_candidate[right])
+        left, right = left[new], right[new]
+        for begin in range(0, len(left), BLOCK):
+            one, other = left[begin : begin + BLOCK], right[begin : begin + BLOCK]
+            near = estimates(table.take(one), table.take(other)) >= least_estimate(table.threshold)
+            is_candidate[one[near]] = is_candidate[other[near]] = True
 
 
 class Buckets:
@@ -136,37 +181,38 @@ class Buckets:
 
     Args:
         table: The signatures of all documents.
-        order: [n] indices of the documents; here they are numbered by their positions in it.
-        threshold: Jaccard similarity of near-duplicates.
+        order: [n] positions of documents in the table; here they are numbered by their positions in `order`.
     """
 
-    def __init__(self, table: SignatureTable, order: np.ndarray, threshold: float) -> None:
-        number, width = bands(threshold)
-        count = len(order)
-        kind = np.int32 if number * count < 1 << 31 else np.int64
-        self.documents = np.empty(number * count, kind)
+    def __init__(self, table: SignatureTable, order: np.ndarray) -> None:
+        number, count = bands(table.threshold)[0], len(order)
+        kind = index_type(number * count)
+        self.documents = temporary_array(number * count, kind, table.folder)
         """[bands * n] the documents, bucket after bucket."""
-        self.position = np.empty((count, number), kind)
+        self.position = temporary_array((count, number), kind, table.folder)
         """[n, bands] where each document is in `documents`."""
-        self.bucket = np.empty((count, number), kind)
+        self.bucket = temporary_array((count, number), kind, table.folder)
         """[n, bands] the buckets of each document."""
-        starts, found = [], 0
-        for band in range(number):
-            documents, first = _by_key(table.band_keys(band, width)[order])
+        starts = temporary_array(number * count + 1, kind, table.folder)
+        found = 0
+        for band, keys in enumerate(table.band_keys()):
+            documents, first = _by_key(keys[order])
             self.documents[band * count : (band + 1) * count] = documents
-            self.position[documents, band] = np.arange(band * count, (band + 1) * count)
-            self.bucket[documents, band] = np.repeat(np.arange(len(first)), np.diff(first, append=count)) + found
-            starts.append((first + band * count).astype(kind))
+            self.position[documents, band] = np.arange(band * count, (band + 1) * count, dtype=kind)
+            self.bucket[documents, band] = np.repeat(
+                np.arange(found, found + len(first), dtype=kind), np.diff(first, append=count)
+            )
+            starts[found : found + len(first)] = first + band * count
             found += len(first)
-        self.starts = np.append(np.concatenate(starts), number * count).astype(kind)
+        starts[found] = number * count
+        self.starts = starts[: found + 1]
         """[buckets + 1] where each bucket starts in `documents`."""
 
 
 def _by_key(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The order that sorts documents by their keys, and where each key starts in it."""
     order = np.argsort(keys, kind="stable")
-    is_new = np.concatenate([[True], keys[order[1:]] != keys[order[:-1]]])[: len(keys)]
-    return order, np.flatnonzero(is_new)
+    return order, starts_of(keys[order])
 
 
 @functools.lru_cache(maxsize=1)

@@ -70,7 +70,7 @@ class PreparedCorpus:
     def is_readable(self) -> bool:
         """Whether all files that it is read from are in its manifest, and so in its folder, with as many rows."""
         files = self.manifest["files"]
-        names = ["selection.npz", "token_counts.npy"]
+        names = ["selection.npy", "token_counts.npy"]
         names += [f"documents/{key}.parquet" for key in self.manifest["shards"]]
         for split in SPLITS:
             names += [f"{split}/{name}" for name in (BLOCKS, "dataset_info.json", "state.json")]
@@ -83,7 +83,7 @@ class PreparedCorpus:
 
         The text of a document that was tokenized already is decoded from its tokens.
         """
-        side = selection.load(self.folder / "selection.npz").side
+        side = selection.load(self.folder / "selection.npy").side
         names = {selection.TRAIN: "train", selection.VALIDATION: "validation"}
         start = 0
         for key in self.manifest["shards"]:

@@ -58,7 +58,7 @@ def table(manifest: dict[str, Any], folder: str) -> Table:
     shown.add_column(overflow="fold")  # a long address is shown whole
     for source in manifest["sources"]:
         shown.add_row("source", source["kind"], location(source))
-        shown.add_row("files", f"{source['files']:,}", f"{source['dropped']:,} dropped")
+        shown.add_row("files", f"{source['files']:,}", f"{sum(source['dropped'].values()):,} dropped")
         if source["unmatched"]:
             count, kinds = sum(source["unmatched"].values()), in_words(source["unmatched"], KINDS)
             shown.add_row("", f"{count:,}", f"not matched by patterns: {kinds}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlm_dist.corpus.store import PreparedCorpus
 
-MOST_NAMES = 100  # per reason
 NUM_SAMPLES, SAMPLED_FROM, MOST_CHARS = 3, 300, 600
 COUNTED_CHARS = 200_000  # of the validation documents, for `chars_per_token`
 
@@ -45,14 +45,17 @@ class Sample:
 
 
 def dropped_names(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """{reason: {count, names}} of the dropped documents of a manifest: the first `MOST_NAMES` names of each reason."""
+    """{reason: {count, names}} of the dropped documents of a manifest, which lists the first names of each reason."""
     originals = {id_: kept for kept, ids in manifest.get("duplicates", {}).items() for id_ in ids}
+    counts = sum(
+        (Counter(source["dropped"]) for source in manifest["sources"]), Counter(manifest["documents"]["dropped"])
+    )
     return {
         reason: {
-            "count": len(ids),
-            "names": [f"{id_} (of {originals[id_]})" if id_ in originals else id_ for id_ in ids[:MOST_NAMES]],
+            "count": counts[reason],
+            "names": [f"{id_} (of {originals[id_]})" if id_ in originals else id_ for id_ in ids],
         }
-        for reason, ids in manifest.get("dropped", {}).items()
+        for reason, ids in manifest["dropped"].items()
     }
 
 

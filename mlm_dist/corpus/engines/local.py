@@ -40,7 +40,7 @@ class LocalEngine:
         # A rank without shards goes to the end at once: the partial folder may be renamed before it looks again.
         if self._mine or self._ranks.rank == 0:
             tokenizer_digest = self._ranks.lead("tokenizer", self._select)
-            self._ranks.see([self._store.partial / name for name in ("tokenizer", "selection.npz")])
+            self._ranks.see([self._store.partial / name for name in ("tokenizer", "selection.npy")])
             rows = self._preparation.rows(tokenizer_digest)
             self._write_rows(rows)
         self._ranks.lead("publish", lambda: self._publish(rows))

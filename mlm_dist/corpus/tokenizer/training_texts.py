@@ -20,8 +20,8 @@ class TrainingTexts:
     """The texts of the wanted documents in order; each call iterates over them again.
 
     If they hold more than `max_chars` characters, a sample is used: the documents whose hash, as a number from 0 to 1,
-    is under the fraction that fits. The sample depends on neither processes nor shards, and changes little if the
-    corpus changes little.
+    is under the fraction that fits. It is a hash of the id, so that texts outside of the sample are not read. The
+    sample depends on neither processes nor shards, and changes little if the corpus changes little.
 
     Args:
         shards: For each shard its file of documents, and [num_documents] booleans: which are wanted.
@@ -34,7 +34,7 @@ class TrainingTexts:
     @cached_property
     def num_chars(self) -> int:
         """Characters of all wanted texts."""
-        return sum(map(len, self._wanted()))
+        return sum(int(_chars(path)[wanted].sum()) for path, wanted in self._shards)
 
     @property
     def fraction(self) -> float:
@@ -43,15 +43,17 @@ class TrainingTexts:
 
     def __call__(self) -> Iterator[str]:
         """The texts, one by one."""
-        fraction = self.fraction
-        for text in self._wanted():
-            if fraction == 1.0 or _draw(text) < fraction:
-                yield text
-
-    def _wanted(self) -> Iterator[str]:
-        for path, wanted in self._shards:
+        for path, wanted in self._sample:
             for group in document_files.texts(path, wanted):
                 yield from group
+
+    @cached_property
+    def _sample(self) -> Sequence[tuple[Path, np.ndarray]]:
+        """For each shard its file, and which of its documents are used."""
+        fraction = self.fraction
+        if fraction == 1.0:
+            return self._shards
+        return [(path, _drawn(path, wanted, fraction)) for path, wanted in self._shards]
 
     def describe(self) -> str:
         """The size of the texts, for messages."""
@@ -79,7 +81,20 @@ def count(texts: Iterable[str], units: Callable[[str], Iterable[str]], max_words
     return counts
 
 
-def _draw(text: str) -> float:
-    """A hash of the text, from 0 to 1."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, person=b"training").digest()
+def _chars(path: Path) -> np.ndarray:
+    """The number of characters of each document of a shard."""
+    return np.concatenate([np.empty(0, np.int64), *document_files.values(path, "chars", np.dtype(np.int64))])
+
+
+def _drawn(path: Path, wanted: np.ndarray, fraction: float) -> np.ndarray:
+    """Those of the wanted documents of a shard that are in the sample."""
+    names = (id_ for ids in document_files.ids(path, wanted) for id_ in ids.to_pylist())
+    drawn = wanted.copy()
+    drawn[wanted] = [_draw(id_) < fraction for id_ in names]
+    return drawn
+
+
+def _draw(id_: str) -> float:
+    """A hash of the id, from 0 to 1."""
+    digest = hashlib.blake2b(id_.encode("utf-8"), digest_size=8, person=b"training").digest()
     return int.from_bytes(digest, "big") / 2.0**64
