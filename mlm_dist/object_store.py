@@ -40,9 +40,7 @@ _VERSIONS = (
 )
 _OPTIONS: dict[str, dict[str, Any]] = {
     "file": {"auto_mkdir": True},
-    # Parts of 50 MB of a file that are in memory.
-    "s3": {"max_concurrency": 2},
-    "s3a": {"max_concurrency": 2},
+    "s3": {"max_concurrency": 2},  # parts of 50 MB of a file, which are in memory
 }
 # Errors of this machine's disk, and not of the store.
 _LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.ENOMEM)
@@ -198,11 +196,7 @@ class ObjectStore:
         self._try("upload", name, lambda: self._fs.pipe_file(self._path(name), content))
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove objects, in this order; one that is not there makes no difference.
-
-        Raises:
-            ConfigError: One cannot be removed.
-        """
+        """Remove objects, in this order; one that is not there makes no difference. Raises as `write` does."""
         for name in names:
             remove = functools.partial(self._fs.rm_file, self._path(name))
             self._try("remove", name, functools.partial(_unless_absent, remove))

@@ -62,6 +62,7 @@ class Tried:
 # Replacements for what a reader must supply and for other machines. They are applied in this order.
 STANDS_FOR = {
     "my_docs": "documents",
+    "s3://bucket": "file://$PWD/bucket",
     "more_docs": "filtered",
     "/shared/docs": "documents",
     "/shared/cache": "cache",
@@ -108,6 +109,14 @@ COMMANDS = {
     "mlm-dist cache": Tried(" --cache_dir=cache"),
     "mlm-dist cache prune --older-than 30d --dry-run": Tried(" --cache_dir=cache"),
     "mlm-dist env": Tried(),
+    "mlm-dist prepare my_docs --corpus.store s3://bucket/corpora": Tried(PREPARE),
+    "mlm-dist train my_docs --output_dir runs/mine --corpus.store s3://bucket/corpora --checkpoint.store "
+    "s3://bucket/runs/mine": Tried(f"{SHORT} --output_dir=runs/stored"),
+    "python mlm_dist/prepare.py --corpus.source s3://bucket/docs": Tried(f" --corpus.source=documents{PREPARE}"),
+    "pip install 'mlm_dist[scale]'": Tried(),
+    "export AWS_ENDPOINT_URL=https://minio.example.org AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...": Tried(
+        not_run="names another machine"
+    ),
     "mlm-dist train --model.init_from runs/mine/model --model.name_or_path runs/mine/model --output_dir runs/larger "
     "--model.overrides '{num_hidden_layers: 4, hidden_size: 192, num_attention_heads: 6, "
     "intermediate_size: 768}'": Tried(AGAIN),

@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 class Mirror:
     """Uploads the checkpoints of a run directory, the newest first, and removes those that it has no more.
 
-    A failure is logged and does not end the run; the next update uploads what is missing. If checkpoints come faster
-    than they are uploaded, those that were removed meanwhile are not uploaded.
+    A failure is logged and does not end the run; the next checkpoint uploads what is missing. If checkpoints come
+    faster than they are uploaded, those that were removed meanwhile are not uploaded.
 
     Args:
         address: `checkpoint.store`; None mirrors nothing.

@@ -32,7 +32,7 @@ class Downloads:
         """Download the objects that are new or have changed, and remove all files that are none of them.
 
         Args:
-            objects: {path: object} of all that shall be there.
+            objects: {path: object} of all that must be there.
             is_root: Whether the store's address is that of the object itself.
 
         Raises:
