@@ -214,7 +214,6 @@ COMMANDS = {
     "prepare.py --corpus.source /shared/docs --corpus.cache_dir /shared/cache": Tried(),
     "python mlm_dist/prepare.py --corpus.source /shared/filtered --corpus.patterns '**/*.parquet' "
     "--corpus.deduplicate none --corpus.validation_fraction 0": Tried(PREPARE),
-    "pip install 'mlm_dist[scale]'": Tried(),
     "mlm-dist prepare my_docs --corpus.engine datatrove --corpus.tasks 8 --corpus.workers 4": Tried(PREPARE),
     "mlm-dist prepare --corpus.source /shared/docs --corpus.cache_dir /shared/cache --corpus.engine datatrove "
     "--corpus.executor slurm --corpus.tasks 256 --corpus.workers 64 "
