@@ -14,6 +14,7 @@ import pytest
 from mlm_dist.corpus import packing, rows
 from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
+from mlm_dist.files import write_array
 
 PAD, MASK = 0, 4
 SPECIALS = {
@@ -246,6 +247,23 @@ def test_rows_of_several_files_are_read_in_any_order(tmp_path: Path, mode: str) 
         assert flat.tolist() == [length for i in some for length in expected_lengths[i]]
 
 
+def test_word_starts_of_several_blocks_and_files_are_read_in_any_order(tmp_path: Path) -> None:
+    files, starts, blocks, expected = [], [], [], []
+    for i in range(2):
+        files.append(tmp_path / f"{i}.arrow")
+        starts.append(tmp_path / f"{i}.npy")
+        some = [packing.make_rows(*corpus(seed, 20)[:2], "pack", 16, SPECIALS["bert"]) for seed in (i, i + 5)]
+        rows.write(files[-1], 16, some)
+        marked = [np.random.default_rng(i).random(one.input_ids.shape) < 0.5 for one in some]
+        write_array(starts[-1], np.packbits(np.concatenate(marked), axis=1))
+        blocks.append(rows.blocks_of(files[-1]))
+        expected += [row.tolist() for one in marked for row in one]
+    assert list(map(len, blocks)) == [2, 2]
+    table = rows.RowTable(files, rows.joined(blocks), 16, RowCounts(), starts)
+    wanted = np.random.default_rng(0).integers(0, len(table), 100)
+    assert table.word_starts(wanted).tolist() == [expected[i] for i in wanted]
+
+
 @pytest.mark.parametrize("mode", ["chunk", "pack"])
 def test_counts_of_rows(tmp_path: Path, mode: str) -> None:
     table, _, lengths = written(tmp_path, mode)
@@ -254,6 +272,12 @@ def test_counts_of_rows(tmp_path: Path, mode: str) -> None:
     assert (counts.tokens, counts.longest) == (sum(map(sum, lengths)), max(map(max, lengths)))
     assert counts.per_row == {n: sum(len(one) == n for one in lengths) for n in set(map(len, lengths))}
     assert RowCounts.from_json(json.loads(json.dumps(counts.to_json()))) == counts
+    other = RowCounts(20, 17, {2: 1, 99: 3})
+    assert (
+        counts + other
+        == other + counts
+        == RowCounts(counts.tokens + 20, 17, {**counts.per_row, 2: counts.per_row.get(2, 0) + 1, 99: 3})
+    )
 
 
 def test_files_of_rows_stay_closed(tmp_path: Path) -> None:

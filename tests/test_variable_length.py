@@ -248,6 +248,20 @@ def test_the_kernel_gets_the_longest_chunk_and_a_usual_number_of_chunks() -> Non
     assert int(rare.cu_seq_lens.diff().gt(0).sum()) == 64 * 101
 
 
+@pytest.mark.parametrize(("chunk", "pieces"), [(150, 1), (30, 4)])
+def test_padding_has_room_among_the_chunks(chunk: int, pieces: int) -> None:
+    """All rows have two chunks of so many tokens, and padding that is cut into so many pieces."""
+
+    class Alike(Packed):
+        lengths = ([chunk] * 2,) * 3
+
+    found = shapes.fixed(MASKER, Alike(), 64)
+    wanted = Samples(np.zeros(64, np.int64), np.arange(64))
+    batch = assemble(Alike(), MASKER, wanted, 64, found)
+    assert batch.cu_seq_lens is not None and len(batch.cu_seq_lens) == found.chunks
+    assert int(batch.cu_seq_lens.diff().gt(0).sum()) == 64 * (2 + pieces)
+
+
 def test_padding_is_cut_so_that_no_chunk_is_longer_than_the_longest() -> None:
     found = shapes.fixed(MASKER, Packed(), 2)
     batch = micro_batch([7, 20], found)
