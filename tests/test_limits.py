@@ -311,7 +311,7 @@ def outside_rows(corpus: Path, place: Path) -> None:
 def outside_documents(corpus: Path, place: Path) -> None:
     """Documents from a file outside."""
     shutil.copy(next((corpus / "documents").glob("*.parquet")), place / "some.parquet")
-    plant(corpus, "selection.npy", (corpus / "selection.npz").read_bytes(), shards=["../../../some"])
+    plant(corpus, "selection.npy", (corpus / "selection.npy").read_bytes(), shards=["../../../some"])
 
 
 def link_to_outside(corpus: Path, place: Path) -> None:
@@ -324,7 +324,7 @@ def link_to_outside(corpus: Path, place: Path) -> None:
 
 def another_digest(corpus: Path, place: Path) -> None:
     """The manifest of another corpus."""
-    plant(corpus, "selection.npy", (corpus / "selection.npz").read_bytes(), digest="0" * 16)
+    plant(corpus, "selection.npy", (corpus / "selection.npy").read_bytes(), digest="0" * 16)
 
 
 def nested(corpus: Path, place: Path) -> None:
