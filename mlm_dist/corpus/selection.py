@@ -14,8 +14,9 @@ from mlm_dist.corpus.compared_documents import Documents
 from mlm_dist.corpus.signatures import SignatureTable
 from mlm_dist.corpus.split import Split
 from mlm_dist.corpus.split_labels import SplitLabels
-from mlm_dist.corpus.temporary_arrays import identity
+from mlm_dist.corpus.temporary_arrays import blocks, identity
 from mlm_dist.corpus.text_keys import equal_documents, firsts
+from mlm_dist.system_errors import named
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +57,14 @@ class Selection:
 
     def save(self, path: Path) -> None:
         """Write the selection to an .npy file, which `load` maps."""
-        saved = np.lib.format.open_memmap(
-            path, "w+", np.dtype([("side", np.int8), ("original", self.original.dtype)]), self.side.shape
-        )
-        saved["side"], saved["original"] = self.side, self.original
-        saved.flush()
+        kind = np.dtype([("side", np.int8), ("original", self.original.dtype)])
+        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": self.side.shape}
+        with named(path), path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for some in blocks(len(self.side)):
+                records = np.empty(some.stop - some.start, kind)
+                records["side"], records["original"] = self.side[some], self.original[some]
+                file.write(records.data)
 
 
 def load(path: Path) -> Selection:
