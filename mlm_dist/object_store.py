@@ -107,9 +107,11 @@ class ObjectStore:
             self._fs, root = fsspec.core.url_to_fs(address, **options)
         except ImportError as error:
             package = PACKAGES.get(protocol)
-            remedy = f"run pip install '{package}' or 'mlm_dist[scale]'" if package else "install it"
-            what = f"the package {package}" if package else f"a package ({reason(error)})"
-            raise ConfigError(f"{key}: {self.address} needs {what}; {remedy}") from None
+            raise ConfigError(
+                f"{key}: {self.address} needs the package {package}; run pip install '{package}' or 'mlm_dist[scale]'"
+                if package
+                else f"{key}: {self.address} needs a package ({reason(error)}); install it"
+            ) from None
         except Exception as error:  # of any file system
             raise self._failed("open", "", error) from None
         self._root = str(root).rstrip("/")

@@ -181,8 +181,8 @@ def test_large_corpus_is_sampled_by_its_documents(
     assert "a sample by hash, 50.0%, of" in some.describe()
     # The sample depends on the documents themselves, not on their positions.
     wanted = np.array([text not in found[:2] for text in texts])
-    left_out = sum(len(text) for text, one in zip(texts, wanted, strict=True) if not one)
-    fewer = TrainingTexts([(path, wanted)], max_chars=round(some.fraction * (some.num_chars - left_out)))
+    unwanted = sum(len(text) for text, one in zip(texts, wanted, strict=True) if not one)
+    fewer = TrainingTexts([(path, wanted)], max_chars=round(some.fraction * (some.num_chars - unwanted)))
     assert list(fewer()) == [text for text in found if text not in found[:2]]
 
 

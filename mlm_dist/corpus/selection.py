@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from mlm_dist.corpus.split import Split
 from mlm_dist.corpus.split_labels import SplitLabels
 from mlm_dist.corpus.temporary_arrays import blocks, identity
 from mlm_dist.corpus.text_keys import equal_documents, firsts
-from mlm_dist.system_errors import named
+from mlm_dist.files import write_parts
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +58,14 @@ class Selection:
     def save(self, path: Path) -> None:
         """Write the selection to an .npy file, which `load` maps."""
         kind = np.dtype([("side", np.int8), ("original", self.original.dtype)])
-        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": self.side.shape}
-        with named(path), path.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
+
+        def parts() -> Iterator[np.ndarray]:
             for some in blocks(len(self.side)):
                 records = np.empty(some.stop - some.start, kind)
                 records["side"], records["original"] = self.side[some], self.original[some]
-                file.write(records.data)
+                yield records
+
+        write_parts(path, self.side.shape, kind, parts())
 
 
 def load(path: Path) -> Selection:
