@@ -248,19 +248,20 @@ def test_rows_of_several_files_are_read_in_any_order(tmp_path: Path, mode: str) 
 
 
 def test_word_starts_of_several_blocks_and_files_are_read_in_any_order(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
     files, starts, blocks, expected = [], [], [], []
     for i in range(2):
         files.append(tmp_path / f"{i}.arrow")
         starts.append(tmp_path / f"{i}.npy")
         some = [packing.make_rows(*corpus(seed, 20)[:2], "pack", 16, SPECIALS["bert"]) for seed in (i, i + 5)]
         rows.write(files[-1], 16, some)
-        marked = [np.random.default_rng(i).random(one.input_ids.shape) < 0.5 for one in some]
+        marked = [draw.random(one.input_ids.shape) < 0.5 for one in some]
         write_array(starts[-1], np.packbits(np.concatenate(marked), axis=1))
         blocks.append(rows.blocks_of(files[-1]))
         expected += [row.tolist() for one in marked for row in one]
     assert list(map(len, blocks)) == [2, 2]
     table = rows.RowTable(files, rows.joined(blocks), 16, RowCounts(), starts)
-    wanted = np.random.default_rng(0).integers(0, len(table), 100)
+    wanted = draw.integers(0, len(table), 100)
     assert table.word_starts(wanted).tolist() == [expected[i] for i in wanted]
 
 
