@@ -177,7 +177,8 @@ def check(spec: CheckpointSpec, folder: Path) -> None:
         remote = RemoteCheckpoints(spec.store)
         if spec.resume == "never":
             remote.refuse()
-        has_stored = bool(remote.steps()) and not names_own(spec.resume, folder)
+        else:
+            has_stored = bool(remote.steps()) and not names_own(spec.resume, folder)
     is_another = has_stored and format.is_name(Path(spec.resume).name)  # which may be gone by now
     if begins_at(spec.resume, folder) and not is_another:
         folder_of(spec.resume, "checkpoint.resume")

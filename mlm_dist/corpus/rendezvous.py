@@ -38,6 +38,14 @@ ROSTER = "roster"
 STOPPED = "stopped by a signal"
 
 
+def unseen(paths: Sequence[Path]) -> list[Path]:
+    """Wait until this process sees files that others have written already, and return those it does not see in time."""
+    waited = Stopwatch()
+    while (missing := [path for path in paths if not path.exists()]) and waited.seconds() <= VISIBLE_SECONDS:
+        time.sleep(POLL_SECONDS)
+    return missing
+
+
 class Rendezvous:
     """The ranks of one launch, which share a folder. A context manager; a single process writes no files.
 
@@ -141,14 +149,11 @@ class Rendezvous:
         Raises:
             CorpusError: It does not see them: the disk is not shared.
         """
-        waited = Stopwatch()
-        while missing := [path for path in paths if not path.exists()]:
-            if waited.seconds() > VISIBLE_SECONDS:
-                raise CorpusError(
-                    f"rank {self.rank} on {socket.gethostname()} does not see {missing[0]}, which another rank has "
-                    "written; all nodes must share corpus.cache_dir"
-                )
-            time.sleep(POLL_SECONDS)
+        if missing := unseen(paths):
+            raise CorpusError(
+                f"rank {self.rank} on {socket.gethostname()} does not see {missing[0]}, which another rank has "
+                "written; all nodes must share corpus.cache_dir"
+            )
 
     def _meet(self) -> None:
         """Learn the nonces of all ranks of this launch; rank 0 reads each from a file that changes while it watches."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from mlm_dist import system_errors
 from mlm_dist.config import SourceConfig
 from mlm_dist.corpus.inputs import CorpusInputs
 from mlm_dist.corpus.preparation import Preparation
-from mlm_dist.corpus.rendezvous import POLL_SECONDS, VISIBLE_SECONDS
+from mlm_dist.corpus.rendezvous import unseen
 from mlm_dist.corpus.shard_store import ShardStore
 from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.credentials import without_credentials
 from mlm_dist.errors import CorpusError, UserError
 from mlm_dist.files import write_json
 from mlm_dist.spec import CorpusSpec
-from mlm_dist.stopwatch import Stopwatch
 
 T = TypeVar("T", bound=SourceConfig)
 
@@ -107,14 +105,11 @@ def await_files(paths: Sequence[Path]) -> None:
     Raises:
         CorpusError: It does not see them.
     """
-    waited = Stopwatch()
-    while missing := [path for path in paths if not path.exists()]:
-        if waited.seconds() > VISIBLE_SECONDS:
-            raise CorpusError(
-                f"{len(missing):,} of {len(paths):,} files that tasks write are missing, such as {missing[0]}; all "
-                "machines must share corpus.cache_dir; see what the tasks logged, and run the same command again"
-            )
-        time.sleep(POLL_SECONDS)
+    if missing := unseen(paths):
+        raise CorpusError(
+            f"{len(missing):,} of {len(paths):,} files that tasks write are missing, such as {missing[0]}; all "
+            "machines must share corpus.cache_dir; see what the tasks logged, and run the same command again"
+        )
 
 
 def _without_credentials(spec: CorpusSpec) -> CorpusSpec:
