@@ -87,7 +87,8 @@ def test_causal_lm_follows_one_process(topology: str, arguments: tuple[str, ...]
     mode = f"--rows.mode={rows}"
     expected = lines(runs("one", *CAUSAL, mode))
     check_same("no", lines(runs(topology, *CAUSAL, mode, *arguments)), expected)
-    assert expected[0][0]["masked_tokens"] > 4 * expected[1][0]["masked_tokens"] / len(expected[1])
+    first = expected[0][0]
+    assert first["masked_tokens"] > 0.9 * first["tokens"]  # all but the first of each chunk
 
 
 # Muon computes in bfloat16, which enlarges differences in the last bit.
