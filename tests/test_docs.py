@@ -176,7 +176,7 @@ COMMANDS = {
     "--phases.decay.optim.lr 5e-4": Tried(f"{PREPARE} --export.verify=false"),
     "mlm-dist compare runs/phases runs/slow runs/low": Tried(),
     "mlm-dist plan my_docs --preset modernbert_decay --model.name_or_path modernbert "
-    "--tokenizer.train_vocab_size 4096": Tried(" --corpus.cache_dir=cache"),
+    "--tokenizer.train_vocab_size 4096": Tried(" --corpus.cache_dir=cache --model.overrides.num_hidden_layers=1"),
     "python sweep.py": Tried(not_run="test_sweeps.py runs it"),
     "accelerate launch --config_file configs/accelerate/ddp.yaml mlm_dist/train.py "
     "--config configs/runs/azure_docs.yaml": Tried(LOCAL),
