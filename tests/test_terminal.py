@@ -350,8 +350,9 @@ def test_the_table_of_a_corpus_fits_a_terminal(width: int, monkeypatch: pytest.M
         "documents": {"found": 332, "kept": 328, "train": 320, "validation": 8, "dropped": {"duplicate": 4}},
         "tokens": {"kept": 521_801, "dropped": 0, "padded": 1_669, "unknown": 0},
         "rows": {"train": 4_037, "validation": 120},
-        "config": {"rows": {"mode": "pack", "max_length": 128}},
+        "config": {"corpus": {"signed": True}, "rows": {"mode": "pack", "max_length": 128}},
         "domain_tokens": None,
+        "notes": {},
     }
     monkeypatch.setattr(console, "output", Output.TERMINAL)
     monkeypatch.setattr(console, "console", Console(width=width))

@@ -42,10 +42,13 @@ class CorpusConfig(SourceConfig):
             characters or in the form of characters; near also drops near-duplicates of a document that is kept; none
             keeps all documents.
         near_threshold: Two documents are near-duplicates if they share this fraction of their five-word phrases.
+        keep_together: What is on one side of the split besides the documents of a group: near for near-duplicates, exact
+            for duplicates only. exact is for documents whose near-duplicates another tool has found; it needs
+            deduplicate none or exact, because no near-duplicates are searched.
         prefer: Which of several duplicates is kept: the first in the order of paths, the longest, or by patterns as in
             a .gitignore, such as current/ and v2.0/. Documents that match an earlier pattern are kept before others.
         validation_fraction: Fraction of the documents in the validation set, chosen by a hash of their text.
-            Near-duplicates are always on the same side. Documents whose records name their side keep it.
+            Near-duplicates are on the same side, see keep_together. Documents whose records name their side keep it.
         validation_from: documents holds out whole documents; parts holds out the end of each document that is long
             enough, after a gap of one row, which is dropped. By default parts for a source that is a single document,
             else documents.
@@ -70,6 +73,7 @@ class CorpusConfig(SourceConfig):
     max_document_mb: float = 16.0
     deduplicate: Literal["none", "exact", "near"] = "near"
     near_threshold: float = 0.8
+    keep_together: Literal["near", "exact"] = "near"
     prefer: Literal["first", "longest"] | list[str] = "first"
     validation_fraction: float = 0.05
     validation_from: Literal["documents", "parts"] | None = None
@@ -93,6 +97,11 @@ class CorpusConfig(SourceConfig):
         self.require_range("min_chars", 0)
         self.require("max_document_mb", 0 < self.max_document_mb <= 1000, "must be over 0 and at most 1000")
         self.require("near_threshold", 0 < self.near_threshold <= 1, "must be over 0 and at most 1")
+        if self.keep_together == "exact" and self.deduplicate == "near":
+            raise ConfigError(
+                "corpus.keep_together: exact searches no near-duplicates, but corpus.deduplicate near drops them; set "
+                "corpus.deduplicate to none or exact, or remove this key"
+            )
         self.require("prefer", bool(self.prefer) and all(self.prefer), "must be first, longest or a list of patterns")
         self.require("prefer", not any("://" in one for one in self.prefer), "patterns are of paths, not of addresses")
         self.require_place("cache_dir")

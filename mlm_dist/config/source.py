@@ -34,7 +34,8 @@ class SourceConfig(Section):
             a document, \\n\\n each block between blank lines. By default the file is one document.
         split: Field of a record that names its side of the split (train, validation or test), which is then respected;
             null ignores it. Records for testing are held out as those for validation are.
-        group: Field of a record, such as a book or an author; records with the same value are on the same side.
+        group: Field of a record, such as a book or an author; records with the same value are on the same side. A null,
+            an empty text, NaN and -1, as of datatrove and scikit-learn, name no group.
         dataset_config: Configuration of a dataset on the Hub.
         dataset_split: Split of a dataset, such as train or train+test. By default train for a dataset on the Hub, and
             all splits, each on its side, for a folder that `save_to_disk` wrote.

@@ -23,6 +23,7 @@ from mlm_dist.files import write_whole
 SECONDS_PER_DOCUMENT = 60.0
 MAX_TOKEN = 2**31 - 1  # larger ids, and negative ones, are stored as ids that no tokenizer has
 TOKENIZED = "tokenized already"  # the note for documents of token ids
+UNGROUPED = "without a group"  # the note for documents of a source with groups that are in none
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def needs_keys(config: CorpusConfig) -> bool:
 
 def needs_signatures(config: CorpusConfig) -> bool:
     """Whether near-duplicates are searched: to drop them, or to keep them on one side of the split."""
-    return config.deduplicate == "near" or config.holds_out
+    return config.deduplicate == "near" or (config.holds_out and config.keep_together == "near")
 
 
 class _Kept(NamedTuple):
@@ -216,6 +217,8 @@ def write(config: CorpusConfig, shard: Shard, path: Path, row_length: int) -> Sh
                 columns = [*labels, input_ids, stored, *(measure(texts) for measure in measures.values())]
                 writer.write_table(pa.table(columns, schema=schema))
                 kept += len(group)
+                if shard.source.group is not None:
+                    cleaning.notes += Counter({UNGROUPED: sum(one.group == split_labels.NO_GROUP for one in group)})
 
     write_whole(path, fill, durable=False)
     decoded = {encoding: sorted(files) for encoding, files in cleaning.decoded.items()}

@@ -13,6 +13,7 @@ from mlm_dist.corpus import (
     document_files,
     documents,
     dropped_documents,
+    groups,
     manifest,
     row_shards,
     selection,
@@ -97,11 +98,13 @@ class Preparation:
                     near_threshold=config.near_threshold,
                     validation_fraction=np.repeat(fractions, counts) if len({*fractions}) != 1 else fractions[0],
                     prefer=config.prefer,
+                    keep_together=config.keep_together,
                     labels=labels,
                 )
                 shown.result = f"{len(chosen.side):,} documents"
         else:
             chosen = selection.by_labels(labels, self._store.partial)
+        groups.log(config, paths, [self._store.figures(key) for key in self.keys])
         names = ", ".join(source.location for source in self._inputs.sources)
         selection_check.check(self._spec, names, [self._store.figures(key) for key in self.keys], chosen)
         is_train = [side == selection.TRAIN for side in self._sides(chosen)]

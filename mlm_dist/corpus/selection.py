@@ -88,13 +88,15 @@ def select(
     near_threshold: float,
     validation_fraction: float | np.ndarray,
     prefer: str | Sequence[str] = "first",
+    keep_together: str = "near",
     labels: SplitLabels | None = None,
 ) -> Selection:
     """Drop duplicates, and assign groups of near-duplicates to the validation set by a hash of their texts.
 
     Of equal documents, the first in the order of preference is kept. A near-duplicate is dropped if it is one of a
     document that is kept. All documents that are connected by near-duplicates are on one side of the split, whether
-    duplicates are dropped or not, so that no version of a held-out document is trained on. A group is held out if a
+    duplicates are dropped or not, so that no version of a held-out document is trained on; with `keep_together` exact,
+    only equal documents and those of a label's group are connected. A group is held out if a
     part of its smallest key, taken as a number from 0 to 1, is under the fraction. So a document keeps its side while
     the corpus grows, unless it gets a near-duplicate with a smaller key; then it changes sides with a probability of
     2 f (1 - f) for a fraction f. If one side would be empty, the group nearest to the fraction changes sides. Labels
@@ -109,6 +111,7 @@ def select(
         near_threshold: Similarity at which two documents are near-duplicates.
         validation_fraction: Fraction of the documents to hold out: of all, or [n] of each.
         prefer: Which of several duplicates is kept, see `by_preference`.
+        keep_together: near, or exact to search no near-duplicates; `deduplicate` is then none or exact.
         labels: Sides of the split that documents name, which are respected, and groups that stay on one side.
     """
     count, folder = len(documents.keys), documents.folder
@@ -133,7 +136,7 @@ def select(
     equal = by_preference(equal_documents(documents.keys, folder))
     first = firsts(documents.keys, equal)
     near = np.empty(0, np.int64)
-    if deduplicate == "near" or has_sides:
+    if deduplicate == "near" or (has_sides and keep_together == "near"):
         is_compared = np.ones(count, bool)
         is_compared[equal[first != equal]] = False
         table = SignatureTable(documents.signatures, is_compared, near_threshold, folder)

@@ -37,6 +37,6 @@ def check(spec: CorpusSpec, names: str, figures: Sequence[Mapping[str, Any]], ch
             "corpus.validation_fraction to 0"
             if num_train + num_validation == 1
             else f"{spec.key}: all {num_train + num_validation:,} documents are on one side of the split, because they "
-            "are connected by near-duplicates or their records name it; add documents, or set "
+            "are connected by near-duplicates or groups, or their records name it; add documents, or set "
             "corpus.validation_fraction to 0 or corpus.split to null"
         )

@@ -71,6 +71,10 @@ def table(manifest: dict[str, Any], folder: str) -> Table:
     shown.add_row(
         "", f"{documents['kept']:,}", f"kept: {documents['train']:,} train, {documents['validation']:,} validation"
     )
+    if documents["validation"] and not manifest["config"]["corpus"]["signed"]:
+        shown.add_row("split", "", "near-duplicates were not searched")
+    for note, count in manifest["notes"].items():
+        shown.add_row("", f"{count:,}", note)
     total = max(tokens["kept"] + tokens["dropped"], 1)
     shown.add_row("tokens", f"{tokens['kept']:,}", f"kept ({tokens['kept'] / total:.1%})")
     shown.add_row("", f"{tokens['unknown']:,}", f"unknown to the tokenizer ({percent_unknown(manifest)})")

@@ -87,9 +87,15 @@ def side_of_path(path: str) -> str | None:
 
 
 def group_of(record: Any, field: str | None) -> str | None:
-    """The value of a record by which it is grouped, as text."""
+    """The value of a record by which it is grouped, as text; None if it names no group.
+
+    Tools that cluster documents write -1 for those in no cluster.
+    """
     value = _first_at(record, field)
-    return None if value is None else str(value)
+    if value is None or value != value or value == -1:
+        return None
+    text = str(value)
+    return None if text.strip() in ("", "-1") else text
 
 
 def names(record: Any, prefix: str = "", depth: int = 0) -> Iterator[str]:

@@ -93,6 +93,7 @@ class SourceFiles:
             "separator": self.separator,
             "split": self.split,
             "group": self.group,
+            **({"no_group": ["", "-1", "nan"]} if self.group is not None else {}),  # see `record_fields.group_of`
             "has_splits": self.has_splits,
             "options": self.options,
             "versions": {package: importlib.metadata.version(package) for package in sorted(needed)},
