@@ -15,7 +15,7 @@ from mlm_dist import objectives
 from mlm_dist.batches.global_batch import spread
 from mlm_dist.config import Config, ExportConfig, ModelConfig, OptimConfig, RowsConfig, to_dict
 from mlm_dist.config.phases import Phase, phases_of
-from mlm_dist.corpus import cleaners
+from mlm_dist.corpus import cleaners, filters
 from mlm_dist.corpus.engines import executors
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.engine import compiler, conflicts, memory, trackers
@@ -143,7 +143,7 @@ def corpus_spec(config: Config) -> CorpusSpec:
     """Everything the prepared corpus of a run depends on.
 
     Raises:
-        ConfigError: There is no such `corpus.clean`, or no such option of the executor.
+        ConfigError: There is no such `corpus.clean`, no such filter, or no such option of the executor.
         ModelError: `rows.mode` is open, and the model does not exist.
     """
     source, phases = tokenizer_source(config.model, config.tokenizer), phases_of(config)
@@ -151,6 +151,7 @@ def corpus_spec(config: Config) -> CorpusSpec:
     for key, one in named.items():
         cleaners.check(one.clean, f"{key}.clean")
     executors.check(config.corpus)
+    filters.check(config.corpus.filters)
     return CorpusSpec(
         sources=tuple(SourceSpec(key, one) for key, one in named.items()),
         documents=config.corpus,

@@ -25,7 +25,7 @@ from reading import everything
 from specs import prepare
 
 from mlm_dist.config import Config, CorpusConfig, parse, to_dict, to_yaml
-from mlm_dist.corpus import documents, rows, shards, sources
+from mlm_dist.corpus import kept_documents, rows, shards, sources
 from mlm_dist.corpus.cleaners import Cleaned
 from mlm_dist.corpus.markdown import cleaner
 from mlm_dist.corpus.packing import RowBlock
@@ -243,7 +243,7 @@ def test_document_that_takes_too_long_to_clean_is_dropped(
         return clean(text)
 
     monkeypatch.setattr(cleaner, "clean", slow)
-    monkeypatch.setattr(documents, "SECONDS_PER_DOCUMENT", 0.3)
+    monkeypatch.setattr(kept_documents, "SECONDS_PER_DOCUMENT", 0.3)
     (folder / "guide" / "slow.md").write_text("forever " * 100)
     manifest = prepare(config(folder, tmp_path / "cache")).manifest
     assert manifest["documents"]["kept"] == 30

@@ -38,12 +38,15 @@ class CorpusConfig(SourceConfig):
         min_chars: Documents with fewer characters are dropped. The characters of the plain text count, without white
             space at its ends; with clean none, all characters of the raw text.
         max_document_mb: Documents larger than this are dropped. Preparation needs memory in proportion to it.
+        filters: Filters and formatters of datatrove for the cleaned text of each document, in this order: {class:
+            {argument: value}}, such as {GopherQualityFilter: {min_doc_words: 30}, PIIFormatter: {}}. They need the
+            extra mlm_dist[scale].
         deduplicate: exact drops duplicates, whose texts differ at most in white space, in letter case, in invisible
             characters or in the form of characters; near also drops near-duplicates of a document that is kept; none
             keeps all documents.
         near_threshold: Two documents are near-duplicates if they share this fraction of their five-word phrases.
-        keep_together: What is on one side of the split besides the documents of a group: near for near-duplicates, exact
-            for duplicates only. exact is for documents whose near-duplicates another tool has found; it needs
+        keep_together: What is on one side of the split besides the documents of a group: near for near-duplicates,
+            exact for duplicates only. exact is for documents whose near-duplicates another tool has found; it needs
             deduplicate none or exact, because no near-duplicates are searched.
         prefer: Which of several duplicates is kept: the first in the order of paths, the longest, or by patterns as in
             a .gitignore, such as current/ and v2.0/. Documents that match an earlier pattern are kept before others.
@@ -71,6 +74,7 @@ class CorpusConfig(SourceConfig):
     mix: dict[str, float] = field(default_factory=dict)
     min_chars: int = 200
     max_document_mb: float = 16.0
+    filters: dict = field(default_factory=dict)  # type: ignore[type-arg]  # as sources
     deduplicate: Literal["none", "exact", "near"] = "near"
     near_threshold: float = 0.8
     keep_together: Literal["near", "exact"] = "near"

@@ -43,7 +43,7 @@ class SourceConfig(Section):
         limit: Take only the first rows of a dataset on the Hub; no more than these are downloaded.
     """
 
-    SECTION, FREE_TEXT = "corpus", ("separator", "sources", "executor_options")
+    SECTION, FREE_TEXT = "corpus", ("separator", "sources", "filters", "executor_options")
 
     source: str = "python-docs"
     patterns: list[str] = field(default_factory=lambda: [f"**/*.{suffix}" for suffix in PATTERNS])

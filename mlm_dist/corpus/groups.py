@@ -1,4 +1,4 @@
-"""What keeps documents on one side of the split, for people: what was not searched, and which documents have no group."""
+"""Groups of documents, for people: whether near-duplicates are searched, and which documents have no group."""
 
 from __future__ import annotations
 

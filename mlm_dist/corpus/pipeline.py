@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlm_dist.corpus import cached, digests, exported_documents, summary
+from mlm_dist.corpus import cached, digests, exported_documents, filters, summary
 from mlm_dist.corpus.engines import executors, slurm_jobs
 from mlm_dist.corpus.engines.datatrove_engine import DatatroveEngine
 from mlm_dist.corpus.engines.local import LocalEngine
@@ -49,7 +49,7 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
     Raises:
         CorpusError: The source cannot be used, no document is left to train on, or the tokenizer knows no token of the
             documents.
-        ConfigError: A package that the engine needs is not installed.
+        ConfigError: A package that the engine or a filter needs is not installed, or a filter cannot run.
         ModelError: The tokenizer cannot be loaded.
         PeerError: Another process failed.
     """
@@ -197,6 +197,7 @@ def _start(
     is_prepared = store.find() is not None or (remote is not None and remote.fetch(store, dependencies))
     if not is_prepared:
         executors.require_packages(spec.documents)
+        filters.load(spec.documents.filters)
         if spec.documents.executor != "slurm" or not slurm_jobs.are_usable(store.partial / FOLDER):
             store.begin()
         count = sum(len(source.files) for source in found)

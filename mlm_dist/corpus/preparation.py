@@ -22,6 +22,7 @@ from mlm_dist.corpus import (
 )
 from mlm_dist.corpus.compared_documents import Documents
 from mlm_dist.corpus.inputs import CorpusInputs
+from mlm_dist.corpus.kept_documents import TOKENIZED
 from mlm_dist.corpus.row_preparation import RowPreparation
 from mlm_dist.corpus.selection import Selection
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
@@ -119,7 +120,7 @@ class Preparation:
         Raises:
             CorpusError: No tokenizer is named, or it is changed, or words must be known.
         """
-        count = sum(self._store.figures(key)["notes"].get(documents.TOKENIZED, 0) for key in self.keys)
+        count = sum(self._store.figures(key)["notes"].get(TOKENIZED, 0) for key in self.keys)
         if count and not self._tokenizer.is_original:
             raise CorpusError(
                 f"{self._spec.key}: {count:,} documents are tokenized already; name the tokenizer that made their ids "
@@ -129,6 +130,11 @@ class Preparation:
             raise CorpusError(
                 f"{self._spec.key}: {count:,} documents are tokenized already, so their words are not known; set "
                 "masking.unit to token, or use their text"
+            )
+        if count and self._spec.documents.filters:
+            raise CorpusError(
+                f"{self._spec.key}: {count:,} documents are tokenized already, so corpus.filters cannot read them; "
+                "remove that key, or use their text"
             )
 
     def _sides(self, chosen: Selection) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -92,10 +93,10 @@ def group_of(record: Any, field: str | None) -> str | None:
     Tools that cluster documents write -1 for those in no cluster.
     """
     value = _first_at(record, field)
-    if value is None or value != value or value == -1:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     text = str(value)
-    return None if text.strip() in ("", "-1") else text
+    return None if text.strip() in ("", "-1", "-1.0") else text
 
 
 def names(record: Any, prefix: str = "", depth: int = 0) -> Iterator[str]:
