@@ -67,6 +67,7 @@ STANDS_FOR = {
     "/shared/docs": "documents",
     "/shared/cache": "cache",
     "/shared/filtered": "filtered",
+    "/shared/clustered": "clustered",
     "ddp.yaml": "cpu_2.yaml",
     "cpu_2.yaml": "cpu_2.yaml --main_process_port 0",  # another test may use the default port
     "--topology cpu_2": "--topology cpu_2 --main_process_port 0",
@@ -215,6 +216,13 @@ COMMANDS = {
     "python mlm_dist/prepare.py --corpus.source /shared/filtered --corpus.patterns '**/*.parquet' "
     "--corpus.deduplicate none --corpus.validation_fraction 0": Tried(PREPARE),
     "mlm-dist prepare my_docs --corpus.engine datatrove --corpus.tasks 8 --corpus.workers 4": Tried(PREPARE),
+    'mlm-dist prepare my_docs --corpus.filters "{GopherQualityFilter: {min_doc_words: 30}, PIIFormatter: {}}"': Tried(
+        PREPARE
+    ),
+    "pip install fasttext-numpy2-wheel fasteners": Tried(not_run="needs a network"),
+    "python examples/near_duplicate_clusters.py /shared/filtered /shared/clustered 8": Tried(),
+    "mlm-dist prepare /shared/clustered/documents --corpus.patterns '**/*.parquet' --corpus.group cluster "
+    "--corpus.deduplicate none --corpus.keep_together exact": Tried(PREPARE),
     "mlm-dist prepare --corpus.source /shared/docs --corpus.cache_dir /shared/cache --corpus.engine datatrove "
     "--corpus.executor slurm --corpus.tasks 256 --corpus.workers 64 "
     "--corpus.executor_options '{partition: cpu, time: \"04:00:00\", mem_per_cpu_gb: 4}'": Tried(
