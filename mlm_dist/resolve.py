@@ -147,8 +147,7 @@ def corpus_spec(config: Config) -> CorpusSpec:
         ModelError: `rows.mode` is open, and the model does not exist.
     """
     source, phases = tokenizer_source(config.model, config.tokenizer), phases_of(config)
-    named = config.corpus.named_sources()
-    for key, one in named.items():
+    for key, one in (named := config.corpus.named_sources()).items():
         cleaners.check(one.clean, f"{key}.clean")
     executors.check(config.corpus)
     filters.check(config.corpus.filters)

@@ -153,10 +153,17 @@ def test_digest_has_the_filters_their_order_and_their_versions(
     def settings(chosen: dict[str, Any]) -> str:
         return json.dumps(filters.dependencies(chosen))
 
-    one, two = {"RegexFilter": {"regex_exp": "a"}, "PIIFormatter": {}}, {"PIIFormatter": None}
+    one: dict[str, Any] = {"RegexFilter": {"regex_exp": "a"}, "PIIFormatter": {}}
+    two: dict[str, Any] = {"PIIFormatter": None}
     assert filters.dependencies({}) == {}
     assert settings(two) == settings({"PIIFormatter": {}})
-    different = [one, dict(reversed(one.items())), two, {"PIIFormatter": {"remove_ips": False}}, {"FTFYFormatter": {}}]
+    different: list[dict[str, Any]] = [
+        one,
+        dict(reversed(one.items())),
+        two,
+        {"PIIFormatter": {"remove_ips": False}},
+        {"FTFYFormatter": {}},
+    ]
     assert len({settings(chosen) for chosen in different}) == len(different)
     version = importlib.metadata.version
     before = prepare(config(source, tmp_path / "cache", flag(two)))
@@ -238,10 +245,8 @@ def test_lost_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_words_that_are_found_by_unpickled_models_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from datatrove.utils import word_tokenizers
 
-    class StanzaTokenizer(word_tokenizers.WhitespaceTokenizer):
-        pass
-
-    monkeypatch.setattr(word_tokenizers, "load_word_tokenizer", lambda language: StanzaTokenizer())
+    words = type("StanzaTokenizer", (word_tokenizers.WhitespaceTokenizer,), {})
+    monkeypatch.setattr(word_tokenizers, "load_word_tokenizer", lambda language: words())
     with pytest.raises(CorpusError, match="words of language en are found by StanzaTokenizer, which may unpickle"):
         filters.load({"GopherQualityFilter": {"language": "en"}})
 

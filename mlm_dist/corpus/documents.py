@@ -121,7 +121,7 @@ def write(config: CorpusConfig, shard: Shard, path: Path, row_length: int) -> Sh
                 writer.write_table(pa.table(columns, schema=schema))
                 kept += len(group)
                 if shard.source.group is not None:
-                    cleaning.notes += Counter({UNGROUPED: sum(one.group == split_labels.NO_GROUP for one in group)})
+                    cleaning.notes += Counter({UNGROUPED: labels[-1].count(split_labels.NO_GROUP)})
 
     write_whole(path, fill, durable=False)
     decoded = {encoding: sorted(files) for encoding, files in cleaning.decoded.items()}
