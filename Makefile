@@ -42,6 +42,7 @@ docs: $(VENV)/installed
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/prepare.py
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/time_to_loss.py
 	$(BIN)/python benchmarks/time_to_loss.py --quality

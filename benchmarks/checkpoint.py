@@ -64,10 +64,11 @@ def main() -> None:
 
     folder = Path(tempfile.mkdtemp(dir=arguments.folder))
     spec = CheckpointSpec(every=None, keep_last=1, keep_best=False, resume="never")
-    checkpoints = Checkpoints(folder / "checkpoints", spec, {}, micro_batch=1)
+    batch = spread(BatchConfig(global_size=1), 128, 1)
+    checkpoints = Checkpoints(folder / "checkpoints", spec, {}, [batch])
     hold, publish, alone, added = [], [], [], []
     try:
-        with start(Launch.read(), spread(BatchConfig(global_size=1), 128, 1), None) as engine:
+        with start(Launch.read(), batch, None) as engine:
             engine.setup(model, optimizer)
             for run in range(arguments.runs + 1):
                 os.sync()  # earlier writes must not slow down later ones

@@ -99,6 +99,11 @@ def write(path: Path, **result: Any) -> None:
     path.write_text(json.dumps(_plain(record), indent=1) + "\n", "utf-8")
 
 
+def without_folders(argv: Sequence[str]) -> list[str]:
+    """The arguments of a program, with the last part of each path alone."""
+    return [os.path.basename(word) if os.sep in word else word for word in argv]
+
+
 def reset_peak() -> int:
     """Reset this process's peak memory; returns its resident memory in bytes. Linux only."""
     Path("/proc/self/clear_refs").write_text("5")

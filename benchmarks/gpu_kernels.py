@@ -36,7 +36,8 @@ class PackedRows:
         return ROWS
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        return self._tokens[indices]
+        taken: np.ndarray = self._tokens[indices]
+        return taken
 
     def chunks(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         chosen = [self._chunks[int(i)] for i in indices]
@@ -99,7 +100,7 @@ def _gradients(objective: Any, module: Any, batch: Any, device: Any, dtype: Any)
 
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         loss = torch.stack(list(objective.loss(module, batch.to(device)).values())).sum()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     gradients = [
         parameter.grad.flatten().float().cpu() for parameter in module.parameters() if parameter.grad is not None
     ]

@@ -167,6 +167,7 @@ def mlm_dist(setup: Setup, settings: RunSettings) -> list[Point]:
 
     from mlm_dist import train
     from mlm_dist.config import parse
+    from mlm_dist.evaluation.validation_set import ValidationSet
     from mlm_dist.objectives.figures import Validation
 
     measure = _measure(setup)
@@ -195,7 +196,7 @@ def mlm_dist(setup: Setup, settings: RunSettings) -> list[Point]:
         flags.append(f"--optim.duration={max(1, round(settings.tokens / (per_row * size)))} steps")
     with (
         tempfile.TemporaryDirectory() as run,
-        patch.object(train.ValidationSet, "evaluate", evaluate),
+        patch.object(ValidationSet, "evaluate", evaluate),
         contextlib.suppress(NoMoreStepsError),
     ):
         train.run(parse([*flags, f"--output_dir={run}", "--checkpoint.every=null"]))

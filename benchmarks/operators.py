@@ -40,7 +40,7 @@ CHUNK, PREDICTED = 128, 0.15
 _FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "lift_fresh"}
 
 
-class Operators(TorchDispatchMode):  # type: ignore[misc,no-untyped-call]
+class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operators that run inside, but for views and allocations."""
 
     def __init__(self) -> None:
@@ -85,8 +85,8 @@ def as_on_cuda() -> Iterator[None]:
         efficient = torch.ops.aten._scaled_dot_product_efficient_attention
         return efficient(query, key, value, bias, True, dropout_p, False, scale=scale)[0]
 
-    F.linear = lambda input, weight, bias=None: linear(low(input), low(weight), low(bias))  # type: ignore[assignment]
-    F.layer_norm = lambda input, *rest, **named: layer_norm(input.float(), *rest, **named)  # type: ignore[assignment]
+    F.linear = lambda input, weight, bias=None: linear(low(input), low(weight), low(bias))
+    F.layer_norm = lambda input, *rest, **named: layer_norm(input.float(), *rest, **named)
     F.scaled_dot_product_attention = attention  # type: ignore[assignment]
     precision.working_dtype = lambda kind, dtype: torch.bfloat16
     try:
@@ -114,15 +114,15 @@ def model_of(name: str) -> tuple[MaskedLanguageModel, tuple[torch.Tensor | None,
 
     tokens = rows * length
     predicted, chunks = int(tokens * PREDICTED), tokens // CHUNK
-    ids, starts = meta((rows, length)), meta(chunks + 1, torch.int32)
-    return core, (ids, None, meta(predicted), meta(predicted), starts)
+    input_ids, starts = meta((rows, length)), meta(chunks + 1, torch.int32)
+    return core, (input_ids, None, meta(predicted), meta(predicted), starts)
 
 
 def eager(name: str) -> dict[str, Any]:
     """Operators of a step that is not compiled."""
     core, inputs = model_of(name)
     with as_on_cuda(), Operators() as operators:
-        core.loss(*inputs).loss_sum.backward()  # type: ignore[arg-type]
+        core.loss(*inputs).loss_sum.backward()  # type: ignore[arg-type,no-untyped-call]
     masks = operators.names["masked_fill"]
     return {"operators": operators.count, "attention with a mask": _attention_with_mask(operators), "masks": masks}
 
@@ -144,9 +144,9 @@ def compiled(name: str) -> dict[str, Any]:
         with as_on_cuda():
             stats = compile_forward(core, "regional")
             core.cross_entropy = summed_cross_entropy  # torch 2.13 loses the gradient of a compiled one on meta tensors
-            core.loss(*inputs).loss_sum.backward()  # type: ignore[arg-type]
+            core.loss(*inputs).loss_sum.backward()  # type: ignore[arg-type,no-untyped-call]
             graphs = stats.num_graphs
-            core.loss(*inputs).loss_sum.backward()  # type: ignore[arg-type]
+            core.loss(*inputs).loss_sum.backward()  # type: ignore[arg-type,no-untyped-call]
             assert stats.num_graphs == graphs, "a second step compiled something"
             stats.close()
     finally:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shlex
 import shutil
@@ -185,7 +184,7 @@ def main() -> None:
             figures = measure[name](arguments, scratch)
             source = "python-docs" if arguments.source is None else arguments.source.resolve().name
             results[f"{name}, {source}"] = {
-                "command": shlex.join(["python", "benchmarks/prepare.py", *_without_folders(sys.argv[1:])]),
+                "command": shlex.join(["python", "benchmarks/prepare.py", *common.without_folders(sys.argv[1:])]),
                 "date": time.strftime("%Y-%m-%d"),
                 "machine": machine,
                 "versions": common.versions() | {name: version(name) for name in LIBRARIES},
@@ -194,11 +193,6 @@ def main() -> None:
             output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     finally:
         shutil.rmtree(scratch)
-
-
-def _without_folders(argv: Sequence[str]) -> list[str]:
-    """The arguments, with the last part of each path alone."""
-    return [os.path.basename(word) if os.sep in word else word for word in argv]
 
 
 if __name__ == "__main__":

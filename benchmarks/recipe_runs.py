@@ -84,8 +84,8 @@ def flags_of(recipe: Recipe, arguments: argparse.Namespace) -> list[str]:
 def num_steps(masked: float, arguments: argparse.Namespace, work: float) -> int:
     """The number of steps that take `work` FLOPs if this fraction of the positions is predicted."""
     shape = workload.shape(arguments.model, arguments.vocabulary)
-    per_position = shape.flops_per_token(arguments.length, masked)
-    return round(work / (per_position * BATCH * arguments.length))
+    per_position: float = shape.flops_per_token(arguments.length, masked)
+    return round(work / float(per_position * BATCH * arguments.length))
 
 
 def prepare_rows(recipes: list[Recipe], arguments: argparse.Namespace) -> None:

@@ -107,7 +107,7 @@ class Checkout:
 
     def _finish(self, process: subprocess.Popen[bytes], log: Path) -> None:
         if process.wait(TIMEOUT_SECONDS):
-            raise SystemExit(f"error: {shlex.join(map(str, process.args))} failed:\n{log.read_text('utf-8')[-2000:]}")
+            raise SystemExit(f"error: {process.args!r} failed:\n{log.read_text('utf-8')[-2000:]}")
 
 
 def main() -> None:

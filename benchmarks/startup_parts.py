@@ -127,7 +127,7 @@ def _timed(function: Any, parts: Parts, name: str, after: Callable[[], None] | N
             after()
         return result
 
-    return staticmethod(timed) if hasattr(function, "__self__") else timed  # type: ignore[return-value]
+    return staticmethod(timed) if hasattr(function, "__self__") else timed
 
 
 def _timed_context(function: Any, parts: Parts, name: str) -> Callable[..., Any]:
@@ -141,7 +141,7 @@ def _timed_context(function: Any, parts: Parts, name: str) -> Callable[..., Any]
         finally:
             context.__exit__(*sys.exc_info())
 
-    return staticmethod(timed) if hasattr(function, "__self__") else timed  # type: ignore[return-value]
+    return staticmethod(timed) if hasattr(function, "__self__") else timed
 
 
 def main(job: str, began: float, output: Path, flags: list[str]) -> None:

@@ -8,6 +8,8 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 FILES_PER_FOLDER = 1000
 
 
@@ -43,6 +45,34 @@ def varied(texts: Sequence[str], size: int) -> Iterator[str]:
             yield changed
             written += len(changed.encode())
             if written >= size:
+                return
+
+
+def short(texts: Sequence[str], count: int, num_words: int, duplicates: float = 0.1) -> Iterator[str]:
+    """`count` documents of `num_words` words each, cut from texts of which every fourth word is shuffled.
+
+    Of every `1 / duplicates` documents one is a copy of one before it, and one differs from it in its last word. All
+    others are no near-duplicates, because at least one of any five consecutive words differs.
+    """
+    words = np.array(" ".join(texts).split(" "), dtype=object)
+    draw = np.random.default_rng(0)
+    recent: list[str] = []
+    made = 0
+    for copy in itertools.count():
+        mixed = words.copy()
+        mixed[copy % 4 :: 4] = draw.permutation(mixed[copy % 4 :: 4])
+        for start in range(0, len(mixed) - num_words, num_words):
+            kind = draw.random() / duplicates if recent else 2.0
+            if kind < 1:
+                text = recent[int(draw.integers(len(recent)))]
+            elif kind < 2 and recent:
+                text = recent[int(draw.integers(len(recent)))].rpartition(" ")[0] + f" changed{made}"
+            else:
+                text = " ".join(mixed[start : start + num_words].tolist())
+                recent = [*recent[-99:], text]
+            yield text
+            made += 1
+            if made == count:
                 return
 
 

@@ -99,7 +99,8 @@ def required_flops(config: Any, length: int, *, packed: bool, masked: float = MA
     window = getattr(config, "local_attention", length)
     reach = 0 if packed else sum(min(length, window) if kind == "sliding_attention" else length for kind in kinds)
     head = hidden * config.vocab_size + hidden**2
-    return 6 * layers * (4 * hidden**2 + gated * hidden * inside) + 12 * hidden * reach + 6 * masked * head
+    flops: float = 6 * layers * (4 * hidden**2 + gated * hidden * inside) + 12 * hidden * reach + 6 * masked * head
+    return flops
 
 
 def made_up_documents(folder: Path, count: int) -> tuple[Path, Path]:

@@ -15,12 +15,12 @@ from launching import ROOT, Ended
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 sys.path.append(str(ROOT / "benchmarks"))
-common, gpu_cases, gpu_results, loss_curves, processes, startup_parts, step_time, time_to_loss, workload = map(
-    importlib.import_module,
-    (
-        *("common", "gpu_cases", "gpu_results", "loss_curves", "processes"),
-        *("startup_parts", "step_time", "time_to_loss", "workload"),
-    ),
+MODULES = (
+    *("common", "cost_model", "gpu_cases", "gpu_results", "loss_curves", "processes"),
+    *("startup_parts", "step_time", "time_to_loss", "workload"),
+)
+common, cost_model, gpu_cases, gpu_results, loss_curves, processes, startup_parts, step_time, time_to_loss, workload = (
+    map(importlib.import_module, MODULES)
 )
 TINY = ("--vocabulary=1000", "--rounds=1")
 SHORT = (*TINY, "--lengths=64")
@@ -157,6 +157,23 @@ def test_preparation(small: tuple[Path, int], tmp_path: Path) -> None:
     assert set(results["notebook"]["systems"]) == {"notebook", "mlm-dist", "mlm-dist, fast extra"}
     assert len(results["stages"]["systems"]) == 5
     assert set(results["processes"]["systems"]) == {"one process", "two processes"}
+
+
+@pytest.mark.slow
+def test_scale(small: tuple[Path, int], tmp_path: Path) -> None:
+    source, output = small[0] / "documents", tmp_path / "results.json"
+    flags = ("--short", "200", "600", "--long", "20", "--check", "800", f"--folder={tmp_path}", f"--output={output}")
+    ended = run("scale", f"--source={source}", *flags)
+    assert ended.returncode == 0, ended.output
+    results = json.loads(output.read_text("utf-8"))
+    stages = {"files", "documents", "tokenizer", "selection", "rows", "publish", "restart"}
+    assert set(results["seconds"]) == set(results["memory"]) == set(results["check"]["model"]) == stages
+    assert [case["workers"] for case in results["cases"]] == [1, 1, 1, 2, 2]
+    kept = results["check"]["measured"]["stages"]["restart"]["documents"]
+    assert 0.7 * 800 < kept < 0.9 * 800  # a fifth are duplicates, and some of the others are held out
+    hours = results["extrapolated"]["10^9 documents, 10 TB"]["rows"]["hours"]
+    assert hours["100"] == pytest.approx(10 * hours["1000"])
+    assert list(tmp_path.iterdir()) == [output]
 
 
 @pytest.mark.slow
@@ -299,6 +316,15 @@ def test_required_flops_of_bert_and_modernbert(length: int) -> None:
     weights = 6 * 22 * (4 * 768**2 + 3 * 768 * 1152)
     assert found == pytest.approx(weights + 12 * 768 * (8 * length + 14 * 128) + head)
     assert workload.required_flops(ModernBertConfig(), length, packed=True) == pytest.approx(weights + head)
+
+
+def test_cost_model_is_fitted_to_corpora_of_two_lengths() -> None:
+    amounts = [cost_model.Amount(n, n * size) for n in (1e5, 1e6) for size in (4e-4, 1e-2)]
+    true = cost_model.CostModel(2.0, 9e-5, 0.03)
+    found = cost_model.fit(amounts, [*map(true, amounts)])
+    assert (found.constant, found.per_document, found.per_megabyte) == pytest.approx((2.0, 9e-5, 0.03))
+    falling = cost_model.fit(amounts, [10.0, 9.0, 8.0, 7.0])
+    assert min(falling.constant, falling.per_document, falling.per_megabyte) >= 0
 
 
 def test_prediction_for_larger_machines() -> None:
