@@ -76,6 +76,7 @@ STANDS_FOR = {
     # A dry run: a real one would replace the package in the environment of the tests.
     "pip install": "pip install --dry-run --no-deps --no-build-isolation",
     "pip wheel": "pip wheel --no-build-isolation",
+    '/launch" launch': '/launch" my_launch',  # a clone has a folder of this name
     "make quickstart": "$(make -n quickstart)",  # the command it runs, so that flags can be appended
     "make ": "make -o .venv/installed -o .venv/installed-dev ",  # which `.venv` stands for
 }
@@ -106,7 +107,6 @@ COMMANDS = {
     "mlm-dist keys": Tried(),
     "mlm-dist keys learning_rate": Tried(),
     "accelerate launch mlm_dist/train.py": Tried(LOCAL),
-    "pip install --constraint constraints.txt dist/*.whl": Tried(),
     "mlm-dist cache": Tried(" --cache_dir=cache"),
     "mlm-dist cache prune --older-than 30d --dry-run": Tried(" --cache_dir=cache"),
     "mlm-dist env": Tried(),
@@ -129,6 +129,7 @@ COMMANDS = {
     "pip install -e .": Tried(),
     "pip install -e '.[optimizers]'": Tried(),
     "pip wheel --no-deps --wheel-dir dist .": Tried(),
+    "pip install --constraint constraints.txt dist/*.whl": Tried(),
     "pip install dist/*.whl": Tried(),
     "pip install 'mlm_dist[formats,onnx]'": Tried(),
     "pip install 'mlm_dist[formats]'": Tried(),
