@@ -8,19 +8,18 @@ from __future__ import annotations
 import errno
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from mlm_dist.credentials import without_credentials
 from mlm_dist.errors import ConfigError, reason
 from mlm_dist.files import write_whole
 from mlm_dist.retries import is_transient_of_store, retry
+from mlm_dist.stored_object import StoredObject
 
 T = TypeVar("T")
 
-THREADS = 8  # that transfer objects
 PACKAGES = {
     **dict.fromkeys(("s3", "s3a"), "s3fs"),
     **dict.fromkeys(("gs", "gcs"), "gcsfs"),
@@ -33,29 +32,12 @@ _NO_STORES = (
     *("zip", "tar", "libarchive", "git", "github", "gist", "ssh", "ftp"),
 )
 _READ_ONLY = ("http", "https")
-# Names that file systems give what changes with the content of a file.
-_VERSIONS = (
-    *("ETag", "etag", "generation", "md5Hash", "content_md5", "blob_id", "xet_hash"),
-    *("LastModified", "last_modified", "Last-Modified", "modified", "mtime", "updated"),
-)
 _OPTIONS: dict[str, dict[str, Any]] = {
     "file": {"auto_mkdir": True},
     "s3": {"max_concurrency": 2},  # parts of 50 MB of a file, which are in memory
 }
 # Errors of this machine's disk, and not of the store.
 _LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.ENOMEM)
-
-
-class StoredObject(NamedTuple):
-    """An object of a store.
-
-    Args:
-        size: Its size in bytes.
-        version: What changes with its content, such as its ETag and the time of its last change; empty if unknown.
-    """
-
-    size: int
-    version: str
 
 
 def protocol_of(address: str) -> str | None:
@@ -131,7 +113,7 @@ class ObjectStore:
 
         found = (self._try("list", folder, lambda: _unless_absent(find)) or {}).items()
         return {
-            path.removeprefix(prefix): _described(info)
+            path.removeprefix(prefix): StoredObject.of(info)
             for path, info in found
             if path.startswith(prefix) and not path.endswith("/") and info.get("type", "file") == "file"
         }
@@ -149,7 +131,7 @@ class ObjectStore:
             return found
 
         found = self._try("read", "", lambda: _unless_absent(info))
-        return _described(found) if found is not None and found.get("type") == "file" else None
+        return StoredObject.of(found) if found is not None and found.get("type") == "file" else None
 
     def read(self, name: str) -> bytes | None:
         """The content of a small object; None if there is none of that name.
@@ -163,6 +145,42 @@ class ObjectStore:
             return found
 
         return self._try("read", name, lambda: _unless_absent(read))
+
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """The bytes of an object in [start, stop); fewer if it is shorter.
+
+        Raises:
+            ConfigError: The store cannot be read, or has no such object.
+        """
+
+        def read() -> bytes:
+            found: bytes = self._fs.cat_file(self._path(name), start=start, end=stop)
+            return found
+
+        return self._try("read", name, read)
+
+    def folders(self) -> Sequence[str]:
+        """The names of the folders directly below the address.
+
+        Raises:
+            ConfigError: The store cannot be read.
+        """
+
+        def find() -> Sequence[dict[str, Any]]:
+            self._fs.invalidate_cache()
+            found: Sequence[dict[str, Any]] = self._fs.ls(self._root, detail=True)
+            return found
+
+        found = self._try("list", "", lambda: _unless_absent(find)) or []
+        return sorted(str(one["name"]).rstrip("/").rsplit("/", 1)[-1] for one in found if one["type"] == "directory")
+
+    def modified(self, name: str) -> float:
+        """When an object was written, in seconds since the epoch.
+
+        Raises:
+            ConfigError: The store cannot be read, or does not say it.
+        """
+        return float(self._try("read", name, lambda: self._fs.modified(self._path(name))).timestamp())
 
     def download(self, name: str, path: Path) -> None:
         """Download an object; the file is whole or not there.
@@ -228,23 +246,3 @@ def _unless_absent(call: Callable[[], T]) -> T | None:
         if is_transient_of_store(error):
             raise
         return None
-
-
-def in_parallel(work: Callable[[str], T], names: Iterable[str]) -> Iterator[tuple[str, T]]:
-    """(name, result) of some work on each name, in several threads, in the order in which they end.
-
-    Raises:
-        Exception: The first one of the work; what has not begun by then is not done.
-    """
-    with ThreadPoolExecutor(THREADS) as pool:
-        futures: dict[Future[T], str] = {pool.submit(work, name): name for name in names}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _described(info: dict[str, Any]) -> StoredObject:
-    versions = [f"{name} {info[name]}" for name in _VERSIONS if info.get(name)]
-    return StoredObject(int(info.get("size") or 0), "; ".join(versions))

@@ -35,7 +35,7 @@ def run(config: Config) -> PreparedCorpus:
         ModelError: The tokenizer cannot be loaded, or `rows.mode` is open and the model does not exist.
         PeerError: Another rank failed.
     """
-    corpus = pipeline.prepare(corpus_spec(config), ranks.rank(), ranks.world_size())
+    corpus = pipeline.prepare(corpus_spec(config), ranks.rank(), ranks.world_size(), is_job=True)
     logger.info(text_of(summary.table(corpus.manifest, str(corpus.folder))))
     return corpus
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from mlm_dist import faults
 from mlm_dist.files import sha256_of, write_bytes
-from mlm_dist.object_store import ObjectStore, in_parallel
+from mlm_dist.object_store import ObjectStore
 from mlm_dist.terminal.stages import stage
+from mlm_dist.transfers import in_parallel
 
 MANIFEST = "manifest.json"
 
@@ -59,7 +60,9 @@ def upload(
     store.upload(folder / MANIFEST, f"{name}/{MANIFEST}")
 
 
-def download(store: ObjectStore, name: str, target: Path) -> dict[str, Any] | None:
+def download(
+    store: ObjectStore, name: str, target: Path, is_wanted: Callable[[str], bool] = lambda _: True
+) -> dict[str, Any] | None:
     """Download a folder and compare every file with its manifest; files that are there already are not downloaded.
 
     It shows its progress, so only the main thread may call it.
@@ -68,6 +71,7 @@ def download(store: ObjectStore, name: str, target: Path) -> dict[str, Any] | No
         store: The store.
         name: The folder in the store.
         target: The folder on this disk. The manifest is written last, and files that it does not name are removed.
+        is_wanted: Which files are downloaded; all must be in the store.
 
     Returns:
         The manifest; None if the store has no such folder, or an upload of it is not complete.
@@ -83,6 +87,7 @@ def download(store: ObjectStore, name: str, target: Path) -> dict[str, Any] | No
     missing = files.keys() - store.list(name).keys()
     if missing:
         raise DamagedFolderError(f"{store.address}/{name}/{min(missing)} is missing", missing)
+    files = {file: record for file, record in files.items() if is_wanted(file)}
 
     def is_whole(file: str) -> bool:
         path, (size, sha256) = target / file, files[file]

@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from making import made_up_prose, made_up_text
 
-pytest_plugins = ["wheel_user"]
+pytest_plugins = ["s3_server", "wheel_user"]
 
 # Functions that start programs.
 MODULES, LAUNCHERS = {"launching", "forking", "subprocess"}, {"accelerate", "python", "run", "start", "Popen"}

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlm_dist.config import SourceConfig
-from mlm_dist.corpus import shards, sources
+from mlm_dist.corpus import rows, shards, sources
 from mlm_dist.corpus.readers import Document, Dropped
+from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.corpus.sources import SourceFiles
 
 LIMIT = 1_000_000  # bytes of a document
@@ -26,3 +29,10 @@ def everything(source: SourceFiles, limit: int = LIMIT) -> list[Document | Dropp
 def said(source: SourceFiles) -> list[str]:
     """The text of each document, or why it is dropped."""
     return [one.text if isinstance(one, Document) else one.reason for one in everything(source)]
+
+
+def rows_of_file(path: Path, max_length: int) -> rows.RowTable:
+    """The rows in a file that `rows.write` wrote."""
+    table = rows.RowTable([path], rows.joined([rows.blocks_of(path)]), max_length, RowCounts())
+    table.counts = RowCounts.of(*table.chunks(np.arange(len(table))))
+    return table

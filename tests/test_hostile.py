@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from making import made_up_text, run_git
-from reading import everything
+from reading import everything, rows_of_file
 from specs import prepare
 
 from mlm_dist.config import Config, CorpusConfig, parse, to_dict, to_yaml
@@ -300,7 +300,7 @@ def test_planted_rows_that_would_fill_the_memory_are_not_used(
     expected = tree(corpus.folder)
     manifest = json.loads((corpus.folder / "manifest.json").read_text())
     path = next((corpus.folder / "train").glob("*.arrow"))
-    table = rows.read(path, manifest["config"]["rows"]["max_length"])
+    table = rows_of_file(path, manifest["config"]["rows"]["max_length"])
     zeros, ones = np.zeros((100_000, table.max_length), np.int32), np.ones(100_000, np.int32)
     rows.write(path, table.max_length, [RowBlock(zeros, ones, ones, 0)])
     with pa.memory_map(str(path)) as source:

@@ -50,6 +50,8 @@ LAYERS = (
         "hub",
         "retries",
         "object_store",
+        "stored_object",
+        "transfers",
         "interruption",
         "stopwatch",
     },

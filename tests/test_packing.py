@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reading import rows_of_file
 from test_model import model_of
 from torch.nn import functional as F
 
@@ -88,7 +89,7 @@ def batch_of(folder: Path, mode: str, num_rows: int | None = None) -> tuple[Micr
     lengths = draw.integers(1, 40, 14)
     ids = draw.integers(5, 120, int(lengths.sum())).astype(np.int32)
     rows.write(folder / "rows.arrow", LENGTH, [packing.make_rows(ids, lengths, mode, LENGTH, SPECIAL)])
-    table = rows.read(folder / "rows.arrow", LENGTH)
+    table = rows_of_file(folder / "rows.arrow", LENGTH)
     samples = np.arange(len(table) if num_rows is None else num_rows)
     masker = Masker(MaskingConfig(), 0, SPECIAL.mask, SPECIAL.all, 120)
     return assemble(table, masker, Samples(np.zeros_like(samples), samples), max(len(samples), len(table))), table

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from reading import rows_of_file
 
 from mlm_dist.corpus import packing, rows
 from mlm_dist.corpus.row_counts import RowCounts
@@ -305,4 +306,4 @@ def test_compressed_rows_have_no_blocks(tmp_path: Path) -> None:
 
 def test_tables_without_rows_can_be_opened(tmp_path: Path) -> None:
     rows.write(tmp_path / "none.arrow", 16, [])
-    assert len(rows.read(tmp_path / "none.arrow", 16)) == 0
+    assert len(rows_of_file(tmp_path / "none.arrow", 16)) == 0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from making import made_up_text
+from reading import rows_of_file
 from specs import prepare
 from test_tokens import HOSTILE, KINDS, ODD, TEXTS, train
 
@@ -182,11 +183,13 @@ def test_rows_of_another_tokenizer_are_refused(of_kind: dict[str, Any], tmp_path
     path = tmp_path / "rows.arrow"
 
     def write(ids: np.ndarray, lengths: np.ndarray) -> None:
-        word_starts.write(tmp_path / "x.npy", path, 16, [packing.make_rows(ids, lengths, "chunk", 16, special)])
+        word_starts.write(
+            tmp_path / "x.npy", rows_of_file(path, 16), [packing.make_rows(ids, lengths, "chunk", 16, special)]
+        )
 
     rows.write(path, 16, [packing.make_rows(*plain, "chunk", 16, special)])
     write(*marked)
-    num_rows = len(rows.read(path, 16))
+    num_rows = len(rows_of_file(path, 16))
     assert mapped_array(tmp_path / "x.npy").shape == (num_rows, 2)
     other = marked[0].copy()
     other[100] ^= 1

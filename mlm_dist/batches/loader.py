@@ -15,6 +15,7 @@ from mlm_dist.batches.micro_batch import Corruption, MicroBatch, Samples, assemb
 from mlm_dist.batches.mixture import Order
 from mlm_dist.batches.ramp import Ramp
 from mlm_dist.batches.shapes import VARYING, Rows
+from mlm_dist.batches.upcoming_blocks import UpcomingBlocks
 from mlm_dist.spec import BatchSpec
 
 UNBOUNDED = 1 << 60  # samples of a run whose duration is in hours
@@ -31,6 +32,7 @@ class Stream:
         num_samples: Samples that the phase consumes; the last step ends there. None if its duration is in hours.
         first_step: Steps of the run before the phase.
         first_sample: Samples of the run before the phase.
+        upcoming: Downloads the blocks that the next steps need, if the rows stay in a store.
     """
 
     rows: Rows
@@ -38,6 +40,7 @@ class Stream:
     num_samples: int | None
     first_step: int = 0
     first_sample: int = 0
+    upcoming: UpcomingBlocks | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,10 @@ class TrainingBatches:
         return min(self._ramp.samples_before(step - self._stream.first_step), self._num_samples)
 
     def close(self) -> None:
-        """End the thread."""
+        """End the threads."""
         self._pool.shutdown(cancel_futures=True)
+        if self._stream.upcoming is not None:
+            self._stream.upcoming.close()
 
     def __enter__(self) -> TrainingBatches:
         return self
@@ -115,6 +120,8 @@ class TrainingBatches:
     def _assemble(self, step: int) -> list[MicroBatch]:
         batch, stream, of_phase = self._batch, self._stream, step - self._stream.first_step
         first, last = self._consumed(step), self._consumed(step + 1)
+        if stream.upcoming is not None:
+            stream.upcoming.expect(first)
         micro_batches = []
         for i in range(batch.accumulation_of(self._ramp.size(of_phase))):
             start = first + (i * batch.world_size + self._rank) * batch.micro_size

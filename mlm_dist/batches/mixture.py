@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from mlm_dist.batches.block_order import BlockOrder, Blocks
 from mlm_dist.batches.order import SampleOrder
 
 WHOLE = ""  # the name of a stream over all rows, without a mix
@@ -22,16 +23,26 @@ class SourceOrder:
         seed: The run's seed.
         taken: Samples that came before the stream begins, such as those of earlier phases.
         epochs: Epochs of the same rows in other streams before, which are counted as well: masks depend on the epoch.
+        blocks: The blocks of the table if rows are read in blocks; None if they are read one by one.
     """
 
-    def __init__(self, name: str, rows: range, seed: int, taken: int = 0, epochs: int = 0) -> None:
+    def __init__(
+        self, name: str, rows: range, seed: int, taken: int = 0, epochs: int = 0, blocks: Blocks | None = None
+    ) -> None:
         self.name, self.seed = name, seed
-        self._order, self._first, self._taken, self._epochs = SampleOrder(len(rows), seed), rows.start, taken, epochs
+        self._order = SampleOrder(len(rows), seed) if blocks is None else BlockOrder(blocks.of(rows), seed)
+        self._first, self._taken, self._epochs = rows.start, taken, epochs
 
     def between(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Epoch of the source, and index of the row, at all positions in [start, stop), int64."""
         epochs, samples = self._order.between(self._taken + start, self._taken + stop)
         return epochs + self._epochs, samples + self._first
+
+    def upcoming(self, position: int) -> list[np.ndarray]:
+        """A row of each block that the next positions need, and of each block after those; see `BlockOrder`."""
+        if isinstance(self._order, SampleOrder):
+            return []
+        return [samples + self._first for samples in self._order.upcoming(self._taken + position)]
 
     def counts(self, position: int) -> dict[str, int]:
         """{source: its samples before a position}, without those that came before the stream."""
@@ -65,17 +76,30 @@ class MixedOrder:
         epochs[~is_added], samples[~is_added] = self._main.between(start - first, stop - last)
         return epochs, samples
 
+    def upcoming(self, position: int) -> list[np.ndarray]:
+        """As of `SourceOrder`, of both streams."""
+        added = self._num_added(position)
+        pairs = zip(self._main.upcoming(position - added), self._added.upcoming(added), strict=True)
+        return [np.concatenate(pair) for pair in pairs]
+
     def counts(self, position: int) -> dict[str, int]:
         """{source: its samples before a position}, without those that came before the stream."""
-        added = int(np.floor(position * self._share + 0.5))
+        added = self._num_added(position)
         return self._main.counts(position - added) | self._added.counts(added)
+
+    def _num_added(self, position: int) -> int:
+        return int(np.floor(position * self._share + 0.5))
 
 
 Order: TypeAlias = SourceOrder | MixedOrder
 
 
 def mixed_order(
-    parts: Mapping[str, range], mix: Mapping[str, float], seed: int, taken: Mapping[str, int] | None = None
+    parts: Mapping[str, range],
+    mix: Mapping[str, float],
+    seed: int,
+    taken: Mapping[str, int] | None = None,
+    blocks: Blocks | None = None,
 ) -> Order:
     """The stream of a mix of sources; the order in which `mix` names them makes no difference.
 
@@ -88,15 +112,16 @@ def mixed_order(
         seed: The run's seed.
         taken: {source: samples that came before the stream}, `WHOLE` for those of a stream over all rows; 0 for those
             that are not in it.
+        blocks: The blocks of the table if rows are read in blocks; None if they are read one by one.
     """
     before = taken or {}
     sizes = {name: len(rows) for name, rows in parts.items()} | {WHOLE: sum(map(len, parts.values()))}
     begun = {name: -(-count // max(1, sizes[name])) for name, count in before.items()}  # epochs of each stream
     if not mix:
         others = max((count for name, count in begun.items() if name != WHOLE), default=0)
-        return SourceOrder(WHOLE, range(sizes[WHOLE]), seed, before.get(WHOLE, 0), others)
+        return SourceOrder(WHOLE, range(sizes[WHOLE]), seed, before.get(WHOLE, 0), others, blocks)
     streams: list[tuple[float, int, Order]] = [
-        (mix[name], i, SourceOrder(name, rows, seed, before.get(name, 0), begun.get(WHOLE, 0)))
+        (mix[name], i, SourceOrder(name, rows, seed, before.get(name, 0), begun.get(WHOLE, 0), blocks))
         for i, (name, rows) in enumerate(parts.items())
         if name in mix
     ]

@@ -12,6 +12,7 @@ from mlm_dist.errors import CheckpointError
 from mlm_dist.spec import PhaseSpec, num_steps
 
 NAME, DURATION = "name", "optim.duration"  # in the identity of a phase; not compared as its other values are
+_ADDED = {"corpus.rows_from": "disk"}  # values that the identities of older checkpoints do not name
 REMEDY = "set it back, choose another output_dir, or start fresh with --checkpoint.resume never"
 
 
@@ -82,6 +83,7 @@ def _compare(identity: Mapping[str, Any], saved: Mapping[str, Any], folder: Path
     for name, value in identity.items():
         if name.startswith("model.overrides.") and name not in saved:
             continue  # a field that a newer library has added to its configurations
-        if saved.get(name) != value:
+        then = saved.get(name, _ADDED.get(name))
+        if then != value:
             key = name if phase is None else phase.key(name)
-            raise CheckpointError(f"{key}: {folder} was made with {saved.get(name)}, now it is {value}; {REMEDY}")
+            raise CheckpointError(f"{key}: {folder} was made with {then}, now it is {value}; {REMEDY}")

@@ -60,6 +60,9 @@ class CorpusConfig(SourceConfig):
             cache` lists and removes corpora. By default mlm_dist in $XDG_CACHE_HOME if that is set, else in ~/.cache.
         store: Folder in an object store, such as s3://bucket/corpora, in which machines share prepared corpora. A
             corpus that cache_dir lacks is downloaded from it and verified; a prepared one is uploaded to it.
+        rows_from: disk reads the training rows from cache_dir. store leaves them in corpus.store and reads them in
+            blocks while training, for a corpus larger than the disk; the order of the rows is then another one.
+        block_cache_gb: The most GB of such blocks on the disk, in cache_dir.
         engine: What runs the preparation: local divides it among the processes of the launch; datatrove runs it as
             tasks of that package, which needs the extra mlm_dist[scale]. Both write the same bytes.
         executor: Where the tasks of engine datatrove run: local for processes of this machine, slurm for jobs of a
@@ -84,6 +87,8 @@ class CorpusConfig(SourceConfig):
     export: str | None = None
     cache_dir: str = field(default_factory=_default_cache_dir)
     store: str | None = None
+    rows_from: Literal["disk", "store"] = "disk"
+    block_cache_gb: float = 10.0
     engine: Literal["local", "datatrove"] = "local"
     executor: Literal["local", "slurm", "ray"] = "local"
     tasks: int = 1
@@ -117,11 +122,16 @@ class CorpusConfig(SourceConfig):
         self._check_engine()
 
     def _check_store(self) -> None:
-        """Refuse a store that is a part of a source: the documents would include what is made of them."""
+        """Refuse a store that is a part of a source, whose documents would include what is made of them; or none."""
         named = self.named_sources().items()
         for key, source in named if self.store is not None else ():
             if f"{str(self.store).rstrip('/')}/".startswith(f"{source.source.rstrip('/')}/"):
                 raise ConfigError(f"corpus.store: is a folder of {key}.source; name a folder outside of it")
+        if self.rows_from == "store" and self.store is None:
+            raise ConfigError("corpus.rows_from: store needs corpus.store; name the folder of prepared corpora with it")
+        self.require_over_zero("block_cache_gb")
+        if self.rows_from == "disk" and self.block_cache_gb != CorpusConfig.block_cache_gb:
+            raise ConfigError("corpus.block_cache_gb: only corpus.rows_from store has it; set that, or remove this key")
 
     def validation_fractions(self) -> dict[str, float]:
         """{name: fraction of its documents in the validation set} of all sources; the name of an only one is empty."""

@@ -53,7 +53,14 @@ class KnownHashes:
         self._root, self._table, self._check = str(root), cache_dir / FOLDER / f"{name}.parquet", check
 
     @classmethod
-    def of_source(cls, root: Path, cache_dir: Path, location: str, patterns: Sequence[str]) -> KnownHashes:
+    def of_source(
+        cls,
+        root: Path,
+        cache_dir: Path,
+        location: str,
+        patterns: Sequence[str],
+        check: Callable[[Path], None] = lambda path: None,
+    ) -> KnownHashes:
         """The hashes of the files of a source.
 
         Args:
@@ -61,9 +68,12 @@ class KnownHashes:
             cache_dir: The cache.
             location: What the user named.
             patterns: Which files are documents.
+            check: As for the class.
         """
-        name = "\0".join([str(root.absolute()), location, *patterns]).encode("utf-8", "surrogateescape")
-        return cls(root, cache_dir, hashlib.sha256(name).hexdigest()[:16])
+        # The first part is another one where tables hold other files: those of older versions have Git LFS pointers.
+        parts = ["checked", str(root.absolute()), location, *patterns]
+        name = "\0".join(parts).encode("utf-8", "surrogateescape")
+        return cls(root, cache_dir, hashlib.sha256(name).hexdigest()[:16], check)
 
     def hash(self, names: Sequence[str]) -> list[Hashed | OSError]:
         """The hash of each file, or why it cannot be read. Several threads read the files that are not known.

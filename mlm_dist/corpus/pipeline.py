@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.corpus import cached, digests, exported_documents, filters, summary
+from mlm_dist.corpus.described_sources import are_described
 from mlm_dist.corpus.engines import executors, slurm_jobs
 from mlm_dist.corpus.engines.datatrove_engine import DatatroveEngine
 from mlm_dist.corpus.engines.local import LocalEngine
@@ -24,27 +24,29 @@ from mlm_dist.corpus.inputs import CorpusInputs
 from mlm_dist.corpus.ownership import require_own
 from mlm_dist.corpus.plan import Plan
 from mlm_dist.corpus.preparation import Preparation
-from mlm_dist.corpus.remote_corpora import RemoteCorpora
+from mlm_dist.corpus.remote_corpora import STORED, RemoteCorpora
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.shard_store import ShardStore
-from mlm_dist.corpus.sources import SourceFiles, acquire, is_local, source_keys, without_credentials
+from mlm_dist.corpus.sources import SourceFiles, acquire, is_local, without_credentials
 from mlm_dist.corpus.store import FORMAT, PreparedCorpus
 from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.errors import CorpusError, reason
 from mlm_dist.files import lock
-from mlm_dist.spec import CorpusSpec, SourceSpec
+from mlm_dist.spec import CorpusSpec
 from mlm_dist.system_errors import named
 
 logger = logging.getLogger(__name__)
 
 
-def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCorpus:
+def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1, *, is_job: bool = False) -> PreparedCorpus:
     """Prepare the corpus that a spec describes, unless the cache has it. Every process calls it.
 
     Args:
         spec: The corpus.
         rank: This process.
         world_size: Number of processes, which divide the work.
+        is_job: Whether the user wants the corpus prepared from the documents as they are now. Otherwise, with
+            `corpus.rows_from` store, documents on a network are not fetched if the store has a corpus of them.
 
     Raises:
         CorpusError: The source cannot be used, no document is left to train on, or the tokenizer knows no token of the
@@ -59,15 +61,18 @@ def prepare(spec: CorpusSpec, rank: int = 0, world_size: int = 1) -> PreparedCor
     meeting = Rendezvous(cache_dir / "rendezvous", rank, world_size, purpose)
     with named(cache_dir), meeting as ranks, contextlib.ExitStack() as locks:
         remote = None if spec.documents.store is None else RemoteCorpora(spec.documents.store)
-        plan = Plan.agreed(ranks, lambda: _start(spec, cache_dir, tokenizer, remote, locks))
+        plan = Plan.agreed(ranks, lambda: _start(spec, cache_dir, tokenizer, remote, locks, is_job=is_job))
         store = ShardStore(cache_dir, plan.digest)
         if plan.inputs is not None:
             with named(store.partial):
                 _run(spec, plan.inputs, store, tokenizer, ranks)
-        ranks.see([store.folder / "manifest.json"])  # on a slow shared disk, a new name is seen late
-        corpus = PreparedCorpus(store.folder)
-        cached.use(store.folder)
-        if remote is not None:
+        folder = cache_dir / STORED / plan.digest if plan.is_stored else store.folder
+        ranks.see([folder / "manifest.json"])  # on a slow shared disk, a new name is seen late
+        corpus = PreparedCorpus(folder)
+        cached.use(folder)
+        if remote is not None and plan.is_stored:
+            corpus = remote.opened(corpus, cache_dir / "blocks", int(spec.documents.block_cache_gb * 1e9))
+        elif remote is not None:
             ranks.lead("store", lambda: remote.upload(corpus))
         if rank == 0:
             summary.warn_of_unknown(corpus.manifest)
@@ -105,19 +110,25 @@ def find(spec: CorpusSpec) -> tuple[PreparedCorpus | None, dict[str, int] | None
     """
     cache_dir = Path(spec.documents.cache_dir).expanduser().absolute()
     dependencies = digests.dependencies(spec, CorpusTokenizer(spec.tokenizer, spec.rows.max_length))
-    if all(is_local(source.config.source, source.source_key) for source in spec.sources):
+    if _are_local(spec):
         found = _acquire(spec, cache_dir)
-        folder = cache_dir / digests.corpus_key([source.digest() for source in found], dependencies)
+        digest = digests.corpus_key([source.digest() for source in found], dependencies)
         sizes = {source.name: sum(size for size, _ in source.states.values()) for source in found}
-        return (PreparedCorpus(folder) if (folder / "manifest.json").is_file() else None), sizes
-    paths = sorted(cache_dir.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        folders = (cache_dir / digest, cache_dir / STORED / digest)
+        return next((PreparedCorpus(one) for one in folders if (one / "manifest.json").is_file()), None), sizes
+    paths = [path for pattern in ("*", f"{STORED}/*") for path in cache_dir.glob(f"{pattern}/manifest.json")]
+    paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for corpus in (PreparedCorpus(path.parent) for path in paths if path.parent.suffix != ".partial"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             manifest = corpus.manifest
             is_alike = manifest["format"] == FORMAT and manifest["config"] == json.loads(json.dumps(dependencies))
-            if is_alike and _are_described(manifest["sources"], spec.sources):
+            if is_alike and are_described(manifest["sources"], spec.sources):
                 return corpus, None
     return None, None
+
+
+def _are_local(spec: CorpusSpec) -> bool:
+    return all(is_local(source.config.source, source.source_key) for source in spec.sources)
 
 
 def _acquire(spec: CorpusSpec, cache_dir: Path) -> list[SourceFiles]:
@@ -127,31 +138,6 @@ def _acquire(spec: CorpusSpec, cache_dir: Path) -> list[SourceFiles]:
         CorpusError: A source cannot be used.
     """
     return [acquire(source.config, cache_dir, source.source_key, source.name) for source in spec.sources]
-
-
-def _are_described(described: Sequence[dict[str, Any]], sources: Sequence[SourceSpec]) -> bool:
-    """Whether a manifest's sources have the addresses, settings and versions of packages of these."""
-    if len(described) != len(sources):
-        return False
-    for one, source in zip(described, sources, strict=True):
-        settings, config = one["settings"], source.config
-        expected = (
-            source.name,
-            config.clean,
-            config.text,
-            config.encoding,
-            config.separator,
-            config.split,
-            config.group,
-        )
-        names = ("name", "clean", "text", "encoding", "separator", "split", "group")
-        if tuple(settings[key] for key in names) != expected or settings["options"] != source_keys.options(config):
-            return False
-        if one["location"] != without_credentials(config.source):
-            return False
-        if any(importlib.metadata.version(name) != version for name, version in settings["versions"].items()):
-            return False
-    return True
 
 
 def _cache_dir(spec: CorpusSpec) -> Path:
@@ -177,32 +163,57 @@ def _start(
     tokenizer: CorpusTokenizer,
     remote: RemoteCorpora | None,
     locks: contextlib.ExitStack,
+    *,
+    is_job: bool,
 ) -> Plan:
     """Fetch the source, compute the digest, and look whether the corpus is prepared. Runs on rank 0 alone."""
-    logger.info("looking at %s", ", ".join(without_credentials(source.config.source) for source in spec.sources))
+    dependencies, locations = digests.dependencies(spec, tokenizer), [source.config.source for source in spec.sources]
+    shown = ", ".join(map(without_credentials, locations))
+    if remote is not None and spec.documents.rows_from == "store" and not is_job and not _are_local(spec):
+        digest = remote.find(dependencies, spec.sources)
+        if digest is not None and (plan := _prepared(spec, cache_dir, digest, dependencies, remote, locks)):
+            logger.info("using the corpus that was prepared of %s; its documents are not looked at", shown)
+            return plan
+    logger.info("looking at %s", shown)
     found = _acquire(spec, cache_dir)
     _check_export(spec, found)
-    dependencies = digests.dependencies(spec, tokenizer)
     inputs = CorpusInputs(digests.corpus_key([source.digest() for source in found], dependencies), found, dependencies)
-    path = cache_dir / f"{inputs.digest}.lock"
+    if plan := _prepared(spec, cache_dir, inputs.digest, dependencies, remote, locks):
+        return plan
+    store = ShardStore(cache_dir, inputs.digest)
+    executors.require_packages(spec.documents)
+    filters.load(spec.documents.filters)
+    if spec.documents.executor != "slurm" or not slurm_jobs.are_usable(store.partial / FOLDER):
+        store.begin()
+    count = sum(len(source.files) for source in found)
+    logger.info("preparing %s file%s into %s", f"{count:,}", "" if count == 1 else "s", store.folder)
+    return Plan(inputs.digest, inputs)
+
+
+def _prepared(
+    spec: CorpusSpec,
+    cache_dir: Path,
+    digest: str,
+    dependencies: dict[str, Any],
+    remote: RemoteCorpora | None,
+    locks: contextlib.ExitStack,
+) -> Plan | None:
+    """The plan for a corpus that is prepared, here or in the store, else None; it is locked from here on."""
+    path = cache_dir / f"{digest}.lock"
     try:
         held = lock(path, wait=False)
     except BlockingIOError:
         logger.info("another run is preparing the same rows; waiting for it")
         held = lock(path, wait=True)
     locks.callback(held.release)
-    store = ShardStore(cache_dir, inputs.digest)
+    store = ShardStore(cache_dir, digest)
     for folder in filter(Path.is_dir, (store.folder, store.partial)):
         require_own(folder, "corpus.cache_dir")
-    is_prepared = store.find() is not None or (remote is not None and remote.fetch(store, dependencies))
-    if not is_prepared:
-        executors.require_packages(spec.documents)
-        filters.load(spec.documents.filters)
-        if spec.documents.executor != "slurm" or not slurm_jobs.are_usable(store.partial / FOLDER):
-            store.begin()
-        count = sum(len(source.files) for source in found)
-        logger.info("preparing %s file%s into %s", f"{count:,}", "" if count == 1 else "s", store.folder)
-    return Plan(inputs.digest, None if is_prepared else inputs)
+    if store.find() is not None:
+        return Plan(digest, None)
+    if remote is not None and spec.documents.rows_from == "store":
+        return Plan(digest, None, is_stored=True) if remote.fetch_index(cache_dir, digest, dependencies) else None
+    return Plan(digest, None) if remote is not None and remote.fetch(store, dependencies) else None
 
 
 def _check_export(spec: CorpusSpec, found: Sequence[SourceFiles]) -> None:

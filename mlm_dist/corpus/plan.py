@@ -17,10 +17,12 @@ class Plan:
     Args:
         digest: The digest of the corpus.
         inputs: What it is made from; None if it is prepared already.
+        is_stored: Whether its documents and training rows stay in a store.
     """
 
     digest: str
     inputs: CorpusInputs | None
+    is_stored: bool = False
 
     @classmethod
     def agreed(cls, ranks: Rendezvous, make: Callable[[], Plan]) -> Plan:
@@ -31,20 +33,20 @@ class Plan:
         """
         made: list[Plan] = []
 
-        def write() -> dict[str, str | None]:
+        def write() -> dict[str, str | bool | None]:
             made.append(make())
             inputs, name = made[0].inputs, None
             if inputs is not None and ranks.world_size > 1:
                 folder = temporary_folder(ranks.folder / "inputs")  # an earlier launch may have left one
                 inputs.write(folder)
                 name = folder.name
-            return {"digest": made[0].digest, "inputs": name}
+            return {"digest": made[0].digest, "inputs": name, "is_stored": made[0].is_stored}
 
         found = ranks.lead("plan", write)
         if made:
             return made[0]
         if found["inputs"] is None:
-            return cls(str(found["digest"]), None)
-        folder = ranks.folder / found["inputs"]
+            return cls(str(found["digest"]), None, bool(found["is_stored"]))
+        folder = ranks.folder / str(found["inputs"])
         ranks.see([folder / "inputs.json"])
         return cls(str(found["digest"]), CorpusInputs.read(folder))

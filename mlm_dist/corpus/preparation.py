@@ -166,7 +166,7 @@ class Preparation:
             CorpusError: The tokenizer knows none of the tokens.
         """
         self._refuse_unknown(rows.keys)
-        self._store.publish(self._describe(rows.keys), rows.keys, row_shards.token_counts(self._store, rows.keys))
+        self._store.publish(self._describe(rows.keys), rows.keys, row_shards.arrays(self._store, rows.keys))
 
     def _describe(self, keys: Sequence[ShardKeys]) -> dict[str, Any]:
         """Write the list of what is dropped, and return the manifest."""

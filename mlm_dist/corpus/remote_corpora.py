@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from mlm_dist.corpus import file_records
+from mlm_dist.corpus.block_cache import BlockCache
+from mlm_dist.corpus.described_sources import are_described
+from mlm_dist.corpus.known_hashes import KnownHashes
 from mlm_dist.corpus.shard_store import ShardStore
 from mlm_dist.corpus.store import FORMAT, PreparedCorpus
-from mlm_dist.errors import UserError
+from mlm_dist.corpus.stored_corpus import StoredCorpus
+from mlm_dist.errors import CorpusError, UserError
 from mlm_dist.object_store import ObjectStore
+from mlm_dist.spec import SourceSpec
 from mlm_dist.stored_folders import MANIFEST, DamagedFolderError, download, upload
 from mlm_dist.terminal.stages import stage
 
 KEY = "corpus.store"
+STORED = "stored"  # folder of a cache: corpora whose documents and training rows stay in a store
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +61,7 @@ class RemoteCorpora:
             manifest = download(self._store, digest, store.partial)
             if manifest is None:
                 return False
-            is_it = (manifest.get("format"), manifest.get("digest")) == (FORMAT, digest)
-            if not is_it or manifest.get("config") != json.loads(json.dumps(dependencies)):
-                raise DamagedFolderError(f"{self._store.address}/{digest}/{MANIFEST} describes another corpus")
+            self._check(manifest, digest, dependencies)
             if not store.receive(manifest):
                 raise DamagedFolderError(f"{self._store.address}/{digest} is not a corpus")
         except DamagedFolderError as error:
@@ -61,6 +70,79 @@ class RemoteCorpora:
             return False
         logger.info("downloaded %s/%s to %s", self._store.address, digest, store.folder)
         return True
+
+    def find(self, dependencies: dict[str, Any], sources: Sequence[SourceSpec]) -> str | None:
+        """The digest of the corpus of some sources that was prepared last; None if the store has none.
+
+        Args:
+            dependencies: What its rows depend on, see `digests.dependencies`.
+            sources: The sources, which are not fetched: the manifest must have their addresses and settings.
+
+        Raises:
+            ConfigError: The store cannot be read.
+        """
+        found = []
+        for digest in filter(re.compile(r"[0-9a-f]{16}").fullmatch, self._store.folders()):
+            with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, DamagedFolderError):
+                manifest = json.loads(self._store.read(f"{digest}/{MANIFEST}") or b"{}")
+                self._check(manifest, digest, dependencies)
+                if are_described(manifest["sources"], sources):
+                    found.append(digest)
+        if len(found) > 1:
+            found.sort(key=lambda digest: self._store.modified(f"{digest}/{MANIFEST}"))
+        return found[-1] if found else None
+
+    def fetch_index(self, cache_dir: Path, digest: str, dependencies: dict[str, Any]) -> bool:
+        """Download all of a corpus but its documents and training rows; whether the store has it.
+
+        Args:
+            cache_dir: The cache; the files are in its folder `stored/<digest>`.
+            digest: The corpus.
+            dependencies: What its rows depend on, see `digests.dependencies`.
+
+        Raises:
+            ConfigError: The store cannot be read.
+            CorpusError: The corpus is damaged.
+        """
+        content = self._store.read(f"{digest}/{MANIFEST}")
+        if content is None:
+            return False
+        (cache_dir / STORED).mkdir(exist_ok=True)
+        store = ShardStore(cache_dir / STORED, digest)
+        if _is_current(store.folder, content):
+            return True
+        store.begin()
+        try:
+            manifest = download(self._store, digest, store.partial, _is_index)
+            if manifest is None:
+                return False
+            self._check(manifest, digest, dependencies)
+            if not store.receive(manifest):
+                raise DamagedFolderError(f"{self._store.address}/{digest} is not a corpus")
+        except DamagedFolderError as error:
+            raise CorpusError(f"{KEY}: {error}; prepare it with corpus.rows_from disk, which replaces it") from None
+        return True
+
+    def opened(self, corpus: PreparedCorpus, folder: Path, most_bytes: int) -> PreparedCorpus:
+        """A corpus whose index was downloaded; its documents and training rows are read from the store.
+
+        Args:
+            corpus: The index.
+            folder: Downloaded blocks of rows are in it.
+            most_bytes: The most bytes of them.
+        """
+        stored = StoredCorpus(self._store, corpus.digest, corpus.manifest["files"], BlockCache(folder, most_bytes))
+        return PreparedCorpus(corpus.folder, stored)
+
+    def _check(self, manifest: dict[str, Any], digest: str, dependencies: dict[str, Any]) -> None:
+        """Refuse a manifest that is not that of a corpus.
+
+        Raises:
+            DamagedFolderError: It is another one.
+        """
+        is_it = (manifest.get("format"), manifest.get("digest")) == (FORMAT, digest)
+        if not is_it or manifest.get("config") != json.loads(json.dumps(dependencies)):
+            raise DamagedFolderError(f"{self._store.address}/{digest}/{MANIFEST} describes another corpus")
 
     def upload(self, corpus: PreparedCorpus) -> None:
         """Upload what the store lacks of a corpus; a failure is logged and does not end the job."""
@@ -82,3 +164,20 @@ class RemoteCorpora:
             logger.warning("%s; the corpus is not in the store, and the next start uploads the rest", error)
         else:
             logger.info("uploaded the corpus to %s/%s", self._store.address, name)
+
+
+def _is_index(name: str) -> bool:
+    """Whether a file of a corpus is needed on the disk if its documents and training rows stay in the store."""
+    is_of_rows = name.startswith("train/") and (name.endswith(".arrow") or ".words." in name)
+    return not is_of_rows and not name.startswith(("documents/", "shards/")) and name != "dropped.parquet"
+
+
+def _is_current(folder: Path, manifest: bytes) -> bool:
+    """Whether an index in the cache is that of a manifest in the store, and its files are intact."""
+    try:
+        files = json.loads(manifest)["files"]
+        index = {name: record for name, record in files.items() if _is_index(name)}
+        known = KnownHashes(folder, folder.parent, folder.name)
+        return (folder / MANIFEST).read_bytes() == manifest and file_records.are_intact(folder, index, known)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False

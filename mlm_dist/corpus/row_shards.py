@@ -13,8 +13,9 @@ import numpy as np
 from mlm_dist.corpus import document_files, packing, rows, selection
 from mlm_dist.corpus.packing import RowBlock
 from mlm_dist.corpus.row_counts import RowCounts
+from mlm_dist.corpus.rows import RowTable
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
-from mlm_dist.corpus.store import SPLITS
+from mlm_dist.corpus.store import HASHES, SPLITS, TOKEN_COUNTS, WORD_HASHES
 from mlm_dist.corpus.tokenizer import token_ids, word_starts
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
@@ -91,7 +92,9 @@ def _write(
         path = store.rows(shard.rows, split)
         rows.write(path, maker.spec.max_length, blocks())
         paths.append(path)
-        figures[split] = dict(totals) | {"row_counts": row_counts.to_json(), "blocks": rows.blocks_of(path)}
+        found = rows.blocks_of(path)
+        figures[split] = dict(totals) | {"row_counts": row_counts.to_json(), "blocks": found}
+        figures[split]["block_hashes"] = rows.hashes_of(path, found)
         if split == "train":
             counts[list(maker.special.all)] = 0
             path = _counts_file(store, shard)
@@ -100,10 +103,18 @@ def _write(
     return paths, figures
 
 
-def token_counts(store: ShardStore, shards: Sequence[ShardKeys]) -> np.ndarray:
-    """[vocabulary] occurrences of each token in the training rows of all shards; 0 for special tokens."""
+def arrays(store: ShardStore, shards: Sequence[ShardKeys]) -> dict[str, np.ndarray]:
+    """{path in the corpus: array} of what is known of the training rows of all shards, which are finished.
+
+    Returns:
+        [vocabulary] occurrences of each token, 0 for special tokens; and `HASHES` and `WORD_HASHES`.
+    """
     counts: np.ndarray = sum(np.load(_counts_file(store, shard), allow_pickle=False) for shard in shards)
-    return counts
+    hashes = {HASHES: [one for shard in shards for one in store.figures(shard.rows)["train"]["block_hashes"]]}
+    if shards[0].word_starts:
+        hashes[WORD_HASHES] = [one for shard in shards for one in store.figures(shard.word_starts)["block_hashes"]]
+    contents = {name: np.frombuffer(bytes.fromhex("".join(some)), np.uint8) for name, some in hashes.items()}
+    return {TOKEN_COUNTS: counts} | {name: content.reshape(-1, 32) for name, content in contents.items()}
 
 
 def make_word_starts(maker: RowMaker, tokenizer: BatchTokenizer, side: np.ndarray, shard: ShardKeys) -> None:
@@ -117,9 +128,14 @@ def make_word_starts(maker: RowMaker, tokenizer: BatchTokenizer, side: np.ndarra
     """
     store = maker.store
     blocks = (block for _, block in maker.blocks(tokenizer, shard, side == selection.TRAIN))
-    path = store.word_starts(shard.word_starts)
-    word_starts.write(path, store.rows(shard.rows, "train"), maker.spec.max_length, blocks)
-    store.finish(shard.word_starts, [path], {})
+    path, figures = store.word_starts(shard.word_starts), store.figures(shard.rows)["train"]
+    table = RowTable(
+        [store.rows(shard.rows, "train")],
+        rows.joined([figures["blocks"]]),
+        maker.spec.max_length,
+        RowCounts.from_json(figures["row_counts"]),
+    )
+    store.finish(shard.word_starts, [path], {"block_hashes": word_starts.write(path, table, blocks)})
 
 
 def _counts_file(store: ShardStore, shard: ShardKeys) -> Path:

@@ -6,6 +6,7 @@ without reading its files. Processes of a machine share the pages that they read
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +26,14 @@ class Block(NamedTuple):
         tokens: Bytes of the file before the tokens: [rows, max_length], int32.
         chunks: Bytes before the number of chunks before each row: [rows + 1], int32.
         lengths: Bytes before the tokens of each chunk: [chunks], int32.
+        stop: Bytes before the end of the block, which begins with the tokens.
     """
 
     rows: int
     tokens: int
     chunks: int
     lengths: int
+    stop: int
 
 
 def write(path: Path, max_length: int, blocks: Iterable[RowBlock]) -> None:
@@ -67,10 +70,17 @@ def blocks_of(path: Path) -> list[Block]:
             tokens = batch.column("input_ids").buffers()[-1]
             _, chunks, _, lengths = batch.column("lengths").buffers()
             at = [buffer.address - content.address for buffer in (tokens, chunks, lengths)]
-            if not 0 <= min(at) <= max(at) < content.size:
+            stop = at[-1] + np.dtype(np.int32).itemsize * len(batch.column("lengths").values)
+            if at != sorted(at) or not 0 <= at[0] < stop <= content.size:
                 raise ValueError(f"{path}: rows are not stored as they are read")
-            found.append(Block(len(batch), *at))
+            found.append(Block(len(batch), at[0], at[1], at[2], stop))
     return found
+
+
+def hashes_of(path: Path, blocks: Iterable[Block]) -> list[str]:
+    """SHA-256 of the bytes of each block of a file, in hexadecimal."""
+    content = memoryview(mapped(path))
+    return [hashlib.sha256(content[block.tokens : block.stop]).hexdigest() for block in blocks]
 
 
 def joined(files: Sequence[Iterable[Sequence[int]]]) -> np.ndarray:
@@ -80,18 +90,11 @@ def joined(files: Sequence[Iterable[Sequence[int]]]) -> np.ndarray:
         files: The blocks of each file.
 
     Returns:
-        [5, blocks], int64: file of each block, rows of the table up to its end, and its offsets as in `Block`.
+        [6, blocks], int64: file of each block, rows of the table up to its end, and its offsets as in `Block`.
     """
     blocks = [(file, *block) for file, some in enumerate(files) for block in some]
-    table = np.array(blocks, np.int64).reshape(-1, 5).T.copy()
+    table = np.array(blocks, np.int64).reshape(-1, 6).T.copy()
     table[1] = np.cumsum(table[1])
-    return table
-
-
-def read(path: Path, max_length: int) -> RowTable:
-    """The rows in a file that `write` wrote."""
-    table = RowTable([path], joined([blocks_of(path)]), max_length, RowCounts())
-    table.counts = RowCounts.of(*table.chunks(np.arange(len(table))))
     return table
 
 
@@ -111,6 +114,9 @@ class RowTable:
         max_length: Tokens per row.
         counts: Counts of the rows.
         word_starts: Files of the word starts in each file, see `word_starts.write`; empty if they are not stored.
+
+    Attributes:
+        files: Their files.
     """
 
     def __init__(
@@ -121,14 +127,19 @@ class RowTable:
         counts: RowCounts,
         word_starts: Sequence[Path] = (),
     ) -> None:
-        self._files, self._word_starts = files, word_starts
-        self._file_of, self._stops, *self._offsets = blocks
+        self.files, self._word_starts = files, word_starts
+        self._file_of, self._stops, *self._offsets, self._ends = blocks
         self.max_length, self.counts = max_length, counts
         self._mapped: dict[int, Any] = {}
         self._mapped_starts: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return int(self._stops[-1]) if len(self._stops) else 0
+
+    @property
+    def block_sizes(self) -> np.ndarray:
+        """[blocks] rows of each block."""
+        return np.diff(self._stops, prepend=0)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """The rows at `indices`, [len(indices), max_length], int32."""
@@ -154,21 +165,20 @@ class RowTable:
         assert self._word_starts, "prepared without masking.unit"
         packed = np.empty((len(indices), -(-self.max_length // 8)), np.uint8)
         for block, here, within in self._blocks(indices):
-            file = int(self._file_of[block])
-            first = int(np.searchsorted(self._file_of, file))
-            if file not in self._mapped_starts:
-                self._mapped_starts[file] = mapped_array(self._word_starts[file])
-            packed[here] = self._mapped_starts[file][within + self._start(block) - self._start(first)]
+            packed[here] = self._starts_in(block)[within]
         return np.unpackbits(packed, axis=1, count=self.max_length).view(bool)
 
     def _blocks(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Each block that has some of the rows: its number, which of `indices` they are, and where they are in it."""
-        block_of = np.searchsorted(self._stops, indices, side="right")
+        block_of = self._block_of(indices)
         order = np.argsort(block_of, kind="stable")
         for here in np.split(order, np.flatnonzero(np.diff(block_of[order])) + 1):
             if len(here):
                 block = int(block_of[here[0]])
                 yield block, here, indices[here] - self._start(block)
+
+    def _block_of(self, indices: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self._stops, indices, side="right")
 
     def _start(self, block: int) -> int:
         """The rows before a block."""
@@ -177,9 +187,26 @@ class RowTable:
     def _num_rows(self, block: int) -> int:
         return int(self._stops[block]) - self._start(block)
 
+    def _first_of_file(self, block: int) -> int:
+        """The first block of the file that a block is in."""
+        return int(np.searchsorted(self._file_of, self._file_of[block]))
+
     def _array(self, block: int, which: int, count: int) -> np.ndarray:
-        """So many int32 of an array of a block, in its file: 0 for tokens, 1 for chunks, 2 for lengths."""
+        """So many int32 of an array of a block: 0 for tokens, 1 for chunks, 2 for lengths."""
+        content, first = self._content(block)
+        return np.frombuffer(content, np.int32, count, int(self._offsets[which][block]) - first)
+
+    def _content(self, block: int) -> tuple[Any, int]:
+        """A buffer that holds a block, and the bytes of the block's file before the buffer."""
         file = int(self._file_of[block])
         if file not in self._mapped:
-            self._mapped[file] = mapped(self._files[file])
-        return np.frombuffer(self._mapped[file], np.int32, count, int(self._offsets[which][block]))
+            self._mapped[file] = mapped(self.files[file])
+        return self._mapped[file], 0
+
+    def _starts_in(self, block: int) -> np.ndarray:
+        """[rows, max_length / 8] bytes: the word starts in a block."""
+        file = int(self._file_of[block])
+        if file not in self._mapped_starts:
+            self._mapped_starts[file] = mapped_array(self._word_starts[file])
+        first = self._start(block) - self._start(self._first_of_file(block))
+        return self._mapped_starts[file][first : first + self._num_rows(block)]

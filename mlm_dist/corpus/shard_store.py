@@ -143,9 +143,9 @@ class ShardStore:
         return [(id_, reason) for id_, reason in json.loads(self.record(key).read_text("utf-8"))[DROPPED]]
 
     def publish(
-        self, manifest: dict[str, Any], shards: Sequence[ShardKeys], token_counts: np.ndarray
+        self, manifest: dict[str, Any], shards: Sequence[ShardKeys], arrays: Mapping[str, np.ndarray]
     ) -> PreparedCorpus:
-        """Make the shards two `datasets` folders, add all files to the manifest, and rename the partial folder."""
+        """Make the shards two `datasets` folders, write arrays, add all files to the manifest, and rename."""
         keys = dict.fromkeys(key for shard in shards for key in shard if key)
         for path in (path for name in ("documents", "shards", *SPLITS) for path in (self.partial / name).iterdir()):
             if path.stem not in keys:
@@ -160,7 +160,8 @@ class ShardStore:
                 fingerprint=f"{self.folder.name}-{split}",
                 max_length=manifest["config"]["rows"]["max_length"],
             )
-        write_array(self.partial / "token_counts.npy", token_counts)
+        for name, array in arrays.items():
+            write_array(self.partial / name, array)
         files = {name: file for key in keys for name, file in self.figures(key)["files"].items()}
         paths = [path for path in sorted(self.partial.rglob("*")) if path.is_file()]
         others = [path for path in paths if path.relative_to(self.partial).as_posix() not in files]

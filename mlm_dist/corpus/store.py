@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +16,17 @@ import numpy as np
 from mlm_dist.corpus import document_files, selection
 from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.corpus.rows import RowTable
+from mlm_dist.corpus.stored_corpus import StoredCorpus
+from mlm_dist.corpus.stored_rows import StoredRows
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.files import mapped_array
 
-FORMAT = 8  # of the manifest and of shard records; a corpus with another number is prepared again
+FORMAT = 9  # of the manifest and of shard records; a corpus with another number is prepared again
 SPLITS = ("train", "validation")
 BLOCKS = "blocks.npy"  # of a split: where its rows are, see `rows.joined`
+# [blocks, 32] bytes: SHA-256 of each block of training rows, and of the word starts in each if they are stored.
+HASHES, WORD_HASHES = "train/block_hashes.npy", "train/word_start_hashes.npy"
+TOKEN_COUNTS = "token_counts.npy"
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,11 @@ class PreparedCorpus:
 
     Args:
         folder: Its folder in the cache.
+        stored: Where its documents and training rows are if they stay in a store; the folder has the other files.
     """
 
     folder: Path
+    stored: StoredCorpus | None = None
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -58,7 +66,7 @@ class PreparedCorpus:
     @cached_property
     def token_counts(self) -> np.ndarray:
         """[vocabulary] occurrences of each token in the training rows; 0 for special tokens."""
-        counts: np.ndarray = np.load(self.folder / "token_counts.npy", allow_pickle=False)
+        counts: np.ndarray = np.load(self.folder / TOKEN_COUNTS, allow_pickle=False)
         return counts
 
     @property
@@ -70,8 +78,9 @@ class PreparedCorpus:
     def is_readable(self) -> bool:
         """Whether all files that it is read from are in its manifest, and so in its folder, with as many rows."""
         files = self.manifest["files"]
-        names = ["selection.npy", "token_counts.npy"]
+        names = ["selection.npy", TOKEN_COUNTS, HASHES]
         names += [f"documents/{key}.parquet" for key in self.manifest["shards"]]
+        names += [WORD_HASHES] if self.manifest["config"].get("words") else []
         for split in SPLITS:
             names += [f"{split}/{name}" for name in (BLOCKS, "dataset_info.json", "state.json")]
             names += self._row_files(split)
@@ -87,15 +96,18 @@ class PreparedCorpus:
         names = {selection.TRAIN: "train", selection.VALIDATION: "validation"}
         start = 0
         for key in self.manifest["shards"]:
-            path = self.folder / "documents" / f"{key}.parquet"
-            count = document_files.count(path)
-            here = side[start : start + count]
-            wanted = np.isin(here, [code for code, name in names.items() if split in (None, name)])
-            found = chain.from_iterable(document_files.contents(path, wanted))
-            for code, (id_, text, tokens) in zip(here[wanted].tolist(), found, strict=True):
-                shown = text if tokens is None else self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
-                yield id_, names[code], shown
+            with self._documents_file(f"documents/{key}.parquet") as path:
+                count = document_files.count(path)
+                here = side[start : start + count]
+                wanted = np.isin(here, [code for code, name in names.items() if split in (None, name)])
+                found = chain.from_iterable(document_files.contents(path, wanted))
+                for code, (id_, text, tokens) in zip(here[wanted].tolist(), found, strict=True):
+                    shown = text if tokens is None else self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
+                    yield id_, names[code], shown
             start += count
+
+    def _documents_file(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        return contextlib.nullcontext(self.folder / name) if self.stored is None else self.stored.file(name)
 
     def source_rows(self, split: str) -> dict[str, range]:
         """{name of each source: the indices of its rows in a split}; the name of an only source is empty."""
@@ -139,8 +151,11 @@ class PreparedCorpus:
         has_words = split == "train" and config.get("words")
         starts = [path.with_name(f"{word_starts_key(path.stem)}.npy") for path in files] if has_words else []
         max_length = config["rows"]["max_length"]
-        blocks = mapped_array(self.folder / split / BLOCKS)
-        return RowTable(files, blocks, max_length, RowCounts.from_json(counts), starts)
+        table = (files, mapped_array(self.folder / split / BLOCKS), max_length, RowCounts.from_json(counts), starts)
+        if split == "train" and self.stored is not None:
+            hashes = [mapped_array(self.folder / name) for name in (HASHES, WORD_HASHES)[: 2 if starts else 1]]
+            return StoredRows(self.stored, *table, hashes)
+        return RowTable(*table)
 
 
 def word_starts_key(rows_key: str) -> str:

@@ -36,6 +36,7 @@ def identity(spec: Spec, corpora: Corpora, architecture: Any) -> dict[str, Any]:
     tokenizer = f"digest {digest}" + (", trained on the documents" if is_trained else "")
     values = {
         "corpus": corpora.main.digest,  # where to find it; not compared
+        "corpus.rows_from": spec.corpus.documents.rows_from,  # which decides the order of the rows
         "seed": spec.seed,
         "model.name_or_path": spec.model.name_or_path,
         "model.init_from": spec.model.init_from,

@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 
+from mlm_dist.batches.block_order import GROUP_TOKENS, Blocks
 from mlm_dist.batches.loader import Stream, Target, TrainingBatches
 from mlm_dist.batches.mixture import Order, mixed_order
 from mlm_dist.batches.ramp import Ramp
+from mlm_dist.batches.upcoming_blocks import UpcomingBlocks
 from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.corpora import Corpora
+from mlm_dist.corpus.stored_rows import StoredRows
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.model import rotary
 from mlm_dist.objectives.protocol import Objective
@@ -65,7 +68,9 @@ class Phases:
         index, spec, engine = len(state.phases) - 1, self._spec, self._engine
         phase, objective, start = spec.phases[index], self._task.objectives[index], state.phases[index]
         rows = self._corpora.of_rows[phase.rows].rows("train")
-        stream = Stream(rows, self._order(state), phase.length.samples, start.step, start.samples)
+        order = self._order(state)
+        upcoming = UpcomingBlocks(order, rows) if isinstance(rows, StoredRows) else None
+        stream = Stream(rows, order, phase.length.samples, start.step, start.samples, upcoming)
         batches = TrainingBatches(
             *(stream, objective.corruption, phase.batch, Ramp(phase.batch, phase.rows.max_length)),
             Target(engine.rank, engine.device, spec.has_static_shapes),
@@ -107,12 +112,15 @@ class Phases:
         """The order of the newest phase, which continues the orders of earlier phases with the same rows."""
         index, starts = len(state.phases) - 1, [start.samples for start in state.phases]
         phases, kind = self._spec.phases, self._spec.phases[index].rows
-        parts, taken = self._corpora.of_rows[kind].source_rows("train"), Counter[str]()
+        corpus, taken = self._corpora.of_rows[kind], Counter[str]()
+        parts, blocks = corpus.source_rows("train"), None
+        if self._spec.corpus.documents.rows_from == "store":
+            blocks = Blocks(corpus.rows("train").block_sizes, max(1, GROUP_TOKENS // kind.max_length))
         for i in range(index):
             if phases[i].rows == kind:
-                order = mixed_order(parts, phases[i].mix, self._spec.seed, taken)
+                order = mixed_order(parts, phases[i].mix, self._spec.seed, taken, blocks)
                 taken.update(order.counts(starts[i + 1] - starts[i]))
-        return mixed_order(parts, phases[index].mix, self._spec.seed, taken)
+        return mixed_order(parts, phases[index].mix, self._spec.seed, taken, blocks)
 
     def close(self) -> None:
         """End the thread of the phase that has begun."""

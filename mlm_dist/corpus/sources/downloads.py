@@ -12,8 +12,10 @@ from typing import Any
 
 from mlm_dist.corpus.sources.source_files import state
 from mlm_dist.files import write_bytes
-from mlm_dist.object_store import ObjectStore, StoredObject, in_parallel
+from mlm_dist.object_store import ObjectStore
+from mlm_dist.stored_object import StoredObject
 from mlm_dist.terminal.stages import stage
+from mlm_dist.transfers import in_parallel
 
 
 class Downloads:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlm_dist.config import SourceConfig
 from mlm_dist.corpus.known_hashes import KnownHashes
-from mlm_dist.corpus.readers import is_readable, reader_of
+from mlm_dist.corpus.readers import RecordsReader, is_readable, reader_of
 from mlm_dist.corpus.sources import dataset_folder, source_keys
 from mlm_dist.corpus.sources.matching_files import in_words, matching_files
 from mlm_dist.corpus.sources.protocol import Fetched
@@ -53,14 +53,13 @@ def list_files(identity: SourceIdentity, fetched: Fetched, config: SourceConfig,
     states: dict[str, list[int]] = {}
     files: dict[str, str] = {}
     names = sorted(names)
-    known = KnownHashes.of_source(fetched.root, cache_dir, fetched.location, fetched.patterns)
+    known = KnownHashes.of_source(fetched.root, cache_dir, fetched.location, fetched.patterns, _refuse_pointer)
     for name, content in zip(names, known.hash(names), strict=True):
         if isinstance(content, OSError):
             if passes(content):
                 raise content
-            dropped.setdefault(f"unreadable ({content.strerror})", []).append(name)
-        elif content.size <= LFS_BYTES and _is_lfs_pointer(fetched.root / name):
-            dropped.setdefault(LFS_POINTER, []).append(name)
+            is_pointer = isinstance(content, _PointerError)
+            dropped.setdefault(LFS_POINTER if is_pointer else f"unreadable ({content.strerror})", []).append(name)
         else:
             states[name], files[name] = [content.size, content.changed], content.sha256.hex()
     return SourceFiles(
@@ -130,16 +129,20 @@ def _log_unmatched(identity: SourceIdentity, unmatched: Mapping[str, int]) -> No
         logger.info("%s: not matched by corpus.patterns: %s", identity.key, in_words(others, SHOWN))
 
 
-def _is_lfs_pointer(path: Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(64).startswith(b"version https://git-lfs.github.com/spec/")
-    except OSError as error:
-        if passes(error):
-            raise
-        return False
+class _PointerError(OSError):
+    """A file is a Git LFS pointer; its hash is not remembered, so that only new files and pointers are looked at."""
+
+
+def _refuse_pointer(path: Path) -> None:
+    with open(path, "rb") as file:
+        start = file.read(LFS_BYTES + 1)
+        if len(start) <= LFS_BYTES and start.startswith(b"version https://git-lfs.github.com/spec/"):
+            raise _PointerError
 
 
 def _units(root: Path, names: dict[str, str], *, records: bool) -> dict[str, int]:
+    readers = [reader_of(name, records=records) for name in one_of_each_suffix(names).values()]
+    if not any(isinstance(reader, RecordsReader) for reader in readers):
+        return {}
     counts = {name: reader_of(name, records=records).count_units(root / name) for name in names}
     return {name: count for name, count in counts.items() if count is not None}

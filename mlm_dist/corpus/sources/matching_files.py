@@ -37,7 +37,16 @@ class Patterns:
     def match(self, name: str) -> bool:
         """Whether a file, by its path relative to the root, is a document."""
         # The library takes a line break for the end of a name.
-        return bool(self._spec.match_file(name.replace("\n", " ").lower()))
+        name = name.replace("\n", " ").lower()
+        return name.endswith(self._suffixes) or bool(self._spec.match_file(name))
+
+    @cached_property
+    def _suffixes(self) -> tuple[str, ...]:
+        """The endings of names that match in any case, such as .md of `**/*.md`: most files need no more than that."""
+        if any(line.startswith("!") for line in self.lines):
+            return ()
+        found = (re.fullmatch(r"\*\*/\*(\.\w+)", line.lower()) for line in self.lines)
+        return tuple(one[1] for one in found if one is not None)
 
     def unmatched(self, names: Iterable[str]) -> dict[str, int]:
         """{suffix: number of files} that no pattern matches, the most first."""

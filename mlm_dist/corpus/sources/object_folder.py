@@ -22,7 +22,8 @@ from mlm_dist.corpus.sources.protocol import Fetched, Request
 from mlm_dist.credentials import without_credentials
 from mlm_dist.errors import ConfigError, CorpusError
 from mlm_dist.files import lock
-from mlm_dist.object_store import ObjectStore, StoredObject, protocol_of
+from mlm_dist.object_store import ObjectStore, protocol_of
+from mlm_dist.stored_object import StoredObject
 
 NO_FILE_NAME = "object whose name cannot be that of a file"
 _LONGEST_NAME = 240  # bytes; disks allow 255, and a file has a longer name while it is downloaded

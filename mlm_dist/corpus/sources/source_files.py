@@ -13,7 +13,7 @@ from typing import Any
 
 from mlm_dist.corpus import cleaners
 from mlm_dist.corpus.readers import ReadSettings, reader_of
-from mlm_dist.corpus.readers.compression import content_name, content_suffix
+from mlm_dist.corpus.readers.compression import content_name, content_suffix, is_compressed
 from mlm_dist.corpus.readers.text import TextReader
 
 
@@ -82,8 +82,7 @@ class SourceFiles:
 
     def settings(self) -> dict[str, Any]:
         """Everything besides the files that their documents depend on, as JSON values."""
-        examples = one_of_each_suffix(self.files).values()
-        needed = {one for name in examples for one in packages(name, records=self.records, clean=self.clean)}
+        needed = {one for name in self.examples() for one in packages(name, records=self.records, clean=self.clean)}
         return {
             "name": self.name,
             "records": self.records,
@@ -98,6 +97,10 @@ class SourceFiles:
             "options": self.options,
             "versions": {package: importlib.metadata.version(package) for package in sorted(needed)},
         }
+
+    def examples(self) -> list[str]:
+        """One of the files of each suffix."""
+        return [*one_of_each_suffix(self.files).values()]
 
     def digest(self) -> str:
         """A hash of names, contents and settings; it does not depend on the folder's location, on times or owners."""
@@ -139,7 +142,17 @@ def state(path: Path | str) -> list[int]:
 
 def one_of_each_suffix(names: Iterable[str]) -> dict[str, str]:
     """{suffix of the content: a file with it}; files with the same suffix are read and cleaned alike."""
-    return {content_suffix(name): name for name in names}
+    found: dict[str, str] = {}
+    known: set[str] = set()  # endings of names whose suffix is in `found`: there may be millions of names
+    for name in names:
+        dot = name.rfind(".")
+        ending = name[dot:] if dot > 0 and name[dot - 1] not in "/." else None
+        if ending in known:
+            continue
+        found[content_suffix(name)] = name
+        if ending is not None and not is_compressed(name):
+            known.add(ending)
+    return found
 
 
 def packages(name: str, *, records: bool, clean: str | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlm_dist.config import SourceConfig
-from mlm_dist.corpus.readers import ReadSettings, RecordsReader, reader_of, record_fields
+from mlm_dist.corpus.readers import Reader, ReadSettings, RecordsReader, reader_of, record_fields
 from mlm_dist.corpus.readers.text_records import TextRecordsReader
 from mlm_dist.errors import CorpusError
 
@@ -54,7 +54,7 @@ def refuse_without_effect(files: SourceFiles) -> None:
     Raises:
         CorpusError: Names the key.
     """
-    readers = [reader_of(name, records=files.records) for name in files.files]
+    readers = _readers(files)
     has_text = any(isinstance(reader, TextRecordsReader) for reader in readers)
     has_records = any(isinstance(one, RecordsReader) and not isinstance(one, TextRecordsReader) for one in readers)
     default = SourceConfig()
@@ -74,11 +74,10 @@ def refuse_missing_fields(files: SourceFiles) -> None:
     Raises:
         CorpusError: Lists the fields there are.
     """
-    is_default = list(files.text) == SourceConfig().text
+    if list(files.text) == SourceConfig().text and not all(isinstance(one, RecordsReader) for one in _readers(files)):
+        return
     settings = files.read_settings(MAX_RECORD_BYTES)
     names = [name for name in files.files if isinstance(reader_of(name, records=files.records), RecordsReader)]
-    if is_default and len(names) < len(files.files):
-        return
     missing, seen = missing_fields(files.root, names, settings)
     if missing:
         have = ", ".join(seen[:MOST_NAMES]) + (", ..." if len(seen) > MOST_NAMES else "")
@@ -117,6 +116,11 @@ def missing_fields(root: Path, names: Iterable[str], settings: ReadSettings) -> 
                 if len(seen) < MOST_NAMES:
                     seen.update(dict.fromkeys(record_fields.names(one)))
     return (missing if seen else []), list(seen)
+
+
+def _readers(files: SourceFiles) -> list[Reader]:
+    """The readers of a source's files, one for each suffix."""
+    return [reader_of(name, records=files.records) for name in files.examples()]
 
 
 def _sibling(key: str, name: str) -> str:

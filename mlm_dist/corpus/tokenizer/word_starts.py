@@ -8,6 +8,7 @@ ends a word, because some tokenizers never split there. A word of more than `LON
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from mlm_dist.corpus import rows
 from mlm_dist.corpus.packing import RowBlock
+from mlm_dist.corpus.rows import RowTable
 from mlm_dist.errors import CorpusError
 from mlm_dist.files import write_parts, write_whole
 
@@ -72,32 +73,38 @@ def _indices_in_words(starts: np.ndarray) -> np.ndarray:
     return in_word
 
 
-def write(path: Path, rows_path: Path, max_length: int, blocks: Iterable[RowBlock]) -> None:
+def write(path: Path, table: RowTable, blocks: Iterable[RowBlock]) -> list[str]:
     """Write the word starts of existing rows: [rows, max_length / 8] bytes, one bit per token.
 
     Args:
         path: The file to write.
-        rows_path: The file of the rows.
-        max_length: Tokens per row.
+        table: The rows, of one file.
         blocks: The same rows, made of ids with `WORD_START`.
+
+    Returns:
+        SHA-256 of the bytes of each block, in hexadecimal.
 
     Raises:
         CorpusError: The blocks are not the same rows.
     """
-    table = rows.read(rows_path, max_length)
+    hashes = []
 
     def packed() -> Iterator[np.ndarray]:
         done = 0
         for block in blocks:
             here = np.arange(done, done := done + len(block.input_ids))
             if done > len(table) or not np.array_equal(table.take(here), block.input_ids & ~np.int32(WORD_START)):
-                raise _differs(rows_path)
-            yield np.packbits(block.input_ids >= WORD_START, axis=1)
+                raise _differs(table.files[0])
+            starts = np.packbits(block.input_ids >= WORD_START, axis=1)
+            if len(starts):
+                hashes.append(hashlib.sha256(starts.data).hexdigest())
+            yield starts
         if done != len(table):
-            raise _differs(rows_path)
+            raise _differs(table.files[0])
 
-    shape = (len(table), -(-max_length // 8))
+    shape = (len(table), -(-table.max_length // 8))
     write_whole(path, lambda temporary: write_parts(temporary, shape, np.uint8, packed()), durable=False)
+    return hashes
 
 
 def _differs(path: Path) -> CorpusError:
