@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from mlm_dist.corpus.markdown import scripts
+from mlm_dist.corpus.marks import Mark, Marked, located, num_solid
 
 APART = "\0a"  # around text that its markup separated from its neighbors; a cleaned text has no such character
 SOFT = "\0s"  # a line break that is a space, or nothing
@@ -20,13 +22,13 @@ class Document:
     """What its paragraphs share.
 
     Args:
-        references: Labels of the link reference definitions.
+        references: {label: target} of the link reference definitions.
         components: Names of unknown tags that are opened and closed.
         mdx: Whether `{...}` is an expression.
         allowance: Characters that rules may still look ahead for what may never end.
     """
 
-    references: set[str] = field(default_factory=set)
+    references: dict[str, str] = field(default_factory=dict)
     components: frozenset[str] = frozenset()
     mdx: bool = False
     allowance: int = 1_000_000
@@ -50,6 +52,8 @@ class Pieces:
         self.pieces: list[str] = []
         self.in_row = False  # of a table in HTML
         self._verbatim: list[str] = []
+        self._marks: list[Mark] = []  # whose offsets count pieces
+        self._opened: dict[str, tuple[int, int | str]] = {}  # tags of links and headings
         self.line_break = " " if source.isascii() else SOFT
 
     def text(self) -> str:
@@ -70,6 +74,37 @@ class Pieces:
             else:
                 text += code + part
         return text.rstrip(" \t\n") if parts[-1].strip() else text.strip("\n")
+
+    def mark(self, first: int, value: int | str) -> None:
+        """Mark the pieces from the first one on.
+
+        Args:
+            first: Index of the first piece.
+            value: The level of a heading, or the target of a link.
+        """
+        self._marks.append(Mark(first, len(self.pieces), value))
+
+    def open_mark(self, name: str, value: int | str) -> None:
+        """Mark the pieces that follow, up to `close_mark` with the same name; never, if there is none."""
+        self._opened[name] = len(self.pieces), value
+
+    def close_mark(self, name: str) -> None:
+        """See `open_mark`."""
+        if name in self._opened:
+            self.mark(*self._opened.pop(name))
+
+    def marked(self) -> Marked:
+        """`text` with its marks."""
+        text = self.text()
+        if not self._marks:
+            return Marked(text)
+        verbatim = iter(self._verbatim)
+        sizes = (
+            0 if piece in (APART, SOFT) else num_solid(next(verbatim) if piece == _VERBATIM else piece)
+            for piece in self.pieces
+        )
+        before = list(accumulate(sizes, initial=0))
+        return located([Mark(before[start], before[stop], value) for start, stop, value in self._marks], text)
 
     def nested(self, text: str) -> str:
         """The text of a value in a tag, which may be Markdown."""
