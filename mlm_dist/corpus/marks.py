@@ -9,27 +9,15 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from itertools import accumulate
+from typing import NamedTuple, TypeAlias
 
 _RUN = re.compile(r"\S+")
 
 
-class Mark(NamedTuple):
-    """A heading or a link.
-
-    Args:
-        start: Offset of its first character.
-        stop: Offset after its last character.
-        value: The level of a heading, from 1, or the target of a link.
-    """
-
-    start: int
-    stop: int
-    value: int | str
-
-    def shifted(self, by: int) -> Mark:
-        """The mark in a text in which it begins later."""
-        return Mark(self.start + by, self.stop + by, self.value)
+# A heading or a link: the offset of its first character, the offset after its last one, and the level of the heading,
+# from 1, or the target of the link. A plain tuple, because a large corpus has millions of them.
+Mark: TypeAlias = tuple[int, int, int | str]
 
 
 class Marked(NamedTuple):
@@ -42,8 +30,8 @@ class Marked(NamedTuple):
 def as_heading(marked: Marked, level: int) -> Marked:
     """A text as a heading of a level."""
     text, marks = marked
-    start = len(text) - len(text.lstrip())
-    return Marked(text, [Mark(start, max(start, len(text.rstrip())), level), *marks])
+    heading = (0, len(text), level)
+    return Marked(text, [heading, *marks] if text == text.strip() else [*trimmed([heading], text), *marks])
 
 
 def num_solid(text: str) -> int:
@@ -56,11 +44,11 @@ def located(counted: Iterable[Mark], text: str) -> Marked:
 
     A mark without such a character is removed.
     """
-    marks = [mark for mark in counted if mark.start < mark.stop]
+    marks = [mark for mark in counted if mark[0] < mark[1]]
     if not marks:
         return Marked(text)
     runs = _Runs(text)
-    return Marked(text, [Mark(runs.offset(start), runs.offset(stop - 1) + 1, value) for start, stop, value in marks])
+    return Marked(text, [(runs.offset(start), runs.offset(stop - 1) + 1, value) for start, stop, value in marks])
 
 
 def respaced(marked: Marked, text: str) -> Marked:
@@ -68,14 +56,43 @@ def respaced(marked: Marked, text: str) -> Marked:
     if not marked.marks or marked.text == text:
         return Marked(text, marked.marks)
     runs = _Runs(marked.text)
-    return located([Mark(runs.number(start), runs.number(stop), value) for start, stop, value in marked.marks], text)
+    return located([(runs.number(start), runs.number(stop), value) for start, stop, value in marked.marks], text)
+
+
+def assembled(parts: Sequence[str], marks: Iterable[tuple[int, Sequence[Mark]]]) -> Marked:
+    """A text of parts, one after the other.
+
+    Args:
+        parts: The parts.
+        marks: (index of a part, its marks).
+    """
+    before = list(accumulate(map(len, parts), initial=0))
+    return Marked(
+        "".join(parts),
+        [(start + before[i], stop + before[i], value) for i, some in marks for start, stop, value in some],
+    )
+
+
+def trimmed(marks: list[Mark], text: str) -> list[Mark]:
+    """The marks of a text without the white space at their ends; a mark of nothing else is removed."""
+    for start, stop, _ in marks:
+        if start >= stop or text[start].isspace() or text[stop - 1].isspace():
+            break
+    else:
+        return marks  # as most are
+    found = []
+    for start, stop, value in marks:
+        inside = text[start:stop]
+        if not inside.isspace() and inside:
+            found.append((start + len(inside) - len(inside.lstrip()), start + len(inside.rstrip()), value))
+    return found
 
 
 def joined(separator: str, texts: Iterable[Marked]) -> Marked:
     """Texts one after the other."""
     parts, marks, size = [], [], 0
     for text, some in texts:
-        marks += [mark.shifted(size) for mark in some]
+        marks += [(start + size, stop + size, value) for start, stop, value in some]
         parts.append(text)
         size += len(text) + len(separator)
     return Marked(separator.join(parts), marks)
@@ -91,8 +108,8 @@ def without(marked: Marked, unwanted: str) -> Marked:
     def offset(before: int) -> int:
         return before - bisect_right(ends, before) * len(unwanted)
 
-    kept = [Mark(offset(start), offset(stop), value) for start, stop, value in marks]
-    return Marked(text.replace(unwanted, ""), [mark for mark in kept if mark.start < mark.stop])
+    kept = [(offset(start), offset(stop), value) for start, stop, value in marks]
+    return Marked(text.replace(unwanted, ""), [mark for mark in kept if mark[0] < mark[1]])
 
 
 class _Runs:

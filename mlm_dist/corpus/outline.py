@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from mlm_dist.corpus.marks import Mark, Marked
+from mlm_dist.corpus.marks import Marked
 
 
 class Span(NamedTuple):
@@ -76,10 +77,15 @@ class Outline:
             title: The title outside the body.
         """
         shift = 0 if title is None or text == body.text else len(title) + 2
-        marks = sorted((mark.shifted(shift) for mark in body.marks), key=lambda mark: (mark.start, -mark.stop))
-        headings = tuple(Heading(*_numbers(mark), mark.value) for mark in marks if isinstance(mark.value, int))
-        links = tuple(Link(*_numbers(mark), mark.value) for mark in marks if isinstance(mark.value, str))
-        return cls(_title(text, headings, is_outside=title is not None), headings, links)
+        headings, links = [], []
+        for start, stop, value in body.marks:
+            if isinstance(value, int):
+                headings.append(Heading(start + shift, stop + shift, value))
+            else:
+                links.append(Link(start + shift, stop + shift, value))
+        headings.sort()
+        links.sort()
+        return cls(_title(text, headings, is_outside=title is not None), tuple(headings), tuple(links))
 
     def part(self, start: int, stop: int) -> Outline:
         """The outline of a part of the text; what is not wholly in the part is removed.
@@ -102,11 +108,7 @@ class Outline:
         )
 
 
-def _numbers(mark: Mark) -> tuple[int, int]:
-    return mark.start, mark.stop
-
-
-def _title(text: str, headings: tuple[Heading, ...], *, is_outside: bool) -> Span | None:
+def _title(text: str, headings: Sequence[Heading], *, is_outside: bool) -> Span | None:
     if is_outside:
         line = text.partition("\n")[0]
         start = len(line) - len(line.lstrip())

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 
-from mlm_dist.corpus.marks import Mark, Marked, joined, respaced
+from mlm_dist.corpus.marks import Mark, Marked, assembled, joined, respaced
 
 # Scripts that are written without spaces: Han, kana, Thai, Lao, Burmese, Khmer, and their punctuation.
 _NO_SPACES = (
@@ -55,8 +55,7 @@ class Blocks:
 
     def __init__(self) -> None:
         self._parts: list[str] = []
-        self._size = 0  # characters
-        self._marks: list[Mark] = []
+        self._marks: list[tuple[int, Sequence[Mark]]] = []  # of the parts with an index
         self._marker = ""  # of an item whose text follows
         self._first = False  # whether the next block is the first of its item
         self._apart = False  # whether a blank line comes before the next block even so
@@ -68,11 +67,12 @@ class Blocks:
 
     def marked(self) -> Marked:
         """The text so far, with the marks of its blocks."""
-        return Marked(self.text(), self._marks)
+        return assembled(self._parts, self._marks)
 
     def line(self) -> Marked:
         """The text so far on one line, with the marks of its blocks."""
-        return respaced(self.marked(), one_line(self.text()))
+        marked = self.marked()
+        return respaced(marked, one_line(marked.text))
 
     def add(self, text: str, *, tight: bool = False, marks: Sequence[Mark] = ()) -> None:
         """Add a block after a blank line.
@@ -87,12 +87,10 @@ class Blocks:
         tight = (tight or self._first) and not self._apart
         if self._parts:
             self._parts.append("\n" if tight else "\n\n")
-            self._size += 1 if tight else 2
         self._apart = not (tight or self._first)
-        self._size += len(self._marker)
-        self._marks += [mark.shifted(self._size) for mark in marks]
         self._parts += self._marker, text
-        self._size += len(text)
+        if marks:
+            self._marks.append((len(self._parts) - 1, marks))
         self._marker, self._first = "", False
 
     @contextlib.contextmanager

@@ -31,14 +31,14 @@ class Paragraph:
     def close_link(self) -> None:
         """End the link that began last."""
         first, target = self._open.pop()
-        self._links.append(Mark(first, len(self.parts), target))
+        self._links.append((first, len(self.parts), target))
 
     def end(self) -> Marked:
         """What was read since the paragraph before, on one line except for breaks."""
         parts, links = self.parts, self._links
         if not parts:
             return Marked("")
-        links += [Mark(first, len(parts), target) for first, target in self._open]
+        links += [(first, len(parts), target) for first, target in self._open]
         self.parts, self._links = [], []
         self._open = [(0, target) for _, target in self._open]
         text = "".join(parts)
@@ -49,5 +49,5 @@ class Paragraph:
         if links:
             sizes = (num_solid(part.replace(APART, "").replace(BREAK, "")) for part in parts)
             before = list(accumulate(sizes, initial=0))
-            marked = located([Mark(before[start], before[stop], target) for start, stop, target in links], text)
+            marked = located([(before[start], before[stop], target) for start, stop, target in links], text)
         return as_heading(marked, self.level) if self.level else marked

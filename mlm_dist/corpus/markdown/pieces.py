@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from mlm_dist.corpus.markdown import scripts
-from mlm_dist.corpus.marks import Mark, Marked, located, num_solid
+from mlm_dist.corpus.marks import Mark, Marked, located, num_solid, trimmed
 
 APART = "\0a"  # around text that its markup separated from its neighbors; a cleaned text has no such character
 SOFT = "\0s"  # a line break that is a space, or nothing
@@ -52,13 +52,50 @@ class Pieces:
         self.pieces: list[str] = []
         self.in_row = False  # of a table in HTML
         self._verbatim: list[str] = []
-        self._marks: list[Mark] = []  # whose offsets count pieces
-        self._opened: dict[str, tuple[int, int | str]] = {}  # tags of links and headings
+        # Most paragraphs have neither, and never make them.
+        self._marks: list[Mark] | None = None  # whose offsets count pieces
+        self._opened: dict[str, tuple[int, int | str]] | None = None  # tags of links and headings
         self.line_break = " " if source.isascii() else SOFT
 
-    def text(self) -> str:
+    def mark(self, first: int, value: int | str) -> None:
+        """Mark the pieces from the first one on.
+
+        Args:
+            first: Index of the first piece.
+            value: The level of a heading, or the target of a link.
+        """
+        if self._marks is None:
+            self._marks = []
+        self._marks.append((first, len(self.pieces), value))
+
+    def open_mark(self, name: str, value: int | str) -> None:
+        """Mark the pieces that follow, up to `close_mark` with the same name; never, if there is none."""
+        self._opened = (self._opened or {}) | {name: (len(self.pieces), value)}
+
+    def close_mark(self, name: str) -> None:
+        """See `open_mark`."""
+        if self._opened and name in self._opened:
+            self.mark(*self._opened.pop(name))
+
+    def marked(self) -> Marked:
         """What was read, on one line except for hard breaks, HTML that begins a line, and code."""
-        text = "".join(self.pieces)
+        raw = "".join(self.pieces)
+        text = self._spaced(raw)
+        if self._marks is None:
+            return Marked(text)
+        if text == raw:  # as most are
+            before = list(accumulate(map(len, self.pieces), initial=0))
+            return Marked(text, trimmed([(before[i], before[j], value) for i, j, value in self._marks], text))
+        verbatim = iter(self._verbatim)
+        sizes = (
+            0 if piece in (APART, SOFT) else num_solid(next(verbatim) if piece == _VERBATIM else piece)
+            for piece in self.pieces
+        )
+        before = list(accumulate(sizes, initial=0))
+        return located([(before[i], before[j], value) for i, j, value in self._marks], text)
+
+    def _spaced(self, text: str) -> str:
+        """The pieces with the white space that their marks mean, and with what stays to the letter."""
         if "\0" in text:
             text = _MARKS.sub(_between, text)
         if "\n" in text:
@@ -74,37 +111,6 @@ class Pieces:
             else:
                 text += code + part
         return text.rstrip(" \t\n") if parts[-1].strip() else text.strip("\n")
-
-    def mark(self, first: int, value: int | str) -> None:
-        """Mark the pieces from the first one on.
-
-        Args:
-            first: Index of the first piece.
-            value: The level of a heading, or the target of a link.
-        """
-        self._marks.append(Mark(first, len(self.pieces), value))
-
-    def open_mark(self, name: str, value: int | str) -> None:
-        """Mark the pieces that follow, up to `close_mark` with the same name; never, if there is none."""
-        self._opened[name] = len(self.pieces), value
-
-    def close_mark(self, name: str) -> None:
-        """See `open_mark`."""
-        if name in self._opened:
-            self.mark(*self._opened.pop(name))
-
-    def marked(self) -> Marked:
-        """`text` with its marks."""
-        text = self.text()
-        if not self._marks:
-            return Marked(text)
-        verbatim = iter(self._verbatim)
-        sizes = (
-            0 if piece in (APART, SOFT) else num_solid(next(verbatim) if piece == _VERBATIM else piece)
-            for piece in self.pieces
-        )
-        before = list(accumulate(sizes, initial=0))
-        return located([Mark(before[start], before[stop], value) for start, stop, value in self._marks], text)
 
     def nested(self, text: str) -> str:
         """The text of a value in a tag, which may be Markdown."""

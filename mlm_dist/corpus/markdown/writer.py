@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from markdown_it import MarkdownIt
@@ -12,7 +12,7 @@ from markdown_it.token import Token
 
 from mlm_dist.corpus.markdown import block_rules, components, inline, myst, templates
 from mlm_dist.corpus.markdown.pieces import Document
-from mlm_dist.corpus.marks import Mark, Marked, as_heading, joined
+from mlm_dist.corpus.marks import Mark, Marked, as_heading, assembled, joined
 
 MAX_NESTING = 100  # of quotes, or half as many lists; the library drops what is deeper
 MAX_LINES = 1_000_000
@@ -35,8 +35,7 @@ class Writer:
 
     def __init__(self) -> None:
         self._parts: list[str] = []
-        self._size = 0  # characters
-        self._marks: list[Mark] = []
+        self._marks: list[tuple[int, Sequence[Mark]]] = []  # of the parts with an index
         self.notes: set[str] = set()
         self._document = Document()
         self._depth = 0  # of nested directives
@@ -47,7 +46,7 @@ class Writer:
 
     def marked(self) -> Marked:
         """The text written so far."""
-        return Marked("".join(self._parts), self._marks)
+        return assembled(self._parts, self._marks)
 
     def write(self, source: str) -> None:
         """Write a document, or the content of a directive.
@@ -75,12 +74,9 @@ class Writer:
             return
         if self._parts:
             self._parts.append("\n" if tight and not self._apart else "\n\n")
-            self._size += len(self._parts[-1])
         self._parts += self._marker, text
-        self._size += len(self._marker)
         if marks:
-            self._marks += [mark.shifted(self._size) for mark in marks]
-        self._size += len(text)
+            self._marks.append((len(self._parts) - 1, marks))
         self._marker, self._apart = "", not tight
 
     def _plain(self, source: str) -> Marked:

@@ -104,7 +104,7 @@ class InlineText:
         first = self._num_solid
         text = self.text(inlines)
         if target:
-            self._links.append(Mark(first, self._num_solid, target))
+            self._links.append((first, self._num_solid, target))
         return text
 
     def _math(self, content: Any) -> str:

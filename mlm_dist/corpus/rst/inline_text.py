@@ -58,7 +58,7 @@ class InlineText:
                 parts.append(self.text(child, names))
             text = "".join(parts)
         if isinstance(node, nodes.reference | nodes.inline) and (target := self._target(node)):
-            self._links.append(Mark(first, self._num_solid, target))
+            self._links.append((first, self._num_solid, target))
         return text
 
     def _leaf(self, node: Any, names: tuple[str, ...]) -> str | None:
