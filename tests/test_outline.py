@@ -477,3 +477,33 @@ def test_part_of_an_outline() -> None:
     outline = Outline(Span(0, 2), (Heading(0, 2, 1), Heading(5, 8, 2)), (Link(6, 7, "a"), Link(7, 12, "b")))
     assert outline.part(5, 10) == Outline(None, (Heading(0, 3, 2),), (Link(1, 2, "a"),))
     assert outline.part(0, 12) == outline
+
+
+LINES = st.lists(st.sampled_from(["a", "b", "c d", "", "b ", "e"]), max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(lines=LINES, others=LINES)
+def test_outline_of_a_filtered_text_is_of_the_lines_that_are_kept(lines: list[str], others: list[str]) -> None:
+    before, after = "\n".join(lines).strip(), "\n".join(others).strip()
+    words = [(found.start(), found.end()) for found in re.finditer(r"\w", before)]
+    outline = Outline(None, tuple(Heading(start, stop, 1) for start, stop in words), ())
+    kept = outline.of_lines_kept(before, after)
+    assert len(kept.headings) == len(set(kept.headings)) <= len(words)
+    assert all(after[start:stop].isalnum() for start, stop, _ in kept.headings)
+    if before == after:
+        assert kept == outline
+
+
+def test_outline_of_a_filtered_document(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    for i in range(10):
+        text = f"# Title {i}\n\nmail a{i}@b.org [in a changed line](c.md)\n\n## Section\n\n"
+        text += f"{made_up_text(i, 60)} [kept](d.md)"
+        (tmp_path / "docs" / f"{i}.md").write_text(text)
+    flags = [f"--corpus.source={tmp_path / 'docs'}", f"--corpus.cache_dir={tmp_path / 'cache'}"]
+    flags += ["--tokenizer.train_vocab_size=300", "--corpus.filters.PIIFormatter={}"]
+    for id_, text, outline in prepare(parse(flags)).outlines("train"):
+        assert "@b.org" not in text and "in a changed line" in text
+        title = f"Title {id_.removesuffix('.md')}"
+        assert parts(text, outline) == (title, [(title, 1), ("Section", 2)], [("kept", "d.md")])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
 from mlm_dist.corpus.marks import Marked
@@ -95,16 +98,44 @@ class Outline:
             stop: Offset after its last one.
         """
 
-        def inside(one: Span | Heading | Link) -> bool:
-            return start <= one.start < one.stop <= stop
+        return self._moved([(start, stop, -start)])
 
-        def moved(one: T) -> T:
-            return one._replace(start=one.start - start, stop=one.stop - start)
+    def of_lines_kept(self, before: str, after: str) -> Outline:
+        """The outline of the text as a filter leaves it; what is not wholly in lines that it keeps is removed.
+
+        Args:
+            before: The text.
+            after: What a filter makes of it.
+        """
+        if before == after or self == Outline():
+            return self
+        lines, others = before.split("\n"), after.split("\n")
+        starts, other_starts = (
+            list(accumulate((len(line) + 1 for line in some), initial=0)) for some in (lines, others)
+        )
+        blocks = SequenceMatcher(None, lines, others, autojunk=False).get_matching_blocks()
+        return self._moved(
+            [(starts[i], starts[i + size] - 1, other_starts[j] - starts[i]) for i, j, size in blocks if size]
+        )
+
+    def _moved(self, parts: Sequence[tuple[int, int, int]]) -> Outline:
+        """The outline of a text of parts of the text.
+
+        Args:
+            parts: (start, stop, how much its offsets grow) of each part, in order.
+        """
+        starts = [start for start, _, _ in parts]
+
+        def moved(one: T) -> T | None:
+            i = bisect_right(starts, one.start) - 1
+            if i < 0 or one.stop > parts[i][1]:
+                return None
+            return one._replace(start=one.start + parts[i][2], stop=one.stop + parts[i][2])
 
         return Outline(
-            moved(self.title) if self.title is not None and inside(self.title) else None,
-            tuple(map(moved, filter(inside, self.headings))),
-            tuple(map(moved, filter(inside, self.links))),
+            moved(self.title) if self.title is not None else None,
+            tuple(one for one in map(moved, self.headings) if one is not None),
+            tuple(one for one in map(moved, self.links) if one is not None),
         )
 
 
