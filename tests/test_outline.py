@@ -426,6 +426,7 @@ def test_prepared_corpus_has_the_outlines(tmp_path: Path) -> None:
         "sub/c.rst": f"C\n=\n\n{made_up_text(2, 60)} `a <é/../../a.md>`_",
         "d.txt": f"# no heading\n\n{made_up_text(3, 60)} [no link](a.md)",
         "e.html": f"<p>{made_up_text(4, 60)}",
+        "f.md": f"```\n   indented\n```\n\n# F\n\n{made_up_text(5, 60)} [a](../b)",
     }
     (tmp_path / "docs" / "sub").mkdir(parents=True)
     for name, text in texts.items():
@@ -439,7 +440,8 @@ def test_prepared_corpus_has_the_outlines(tmp_path: Path) -> None:
     title, headings, links = outlines["sub/c.rst"]
     assert (title, headings, links[0][1]) == ("C", [("C", 1)], "é/../../a.md")
     assert outlines["d.txt"] == outlines["e.html"] == (None, [], [])
-    assert len(outlines) == len(list(corpus.documents())) == 4
+    assert outlines["f.md"] == ("F", [("F", 1)], [("a", "../b")])
+    assert len(outlines) == len(list(corpus.documents())) == 5
 
 
 def test_lone_surrogates_of_records_are_replaced_in_targets(tmp_path: Path) -> None:
