@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 from mlm_dist.evaluation import bm25, bootstrap
 from mlm_dist.evaluation.embeddings import mean_states
-from mlm_dist.evaluation.ranking import METRICS, ranking_metrics
+from mlm_dist.evaluation.passage_ranks import METRICS, ranking_metrics
 
 # --- metrics of one query ---
 
