@@ -87,8 +87,10 @@ class KeptDocuments:
         text = cleaned.text.strip()
         # With corpus.clean none, all characters of the raw text count.
         self._refuse_short(text, len(cleaned.text if self._shard.source.clean == "none" else text))
-        start = len(cleaned.text) - len(cleaned.text.lstrip())
-        outline = cleaned.outline.part(start, start + len(text))
+        outline = cleaned.outline
+        if len(text) < len(cleaned.text):
+            start = len(cleaned.text) - len(cleaned.text.lstrip())
+            outline = outline.part(start, start + len(text))
         text = _without_surrogates(text)
         return self._filtered(text, outline) if self._filters else (text, outline)
 
