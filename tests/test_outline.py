@@ -114,7 +114,7 @@ Underlined
 
 <h3 align="center">Of <a class="x" href='i.html'>HTML</a></h3>
 
-{% raw %}{{ [not here](j.md) }}{% endraw %} <k@l.org> {doc}`n`
+{% raw %}{{ [not here](j.md) }}{% endraw %} <k@l.org> {doc}`n` {doc}`of MyST <o/p>` {ref}`no document <q>`
 
 [l]: /m.md
 """
@@ -127,7 +127,7 @@ def test_markdown() -> None:
         [
             *(("a link", "a.md"), ("of two lines", "../b.md"), ("a label", "/m.md"), ("in a  cell", "d.md")),
             *(("last", "e.md"), ("in a list", "f.md#anchor"), ("picture", "h.md"), ("HTML", "i.html")),
-            ("k@l.org", "k@l.org"),
+            *(("k@l.org", "k@l.org"), ("of MyST", "o/p")),
         ],
     )
 
