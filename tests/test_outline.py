@@ -82,8 +82,8 @@ def digest(folder: Path) -> str:
 def check(cleaned: Cleaned) -> None:
     """Every span has a text without white space around it, and spans of a kind are in order."""
     outline, text = cleaned.outline, cleaned.text
-    spans = [*([outline.title] if outline.title else []), *outline.headings, *outline.links]
-    for start, stop, *_ in spans:
+    spans = [(one.start, one.stop) for one in (outline.title, *outline.headings, *outline.links) if one is not None]
+    for start, stop in spans:
         assert 0 <= start < stop <= len(text)
         assert text[start:stop] == text[start:stop].strip()
     assert [*outline.headings] == sorted(outline.headings) and [*outline.links] == sorted(outline.links)
@@ -230,6 +230,13 @@ def test_asciidoc() -> None:
         [("One two words", 1), ("Two", 2)],
         [("two words", "a.html"), ("C", "#c.adoc"), ("quoted", "d"), ("glued", "e"), ("g", "f")],
     )
+
+
+def test_part_of_a_book_has_level_1() -> None:
+    assert found("= Book\n:doctype: book\n\n= Part\n\n== Chapter\n\ntext", "asciidoc")[1] == [
+        ("Part", 1),
+        ("Chapter", 1),
+    ]
 
 
 def test_mediawiki_and_org() -> None:

@@ -98,7 +98,8 @@ class _Writer:
         self._add(self._inline.lines(inlines))
 
     def _heading(self, content: Any) -> None:
-        self._add(as_heading(self._inline.line(content[2]), content[0]))
+        level = max(content[0], 1)  # a part of a book in AsciiDoc has level 0
+        self._add(as_heading(self._inline.line(content[2]), level))
 
     def _lines(self, lines: Any) -> None:
         self._add(joined("\n", map(self._inline.line, lines)))
