@@ -158,6 +158,10 @@ def test_title(text: str, title: str | None) -> None:
     assert found(text, "markdown")[0] == title
 
 
+def test_white_space_at_the_ends_is_not_marked() -> None:
+    assert found("# {{ v }}\u3000\n\na [ b ](c) d [  ](e)", "markdown") == ("{{ v }}", [("{{ v }}", 1)], [("b", "c")])
+
+
 def test_first_definition_of_a_label_counts() -> None:
     assert found("[a] [b][A]\n\n[a]: 1\n[a]: 2\n\n[A]: 3", "markdown")[2] == [("a", "1"), ("b", "1")]
 
