@@ -224,6 +224,13 @@ def test_html() -> None:
     )
 
 
+def test_html_links_around_blocks_and_after_breaks() -> None:
+    blocks = "<div><a href=a><div>one</div><div>two</div></a> three</div>"
+    assert found(blocks, "html")[2] == [("one", "a"), ("two", "a")]
+    breaks = '<p>x <img alt="picture"><br><a href=b>after<br>it</a> end'
+    assert found(breaks, "html")[2] == [("after\nit", "b")]
+
+
 def test_asciidoc() -> None:
     text = (
         "= Title\n\n== One link:a.html[two  words]\n\nsee footnote:[not link:b[here]] xref:c.adoc[C] +\n"

@@ -130,7 +130,7 @@ def test_a_passage_has_a_bounded_number_of_words(text: str, limit: int) -> None:
     some = passages.shortened(text, limit)
     assert text.startswith(some)
     assert passages.num_words(some) == min(limit, passages.num_words(text))
-    assert some == text or passages.num_words(text) >= limit
+    assert some == text or (passages.num_words(text) >= limit and some == some.rstrip())
 
 
 def test_halves_are_divided_between_blocks() -> None:
