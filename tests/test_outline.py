@@ -216,6 +216,11 @@ HTML = """<title>Site</title>
 <ul><li><a href="e">item</a></ul><h6><div>deep</div></h6>after"""
 
 
+def test_rst_link_after_the_text_of_an_image() -> None:
+    text = "|pic| and `a link <b>`_\n\n.. |pic| image:: c.png\n   :alt: a picture\n"
+    assert found(text, "rst")[2] == [("a link", "b")]
+
+
 def test_html() -> None:
     assert found(HTML, "html") == (
         "Site",
@@ -241,6 +246,11 @@ def test_asciidoc() -> None:
         [("One two words", 1), ("Two", 2)],
         [("two words", "a.html"), ("C", "#c.adoc"), ("quoted", "d"), ("glued", "e"), ("g", "f")],
     )
+
+
+def test_link_before_a_footnote_and_after_quotes() -> None:
+    text = "\\href{a}{before}\\footnote{Not \\href{b}{here}.} ``quoted'' \\href{c}{after}"
+    assert found(text, "latex")[2] == [("before", "a"), ("after", "c")]
 
 
 def test_part_of_a_book_has_level_1() -> None:

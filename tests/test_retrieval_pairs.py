@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import pytest
@@ -212,6 +213,14 @@ def test_text_that_links_to_several_documents() -> None:
     assert links.dropped == {retrieval_pairs.SEVERAL: 5}
 
 
+def test_passages_have_a_bounded_number_of_words() -> None:
+    for pairs in retrieval_pairs.retrieval_pairs(
+        [document("a.md", f"# Long one\n\n{words(1, 600)}\n\n{words(2, 600)}")]
+    ):
+        assert all(passages.num_words(one) == retrieval_pairs.PASSAGE_WORDS for one in pairs.passages)
+        assert pairs.kind != "half" or passages.num_words(pairs.queries[0]) == retrieval_pairs.PASSAGE_WORDS
+
+
 def test_equal_passages_are_one() -> None:
     same = words(3)
     pages = [document(f"{i}.md", f"# Name of {'abc'[i]}\n\n{same}") for i in range(3)]
@@ -224,6 +233,8 @@ def test_queries_are_limited_by_a_hash() -> None:
     some = titles.limited(2)
     assert len(some.queries) == 2 and set(some.queries) < set(titles.queries)
     assert titles.limited(3).queries != some.queries and set(some.queries) < set(titles.limited(3).queries)
+    smallest = sorted(titles.queries, key=lambda query: hashlib.blake2b(query.encode()).digest())[:2]
+    assert set(some.queries) == set(smallest) != set(titles.queries[:2])
     assert some.passages == titles.passages
     answers = dict(zip(titles.queries, titles.relevant, strict=True))
     assert [answers[query] for query in some.queries] == some.relevant
