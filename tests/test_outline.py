@@ -62,7 +62,12 @@ BEFORE = {
 }
 
 
-@pytest.mark.parametrize("folder", BEFORE)
+SLOW = {"samples/asciidoctor-adoc"}  # pandoc starts for each document
+
+
+@pytest.mark.parametrize(
+    "folder", [pytest.param(one, marks=[pytest.mark.slow] if one in SLOW else []) for one in BEFORE]
+)
 def test_texts_are_the_same_as_without_outlines(folder: str) -> None:
     if not (SHARED / folder).is_dir():
         pytest.skip("the sample documents are not on this machine")
