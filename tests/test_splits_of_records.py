@@ -229,6 +229,7 @@ def test_tokenized_records_give_the_rows_of_their_texts(
     assert again.manifest["notes"] == {"tokenized already": 30}
     if mode == "chunk":
         assert rows(again) == rows(found)
+    assert not list(again.outlines("train"))  # a text of token ids has none
     decoded = {id_: text for id_, _, text in again.documents()}
     assert decoded == {r["id"]: found.tokenizer.decode(r["input_ids"], skip_special_tokens=True) for r in records}
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mlm_dist.corpus import outline_column
+from mlm_dist.corpus.outline import Outline
 from mlm_dist.corpus.split_labels import SplitLabels
 
 GROUP_CHARS = 4_000_000  # characters of text in a row group, which is in memory as a whole
@@ -54,6 +56,14 @@ def contents(path: Path, wanted: np.ndarray) -> Iterator[list[tuple[str, str, np
         tokens = (one.values.to_numpy() if one.is_valid else None for one in table["input_ids"])
         rows = zip(table["id"].to_pylist(), table["text"].to_pylist(), tokens, strict=True)
         yield list(compress(rows, here))
+
+
+def outlines(path: Path, wanted: np.ndarray) -> Iterator[list[tuple[str, str, Outline]]]:
+    """Id, text and outline of the wanted documents of a shard, as in `texts`, without those of token ids."""
+    for table, here in _row_groups(path, wanted, ["id", "text", "outline", "input_ids"]):
+        rows = table.filter(here).filter(table.filter(here)["input_ids"].is_null())
+        found = rows["id"].to_pylist(), rows["text"].to_pylist(), outline_column.decode(rows["outline"])
+        yield list(zip(*found, strict=True))
 
 
 def _row_groups(path: Path, wanted: np.ndarray, columns: list[str]) -> Iterator[tuple[Any, np.ndarray]]:

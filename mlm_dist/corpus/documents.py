@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlm_dist.config import CorpusConfig
-from mlm_dist.corpus import filters, held_out_parts, signatures, split_labels, text_keys
+from mlm_dist.corpus import filters, held_out_parts, outline_column, signatures, split_labels, text_keys
 from mlm_dist.corpus.document_files import groups
 from mlm_dist.corpus.kept_documents import KeptDocuments
 from mlm_dist.corpus.shards import Shard
@@ -72,8 +72,8 @@ def needs_signatures(config: CorpusConfig) -> bool:
 def write(config: CorpusConfig, shard: Shard, path: Path, row_length: int) -> ShardFigures:
     """Write the documents of a shard to a parquet file, and return what became of each.
 
-    Its columns are id, side and group (see `split_labels`), input_ids (null for text), text and, where needed, key
-    (`text_keys.text_key`), chars (characters) and signature (`signatures.signatures`).
+    Its columns are id, side and group (see `split_labels`), input_ids (null for text), outline (see `outline_column`),
+    text and, where needed, key (`text_keys.text_key`), chars (characters) and signature (`signatures.signatures`).
 
     Args:
         config: How documents are filtered.
@@ -99,12 +99,12 @@ def write(config: CorpusConfig, shard: Shard, path: Path, row_length: int) -> Sh
     }
     schema = pa.schema(
         {"id": pa.string(), "side": pa.int8(), "group": pa.uint64(), "input_ids": pa.large_list(pa.int32())}
-        | {"text": pa.large_string()}
+        | {"outline": outline_column.kind(), "text": pa.large_string()}
         | {name: kinds[name] for name in measures}
     )
     # Hashes cannot be compressed; trying would only take time.
-    compression = {"id": "lz4", "side": "lz4", "group": "lz4", "input_ids.list.element": "lz4", "text": "lz4"}
-    compression |= dict.fromkeys(measures, "none")
+    compressed = ("id", "side", "group", "input_ids.list.element", *outline_column.LEAVES, "text")
+    compression = dict.fromkeys(compressed, "lz4") | dict.fromkeys(measures, "none")
     cleaning = KeptDocuments(config, shard, row_length)
     kept = 0
 
@@ -114,10 +114,11 @@ def write(config: CorpusConfig, shard: Shard, path: Path, row_length: int) -> Sh
             temporary, schema, compression=compression, use_dictionary=False, write_statistics=False
         ) as writer:
             for group in groups(cleaning):
-                *labels, tokens, texts = zip(*group, strict=True)
+                *labels, tokens, outlines, texts = zip(*group, strict=True)
                 input_ids = [one if one is None else np.clip(one, -1, MAX_TOKEN).astype(np.int32) for one in tokens]
                 stored = [text if one is None else "" for one, text in zip(tokens, texts, strict=True)]
-                columns = [*labels, input_ids, stored, *(measure(texts) for measure in measures.values())]
+                columns = [*labels, input_ids, outline_column.encode(outlines), stored]
+                columns += [measure(texts) for measure in measures.values()]
                 writer.write_table(pa.table(columns, schema=schema))
                 kept += len(group)
                 if shard.source.group is not None:

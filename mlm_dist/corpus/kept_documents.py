@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 from mlm_dist.config import CorpusConfig
 from mlm_dist.corpus import cleaners, filters, held_out_parts, shards, split_labels
+from mlm_dist.corpus.cleaners import Cleaned
 from mlm_dist.corpus.document_files import text_of_ids
+from mlm_dist.corpus.outline import Outline
 from mlm_dist.corpus.readers import Document, Dropped
 from mlm_dist.corpus.shards import Shard
 from mlm_dist.corpus.time_limit import time_limit
@@ -26,6 +28,7 @@ class KeptDocument(NamedTuple):
     side: int
     group: int
     input_ids: Sequence[int] | None
+    outline: Outline
     text: str
 
 
@@ -59,7 +62,7 @@ class KeptDocuments:
             side, group = self._side(document), split_labels.group_key(document.group)
             if document.input_ids is not None:
                 self.notes[TOKENIZED] += 1
-                yield KeptDocument(id_, side, group, document.input_ids, text_of_ids(document.input_ids))
+                yield KeptDocument(id_, side, group, document.input_ids, Outline(), text_of_ids(document.input_ids))
                 continue
             self.encodings[document.encoding] += 1
             if not document.encoding.startswith("utf-"):
@@ -68,27 +71,31 @@ class KeptDocuments:
                 file = id_ if is_file else re.sub(r"[#@][\d.]+\Z", "", id_)
                 self.decoded.setdefault(document.encoding, set()).add(file)
             try:
-                text = self._text(document)
+                text, outline = self._text(document)
             except _DropError as error:
                 self.dropped.append((id_, error.reason))
                 continue
-            yield from self._divided(KeptDocument(id_, side, group, None, text))
+            yield from self._divided(KeptDocument(id_, side, group, None, outline, text))
 
-    def _text(self, document: Document) -> str:
-        """The text of a document without markup, as filters leave it.
+    def _text(self, document: Document) -> tuple[str, Outline]:
+        """The text of a document without markup, as filters leave it, and its outline.
 
         Raises:
             _DropError: It is dropped.
         """
         cleaned = self._cleaned(document)
-        text = cleaned.strip()
+        text = cleaned.text.strip()
         # With corpus.clean none, all characters of the raw text count.
-        self._refuse_short(text, len(cleaned if self._shard.source.clean == "none" else text))
+        self._refuse_short(text, len(cleaned.text if self._shard.source.clean == "none" else text))
+        outline = cleaned.outline
+        if len(text) < len(cleaned.text):
+            start = len(cleaned.text) - len(cleaned.text.lstrip())
+            outline = outline.part(start, start + len(text))
         text = _without_surrogates(text)
-        return self._filtered(text) if self._filters else text
+        return self._filtered(text, outline) if self._filters else (text, outline)
 
-    def _filtered(self, text: str) -> str:
-        changed = []
+    def _filtered(self, text: str, outline: Outline) -> tuple[str, Outline]:
+        changed, before = [], text
         with _limit("filter"):
             for name, apply in self._filters:
                 found = apply(text)
@@ -98,8 +105,9 @@ class KeptDocuments:
                     changed.append(f"changed by {name}")
                     text = _without_surrogates(found.text.strip())
                     self._refuse_short(text, len(text))
+            outline = outline.of_lines_kept(before, text)
         self.notes.update(changed)
-        return text
+        return text, outline
 
     def _refuse_short(self, text: str, num_chars: int) -> None:
         if not text or num_chars < self._config.min_chars:
@@ -119,19 +127,23 @@ class KeptDocuments:
             yield document
             return
         self.notes["divided into a part for training and one for validation"] += 1
-        id_ = document.id
-        yield document._replace(id=f"{id_}#train", side=split_labels.TRAIN, text=parts.train)
+        id_, size = document.id, len(document.text)
+        # A text has no spaces at its ends, so its parts are at its ends.
+        first = document.outline.part(0, len(parts.train))
+        last = document.outline.part(size - len(parts.validation), size)
+        yield document._replace(id=f"{id_}#train", side=split_labels.TRAIN, outline=first, text=parts.train)
         self.dropped.append((f"{id_}#gap", held_out_parts.GAP))
-        yield document._replace(id=f"{id_}#validation", side=split_labels.VALIDATION, text=parts.validation)
+        side = split_labels.VALIDATION
+        yield document._replace(id=f"{id_}#validation", side=side, outline=last, text=parts.validation)
 
-    def _cleaned(self, document: Document) -> str:
+    def _cleaned(self, document: Document) -> Cleaned:
         markup = self._shard.source.clean or document.markup
         if markup == "none":
-            return document.text
+            return Cleaned(document.text, outline=document.outline)
         with _limit("clean"):
             cleaned = cleaners.clean(document.text, markup)
         self.notes.update(cleaned.notes)
-        return cleaned.text
+        return cleaned
 
 
 class _DropError(Exception):

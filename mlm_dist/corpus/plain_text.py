@@ -6,6 +6,8 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 
+from mlm_dist.corpus.marks import Mark, Marked, assembled, joined, respaced
+
 # Scripts that are written without spaces: Han, kana, Thai, Lao, Burmese, Khmer, and their punctuation.
 _NO_SPACES = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -53,6 +55,7 @@ class Blocks:
 
     def __init__(self) -> None:
         self._parts: list[str] = []
+        self._marks: list[tuple[int, Sequence[Mark]]] = []  # of the parts with an index
         self._marker = ""  # of an item whose text follows
         self._first = False  # whether the next block is the first of its item
         self._apart = False  # whether a blank line comes before the next block even so
@@ -62,12 +65,22 @@ class Blocks:
         """The text so far."""
         return "".join(self._parts)
 
-    def add(self, text: str, *, tight: bool = False) -> None:
+    def marked(self) -> Marked:
+        """The text so far, with the marks of its blocks."""
+        return assembled(self._parts, self._marks)
+
+    def line(self) -> Marked:
+        """The text so far on one line, with the marks of its blocks."""
+        marked = self.marked()
+        return respaced(marked, one_line(marked.text))
+
+    def add(self, text: str, *, tight: bool = False, marks: Sequence[Mark] = ()) -> None:
         """Add a block after a blank line.
 
         Args:
             text: The block; an empty one is not added.
             tight: Whether it begins on the next line instead, such as a further row of a table.
+            marks: The marks of the block.
         """
         if not text.strip():
             return
@@ -76,6 +89,8 @@ class Blocks:
             self._parts.append("\n" if tight else "\n\n")
         self._apart = not (tight or self._first)
         self._parts += self._marker, text
+        if marks:
+            self._marks.append((len(self._parts) - 1, marks))
         self._marker, self._first = "", False
 
     @contextlib.contextmanager
@@ -112,11 +127,12 @@ class Blocks:
         yield
         self._apart = True
 
-    def row(self, cells: Sequence[str]) -> None:
+    def row(self, cells: Sequence[Marked]) -> None:
         """Add a row of a table; empty cells at its end are removed."""
-        last = max((i for i, cell in enumerate(cells, 1) if cell), default=0)
+        last = max((i for i, cell in enumerate(cells, 1) if cell.text), default=0)
+        text, marks = joined(" | ", cells[:last])
         if self._apart:
-            self.add(" | ".join(cells[:last]))
+            self.add(text, marks=marks)
             self._apart &= not last
         else:
-            self.add(" | ".join(cells[:last]), tight=True)
+            self.add(text, tight=True, marks=marks)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlm_dist.corpus import document_files, selection
+from mlm_dist.corpus.outline import Outline
 from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.corpus.rows import RowTable
 from mlm_dist.corpus.stored_corpus import StoredCorpus
@@ -23,6 +24,7 @@ from mlm_dist.files import mapped_array
 
 FORMAT = 9  # of the manifest and of shard records; a corpus with another number is prepared again
 SPLITS = ("train", "validation")
+_NAMES = {selection.TRAIN: "train", selection.VALIDATION: "validation"}
 BLOCKS = "blocks.npy"  # of a split: where its rows are, see `rows.joined`
 # [blocks, 32] bytes: SHA-256 of each block of training rows, and of the word starts in each if they are stored.
 HASHES, WORD_HASHES = "train/block_hashes.npy", "train/word_start_hashes.npy"
@@ -92,19 +94,28 @@ class PreparedCorpus:
 
         The text of a document that was tokenized already is decoded from its tokens.
         """
+        for path, side in self._shards():
+            wanted = np.isin(side, [code for code, name in _NAMES.items() if split in (None, name)])
+            found = chain.from_iterable(document_files.contents(path, wanted))
+            for code, (id_, text, tokens) in zip(side[wanted].tolist(), found, strict=True):
+                shown = text if tokens is None else self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
+                yield id_, _NAMES[code], shown
+
+    def outlines(self, split: str) -> Iterator[tuple[str, str, Outline]]:
+        """(id, text, outline) of the kept documents of one split, without those that were tokenized already."""
+        for path, side in self._shards():
+            wanted = np.isin(side, [code for code, name in _NAMES.items() if split == name])
+            yield from chain.from_iterable(document_files.outlines(path, wanted))
+
+    def _shards(self) -> Iterator[tuple[Path, np.ndarray]]:
+        """The documents of each shard, and the side of each of them."""
         side = selection.load(self.folder / "selection.npy").side
-        names = {selection.TRAIN: "train", selection.VALIDATION: "validation"}
         start = 0
         for key in self.manifest["shards"]:
             with self._documents_file(f"documents/{key}.parquet") as path:
-                count = document_files.count(path)
-                here = side[start : start + count]
-                wanted = np.isin(here, [code for code, name in names.items() if split in (None, name)])
-                found = chain.from_iterable(document_files.contents(path, wanted))
-                for code, (id_, text, tokens) in zip(here[wanted].tolist(), found, strict=True):
-                    shown = text if tokens is None else self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
-                    yield id_, names[code], shown
-            start += count
+                stop = start + document_files.count(path)
+                yield path, side[start:stop]
+            start = stop
 
     def _documents_file(self, name: str) -> contextlib.AbstractContextManager[Path]:
         return contextlib.nullcontext(self.folder / name) if self.stored is None else self.stored.file(name)

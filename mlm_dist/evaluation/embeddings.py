@@ -14,28 +14,32 @@ from mlm_dist.model.inference import evaluating
 BATCH_SIZE = 32
 
 
-def mean_states(model: Any, texts: Sequence[np.ndarray], special: SpecialTokens) -> np.ndarray:
+def mean_states(
+    model: Any, texts: Sequence[np.ndarray], special: SpecialTokens, *, pools_special: bool = False
+) -> np.ndarray:
     """[texts, hidden], fp32: mean-pooled last hidden states, computed without dropout on the model's device.
 
     Args:
         model: A transformers masked-language model in fp32; it stays in its mode.
         texts: Token ids of each text, at least one, without special tokens. The model reads them with special tokens
-            around, which are not part of the mean.
+            around.
         special: The special tokens of the tokenizer.
+        pools_special: Whether special tokens around the text are a part of the mean, as sentence-transformers pools
+            all tokens but padding.
     """
     states = np.zeros((len(texts), 0), np.float32)
     by_length = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))  # texts of one length need no padding
     with evaluating(model):
         for first in range(0, len(texts), BATCH_SIZE):
             batch = by_length[first : first + BATCH_SIZE]
-            means = _mean_states(model, [texts[i] for i in batch], special).cpu().numpy()
+            means = _mean_states(model, [texts[i] for i in batch], special, pools_special).cpu().numpy()
             if not states.shape[1]:
                 states = np.zeros((len(texts), means.shape[1]), np.float32)
             states[batch] = means
     return states
 
 
-def _mean_states(model: Any, texts: Sequence[np.ndarray], special: SpecialTokens) -> torch.Tensor:
+def _mean_states(model: Any, texts: Sequence[np.ndarray], special: SpecialTokens, pools_special: bool) -> torch.Tensor:
     """[texts, hidden] of one batch."""
     device = next(model.parameters()).device
     num_prefix, num_special = len(special.prefix), len(special.prefix) + len(special.suffix)
@@ -48,6 +52,6 @@ def _mean_states(model: Any, texts: Sequence[np.ndarray], special: SpecialTokens
     is_token = positions < (lengths + num_special)[:, None]
     is_text = (positions >= num_prefix) & (positions < (lengths + num_prefix)[:, None])
     hidden = model.base_model(input_ids=input_ids.to(device), attention_mask=is_token.long().to(device))[0].float()
-    weights = is_text[..., None].to(device, hidden.dtype)  # [texts, width, 1]
+    weights = (is_token if pools_special else is_text)[..., None].to(device, hidden.dtype)  # [texts, width, 1]
     means: torch.Tensor = (hidden * weights).sum(1) / weights.sum(1)
     return means

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
+
+from mlm_dist.corpus.outline import Outline
 
 
 @dataclass(frozen=True)
@@ -16,11 +18,13 @@ class Cleaned:
             with it.
         title: The title outside the body, such as in the front matter.
         notes: What was unusual, which the manifest counts.
+        outline: Where title, headings and links are in the text.
     """
 
     text: str
     title: str | None = None
     notes: tuple[str, ...] = ()
+    outline: Outline = field(default_factory=Outline)
 
 
 class Cleaner(Protocol):

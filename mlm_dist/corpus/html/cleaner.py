@@ -8,6 +8,7 @@ from html import unescape
 from typing import ClassVar
 
 from mlm_dist.corpus.cleaners.protocol import Cleaned
+from mlm_dist.corpus.outline import Outline
 from mlm_dist.corpus.plain_text import one_line, unmarked, with_title
 
 MAX_DEPTH = 500  # of elements; the time of the parser grows with its square
@@ -62,7 +63,9 @@ def clean(text: str) -> Cleaned:
         writer = Writer(text)
     except TooDeepError:
         return _stripped(text)
-    return Cleaned(with_title(writer.title, writer.text()), writer.title)
+    body = writer.marked()
+    cleaned = with_title(writer.title, body.text)
+    return Cleaned(cleaned, writer.title, outline=Outline.of(body, cleaned, writer.title))
 
 
 def _stripped(text: str) -> Cleaned:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_HANDLED_NAMES = "br dd dir img li listing math menu ol pre q script sup table td textarea th tr ul xmp"
+_HANDLED_NAMES = "a br dd dir img li listing math menu ol pre q script sup table td textarea th tr ul xmp"
 HANDLED = frozenset(_HANDLED_NAMES.split())
 """Those that the writer has a method for."""
 
@@ -27,6 +27,8 @@ _HIDDEN_NAMES = (
     "audio canvas datalist desc embed head iframe metadata nav noembed param script style symbol template title video"
 )
 HIDDEN = frozenset(_HIDDEN_NAMES.split())
+LEVELS = {f"h{level}": level for level in range(1, 7)}
+"""{heading: its level}."""
 NOT_IN_ROW = "table, pre, h1, h2, h3, h4, h5, h6"
 """What makes a row of a table more than one line."""
 

@@ -8,11 +8,12 @@ from typing import Any
 from selectolax.lexbor import LexborHTMLParser
 
 from mlm_dist.corpus.html import elements
-from mlm_dist.corpus.plain_text import APART, Blocks, one_line, separated
+from mlm_dist.corpus.html.paragraph import BREAK, Paragraph
+from mlm_dist.corpus.marks import Marked
+from mlm_dist.corpus.plain_text import APART, Blocks, one_line
 
 MAX_DEPTH = 150  # of elements; each takes some four frames of Python's stack
-_BREAK = "\1"  # a line break that stays
-_CONTROL = str.maketrans({APART: "\ufffd", _BREAK: " "})
+_CONTROL = str.maketrans({APART: "\ufffd", BREAK: " "})
 
 
 class TooDeepError(Exception):
@@ -33,8 +34,8 @@ class Writer:
         tree = LexborHTMLParser(html.translate(_CONTROL))
         self._blocks = Blocks()
         self._depth = 0
-        self._parts: list[str] = []  # of the current paragraph
-        self._cells: list[str] | None = None  # of the current row, whose cells are one line each
+        self._paragraph = Paragraph()
+        self._cells: list[Marked] | None = None  # of the current row, whose cells are one line each
         self._has_main = tree.css_first("main, article, [role=main]") is not None
         title = tree.css_first("head > title")
         self.title = (one_line(title.text()) or None) if title is not None else None
@@ -42,9 +43,9 @@ class Writer:
             self._children(tree.body)
         self._flush()
 
-    def text(self) -> str:
+    def marked(self) -> Marked:
         """The document."""
-        return self._blocks.text()
+        return self._blocks.marked()
 
     def _children(self, node: Any) -> None:
         self._depth += 1
@@ -54,7 +55,7 @@ class Writer:
         while child is not None:
             tag = child.tag
             if tag == "-text":
-                self._parts.append(child.text_content or "")
+                self._paragraph.parts.append(child.text_content or "")
             elif tag[0] != "-" and tag[0] != "_" and not self._is_hidden(child, tag):
                 self._element(child, tag)
             child = child.next
@@ -75,54 +76,60 @@ class Writer:
             handle(node)
         elif tag in elements.BLOCKS:
             self._flush()
+            outer = self._paragraph.level
+            self._paragraph.level = elements.LEVELS.get(tag, outer)
             self._children(node)
             self._flush()
+            self._paragraph.level = outer
         elif tag in elements.INLINE:
             self._children(node)
         else:
-            self._parts.append(APART)
+            self._paragraph.parts.append(APART)
             self._children(node)
-            self._parts.append(APART)
+            self._paragraph.parts.append(APART)
 
     def _flush(self) -> None:
         """End the paragraph."""
-        if not self._parts:
+        text, marks = self._paragraph.end()
+        self._blocks.add(text, marks=marks)
+
+    def _a(self, node: Any) -> None:
+        target = node.attributes.get("href")
+        if not target:
+            self._children(node)
             return
-        text = "".join(self._parts)
-        self._parts.clear()
-        if not text or text.isspace():
-            return
-        text = "\n".join(line for line in map(one_line, separated(text).split(_BREAK)) if line)
-        self._blocks.add(text)
+        self._paragraph.open_link(target)
+        self._children(node)
+        self._paragraph.close_link()
 
     def _br(self, node: Any) -> None:
-        self._parts.append(_BREAK)
+        self._paragraph.parts.append(BREAK)
 
     def _img(self, node: Any) -> None:
         if alt := node.attributes.get("alt"):
-            self._parts += APART, alt, APART
+            self._paragraph.parts += APART, alt, APART
 
     def _q(self, node: Any) -> None:
-        self._parts.append("\N{LEFT DOUBLE QUOTATION MARK}")
+        self._paragraph.parts.append("\N{LEFT DOUBLE QUOTATION MARK}")
         self._children(node)
-        self._parts.append("\N{RIGHT DOUBLE QUOTATION MARK}")
+        self._paragraph.parts.append("\N{RIGHT DOUBLE QUOTATION MARK}")
 
     def _sup(self, node: Any) -> None:
-        if "".join(self._parts[-1:])[-1:].isalnum():
-            self._parts.append("^")  # 2<sup>31</sup> is not 231
+        if "".join(self._paragraph.parts[-1:])[-1:].isalnum():
+            self._paragraph.parts.append("^")  # 2<sup>31</sup> is not 231
         self._children(node)
 
     def _script(self, node: Any) -> None:
-        self._parts += APART, node.text_content or node.text() or "", APART  # a formula
+        self._paragraph.parts += APART, node.text_content or node.text() or "", APART  # a formula
 
     def _math(self, node: Any) -> None:
         tex = node.css_first('annotation[encoding="application/x-tex"]')
         if tex is not None:
-            self._parts += APART, tex.text().strip(), APART
+            self._paragraph.parts += APART, tex.text().strip(), APART
         else:
             for part in node.traverse(include_text=True):
                 if part.tag == "-text":
-                    self._parts += (part.text_content or "").strip(), APART
+                    self._paragraph.parts += (part.text_content or "").strip(), APART
 
     def _pre(self, node: Any) -> None:
         """Code to the letter."""
@@ -216,7 +223,7 @@ class Writer:
         outer, self._blocks = self._blocks, Blocks()
         self._children(node)
         self._flush()
-        text, self._blocks = one_line(self._blocks.text()), outer
+        text, self._blocks = self._blocks.line(), outer
         self._cells.append(text)
 
     _th = _td

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from mlm_dist.corpus.cleaners.protocol import Cleaned
+from mlm_dist.corpus.marks import Marked, without
+from mlm_dist.corpus.outline import Outline
 from mlm_dist.corpus.plain_text import unmarked
 
 TOO_DEEP = "markdown nested too deeply, kept as is"
@@ -37,14 +39,15 @@ def clean(text: str) -> Cleaned:
     writer = Writer()
     try:
         writer.write(templates.protected(source) if "{%" in source else source)
-        body, notes = writer.text().replace("\0n", ""), tuple(sorted(writer.notes))
+        body, notes = without(writer.marked(), "\0n"), tuple(sorted(writer.notes))
     except (TooDeepError, RecursionError):
-        body, notes = source.strip(), (TOO_DEEP,)
+        body, notes = Marked(source.strip()), (TOO_DEEP,)
     except TooMuchEffortError:
-        body, notes = source.strip(), (TOO_LONG,)
-    if title and _bare(body.partition("\n")[0]) != _bare(title):
-        body = f"{title}\n\n{body}".rstrip()
-    return Cleaned(body, title, notes)
+        body, notes = Marked(source.strip()), (TOO_LONG,)
+    cleaned = body.text
+    if title and _bare(cleaned.partition("\n")[0]) != _bare(title):
+        cleaned = f"{title}\n\n{cleaned}".rstrip()
+    return Cleaned(cleaned, title, notes, Outline.of(body, cleaned, title))
 
 
 def _bare(heading: str) -> str:

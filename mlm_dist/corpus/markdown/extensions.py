@@ -10,7 +10,7 @@ from mlm_dist.corpus.markdown.pieces import APART, Pieces
 _ROLE = re.compile(r"\{[\w:.+-]{1,60}\}(?=`)")
 _TITLED_ROLE = re.compile(
     r"\{(?:any|doc|download|eq|keyword|numref|option|ref|term|[a-z]{1,10}:[a-z]{1,20})\}"
-    r"`([^`\n<>]{0,500}[^`\s<>])\s{0,20}<[^`<>\n]{1,500}>`(?!`)"
+    r"`([^`\n<>]{0,500}[^`\s<>])\s{0,20}<([^`<>\n]{1,500})>`(?!`)"
 )
 _STRING = re.compile(r"\{\s{0,20}(?:\"([^\"\n{}]{0,2000})\"|'([^'\n{}]{0,2000})'|`([^`${}]{0,2000})`)\s{0,20}\}")
 _COMMENT_END = re.compile(r"\*/\s*\}")
@@ -54,6 +54,8 @@ def _brace(paragraph: Pieces, at: int) -> int | None:
         titled = _TITLED_ROLE.match(source, at)
         if titled:
             paragraph.pieces.append(titled[1])
+            if source.startswith("{doc}", at):
+                paragraph.mark(len(paragraph.pieces) - 1, titled[2])
         return (titled or role).end()
     if found := attributes.block(source, at):
         return paragraph.add(*found_at(found, at))

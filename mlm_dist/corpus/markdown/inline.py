@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from mlm_dist.corpus.markdown import attributes, directives, emphasis, extensions, links, math, tags
 from mlm_dist.corpus.markdown.pieces import APART, Document, Pieces
+from mlm_dist.corpus.marks import Marked
 
 # It begins with a set of characters, which makes the search fast.
 _SPECIAL = re.compile(
@@ -31,7 +32,7 @@ def is_dense(source: str, limit: int) -> bool:
     return len(source) > limit and next(islice(_MARKUP.finditer(source), limit, None), None) is not None
 
 
-def plain(source: str, document: Document) -> str:
+def plain(source: str, document: Document) -> Marked:
     """The text of a paragraph: on one line except for hard breaks, HTML that begins a line, and code.
 
     Args:
@@ -40,10 +41,10 @@ def plain(source: str, document: Document) -> str:
     """
     first = _SPECIAL.search(source)
     if not first:
-        return source.strip()
+        return Marked(source.strip())
     paragraph = _Paragraph(source, document)
     paragraph.read(first)
-    return paragraph.text()
+    return paragraph.marked()
 
 
 class _Paragraph(Pieces):
@@ -75,7 +76,7 @@ class _Paragraph(Pieces):
 
     def nested(self, text: str) -> str:
         """The text of a value in a tag, which may be Markdown."""
-        return plain(text, self.document)
+        return plain(text, self.document).text
 
     def _newline(self, at: int) -> int:
         pieces = self.pieces
@@ -182,33 +183,37 @@ class _Paragraph(Pieces):
         is_image = self.pieces[piece] == "!["
         is_inactive = len(self._brackets) < self._inactive
         self._inactive = min(self._inactive, len(self._brackets))
-        end = None if is_inactive and not is_image else self._link_end(start, at)
-        if end is None:
+        found = None if is_inactive and not is_image else self._link_end(start, at)
+        if found is None:
             self.pieces.append("]")
             return at + 1
+        end, target = found
         self._match(first)
         self.pieces[piece] = APART if is_image else ""
         if is_image:
             self.pieces.append(APART)
         else:
             self._inactive = len(self._brackets)
+            if target:
+                self.mark(piece, target)
         return end
 
-    def _link_end(self, start: int, at: int) -> int | None:
+    def _link_end(self, start: int, at: int) -> tuple[int, str] | None:
+        """Where a link ends, and its target, which is empty if it has none."""
         source = self.source
-        following = source[at + 1 : at + 2]
-        if following == "(" and (end := links.target(source, at + 1)):
-            return end
-        references = self.document.references
+        following, references = source[at + 1 : at + 2], self.document.references
+        if following == "(" and (found := links.target(source, at + 1)):
+            return found
         shortcut = at + 1
         if following == "[" and references and (label := links.label(source, at + 1)):
             if label[0].strip():
-                return label[1] if links.normal(label[0]) in references else None
+                target = references.get(links.normal(label[0]))
+                return None if target is None else (label[1], target)
             shortcut = label[1]
-        if references and at - start < 1000 and links.normal(source[start:at]) in references:
-            return shortcut
-        if following == "{" and source[at + 2 : at + 3] in ".#" and (found := attributes.block(source, at + 1)):
-            return found[1]
+        if references and at - start < 1000 and (target := references.get(links.normal(source[start:at]))) is not None:
+            return shortcut, target
+        if following == "{" and source[at + 2 : at + 3] in ".#" and (block := attributes.block(source, at + 1)):
+            return block[1], ""
         return None
 
     def _extension(self, at: int) -> int:

@@ -43,9 +43,21 @@ def heading(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     text = _HEADING_END.sub("", state.src[found.end() : state.eMarks[start]].rstrip(" \t")).rstrip(" \t")
     if text.endswith("]]"):
         text = _without_anchor(text)
-    state.push("inline", "", 0).content = text.strip(" \t")
+    _push_heading(state, text.strip(" \t"), found[1])
     state.line = start + 1
     return True
+
+
+def _push_heading(state: StateBlock, text: str, markup: str) -> None:
+    """Add a heading.
+
+    Args:
+        state: The state of the parser.
+        text: Its text.
+        markup: As many `#` as its level.
+    """
+    token = state.push("heading", "", 0)
+    token.content, token.markup = text, markup
 
 
 def _without_anchor(text: str) -> str:
@@ -76,7 +88,7 @@ def paragraph(state: StateBlock, start: int, end: int, ends: Ends) -> bool:
     line = start + 1
     src, marks, shifts, counts, indent = state.src, state.bMarks, state.tShift, state.sCount, state.blkIndent
     last = state.eMarks
-    underlined = False
+    underlined = ""
     checked = start
     while True:
         while line < end and marks[line] + shifts[line] < last[line]:
@@ -84,7 +96,7 @@ def paragraph(state: StateBlock, start: int, end: int, ends: Ends) -> bool:
             if column - indent <= 3:
                 at = marks[line] + shifts[line]
                 if column >= indent and src[at] in "=-" and _UNDERLINE.match(src, at, last[line]):
-                    underlined = True
+                    underlined = "#" if src[at] == "=" else "##"
                     break
                 if column >= 0 and ends(state, line, end):
                     break
@@ -92,21 +104,22 @@ def paragraph(state: StateBlock, start: int, end: int, ends: Ends) -> bool:
         reached = _extended(state, checked, line, end)
         if reached is None:
             break
-        checked, line, underlined = start, reached, False
+        checked, line, underlined = start, reached, ""
     state.parentType = before
     if line == start + 1:
         text = src[marks[start] + shifts[start] : last[start]].rstrip(" \t")
     else:
         text = state.getLines(start, line, indent, False).strip(" \t\n")
-    state.line = line + underlined
+    state.line = line + bool(underlined)
     if text.startswith("["):
-        labels, text = links.definitions(text)
-        state.env["references"].update(labels)
+        targets, text = links.definitions(text)
+        references = state.env["references"]
+        references.update((label, target) for label, target in targets.items() if label not in references)
         text = text.strip(" \t\n")
         if _CONTENTS.match(text) or not text:
             return True
     if underlined:
-        state.push("inline", "", 0).content = text
+        _push_heading(state, text, underlined)
         return True
     block = Block("paragraph_open", 0, state.level)
     block.content = text

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from mlm_dist.corpus.markdown import scripts
+from mlm_dist.corpus.marks import Mark, Marked, located, num_solid, trimmed
 
 APART = "\0a"  # around text that its markup separated from its neighbors; a cleaned text has no such character
 SOFT = "\0s"  # a line break that is a space, or nothing
@@ -20,13 +22,13 @@ class Document:
     """What its paragraphs share.
 
     Args:
-        references: Labels of the link reference definitions.
+        references: {label: target} of the link reference definitions.
         components: Names of unknown tags that are opened and closed.
         mdx: Whether `{...}` is an expression.
         allowance: Characters that rules may still look ahead for what may never end.
     """
 
-    references: set[str] = field(default_factory=set)
+    references: dict[str, str] = field(default_factory=dict)
     components: frozenset[str] = frozenset()
     mdx: bool = False
     allowance: int = 1_000_000
@@ -50,11 +52,50 @@ class Pieces:
         self.pieces: list[str] = []
         self.in_row = False  # of a table in HTML
         self._verbatim: list[str] = []
+        # Most paragraphs have neither, and never make them.
+        self._marks: list[Mark] | None = None  # whose offsets count pieces
+        self._opened: dict[str, tuple[int, int | str]] | None = None  # tags of links and headings
         self.line_break = " " if source.isascii() else SOFT
 
-    def text(self) -> str:
+    def mark(self, first: int, value: int | str) -> None:
+        """Mark the pieces from the first one on.
+
+        Args:
+            first: Index of the first piece.
+            value: The level of a heading, or the target of a link.
+        """
+        if self._marks is None:
+            self._marks = []
+        self._marks.append((first, len(self.pieces), value))
+
+    def open_mark(self, name: str, value: int | str) -> None:
+        """Mark the pieces that follow, up to `close_mark` with the same name; never, if there is none."""
+        self._opened = (self._opened or {}) | {name: (len(self.pieces), value)}
+
+    def close_mark(self, name: str) -> None:
+        """See `open_mark`."""
+        if self._opened and name in self._opened:
+            self.mark(*self._opened.pop(name))
+
+    def marked(self) -> Marked:
         """What was read, on one line except for hard breaks, HTML that begins a line, and code."""
-        text = "".join(self.pieces)
+        raw = "".join(self.pieces)
+        text = self._spaced(raw)
+        if self._marks is None:
+            return Marked(text)
+        if text == raw:  # as most are
+            before = list(accumulate(map(len, self.pieces), initial=0))
+            return Marked(text, trimmed([(before[i], before[j], value) for i, j, value in self._marks], text))
+        verbatim = iter(self._verbatim)
+        sizes = (
+            0 if piece in (APART, SOFT) else num_solid(next(verbatim) if piece == _VERBATIM else piece)
+            for piece in self.pieces
+        )
+        before = list(accumulate(sizes, initial=0))
+        return located([(before[i], before[j], value) for i, j, value in self._marks], text)
+
+    def _spaced(self, text: str) -> str:
+        """The pieces with the white space that their marks mean, and with what stays to the letter."""
         if "\0" in text:
             text = _MARKS.sub(_between, text)
         if "\n" in text:

@@ -13,6 +13,11 @@ _ADDRESS = re.compile(
 )
 _COMMENT_END = re.compile("-->")
 _ALT = re.compile(r"""\salt\s*=\s*(?:"([^"]*)"|'([^']*)'|\{\s*["'`]([^"'`]*)["'`]\s*\})""", re.IGNORECASE)
+_HREF = re.compile(
+    r"""\shref\s*=\s*(?:"([^"]*)"|'([^']*)'|\{\s*["'`]([^"'`]*)["'`]\s*\}|([^\s"'{}<>=`]+))""", re.IGNORECASE
+)
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_MARKED = frozenset(("a", *_HEADINGS))
 _ENDS = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in components.CODE | components.HIDDEN}
 _INSTRUCTION = re.compile(r"<\?.{0,2000}?\?>|<!\[CDATA\[.{0,5000}?\]\]>", re.DOTALL)
 
@@ -29,6 +34,7 @@ def read(paragraph: Pieces, at: int) -> int | None:
         return None
     if address := _ADDRESS.match(source, at):
         paragraph.pieces.append(address[1])
+        paragraph.mark(len(paragraph.pieces) - 1, address[1])
         return address.end()
     return _element(paragraph, at)
 
@@ -86,6 +92,8 @@ def _html(paragraph: Pieces, at: int, end: int, tag: str) -> int:
             text = components.code(source[end : closing.start()], links=not is_block)
             paragraph.add_code(text, lines=is_block or "\n" in text)
             return closing.end()
+    if name in _MARKED:
+        _mark(paragraph, name, tag, closes)
     if name in components.NEW_LINE:
         paragraph.in_row = False
         pieces.append("\n- " if name == "li" and not closes else "\n")
@@ -98,3 +106,13 @@ def _html(paragraph: Pieces, at: int, end: int, tag: str) -> int:
     elif name == "img" and (alt := _ALT.search(tag)):
         pieces += APART, unescape(alt[1] or alt[2] or alt[3] or ""), APART
     return end
+
+
+def _mark(paragraph: Pieces, name: str, tag: str, closes: bool) -> None:
+    """Note where a heading or a link begins or ends."""
+    if closes:
+        paragraph.close_mark(name)
+    elif name in _HEADINGS:
+        paragraph.open_mark(name, _HEADINGS[name])
+    elif target := _HREF.search(tag):
+        paragraph.open_mark(name, unescape(target[1] or target[2] or target[3] or target[4] or ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from markdown_it import MarkdownIt
@@ -12,6 +12,7 @@ from markdown_it.token import Token
 
 from mlm_dist.corpus.markdown import block_rules, components, inline, myst, templates
 from mlm_dist.corpus.markdown.pieces import Document
+from mlm_dist.corpus.marks import Mark, Marked, as_heading, assembled, joined
 
 MAX_NESTING = 100  # of quotes, or half as many lists; the library drops what is deeper
 MAX_LINES = 1_000_000
@@ -20,7 +21,7 @@ TOO_DENSE = "markdown too dense, kept in part as is"
 
 _TASK = re.compile(r"\[[ xX]\]\s")
 _HTML = re.compile(r"<(!--|script|style|pre|textarea)", re.IGNORECASE)
-_TEXTS = frozenset(("inline", "paragraph_open"))
+_TEXTS = frozenset(("heading", "inline", "paragraph_open"))
 _HTML_START = re.compile(r"<[^<>]*>")
 
 
@@ -34,17 +35,18 @@ class Writer:
 
     def __init__(self) -> None:
         self._parts: list[str] = []
+        self._marks: list[tuple[int, Sequence[Mark]]] = []  # of the parts with an index
         self.notes: set[str] = set()
         self._document = Document()
         self._depth = 0  # of nested directives
         self._lists = 0  # nested lists
         self._marker = ""  # of an item whose text follows
         self._apart = False  # whether a blank line comes before it even so
-        self._cells: list[str] | None = None  # of the current row
+        self._cells: list[Marked] | None = None  # of the current row
 
-    def text(self) -> str:
+    def marked(self) -> Marked:
         """The text written so far."""
-        return "".join(self._parts)
+        return assembled(self._parts, self._marks)
 
     def write(self, source: str) -> None:
         """Write a document, or the content of a directive.
@@ -66,18 +68,21 @@ class Writer:
         if self._document.allowance < 0:
             self.notes.add(TOO_DENSE)
 
-    def _block(self, text: str, tight: bool = False) -> None:
+    def _block(self, block: Marked, tight: bool = False) -> None:
+        text, marks = block
         if not text.strip():
             return
         if self._parts:
             self._parts.append("\n" if tight and not self._apart else "\n\n")
         self._parts += self._marker, text
+        if marks:
+            self._marks.append((len(self._parts) - 1, marks))
         self._marker, self._apart = "", not tight
 
-    def _plain(self, source: str) -> str:
+    def _plain(self, source: str) -> Marked:
         if len(source) > MAX_MARKUP and inline.is_dense(source, MAX_MARKUP):
             self.notes.add(TOO_DENSE)
-            return source
+            return Marked(source)
         return inline.plain(source, self._document)
 
     def _paragraph(self, token: Token) -> None:
@@ -86,9 +91,13 @@ class Writer:
 
     def _inline(self, token: Token) -> None:
         if self._cells is not None:
-            self._cells.append(self._plain(token.content).replace("\n", " "))
+            text, marks = self._plain(token.content)
+            self._cells.append(Marked(text.replace("\n", " "), marks))
         else:
             self._block(self._plain(token.content))
+
+    def _heading(self, token: Token) -> None:
+        self._block(as_heading(self._plain(token.content), len(token.markup)))
 
     def _code(self, token: Token) -> None:
         content, seen = token.content, ""
@@ -112,11 +121,11 @@ class Writer:
         self._end_item(token)
         if "{{#" in content or "8<-" in content:
             content = templates.INCLUDE.sub("", content)
-        self._block(content.strip("\n"))
+        self._block(Marked(content.strip("\n")))
 
     def _formula(self, token: Token) -> None:
         self._end_item(token)
-        self._block(token.content)
+        self._block(Marked(token.content))
 
     def _html(self, token: Token) -> None:
         """A comment, or code between tags, and what follows on the last line."""
@@ -125,7 +134,7 @@ class Writer:
         name = found[1].lower() if found else ""
         content, *after = re.split("-->" if name == "!--" else rf"</{name}\s*>", html, maxsplit=1, flags=re.IGNORECASE)
         if name in ("pre", "textarea") or not after:
-            self._block(components.code(_HTML_START.sub("", content, count=1), links=False).strip("\n"))
+            self._block(Marked(components.code(_HTML_START.sub("", content, count=1), links=False).strip("\n")))
         for text in after:
             self._block(self._plain(text.strip()))
 
@@ -148,7 +157,7 @@ class Writer:
         """A number without text after it is text."""
         marker, self._marker = self._marker.strip(), ""
         if any(map(str.isalnum, marker)):
-            self._block(marker, tight=True)
+            self._block(Marked(marker), tight=True)
 
     def _table(self, token: Token) -> None:
         self._apart = True
@@ -158,13 +167,14 @@ class Writer:
 
     def _end_row(self, token: Token) -> None:
         cells, self._cells = self._cells or [], None
-        while cells and not cells[-1]:
+        while cells and not cells[-1].text:
             cells.pop()
-        self._block(" | ".join(cells), tight=True)
+        self._block(joined(" | ", cells), tight=True)
 
     _HANDLERS: ClassVar[dict[str, Callable[[Writer, Token], None]]] = {
         "paragraph_open": _paragraph,
         "inline": _inline,
+        "heading": _heading,
         "fence": _code,
         "formula": _formula,
         "code_block": _code,

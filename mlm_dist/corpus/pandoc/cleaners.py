@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar
 
 from mlm_dist.corpus.cleaners.protocol import Cleaned
 from mlm_dist.corpus.pandoc import asciidoc, latex, program
-from mlm_dist.corpus.pandoc.writer import TooDeepError, written
+from mlm_dist.corpus.pandoc.inline_text import TooDeepError
+from mlm_dist.corpus.pandoc.writer import written
 from mlm_dist.corpus.plain_text import unmarked
 
 
@@ -27,7 +29,7 @@ class PandocCleaner:
             cleaned = written(self.read(prepared))
         except (TooDeepError, program.UnreadableError) as error:
             return Cleaned(text.strip(), notes=(f"{self.format_.partition('+')[0]} {error}, kept as is",))
-        return Cleaned(cleaned.text, cleaned.title, tuple(sorted({*cleaned.notes, *notes})))
+        return dataclasses.replace(cleaned, notes=tuple(sorted({*cleaned.notes, *notes})))
 
     def read(self, text: str) -> dict[str, Any]:
         """The document tree.

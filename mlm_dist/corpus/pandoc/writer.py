@@ -7,21 +7,17 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from mlm_dist.corpus.cleaners.protocol import Cleaned
+from mlm_dist.corpus.marks import Marked, as_heading, joined
+from mlm_dist.corpus.outline import Outline
 from mlm_dist.corpus.pandoc import raw
+from mlm_dist.corpus.pandoc.inline_text import InlineText
 from mlm_dist.corpus.plain_text import Blocks, one_line, with_title
-
-MAX_DEPTH = 50  # of nested blocks, and of nested markup within a paragraph
 
 _FIELDS = ("subtitle", "author", "date", "abstract")  # shown below the title
 _ADMONITIONS = frozenset(("attention", "caution", "danger", "hint", "important", "note", "tip", "warning"))
 _BOXES = ("\N{BALLOT BOX}", "\N{BALLOT BOX WITH X}")  # of tasks
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT")  # of a book, which is not shown
-_BREAK = "\1"  # a line break that stays
 _MULTILINE = frozenset(("CodeBlock", "Table"))
-
-
-class TooDeepError(Exception):
-    """The document is nested too deeply."""
 
 
 def written(tree: dict[str, Any]) -> Cleaned:
@@ -37,7 +33,9 @@ def written(tree: dict[str, Any]) -> Cleaned:
         writer.field(meta.get(name))
     writer.write(tree["blocks"])
     writer.end()
-    return Cleaned(with_title(title, writer.text()), title)
+    body = writer.marked()
+    text = with_title(title, body.text)
+    return Cleaned(text, title, outline=Outline.of(body, text, title))
 
 
 class _Writer:
@@ -45,25 +43,22 @@ class _Writer:
 
     def __init__(self) -> None:
         self._blocks = Blocks()
-        self._depth = 0
-        self._notes: list[str] = []  # the footnotes so far
+        self._inline = InlineText(self._within)
 
-    def text(self) -> str:
-        return self._blocks.text()
+    def marked(self) -> Marked:
+        return self._blocks.marked()
 
     def write(self, blocks: Iterable[dict[str, Any]]) -> None:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise TooDeepError("nested too deeply")
+        self._inline.enter()
         for block in blocks:
             if handle := self._BLOCKS.get(block["t"]):
                 handle(self, block.get("c"))
-        self._depth -= 1
+        self._inline.leave()
 
     def end(self) -> None:
         """Write the footnotes."""
         with self._blocks.list():
-            for i, text in enumerate(self._notes, 1):
+            for i, text in enumerate(self._inline.notes, 1):
                 with self._blocks.item(f"[{i}]"):
                     self._blocks.add(text)
 
@@ -71,7 +66,7 @@ class _Writer:
         """A value of the metadata as text."""
         kind, content = (value["t"], value.get("c")) if value else ("", None)
         if kind == "MetaInlines":
-            return self._text(content)
+            return self._inline.text(content)
         if kind == "MetaString":
             return str(content)
         if kind == "MetaBlocks":
@@ -87,20 +82,27 @@ class _Writer:
 
     def _within(self, blocks: Any) -> str:
         """Blocks as text of their own."""
+        return self._apart(blocks).text()
+
+    def _apart(self, blocks: Any) -> Blocks:
+        """Blocks that are not added to the document here."""
         outer, self._blocks = self._blocks, Blocks()
         self.write(blocks)
-        text, self._blocks = self._blocks.text(), outer
-        return text
+        found, self._blocks = self._blocks, outer
+        return found
+
+    def _add(self, block: Marked) -> None:
+        self._blocks.add(block.text, marks=block.marks)
 
     def _paragraph(self, inlines: Any) -> None:
-        lines = map(one_line, self._text(inlines).split(_BREAK))
-        self._blocks.add("\n".join(line for line in lines if line))
+        self._add(self._inline.lines(inlines))
 
     def _heading(self, content: Any) -> None:
-        self._blocks.add(one_line(self._text(content[2])))
+        level = max(content[0], 1)  # a part of a book in AsciiDoc has level 0
+        self._add(as_heading(self._inline.line(content[2]), level))
 
     def _lines(self, lines: Any) -> None:
-        self._blocks.add("\n".join(one_line(self._text(line)) for line in lines))
+        self._add(joined("\n", map(self._inline.line, lines)))
 
     def _code(self, content: Any) -> None:
         (_, _, attributes), text = content
@@ -169,38 +171,7 @@ class _Writer:
             for cell in cells:
                 self.write(cell)
         else:
-            self._blocks.row([one_line(self._within(cell)) for cell in cells])
-
-    def _text(self, inlines: Any) -> str:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise TooDeepError("nested too deeply")
-        parts: list[str] = []
-        for inline in inlines:
-            kind, content = inline["t"], inline.get("c")
-            if kind == "Superscript" and parts and parts[-1][-1:].isalnum():
-                parts.append("^")  # 2^31 is not 231
-            parts.append(self._INLINES.get(kind, _nothing)(self, content))
-        self._depth -= 1
-        return "".join(parts)
-
-    def _note(self, blocks: Any) -> str:
-        self._notes.append("")
-        number = len(self._notes)
-        self._notes[number - 1] = one_line(self._within(blocks))
-        return f"[{number}]"
-
-    def _quoted(self, content: Any) -> str:
-        text = self._text(content[1])
-        return f"\u2018{text}\u2019" if content[0]["t"] == "SingleQuote" else f"\u201c{text}\u201d"
-
-    def _math(self, content: Any) -> str:
-        if content[1].startswith("\\begin{"):
-            return str(content[1])
-        return f"$${content[1]}$$" if content[0]["t"] == "DisplayMath" else f"${content[1]}$"
-
-    def _second(self, content: Any) -> str:
-        return self._text(content[1])
+            self._blocks.row([self._apart(cell).line() for cell in cells])
 
     _BLOCKS: ClassVar[dict[str, Callable[[_Writer, Any], None]]] = {
         "BlockQuote": _quote,
@@ -217,29 +188,3 @@ class _Writer:
         "RawBlock": _raw,
         "Table": _table,
     }
-    _INLINES: ClassVar[dict[str, Callable[[_Writer, Any], str]]] = {
-        "Cite": _second,
-        "Code": lambda _, content: content[1],
-        "Emph": _text,
-        "Image": _second,
-        "LineBreak": lambda _, content: _BREAK,
-        "Link": _second,
-        "Math": _math,
-        "Note": _note,
-        "Quoted": _quoted,
-        "RawInline": lambda _, content: raw.text(*content),
-        "SmallCaps": _text,
-        "SoftBreak": lambda _, content: "\n",
-        "Space": lambda _, content: " ",
-        "Span": _second,
-        "Str": lambda _, content: content,
-        "Strikeout": _text,
-        "Strong": _text,
-        "Subscript": _text,
-        "Superscript": _text,
-        "Underline": _text,
-    }
-
-
-def _nothing(writer: _Writer, content: Any) -> str:
-    return ""

@@ -7,7 +7,8 @@ import zipfile
 from typing import ClassVar
 
 from mlm_dist.corpus.pandoc import program
-from mlm_dist.corpus.pandoc.writer import TooDeepError, written
+from mlm_dist.corpus.pandoc.inline_text import TooDeepError
+from mlm_dist.corpus.pandoc.writer import written
 from mlm_dist.corpus.readers.protocol import Document, DocumentReader, Dropped, ReadSettings, too_large
 
 MAX_RATIO = 16  # of uncompressed text to the size limit of a document
@@ -32,7 +33,9 @@ class OfficeReader(DocumentReader):
         except (TooDeepError, program.UnreadableError) as error:
             return Dropped(name, f"{self.format_} {error}")
         size = len(cleaned.text.encode("utf-8", "replace"))
-        return too_large(name, settings.max_bytes) if size > settings.max_bytes else Document(name, cleaned.text)
+        if size > settings.max_bytes:
+            return too_large(name, settings.max_bytes)
+        return Document(name, cleaned.text, outline=cleaned.outline)
 
 
 class DocxReader(OfficeReader):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mlm_dist.corpus.outline import Outline
 from mlm_dist.corpus.readers import record_fields
 from mlm_dist.corpus.readers.text_encoding import PLAIN, Encoding
 
@@ -56,6 +57,7 @@ class Document:
         side: The side of the split that its record names: train, validation or unknown; None if it names none.
         group: Documents with the same value are on the same side of the split; None for no such value.
         input_ids: Its token ids, if it is tokenized already; the text is then empty.
+        outline: Where title, headings and links are in the text, if its markup is removed already.
     """
 
     id: str
@@ -65,6 +67,7 @@ class Document:
     side: str | None = None
     group: str | None = None
     input_ids: Sequence[int] | None = None
+    outline: Outline = field(default_factory=Outline)
 
 
 @dataclass(frozen=True)

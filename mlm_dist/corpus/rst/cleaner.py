@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from mlm_dist.corpus.cleaners.protocol import Cleaned
+from mlm_dist.corpus.outline import Outline
 from mlm_dist.corpus.plain_text import unmarked, with_title
 
 TOO_DEEP = "rst nested too deeply, kept as is"
@@ -30,6 +31,7 @@ class RstCleaner:
             return Cleaned(text.strip(), notes=(TOO_DEEP,))
         except parser.TooLongError:
             return Cleaned(text.strip(), notes=(TOO_LONG,))
-        body = writer.text()
+        body = writer.marked()
         notes = tuple(sorted(inliner.notes | writer.notes))
-        return Cleaned(with_title(inliner.title, body), inliner.title, notes)
+        cleaned = with_title(inliner.title, body.text)
+        return Cleaned(cleaned, inliner.title, notes, Outline.of(body, cleaned, inliner.title))

@@ -47,6 +47,7 @@ class Inliner(states.Inliner):  # type: ignore[misc, unused-ignore]
         self.notes: set[str] = set()
         self.custom_roles: dict[str, str] = {}  # {name: the role it is based on}
         self.default_role = ""
+        self.levels: dict[Any, int] = {}  # {underline of a heading: its level}
         self._absent: set[Any] = set()  # end-strings that do not occur in the rest of the paragraph
 
     def init_customizations(self, _: Any) -> None:
@@ -114,7 +115,10 @@ class Inliner(states.Inliner):  # type: ignore[misc, unused-ignore]
             return [nodes.superscript(rawsource, shown)], []
         if name == "ref" and shown == utils.unescape(text):
             return [nodes.inline(rawsource, shown, refname=nodes.fully_normalize_name(shown))], []
-        return [nodes.inline(rawsource, shown)], []
+        node = nodes.inline(rawsource, shown)
+        if name == "doc":
+            node["refuri"] = roles.target(text)
+        return [node], []
 
     # The table of docutils names its own functions.
     dispatch = states.Inliner.dispatch | {"`": interpreted_or_phrase_ref}

@@ -6,6 +6,7 @@ from typing import Any
 
 from docutils import nodes
 
+from mlm_dist.corpus.marks import Mark, Marked, located, num_solid
 from mlm_dist.corpus.plain_text import APART, one_line, separated
 
 MAX_SUBSTITUTION, MAX_SUBSTITUTIONS = 10_000, 1_000_000  # characters of one, and of all in a document
@@ -26,10 +27,15 @@ class InlineText:
         self._substituted = 0  # characters
         self._names = document.substitution_names
         self._headings = _headings(document)
+        self._targets = _targets(document)
+        self._num_solid = 0  # characters of a paragraph so far, without white space
+        self._links: list[Mark] = []  # of a paragraph; their offsets count such characters
 
-    def line(self, node: Any) -> str:
-        """The text of a node on one line."""
-        return one_line(separated(self.text(node)))
+    def line(self, node: Any) -> Marked:
+        """The text of a node on one line, with its links."""
+        self._num_solid, self._links = 0, []
+        text = one_line(separated(self.text(node)))
+        return located(self._links, text)
 
     def text(self, node: Any, names: tuple[str, ...] = ()) -> str:
         """The text of a node within a paragraph.
@@ -38,6 +44,25 @@ class InlineText:
             node: The node.
             names: The substitutions around it.
         """
+        first = self._num_solid
+        leaf = self._leaf(node, names)
+        if leaf is not None:
+            self._num_solid = first + num_solid(leaf.replace(APART, ""))
+            text = leaf
+        else:
+            parts: list[str] = []
+            for child in node.children:
+                if isinstance(child, nodes.superscript) and parts and parts[-1][-1:].isalnum():
+                    parts.append("^")  # 2^31 is not 231
+                    self._num_solid += 1
+                parts.append(self.text(child, names))
+            text = "".join(parts)
+        if isinstance(node, nodes.reference | nodes.inline) and (target := self._target(node)):
+            self._links.append((first, self._num_solid, target))
+        return text
+
+    def _leaf(self, node: Any, names: tuple[str, ...]) -> str | None:
+        """The text of a node that is not that of its children; None for other nodes."""
         if isinstance(node, nodes.Text):
             return str(node.astext())
         if isinstance(node, nodes.image):
@@ -48,12 +73,11 @@ class InlineText:
             return f"[{node.astext()}]"
         if isinstance(node, nodes.inline) and "refname" in node:
             return self._headings.get(node["refname"]) or str(node.astext())
-        parts: list[str] = []
-        for child in node.children:
-            text = self.text(child, names)
-            raised = isinstance(child, nodes.superscript) and parts and parts[-1][-1:].isalnum()
-            parts.append(f"^{text}" if raised else text)
-        return "".join(parts)
+        return None
+
+    def _target(self, node: Any) -> str:
+        """Where a link leads, as written; empty for other nodes."""
+        return str(node.get("refuri") or self._targets.get(node.get("refname"), ""))
 
     def _substitution(self, name: str, names: tuple[str, ...]) -> str:
         """The text of a substitution; its name between bars if it is not defined, circular or too long."""
@@ -85,4 +109,14 @@ def _headings(document: nodes.document) -> dict[str, str]:
             if isinstance(node, nodes.rubric) and node.get("title") and node.parent is parent:
                 found |= dict.fromkeys(labels, node.astext())
             labels, parent = [], None
+    return found
+
+
+def _targets(document: nodes.document) -> dict[str, str]:
+    """{name of a link: its target}, of those that are defined apart from the links."""
+    found: dict[str, str] = {}
+    for node in document.findall(nodes.target):
+        if node.get("refuri"):
+            for name in node["names"]:
+                found.setdefault(name, node["refuri"])
     return found

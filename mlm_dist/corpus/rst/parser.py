@@ -106,9 +106,11 @@ class _Mixin:
         self.nested_sm_kwargs = {"state_classes": (), "initial_state": "Body"}
 
     def section(self: Any, title: str, source: str, style: Any, lineno: int, messages: Any) -> None:
-        """Headings of all levels are alike, so no order of levels is wrong."""
+        """No order of levels is wrong: each kind of underline is a level, in the order in which they occur."""
         heading = nodes.rubric(title, "", *self.inline_text(title, lineno)[0])
         heading["title"] = True
+        levels = self.inliner.levels
+        heading["level"] = levels.setdefault(style, len(levels) + 1)
         self.parent += heading
 
     def directive(self: Any, match: Any, **presets: Any) -> tuple[list[nodes.Node], bool]:

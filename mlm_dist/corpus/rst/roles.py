@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from docutils import utils
+
 LITERAL = frozenset(("code", "literal", "math", "raw"))
 """Roles in which a backslash is a character like any other."""
 
@@ -12,6 +14,7 @@ HTML = "raw-html"
 
 _TITLED = re.compile(r"(.+?)\s*(?<!\x00)<[^<>]*>", re.DOTALL)
 _TITLED_APART = re.compile(r"(.+?)\s+(?<!\x00)<[^<>]+>", re.DOTALL)
+_TARGET = re.compile(r"(?<!\x00)<([^<>]+)>\Z")
 _AS_WRITTEN = LITERAL | {"samp", "file", "kbd", "command", "program", "abbr", "sub", "sup", "menuselection"}
 _AS_WRITTEN |= {"subscript", "superscript", "emphasis", "strong", "strike", "title-reference", "title", "t", "regexp"}
 # Their text ends in <target> even if no space is before it.
@@ -52,6 +55,12 @@ def visible(role: str, text: str) -> str:
     short = (_SHORT_CPP if domain in ("c", "cpp") else _SHORT).fullmatch(text)
     text = short[1] if short else text
     return f"{text}()" if name in _CALLED and text and not text.endswith(")") else text
+
+
+def target(text: str) -> str:
+    """Where interpreted text leads: what is in angle brackets at its end, else all of it."""
+    found = _TARGET.search(text)
+    return str(utils.unescape(found[1] if found else text)).strip().removeprefix("!")
 
 
 def _as_written(name: str, text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 
+from mlm_dist.corpus.marks import Marked, as_heading, joined, without
 from mlm_dist.corpus.plain_text import Blocks, one_line
 from mlm_dist.corpus.rst.inline_text import InlineText
 
@@ -31,16 +32,19 @@ class Writer:
         self._metadata = fields if isinstance(fields, nodes.field_list) else None
         self._write(document)
 
-    def text(self) -> str:
+    def marked(self) -> Marked:
         """The document."""
-        return self._blocks.text().replace("\0", "")
+        return without(self._blocks.marked(), "\0")
+
+    def _add(self, block: Marked) -> None:
+        self._blocks.add(block.text, marks=block.marks)
 
     def _write(self, node: Any) -> None:
         handle = self._HANDLERS.get(type(node).__name__)
         if handle:
             handle(self, node)
         elif isinstance(node, nodes.Text | nodes.Inline):
-            self._blocks.add(self._inline.line(node))
+            self._add(self._inline.line(node))
         else:
             self._children(node)
 
@@ -52,7 +56,12 @@ class Writer:
         pass
 
     def _paragraph(self, node: Any) -> None:
-        self._blocks.add(self._inline.line(node))
+        self._add(self._inline.line(node))
+
+    def _rubric(self, node: Any) -> None:
+        """A heading, or the title of a directive."""
+        line = self._inline.line(node)
+        self._add(as_heading(line, node["level"]) if "level" in node else line)
 
     def _code(self, node: Any) -> None:
         self._blocks.add(self._inline.text(node).strip("\n"))
@@ -81,7 +90,7 @@ class Writer:
 
     def _definition_item(self, node: Any) -> None:
         terms = [child for child in node.children if isinstance(child, nodes.term | nodes.classifier)]
-        self._blocks.add(" : ".join(self._inline.line(term) for term in terms))
+        self._add(joined(" : ", [self._inline.line(term) for term in terms]))
         for child in node.children:
             if child not in terms:
                 self._write(child)
@@ -91,7 +100,7 @@ class Writer:
             self._children(node)
 
     def _field(self, node: Any) -> None:
-        name = self._inline.line(node[0])
+        name = self._inline.line(node[0]).text
         if node.parent is not self._metadata or name.lower() not in _METADATA:
             with self._blocks.item(f"{name}:"):
                 self._children(node[1])
@@ -105,17 +114,16 @@ class Writer:
         self._definition(node[1])
 
     def _lines(self, node: Any) -> None:
-        text = "\n".join(self._line_block(node))
-        self._blocks.add(text)
+        self._add(joined("\n", self._line_block(node)))
 
-    def _line_block(self, node: Any) -> list[str]:
-        lines = []
+    def _line_block(self, node: Any) -> list[Marked]:
+        lines: list[Marked] = []
         for child in node.children:
             lines += self._line_block(child) if isinstance(child, nodes.line_block) else [self._inline.line(child)]
         return lines
 
     def _attribution(self, node: Any) -> None:
-        self._blocks.add(f"\N{EM DASH} {self._inline.line(node)}")
+        self._add(joined(" ", [Marked("\N{EM DASH}"), self._inline.line(node)]))
 
     def _footnote(self, node: Any) -> None:
         label = node[0].astext() if len(node) and isinstance(node[0], nodes.label) else ""
@@ -144,7 +152,7 @@ class Writer:
         for cell in row.children:
             outer, self._blocks = self._blocks, Blocks()
             self._children(cell)
-            cells.append(one_line(self._blocks.text()))
+            cells.append(self._blocks.line())
             self._blocks = outer
         self._blocks.row(cells)
 
@@ -167,7 +175,7 @@ class Writer:
         "option_list_item": _option_item,
         "paragraph": _paragraph,
         "pending": _nothing,
-        "rubric": _paragraph,
+        "rubric": _rubric,
         "substitution_definition": _nothing,
         "system_message": _error,
         "table": _table,
