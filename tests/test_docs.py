@@ -113,6 +113,9 @@ COMMANDS = {
     "mlm-dist prepare my_docs --corpus.store s3://bucket/corpora": Tried(PREPARE),
     "mlm-dist train my_docs --output_dir runs/mine --corpus.store s3://bucket/corpora --checkpoint.store "
     "s3://bucket/runs/mine": Tried(f"{SHORT} --output_dir=runs/stored"),
+    "mlm-dist train my_docs --corpus.store s3://bucket/corpora --corpus.rows_from store": Tried(
+        f"{SHORT} --output_dir=runs/from_store"
+    ),
     "python mlm_dist/prepare.py --corpus.source s3://bucket/docs": Tried(f" --corpus.source=documents{PREPARE}"),
     "pip install 'mlm_dist[scale]'": Tried(),
     "export AWS_ENDPOINT_URL=https://minio.example.org AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...": Tried(

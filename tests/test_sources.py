@@ -22,14 +22,20 @@ import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from making import run_git
+from pathspec import GitIgnoreSpec
 from reading import LIMIT, everything
 
 from mlm_dist.config import CorpusConfig
 from mlm_dist.corpus import shards, sources
 from mlm_dist.corpus.readers import READERS, Document, DocumentReader, Dropped, Part, ReadSettings, RecordsReader
+from mlm_dist.corpus.readers.compression import content_suffix
 from mlm_dist.corpus.readers.protocol import record
 from mlm_dist.corpus.sources import SourceFiles, git
+from mlm_dist.corpus.sources.matching_files import Patterns
+from mlm_dist.corpus.sources.source_files import one_of_each_suffix
 from mlm_dist.errors import CorpusError, UserError
 
 
@@ -139,12 +145,45 @@ def test_lfs_pointers_and_missing_submodules_are_named(tmp_path: Path) -> None:
     (root / "away").mkdir()
     modules = "".join(f'[submodule "{name}"]\n\tpath = {name}\n\turl = u\n' for name in ("there", "away", "gone"))
     write(root / ".gitmodules", modules)
-    found = acquire(root, tmp_path)
-    assert list(found.files) == ["about.md", "small.md", "there/c.md"]
-    assert found.dropped == {
-        "Git LFS pointer (git lfs pull fetches the file)": ["large.md"],
-        "submodule that is not checked out": ["away", "gone"],
-    }
+    for path in root.glob("*.md"):
+        os.utime(path, (1e9, 1e9))
+    for _ in range(2):  # the second time, hashes of the documents are known
+        found = acquire(root, tmp_path)
+        assert list(found.files) == ["about.md", "small.md", "there/c.md"]
+        assert found.dropped == {
+            "Git LFS pointer (git lfs pull fetches the file)": ["large.md"],
+            "submodule that is not checked out": ["away", "gone"],
+        }
+
+
+NAMES = st.lists(
+    st.builds(
+        str.__add__,
+        st.sampled_from(["", "p/", ".h/", "q.md/"]),
+        st.sampled_from(
+            ["a", ".md", "b.md", "x.MD", "README", "c.md.gz", "..md", "d.", "e.txt", ".gz", "n\n.md", "ü.md", "u.md~"]
+        ),
+    ),
+    max_size=8,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(NAMES)
+def test_one_file_of_each_suffix_is_found(names: list[str]) -> None:
+    found = one_of_each_suffix(names)
+    assert found.keys() == {content_suffix(name) for name in names}
+    assert all(content_suffix(name) == suffix and name in names for suffix, name in found.items())
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    NAMES, st.sampled_from([["**/*.md", "**/*.TXT"], ["**/*.md", "!**/b.md"], ["*.md"], ["**/*.md", "d/"], ["**/*.?d"]])
+)
+def test_patterns_match_as_in_a_gitignore(names: list[str], lines: list[str]) -> None:
+    expected = GitIgnoreSpec.from_lines(line.lower() for line in lines)
+    for name in names:
+        assert Patterns(lines).match(name) == expected.match_file(name.replace("\n", " ").lower())
 
 
 def test_links_are_dropped_and_never_followed(tmp_path: Path) -> None:
