@@ -158,6 +158,7 @@ def slurm(tmp_path: Path) -> Slurm:
     return Slurm.made(tmp_path / "slurm")
 
 
+@pytest.mark.slow
 def test_jobs_of_slurm_run_one_after_the_other(
     slurm: Slurm, source: Path, expected: PreparedCorpus, tmp_path: Path
 ) -> None:

@@ -90,7 +90,7 @@ def by_source(order: Order, parts: dict[str, range], start: int, stop: int) -> d
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(mixes(), st.integers(0, 10**9), st.integers(1, 300))
 def test_each_source_comes_in_its_own_order_without_gap_or_repetition(
     mix: tuple[dict[str, range], dict[str, float], dict[str, int]], start: int, count: int
@@ -118,7 +118,7 @@ def test_shares_hold_at_every_position(
         assert max(abs(counts[name] - share * at) for name, share in shares.items()) <= most + 1e-5
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(mixes(), st.integers(0, 10**6), st.lists(st.integers(0, 60), min_size=1, max_size=6))
 def test_any_part_of_the_stream_can_be_computed_alone(
     mix: tuple[dict[str, range], dict[str, float], dict[str, int]], start: int, sizes: list[int]

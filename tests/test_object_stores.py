@@ -83,6 +83,7 @@ def test_only_changed_objects_are_downloaded_again(s3: Server, tmp_path: Path) -
     assert files.digest() != digest
 
 
+@pytest.mark.slow
 def test_killed_download_continues(s3: Server, tmp_path: Path) -> None:
     count = 200
     for i in range(count):
@@ -314,6 +315,7 @@ def stored_steps(s3: Server) -> list[int]:
     return sorted(int(name.split("/")[0].removeprefix("step-")) for name in names if name.endswith("manifest.json"))
 
 
+@pytest.mark.slow
 def test_run_continues_on_another_machine(s3: Server, prose: Path, run: Path, tmp_path: Path) -> None:
     """Documents, corpus and checkpoints are in the store; the first machine is lost while it uploads."""
     for path in prose.iterdir():
