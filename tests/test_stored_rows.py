@@ -117,7 +117,7 @@ def test_rows_in_a_store_are_those_on_the_disk(s3: Server, prose: Path, tmp_path
         assert isinstance(found, StoredRows) and len(found) == len(expected) and len(found.block_sizes) > 10
         assert found.counts == expected.counts
         wanted = np.random.default_rng(0).integers(0, len(found), 100)
-        for some in (wanted, wanted[:3], wanted[:0], np.arange(len(found))):
+        for some in (wanted[:20], wanted[:0], np.arange(len(found))):
             np.testing.assert_array_equal(found.take(some), expected.take(some))
             np.testing.assert_array_equal(found.word_starts(some), expected.word_starts(some))
             for one, other in zip(found.chunks(some), expected.chunks(some), strict=True):
