@@ -117,7 +117,7 @@ def test_rows_in_a_store_are_those_on_the_disk(s3: Server, prose: Path, tmp_path
         assert isinstance(found, StoredRows) and len(found) == len(expected) and len(found.block_sizes) > 10
         assert found.counts == expected.counts
         wanted = np.random.default_rng(0).integers(0, len(found), 100)
-        for some in (wanted, wanted[:3], wanted[:0], np.arange(len(found))):
+        for some in (wanted[:20], wanted[:0], np.arange(len(found))):
             np.testing.assert_array_equal(found.take(some), expected.take(some))
             np.testing.assert_array_equal(found.word_starts(some), expected.word_starts(some))
             for one, other in zip(found.chunks(some), expected.chunks(some), strict=True):
@@ -429,3 +429,25 @@ def test_several_caches_of_a_folder_keep_the_bound(tmp_path: Path) -> None:
             done.result()
     assert 200 <= most[0] <= 250
     assert not [*folder.glob("*.part")]
+
+
+def test_downloads_wait_for_each_others_room(tmp_path: Path) -> None:
+    cache, begun, may_end = BlockCache(tmp_path / "blocks", 250), list[int](), threading.Event()
+
+    def block(i: int) -> StoredBlock:
+        def read() -> bytes:
+            begun.append(i)
+            assert may_end.wait(60)
+            return bytes([i]) * 100
+
+        return block_of(i, read=read)
+
+    with ThreadPoolExecutor(3) as pool:
+        found = [pool.submit(cache.content, block(i)) for i in (1, 2, 3)]
+        while len(begun) < 2:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        assert len(begun) == 2 and num_bytes(tmp_path) == 200
+        may_end.set()
+        assert [bytes(one.result()) for one in found] == [bytes([i]) * 100 for i in (1, 2, 3)]
+    assert num_bytes(tmp_path) == 200
