@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +13,7 @@ from hypothesis import strategies as st
 
 from mlm_dist.batches.block_order import BlockOrder, Blocks
 from mlm_dist.batches.mixture import mixed_order
+from mlm_dist.batches.upcoming_blocks import UpcomingBlocks
 
 SIZES = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 GROUP_ROWS = st.integers(1, 200)
@@ -134,3 +139,24 @@ def test_sources_have_their_own_blocks() -> None:
 def test_rows_that_divide_a_block_are_refused() -> None:
     with pytest.raises(ValueError, match="no whole blocks"):
         Blocks(np.array([10, 10]), 5).of(range(15))
+
+
+def test_two_threads_that_assemble_steps_take_turns() -> None:
+    inside, most = [0], [0]
+
+    class Rows:
+        def ahead(self, groups: Sequence[np.ndarray]) -> list[int]:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.02)
+            inside[0] -= 1
+            return []
+
+        def fetch(self, row: int) -> None:
+            raise AssertionError("no block is needed")
+
+    blocks = UpcomingBlocks(mixed_order({"": range(10)}, {}, 0, blocks=Blocks(np.array([5, 5]), 10)), Rows())
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(blocks.expect, range(6)))
+    blocks.close()
+    assert most == [1]

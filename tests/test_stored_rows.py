@@ -361,6 +361,31 @@ def block_of(i: int, size: int = 100, read: Callable[[], bytes] | None = None) -
     return StoredBlock(sha256(content).hexdigest(), size, read or (lambda: content), f"block {i}")
 
 
+def test_room_of_a_download_stays_reserved_until_it_ends(tmp_path: Path) -> None:
+    """Other processes count the files, so a file that is written to must not become smaller meanwhile."""
+    size = 4_000_000
+    cache, blocks = BlockCache(tmp_path / "blocks", 100 * size), [block_of(i, size) for i in range(40)]
+    seen, ended = set[int](), threading.Event()
+
+    def watch() -> None:
+        while not ended.is_set():
+            held = lock(tmp_path / "blocks" / block_cache.LOCK, wait=True)
+            for path in (tmp_path / "blocks").glob("*.part"):
+                with contextlib.suppress(FileNotFoundError):
+                    seen.add(path.stat().st_size)
+            held.release()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        for block in blocks:
+            cache.fetch(block)
+    finally:
+        ended.set()
+        thread.join()
+    assert seen <= {size}
+
+
 def test_least_recently_used_block_is_removed(tmp_path: Path) -> None:
     reads: list[int] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
@@ -37,18 +38,20 @@ class UpcomingBlocks:
 
     def __init__(self, order: Order, rows: BlockRows) -> None:
         self._order, self._rows = order, rows
+        self._lock = threading.Lock()  # two threads assemble two steps
         self._expected: list[int] = []
         self._futures: list[Future[None]] = []
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="blocks")
 
     def expect(self, position: int) -> None:
         """Download the blocks of the rows from a position on, and then those that come after them; does not wait."""
-        expected = self._rows.ahead(self._order.upcoming(position))
-        if expected != self._expected:
-            for future in self._futures:
-                future.cancel()
-            self._expected = expected
-            self._futures = [self._pool.submit(self._fetch, row) for row in expected]
+        with self._lock:
+            expected = self._rows.ahead(self._order.upcoming(position))
+            if expected != self._expected:
+                for future in self._futures:
+                    future.cancel()
+                self._expected = expected
+                self._futures = [self._pool.submit(self._fetch, row) for row in expected]
 
     def _fetch(self, row: int) -> None:
         with contextlib.suppress(UserError):

@@ -64,9 +64,13 @@ class BlockCache:
             if found is not None:
                 return found
 
+    def has(self, block: StoredBlock) -> bool:
+        """Whether a block is on this disk."""
+        return (self._folder / block.sha256).exists()
+
     def fetch(self, block: StoredBlock) -> None:
         """Download a block, unless it is there or is being downloaded. Raises as `content` does."""
-        if not (self._folder / block.sha256).exists():
+        if not self.has(block):
             self._download(block, wait=False)
 
     def _open(self, block: StoredBlock) -> Any:
@@ -101,7 +105,8 @@ class BlockCache:
                 if hashlib.sha256(content).hexdigest() != block.sha256:
                     raise damaged(block.name)
                 with named(part):
-                    part.write_bytes(content)
+                    with open(part, "r+b") as file:  # an empty file would give the room to other downloads
+                        file.write(content)
                     part.replace(path)
             except BaseException:
                 part.unlink(missing_ok=True)

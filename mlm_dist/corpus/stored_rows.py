@@ -90,10 +90,12 @@ class StoredRows(RowTable):
             self._corpus.cache.fetch(piece)
 
     def _blocks(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        found = [*super()._blocks(indices)]
+        found, cache = [*super()._blocks(indices)], self._corpus.cache
         pieces = {piece.sha256: piece for block, _, _ in found for piece in self._pieces(block)}
-        if 2 * sum(piece.size for piece in pieces.values()) <= self._corpus.cache.most_bytes:
-            for _ in in_parallel(lambda name: self._corpus.cache.fetch(pieces[name]), pieces):
+        missing = [name for name, piece in pieces.items() if not cache.has(piece)]
+        # Most calls find all blocks on the disk, and need no threads.
+        if missing and 2 * sum(piece.size for piece in pieces.values()) <= cache.most_bytes:
+            for _ in in_parallel(lambda name: cache.fetch(pieces[name]), missing):
                 pass
         yield from found
 
