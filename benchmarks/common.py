@@ -107,7 +107,7 @@ def without_folders(argv: Sequence[str]) -> list[str]:
 def reset_peak() -> int:
     """Reset this process's peak memory; returns its resident memory in bytes. Linux only."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    return status("VmRSS")
 
 
 def peak_memory() -> int:
@@ -115,7 +115,7 @@ def peak_memory() -> int:
     if gpu := _gpu():
         return int(gpu.max_memory_reserved())
     if Path("/proc/self/status").exists():
-        return _status("VmHWM")
+        return status("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes; a parent's peak is in it
 
 
@@ -174,6 +174,7 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _status(name: str) -> int:
+def status(name: str) -> int:
+    """A figure of this process's memory in bytes, by its name in /proc/self/status. Linux only."""
     lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -135,14 +135,22 @@ def show_models(seconds: dict[str, CostModel], memory: dict[str, CostModel], spe
     console.print("n: documents. MB: megabytes of text.")
 
 
-def compare(case: dict[str, Any], seconds: dict[str, CostModel], memory: dict[str, CostModel]) -> dict[str, Any]:
+def gain(stage: str, workers: int, speed: dict[str, float]) -> float:
+    """How many times faster a stage is with several workers than with one."""
+    return workers * speed[stage] if stage in speed and workers > 1 else 1.0
+
+
+def compare(
+    case: dict[str, Any], seconds: dict[str, CostModel], memory: dict[str, CostModel], speed: dict[str, float]
+) -> dict[str, Any]:
     """Print measured and predicted figures of a corpus that is not in the fit."""
     title = f"{case['documents']:,} documents, {case['workers']} workers: measured and model"
     table = Table("stage", "seconds", "model", "MB of one process", "model", title=title, title_justify="left")
     predicted = {}
     for name in MEASURED:
         found = case["stages"][name]
-        time, size = seconds[name](amount_of(case)), memory[name](amount_of(case))
+        time = seconds[name](amount_of(case)) / gain(name, case["workers"], speed)
+        size = memory[name](amount_of(case))
         predicted[name] = {"seconds": time, "memory": size}
         cells = (found["seconds"], time), (found["memory"] / 1e6, size / 1e6)
         table.add_row(name, *(f"{value:,.1f}" for pair in cells for value in pair))
@@ -161,7 +169,7 @@ def extrapolate(
         results[target] = {}
         for name in MEASURED:
             time = seconds[name](amount)
-            hours = [time / 3600 / (count * speed[name] if name in speed and count > 1 else 1) for count in workers]
+            hours = [time / 3600 / gain(name, count, speed) for count in workers]
             size = memory[name](amount)
             results[target][name] = {"hours": dict(zip(map(str, workers), hours, strict=True)), "bytes": size}
             table.add_row(name, *(f"{value:,.2f}" for value in hours), f"{size / 1e9:,.1f}")
@@ -198,15 +206,7 @@ def main() -> None:
         check = None
         if arguments.check is not None:
             case = measure(texts, arguments.check, SHORT, 2, scratch)
-            divided = {
-                name: CostModel(
-                    one.constant, *(value / 2 / speed[name] for value in (one.per_document, one.per_megabyte))
-                )
-                if name in speed
-                else one
-                for name, one in seconds.items()
-            }
-            check = {"measured": case, "model": compare(case, divided, memory)}
+            check = {"measured": case, "model": compare(case, seconds, memory, speed)}
         common.write(
             arguments.output,
             command=shlex.join(["python", "benchmarks/scale.py", *common.without_folders(sys.argv[1:])]),

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import common
+
 from mlm_dist.config import parse
 from mlm_dist.corpus import digests, pipeline
 from mlm_dist.corpus.engines.task_plan import TaskPlan
@@ -52,8 +54,7 @@ class MemoryMonitor:
 
 def _anonymous() -> int:
     """Anonymous memory of this process in bytes: what cannot be dropped and read again from a file."""
-    status = Path("/proc/self/status").read_text("ascii")
-    return 1024 * int(status.split("RssAnon:")[1].split()[0])
+    return common.status("RssAnon")
 
 
 @contextlib.contextmanager

@@ -1,13 +1,20 @@
-"""Sources as a manifest describes them, to compare them with those of a run without fetching these."""
+"""What a manifest says of its corpus, to compare it with a run without fetching the sources of the run."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlm_dist.corpus.sources import source_keys, without_credentials
+from mlm_dist.corpus.store import FORMAT
 from mlm_dist.spec import SourceSpec
+
+
+def is_made_with(manifest: Mapping[str, Any], dependencies: Mapping[str, Any]) -> bool:
+    """Whether a manifest has today's format, and the settings that `digests.dependencies` returned."""
+    return manifest.get("format") == FORMAT and manifest.get("config") == json.loads(json.dumps(dependencies))
 
 
 def are_described(described: Sequence[dict[str, Any]], sources: Sequence[SourceSpec]) -> bool:

@@ -61,7 +61,8 @@ def contents(path: Path, wanted: np.ndarray) -> Iterator[list[tuple[str, str, np
 def outlines(path: Path, wanted: np.ndarray) -> Iterator[list[tuple[str, str, Outline]]]:
     """Id, text and outline of the wanted documents of a shard, as in `texts`, without those of token ids."""
     for table, here in _row_groups(path, wanted, ["id", "text", "outline", "input_ids"]):
-        rows = table.filter(here).filter(table.filter(here)["input_ids"].is_null())
+        chosen = table.filter(here)
+        rows = chosen.filter(chosen["input_ids"].is_null())
         found = rows["id"].to_pylist(), rows["text"].to_pylist(), outline_column.decode(rows["outline"])
         yield list(zip(*found, strict=True))
 

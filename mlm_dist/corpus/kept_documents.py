@@ -13,6 +13,7 @@ from mlm_dist.corpus import cleaners, filters, held_out_parts, shards, split_lab
 from mlm_dist.corpus.cleaners import Cleaned
 from mlm_dist.corpus.document_files import text_of_ids
 from mlm_dist.corpus.outline import Outline
+from mlm_dist.corpus.plain_text import without_surrogates
 from mlm_dist.corpus.readers import Document, Dropped
 from mlm_dist.corpus.shards import Shard
 from mlm_dist.corpus.time_limit import time_limit
@@ -91,7 +92,7 @@ class KeptDocuments:
         if len(text) < len(cleaned.text):
             start = len(cleaned.text) - len(cleaned.text.lstrip())
             outline = outline.part(start, start + len(text))
-        text = _without_surrogates(text)
+        text = without_surrogates(text)
         return self._filtered(text, outline) if self._filters else (text, outline)
 
     def _filtered(self, text: str, outline: Outline) -> tuple[str, Outline]:
@@ -103,7 +104,7 @@ class KeptDocuments:
                     raise _DropError(found.reason)
                 if found.text != text:
                     changed.append(f"changed by {name}")
-                    text = _without_surrogates(found.text.strip())
+                    text = without_surrogates(found.text.strip())
                     self._refuse_short(text, len(text))
             outline = outline.of_lines_kept(before, text)
         self.notes.update(changed)
@@ -166,7 +167,3 @@ def _limit(work: str) -> Iterator[None]:
             yield
     except TimeoutError:
         raise _DropError(f"over {SECONDS_PER_DOCUMENT:g} s to {work}") from None
-
-
-def _without_surrogates(text: str) -> str:
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

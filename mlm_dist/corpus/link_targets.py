@@ -22,7 +22,7 @@ _BASE = re.compile(r"\A\{\{[^{}]*(?:base_?url|base)[^{}]*\}\}", re.IGNORECASE)
 _PART = re.compile(r"#(?:train|validation)\Z")
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,8}\Z")
 
-ELSEWHERE, WITHIN, NO_DOCUMENT = "address of another site", "the document itself", "no document of the set"
+ELSEWHERE, WITHIN, NO_DOCUMENT = "address of another site", "the document itself", "document not found"
 
 
 class LinkTargets:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mlm_dist.corpus.outline import Heading, Link, Outline, Span
+from mlm_dist.corpus.plain_text import without_surrogates
 
 LEAVES = (
     *("outline.title.start", "outline.title.stop"),
@@ -51,7 +52,6 @@ def decode(column: Any) -> Iterator[Outline]:
 def _value(outline: Outline) -> tuple[Any, ...]:
     # As in texts, a target has no lone surrogates.
     links = [
-        one if one.target.isascii() else one._replace(target=one.target.encode("utf-8", "replace").decode("utf-8"))
-        for one in outline.links
+        one if one.target.isascii() else one._replace(target=without_surrogates(one.target)) for one in outline.links
     ]
     return outline.title, list(outline.headings), links

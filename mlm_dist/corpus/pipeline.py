@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist.corpus import cached, digests, exported_documents, filters, summary
-from mlm_dist.corpus.described_sources import are_described
+from mlm_dist.corpus.described_sources import are_described, is_made_with
 from mlm_dist.corpus.engines import executors, slurm_jobs
 from mlm_dist.corpus.engines.datatrove_engine import DatatroveEngine
 from mlm_dist.corpus.engines.local import LocalEngine
@@ -28,7 +28,7 @@ from mlm_dist.corpus.remote_corpora import STORED, RemoteCorpora
 from mlm_dist.corpus.rendezvous import Rendezvous
 from mlm_dist.corpus.shard_store import ShardStore
 from mlm_dist.corpus.sources import SourceFiles, acquire, is_local, without_credentials
-from mlm_dist.corpus.store import FORMAT, PreparedCorpus
+from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.errors import CorpusError, reason
 from mlm_dist.files import lock
@@ -119,10 +119,9 @@ def find(spec: CorpusSpec) -> tuple[PreparedCorpus | None, dict[str, int] | None
     paths = [path for pattern in ("*", f"{STORED}/*") for path in cache_dir.glob(f"{pattern}/manifest.json")]
     paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for corpus in (PreparedCorpus(path.parent) for path in paths if path.parent.suffix != ".partial"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             manifest = corpus.manifest
-            is_alike = manifest["format"] == FORMAT and manifest["config"] == json.loads(json.dumps(dependencies))
-            if is_alike and are_described(manifest["sources"], spec.sources):
+            if is_made_with(manifest, dependencies) and are_described(manifest["sources"], spec.sources):
                 return corpus, None
     return None, None
 

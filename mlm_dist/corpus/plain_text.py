@@ -27,6 +27,11 @@ def unmarked(text: str) -> str:
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
 
 
+def without_surrogates(text: str) -> str:
+    """The text with a question mark for each lone surrogate, which UTF-8 cannot encode."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 def separated(text: str) -> str:
     """The text with a space for `APART` between two letters, and nothing for it elsewhere."""
     return _GLUED.sub(" ", text).replace(APART, "") if APART in text else text

@@ -105,9 +105,10 @@ class Preparation:
                 shown.result = f"{len(chosen.side):,} documents"
         else:
             chosen = selection.by_labels(labels, self._store.partial)
-        groups.log(config, paths, [self._store.figures(key) for key in self.keys])
+        figures = [self._store.figures(key) for key in self.keys]
+        groups.log(config, paths, figures)
         names = ", ".join(source.location for source in self._inputs.sources)
-        selection_check.check(self._spec, names, [self._store.figures(key) for key in self.keys], chosen)
+        selection_check.check(self._spec, names, figures, chosen)
         is_train = [side == selection.TRAIN for side in self._sides(chosen)]
         texts = TrainingTexts(list(zip(paths, is_train, strict=True)))
         tokenizer = self._tokenizer.make(texts, chosen.count(selection.TRAIN), self._store.partial)

@@ -6,16 +6,16 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlm_dist.corpus import file_records
 from mlm_dist.corpus.block_cache import BlockCache
-from mlm_dist.corpus.described_sources import are_described
+from mlm_dist.corpus.described_sources import are_described, is_made_with
 from mlm_dist.corpus.known_hashes import KnownHashes
 from mlm_dist.corpus.shard_store import ShardStore
-from mlm_dist.corpus.store import FORMAT, PreparedCorpus
+from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.stored_corpus import StoredCorpus
 from mlm_dist.errors import CorpusError, UserError
 from mlm_dist.object_store import ObjectStore
@@ -58,18 +58,14 @@ class RemoteCorpora:
         digest = store.folder.name
         store.begin()
         try:
-            manifest = download(self._store, digest, store.partial)
-            if manifest is None:
-                return False
-            self._check(manifest, digest, dependencies)
-            if not store.receive(manifest):
-                raise DamagedFolderError(f"{self._store.address}/{digest} is not a corpus")
+            is_there = self._receive(store, dependencies)
         except DamagedFolderError as error:
             logger.warning("%s: %s; the corpus is prepared again and replaces it", KEY, error)
             self._damaged = error.names | {MANIFEST}
             return False
-        logger.info("downloaded %s/%s to %s", self._store.address, digest, store.folder)
-        return True
+        if is_there:
+            logger.info("downloaded %s/%s to %s", self._store.address, digest, store.folder)
+        return is_there
 
     def find(self, dependencies: dict[str, Any], sources: Sequence[SourceSpec]) -> str | None:
         """The digest of the corpus of some sources that was prepared last; None if the store has none.
@@ -113,15 +109,9 @@ class RemoteCorpora:
             return True
         store.begin()
         try:
-            manifest = download(self._store, digest, store.partial, _is_index)
-            if manifest is None:
-                return False
-            self._check(manifest, digest, dependencies)
-            if not store.receive(manifest):
-                raise DamagedFolderError(f"{self._store.address}/{digest} is not a corpus")
+            return self._receive(store, dependencies, _is_index)
         except DamagedFolderError as error:
             raise CorpusError(f"{KEY}: {error}; prepare it with corpus.rows_from disk, which replaces it") from None
-        return True
 
     def opened(self, corpus: PreparedCorpus, folder: Path, most_bytes: int) -> PreparedCorpus:
         """A corpus whose index was downloaded; its documents and training rows are read from the store.
@@ -134,14 +124,31 @@ class RemoteCorpora:
         stored = StoredCorpus(self._store, corpus.digest, corpus.manifest["files"], BlockCache(folder, most_bytes))
         return PreparedCorpus(corpus.folder, stored)
 
+    def _receive(
+        self, store: ShardStore, dependencies: dict[str, Any], is_wanted: Callable[[str], bool] = lambda _: True
+    ) -> bool:
+        """Download the wanted files of a corpus into a folder that has begun; whether the store has the corpus.
+
+        Raises:
+            ConfigError: The store cannot be read.
+            DamagedFolderError: The corpus is damaged, or is another one.
+        """
+        digest = store.folder.name
+        manifest = download(self._store, digest, store.partial, is_wanted)
+        if manifest is None:
+            return False
+        self._check(manifest, digest, dependencies)
+        if not store.receive(manifest):
+            raise DamagedFolderError(f"{self._store.address}/{digest} is not a corpus")
+        return True
+
     def _check(self, manifest: dict[str, Any], digest: str, dependencies: dict[str, Any]) -> None:
         """Refuse a manifest that is not that of a corpus.
 
         Raises:
             DamagedFolderError: It is another one.
         """
-        is_it = (manifest.get("format"), manifest.get("digest")) == (FORMAT, digest)
-        if not is_it or manifest.get("config") != json.loads(json.dumps(dependencies)):
+        if manifest.get("digest") != digest or not is_made_with(manifest, dependencies):
             raise DamagedFolderError(f"{self._store.address}/{digest}/{MANIFEST} describes another corpus")
 
     def upload(self, corpus: PreparedCorpus) -> None:

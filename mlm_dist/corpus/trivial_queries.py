@@ -27,8 +27,9 @@ GENERIC_WORDS = frozenset(_GENERIC_WORDS.split())
 
 _WORD = re.compile(r"[^\W\d_]+")
 _ADDRESS = re.compile(r"\w+://\S*|www\.\S+|\S+@\S+\.\S+|[\w.~-]*/[\w./~-]*")
-# Scripts without spaces, in which two characters are about a word.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+# Letters of scripts without spaces, in which two characters are about a word.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 def key(query: str) -> str:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mlm_dist.corpus.trivial_queries import UNSPACED
+
 K1, B = 1.2, 0.75  # of Lucene
 # A word, or a character of a script without spaces.
-_WORD = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
-    "|(?:(?![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff])\\w)+"
-)
+_WORD = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}])\w)+")
 
 
 def words(text: str) -> list[str]:
