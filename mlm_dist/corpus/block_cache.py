@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,7 +108,8 @@ class BlockCache:
                 with named(part):
                     with open(part, "r+b") as file:  # an empty file would give the room to other downloads
                         file.write(content)
-                    part.replace(path)
+                    with self._all_files():
+                        part.replace(path)
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
@@ -120,16 +122,22 @@ class BlockCache:
         """Make the file that a block is downloaded to, with the size of the block."""
         part = self._folder / f"{block.sha256}{PART}"
         while True:
-            held = lock(self._folder / LOCK, wait=True)
-            try:
+            with self._all_files():
                 part.unlink(missing_ok=True)  # left by a process that was killed
                 if self._make_room(block.size):
                     with named(part), open(part, "wb") as file:
                         file.truncate(block.size)
                     return part
-            finally:
-                held.release()
             time.sleep(POLL_SECONDS)  # other downloads need the room
+
+    @contextmanager
+    def _all_files(self) -> Iterator[None]:
+        """Hold the lock of the folder: nobody adds or renames a file while another one counts them."""
+        held = lock(self._folder / LOCK, wait=True)
+        try:
+            yield
+        finally:
+            held.release()
 
     def _make_room(self, size: int) -> bool:
         """Remove the blocks that were not used for the longest time, until there is room; whether there is."""
@@ -138,7 +146,7 @@ class BlockCache:
             if LOCK not in (path.suffix, path.name):
                 try:
                     states[path] = path.stat()
-                except FileNotFoundError:  # just renamed by another process
+                except FileNotFoundError:  # just removed by another process
                     return False
         total = sum(state.st_size for state in states.values())
         for path in sorted(states, key=lambda path: states[path].st_mtime_ns):

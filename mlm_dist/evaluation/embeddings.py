@@ -1,4 +1,4 @@
-"""Text embeddings: the mean of a model's last hidden states over the tokens of a text."""
+"""Text embeddings: a model's last hidden states, pooled over the tokens of a text."""
 
 from __future__ import annotations
 
@@ -8,10 +8,34 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlm_dist.corpus.tokenizer import loading, ordinary_text
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 from mlm_dist.model.inference import evaluating
 
 BATCH_SIZE = 32
+
+
+class TextEncoder:
+    """Texts to vectors, as sentence-transformers computes them with mean pooling and normalization.
+
+    Args:
+        model: A transformers masked-language model in fp32; it stays in its mode and on its device.
+        tokenizer: Its tokenizer.
+        max_length: Tokens of a text that are read, special tokens included.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, max_length: int) -> None:
+        self._model, self._special = model, loading.special_tokens(tokenizer)
+        self._room = max_length - len(self._special.prefix) - len(self._special.suffix)
+        self._backend = ordinary_text.backend(tokenizer)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """[texts, hidden], fp32: vectors of length 1, whose products are cosine similarities."""
+        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        ids = [np.array(one.ids[: self._room], np.int64) for one in encodings]
+        states = mean_states(self._model, ids, self._special, pools_special=True)
+        unit: np.ndarray = states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12)
+        return unit
 
 
 def mean_states(
