@@ -21,6 +21,8 @@ MODELS: dict[str, dict[str, Any]] = {
 class PackedRows:
     """Rows of random tokens in chunks of random lengths, some filled up with padding; see `shapes.Rows`."""
 
+    groups: np.ndarray | None = None
+
     def __init__(self) -> None:
         from mlm_dist.corpus.row_counts import RowCounts
 

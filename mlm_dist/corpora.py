@@ -19,10 +19,12 @@ class Corpora:
     Args:
         main: The corpus with the rows to validate on.
         of_rows: The corpus with each kind of rows.
+        pairs: The corpus whose rows are pairs of texts; None if the last phase does not learn from pairs.
     """
 
     main: PreparedCorpus
     of_rows: Mapping[RowsSpec, PreparedCorpus]
+    pairs: PreparedCorpus | None = None
 
     @property
     def is_packed(self) -> bool:
@@ -43,7 +45,8 @@ def load_or_prepare(spec: Spec) -> Corpora:
     for rows in (phase.rows for phase in spec.phases):
         if rows not in of_rows:
             of_rows[rows] = prepare(_with_rows(spec.corpus, main, rows), *ranks)
-    return Corpora(main, of_rows)
+    last = of_rows[spec.phases[-1].rows]
+    return Corpora(main, of_rows, last if last.has_pairs else None)
 
 
 def find(spec: Spec) -> tuple[dict[RowsSpec, PreparedCorpus], dict[str, int] | None]:

@@ -80,6 +80,7 @@ def describe_rows(phase: PhaseSpec, decided: str = "") -> str:
         "pack": "several chunks of documents",
         "chunk": "one chunk of a document",
         "truncate": "the beginning of a document",
+        "pairs": "a query and a passage",
     }[phase.rows.mode]
     return f"mode {phase.rows.mode}{decided}: {what} in each row of {phase.rows.max_length:,} tokens"
 

@@ -49,6 +49,7 @@ from mlm_dist.spec import (
     TokenizerSpec,
     ValidationSpec,
 )
+from mlm_dist.spec.corpus import PACKED
 from mlm_dist.training import averages
 
 
@@ -87,7 +88,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
     require_suited(found, corpus.rows, launch.trial_precision)
     for phase in phases:
         with phase.named():
-            rows, is_causal = _rows(config.model, phase.rows), objectives.is_causal(phase.objective)
+            rows, is_causal = _rows_of_phase(config.model, phase), objectives.is_causal(phase.objective)
             require_suited(found, rows, launch.trial_precision, causal=is_causal)
     on_cpu = launch.device.kind == "cpu"
     shape = memory.shape_of(found, on_cpu=on_cpu, kernel=launch.has_variable_length_kernel)
@@ -183,6 +184,13 @@ def _rows(model: ModelConfig, rows: RowsConfig) -> RowsSpec:
     return RowsSpec(rows.mode or default_row_mode(model, rows.max_length), rows.max_length)
 
 
+def _rows_of_phase(model: ModelConfig, phase: Phase) -> RowsSpec:
+    """The rows that a phase trains on, which are pairs if its objective learns from pairs."""
+    if objectives.is_contrastive(phase.objective):
+        return RowsSpec("pairs", phase.rows.max_length)
+    return _rows(model, phase.rows)
+
+
 def _phase(
     phase: Phase, model: ModelConfig, launch: Launch, shape: memory.Shape, before: Sequence[PhaseSpec]
 ) -> PhaseSpec:
@@ -195,7 +203,7 @@ def _phase(
         shape: The shape of the model.
         before: The phases before it.
     """
-    rows, optim = _rows(model, phase.rows), phase.optim
+    rows, optim = _rows_of_phase(model, phase), phase.optim
     settings = memory.Settings(
         rows.max_length,
         predicted=objectives.predicted_fraction(phase.objective, phase.masking) if model.masked_head else 1.0,
@@ -203,13 +211,13 @@ def _phase(
         freeze_embeddings=model.freeze_embeddings,
         trainable_layers=model.trainable_layers,
         checkpointing=model.checkpointing,
-        is_packed=rows.mode == "pack",
+        is_packed=rows.mode in PACKED,
         ema=optim.ema_decay is not None,
     )
     batch = spread(phase.batch, rows.max_length, launch.world_size, memory.most_rows(settings, shape, launch))
     peak = default_lr(takes_tokenizer(model), shape.hidden) if optim.lr is None else optim.lr
     return PhaseSpec(
-        *(phase.name, phase.objective, phase.mix, rows, phase.masking, batch),
+        *(phase.name, phase.objective, phase.mix, rows, phase.masking, phase.contrastive, batch),
         rate=RateSpec(peak, optim.warmup, optim.schedule, optim.floor, last_rate(before[-1].rate) if before else 0.0),
         duration=phase.duration,
         freeze_embeddings=phase.model.freeze_embeddings,

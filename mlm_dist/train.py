@@ -112,7 +112,7 @@ def fit(
         compiled = compile_forward(task.module, spec.model.compile)
         engine.on_main(lambda: write_records(run_dir, spec, corpora, engine, state.step))
         signal.check(engine)
-        validation_set = ValidationSet(corpora.main, spec.trained_on, spec.validation.max_rows)
+        validation_set = ValidationSet(corpora.main, spec.trained_on, spec.validation.max_rows, corpora.pairs)
         session = Session(spec, task, engine, phases, validation_set, run_dir, state)
         with session.running(compiled, callbacks):
             engine.on_main(trial.end)  # before the first step

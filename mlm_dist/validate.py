@@ -120,7 +120,7 @@ def run(config: Config) -> dict[str, Any]:
     probe = SearchProbe(corpus) if config.validation.probe else None
     with start_engine(spec) as engine:
         phase = spec.phases[0]
-        objective = OBJECTIVES[phase.objective].create(phase.masking, spec.seed, corpus)
+        objective = OBJECTIVES[phase.objective].create(phase, spec.seed, corpus)
         model = evaluated.build(spec, corpus)
         with in_precision(launch.trial_precision):
             module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)

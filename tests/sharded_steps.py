@@ -34,6 +34,7 @@ ROWS, VOCABULARY, STEPS = 4, 300, 2
 class TwoChunks:
     """Rows of random tokens with two chunks each; see `Rows`."""
 
+    groups: np.ndarray | None = None
     counts = RowCounts(ROWS * STEPS * LENGTH, LENGTH - 10, {2: ROWS * STEPS})
 
     def __len__(self) -> int:

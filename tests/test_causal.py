@@ -123,6 +123,7 @@ def test_chunks_of_one_token_predict_nothing() -> None:
     class Singles:
         """A row with chunks of 1, 3 and 1 tokens, and padding."""
 
+        groups: np.ndarray | None = None
         counts = RowCounts(5, 3, {3: 1})
 
         def __len__(self) -> int:

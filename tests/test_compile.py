@@ -37,6 +37,8 @@ ROWS, LENGTH, VOCABULARY, STEPS = 8, 32, 200, 10
 class SomeRows:
     """64 rows of random tokens: one chunk that fills each row, or one to three short chunks."""
 
+    groups: np.ndarray | None = None
+
     def __init__(self, *, packed: bool = False) -> None:
         self._packed = packed
         self.counts = RowCounts.of(*self.chunks(np.arange(64)))

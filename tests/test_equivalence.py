@@ -22,6 +22,7 @@ TOPOLOGIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "fsdp2": ("fsdp2_cpu", ACCUMULATED),
 }
 QUICK = {("no", "two processes"), ("no", "zero2")}  # and FSDP2 in test_fsdp2.py
+QUICK_PAIRS = {("contrastive", "two processes")}
 PRECISIONS = {"no": (1e-4, 1e-3), "bf16": (3e-2, 3e-2)}  # {precision: (loss, relative gradient norm)} may differ by
 
 
@@ -144,3 +145,21 @@ def check_same(precision: str, ours: Any, theirs: Any) -> None:
         assert line["loss"] == pytest.approx(other["loss"], abs=loss_tolerance)
     assert found[-1]["loss"] < found[0]["loss"]
     assert any(line["grad_norm"] > 1.0 for line in found), "no gradient was clipped"
+
+
+@pytest.mark.parametrize(
+    ("objective", "name"),
+    [
+        pytest.param(objective, name, marks=() if (objective, name) in QUICK_PAIRS else pytest.mark.slow)
+        for objective in ("contrastive", "contrastive_masked_lm")
+        for name in TOPOLOGIES
+    ],
+)
+def test_pairs_of_all_ranks_are_compared_as_on_one_process(objective: str, name: str, runs: Runs) -> None:
+    """The negatives of a query are in other micro-batches and on other ranks."""
+    topology, arguments = TOPOLOGIES[name]
+    flags = (f"--objective={objective}",)
+    expected, found = lines(runs("one", *flags)), lines(runs(topology, *flags, *arguments))
+    check_same("no", found, expected)
+    for one, other in zip(found[1], expected[1], strict=True):
+        assert one["pairs_loss"] == pytest.approx(other["pairs_loss"], rel=1e-3)

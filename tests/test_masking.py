@@ -240,6 +240,8 @@ def test_fixed_shapes_fit_the_largest_number_of_predicted_tokens(unit: str) -> N
 class FullRows:
     """Rows of 128 ordinary tokens, two to a word."""
 
+    groups: np.ndarray | None = None
+
     def __init__(self, num_rows: int) -> None:
         self._ids = np.random.default_rng(0).choice(ORDINARY, (num_rows, 128)).astype(np.int32)
         self.counts = RowCounts.of(*self.chunks(np.arange(num_rows)))

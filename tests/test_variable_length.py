@@ -206,6 +206,8 @@ class Packed:
 
     lengths = ([50] * 10, [5] * 100, [37])
 
+    groups: np.ndarray | None = None
+
     @property
     def counts(self) -> RowCounts:
         return RowCounts.of(*self.chunks(np.arange(1000)))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mlm_dist import hashing
+from mlm_dist.batches.pairs import Pairs
 from mlm_dist.batches.shapes import VARYING, Rows, Shapes
 from mlm_dist.batches.token_selection import WordStarts
 
@@ -98,6 +99,7 @@ class MicroBatch:
         longest: Tokens of the longest chunk, or more; padding counts. One number for all micro-batches of a shape; None
             for the length of the rows.
         is_causal: Whether each position attends to itself and the positions before it only.
+        pairs: Where the texts of each row are, if rows are pairs of texts; else None.
     """
 
     input_ids: torch.Tensor
@@ -110,12 +112,14 @@ class MicroBatch:
     num_tokens: int
     longest: int | None = None
     is_causal: bool = False
+    pairs: Pairs | None = None
 
     @property
     def inputs(self) -> tuple[torch.Tensor | int | None, ...]:
         """The arguments of the model's `forward`, in its order."""
         tensors = self.input_ids, self.attention_mask, self.positions, self.labels, self.cu_seq_lens, self.row_keys
-        return *tensors, self.longest, self.is_causal
+        spans = () if self.pairs is None else (self.pairs.spans,)
+        return *tensors, self.longest, self.is_causal, *spans
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device; pinned memory is copied without waiting."""
@@ -129,7 +133,8 @@ class MicroBatch:
         changed: dict[str, Any] = {
             name: change(value) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
         }
-        return replace(self, **changed)
+        pairs = None if self.pairs is None else self.pairs.map(change)
+        return replace(self, **changed, pairs=pairs)
 
 
 @dataclass(frozen=True)
@@ -173,12 +178,17 @@ def assemble(
     lengths, num_chunks = rows.chunks(indices)
     ends = np.cumsum(num_chunks)
     num_tokens = np.add.reduceat(lengths, ends - num_chunks)  # of each row
+    if rows.groups is not None and filled_to == VARYING and pieces == 1:
+        # Rows of other objectives are full, and their width is one of few.
+        input_ids = input_ids[:, : -(-int(num_tokens.max()) // 8) * 8]
     width = input_ids.shape[1]
     row = np.repeat(np.arange(num_rows), num_chunks)
     within = np.cumsum(lengths) - lengths - (np.cumsum(num_tokens) - num_tokens)[row]
     of_wanted = slice(int(num_chunks[:count].sum()))
     chunks = Chunks((row * width + within)[of_wanted], lengths[of_wanted])
-    words = WordStarts(rows.word_starts(wanted.samples), chunks.starts) if corruption.needs_words else None
+    words = None
+    if corruption.needs_words:
+        words = WordStarts(rows.word_starts(wanted.samples)[:, :width], chunks.starts)
     corrupted = corruption(input_ids[:count], wanted.epochs, wanted.samples, wanted.progress, words, chunks)
     shown = input_ids.astype(np.int64)
     shown[:count] = corrupted.shown
@@ -216,6 +226,7 @@ def assemble(
         num_tokens=int(num_tokens[:count].sum()),
         longest=longest,
         is_causal=corruption.is_causal,
+        pairs=None if rows.groups is None else Pairs.of(input_ids, *chunks, rows.groups[wanted.samples]),
     )
 
 

@@ -41,6 +41,11 @@ class Rows(Protocol):
         """Counts of these rows, or of more that they are a part of."""
         ...
 
+    @property
+    def groups(self) -> np.ndarray | None:
+        """[rows] of pairs of texts, what pairs of one document and its near-duplicates have in common; else None."""
+        ...
+
     def __len__(self) -> int: ...
 
     def take(self, indices: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from mlm_dist.config.corpus import CorpusConfig, RowsConfig, TokenizerConfig
 from mlm_dist.config.duration import Duration
 from mlm_dist.config.flags import parse, parse_of_run
-from mlm_dist.config.learning import BatchConfig, MaskingConfig, ModelConfig, OptimConfig
+from mlm_dist.config.learning import BatchConfig, ContrastiveConfig, MaskingConfig, ModelConfig, OptimConfig
 from mlm_dist.config.output import (
     CheckpointConfig,
     ExportConfig,
@@ -19,6 +19,7 @@ __all__ = [
     "BatchConfig",
     "CheckpointConfig",
     "Config",
+    "ContrastiveConfig",
     "CorpusConfig",
     "Duration",
     "ExportConfig",

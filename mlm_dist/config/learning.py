@@ -49,6 +49,23 @@ class MaskingConfig(Section):
 
 
 @dataclass(frozen=True)
+class ContrastiveConfig(Section):
+    """What the objectives contrastive and contrastive_masked_lm learn from pairs of texts.
+
+    Args:
+        temperature: Cosine similarities are divided by it. A lower one weights the most similar wrong passages more.
+    """
+
+    SECTION = "contrastive"
+
+    temperature: float = 0.05
+
+    def check(self) -> None:
+        """See `Section.check`."""
+        self.require("temperature", 0.001 <= self.temperature <= 10, "must be from 0.001 to 10")
+
+
+@dataclass(frozen=True)
 class ModelConfig(Section):
     """The encoder.
 

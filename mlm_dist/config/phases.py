@@ -14,7 +14,7 @@ from mlm_dist.config import yaml_text
 from mlm_dist.config.checks import Section
 from mlm_dist.config.corpus import CorpusConfig, RowsConfig
 from mlm_dist.config.duration import Duration
-from mlm_dist.config.learning import BatchConfig, MaskingConfig, ModelConfig, OptimConfig
+from mlm_dist.config.learning import BatchConfig, ContrastiveConfig, MaskingConfig, ModelConfig, OptimConfig
 from mlm_dist.config.value_types import fits, shown, type_hints
 from mlm_dist.errors import ConfigError, ModelError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _SECTIONS: dict[str, tuple[str, ...] | None] = {
     "rows": None,
     "masking": None,
+    "contrastive": None,
     "batch": None,
     "optim": ("lr", "warmup", "schedule", "floor"),
     "model": ("freeze_embeddings", "trainable_layers", "rope_theta"),
@@ -44,6 +45,7 @@ class Phase:
         mix: Shares of the sources.
         rows: How documents become rows.
         masking: Which tokens are predicted.
+        contrastive: What is learnt from pairs of texts.
         batch: The batch.
         optim: Its learning rate; the other keys are those of the run.
         model: What it freezes, and its rotary angles; the other keys are those of the run.
@@ -55,6 +57,7 @@ class Phase:
     mix: Mapping[str, float]
     rows: RowsConfig
     masking: MaskingConfig
+    contrastive: ContrastiveConfig
     batch: BatchConfig
     optim: OptimConfig
     model: ModelConfig
@@ -117,7 +120,8 @@ def phases_of(config: Config) -> tuple[Phase, ...]:
     Raises:
         ConfigError: A phase has a wrong key or value; the message names the phase and the key.
     """
-    duration, sections = Duration.parse(config.optim.duration), (config.rows, config.masking, config.batch)
+    duration = Duration.parse(config.optim.duration)
+    sections = config.rows, config.masking, config.contrastive, config.batch
     first = Phase("", duration, config.objective, config.corpus.mix, *sections, config.optim, config.model)
     if not config.phases:
         return (first,)

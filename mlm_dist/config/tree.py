@@ -15,7 +15,7 @@ from typing import Any
 
 from mlm_dist.config.checks import Section
 from mlm_dist.config.corpus import CorpusConfig, RowsConfig, TokenizerConfig
-from mlm_dist.config.learning import BatchConfig, MaskingConfig, ModelConfig, OptimConfig
+from mlm_dist.config.learning import BatchConfig, ContrastiveConfig, MaskingConfig, ModelConfig, OptimConfig
 from mlm_dist.config.output import (
     CheckpointConfig,
     ExportConfig,
@@ -38,13 +38,14 @@ class Config(Section):
         objective: What is learnt: masked_lm, causal_lm (predict each token from those before it), or an objective that
             another package registers.
         phases: Parts of the run that follow each other, a list: each has a name and a duration, and may set objective,
-            any key of rows, masking and batch, lr, warmup, schedule and floor of optim, and freeze_embeddings,
+            any key of rows, masking, contrastive and batch, lr, warmup, schedule and floor of optim, and freeze_embeddings,
             trainable_layers and rope_theta of model. What a phase does not set is that of the run. Weights and moments
             are kept from phase to phase. Without phases the run is one.
         corpus: The documents.
         tokenizer: The tokenizer.
         rows: How documents become rows.
         masking: Which tokens are predicted.
+        contrastive: What is learnt from pairs of texts.
         model: The encoder.
         batch: The batch, over all processes.
         optim: The optimizer and the length of the run.
@@ -67,6 +68,7 @@ class Config(Section):
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     rows: RowsConfig = field(default_factory=RowsConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
+    contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

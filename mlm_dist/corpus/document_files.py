@@ -58,12 +58,14 @@ def contents(path: Path, wanted: np.ndarray) -> Iterator[list[tuple[str, str, np
         yield list(compress(rows, here))
 
 
-def outlines(path: Path, wanted: np.ndarray) -> Iterator[list[tuple[str, str, Outline]]]:
-    """Id, text and outline of the wanted documents of a shard, as in `texts`, without those of token ids."""
+def outlined(path: Path, wanted: np.ndarray) -> Iterator[list[tuple[str, str | None, Outline]]]:
+    """Id, text and outline of the wanted documents of a shard, as in `texts`; None for the text of token ids."""
+    import pyarrow.compute as pc
+
     for table, here in _row_groups(path, wanted, ["id", "text", "outline", "input_ids"]):
-        chosen = table.filter(here)
-        rows = chosen.filter(chosen["input_ids"].is_null())
-        found = rows["id"].to_pylist(), rows["text"].to_pylist(), outline_column.decode(rows["outline"])
+        rows = table.filter(here)
+        texts = pc.if_else(rows["input_ids"].is_null(), rows["text"], None)
+        found = rows["id"].to_pylist(), texts.to_pylist(), outline_column.decode(rows["outline"])
         yield list(zip(*found, strict=True))
 
 

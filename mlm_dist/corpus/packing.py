@@ -73,14 +73,63 @@ def make_rows(ids: np.ndarray, lengths: np.ndarray, mode: str, max_length: int, 
     begin = np.empty_like(sizes)  # of each chunk, in the flattened rows
     begin[order] = row[order] * max_length + before - before_row[row[order]]
 
-    rows = np.full((len(num_chunks), max_length), special.pad, np.int32)
-    flat = rows.reshape(-1)
+    rows = _filled(len(num_chunks), max_length, begin, content, ids, special)
+    return RowBlock(rows, sizes[order].astype(np.int32), num_chunks.astype(np.int32), num_dropped)
+
+
+def make_pair_rows(
+    ids: np.ndarray, lengths: np.ndarray, max_length: int, special: SpecialTokens
+) -> tuple[RowBlock, np.ndarray]:
+    """Put each pair of texts into a row, as two chunks.
+
+    The first text of a pair is cut to half a row, the second one to what is then left.
+
+    Args:
+        ids: [num_tokens] tokens of all texts, one after the other.
+        lengths: [2 * num_pairs] tokens of each text.
+        max_length: Tokens per row, special tokens included.
+        special: The special tokens before and after each chunk.
+
+    Returns:
+        The rows; and [num_pairs] whether a pair has one, which needs a token in both texts.
+    """
+    around = len(special.prefix) + len(special.suffix)
+    pairs = lengths.reshape(-1, 2)
+    is_kept = (pairs > 0).all(1)
+    first = np.minimum(pairs[:, 0], max_length // 2 - around)
+    second = np.minimum(pairs[:, 1], max_length - first - 2 * around)
+    content = np.where(is_kept[:, None], np.stack([first, second], 1), 0)
+    chosen = ids[ranges(lengths) < np.repeat(content.reshape(-1), lengths)]
+    content = content[is_kept]
+    sizes = content + around
+    begin = np.arange(len(content))[:, None] * max_length + np.stack([np.zeros_like(sizes[:, 0]), sizes[:, 0]], 1)
+    rows = _filled(len(content), max_length, begin.reshape(-1), content.reshape(-1), chosen, special)
+    num_chunks = np.full(len(content), 2, np.int32)
+    block = RowBlock(rows, sizes.reshape(-1).astype(np.int32), num_chunks, len(ids) - len(chosen))
+    return block, is_kept
+
+
+def _filled(
+    num_rows: int, max_length: int, begin: np.ndarray, content: np.ndarray, ids: np.ndarray, special: SpecialTokens
+) -> np.ndarray:
+    """Rows of chunks: [num_rows, max_length].
+
+    Args:
+        num_rows: Number of rows.
+        max_length: Tokens per row.
+        begin: [chunks] where each chunk begins in the flattened rows.
+        content: [chunks] tokens of each chunk without special tokens.
+        ids: These tokens, one after the other.
+        special: The special tokens around each chunk.
+    """
+    rows = np.full((num_rows, max_length), special.pad, np.int32)
+    flat, num_prefix = rows.reshape(-1), len(special.prefix)
     flat[np.repeat(begin + num_prefix, content) + ranges(content)] = ids
     for i, token in enumerate(special.prefix):
         flat[begin + i] = token
     for i, token in enumerate(special.suffix):
         flat[begin + num_prefix + content + i] = token
-    return RowBlock(rows, sizes[order].astype(np.int32), num_chunks.astype(np.int32), num_dropped)
+    return rows
 
 
 def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:

@@ -188,7 +188,13 @@ class Preparation:
             count, unknown = (
                 sum(one[name] for one in figures for name in names) for names in (("kept", "dropped"), ("unknown",))
             )
-            if count == unknown and chosen.count(side):
+            if not count and self._spec.rows.mode == "pairs":
+                if split == "train":
+                    raise CorpusError(
+                        f"{self._spec.key}: the {chosen.count(side):,} training documents have no "
+                        "titles, headings or halves of 20 words, so there are no pairs to train a search model on"
+                    )
+            elif count == unknown and chosen.count(side):
                 of_documents = f"the {chosen.count(side):,} {split} documents"
                 raise CorpusError(
                     f"{spec.key}: all {count:,} tokens of {of_documents} are unknown to the tokenizer, so there is "

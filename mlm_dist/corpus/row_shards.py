@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from mlm_dist.corpus import document_files, packing, rows, selection
+from mlm_dist.corpus import document_files, packing, rows, selection, text_pairs
 from mlm_dist.corpus.packing import RowBlock
 from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.corpus.rows import RowTable
 from mlm_dist.corpus.shard_store import ShardKeys, ShardStore
-from mlm_dist.corpus.store import HASHES, SPLITS, TOKEN_COUNTS, WORD_HASHES
+from mlm_dist.corpus.store import HASHES, PAIRS, SPLITS, TOKEN_COUNTS, WORD_HASHES
 from mlm_dist.corpus.tokenizer import token_ids, word_starts
 from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
@@ -45,10 +45,18 @@ class RowMaker:
 
     def blocks(
         self, tokenizer: BatchTokenizer, shard: ShardKeys, wanted: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, RowBlock]]:
-        """The tokens of the wanted documents of a shard, and their rows, some millions of tokens at a time."""
-        for ids, lengths in _tokenized(self.store.documents(shard.documents), tokenizer, self.special, wanted):
-            yield ids, packing.make_rows(ids, lengths, self.spec.mode, self.spec.max_length, self.special)
+    ) -> Iterator[tuple[np.ndarray, RowBlock, np.ndarray]]:
+        """Tokens and rows of the wanted documents of a shard, some millions of tokens at a time.
+
+        With mode pairs, also how many rows each document has; else nothing.
+        """
+        path, max_length = self.store.documents(shard.documents), self.spec.max_length
+        if self.spec.mode == "pairs":
+            yield from text_pairs.tokenized(path, tokenizer, self.special, wanted, max_length)
+            return
+        for ids, lengths in _tokenized(path, tokenizer, self.special, wanted):
+            block = packing.make_rows(ids, lengths, self.spec.mode, max_length, self.special)
+            yield ids, block, np.empty(0, np.uint32)
 
 
 def make(maker: RowMaker, tokenizer: BatchTokenizer, side: np.ndarray, shard: ShardKeys) -> None:
@@ -76,13 +84,17 @@ def _write(
     for split, wanted in zip(SPLITS, (selection.TRAIN, selection.VALIDATION), strict=True):
         counts = np.zeros(tokenizer.vocab_size, np.int64)
         totals = Counter(dict.fromkeys(("rows", "kept", "dropped", "padded", "saved", "unknown"), 0))
-        row_counts = RowCounts()
+        row_counts, pairs = RowCounts(), [np.empty(0, np.uint32)]
 
         def blocks(
-            wanted: int = wanted, counts: np.ndarray = counts, totals: Counter[str] = totals
+            wanted: int = wanted,
+            counts: np.ndarray = counts,
+            totals: Counter[str] = totals,
+            pairs: list[np.ndarray] = pairs,
         ) -> Iterator[RowBlock]:
             nonlocal row_counts
-            for ids, block in maker.blocks(tokenizer, shard, side == wanted):
+            for ids, block, of_documents in maker.blocks(tokenizer, shard, side == wanted):
+                pairs.append(of_documents)
                 row_counts += RowCounts.of(block.lengths, block.num_chunks)
                 unknown = int((ids == maker.special.unknown).sum()) if maker.special.unknown is not None else 0
                 totals.update(block.figures(len(ids)) | {"saved": int(maker.saved[ids].sum()), "unknown": unknown})
@@ -95,6 +107,9 @@ def _write(
         found = rows.blocks_of(path)
         figures[split] = dict(totals) | {"row_counts": row_counts.to_json(), "blocks": found}
         figures[split]["block_hashes"] = rows.hashes_of(path, found)
+        if maker.spec.mode == "pairs":
+            paths.append(_pairs_file(store, shard, split))
+            write_array(paths[-1], np.concatenate(pairs))
         if split == "train":
             counts[list(maker.special.all)] = 0
             path = _counts_file(store, shard)
@@ -107,14 +122,20 @@ def arrays(store: ShardStore, shards: Sequence[ShardKeys]) -> dict[str, np.ndarr
     """{path in the corpus: array} of what is known of the training rows of all shards, which are finished.
 
     Returns:
-        [vocabulary] occurrences of each token, 0 for special tokens; and `HASHES` and `WORD_HASHES`.
+        [vocabulary] occurrences of each token, 0 for special tokens; `HASHES` and `WORD_HASHES`; and `PAIRS`.
     """
     counts: np.ndarray = sum(np.load(_counts_file(store, shard), allow_pickle=False) for shard in shards)
     hashes = {HASHES: [one for shard in shards for one in store.figures(shard.rows)["train"]["block_hashes"]]}
     if shards[0].word_starts:
         hashes[WORD_HASHES] = [one for shard in shards for one in store.figures(shard.word_starts)["block_hashes"]]
     contents = {name: np.frombuffer(bytes.fromhex("".join(some)), np.uint8) for name, some in hashes.items()}
-    return {TOKEN_COUNTS: counts} | {name: content.reshape(-1, 32) for name, content in contents.items()}
+    of_splits = {f"{split}/{PAIRS}": [_pairs_file(store, shard, split) for shard in shards] for split in SPLITS}
+    pairs = {
+        name: np.concatenate([np.load(path, allow_pickle=False) for path in paths])
+        for name, paths in of_splits.items()
+        if paths[0].exists()
+    }
+    return {TOKEN_COUNTS: counts} | {name: content.reshape(-1, 32) for name, content in contents.items()} | pairs
 
 
 def make_word_starts(maker: RowMaker, tokenizer: BatchTokenizer, side: np.ndarray, shard: ShardKeys) -> None:
@@ -127,7 +148,7 @@ def make_word_starts(maker: RowMaker, tokenizer: BatchTokenizer, side: np.ndarra
         shard: The shard.
     """
     store = maker.store
-    blocks = (block for _, block in maker.blocks(tokenizer, shard, side == selection.TRAIN))
+    blocks = (block for _, block, _ in maker.blocks(tokenizer, shard, side == selection.TRAIN))
     path, figures = store.word_starts(shard.word_starts), store.figures(shard.rows)["train"]
     table = RowTable(
         [store.rows(shard.rows, "train")],
@@ -136,6 +157,10 @@ def make_word_starts(maker: RowMaker, tokenizer: BatchTokenizer, side: np.ndarra
         RowCounts.from_json(figures["row_counts"]),
     )
     store.finish(shard.word_starts, [path], {"block_hashes": word_starts.write(path, table, blocks)})
+
+
+def _pairs_file(store: ShardStore, shard: ShardKeys, split: str) -> Path:
+    return store.partial / split / f"{shard.rows}.npy"
 
 
 def _counts_file(store: ShardStore, shard: ShardKeys) -> Path:

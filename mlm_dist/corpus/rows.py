@@ -117,6 +117,7 @@ class RowTable:
 
     Attributes:
         files: Their files.
+        groups: [rows] of pairs, what pairs of one document and of its near-duplicates have in common; else None.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class RowTable:
         self.files, self._word_starts = files, word_starts
         self._file_of, self._stops, *self._offsets, self._ends = blocks
         self.max_length, self.counts = max_length, counts
+        self.groups: np.ndarray | None = None
         self._mapped: dict[int, Any] = {}
         self._mapped_starts: dict[int, np.ndarray] = {}
 

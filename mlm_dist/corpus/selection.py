@@ -31,10 +31,12 @@ class Selection:
     Args:
         side: [n] TRAIN, VALIDATION, DUPLICATE or NEAR_DUPLICATE; int8.
         original: [n] index of the document that is kept in its place; its own index if it is kept.
+        group: [n] one number for all documents that are kept on one side of the split together.
     """
 
     side: np.ndarray
     original: np.ndarray
+    group: np.ndarray
 
     @property
     def is_dropped(self) -> np.ndarray:
@@ -57,12 +59,13 @@ class Selection:
 
     def save(self, path: Path) -> None:
         """Write the selection to an .npy file, which `load` maps."""
-        kind = np.dtype([("side", np.int8), ("original", self.original.dtype)])
+        kind = np.dtype([("side", np.int8), ("original", self.original.dtype), ("group", self.group.dtype)])
 
         def parts() -> Iterator[np.ndarray]:
             for some in blocks(len(self.side)):
                 records = np.empty(some.stop - some.start, kind)
                 records["side"], records["original"] = self.side[some], self.original[some]
+                records["group"] = self.group[some]
                 yield records
 
         write_parts(path, self.side.shape, kind, parts())
@@ -71,14 +74,15 @@ class Selection:
 def load(path: Path) -> Selection:
     """Map what `Selection.save` wrote; only what is used of it is read."""
     saved = np.load(path, mmap_mode="r", allow_pickle=False)
-    return Selection(np.asarray(saved["side"]), np.asarray(saved["original"]))
+    return Selection(*(np.asarray(saved[name]) for name in ("side", "original", "group")))
 
 
 def by_labels(labels: SplitLabels, folder: Path | None = None) -> Selection:
     """The selection that keeps all documents, on the sides that they name, and trains on the others."""
     side, original = np.full(len(labels.side), TRAIN, np.int8), identity(len(labels.side), folder)
-    labels.apply(side, labels.joined(original, folder))
-    return Selection(side, original)
+    group = labels.joined(original, folder)
+    labels.apply(side, group)
+    return Selection(side, original, group)
 
 
 def select(
@@ -163,4 +167,4 @@ def select(
             "because their records name the sides of the split",
             f"{conflicts:,}",
         )
-    return Selection(side, original)
+    return Selection(side, original, one_side)

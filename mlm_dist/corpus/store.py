@@ -21,14 +21,16 @@ from mlm_dist.corpus.stored_corpus import StoredCorpus
 from mlm_dist.corpus.stored_rows import StoredRows
 from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.files import mapped_array
+from mlm_dist.spec.corpus import PACKED
 
-FORMAT = 9  # of the manifest and of shard records; a corpus with another number is prepared again
+FORMAT = 10  # of the manifest and of shard records; a corpus with another number is prepared again
 SPLITS = ("train", "validation")
 _NAMES = {selection.TRAIN: "train", selection.VALIDATION: "validation"}
 BLOCKS = "blocks.npy"  # of a split: where its rows are, see `rows.joined`
 # [blocks, 32] bytes: SHA-256 of each block of training rows, and of the word starts in each if they are stored.
 HASHES, WORD_HASHES = "train/block_hashes.npy", "train/word_start_hashes.npy"
 TOKEN_COUNTS = "token_counts.npy"
+PAIRS = "pairs.npy"  # of a split, with rows.mode pairs: [documents] how many rows each has, in order
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,24 @@ class PreparedCorpus:
     @property
     def is_packed(self) -> bool:
         """Whether rows may hold several chunks, which must not attend to each other."""
-        return bool(self.manifest["config"]["rows"]["mode"] == "pack")
+        return self.manifest["config"]["rows"]["mode"] in PACKED
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether each row is a pair of a query and a passage."""
+        return bool(self.manifest["config"]["rows"]["mode"] == "pairs")
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether near-duplicates were searched."""
+        return bool(self.manifest["config"]["corpus"]["signed"])
+
+    def groups(self, split: str) -> np.ndarray:
+        """[rows] the group of the document of each pair of a split, see `Selection`."""
+        chosen = selection.load(self.folder / "selection.npy")
+        code = next(code for code, name in _NAMES.items() if name == split)
+        groups: np.ndarray = np.repeat(chosen.group[chosen.side == code], mapped_array(self.folder / split / PAIRS))
+        return groups
 
     @property
     def is_readable(self) -> bool:
@@ -85,6 +104,7 @@ class PreparedCorpus:
         names += [WORD_HASHES] if self.manifest["config"].get("words") else []
         for split in SPLITS:
             names += [f"{split}/{name}" for name in (BLOCKS, "dataset_info.json", "state.json")]
+            names += [f"{split}/{PAIRS}"] if self.has_pairs else []
             names += self._row_files(split)
         rows = ((self.rows(split), self.manifest["rows"][split]) for split in SPLITS)
         return all(name in files for name in names) and all(len(one) == one.counts.rows == count for one, count in rows)
@@ -105,7 +125,9 @@ class PreparedCorpus:
         """(id, text, outline) of the kept documents of one split, without those that were tokenized already."""
         for path, side in self._shards():
             wanted = np.isin(side, [code for code, name in _NAMES.items() if split == name])
-            yield from chain.from_iterable(document_files.outlines(path, wanted))
+            for id_, text, outline in chain.from_iterable(document_files.outlined(path, wanted)):
+                if text is not None:
+                    yield id_, text, outline
 
     def _shards(self) -> Iterator[tuple[Path, np.ndarray]]:
         """The documents of each shard, and the side of each of them."""
@@ -153,7 +175,8 @@ class PreparedCorpus:
     def rows(self, split: str) -> RowTable:
         """The rows of a split, opened once."""
         if split not in self._tables:
-            self._tables[split] = self._open(split)
+            table = self._tables[split] = self._open(split)
+            table.groups = self.groups(split) if self.has_pairs else None
         return self._tables[split]
 
     def _open(self, split: str) -> RowTable:

@@ -15,6 +15,7 @@ from mlm_dist.corpus import sentences
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading, ordinary_text
 from mlm_dist.engine.protocol import Engine
+from mlm_dist.evaluation.pair_validation import evaluate_pairs
 from mlm_dist.evaluation.pseudo_likelihood import PseudoLikelihood, one_by_one
 from mlm_dist.evaluation.validation import evaluate, sums, unigram_baseline
 from mlm_dist.objectives.figures import Validation
@@ -23,6 +24,7 @@ from mlm_dist.terminal.stage import Stage
 from mlm_dist.terminal.stages import stage
 
 BASELINE_ROWS = 256  # at a time
+MOST_PAIRS = 4096
 
 
 class _Part(NamedTuple):
@@ -44,6 +46,8 @@ class ValidationSet:
         trained_on: Names of the sources that are trained on; empty for all of them.
         max_rows: Rows of these sources to use at most, evenly spaced; None for all. Each other source has as many rows
             at most.
+        pairs: The corpus with pairs of texts, of which as many are used at most; None if the run does not end with
+            learning from pairs.
 
     Attributes:
         total: Rows of the whole validation set, of the sources that count.
@@ -51,10 +55,16 @@ class ValidationSet:
         apart: Names of the sources that do not count.
     """
 
-    def __init__(self, corpus: PreparedCorpus, trained_on: Collection[str] = (), max_rows: int | None = None) -> None:
+    def __init__(
+        self,
+        corpus: PreparedCorpus,
+        trained_on: Collection[str] = (),
+        max_rows: int | None = None,
+        pairs: PreparedCorpus | None = None,
+    ) -> None:
         self._corpus, rows = corpus, corpus.rows("validation")
-        parts = {name: part for name, part in corpus.source_rows("validation").items() if part}
-        counted = [name for name in parts if name in trained_on] or list(parts)
+        parts, counted = _parts(corpus, trained_on)
+        self._pairs = None if pairs is None else _chosen_pairs(pairs, trained_on, max_rows)
         self.apart = tuple(name for name in parts if name not in counted)
         self.total = sum(len(parts[name]) for name in counted)
         chosen = evenly_spaced([parts[name] for name in counted], self.total if max_rows is None else max_rows)
@@ -104,7 +114,10 @@ class ValidationSet:
             found = {part.source: on(part) for part in parts}
         total = [sum(values) for values in zip(*(found[part.source] for part in self._counted), strict=True)]
         sources = {name: objective.figures(one) for name, one in found.items()} if len(found) > 1 else {}
-        return dataclasses.replace(objective.figures(total), sources=sources)
+        of_pairs = None
+        if self._pairs is not None and len(self._pairs):
+            of_pairs = evaluate_pairs(engine, self._pairs, micro_size, static=static)
+        return dataclasses.replace(objective.figures(total), sources=sources, pairs=of_pairs)
 
     def pseudo_likelihood(
         self, engine: Engine, objective: Objective, count: int, micro_size: int
@@ -145,6 +158,19 @@ def _counted(batches: Iterable[MicroBatch], shown: Stage, rows: int) -> Iterator
         shown.advance(min(rows, (shown.total or 0) - shown.done))
 
 
+def _parts(corpus: PreparedCorpus, trained_on: Collection[str]) -> tuple[dict[str, range], list[str]]:
+    """The validation rows of each source that has some, and the names of those that count."""
+    parts = {name: part for name, part in corpus.source_rows("validation").items() if part}
+    return parts, [name for name in parts if name in trained_on] or list(parts)
+
+
+def _chosen_pairs(corpus: PreparedCorpus, trained_on: Collection[str], most: int | None) -> Rows:
+    parts, counted = _parts(corpus, trained_on)
+    rows = corpus.rows("validation")
+    most = MOST_PAIRS if most is None else min(most, MOST_PAIRS)  # they are compared with each other
+    return ChosenRows(rows, evenly_spaced([parts[name] for name in counted], most))
+
+
 def evenly_spaced(parts: Sequence[range], most: int) -> np.ndarray:
     """At most so many indices of some parts, evenly spaced over them."""
     ends = np.cumsum([0, *map(len, parts)])
@@ -173,6 +199,12 @@ class ChosenRows:
     def counts(self) -> RowCounts:
         """See `Rows`; those of the split."""
         return self._rows.counts
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """See `Rows`."""
+        groups = self._rows.groups
+        return None if groups is None else groups[self._indices]
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """See `Rows`."""

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from mlm_dist.errors import ModelError
 from mlm_dist.model import attention, buffers, dropout, norms, sparse_attention, trial
 from mlm_dist.model.chunk_attention import ChunkAttention
 from mlm_dist.model.inference import undone
 from mlm_dist.model.layers import called_layers
 from mlm_dist.model.loss import summed_cross_entropy
+from mlm_dist.model.pooling import mean_of_spans
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +28,12 @@ class MaskedLoss(NamedTuple):
         loss_sum: Negative log-likelihood in nats, summed over the predicted tokens: a scalar in fp32.
         correct: [predicted] whether the most probable token is the true one, False at filled positions; empty in
             training.
+        vectors: [pairs, 2, hidden], fp32, the vectors of pairs of texts, see `pooling.mean_of_spans`; None without.
     """
 
     loss_sum: torch.Tensor
     correct: torch.Tensor
+    vectors: torch.Tensor | None = None
 
 
 class MaskedLanguageModel(nn.Module):
@@ -55,6 +59,8 @@ class MaskedLanguageModel(nn.Module):
         self.masked_head = False
         self.cross_entropy = summed_cross_entropy  # may be replaced by a compiled one
         self._positions: torch.Tensor | None = None
+        self._spans: torch.Tensor | None = None
+        self._vectors: torch.Tensor | None = None
         self._masks = dropout.RowMasks()
         dropout.install(model, self._masks)
         attention.install(model, self._masks)
@@ -63,8 +69,9 @@ class MaskedLanguageModel(nn.Module):
             self._trial_length = trial.require_forward(model)
         buffers.require_constant(model, self._trial_length)
         self._chunks = ChunkAttention(model, packed=packed)
+        if model.base_model is not model:
+            model.base_model.register_forward_hook(self._read_states)
         if masked_head and model.base_model is not model:
-            model.base_model.register_forward_hook(self._keep_masked)
             differs = trial.masked_head_fault(self, self._trial_length)
             self.masked_head = differs is None
             if differs is not None:
@@ -96,9 +103,10 @@ class MaskedLanguageModel(nn.Module):
             cu_seq_lens: [chunks + 1], int32, the first position of each chunk in the flattened rows, and their end;
                 padding is a chunk too. None if no row holds several chunks.
             row_keys: [rows], int64, seeds of each row's dropout; None uses torch's global generator.
-            attention: `longest`, tokens of the longest chunk, or more, by default the length of the rows; and
-                `is_causal`, whether each token attends to itself and those before it in its chunk only, by default
-                False, see `require_causal`.
+            attention: `longest`, tokens of the longest chunk, or more, by default the length of the rows; `is_causal`,
+                whether each token attends to itself and those before it in its chunk only, by default False, see
+                `require_causal`; and `spans`, [pairs, 2, 2], int64, the positions of the texts in the flattened rows
+                whose vectors are wanted, those of one row side by side, by default none, see `require_vectors`.
         """
         self._masks.begin(row_keys)
         return self.loss(input_ids, attention_mask, positions, labels, cu_seq_lens, *attention)
@@ -112,14 +120,17 @@ class MaskedLanguageModel(nn.Module):
         cu_seq_lens: torch.Tensor | None = None,
         longest: int | None = None,
         is_causal: bool = False,
+        spans: torch.Tensor | None = None,
     ) -> MaskedLoss:
         """As `forward`, after the seeds of dropout are set; model.compile: whole compiles this function."""
+        self._spans = spans
         # [predicted, vocabulary]
         logits = self.logits(input_ids, attention_mask, positions, cu_seq_lens, longest, is_causal)
+        vectors, self._spans, self._vectors = self._vectors, None, None
         loss_sum = self.cross_entropy(logits, labels)
         # Training does not report accuracy, so it saves the argmax over the vocabulary.
         correct = labels.new_zeros(0, dtype=torch.bool) if self.training else logits.argmax(-1) == labels
-        return MaskedLoss(loss_sum, correct)
+        return MaskedLoss(loss_sum, correct, vectors)
 
     def logits(
         self,
@@ -149,6 +160,18 @@ class MaskedLanguageModel(nn.Module):
         """
         self._chunks.require_causal()
 
+    def require_vectors(self) -> None:
+        """Make sure that texts have vectors.
+
+        Raises:
+            ModelError: The model has no encoder apart from its head.
+        """
+        if self.model.base_model is self.model:
+            raise ModelError(
+                f"model.name_or_path: a {self.model.config.model_type} model has no encoder apart from its head, so "
+                "texts have no vectors; use another model for objective contrastive"
+            )
+
     @contextlib.contextmanager
     def kept_positions(self, positions: torch.Tensor) -> Iterator[None]:
         """Inside, the model computes logits at these positions only, whatever `masked_head` is."""
@@ -171,10 +194,13 @@ class MaskedLanguageModel(nn.Module):
         self.zero_grad(set_to_none=True)
         return unused
 
-    def _keep_masked(self, module: nn.Module, arguments: Any, output: Any) -> Any:
+    def _read_states(self, module: nn.Module, arguments: Any, output: Any) -> Any:
+        """Pool the vectors of texts, and keep the masked positions only."""
+        hidden = output[0]  # [rows, length, hidden]
+        if self._spans is not None:
+            self._vectors = mean_of_spans(hidden, self._spans)
         if self._positions is None:
             return None
-        hidden = output[0]  # [rows, length, hidden]
         kept = hidden.flatten(0, 1).index_select(0, self._positions).unsqueeze(0)  # [1, predicted, hidden]
         if isinstance(output, tuple):
             return (kept, *output[1:])

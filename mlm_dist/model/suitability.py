@@ -13,6 +13,7 @@ from mlm_dist.model.packed_attention import STYLES, MaskStyle, PackedAttention
 from mlm_dist.model.precision import Precision, in_precision
 from mlm_dist.model.small_copy import narrow_configuration, small_configuration, small_model
 from mlm_dist.spec import RowsSpec
+from mlm_dist.spec.corpus import PACKED
 
 
 class Suitability(NamedTuple):
@@ -119,7 +120,7 @@ def require_suited(config: Any, rows: RowsSpec, precision: Precision, *, causal:
         ModelError: It cannot be trained so, with the reason and a remedy.
     """
     style, why = suitability(config, rows.max_length)
-    if rows.mode == "pack" and style is None:
+    if rows.mode in PACKED and style is None:
         raise packing_error(config, why)
     if causal:
         style, why = causal_suitability(config, packed=rows.mode == "pack", max_length=rows.max_length)

@@ -1,6 +1,7 @@
-"""Objectives: what a model learns, masked or causal language modelling; other packages can register more.
+"""Objectives: what a model learns, such as masked language modelling; other packages can register more.
 
-`OBJECTIVES[name]` is a class with the method `create(masking, seed, corpus)` that returns an `Objective`.
+`OBJECTIVES[name]` is a class with the method `create(phase, seed, corpus)` that returns an `Objective`; `phase` is the
+`PhaseSpec`, and `corpus` has the tokenizer of all phases.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ OBJECTIVES: Registry[Any] = Registry(
     {
         "masked_lm": "mlm_dist.objectives.masked_lm:MaskedLM",
         "causal_lm": "mlm_dist.objectives.causal_lm:CausalLM",
+        "contrastive": "mlm_dist.objectives.contrastive:Contrastive",
+        "contrastive_masked_lm": "mlm_dist.objectives.contrastive:ContrastiveMaskedLM",
     },
 )
 
-_OF_ONE_MODEL = {"masked_lm", "causal_lm"}
+_OF_ONE_MODEL = {"masked_lm", "causal_lm", "contrastive", "contrastive_masked_lm"}
 
 
 def check(name: str) -> None:
@@ -54,4 +57,16 @@ def is_causal(name: str) -> bool:
 
 def predicted_fraction(name: str, masking: MaskingConfig) -> float:
     """The fraction of a row's positions that an objective predicts, at most."""
-    return masking.highest_probability if name == "masked_lm" else 1.0
+    if name == "contrastive":
+        return 0.0
+    return masking.highest_probability if name in ("masked_lm", "contrastive_masked_lm") else 1.0
+
+
+def is_contrastive(name: str) -> bool:
+    """Whether an objective learns from pairs of texts, so that rows have mode pairs."""
+    return name in ("contrastive", "contrastive_masked_lm")
+
+
+def masks(name: str) -> bool:
+    """Whether an objective masks tokens of training rows."""
+    return name not in ("causal_lm", "contrastive")

@@ -25,6 +25,23 @@ class BandAccuracy:
 
 
 @dataclass(frozen=True)
+class PairFigures:
+    """The result of a validation on pairs of texts.
+
+    Args:
+        loss: Cross-entropy in nats of the right passage of a query, among the passages of all pairs.
+        recall_at_1: Fraction of the queries whose right passage is the most similar one.
+        mrr: Mean of the reciprocal ranks of the right passages.
+        num_pairs: Number of pairs.
+    """
+
+    loss: float
+    recall_at_1: float
+    mrr: float
+    num_pairs: int
+
+
+@dataclass(frozen=True)
 class Validation:
     """The result of a validation.
 
@@ -34,6 +51,7 @@ class Validation:
         num_masked: Predicted tokens.
         bands: The accuracy by how often a token occurs in the training rows.
         sources: {name: the result on the rows of a source}; empty if there is only one.
+        pairs: The result on pairs of texts, of a run whose last phase learns from pairs.
     """
 
     loss: float
@@ -41,6 +59,12 @@ class Validation:
     num_masked: int
     bands: tuple[BandAccuracy, ...] = ()
     sources: Mapping[str, Validation] = field(default_factory=dict)
+    pairs: PairFigures | None = None
+
+    @property
+    def criterion(self) -> float:
+        """What the best checkpoint has the lowest value of: the loss on pairs if there is one, else the loss."""
+        return self.loss if self.pairs is None else self.pairs.loss
 
     @property
     def perplexity(self) -> float:
@@ -58,6 +82,9 @@ class Validation:
         for band in self.bands:
             values[f"accuracy_{band.name}"] = band.num_correct / band.num_masked if band.num_masked else None
             values[f"masked_tokens_{band.name}"] = band.num_masked
+        if self.pairs is not None:
+            of_pairs = {"loss": finite(self.pairs.loss), "recall_at_1": self.pairs.recall_at_1, "mrr": self.pairs.mrr}
+            values |= {f"pairs_{name}": value for name, value in of_pairs.items()} | {"pairs": self.pairs.num_pairs}
         for source, one in self.sources.items():
             shown = {"loss": finite(one.loss), "accuracy": one.accuracy, "masked_tokens": one.num_masked}
             values |= {f"source_{source}_{name}": value for name, value in shown.items()}

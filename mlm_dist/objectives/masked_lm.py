@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -13,9 +13,11 @@ from mlm_dist.batches.micro_batch import Corruption, MicroBatch
 from mlm_dist.config import MaskingConfig
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.tokenizer import loading
+from mlm_dist.engine.protocol import Engine
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.objectives.figures import BandAccuracy, Validation
 from mlm_dist.objectives.frequency_bands import NO_BANDS, Bands, by_frequency
+from mlm_dist.spec import PhaseSpec
 
 # Of every run, whatever it trains with, so that validation losses can be compared: single tokens, 80/10/10, as BERT.
 VALIDATION_MASKING = MaskingConfig(probability=0.15, final_probability=None, unit="token", mask=0.8, random=0.1)
@@ -43,10 +45,10 @@ class MaskedLM:
         self.num_sums = 3 + 2 * len(bands.names)
 
     @classmethod
-    def create(cls, masking: MaskingConfig, seed: int, corpus: PreparedCorpus) -> Self:
-        """The objective for the rows and the tokenizer of a corpus."""
+    def create(cls, phase: PhaseSpec, seed: int, corpus: PreparedCorpus) -> Self:
+        """The objective of a phase, for the tokenizer of a corpus."""
         special = loading.special_tokens(corpus.tokenizer)
-        masker = Masker(masking, seed, special.mask, special.all, len(corpus.tokenizer))
+        masker = Masker(phase.masking, seed, special.mask, special.all, len(corpus.tokenizer))
         return cls(masker, by_frequency(corpus.token_counts, corpus.domain_tokens))
 
     def module(self, model: Any, *, masked_head: bool, packed: bool) -> MaskedLanguageModel:
@@ -56,6 +58,10 @@ class MaskedLM:
     def count(self, batch: MicroBatch) -> Mapping[str, int]:
         """See `Objective`."""
         return {self.terms[0]: batch.num_predicted}
+
+    def prepared(self, engine: Engine, batches: Sequence[MicroBatch]) -> Sequence[MicroBatch]:
+        """See `Objective`; the loss of a token depends on no other micro-batch."""
+        return batches
 
     def loss(self, model: Any, batch: MicroBatch) -> Mapping[str, torch.Tensor]:
         """See `Objective`."""

@@ -6,12 +6,13 @@ a training step adds the counts of each term over the global batch, then divides
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from mlm_dist.batches.micro_batch import Corruption, MicroBatch
+from mlm_dist.engine.protocol import Engine
 from mlm_dist.objectives.figures import Validation
 
 
@@ -57,6 +58,17 @@ class Objective(Protocol):
 
     def count(self, batch: MicroBatch) -> Mapping[str, int]:
         """{term: number of things its sum is over}."""
+        ...
+
+    def prepared(self, engine: Engine, batches: Sequence[MicroBatch]) -> Sequence[MicroBatch]:
+        """The micro-batches of a step with what the loss of each needs to know of all others; collective.
+
+        Called before the first backward pass of a step.
+
+        Args:
+            engine: The engine.
+            batches: This rank's micro-batches.
+        """
         ...
 
     def loss(self, model: Any, batch: MicroBatch) -> Mapping[str, torch.Tensor]:

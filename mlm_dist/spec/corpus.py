@@ -7,7 +7,8 @@ from typing import Literal
 
 from mlm_dist.config import CorpusConfig, SourceConfig
 
-RowMode = Literal["truncate", "chunk", "pack"]
+RowMode = Literal["truncate", "chunk", "pack", "pairs"]
+PACKED: tuple[RowMode, ...] = ("pack", "pairs")  # several chunks per row, which must not attend to each other
 TokenizerKind = Literal["wordpiece", "bpe", "unigram"]
 
 
@@ -39,7 +40,7 @@ class RowsSpec:
     """How documents become rows.
 
     Args:
-        mode: truncate, chunk or pack.
+        mode: truncate, chunk, pack; or pairs, a query and a passage in each row.
         max_length: Tokens per row, special tokens included.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mlm_dist.config import Duration, MaskingConfig
+from mlm_dist.config import ContrastiveConfig, Duration, MaskingConfig
 from mlm_dist.config.phases import key_of
 from mlm_dist.spec.batch import BatchSpec
 from mlm_dist.spec.corpus import RowsSpec
@@ -59,6 +59,7 @@ class PhaseSpec:
         mix: {source: share} of the training rows; empty to shuffle the rows of all sources together.
         rows: How documents become rows.
         masking: Which tokens are predicted.
+        contrastive: What is learnt from pairs of texts.
         batch: How a global batch is spread.
         rate: The learning rate.
         duration: How long it lasts.
@@ -74,6 +75,7 @@ class PhaseSpec:
     mix: Mapping[str, float]
     rows: RowsSpec
     masking: MaskingConfig
+    contrastive: ContrastiveConfig
     batch: BatchSpec
     rate: RateSpec
     duration: Duration
@@ -91,8 +93,9 @@ class PhaseSpec:
         """What it learns and how, in a line for people."""
         objective = describe_objective(self.objective, dataclasses.asdict(self.masking))
         mix = ", ".join(f"{share:g} {name}" for name, share in self.mix.items())
+        what = "pairs" if self.rows.mode == "pairs" else "rows"
         size, length = self.batch.global_size, self.rows.max_length
-        parts = [objective, f"{size:,} rows of {length:,} tokens per step", f"of {mix}" if mix else ""]
+        parts = [objective, f"{size:,} {what} of {length:,} tokens per step", f"of {mix}" if mix else ""]
         parts.append(f"learning rate {self.rate.peak:.3g}, {self.rate.schedule}")
         return ", ".join(filter(None, parts))
 
@@ -104,7 +107,7 @@ def describe_objective(objective: str, masking: Mapping[str, Any]) -> str:
         objective: Its name.
         masking: {key: value} of the section `masking`.
     """
-    if objective != "masked_lm":
+    if objective not in ("masked_lm", "contrastive_masked_lm"):
         return objective
     last = masking["final_probability"]
     rate = f"{masking['probability']:.3g}" + ("" if last is None else f" to {last:.3g}")

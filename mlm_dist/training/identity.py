@@ -68,6 +68,7 @@ def _of_phase(phase: PhaseSpec, corpus: PreparedCorpus) -> dict[str, Any]:
         same_run.DURATION: str(phase.duration),
         **{f"masking.{name}": value for name, value in dataclasses.asdict(phase.masking).items()},
         "objective": phase.objective,
+        **({"contrastive.temperature": phase.contrastive.temperature} if phase.rows.mode == "pairs" else {}),
         "corpus.mix": dict(phase.mix) or None,
         "corpus.sources": None if phase.mix else list(digests),  # without a mix, one order is over the rows of all
         **sources,

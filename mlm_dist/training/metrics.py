@@ -94,7 +94,7 @@ class Metrics:
             "grad_norm": finite(float(result.grad_norm)),
             "samples": state.samples,
             "tokens": tokens,
-            "masked_tokens": counts[0],
+            "pairs" if terms[0] == "contrastive" else "masked_tokens": counts[0],
             "tokens_per_second": round((tokens - self._tokens_at_last_line) / max(seconds, 1e-9), 1),
             "skipped_steps": int(state.skipped_steps),
             "spike": state.loss_average.is_spike(loss),

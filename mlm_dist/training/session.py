@@ -170,7 +170,7 @@ class Session:
                 return
             line = self._metrics.validation_line(step, result)
             if not self._phase.objective.corruption.is_causal:  # which unlearns what the validation measures
-                self.state = dataclasses.replace(self.state, best=self.state.best.after(step, result.loss))
+                self.state = dataclasses.replace(self.state, best=self.state.best.after(step, result.criterion))
             self._callbacks.on_validation(step, line)
 
     def _evaluate(self) -> Validation | None:

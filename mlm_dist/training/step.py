@@ -81,6 +81,7 @@ def train_step(
         messages: What this rank sends to all others.
     """
     device, terms = engine.device, objective.terms
+    micro_batches = objective.prepared(engine, micro_batches)
     counted = [objective.count(batch) for batch in micro_batches]
     sent = [sum(counts[term] for counts in counted) for term in terms]
     sent += [sum(batch.num_tokens for batch in micro_batches), int(messages.stop), messages.milliseconds]

@@ -91,6 +91,7 @@ class RandomRows:
     def __init__(self, vocab_size: int, length: int) -> None:
         self._vocab_size, self._length = vocab_size, length
         self.counts = RowCounts(length << 20, length, {1: 1 << 20})
+        self.groups: np.ndarray | None = None
         self._random = np.random.default_rng(0)
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ from mlm_dist.model.architecture import added_positions, architecture
 from mlm_dist.model.build import Head, build
 from mlm_dist.model.frozen import frozen_parameters
 from mlm_dist.model.precision import in_precision
-from mlm_dist.objectives import OBJECTIVES, is_causal
+from mlm_dist.objectives import OBJECTIVES, is_contrastive, masks
 from mlm_dist.objectives.protocol import Objective
 from mlm_dist.spec import PhaseSpec, Spec
 from mlm_dist.training.identity import identity
@@ -74,12 +74,19 @@ class Task:
                 "masking is not used%s: %s masks nothing in training, and validation is always the same",
                 *(where, phase.objective),
             )
-        objectives = [OBJECTIVES[phase.objective].create(phase.masking, spec.seed, corpus) for phase in spec.phases]
+        if any(is_contrastive(phase.objective) for phase in spec.phases) and not corpus.is_searched:
+            logger.warning(
+                "near-duplicates were not searched, so pairs of texts that mean the same may be told apart; they are with "
+                "corpus.deduplicate near, or with a validation set and corpus.keep_together near"
+            )
+        objectives = [OBJECTIVES[phase.objective].create(phase, spec.seed, corpus) for phase in spec.phases]
         sources = shared_tokens.sources(spec.model.init_from, corpus.tokenizer)
         start = build(spec.model, config, spec.seed, corpus.domain_tokens, corpus.token_counts, sources)
         with in_precision(spec.launch.trial_precision):
             maker = next((one for one in objectives if one.corruption.is_causal), objectives[0])
             module = maker.module(start.model, masked_head=spec.model.masked_head, packed=corpora.is_packed)
+            if any(is_contrastive(phase.objective) for phase in spec.phases):
+                module.require_vectors()
         if spec.model.checkpointing == "layers":
             checkpoint_layers(module.model)
         frozen = tuple(
@@ -99,6 +106,6 @@ class Task:
 
 
 def _without_use_for_masking(phases: Sequence[PhaseSpec]) -> Iterator[PhaseSpec]:
-    """The causal phases with keys of masking that no other phase has."""
-    used = [MaskingConfig(), *(phase.masking for phase in phases if not is_causal(phase.objective))]
-    return (phase for phase in phases if is_causal(phase.objective) and phase.masking not in used)
+    """The phases that mask nothing, with keys of masking that no other phase has."""
+    used = [MaskingConfig(), *(phase.masking for phase in phases if masks(phase.objective))]
+    return (phase for phase in phases if not masks(phase.objective) and phase.masking not in used)

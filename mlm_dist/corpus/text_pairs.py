@@ -1,0 +1,79 @@
+"""Pairs of a query and a passage from the structure of one document, on which a search model is trained.
+
+They come from one document each, so that a shard's pairs depend on its documents alone. Those that evaluate a model, see
+`retrieval_pairs`, are of the same kinds, but of held-out documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from mlm_dist.corpus import document_files, packing, passages, trivial_queries
+from mlm_dist.corpus.packing import RowBlock
+from mlm_dist.corpus.passages import OutlinedDocument
+from mlm_dist.corpus.retrieval_pairs import MIN_PASSAGE_WORDS
+from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
+from mlm_dist.corpus.tokenizer.loading import SpecialTokens
+
+
+def text_pairs(document: OutlinedDocument) -> list[tuple[str, str]]:
+    """(query, passage) of a document, each once.
+
+    They are title → body, title → section, heading → section, section → next section, and first half → second half. A
+    title or heading that says too little, see `trivial_queries`, is no query, and a text of under 20 words is neither
+    a passage nor, except for titles and headings, a query.
+    """
+    return list(dict.fromkeys(_pairs(document)))
+
+
+def _pairs(document: OutlinedDocument) -> Iterator[tuple[str, str]]:
+    body, title = passages.body(document), passages.title(document)
+    if title is not None and trivial_queries.fault(title) is not None:
+        title = None
+    sections = [(heading, text) for heading, text in passages.sections(document) if _is_passage(text)]
+    if title is not None and _is_passage(body):
+        yield title, body
+    for heading, text in sections:
+        if title is not None:
+            yield title, text
+        if trivial_queries.fault(heading) is None:
+            yield heading, text
+    for (_, one), (_, other) in pairwise(sections):
+        yield one, other
+    first, second = passages.halves(body) or ("", "")
+    if _is_passage(first) and _is_passage(second):
+        yield first, second
+
+
+def _is_passage(text: str) -> bool:
+    return passages.num_words(text) >= MIN_PASSAGE_WORDS
+
+
+def tokenized(
+    path: Path, tokenizer: BatchTokenizer, special: SpecialTokens, wanted: np.ndarray, max_length: int
+) -> Iterator[tuple[np.ndarray, RowBlock, np.ndarray]]:
+    """The tokens, the rows and the number of pairs of each of the wanted documents of a shard, some at a time.
+
+    Args:
+        path: The documents of the shard.
+        tokenizer: The tokenizer.
+        special: Its special tokens.
+        wanted: [documents] which of them.
+        max_length: Tokens per row. Longer pairs are cut: a query to half of it at most, a passage to what it leaves.
+    """
+    for group in document_files.outlined(path, wanted):
+        found = [[] if text is None else text_pairs(OutlinedDocument(id_, text, one)) for id_, text, one in group]
+        texts = [text for pairs in found for pair in pairs for text in pair]
+        ids, lengths = tokenizer(texts) if texts else (np.empty(0, np.int32), np.empty(0, np.int64))
+        block, is_kept = packing.make_pair_rows(ids, lengths, max_length, special)
+        yield ids, block, _counts(list(map(len, found)), is_kept)
+
+
+def _counts(found: Sequence[int], is_kept: np.ndarray) -> np.ndarray:
+    """The kept pairs of each document."""
+    document = np.repeat(np.arange(len(found)), found)
+    return np.bincount(document[is_kept], minlength=len(found)).astype(np.uint32)
