@@ -36,7 +36,7 @@ def mlm_dist(corpus: Path, length: int, batch: int, num_batches: int) -> Callabl
     prepared = PreparedCorpus(corpus)
     rows = prepared.rows("train")
     stream = Stream(rows, mixed_order({"": range(len(rows))}, {}, seed=0), num_samples=10**12)
-    objective = MaskedLM.create(MaskingConfig(probability=workload.MASKED), 0, prepared)
+    objective = MaskedLM.with_masks(MaskingConfig(probability=workload.MASKED), 0, prepared)
     batch_spec = spread(BatchConfig(global_size=batch, micro_size=batch), length, 1)
     batches = TrainingBatches(stream, objective.corruption, batch_spec, Ramp(batch_spec, length), Target())
     step = 0

@@ -12,7 +12,7 @@ def masked_lm(corpus: Any, seed: int = 0) -> Any:
     from mlm_dist.config import MaskingConfig
     from mlm_dist.objectives.masked_lm import MaskedLM
 
-    return MaskedLM.create(MaskingConfig(probability=0.15), seed, corpus)
+    return MaskedLM.with_masks(MaskingConfig(probability=0.15), seed, corpus)
 
 
 def load(folder: Path) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mlm_dist.config import Config, Duration, MaskingConfig
+from mlm_dist.config import Config, ContrastiveConfig, Duration, MaskingConfig
 from mlm_dist.corpus import pipeline
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.engine.device import Device
@@ -27,7 +27,8 @@ def phase(duration: str, *, rate: RateSpec = RATE, micro_size: int = 16) -> Phas
     parsed, rows = Duration.parse(duration), RowsSpec("pack", 128)
     length = Length(int(parsed.value), 16 * int(parsed.value)) if parsed.unit == "steps" else Length()
     batch = BatchSpec(16, micro_size, 16 // micro_size, 1, initial_size=16, initial_length=128)
-    return PhaseSpec("", "masked_lm", {}, rows, MaskingConfig(), batch, rate, parsed, False, None, None, None, length)
+    masks, pairs = MaskingConfig(), ContrastiveConfig()
+    return PhaseSpec("", "masked_lm", {}, rows, masks, pairs, batch, rate, parsed, False, None, None, None, length)
 
 
 def completed(spec: Spec, corpus: PreparedCorpus) -> Spec:

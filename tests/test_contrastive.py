@@ -1,4 +1,4 @@
-"""Contrastive learning: pairs from documents, the loss of sentence-transformers, and steps that any micro-batch gives."""
+"""Contrastive learning: pairs from documents, the loss of sentence-transformers, and steps of any micro-batches."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def rows_of(corpus: PreparedCorpus, name: str, most: int | None = None) -> Chose
 
 @pytest.fixture(scope="module")
 def objective(config: Config, corpus: PreparedCorpus) -> MaskedLM:
-    return MaskedLM.create(config.masking, 9, corpus)
+    return MaskedLM.with_masks(config.masking, 9, corpus)
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +251,7 @@ def test_validation_of_one_source_has_no_figures_by_source(config: Config, engin
         "rows": {"max_length": 32, "mode": "chunk"},
     }
     corpus = prepare(Config(**alone))
-    found = ValidationSet(corpus).evaluate(engine, MaskedLM.create(config.masking, 9, corpus), 8)
+    found = ValidationSet(corpus).evaluate(engine, MaskedLM.with_masks(config.masking, 9, corpus), 8)
     assert found.num_masked and found.sources == {}
 
 

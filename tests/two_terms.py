@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from mlm_dist.batches.micro_batch import Corrupted, MicroBatch
-from mlm_dist.config import MaskingConfig
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.engine.protocol import Engine
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.objectives.figures import Validation
+from mlm_dist.spec import PhaseSpec
 
 NUM_CLASSES = 4  # of first tokens
 
@@ -86,7 +87,7 @@ class TwoTerms:
         self.corruption = self.validation_corruption = Unchanged(special_ids)
 
     @classmethod
-    def create(cls, masking: MaskingConfig, seed: int, corpus: PreparedCorpus) -> TwoTerms:
+    def create(cls, phase: PhaseSpec, seed: int, corpus: PreparedCorpus) -> TwoTerms:
         return cls(corpus.tokenizer.all_special_ids)
 
     def module(self, model: Any, *, masked_head: bool, packed: bool) -> TwoHeads:
@@ -95,6 +96,9 @@ class TwoTerms:
     def count(self, batch: MicroBatch) -> Mapping[str, int]:
         is_row = rows_of(batch.input_ids.shape, batch.positions, batch.labels)
         return {"tokens": batch.num_predicted, "rows": int(is_row.sum())}
+
+    def prepared(self, engine: Engine, batches: Sequence[MicroBatch]) -> Sequence[MicroBatch]:
+        return batches
 
     def loss(self, model: Any, batch: MicroBatch) -> Mapping[str, torch.Tensor]:
         losses = model(*batch.inputs)

@@ -56,7 +56,7 @@ class Pairs:
             for item in dataclasses.fields(self)
             if isinstance(value := getattr(self, item.name), torch.Tensor) and item.name != "random_state"
         }
-        return dataclasses.replace(self, **changed)  # type: ignore[arg-type]  # all of them are tensors
+        return dataclasses.replace(self, **changed)
 
 
 def _hash(ids: np.ndarray) -> int:

@@ -38,9 +38,9 @@ class Config(Section):
         objective: What is learnt: masked_lm, causal_lm (predict each token from those before it), or an objective that
             another package registers.
         phases: Parts of the run that follow each other, a list: each has a name and a duration, and may set objective,
-            any key of rows, masking, contrastive and batch, lr, warmup, schedule and floor of optim, and freeze_embeddings,
-            trainable_layers and rope_theta of model. What a phase does not set is that of the run. Weights and moments
-            are kept from phase to phase. Without phases the run is one.
+            any key of rows, masking, contrastive and batch, lr, warmup, schedule and floor of optim, and
+            freeze_embeddings, trainable_layers and rope_theta of model. What a phase does not set is that of the run.
+            Weights and moments are kept from phase to phase. Without phases the run is one.
         corpus: The documents.
         tokenizer: The tokenizer.
         rows: How documents become rows.

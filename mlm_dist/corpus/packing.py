@@ -95,7 +95,7 @@ def make_pair_rows(
     """
     around = len(special.prefix) + len(special.suffix)
     pairs = lengths.reshape(-1, 2)
-    is_kept = (pairs > 0).all(1)
+    is_kept: np.ndarray = np.min(pairs, axis=1, initial=1) > 0
     first = np.minimum(pairs[:, 0], max_length // 2 - around)
     second = np.minimum(pairs[:, 1], max_length - first - 2 * around)
     content = np.where(is_kept[:, None], np.stack([first, second], 1), 0)

@@ -1,7 +1,7 @@
 """Pairs of a query and a passage from the structure of one document, on which a search model is trained.
 
-They come from one document each, so that a shard's pairs depend on its documents alone. Those that evaluate a model, see
-`retrieval_pairs`, are of the same kinds, but of held-out documents.
+Each pair comes from one document, so that a shard's pairs depend on its documents alone. Those that evaluate a model,
+see `retrieval_pairs`, are of similar kinds, but of held-out documents.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 The loss is that of van den Oord et al. (2018), called MultipleNegativesRankingLoss in sentence-transformers. Its
 negatives are in other micro-batches and on other ranks. As Gao et al. (2021, https://arxiv.org/abs/2101.06983) do, all
 vectors of the global batch are computed first, without gradients. From them comes the gradient with respect to each
-vector, with which each micro-batch is computed again. So neither memory nor loss depends on the size of micro-batches or
-on the number of ranks.
+vector, with which each micro-batch is computed again. So neither memory nor loss depends on the size of micro-batches
+or on the number of ranks.
 """
 
 from __future__ import annotations

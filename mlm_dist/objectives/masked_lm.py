@@ -47,8 +47,13 @@ class MaskedLM:
     @classmethod
     def create(cls, phase: PhaseSpec, seed: int, corpus: PreparedCorpus) -> Self:
         """The objective of a phase, for the tokenizer of a corpus."""
+        return cls.with_masks(phase.masking, seed, corpus)
+
+    @classmethod
+    def with_masks(cls, masking: MaskingConfig, seed: int, corpus: PreparedCorpus) -> Self:
+        """The objective with some masks, for the tokenizer of a corpus."""
         special = loading.special_tokens(corpus.tokenizer)
-        masker = Masker(phase.masking, seed, special.mask, special.all, len(corpus.tokenizer))
+        masker = Masker(masking, seed, special.mask, special.all, len(corpus.tokenizer))
         return cls(masker, by_frequency(corpus.token_counts, corpus.domain_tokens))
 
     def module(self, model: Any, *, masked_head: bool, packed: bool) -> MaskedLanguageModel:

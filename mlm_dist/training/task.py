@@ -76,8 +76,8 @@ class Task:
             )
         if any(is_contrastive(phase.objective) for phase in spec.phases) and not corpus.is_searched:
             logger.warning(
-                "near-duplicates were not searched, so pairs of texts that mean the same may be told apart; they are with "
-                "corpus.deduplicate near, or with a validation set and corpus.keep_together near"
+                "near-duplicates were not searched, so pairs of texts that mean the same may be told apart; "
+                "corpus.deduplicate near searches them, or a validation set with corpus.keep_together near"
             )
         objectives = [OBJECTIVES[phase.objective].create(phase, spec.seed, corpus) for phase in spec.phases]
         sources = shared_tokens.sources(spec.model.init_from, corpus.tokenizer)
