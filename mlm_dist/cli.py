@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from mlm_dist import __version__, launcher, names, runtime, usage
-from mlm_dist.config import Config, aliases, command_line, keys, parse, parse_of_run
+from mlm_dist.config import Config, aliases, command_line, keys
 from mlm_dist.config.messages import unknown_key
 from mlm_dist.credentials import without_credentials
 from mlm_dist.engine.topologies import TOPOLOGIES
@@ -36,6 +36,7 @@ COMMANDS = {
 # Names of other tools' jobs.
 _OTHER_JOBS = {
     "train": ("pretrain", "fit", "run", "finetune", "fine-tune", "continue", "resume"),
+    "embed": ("embedding", "embeddings", "contrastive", "sentence-transformer", "retrieval"),
     "prepare": ("preprocess", "tokenize", "data", "prep"),
     "validate": ("eval", "evaluate", "test", "score"),
     "export": ("save", "convert", "publish"),
@@ -115,15 +116,14 @@ def _run_job(name: str, words: Sequence[str]) -> None:
         os.environ[runtime.DEBUG] = "1"
     if flags.topology is not None:
         # Wrong flags and --help are answered here, once, before anything is launched.
-        read = parse_of_run if JOBS[name].of_a_run else parse
-        read(flags.for_job, prog=prog, help_text=lambda: usage.text(prog))
+        JOBS[name].read(flags.for_job, prog=prog, help_text=lambda: usage.text(prog))
         launcher.launch(name, flags.topology, flags.for_job, flags.for_launcher, [*sorted(_JOB_FLAGS), *keys()])
     elif flags.for_launcher:
         flag, value = next(command_line.pairs(flags.for_launcher))
         raise ConfigError(_needs_topology(flag.removeprefix("--"), value))
     else:
         sys.argv = [prog, *flags.for_job]
-        runtime.main(_lazy(name), prog=prog, of_a_run=JOBS[name].of_a_run)
+        runtime.main(_lazy(name), prog=prog, read=JOBS[name].read)
 
 
 def _needs_topology(flag: str, value: str | None) -> str:

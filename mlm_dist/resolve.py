@@ -13,7 +13,7 @@ from typing import Any
 
 from mlm_dist import objectives
 from mlm_dist.batches.global_batch import spread
-from mlm_dist.config import Config, ExportConfig, ModelConfig, OptimConfig, RowsConfig, to_dict
+from mlm_dist.config import Config, ModelConfig, OptimConfig, RowsConfig, to_dict
 from mlm_dist.config.phases import Phase, phases_of
 from mlm_dist.corpus import cleaners, filters
 from mlm_dist.corpus.engines import executors
@@ -63,7 +63,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
     phases = phases_of(config)
     for phase in phases:
         with phase.named():
-            objectives.check(phase.objective)
+            objectives.check(phase.objective, phase.batch)
     objectives.check_together([phase.objective for phase in phases])
     optimizers.check_name(config.optim.name)
     trackers.check(config.tracking.trackers)
@@ -88,7 +88,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
     require_suited(found, corpus.rows, launch.trial_precision)
     for phase in phases:
         with phase.named():
-            rows, is_causal = _rows_of_phase(config.model, phase), objectives.is_causal(phase.objective)
+            rows, is_causal = _rows(config.model, phase.rows, phase.objective), objectives.is_causal(phase.objective)
             require_suited(found, rows, launch.trial_precision, causal=is_causal)
     on_cpu = launch.device.kind == "cpu"
     shape = memory.shape_of(found, on_cpu=on_cpu, kernel=launch.has_variable_length_kernel)
@@ -104,7 +104,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
             specs.append(_phase(phase, model, launch, shape, specs))
             _check_launch(config.optim, compile_, launch, specs[-1].batch)  # with the micro-batch that fits the memory
     _check_best(config, phases)
-    is_best = _exports_best(config.export, config.validation.patience)
+    is_best = config.export.is_best(config.validation.patience)
     return Spec(
         output_dir=Path(config.output_dir).expanduser(),
         seed=config.seed,
@@ -180,15 +180,11 @@ def _check_weights(model: ModelConfig) -> None:
         checkpoint_files.check(start)
 
 
-def _rows(model: ModelConfig, rows: RowsConfig) -> RowsSpec:
+def _rows(model: ModelConfig, rows: RowsConfig, objective: str | None = None) -> RowsSpec:
+    """The rows of a phase with an objective, else those that masked tokens are predicted in."""
+    if objective is not None and objectives.is_contrastive(objective):
+        return RowsSpec("pairs", rows.max_length)
     return RowsSpec(rows.mode or default_row_mode(model, rows.max_length), rows.max_length)
-
-
-def _rows_of_phase(model: ModelConfig, phase: Phase) -> RowsSpec:
-    """The rows that a phase trains on, which are pairs if its objective learns from pairs."""
-    if objectives.is_contrastive(phase.objective):
-        return RowsSpec("pairs", phase.rows.max_length)
-    return _rows(model, phase.rows)
 
 
 def _phase(
@@ -203,7 +199,7 @@ def _phase(
         shape: The shape of the model.
         before: The phases before it.
     """
-    rows, optim = _rows_of_phase(model, phase), phase.optim
+    rows, optim = _rows(model, phase.rows, phase.objective), phase.optim
     settings = memory.Settings(
         rows.max_length,
         predicted=objectives.predicted_fraction(phase.objective, phase.masking) if model.masked_head else 1.0,
@@ -245,13 +241,6 @@ def _check_best(config: Config, phases: Sequence[Phase]) -> None:
         ):
             if is_set:
                 raise ConfigError(f"{key} has no effect: validations of causal_lm are not compared; remove it")
-
-
-def _exports_best(export: ExportConfig, patience: int | None) -> bool:
-    """Whether the checkpoint with the lowest validation loss is kept and exported."""
-    if export.checkpoint is None:
-        return patience is not None and export.average is None
-    return export.checkpoint == "best"
 
 
 def _check_launch(optim: OptimConfig, compile_: str, launch: Launch, batch: BatchSpec) -> None:

@@ -24,7 +24,12 @@ DEBUG = "MLM_DIST_DEBUG"  # if set, errors of the user come with their traceback
 
 
 def main(
-    job: Callable[[Config], object], *, prog: str, description: str | None = None, of_a_run: bool = False
+    job: Callable[[Config], object],
+    *,
+    prog: str,
+    description: str | None = None,
+    of_a_run: bool = False,
+    read: Callable[..., Config] | None = None,
 ) -> NoReturn:
     """Run a job with this process's flags and exit with its exit code (see the README's table).
 
@@ -33,6 +38,7 @@ def main(
         prog: Its name in the help text.
         description: What it does, with examples, for the help text; by default those of `usage.JOBS`.
         of_a_run: Whether it is about an existing run, whose config is read before files and flags.
+        read: Reads its flags; by default `config.parse`, or `config.parse_of_run` for an existing run.
     """
     interruption.watch()
     library_messages.silence()
@@ -41,7 +47,8 @@ def main(
     threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else threading.__excepthook__(args)
     try:
         interruption.begin_job()
-        code = _code_of(job, prog, lambda: usage.text(prog, description), of_a_run)
+        reads = read or (parse_of_run if of_a_run else parse)
+        code = _code_of(job, lambda: reads(prog=prog, help_text=lambda: usage.text(prog, description)))
     except BaseException as error:
         # What a library makes of KeyboardInterrupt, or of a program that the same Ctrl-C ended, says nothing more.
         if not interruption.is_interrupted() or isinstance(error, SystemExit):
@@ -50,10 +57,10 @@ def main(
     raise SystemExit(code)
 
 
-def _code_of(job: Callable[[Config], object], prog: str, help_text: Callable[[], str], of_a_run: bool) -> int:
+def _code_of(job: Callable[[Config], object], read: Callable[[], Config]) -> int:
     rank = ranks.rank()
     try:
-        config = (parse_of_run if of_a_run else parse)(prog=prog, help_text=help_text)
+        config = read()
         sys.argv[1:] = map(without_credentials, sys.argv[1:])  # trackers record the command line
         with system_errors.explained():
             job(config)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from mlm_dist.config import Config, reference, value_of
+from mlm_dist.config import Config, parse, parse_of_run, parse_search_model, reference, value_of
 from mlm_dist.config.presets import PRESETS, summary
 from mlm_dist.engine.topologies import TOPOLOGIES
 
@@ -37,6 +37,15 @@ _PREPARATION = {
     "corpus.export": "file to write the kept documents to",
     "corpus.cache_dir": "folder of prepared corpora",
 }
+_SEARCH = {
+    "output_dir": "run directory; of a run, its own with -search",
+    "model.name_or_path": "encoder to begin from; of a run, its model",
+    "optim.duration": 'or "1000 steps", "2 hours"',
+    "batch.global_size": "pairs per step, over all processes",
+    "rows.max_length": "tokens of a query and its passage",
+    "contrastive.temperature": "similarities are divided by it",
+    "validation.every": "steps between validations",
+}
 _VALIDATION = {
     "validation.model": "model, checkpoint, start, or a folder",
     "validation.sentences": "sentences for the pseudo-log-likelihood",
@@ -56,14 +65,23 @@ class Job(NamedTuple):
     Args:
         help: What it does, in a few words.
         of_a_run: Whether it is about an existing run, whose config is read before files and flags.
+        of_documents_or_run: Whether it is about documents, or begins from a run, see `config.parse_search_model`.
         examples: Command lines, without the program.
         keys: The keys most people need, and their meaning in a few words.
     """
 
     help: str
     of_a_run: bool = False
+    of_documents_or_run: bool = False
     examples: tuple[str, ...] = ()
     keys: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def read(self) -> Callable[..., Config]:
+        """Reads its flags."""
+        if self.of_documents_or_run:
+            return parse_search_model
+        return parse_of_run if self.of_a_run else parse
 
 
 JOBS = {
@@ -86,6 +104,12 @@ JOBS = {
             "train my_docs --topology ddp --num_processes 4",
         ),
         keys=_TRAINING,
+    ),
+    "embed": Job(
+        "train a search model on titles, headings and sections",
+        of_documents_or_run=True,
+        examples=("embed runs/mine", "embed my_docs --model.name_or_path bert-base-uncased"),
+        keys=_SEARCH,
     ),
     "validate": Job(
         "evaluate a model or a checkpoint on the validation set",
@@ -115,6 +139,8 @@ def text(prog: str, description: str | None = None) -> str:
     about = (
         "RUN   run directory; its config is read before other files and flags"
         if job.of_a_run
+        else "RUN   run directory, whose documents and model are used; or a folder of documents"
+        if job.of_documents_or_run
         else "DOCS  folder, file, git address, or owner/name of a dataset on the Hub; without it, the documentation "
         "that comes with Python"
     )

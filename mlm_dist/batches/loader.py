@@ -18,6 +18,7 @@ from mlm_dist.batches.shapes import VARYING, Rows
 from mlm_dist.batches.upcoming_blocks import UpcomingBlocks
 from mlm_dist.spec import BatchSpec
 
+WIDTH = 8  # what widths of pairs are multiples of
 UNBOUNDED = 1 << 60  # samples of a run whose duration is in hours
 _CPU = torch.device("cpu")
 
@@ -122,7 +123,7 @@ class TrainingBatches:
         first, last = self._consumed(step), self._consumed(step + 1)
         if stream.upcoming is not None:
             stream.upcoming.expect(first)
-        micro_batches = []
+        micro_batches, width = [], self._width(first, last)
         for i in range(batch.accumulation_of(self._ramp.size(of_phase))):
             start = first + (i * batch.world_size + self._rank) * batch.micro_size
             stop = max(start, min(start + batch.micro_size, last))
@@ -135,9 +136,20 @@ class TrainingBatches:
                 batch.micro_size,
                 self._filled_to,
                 self._ramp.pieces(of_phase),
+                width,
             )
             micro_batches.append(micro.map(torch.Tensor.pin_memory) if self._pinned else micro)
         return micro_batches
+
+    def _width(self, first: int, last: int) -> int | None:
+        """Positions of the longest row of a global batch of pairs; None for all positions, which other rows fill.
+
+        Dropout depends on it, so it is that of all micro-batches of all ranks.
+        """
+        if self._stream.rows.groups is None or self._filled_to != VARYING:
+            return None
+        lengths, _ = self._stream.rows.chunks(self._stream.order.between(first, last)[1])
+        return -(-int(lengths.reshape(-1, 2).sum(1).max()) // WIDTH) * WIDTH
 
 
 def validation_batches(

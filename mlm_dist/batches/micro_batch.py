@@ -161,6 +161,7 @@ def assemble(
     num_rows: int,
     filled_to: Shapes = VARYING,
     pieces: int = 1,
+    width: int | None = None,
 ) -> MicroBatch:
     """Read and corrupt rows.
 
@@ -171,16 +172,15 @@ def assemble(
         num_rows: Rows of the micro-batch, at least the number wanted; the others predict nothing and count nothing.
         filled_to: How far the lists of predicted tokens and of chunks are filled up.
         pieces: Into how many rows of equal length each row is cut; it must divide their length.
+        width: Positions of each row to use, behind which all are padding; None for all.
     """
     count = len(wanted.samples)
-    indices = np.concatenate([wanted.samples, np.zeros(num_rows - count, np.int64)])
-    input_ids = rows.take(indices)
+    # The first row stands for missing ones, because it fits the width.
+    indices = np.concatenate([wanted.samples, np.full(num_rows - count, wanted.samples[0] if count else 0)])
+    input_ids = rows.take(indices)[:, : width if count else None]
     lengths, num_chunks = rows.chunks(indices)
     ends = np.cumsum(num_chunks)
     num_tokens = np.add.reduceat(lengths, ends - num_chunks)  # of each row
-    if rows.groups is not None and filled_to == VARYING and pieces == 1:
-        # Rows of other objectives are full, and their width is one of few.
-        input_ids = input_ids[:, : -(-int(num_tokens.max()) // 8) * 8]
     width = input_ids.shape[1]
     row = np.repeat(np.arange(num_rows), num_chunks)
     within = np.cumsum(lengths) - lengths - (np.cumsum(num_tokens) - num_tokens)[row]

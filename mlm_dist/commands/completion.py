@@ -45,7 +45,7 @@ def parser(commands: dict[str, str]) -> argparse.ArgumentParser:
             action = one.add_argument(f"--{key}", choices=_choices(key, kind), help=key)
             if key in (*FOLDERS, *FILES):
                 _complete(action, shtab.DIRECTORY if key in FOLDERS else shtab.FILE)
-        what = ("RUN", shtab.DIRECTORY) if job.of_a_run else ("DOCS", shtab.FILE)
+        what = ("RUN", shtab.DIRECTORY) if job.of_a_run or job.of_documents_or_run else ("DOCS", shtab.FILE)
         _complete(one.add_argument(what[0], nargs="?", help=what[0]), what[1])
     for name, text in commands.items():
         one = jobs.add_parser(name, help=text, add_help=False)

@@ -12,6 +12,7 @@ from mlm_dist.config.output import (
     ValidationConfig,
     WatchdogConfig,
 )
+from mlm_dist.config.search_model import parse_search_model
 from mlm_dist.config.source import SourceConfig
 from mlm_dist.config.tree import Config, flat, keys, to_dict, to_yaml, value_of
 
@@ -37,6 +38,7 @@ __all__ = [
     "keys",
     "parse",
     "parse_of_run",
+    "parse_search_model",
     "to_dict",
     "to_yaml",
     "value_of",

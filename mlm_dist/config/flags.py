@@ -140,13 +140,14 @@ def _require_run(folder: str) -> None:
         near = names.nearest_path(folder)
         hint = f"did you mean {near}?" if near else "name the directory of a run"
         raise ConfigError(f"{RUN}: {folder} does not exist; {hint}")
-    if not _is_run(folder):
-        above = [str(path) for path in Path(folder).parents if _is_run(str(path))]
+    if not is_run(folder):
+        above = [str(path) for path in Path(folder).parents if is_run(str(path))]
         hint = f"did you mean {above[0]}?" if above else "name the directory of a run"
         raise ConfigError(f"{RUN}: {folder} has no config.yaml and no metrics.jsonl; {hint}")
 
 
-def _is_run(folder: str) -> bool:
+def is_run(folder: str) -> bool:
+    """Whether a folder is the directory of a run."""
     return any(os.path.isfile(os.path.join(folder, name)) for name in ("config.yaml", "metrics.jsonl"))
 
 

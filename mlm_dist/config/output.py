@@ -132,6 +132,12 @@ class ExportConfig(Section):
     license: str | None = None
     language: list[str] = field(default_factory=list)
 
+    def is_best(self, patience: int | None) -> bool:
+        """Whether the checkpoint with the best validation is kept and exported, given `validation.patience`."""
+        if self.checkpoint is None:
+            return patience is not None and self.average is None
+        return self.checkpoint == "best"
+
     def check(self) -> None:
         """See `Section.check`."""
         self.require_text("checkpoint", "must be newest, best or a path, or null")

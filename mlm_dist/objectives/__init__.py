@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from mlm_dist.config import MaskingConfig
+from mlm_dist.config import BatchConfig, MaskingConfig
 from mlm_dist.errors import ConfigError
 from mlm_dist.registry import Registry
 
@@ -26,12 +26,14 @@ OBJECTIVES: Registry[Any] = Registry(
 _OF_ONE_MODEL = {"masked_lm", "causal_lm", "contrastive", "contrastive_masked_lm"}
 
 
-def check(name: str) -> None:
-    """Refuse an unknown objective.
+def check(name: str, batch: BatchConfig) -> None:
+    """Refuse an unknown objective, or one that a batch does not suit.
 
     Raises:
-        ConfigError: There is none of this name.
+        ConfigError: There is none of this name, or rows of pairs would be cut.
     """
+    if is_contrastive(name) and batch.initial_length is not None:
+        raise ConfigError(f"batch.initial_length: rows of {name} are pairs of texts, which cannot be cut; remove it")
     if name not in OBJECTIVES:
         raise ConfigError(f"objective: {name} is not known; choose from {', '.join(OBJECTIVES.names())}")
 
