@@ -116,8 +116,11 @@ def model_files(spec: Spec, corpus: PreparedCorpus) -> ModelFiles:
             original = loading.load(named.path, named.key, named.revision)
         except ModelError as error:  # it may have been moved since the run began
             logger.warning("%s; the exported tokenizer has the settings of the corpus", error)
+    max_length = spec.corpus.longest_row
+    if spec.phases[-1].rows.mode == "pairs":
+        return ModelFiles(tokenizer, original, max_length, sentence_transformer.of_search_model(max_length))
     start = None if spec.model.from_scratch or spec.model.init_from is not None else spec.model.name_or_path
-    return ModelFiles(tokenizer, original, spec.corpus.longest_row, sentence_transformer.read(start))
+    return ModelFiles(tokenizer, original, max_length, sentence_transformer.read(start))
 
 
 def push(run_dir: RunDir, export: ExportSpec) -> None:

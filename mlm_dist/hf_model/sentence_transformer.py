@@ -36,16 +36,27 @@ class SentenceFiles:
     Args:
         modes: Modes of pooling.
         include_prompt: Whether the tokens of a prompt are pooled.
-        modules: (kind, folder) of the modules after the pooling.
+        modules: (kind, folder of its files, if it has some) of the modules after the pooling.
         max_seq_length: The limit of the start; None if it has none.
         settings: Content of config_sentence_transformers.json, such as prompts.
     """
 
     modes: tuple[str, ...] = ("mean",)
     include_prompt: bool = True
-    modules: tuple[tuple[str, Path], ...] = ()
+    modules: tuple[tuple[str, Path | None], ...] = ()
     max_seq_length: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+
+
+def of_search_model(max_length: int) -> SentenceFiles:
+    """The files of a model that learnt from pairs of texts: mean pooling, and vectors whose cosine is compared.
+
+    Args:
+        max_length: Tokens per row.
+    """
+    return SentenceFiles(
+        modules=(("Normalize", None),), max_seq_length=max_length, settings={"similarity_fn_name": "cosine"}
+    )
 
 
 def read(name: str | None) -> SentenceFiles:
@@ -97,7 +108,7 @@ def write(files: SentenceFiles, folder: Path, hidden_size: int, limit: int, max_
         target = folder / f"{i}_{kind}"
         target.mkdir()
         for file in ("config.json", "model.safetensors"):
-            if (source / file).is_file():
+            if source is not None and (source / file).is_file():
                 shutil.copyfile(source / file, target / file)
     listed = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
