@@ -40,7 +40,7 @@ _PREPARATION = {
 _VALIDATION = {
     "validation.model": "model, checkpoint, start, or a folder",
     "validation.sentences": "sentences for the pseudo-log-likelihood",
-    "validation.probe": "measure the use for search",
+    "validation.tasks": "retrieval, queries, classification",
 }
 _EXPORT = {
     "export.checkpoint": "newest, best or the folder of a checkpoint",
