@@ -32,6 +32,7 @@ from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import ConfigError, ModelError
 from mlm_dist.hf_model import sentence_transformer, upload
 from mlm_dist.hf_model.model_card import CardContent, base_model, model_card
+from mlm_dist.hf_model.task_section import tasks_of
 from mlm_dist.hf_model.write import ModelFiles, write_model
 from mlm_dist.model.plain_copy import with_parameters
 from mlm_dist.pages.record import read_record
@@ -64,7 +65,8 @@ def run(config: Config) -> Path:
     saved = _weights(run_dir, spec)
     model, corpus, step = load_checkpoint(spec, saved)
     try:
-        _write(spec, run_dir, corpus, model, step, _averaged(spec.export, saved))
+        average = _averaged(spec.export, saved)
+        _write(spec, run_dir, corpus, model, step, average, tasks_of(run_dir.tasks, run_dir.model, step, average))
     except OSError as error:
         raise ConfigError(f"output_dir: cannot write {run_dir.model} ({error.strerror}); free disk space") from None
     logger.info("%s exported as %s to %s", saved.name, spec.export.dtype, run_dir.model)
@@ -141,6 +143,7 @@ def _write(
     model: Any,
     step: int,
     average: int | Literal["ema"] | None = None,
+    tasks: dict[str, Any] | None = None,
 ) -> None:
     """Write an fp32 model on the CPU to `model/` of the run directory."""
     record = read_record(run_dir.path)
@@ -153,6 +156,7 @@ def _write(
         mask_token=corpus.tokenizer.mask_token,
         step=step,
         average=average,
+        tasks=tasks,
         manifest=corpus.manifest | {"sources": without_places(corpus.manifest["sources"])},
         record=dataclasses.replace(record, start=without_places(record.start)),
         config_yaml=to_yaml(without_places(spec.written)),

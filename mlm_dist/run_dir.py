@@ -20,7 +20,7 @@ from mlm_dist.system_errors import named
 
 _OF_A_RUN = (
     *("checkpoints", "metrics.jsonl", "tensorboard", "trackers.json", "model", "config.yaml", "resolved.yaml"),
-    *("report.json", "report.html", "validation.json", "probe.json", "logs"),
+    *("report.json", "report.html", "validation.json", "tasks.json", "logs"),
 )
 
 
@@ -80,9 +80,9 @@ class RunDir:
         return self.path / "validation.json"
 
     @property
-    def probe(self) -> Path:
-        """The result of the validate job's search probe."""
-        return self.path / "probe.json"
+    def tasks(self) -> Path:
+        """The results of the validate job's tasks."""
+        return self.path / "tasks.json"
 
     @classmethod
     @contextlib.contextmanager

@@ -49,7 +49,7 @@ _SEARCH = {
 _VALIDATION = {
     "validation.model": "model, checkpoint, start, or a folder",
     "validation.sentences": "sentences for the pseudo-log-likelihood",
-    "validation.probe": "measure the use for search",
+    "validation.tasks": "retrieval, queries, classification",
 }
 _EXPORT = {
     "export.checkpoint": "newest, best or the folder of a checkpoint",

@@ -4,11 +4,11 @@
     python mlm_dist/validate.py runs/mine --validation.model runs/mine/checkpoints/step-00000500
     python mlm_dist/validate.py runs/mine --validation.model average --export.average ema
     python mlm_dist/validate.py --corpus.source docs/ --validation.model start --model.name_or_path bert-base-uncased
-    python mlm_dist/validate.py runs/mine --validation.probe true
+    python mlm_dist/validate.py runs/mine --validation.tasks retrieval
     accelerate launch --config_file configs/accelerate/cpu_2.yaml mlm_dist/validate.py runs/mine
 
 If output_dir holds a run, its config applies, and flags override it. The results go to validation.json there, those of
-the search probe to probe.json.
+validation.tasks to tasks.json.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from mlm_dist.corpus.tokenizer import shared_tokens
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.start import start_engine
 from mlm_dist.errors import ConfigError, ModelError
-from mlm_dist.evaluation.search_probe import SearchProbe
+from mlm_dist.evaluation.tasks import TaskFiles, Tasks
 from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.files import write_json
 from mlm_dist.model import rotary
@@ -106,8 +106,9 @@ def run(config: Config) -> dict[str, Any]:
     if config.validation.model == "average":
         averages.check_kept(config.export.average, config.optim.ema_decay, config.checkpoint.keep_last)
     spec = resolve(_for_validation(config, launch.world_size), launch)
-    if config.validation.probe and launch.world_size > 1:
-        raise ConfigError("validation.probe needs one process; start it as python mlm_dist/validate.py")
+    if config.validation.tasks and launch.world_size > 1:
+        raise ConfigError("validation.tasks needs one process; start it as python mlm_dist/validate.py")
+    files = TaskFiles.read(config.validation.queries, config.validation.labels)
     run_dir = RunDir(spec.output_dir)
     evaluated = _evaluated(config.validation.model, config.model, spec, run_dir)
     corpora = load_or_prepare(spec)
@@ -117,7 +118,7 @@ def run(config: Config) -> dict[str, Any]:
         raise ConfigError(
             f"corpus.validation_fraction: {corpus.folder} has no validation set; prepare the corpus with a larger value"
         )
-    probe = SearchProbe(corpus) if config.validation.probe else None
+    tasks = Tasks(config.validation.tasks, files, corpus) if config.validation.tasks else None
     with start_engine(spec) as engine:
         phase = spec.phases[0]
         objective = OBJECTIVES[phase.objective].create(phase, spec.seed, corpus)
@@ -126,24 +127,23 @@ def run(config: Config) -> dict[str, Any]:
             module = objective.module(model, masked_head=spec.model.masked_head, packed=corpus.is_packed)
         if evaluated.weights is not None:
             evaluated.weights.load(module)
-        if probe is not None:
-            start = Evaluated(config.model, None, is_start=True)
-            is_start = config.validation.model == "start"
-            with stage("search probe", leaves_after=2):
-                probe.evaluate("start" if is_start else "trained", model.to(engine.device))
-                if not is_start:
-                    probe.evaluate("start", start.build(spec, corpus).to(engine.device))
+        if tasks is not None:
+            models = {"start": model}
+            if config.validation.model != "start":
+                models = {"start": Evaluated(config.model, None, is_start=True).build(spec, corpus), "trained": model}
+            with stage("tasks", leaves_after=2):
+                tasks.measure({name: one.to(engine.device) for name, one in models.items()})
         # The optimizer takes no step; with it the model is placed and sharded as in training.
         engine.setup(module, build_optimizer(module, spec.optim))
         micro_size = phase.batch.micro_size
-        result = validation_set.evaluate(engine, objective, micro_size)
+        validated = validation_set.evaluate(engine, objective, micro_size)
         sentences = validation_set.pseudo_likelihood(engine, objective, config.validation.sentences, micro_size)
         figures: dict[str, Any] = {
             "kind": "validation",
             "version": __version__,
             "model": evaluated.name,
             "step": evaluated.step,
-            **result.figures(),
+            **validated.figures(),
             **(sentences.figures() if sentences is not None else {}),
             **validation_set.baseline(objective),
             "corpus": corpus.digest,
@@ -152,10 +152,14 @@ def run(config: Config) -> dict[str, Any]:
             "sharding": launch.sharding_name,
             "precision": launch.precision,
         }
-        engine.on_main(lambda: _write(run_dir, figures, probe))
+        results = [] if tasks is None else tasks.results()
+        average = None if evaluated.weights is None else evaluated.weights.average_of
+        measured = None if tasks is None else {"average": average, **tasks.to_json(results)}
+        engine.on_main(lambda: _write(run_dir, figures, measured))
     if launch.is_main:
         _log(run_dir, figures, len(validation_set))
-        for line in [*([sentences.describe()] if sentences else []), *(probe.describe() if probe else [])]:
+        lines = [sentences.describe()] if sentences else []
+        for line in [*lines, *(line for result in results for line in result.describe())]:
             logger.info(line)
     return figures
 
@@ -168,12 +172,12 @@ def _for_validation(config: Config, world_size: int) -> Config:
     return dataclasses.replace(config, batch=batch, phases=phases, tracking=TrackingConfig([]))
 
 
-def _write(run_dir: RunDir, figures: dict[str, Any], probe: SearchProbe | None) -> None:
+def _write(run_dir: RunDir, figures: dict[str, Any], tasks: dict[str, Any] | None) -> None:
     run_dir.path.mkdir(parents=True, exist_ok=True)
     write_json(run_dir.validation, figures, indent=1)
-    if probe is not None:
-        about = {name: figures[name] for name in ("model", "step", "corpus")}
-        write_json(run_dir.probe, {"kind": "probe", **about, "tasks": probe.results}, indent=1)
+    if tasks is not None:
+        about = {name: figures[name] for name in ("version", "model", "step", "corpus")}
+        write_json(run_dir.tasks, {"kind": "tasks", **about, **tasks}, indent=1)
 
 
 def _log(run_dir: RunDir, figures: dict[str, Any], num_rows: int) -> None:

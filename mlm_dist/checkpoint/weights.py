@@ -68,6 +68,11 @@ class SavedWeights:
         return int(format.read_state(self.newest)["step"])
 
     @property
+    def average_of(self) -> int | Literal["ema"] | None:
+        """What they are the average of: ema, a number of checkpoints, or None for the weights of one step."""
+        return "ema" if self.is_ema else len(self.checkpoints) if len(self.checkpoints) > 1 else None
+
+    @property
     def rope_theta(self) -> float | None:
         """The base of the rotary angles that the newest was trained with, see `rotary.theta_of_state`."""
         return rotary.theta_of_state(format.read_state(self.newest))

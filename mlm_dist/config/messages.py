@@ -19,6 +19,7 @@ _REPLACED = {
     "corpus.replay_source": _MIX,
     "corpus.replay_share": _MIX,
     "validation.second_source": _HELD_OUT,
+    "validation.probe": "validation.tasks: [retrieval]",
 }
 
 

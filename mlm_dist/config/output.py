@@ -10,6 +10,7 @@ from typing import Literal
 from mlm_dist.config.checks import Section
 from mlm_dist.errors import ConfigError
 
+Task = Literal["retrieval", "queries", "classification"]
 MOST_AVERAGED = 1000  # checkpoints
 _LANGUAGE = r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*|multilingual"
 
@@ -31,8 +32,14 @@ class ValidationConfig(Section):
             of a checkpoint or a model.
         sentences: Number of sentences of the validation set for which the validate job computes the
             pseudo-log-likelihood, masking each token in turn; 0 turns it off.
-        probe: Let the validate job also measure, without labels, how useful the starting and the evaluated model are
-            for search: finding a document by its title, and one half of a document by the other.
+        tasks: What the validate job also measures of the starting and the evaluated model, with frozen embeddings:
+            retrieval (finding held-out documents by titles, headings, first halves and texts of links, without labels),
+            queries (finding documents for the queries of validation.queries), classification (a linear classifier on
+            the examples of validation.labels). See docs/validation.md.
+        queries: File of JSON lines for the task queries, each with a query and the ids of the documents that answer it:
+            {"query": "reset a password", "relevant": ["login.md"]}.
+        labels: File of JSON lines for the task classification: texts with a label, {"text": "no picture", "label":
+            "screen"}, or words with a label each, {"tokens": ["Ada", "writes"], "labels": ["NAME", "O"]}.
     """
 
     SECTION = "validation"
@@ -42,7 +49,9 @@ class ValidationConfig(Section):
     patience: int | None = None
     model: str = "model"
     sentences: int = 64
-    probe: bool = False
+    tasks: list[Task] = field(default_factory=list)
+    queries: str | None = None
+    labels: str | None = None
 
     def check(self) -> None:
         """See `Section.check`."""
@@ -53,6 +62,15 @@ class ValidationConfig(Section):
         self.require_text("model", "must be model, checkpoint, average, start or a path")
         if self.patience is not None and self.every is None:
             raise ConfigError("validation.patience requires validation.every; set it")
+        self.require("tasks", len(set(self.tasks)) == len(self.tasks), "must name each task once")
+        for name, task in (("queries", "queries"), ("labels", "classification")):
+            file = getattr(self, name)
+            self.require_text(name, "must be a path, or null")
+            self.require_place(name)
+            if task in self.tasks and file is None:
+                raise ConfigError(f"validation.{name}: the task {task} needs a file of JSON lines; set it")
+            if task not in self.tasks and file is not None:
+                raise ConfigError(f"validation.tasks: {task} is not among them, but validation.{name} is set; add it")
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ def type_name(kind: Any) -> str:
     """A type for messages."""
     if typing.get_origin(kind) is Literal:
         return "one of " + ", ".join(typing.get_args(kind))
+    if typing.get_origin(kind) is list and typing.get_origin(typing.get_args(kind)[0]) is Literal:
+        return f"a list of {', '.join(typing.get_args(typing.get_args(kind)[0]))}"
     if typing.get_origin(kind) is dict:
         return f"{{name: {type_name(typing.get_args(kind)[1])}}}"
     if isinstance(kind, type) and not typing.get_args(kind):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether 0 is outside of the interval; of a difference, whether the models differ."""
+        return self.low > 0 or self.high < 0
+
 
 def mean_interval(values: np.ndarray, seed: int = 0) -> Interval:
     """The mean over queries and its percentile interval of 95% (Efron, 1979).
@@ -31,11 +37,25 @@ def mean_interval(values: np.ndarray, seed: int = 0) -> Interval:
         values: [queries] the values of a metric, at least one.
         seed: Of the resamples; the same seed resamples the same queries.
     """
-    generator = np.random.Generator(np.random.PCG64(seed))
-    count = len(values)
-    means = [values[generator.integers(count, size=count)].mean() for _ in range(RESAMPLES)]
+    return interval(values.mean(), [values[one].mean() for one in resamples(len(values), seed)])
+
+
+def interval(mean: float, means: Sequence[float] | np.ndarray) -> Interval:
+    """A figure and its percentile interval of 95%.
+
+    Args:
+        mean: The figure of all queries.
+        means: The same figure of each resample.
+    """
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(values.mean()), float(low), float(high))
+    return Interval(float(mean), float(low), float(high))
+
+
+def resamples(count: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """The indices of the queries of each resample, with replacement; the same for the same count and seed."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    for _ in range(RESAMPLES):
+        yield generator.integers(count, size=count)
 
 
 def paired_interval(values: np.ndarray, baseline: np.ndarray, seed: int = 0) -> Interval:

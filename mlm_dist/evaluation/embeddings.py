@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,45 @@ class TextEncoder:
         self._room = max_length - len(self._special.prefix) - len(self._special.suffix)
         self._backend = ordinary_text.backend(tokenizer)
 
+    def token_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text as they are read, without special tokens."""
+        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(one.ids[: self._room], np.int64) for one in encodings]
+
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """[texts, hidden], fp32: vectors of length 1, whose products are cosine similarities."""
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        ids = [np.array(one.ids[: self._room], np.int64) for one in encodings]
-        states = mean_states(self._model, ids, self._special, pools_special=True)
+        states = mean_states(self._model, self.token_ids(texts), self._special, pools_special=True)
         unit: np.ndarray = states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12)
         return unit
+
+    def word_states(self, lines: Sequence[Sequence[str]]) -> list[tuple[list[int], np.ndarray]]:
+        """(indices of words, [words, hidden] fp32 last hidden states of the first token of each) of each line.
+
+        Words without a token, or beyond the tokens that are read, are not among them.
+
+        Args:
+            lines: The words of each line, which are read with a space between them.
+        """
+        found: list[tuple[list[int], np.ndarray]] = [([], np.zeros((0, 0), np.float32))] * len(lines)
+        encodings = self._backend.encode_batch([" ".join(words) for words in lines], add_special_tokens=False)
+        first = [_first_tokens(words, one.offsets[: self._room]) for words, one in zip(lines, encodings, strict=True)]
+        ids = [np.array(one.ids[: self._room], np.int64) for one in encodings]
+        for batch, _, hidden in _batches(self._model, ids, self._special):
+            for i, states in zip(batch, hidden.cpu().numpy(), strict=True):
+                tokens = np.array([*first[i].values()], np.int64) + len(self._special.prefix)
+                found[i] = ([*first[i]], states[tokens])
+        return found
+
+
+def _first_tokens(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """{word: its first token} of a line, from the offsets of its tokens in the characters of the line."""
+    word_of = np.concatenate([np.r_[np.full(len(word), i), -1] for i, word in enumerate(words)])
+    found: dict[int, int] = {}
+    for token, (start, stop) in enumerate(offsets):
+        here = word_of[start:stop]
+        for word in here[here >= 0][:1].tolist():
+            found.setdefault(word, token)
+    return found
 
 
 def mean_states(
@@ -52,30 +84,35 @@ def mean_states(
             all tokens but padding.
     """
     states = np.zeros((len(texts), 0), np.float32)
-    by_length = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))  # texts of one length need no padding
-    with evaluating(model):
-        for first in range(0, len(texts), BATCH_SIZE):
-            batch = by_length[first : first + BATCH_SIZE]
-            means = _mean_states(model, [texts[i] for i in batch], special, pools_special).cpu().numpy()
-            if not states.shape[1]:
-                states = np.zeros((len(texts), means.shape[1]), np.float32)
-            states[batch] = means
+    num_prefix, num_special = len(special.prefix), len(special.prefix) + len(special.suffix)
+    for batch, lengths, hidden in _batches(model, texts, special):
+        positions = torch.arange(hidden.shape[1])
+        if pools_special:
+            is_pooled = positions < (lengths + num_special)[:, None]
+        else:
+            is_pooled = (positions >= num_prefix) & (positions < (lengths + num_prefix)[:, None])
+        weights = is_pooled[..., None].to(hidden)  # [texts, width, 1]
+        means = ((hidden * weights).sum(1) / weights.sum(1)).cpu().numpy()
+        if not states.shape[1]:
+            states = np.zeros((len(texts), means.shape[1]), np.float32)
+        states[batch] = means
     return states
 
 
-def _mean_states(model: Any, texts: Sequence[np.ndarray], special: SpecialTokens, pools_special: bool) -> torch.Tensor:
-    """[texts, hidden] of one batch."""
-    device = next(model.parameters()).device
-    num_prefix, num_special = len(special.prefix), len(special.prefix) + len(special.suffix)
-    lengths = torch.tensor([len(ids) for ids in texts])
-    width = int(lengths.max()) + num_special
-    input_ids = torch.full((len(texts), width), special.pad)
-    for row, ids in zip(input_ids, texts, strict=True):
-        row[: len(ids) + num_special] = torch.tensor([*special.prefix, *ids.tolist(), *special.suffix])
-    positions = torch.arange(width)
-    is_token = positions < (lengths + num_special)[:, None]
-    is_text = (positions >= num_prefix) & (positions < (lengths + num_prefix)[:, None])
-    hidden = model.base_model(input_ids=input_ids.to(device), attention_mask=is_token.long().to(device))[0].float()
-    weights = (is_token if pools_special else is_text)[..., None].to(device, hidden.dtype)  # [texts, width, 1]
-    means: torch.Tensor = (hidden * weights).sum(1) / weights.sum(1)
-    return means
+def _batches(
+    model: Any, texts: Sequence[np.ndarray], special: SpecialTokens
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """(indices of its texts, their lengths, [texts, width, hidden] fp32 last hidden states) of each batch."""
+    by_length = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))  # texts of one length need no padding
+    device, num_special = next(model.parameters()).device, len(special.prefix) + len(special.suffix)
+    with evaluating(model):
+        for first in range(0, len(texts), BATCH_SIZE):
+            batch = by_length[first : first + BATCH_SIZE]
+            lengths = torch.tensor([len(texts[i]) for i in batch])
+            width = int(lengths.max()) + num_special
+            input_ids = torch.full((len(batch), width), special.pad)
+            for row, ids in zip(input_ids, (texts[i] for i in batch), strict=True):
+                row[: len(ids) + num_special] = torch.tensor([*special.prefix, *ids.tolist(), *special.suffix])
+            is_token = (torch.arange(width) < (lengths + num_special)[:, None]).long()
+            hidden = model.base_model(input_ids=input_ids.to(device), attention_mask=is_token.to(device))[0].float()
+            yield batch, lengths, hidden

@@ -1,26 +1,11 @@
-"""Retrieval: similarities of queries and targets, and how well they rank the right target."""
+"""Similarities of queries and passages: of their vectors, and of their tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-
-
-def retrieval_metrics(similarity: np.ndarray) -> dict[str, float]:
-    """Recall at 1 and at 10, and the mean reciprocal rank.
-
-    Args:
-        similarity: [n, n] of n queries and n targets; target i is the right one for query i. Of equally similar
-            targets, the right one ranks last.
-    """
-    right = np.diag(similarity)[:, None]
-    ranks = (similarity >= right).sum(1)  # from 1, because the right target counts itself
-    return {
-        "recall_at_1": float((ranks <= 1).mean()),
-        "recall_at_10": float((ranks <= 10).mean()),
-        "mrr": float((1.0 / ranks).mean()),
-    }
 
 
 def cosine(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -30,7 +15,7 @@ def cosine(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def token_overlap(queries: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> np.ndarray:
-    """[queries, targets] cosine similarities of tf-idf vectors (Salton & Buckley, 1988).
+    """[queries, targets] cosine similarities of tf-idf vectors (Salton & Buckley, 1988); 0 for a text without tokens.
 
     The weight of a token is its count in the text, times ln((1 + n) / (1 + df)) + 1, where df of the n targets hold it.
 
@@ -38,17 +23,25 @@ def token_overlap(queries: Sequence[np.ndarray], targets: Sequence[np.ndarray]) 
         queries: Token ids of each query.
         targets: Token ids of each target.
     """
-    vocabulary = np.unique(np.concatenate([*queries, *targets]))
+    from scipy import sparse
+    from scipy.sparse.linalg import norm
 
-    def counts(texts: Sequence[np.ndarray]) -> np.ndarray:
-        counted = np.zeros((len(texts), len(vocabulary)))
-        for row, ids in zip(counted, texts, strict=True):
-            np.add.at(row, np.searchsorted(vocabulary, ids), 1.0)
-        return counted
+    width = 1 + max((int(ids.max()) for ids in (*queries, *targets) if len(ids)), default=0)
+
+    def counts(texts: Sequence[np.ndarray]) -> Any:
+        """[texts, tokens] how often each token is in each text."""
+        rows = np.repeat(np.arange(len(texts)), [len(ids) for ids in texts])
+        columns = np.concatenate([*texts, np.zeros(0, np.int64)])
+        return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=(len(texts), width))
+
+    def unit(vectors: Any) -> Any:
+        return sparse.diags_array(1 / np.maximum(norm(vectors, axis=1), 1e-12)) @ vectors
 
     target_counts = counts(targets)
-    weights = np.log((1 + len(targets)) / (1 + (target_counts > 0).sum(0))) + 1
-    return cosine(counts(queries) * weights, target_counts * weights)
+    weights = np.log((1 + len(targets)) / (1 + np.bincount(target_counts.indices, minlength=width))) + 1
+    weighted = sparse.diags_array(weights)
+    similarity: np.ndarray = (unit(counts(queries) @ weighted) @ unit(target_counts @ weighted).T).toarray()
+    return similarity
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

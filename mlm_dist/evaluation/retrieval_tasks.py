@@ -1,111 +1,69 @@
-"""Retrieval tasks from documents without labels: find a text by its title, and one half of a text by the other.
-
-A prepared corpus keeps texts without titles. After cleaning, a document begins with the title of its front matter or
-with its first heading, on a line of its own. That line is the title. The body begins at the first paragraph that is no
-heading, because many documents repeat the title before it.
-"""
+"""The retrieval tasks of a corpus: pairs from the structure of held-out documents, and the queries of a file."""
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 
-MAX_DOCUMENTS = 500  # the documents whose ids have the smallest hashes
-CHARS_READ = 64_000_000  # of all documents, from the first on
-DOCUMENT_CHARS = 50_000  # of one document, from its beginning
-MAX_TITLE_CHARS = 150
-MIN_BODY_CHARS = 200  # of a body, or of each half of one
+from mlm_dist.corpus import passages
+from mlm_dist.corpus.retrieval_pairs import retrieval_pairs
+from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.errors import ConfigError
+from mlm_dist.evaluation import search_documents
+from mlm_dist.evaluation.ranking_task import RankingTask
+from mlm_dist.evaluation.task_files import QUERIES, Query
 
-_BLANK_LINE = re.compile(r"\n\s*\n")
-_UNDERLINE = re.compile(r"([^\w\s])\1{2,}")  # below a heading in reStructuredText
-_WORD = re.compile(r"\w+")
+MAX_QUERIES = 500  # of one kind
+MIN_PAIRS = 2
+MAX_NAMED = 20  # training documents that the result names
 
 
-@dataclass(frozen=True)
-class RetrievalTask:
-    """Queries, and the targets to find with them.
+def tasks_of_structure(corpus: PreparedCorpus) -> list[RankingTask]:
+    """A task for each kind of retrieval pairs of which the held-out documents have some.
 
-    Args:
-        name: title_to_body or half_to_half.
-        queries: Query i belongs to target i and to no other.
-        targets: The texts to search.
+    Raises:
+        ConfigError: They have none of any kind.
     """
-
-    name: str
-    queries: list[str]
-    targets: list[str]
-
-
-def retrieval_tasks(documents: Iterable[tuple[str, str]]) -> list[RetrievalTask]:
-    """The tasks for which at least two documents have a query and a target.
-
-    Args:
-        documents: (id, text), in any order; the same documents give the same tasks.
-    """
-    chosen = heapq.nsmallest(MAX_DOCUMENTS, _shortened(documents), key=lambda document: _hash(document[0]))
-    titled = [pair for _, text in chosen if (pair := title_and_body(text)) is not None]
-    occurrences = Counter(_key(title) for title, _ in titled)
-    titled = [(title, body) for title, body in titled if occurrences[_key(title)] == 1]
-    halved = [pair for _, text in chosen if (pair := halves((title_and_body(text) or ("", text))[1])) is not None]
-    tasks = {"title_to_body": titled, "half_to_half": halved}
-    return [
-        RetrievalTask(name, *map(list, zip(*pairs, strict=True))) for name, pairs in tasks.items() if len(pairs) > 1
+    kinds = (one.limited(MAX_QUERIES) for one in retrieval_pairs(search_documents.held_out(corpus)))
+    tasks = [
+        RankingTask(one.kind, one.queries, one.passages, one.relevant, {"dropped": one.dropped})
+        for one in kinds
+        if len(one.queries) >= MIN_PAIRS and len(one.passages) >= MIN_PAIRS
     ]
+    if not tasks:
+        raise ConfigError(
+            "validation.tasks: retrieval needs at least two held-out documents with titles, headings, links or two "
+            "longer halves; raise corpus.validation_fraction"
+        )
+    return tasks
 
 
-def title_and_body(text: str) -> tuple[str, str] | None:
-    """The title and the body of a document; None if it has no title, or too short a body."""
-    blocks = _BLANK_LINE.split(text.strip())
-    titles = [_title(block) for block in blocks]
-    if titles[0] is None:
-        return None
-    first = next((i for i, title in enumerate(titles) if title is None), len(blocks))
-    body = "\n\n".join(blocks[first:])
-    return (titles[0], body) if len(body) >= MIN_BODY_CHARS else None
+def task_of_queries(corpus: PreparedCorpus, queries: Sequence[Query], path: Path, max_words: int) -> RankingTask:
+    """The task of finding the documents that answer queries, among them and the held-out documents.
 
+    Args:
+        corpus: The corpus that has the documents.
+        queries: The queries.
+        path: The file they are from.
+        max_words: Words of a passage, which is the beginning of the body of a document.
 
-def halves(body: str) -> tuple[str, str] | None:
-    """A text cut between two paragraphs, close to its middle; None if one half is too short."""
-    blocks = _BLANK_LINE.split(body.strip())
-    cuts = [("\n\n".join(blocks[:i]), "\n\n".join(blocks[i:])) for i in _middle(blocks)]
-    best = max(cuts, key=lambda parts: min(map(len, parts)), default=("", ""))
-    return best if min(map(len, best)) >= MIN_BODY_CHARS else None
-
-
-def _middle(blocks: list[str]) -> list[int]:
-    """Indices of the blocks just before and just after the middle of the text, without the first block."""
-    length, before = sum(map(len, blocks)), 0
-    for i, block in enumerate(blocks):
-        before += len(block)
-        if 2 * before >= length:
-            return [index for index in (i, i + 1) if 0 < index < len(blocks)]
-    return []
-
-
-def _title(block: str) -> str | None:
-    """The text of a block that looks like a heading: one line of at least two words that is no sentence."""
-    lines = [line.strip() for line in block.splitlines() if not _UNDERLINE.fullmatch(line.strip())]
-    if len(lines) != 1 or len(lines[0]) > MAX_TITLE_CHARS or lines[0][-1:] in (".", ",", ";", ":"):
-        return None
-    return lines[0] if len(_WORD.findall(lines[0])) > 1 else None
-
-
-def _shortened(documents: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    read = 0
-    for id_, text in documents:
-        yield id_, text[:DOCUMENT_CHARS]
-        read += len(text)
-        if read > CHARS_READ:
-            return
-
-
-def _hash(id_: str) -> bytes:
-    return hashlib.blake2b(id_.encode("utf-8", "backslashreplace")).digest()
-
-
-def _key(title: str) -> str:
-    return " ".join(_WORD.findall(title.casefold()))
+    Raises:
+        ConfigError: An id names no document of the corpus; it names the line.
+    """
+    lines = {id_: query.line for query in reversed(queries) for id_ in query.relevant}
+    held_out = search_documents.held_out(corpus, lines)
+    trained_on = search_documents.trained_on(corpus, lines.keys() - {document.id for document in held_out})
+    documents = [*held_out, *trained_on]
+    indices = {document.id: i for i, document in enumerate(documents)}
+    for id_, line in lines.items():
+        if id_ not in indices:
+            sample = f"; ids are such as {documents[0].id!r}" if documents else ""
+            raise ConfigError(
+                f"{QUERIES}: line {line} of {path} names {id_!r}, which is no document of corpus {corpus.digest} with "
+                f"a text{sample}"
+            )
+    texts = [passages.shortened(passages.body(one) or one.text, max_words) for one in documents]
+    ids = sorted(document.id for document in trained_on)
+    about = {"relevant_training_documents": len(ids), "training_documents": ids[:MAX_NAMED]}
+    relevant = [[indices[id_] for id_ in query.relevant] for query in queries]
+    return RankingTask("queries", [query.text for query in queries], texts, relevant, about)

@@ -14,6 +14,7 @@ from mlm_dist import __version__
 from mlm_dist.config import ModelConfig
 from mlm_dist.hf_model.data_statement import data_statement
 from mlm_dist.hf_model.licenses import LICENSES
+from mlm_dist.hf_model.task_section import task_section
 from mlm_dist.hf_model.validated_weights import ValidatedWeights, cell
 from mlm_dist.model.architecture import is_architecture
 from mlm_dist.pages.record import Record
@@ -45,6 +46,7 @@ class CardContent:
         language: Languages of the documents; empty if they are not stated.
         settings: Settings of the run as decided, flat.
         average: What its weights are the average of: ema, a number of checkpoints, or None for those of the step.
+        tasks: Results of the validate job's tasks for its weights; None if there are none.
     """
 
     name: str
@@ -61,6 +63,7 @@ class CardContent:
     language: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     average: int | Literal["ema"] | None = None
+    tasks: Mapping[str, Any] | None = None
 
     @property
     def weights(self) -> ValidatedWeights:
@@ -160,7 +163,7 @@ model = AutoModelForSequenceClassification.from_pretrained({location}, num_label
 ## Validation
 
 {content.weights.table()}
-
+{task_section(content.tasks)}
 ## Data
 
 {data_statement(content.manifest)}

@@ -88,7 +88,7 @@ def next_steps(record: Record, verdict: Verdict, run: Path, config: Mapping[str,
         steps.append(
             NextStep(
                 "Measure what it is worth for search, without labels.",
-                f"mlm-dist validate {_quoted(run)} --validation.probe true",
+                f"mlm-dist validate {_quoted(run)} --validation.tasks retrieval",
             )
         )
     return steps

@@ -22,7 +22,8 @@ from mlm_dist.pages.run_facts import run_facts
 from mlm_dist.pages.status import status
 from mlm_dist.pages.summary_tiles import summary_tiles
 from mlm_dist.pages.tables import Table
-from mlm_dist.pages.validation_tables import by_band, by_source, of_search, of_sentences, over_the_run
+from mlm_dist.pages.task_tables import task_tables
+from mlm_dist.pages.validation_tables import by_band, by_source, of_sentences, over_the_run
 from mlm_dist.pages.verdict import Verdict, verdict
 
 # Headings of the sections, by their anchors.
@@ -53,7 +54,7 @@ class Content:
         config_yaml: The config as YAML, without credentials.
         warnings: What is missing on the page, and why.
         validation: Result of the validate job.
-        probe: Result of its search probe.
+        tasks: Results of its tasks.
         samples: Cleaned documents.
         resolved: resolved.yaml: every value as it was decided.
         config: The config as nested dicts, for the lines to type.
@@ -69,7 +70,7 @@ class Content:
     config_yaml: str = ""
     warnings: Sequence[str] = ()
     validation: dict[str, Any] | None = None
-    probe: dict[str, Any] | None = None
+    tasks: dict[str, Any] | None = None
     samples: Sequence[Sample] = ()
     resolved: Mapping[str, Any] | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -87,7 +88,7 @@ def page(content: Content) -> str:
         "programs": [] if content.model is None else _programs(content.model, comparison),
         "examples": example_cards(comparison),
         "curves": curves(record, planned_rates(content.resolved)),
-        "validation": [*filter(None, tables), *of_search(content.probe)],
+        "validation": [*filter(None, tables), *task_tables(content.tasks)],
         "corpus": corpus_table(content.corpus),
         "facts": _facts(record),
         "phases": phase_table(record, content.resolved),

@@ -56,7 +56,7 @@ def write_page(run_dir: RunDir, config: Mapping[str, Any], compare: Compare, *, 
         config_yaml=to_yaml(config),
         warnings=warnings,
         validation=_read(run_dir.validation, _json, "this result of the validate job is missing", warnings),
-        probe=_read(run_dir.probe, _json, "this result of the validate job is missing", warnings),
+        tasks=_read(run_dir.tasks, _json, "this result of the validate job is missing", warnings),
         samples=() if start is None else start.samples,
         resolved=_read(run_dir.resolved, read_yaml, "the schedule is missing", warnings),
         config=config,
@@ -70,7 +70,7 @@ def write_page(run_dir: RunDir, config: Mapping[str, Any], compare: Compare, *, 
         problem = f"{type(error).__name__}: {reason(error)}"
         raise ConfigError(
             f"output_dir: the records of {run_dir.path} hold fields or values that no run writes ({problem}); restore "
-            "metrics.jsonl, report.json, validation.json and probe.json, or remove the damaged one"
+            "metrics.jsonl, report.json, validation.json and tasks.json, or remove the damaged one"
         ) from error
     write_bytes(run_dir.report, text.encode("utf-8", "backslashreplace"), durable=False)
     for warning in [] if is_running else warnings:  # once, at the end

@@ -1,4 +1,4 @@
-"""Validation tables: over the run, by token frequency, of single sentences and of the search probe."""
+"""Validation tables: over the run, by token frequency and of single sentences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mlm_dist.pages.formats import number, percent, plural
+from mlm_dist.pages.formats import number, percent
 from mlm_dist.pages.record import Record
 from mlm_dist.pages.tables import Table
 from mlm_dist.training.result import describe_average
@@ -19,11 +19,6 @@ BANDS = {
     "rare": "rare tokens: the last quarter, and tokens that training never saw",
     "domain": "domain tokens: words added to the tokenizer",
 }
-TASKS = {
-    "title_to_body": "find the text of a document by its title",
-    "half_to_half": "find the second half of a document's text by the first",
-}
-MODELS = {"token_overlap": "token overlap (tf-idf)", "start": "starting model", "trained": "trained model"}
 
 
 def over_the_run(record: Record) -> Table | None:
@@ -93,7 +88,7 @@ def of_sentences(validation: Mapping[str, Any] | None) -> Table | None:
     if validation is None or validation.get("pseudo_log_likelihood") is None:
         return None
     rows = [
-        ["model", _model(validation)],
+        ["model", evaluated_model(validation)],
         ["pseudo-log-likelihood, nats per token", number(validation["pseudo_log_likelihood"])],
         ["pseudo-perplexity", number(validation["pseudo_perplexity"])],
         ["sentences", f"{validation['sentences']:,}"],
@@ -102,26 +97,6 @@ def of_sentences(validation: Mapping[str, Any] | None) -> Table | None:
     return Table("Held-out sentences, each token masked in turn", ["", ""], rows, numbers=False)
 
 
-def of_search(probe: Mapping[str, Any] | None) -> list[Table]:
-    """One table per task of the search probe, from the validate job; none if it did not run."""
-    if probe is None:
-        return []
-    tables = []
-    for task, result in probe["tasks"].items():
-        rows = [
-            [title, percent(metrics["recall_at_1"]), percent(metrics["recall_at_10"]), number(metrics["mrr"])]
-            for name, title in MODELS.items()
-            if (metrics := result.get(name)) is not None
-        ]
-        caption = (
-            f"Search without labels: {TASKS.get(task, task)}, among {plural(result['pairs'], 'held-out document')}. "
-            "Models compare the means of their last hidden states. "
-            f"The trained model is {_model(probe)}. Chance: {percent(1 / max(result['pairs'], 1))} recall at 1"
-        )
-        tables.append(Table(caption, ["", "recall at 1", "recall at 10", "mean reciprocal rank"], rows, numbers=True))
-    return tables
-
-
-def _model(result: Mapping[str, Any]) -> str:
+def evaluated_model(result: Mapping[str, Any]) -> str:
     """The model that a job evaluated."""
     return str(result["model"]) + (f", step {result['step']:,}" if result.get("step") is not None else "")
