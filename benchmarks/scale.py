@@ -8,10 +8,13 @@ Prints tables and writes results/scale.json. The documents are pieces of real on
 shuffled; a tenth are copies, and another tenth are near-duplicates. Each stage runs in processes of its own, one or two
 where a stage can be divided. Memory is the peak of the anonymous memory of one process, imports included.
 
-The model of each stage is a constant, an amount per document and an amount per MB, without negative terms, with the
-least squares of relative errors, from corpora that one process prepared. With w processes, a stage that can be divided
-is taken to cost 1 / (w * efficiency) of that; the efficiency is measured with two. All corpora have more text than the
-100 million characters that a tokenizer is trained on at most, so that its cost is a constant.
+The time of each stage is modelled by a constant, an amount per document and an amount per MB, without negative terms,
+with the least squares of relative errors, from corpora that one process prepared. With w processes, a stage that can be
+divided is taken to cost 1 / (w * efficiency) of that; the efficiency is measured with two. All corpora have more text
+than the 100 million characters that a tokenizer is trained on at most, so that its cost is a constant.
+
+The memory of one process is modelled by a line through the two corpora with the most documents, --check included. What
+depends on the amount of text is a shard or less, and shards stop growing at 16 MB of text.
 """
 
 from __future__ import annotations
@@ -99,13 +102,25 @@ def amount_of(case: dict[str, Any]) -> Amount:
     return Amount(case["documents"], case["bytes"] / 1e6)
 
 
-def models(cases: Sequence[dict[str, Any]], quantity: str) -> dict[str, CostModel]:
-    """The model of every stage, from the corpora that one worker prepared."""
+def time_models(cases: Sequence[dict[str, Any]]) -> dict[str, CostModel]:
+    """The seconds of every stage, from the corpora that one worker prepared."""
     alone = [case for case in cases if case["workers"] == 1]
     return {
-        name: fit([*map(amount_of, alone)], [max(case["stages"][name][quantity], 1e-3) for case in alone])
+        name: fit([*map(amount_of, alone)], [max(case["stages"][name]["seconds"], 1e-3) for case in alone])
         for name in MEASURED
     }
+
+
+def memory_models(cases: Sequence[dict[str, Any]]) -> dict[str, CostModel]:
+    """The bytes of one process in every stage, from the two corpora with the most documents."""
+    of_counts = {case["documents"]: case for case in cases}
+    less, more = sorted(of_counts)[-2:]
+    found = {}
+    for name in MEASURED:
+        low, high = (of_counts[count]["stages"][name]["memory"] for count in (less, more))
+        per_document = max(0.0, (high - low) / (more - less))
+        found[name] = CostModel(high - per_document * more, per_document, 0.0)
+    return found
 
 
 def efficiency(cases: Sequence[dict[str, Any]], stage: str) -> float:
@@ -128,7 +143,7 @@ def show_models(seconds: dict[str, CostModel], memory: dict[str, CostModel], spe
         table.add_row(
             name,
             f"{time.constant:.2f} + {1e6 * time.per_document:.1f}e-6 n + {time.per_megabyte:.4f} MB",
-            f"{size.constant / 1e6:.0f}e6 + {size.per_document:.1f} n + {size.per_megabyte:,.0f} MB",
+            f"{size.constant / 1e6:.0f}e6 + {size.per_document:.1f} n",
             f"{speed[name]:.2f}" if name in speed else "",
         )
     console.print(table)
@@ -140,20 +155,16 @@ def gain(stage: str, workers: int, speed: dict[str, float]) -> float:
     return workers * speed[stage] if stage in speed and workers > 1 else 1.0
 
 
-def compare(
-    case: dict[str, Any], seconds: dict[str, CostModel], memory: dict[str, CostModel], speed: dict[str, float]
-) -> dict[str, Any]:
-    """Print measured and predicted figures of a corpus that is not in the fit."""
+def compare(case: dict[str, Any], seconds: dict[str, CostModel], speed: dict[str, float]) -> dict[str, float]:
+    """Print the figures of a corpus that is not in the model of the time, and what that predicts."""
     title = f"{case['documents']:,} documents, {case['workers']} workers: measured and model"
-    table = Table("stage", "seconds", "model", "MB of one process", "model", title=title, title_justify="left")
+    table = Table("stage", "seconds", "model", "MB of one process", title=title, title_justify="left")
     predicted = {}
     for name in MEASURED:
         found = case["stages"][name]
-        time = seconds[name](amount_of(case)) / gain(name, case["workers"], speed)
-        size = memory[name](amount_of(case))
-        predicted[name] = {"seconds": time, "memory": size}
-        cells = (found["seconds"], time), (found["memory"] / 1e6, size / 1e6)
-        table.add_row(name, *(f"{value:,.1f}" for pair in cells for value in pair))
+        predicted[name] = seconds[name](amount_of(case)) / gain(name, case["workers"], speed)
+        values = found["seconds"], predicted[name], found["memory"] / 1e6
+        table.add_row(name, *(f"{value:,.1f}" for value in values))
     console.print(table)
     return predicted
 
@@ -200,13 +211,13 @@ def main() -> None:
     try:
         cases = [measure(texts, *corpus, 1, scratch) for corpus in corpora]
         cases += [measure(texts, *max(some), 2, scratch) for some in _by_length(corpora)]
-        seconds, memory = models(cases, "seconds"), models(cases, "memory")
-        speed = {name: efficiency(cases, name) for name in PARALLEL}
-        show_models(seconds, memory, speed)
+        seconds, speed = time_models(cases), {name: efficiency(cases, name) for name in PARALLEL}
         check = None
         if arguments.check is not None:
             case = measure(texts, arguments.check, SHORT, 2, scratch)
-            check = {"measured": case, "model": compare(case, seconds, memory, speed)}
+            check = {"measured": case, "model": compare(case, seconds, speed)}
+        memory = memory_models(cases if check is None else [*cases, check["measured"]])
+        show_models(seconds, memory, speed)
         common.write(
             arguments.output,
             command=shlex.join(["python", "benchmarks/scale.py", *common.without_folders(sys.argv[1:])]),

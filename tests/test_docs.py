@@ -271,6 +271,8 @@ COMMANDS = {
     "--tokens 500000": LONG,
     "python benchmarks/prepare.py --source my_docs": LONG,
     "python benchmarks/prepare.py --source my_docs --scale-gb 2": LONG,
+    "python benchmarks/scale.py": LONG,
+    "python benchmarks/scale.py --check 10000000": LONG,
     "python benchmarks/recipes.py --source my_docs --start python-docs --work 3e12": LONG,
     "python benchmarks/recipes.py --start my_docs --work 3e12": LONG,
     "python benchmarks/throughput.py --source my_docs": LONG,
