@@ -24,6 +24,7 @@ from mlm_dist.corpus.passages import OutlinedDocument
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.corpus.text_pairs import text_pairs
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
+from mlm_dist.evaluation.embeddings import TextEncoder
 from mlm_dist.evaluation.pair_validation import evaluate_pairs
 from mlm_dist.model.pooling import mean_of_spans
 from mlm_dist.objectives import OBJECTIVES
@@ -339,6 +340,31 @@ def test_a_run_learns_to_find_passages(trained: Path) -> None:
     assert validated[-1]["pairs_mrr"] > validated[0]["pairs_mrr"]
     (end,) = launching.metrics(trained, "end")
     assert "steps" in end
+
+
+def test_report_and_card_say_how_well_it_finds(trained: Path) -> None:
+    page, card = ((trained / name).read_text("utf-8") for name in ("report.html", "model/README.md"))
+    for text in (page, card):
+        assert "recall at 1" in text and "mean reciprocal rank" in text
+    assert "held-out passages for" in page
+    assert "pipeline_tag: sentence-similarity" in card and "model.similarity(" in card
+    assert "- fill-mask" not in card.split("---")[1]
+
+
+def test_exported_model_is_one_of_sentence_transformers(trained: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    model = SentenceTransformer(str(trained / "model"), device="cpu")
+    texts = ["rotate the keys", made_up_prose(3, 20)]
+    found = model.encode(texts)
+    name = str(trained / "model")
+    assert model.max_seq_length == 64 and model.similarity_fn_name == "cosine"
+    encoder = TextEncoder(
+        AutoModelForMaskedLM.from_pretrained(name), AutoTokenizer.from_pretrained(name), 64
+    )
+    assert np.allclose(found, encoder.encode(texts), atol=1e-5)
+    assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
 
 def test_a_run_resumes_bit_by_bit(trained: Path, manual: Path, tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ class CardContent:
     tasks: Mapping[str, Any] | None = None
 
     @property
+    def is_search_model(self) -> bool:
+        """Whether it learnt from pairs of texts at the end."""
+        return "contrastive" in str(self.record.start.get("objective"))
+
+    @property
     def weights(self) -> ValidatedWeights:
         """The weights and their validation."""
         return ValidatedWeights(self.record, self.step, self.average)
@@ -103,11 +108,11 @@ def model_card(content: CardContent) -> Any:
         model_name=content.name,
         **_license(content.license),
         language=list(content.language) or None,
-        library_name="transformers",
-        pipeline_tag="fill-mask",
+        library_name="sentence-transformers" if content.is_search_model else "transformers",
+        pipeline_tag="sentence-similarity" if content.is_search_model else "fill-mask",
         base_model=content.base_model,
         datasets=[source["location"] for source in sources if source["kind"] == "hub"] or None,
-        tags=["fill-mask", content.model_type, "mlm_dist"],
+        tags=["sentence-transformers" if content.is_search_model else "fill-mask", content.model_type, "mlm_dist"],
         eval_results=results or None,
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(content)}")
@@ -126,21 +131,13 @@ def _text(content: CardContent) -> str:
     where = "" if content.location else "Run these programs in the folder of this model.\n\n"
     return f"""# {content.name}
 
-A masked language model trained with mlm_dist {version}{_start(content)}.
+{_kind(content)} trained with mlm_dist {version}{_start(content)}.
 
 {_stated(content)}
 
 ## Use
 
-{where}Predict a masked word:
-
-```python
-from transformers import pipeline
-
-fill = pipeline("fill-mask", model={location})
-for guess in fill("The {content.mask_token} is missing."):
-    print(guess["token_str"], guess["score"])
-```
+{where}{_first_use(content, location)}
 
 Embed texts, with the pooling of `1_Pooling/config.json`:
 
@@ -182,6 +179,35 @@ mlm-dist train --config config.yaml
 ```yaml
 {content.config_yaml}```
 """
+
+
+def _kind(content: CardContent) -> str:
+    if content.is_search_model:
+        return "A search model, which maps queries and passages that answer them to similar vectors,"
+    return "A masked language model"
+
+
+def _first_use(content: CardContent, location: str) -> str:
+    """What the model is for, as a program."""
+    if content.is_search_model:
+        return f"""Rank passages by a query:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer({location})
+vectors = model.encode(["how do I rotate keys", "Keys are rotated in the portal.", "Rates are limited."])
+print(model.similarity(vectors[:1], vectors[1:]))
+```"""
+    return f"""Predict a masked word:
+
+```python
+from transformers import pipeline
+
+fill = pipeline("fill-mask", model={location})
+for guess in fill("The {content.mask_token} is missing."):
+    print(guess["token_str"], guess["score"])
+```"""
 
 
 def _start(content: CardContent) -> str:

@@ -62,7 +62,22 @@ class ValidatedWeights:
                 loss, perplexity = _number(line["loss"]), _number(line["perplexity"])
                 rows.append(f"| {title} | {loss} | {perplexity} | {line['accuracy']:.1%} |")
         text = f"Measured on {plural(after['masked_tokens'], 'masked token')} of held-out documents."
-        return "\n".join(rows) + f"\n\n{text}{self._table_of_sources(before or {}, after)}"
+        return (
+            "\n".join(rows) + f"\n\n{text}{self._table_of_sources(before or {}, after)}{self._of_pairs(before, after)}"
+        )
+
+    def _of_pairs(self, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
+        """Recall and reciprocal rank on pairs of texts, as Markdown; empty without pairs."""
+        rows = [
+            f"| {cell(title)} | {line['pairs_recall_at_1']:.1%} | {line['pairs_mrr']:.3f} |"
+            for title, line in (("before training", before), (self.description, after))
+            if line is not None and "pairs_mrr" in line
+        ]
+        if not rows:
+            return ""
+        head = ["\n\n| search | recall at 1 | mean reciprocal rank |", "|---|---|---|"]
+        text = f"Each of {after['pairs']:,} held-out queries, with its passage among those of all others."
+        return "\n".join([*head, *rows]) + f"\n\n{text}"
 
     def _table_of_sources(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
         """The losses of each source, as Markdown; empty with one source."""

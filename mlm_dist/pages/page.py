@@ -23,7 +23,7 @@ from mlm_dist.pages.status import status
 from mlm_dist.pages.summary_tiles import summary_tiles
 from mlm_dist.pages.tables import Table
 from mlm_dist.pages.task_tables import task_tables
-from mlm_dist.pages.validation_tables import by_band, by_source, of_sentences, over_the_run
+from mlm_dist.pages.validation_tables import by_band, by_source, of_pairs, of_sentences, over_the_run
 from mlm_dist.pages.verdict import Verdict, verdict
 
 # Headings of the sections, by their anchors.
@@ -82,7 +82,13 @@ class Content:
 def page(content: Content) -> str:
     """The page as HTML; all text is escaped."""
     record, comparison = content.record, content.comparison
-    tables = (over_the_run(record), by_source(record), by_band(record), of_sentences(content.validation))
+    tables = (
+        of_pairs(record),
+        over_the_run(record),
+        by_source(record),
+        by_band(record),
+        of_sentences(content.validation),
+    )
     judged = verdict(record) if record.start or record.train or record.validation else None
     shown = {
         "programs": [] if content.model is None else _programs(content.model, comparison),

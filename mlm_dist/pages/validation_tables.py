@@ -44,6 +44,24 @@ def over_the_run(record: Record) -> Table | None:
     return Table(caption, heads, rows, numbers=True)
 
 
+def of_pairs(record: Record) -> Table | None:
+    """Loss, recall and reciprocal rank on pairs of texts by step; None without pairs."""
+    lines = [line for line in record.comparable.values() if "pairs_loss" in line]
+    if not lines:
+        return None
+    stride = max(1, math.ceil((len(lines) - 1) / (MAX_ROWS - 1)))
+    rows = [
+        [
+            f"{line['step']:,}",
+            *(number(line["pairs_loss"]), percent(line["pairs_recall_at_1"]), number(line["pairs_mrr"])),
+        ]
+        for line in [*lines[:-1][::stride], lines[-1]]
+    ]
+    heads = ["step", "loss on pairs", "recall at 1", "mean reciprocal rank"]
+    caption = f"{lines[-1]['pairs']:,} held-out queries, each with its passage among those of all others"
+    return Table(caption, heads, rows, numbers=True)
+
+
 def by_source(record: Record) -> Table | None:
     """Loss and accuracy of each source at the first and the last validation; None with one source."""
     lines, sources = list(record.comparable.values()), record.sources

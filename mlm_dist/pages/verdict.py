@@ -9,7 +9,9 @@ from typing import Literal
 from mlm_dist.pages.formats import finite, number, percent, plural
 from mlm_dist.pages.record import Record
 
-Outcome = Literal["unknown", "not_finite", "causal", "worse", "not_learnt", "begun", "learnt", "adapted", "unchanged"]
+Outcome = Literal[
+    *("unknown", "not_finite", "causal", "worse", "not_learnt", "begun", "learnt", "adapted", "finds", "unchanged")
+]
 Trend = Literal["unknown", "falling", "flat", "rising", "overfitting"]
 
 CONTEXT = 0.1  # nats below the unigram baseline from which a model uses context, and not only token frequencies
@@ -27,6 +29,7 @@ HEADLINES: dict[Outcome, str] = {
     "begun": "The model began to use context",
     "learnt": "The model learnt to use context",
     "adapted": "The model adapted to the documents",
+    "finds": f"The model finds passages better than {BEFORE}",
     "unchanged": "The model did not change measurably",
 }
 ENDINGS: dict[Trend, str] = {
@@ -58,7 +61,7 @@ class Verdict:
         """good, bad or neutral."""
         if self.outcome in ("not_finite", "worse", "not_learnt") or self.trend in ("rising", "overfitting"):
             return "bad"
-        return "good" if self.outcome in ("learnt", "adapted", "begun") else "neutral"
+        return "good" if self.outcome in ("learnt", "adapted", "finds", "begun") else "neutral"
 
 
 def verdict(record: Record) -> Verdict:
@@ -79,19 +82,30 @@ def verdict(record: Record) -> Verdict:
 
 
 def validation_losses(record: Record) -> list[tuple[int, float]]:
-    """(step, validation loss) of the validations with a finite loss, on the rows of the last one."""
-    found = ((step, finite(line.get("loss"))) for step, line in record.comparable.items())
+    """(step, validation loss) of the validations with a finite loss, on the rows of the last one.
+
+    Of a run that ends with learning from pairs of texts, it is the loss on pairs.
+    """
+    name = _criterion(record)
+    found = ((step, finite(line.get(name))) for step, line in record.comparable.items())
     return [(step, loss) for step, loss in found if loss is not None]
 
 
 def margin(record: Record) -> float:
     """Differences of validation losses below this are taken for chance.
 
-    Two standard errors of the mean difference, for differences with a standard deviation of 1 nat per masked token;
-    the same tokens are masked in all validations of a run.
+    Two standard errors of the mean difference, for differences with a standard deviation of 1 nat per masked token, or
+    per pair; the same tokens are masked in all validations of a run.
     """
     lines = list(record.validation.values())
-    return 2 / math.sqrt(max(int(lines[-1].get("masked_tokens", 1)), 1)) if lines else 0.0
+    counted = "masked_tokens" if _criterion(record) == "loss" else "pairs"
+    return 2 / math.sqrt(max(int(lines[-1].get(counted, 1)), 1)) if lines else 0.0
+
+
+def _criterion(record: Record) -> str:
+    """The name of the loss that counts in validation lines."""
+    lines = list(record.validation.values())
+    return "pairs_loss" if lines and "pairs_loss" in lines[-1] else "loss"
 
 
 def _outcome(record: Record, losses: list[tuple[int, float]]) -> Outcome:
@@ -100,9 +114,11 @@ def _outcome(record: Record, losses: list[tuple[int, float]]) -> Outcome:
     is_causal = record.start.get("objective") == "causal_lm" and _last_phase_has_begun(record)
     if is_causal or len(losses) < 2:
         return "causal" if is_causal else "unknown"
-    start, result, chance = losses[0][1], finite(record.exported["loss"]) or 0.0, margin(record)
+    start, result, chance = losses[0][1], finite(record.exported[_criterion(record)]) or 0.0, margin(record)
     if result > start + chance:
         return "worse"
+    if _criterion(record) == "pairs_loss":
+        return "finds" if start - result > chance else "unchanged"
     baseline = record.unigram_loss
     if record.start.get("from_scratch") is False or baseline is None:
         return "adapted" if start - result > chance else "unchanged"
@@ -120,7 +136,7 @@ def _last_phase_has_begun(record: Record) -> bool:
 def _is_not_finite(record: Record) -> bool:
     """Whether the last validation loss is not finite; without validation, the last training loss."""
     if record.validation:
-        return finite(record.exported.get("loss")) is None
+        return finite(record.exported.get(_criterion(record))) is None
     return bool(record.train) and finite(record.train[max(record.train)].get("loss")) is None
 
 
@@ -144,6 +160,8 @@ def _on_other_rows(record: Record) -> str:
 
 
 def _figures(record: Record, first_step: int, start: float) -> str:
+    if _criterion(record) == "pairs_loss":
+        return _figures_of_pairs(record, first_step)
     result, baseline = finite(record.exported["loss"]) or 0.0, record.unigram_loss
     text = f"Validation loss {number(start)} → {number(result)}"
     text += f" ({number(abs(start - result))} {'lower' if result <= start else 'higher'} than {_since(first_step)}"
@@ -153,6 +171,16 @@ def _figures(record: Record, first_step: int, start: float) -> str:
         text += "predicting by token frequency"
     accuracy = record.exported.get("accuracy")
     return f"{text})." if accuracy is None else f"{text}). It predicts {percent(accuracy)} of masked tokens exactly."
+
+
+def _figures_of_pairs(record: Record, first_step: int) -> str:
+    first, result = record.comparable[first_step], record.exported
+    return (
+        f"The passage of a query is the most similar of {result['pairs']:,} held-out passages for "
+        f"{percent(result['pairs_recall_at_1'])} of the queries ({_since(first_step)} "
+        f"{percent(first['pairs_recall_at_1'])}); mean reciprocal rank {number(first['pairs_mrr'])} → "
+        f"{number(result['pairs_mrr'])}."
+    )
 
 
 def _trend(record: Record, losses: list[tuple[int, float]]) -> tuple[Trend, str]:

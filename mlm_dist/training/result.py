@@ -76,6 +76,9 @@ class TrainResult:
         def compared(text: Callable[[Mapping[str, Any]], str]) -> str:
             return f"{text(last)}; before training {text(first)}" if is_trained else text(last)
 
+        if "pairs_mrr" in last:
+            yield "loss on pairs", compared(lambda line: f"{line['pairs_loss']:.4f}")
+            yield "right passage", compared(lambda line: f"{line['pairs_recall_at_1']:.1%} first")
         yield "validation loss", compared(_loss)
         difference = self.unigram_loss - (math.nan if last["loss"] is None else last["loss"])
         comparison = f"; the model is {abs(difference):.4f} {'better' if difference > 0 else 'worse'}"
