@@ -86,6 +86,7 @@ SHORT = f"{PREPARE} --corpus.validation_fraction=0.1 --optim.duration='2 steps' 
 LOCAL = f" --corpus.source=documents --model.name_or_path=bert-tiny --checkpoint.resume=never{SHORT}"
 # The same, of a command that names its documents.
 LOCAL_MODEL = f" --model.name_or_path=bert-tiny --checkpoint.resume=never{SHORT}"
+SEARCH = " --batch.global_size=4 --export.verify=false --rows.max_length=64"
 SUITE = Tried(not_run="runs the tests")
 LONG = Tried(not_run="takes minutes to hours; test_benchmarks.py runs it with tiny models")
 
@@ -103,6 +104,17 @@ COMMANDS = {
     "mlm-dist train my_docs --output_dir runs/mine": Tried(SHORT, is_quick=True),
     "mlm-dist validate runs/mine": Tried(),
     "mlm-dist report runs/mine": Tried(),
+    "mlm-dist embed my_docs --model.name_or_path sentence-transformers/all-MiniLM-L6-v2 --output_dir runs/found": Tried(
+        f"{LOCAL_MODEL} --batch.global_size=4"
+    ),
+    "mlm-dist embed runs/mine": Tried(f"{SEARCH} --optim.duration='2 steps'"),
+    "mlm-dist train my_docs --preset search --model.name_or_path runs/mine --batch.global_size 128": Tried(
+        f" --corpus.cache_dir=cache {SEARCH} --optim.duration='2 steps' --output_dir=runs/found"
+    ),
+    "mlm-dist embed runs/mine --topology zero2 --num_processes 4": Tried(
+        f"{SEARCH} --optim.duration='4 steps' --output_dir=runs/four-search"
+    ),
+    "mlm-dist validate runs/mine-search --validation.tasks retrieval": Tried(),
     "mlm-dist keys optim": Tried(),
     "mlm-dist keys": Tried(),
     "mlm-dist keys learning_rate": Tried(),
