@@ -155,7 +155,7 @@ COMMANDS = {
     "mlm-dist plan": Tried(SHORT),
     "mlm-dist train": Tried(LOCAL),
     "make quickstart": Tried(f"{SHORT} --checkpoint.resume=never"),
-    "mlm-dist validate runs/mine --validation.probe true": Tried(),
+    "mlm-dist validate runs/mine --validation.tasks retrieval": Tried(),
     "mlm-dist export runs/mine --export.dtype bfloat16": Tried(),
     "mlm-dist export runs/mine --export.license apache-2.0 --export.language en": Tried(),
     "mlm-dist compare runs/mine runs/larger": Tried(),

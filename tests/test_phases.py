@@ -478,7 +478,7 @@ def test_rotary_base_of_a_phase_is_that_of_its_weights_everywhere(phased: Phased
     end = run / "checkpoints" / format.name_of(6)
 
     def evaluated(model: Path | str, *more: str) -> float:
-        flags = (f"--output_dir={run}", "--validation.sentences=0", "--validation.probe=false", *more)
+        flags = (f"--output_dir={run}", "--validation.sentences=0", *more)
         return float(launching.here("validate", f"--validation.model={model}", *flags, of_a_run=True).result["loss"])
 
     last = lines_of(run, "validation")[-1]

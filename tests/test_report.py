@@ -453,35 +453,45 @@ def test_numbers_of_the_start_line_are_put_into_words() -> None:
     assert run_facts(Record({}, [], {}, {}, None)) == {}
 
 
+FIGURE = {"mean": 0.5, "low": 0.25, "high": 0.75}
+TASK: dict[str, Any] = {
+    **{"queries": 20, "passages": 1, "relevant_training_documents": 3},
+    "models": {name: {"mrr": FIGURE} for name in ("bm25", "start", "trained")},
+    "trained_minus": {
+        "start": {"mrr": FIGURE | {"excludes_zero": True}},
+        "bm25": {"mrr": {"mean": -0.5, "low": -0.75, "high": 0.25, "excludes_zero": False}},
+    },
+}
+
+
 def test_results_of_the_validate_job_are_shown(tmp_path: Path) -> None:
     write_lines(tmp_path, [START, validation(0, 3.0), validation(9, 2.0)])
-    metrics = {"recall_at_1": 0.25, "recall_at_10": 0.5, "mrr": 0.375}
-    result = {
-        "pairs": 20,
-        "token_overlap": metrics,
-        "start": metrics | {"mrr": 0.125},
-        "trained": metrics | {"mrr": 0.625},
-    }
-    probe = {"model": "m", "step": 9, "tasks": {"title_to_body": result}}
+    tasks = {"model": "m", "step": 9, "tasks": {"title": TASK}}
     sentences = {"pseudo_log_likelihood": -2.5, "pseudo_perplexity": 12.18, "sentences": 64, "sentence_tokens": 900}
     record = read_record(tmp_path)
-    text = words_of(page(Content("run", record, validation={"model": "m"} | sentences, probe=probe)))
+    text = words_of(page(Content("run", record, validation={"model": "m"} | sentences, tasks=tasks)))
     assert "model m pseudo-log-likelihood, nats per token -2.5 pseudo-perplexity 12.18 sentences 64 tokens 900" in text
-    assert "token overlap (tf-idf) 25% 50% 0.375 starting model 25% 50% 0.125 trained model 25% 50% 0.625" in text
-    assert "among 20 held-out documents" in text
-    assert "Chance: 5% recall at 1" in text
+    assert (
+        "find the body of a document by its title, 20 queries, 1 passage, 3 relevant documents that the model" in text
+    )
+    assert "The model after training is m, step 9." in text
+    assert "BM25 before training after training after minus before after minus BM25 MRR 0.500 (0.250 to 0.750)" in text
+    assert "+0.500 (+0.250 to +0.750) * -0.500 (-0.750 to +0.250)" in text
+    only_start = {"model": "m", "step": None, "tasks": {"title": TASK | {"trained_minus": {}}}}
+    only_start["tasks"]["title"]["models"] = {"start": TASK["models"]["start"]}
+    assert "Only the starting model was evaluated" in words_of(page(Content("run", record, tasks=only_start)))
     plain = page(Content("run", record))
-    assert "Search without labels" not in plain
+    assert "Task:" not in plain
     assert "masked in turn" not in plain
 
 
 def test_files_of_the_validate_job_are_read_or_named(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
-    probe = {"model": "m", "step": 9, "tasks": {"half_to_half": {"pairs": 4}}}
-    (copy / "probe.json").write_text(json.dumps(probe), "utf-8")
+    tasks = {"model": "m", "step": 9, "tasks": {"half": TASK | {"queries": 4}}}
+    (copy / "tasks.json").write_text(json.dumps(tasks), "utf-8")
     (copy / "validation.json").write_text("{", "utf-8")
     report.run(config_of(copy))
     html = (copy / "report.html").read_text("utf-8")
-    assert "among 4 held-out documents" in html
+    assert "find the second half of a document by the first, 4 queries" in html
     assert "validation.json cannot be read" in caplog.text
 
 
@@ -557,12 +567,13 @@ def test_text_is_escaped(tmp_path: Path) -> None:
         "notes": {evil: 1},
         "config": {"rows": {"mode": evil, "max_length": 8}},
     }
-    probe = {"model": evil, "tasks": {evil: {"pairs": 2}}}
+    figures = {evil: {evil: FIGURE}}
+    tasks = {"model": evil, "tasks": {evil: {"models": figures, "trained_minus": figures}}}
     comparison = Comparison([example], [before], [after], 3)
     corpus["dropped"] = {evil: {"count": 200, "names": [evil]}}
     html = page(
         Content(
-            *(evil, read_record(tmp_path), corpus, comparison, evil, [evil], None, probe),
+            *(evil, read_record(tmp_path), corpus, comparison, evil, [evil], None, tasks),
             samples=[Sample(evil, 10_000, evil)],
             model=evil,
         )

@@ -202,7 +202,7 @@ def test_metrics_of_nonsense_name_the_line_and_the_field(name: str, copy: Path) 
     assert message.startswith(f"output_dir: line {number} of {path}") and part in message and message.isprintable()
 
 
-@pytest.mark.parametrize("file", ["report.json", "validation.json", "probe.json", "metrics.jsonl"])
+@pytest.mark.parametrize("file", ["report.json", "validation.json", "tasks.json", "metrics.jsonl"])
 @pytest.mark.parametrize(
     "text", ["[]", "3", '{"kind": "start"}', '{"corpus": 3, "examples": [], "before": []}', "[" * 99_999]
 )

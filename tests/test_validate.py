@@ -41,7 +41,7 @@ def test_exported_model_has_the_figures_of_the_last_validation(copy: Path, caplo
     assert f"loss {last['loss']:.4f}" in said
     assert f"common {last['accuracy_common']:.1%}" in said
     assert f"{found['pseudo_log_likelihood']:.4f} nats per token" in said
-    assert not (copy / "probe.json").exists()
+    assert not (copy / "tasks.json").exists()
 
 
 @pytest.mark.slow
@@ -68,31 +68,6 @@ def test_starting_model_needs_no_run(run: Path, prose: Path, tmp_path: Path) -> 
     validate.run(parse(flags))
     first, found = launching.metrics(run, "validation")[0], figures(tmp_path)
     assert [found[name] for name in COMPARED] == pytest.approx([first[name] for name in COMPARED], rel=1e-6)
-
-
-def test_search_probe_compares_the_starting_and_the_trained_model(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "mlm_dist")
-    flags = [f"--output_dir={copy}", "--validation.probe=true", "--validation.sentences=0"]
-    validate.run(parse_of_run([*flags, "--validation.model=checkpoint"], prog="validate.py"))
-    probe = json.loads((copy / "probe.json").read_text("utf-8"))
-    assert (probe["step"], probe["corpus"]) == (12, figures(copy)["corpus"])
-    results = probe["tasks"]["half_to_half"]
-    assert results["pairs"] >= 5
-    assert set(results) == {"pairs", "token_overlap", "start", "trained"}
-    assert "half to half, " in caplog.text
-    assert "pseudo_log_likelihood" not in figures(copy)
-    validate.run(parse_of_run([*flags, "--validation.model=start"], prog="validate.py"))
-    again = json.loads((copy / "probe.json").read_text("utf-8"))["tasks"]["half_to_half"]
-    assert set(again) == {"pairs", "token_overlap", "start"}
-    assert again["start"] == pytest.approx(results["start"]), "not the model that a run starts with"
-
-
-def test_search_probe_needs_one_process(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    config = parse_of_run([f"--output_dir={copy}", "--validation.probe=true"], prog="validate.py")
-    with pytest.raises(ConfigError, match=r"validation\.probe needs one process"):
-        validate.run(config)
 
 
 def test_flags_override_the_config_of_the_run(run: Path, tmp_path: Path) -> None:

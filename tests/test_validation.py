@@ -28,9 +28,7 @@ from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import ConfigError
 from mlm_dist.evaluation.embeddings import mean_states
 from mlm_dist.evaluation.pseudo_likelihood import one_by_one
-from mlm_dist.evaluation.retrieval import retrieval_metrics, token_overlap
-from mlm_dist.evaluation.retrieval_tasks import halves, retrieval_tasks, title_and_body
-from mlm_dist.evaluation.search_probe import SearchProbe
+from mlm_dist.evaluation.retrieval import token_overlap
 from mlm_dist.evaluation.validation import evaluate, unigram_baseline
 from mlm_dist.evaluation.validation_set import ChosenRows, ValidationSet, evenly_spaced
 from mlm_dist.model.masked_lm import MaskedLanguageModel
@@ -395,53 +393,7 @@ def test_best_checkpoint_is_kept_if_it_is_exported(flags: list[str], exported: b
     assert (spec.export.checkpoint == "best") == exported
 
 
-# --- the search probe ---
-
-PARAGRAPH = (
-    "It is a long paragraph that describes one matter at length, sentence by sentence, and then goes into details. " * 3
-)
-DOCUMENTS = {
-    "front matter and heading": f"Vaults of the world\n\nAll about vaults\n\n{PARAGRAPH}\n\n{PARAGRAPH}",
-    "underlined": f"The assert statement\n********************\n\n{PARAGRAPH}\n\n{PARAGRAPH}",
-    "no title": f"{PARAGRAPH}\n\n{PARAGRAPH}",
-    "one word": f"Vaults\n\n{PARAGRAPH}",
-    "a sentence": f"This is the first.\n\n{PARAGRAPH}",
-    "too little": "A fine title\n\nand no text",
-}
-
-
-def test_title_is_the_first_line_unless_it_is_a_sentence() -> None:
-    found = {name: title_and_body(text) for name, text in DOCUMENTS.items()}
-    body = f"{PARAGRAPH}\n\n{PARAGRAPH}".strip()
-    assert found.pop("front matter and heading") == ("Vaults of the world", body)
-    assert found.pop("underlined") == ("The assert statement", body)
-    assert set(found.values()) == {None}
-
-
-def test_each_query_has_one_right_target() -> None:
-    texts = [(f"{i}.md", f"Title number {i % 3}\n\n{PARAGRAPH}\n\nThe end of {i}. {PARAGRAPH}") for i in range(4)]
-    tasks = {task.name: task for task in retrieval_tasks(texts)}
-    queries = sorted(tasks["title_to_body"].queries)
-    assert queries == ["Title number 1", "Title number 2"], "two documents have title number 0"
-    assert len(tasks["half_to_half"].targets) == 4
-    assert all(target.startswith("The end of") for target in tasks["half_to_half"].targets)
-    assert retrieval_tasks(reversed(texts)) == retrieval_tasks(texts)
-    assert retrieval_tasks(texts[:1]) == []
-    assert halves(PARAGRAPH) is None
-
-
-def test_recall_and_reciprocal_rank_follow_from_the_ranks() -> None:
-    similarity = np.zeros((12, 12))
-    for query, better in enumerate([0, 1, 2, 9, 10, 11, 0, 0, 0, 0, 0, 0]):
-        others = [i for i in range(12) if i != query]
-        similarity[query, query] = 0.5
-        similarity[query, others[:better]] = 0.9
-    similarity[6, 7] = 0.5  # a tie counts against the right target
-    ranks = [1, 2, 3, 10, 11, 12, 2, 1, 1, 1, 1, 1]
-    metrics = retrieval_metrics(similarity)
-    assert metrics["recall_at_1"] == pytest.approx(6 / 12)
-    assert metrics["recall_at_10"] == pytest.approx(10 / 12)
-    assert metrics["mrr"] == pytest.approx(sum(1 / rank for rank in ranks) / 12)
+# --- similarities and states ---
 
 
 def test_token_overlap_is_tf_idf() -> None:
@@ -472,40 +424,3 @@ def test_mean_states_of_a_text_do_not_depend_on_others(corpus: PreparedCorpus, m
         with torch.no_grad():
             hidden = model.model.base_model(input_ids=row).last_hidden_state[0, 1:-1]
         np.testing.assert_allclose(vector, hidden.mean(0).numpy(), rtol=1e-4, atol=1e-5)
-
-
-def test_search_probe_ranks_word_vectors_above_equal_vectors(
-    corpus: PreparedCorpus, model: MaskedLanguageModel
-) -> None:
-    """A model without layers gives the mean of its word vectors."""
-    probe = SearchProbe(corpus)
-    words, blind = build_without_layers(model, know_words=True), build_without_layers(model, know_words=False)
-    probe.evaluate("trained", words)
-    probe.evaluate("start", blind)
-    results = probe.results["half_to_half"]
-    assert 5 < results["pairs"] <= 40
-    assert set(probe.results) == {"title_to_body", "half_to_half"}
-    assert results["trained"]["mrr"] > 1.5 * results["start"]["mrr"]
-    assert results["token_overlap"]["mrr"] > 1.5 * results["start"]["mrr"]
-    assert len(probe.describe()) == 6
-    again = SearchProbe(corpus)
-    again.evaluate("trained", words)
-    assert again.results["half_to_half"]["trained"] == results["trained"]
-
-
-def build_without_layers(model: MaskedLanguageModel, *, know_words: bool) -> Any:
-    """A model whose states are its word vectors; with `know_words` false, all words have the same vector."""
-    from transformers import BertConfig, BertForMaskedLM
-
-    torch.manual_seed(0)
-    shape = BertConfig(
-        vocab_size=model.model.config.vocab_size, hidden_size=64, num_hidden_layers=0, num_attention_heads=2
-    )
-    found = BertForMaskedLM(shape)
-    with torch.no_grad():
-        embeddings = found.bert.embeddings
-        embeddings.position_embeddings.weight.zero_()
-        embeddings.token_type_embeddings.weight.zero_()
-        if not know_words:
-            embeddings.word_embeddings.weight[:] = embeddings.word_embeddings.weight[5]
-    return found

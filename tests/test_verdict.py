@@ -206,8 +206,8 @@ def test_lines_to_type_are_valid_and_do_what_the_verdict_calls_for() -> None:
     assert validated.corpus.validation_fraction == 0.05
     often = parsed(commands(record({0: 8.0, 90: 4.0}))[0])
     assert often.validation.every == 9
-    (probe,) = commands(record({0: 3.0, 60: 2.01, 90: 2.0}, **PRETRAINED))
-    assert shlex.split(probe) == ["mlm-dist", "validate", str(RUN), "--validation.probe", "true"]
+    (measure,) = commands(record({0: 3.0, 60: 2.01, 90: 2.0}, **PRETRAINED))
+    assert shlex.split(measure) == ["mlm-dist", "validate", str(RUN), "--validation.tasks", "retrieval"]
 
 
 def test_documents_of_a_new_run_are_named_with_all_their_settings() -> None:

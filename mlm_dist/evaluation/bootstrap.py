@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-RESAMPLES = 2000
+RESAMPLES, BLOCK = 2000, 100
 LEVEL = 0.95
 
 
@@ -37,10 +37,10 @@ def mean_interval(values: np.ndarray, seed: int = 0) -> Interval:
         values: [queries] the values of a metric, at least one.
         seed: Of the resamples; the same seed resamples the same queries.
     """
-    return interval(values.mean(), [values[one].mean() for one in resamples(len(values), seed)])
+    return interval(values.mean(), np.concatenate([values[some].mean(1) for some in resamples(len(values), seed)]))
 
 
-def interval(mean: float, means: Sequence[float] | np.ndarray) -> Interval:
+def interval(mean: float, means: np.ndarray) -> Interval:
     """A figure and its percentile interval of 95%.
 
     Args:
@@ -52,10 +52,10 @@ def interval(mean: float, means: Sequence[float] | np.ndarray) -> Interval:
 
 
 def resamples(count: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """The indices of the queries of each resample, with replacement; the same for the same count and seed."""
+    """[some resamples, count] the indices of the queries, with replacement; the same for the same count and seed."""
     generator = np.random.Generator(np.random.PCG64(seed))
-    for _ in range(RESAMPLES):
-        yield generator.integers(count, size=count)
+    for _ in range(0, RESAMPLES, BLOCK):
+        yield generator.integers(count, size=(BLOCK, count))
 
 
 def paired_interval(values: np.ndarray, baseline: np.ndarray, seed: int = 0) -> Interval:

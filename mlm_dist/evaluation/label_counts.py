@@ -63,7 +63,8 @@ class LabelCounts:
     def _figures(self) -> tuple[np.ndarray, np.ndarray]:
         """([metrics, 1] of all groups, [metrics, resamples] of each resample)."""
         count = self.seeds[0].shape[0]
-        drawn = np.stack([np.bincount(one, minlength=count).astype(np.float32) for one in resamples(count)])
+        indices = (one for some in resamples(count) for one in some)
+        drawn = np.stack([np.bincount(one, minlength=count).astype(np.float32) for one in indices])
         return self._weighted(np.ones((1, count))), self._weighted(drawn)
 
     def _weighted(self, weights: np.ndarray) -> np.ndarray:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 STRENGTH = 1.0  # of the penalty: C of scikit-learn is its inverse
 MAX_ITERATIONS = 200
+TOLERANCE = 1e-5  # of the gradient of the mean loss
 
 
 class LinearClassifier(NamedTuple):
@@ -41,30 +40,40 @@ class LinearClassifier(NamedTuple):
         """
         mean, scale = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
         scale = np.where(scale > 1e-12, scale, 1.0)
-        inputs = torch.from_numpy((features - mean) / scale)
-        targets = torch.from_numpy(labels.astype(np.int64))
-        is_absent = torch.bincount(targets, minlength=num_labels) == 0
-        weights = torch.zeros(num_labels, inputs.shape[1], dtype=torch.float64, requires_grad=True)
-        bias = torch.zeros(num_labels, dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS(
-            [weights, bias], max_iter=MAX_ITERATIONS, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
-        )
-
-        def loss() -> torch.Tensor:
-            optimizer.zero_grad()
-            scores = (inputs @ weights.T + bias).masked_fill(is_absent, -torch.inf)
-            penalty = STRENGTH / 2 * weights.square().sum()
-            total = (functional.cross_entropy(scores, targets, reduction="sum") + penalty) / len(targets)
-            total.backward()  # type: ignore[no-untyped-call]
-            return total
-
-        with torch.enable_grad():
-            optimizer.step(loss)  # type: ignore[no-untyped-call]
-        final = bias.detach().masked_fill(is_absent, -torch.inf)
-        return cls(mean, scale, weights.detach().numpy(), final.numpy())
+        present, targets = np.unique(labels, return_inverse=True)
+        fitted = _minimum((features - mean) / scale, np.eye(len(present))[targets])
+        weights, bias = np.zeros((num_labels, features.shape[1])), np.full(num_labels, -np.inf)
+        weights[present], bias[present] = fitted[:, :-1], fitted[:, -1]
+        return cls(mean, scale, weights, bias)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """[examples] the index of the label with the highest score."""
         scores = ((features - self.mean) / self.scale) @ self.weights.T + self.bias
         predicted: np.ndarray = scores.argmax(1)
         return predicted
+
+
+def _minimum(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """[labels, features + 1] the best weights and, last, the bias.
+
+    Args:
+        features: [examples, features] standardized.
+        targets: [examples, labels] 1 for the label of each, else 0.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
+    shape = (targets.shape[1], features.shape[1] + 1)
+
+    def loss_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, bias = flat.reshape(shape)[:, :-1], flat.reshape(shape)[:, -1]
+        log_probabilities = log_softmax(features @ weights.T + bias, axis=1)
+        errors = np.exp(log_probabilities) - targets
+        gradient = np.hstack([errors.T @ features + STRENGTH * weights, errors.sum(0)[:, None]])
+        loss = STRENGTH / 2 * (weights**2).sum() - (log_probabilities * targets).sum()
+        return loss / len(targets), gradient.ravel() / len(targets)
+
+    options = {"maxiter": MAX_ITERATIONS, "gtol": TOLERANCE, "ftol": 1e-12}
+    found = minimize(loss_and_gradient, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options=options)
+    best: np.ndarray = found.x.reshape(shape)
+    return best
