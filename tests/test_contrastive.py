@@ -360,9 +360,7 @@ def test_exported_model_is_one_of_sentence_transformers(trained: Path) -> None:
     found = model.encode(texts)
     name = str(trained / "model")
     assert model.max_seq_length == 64 and model.similarity_fn_name == "cosine"
-    encoder = TextEncoder(
-        AutoModelForMaskedLM.from_pretrained(name), AutoTokenizer.from_pretrained(name), 64
-    )
+    encoder = TextEncoder(AutoModelForMaskedLM.from_pretrained(name), AutoTokenizer.from_pretrained(name), 64)
     assert np.allclose(found, encoder.encode(texts), atol=1e-5)
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 

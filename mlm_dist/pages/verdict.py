@@ -10,7 +10,7 @@ from mlm_dist.pages.formats import finite, number, percent, plural
 from mlm_dist.pages.record import Record
 
 Outcome = Literal[
-    *("unknown", "not_finite", "causal", "worse", "not_learnt", "begun", "learnt", "adapted", "finds", "unchanged")
+    "unknown", "not_finite", "causal", "worse", "not_learnt", "begun", "learnt", "adapted", "finds", "unchanged"
 ]
 Trend = Literal["unknown", "falling", "flat", "rising", "overfitting"]
 
