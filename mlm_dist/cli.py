@@ -28,6 +28,7 @@ from mlm_dist.usage import JOBS
 
 # What is no job: it has no config. The module of each takes the words behind its name.
 COMMANDS = {
+    "search": "find passages of a run's documents with its model",
     "compare": "compare runs: results, settings and curves",
     "keys": "explain the keys of the config",
     "cache": "list and remove prepared corpora",
@@ -43,6 +44,7 @@ _OTHER_JOBS = {
     "report": ("show", "summary", "view"),
     "plan": ("dry-run", "dryrun", "estimate", "check"),
     "keys": ("config", "configs", "options", "params", "parameters", "settings"),
+    "search": ("query", "find", "ask", "retrieve"),
     "compare": ("diff", "runs", "leaderboard"),
     "env": ("info", "version", "doctor", "system"),
     "cache": ("clean", "prune", "clear"),

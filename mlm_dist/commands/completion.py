@@ -56,6 +56,14 @@ def parser(commands: dict[str, str]) -> argparse.ArgumentParser:
             _complete(one.add_argument("RUN", nargs="+"), shtab.DIRECTORY)
             one.add_argument("--price_per_hour", help="price of an hour of training")
             _complete(one.add_argument("--output", help="the page to write"), shtab.FILE)
+        if name == "search":
+            _complete(one.add_argument("RUN"), shtab.DIRECTORY)
+            one.add_argument("QUERY", nargs="?")
+            one.add_argument("--top", help="passages to show")
+            one.add_argument("--split", choices=["all", "train", "validation"])
+            one.add_argument("--json", action="store_true", help="print a JSON object per passage")
+            one.add_argument("--serve", action="store_true", help="open a page on this machine")
+            one.add_argument("--port", help="port of the page")
         if name == "cache":
             one.add_argument("ACTION", nargs="?", choices=["prune"])
             one.add_argument("--older-than", help="remove corpora that were last used before")

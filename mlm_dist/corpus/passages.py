@@ -9,7 +9,7 @@ from typing import NamedTuple
 from mlm_dist.corpus.outline import Outline
 
 CHARS_PER_WORD = 16  # of a run without spaces, such as a Chinese sentence, that count as one word
-_RUN = re.compile(r"\S+")
+RUN = re.compile(r"\S+")
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
 
@@ -35,7 +35,7 @@ def num_words(text: str) -> int:
 def shortened(text: str, max_words: int) -> str:
     """The first words of a text, as `num_words` counts them."""
     left = max_words
-    for run in _RUN.finditer(text):
+    for run in RUN.finditer(text):
         size = -(-(run.end() - run.start()) // CHARS_PER_WORD)
         if size >= left:
             return text[: min(run.end(), run.start() + left * CHARS_PER_WORD)]

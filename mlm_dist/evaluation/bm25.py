@@ -19,21 +19,29 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def bm25_scores(queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:
-    """[queries, passages] BM25 scores as Lucene computes them, fp32; 0 without a word in common.
+class BM25:
+    """BM25 scores of passages as Lucene computes them; 0 without a word in common.
 
     The package bm25s computes them (Lù, 2024, https://arxiv.org/abs/2407.03618).
 
     Args:
-        queries: The queries.
         passages: The passages, at least one of which has a word.
     """
-    import bm25s
 
-    index = bm25s.BM25(k1=K1, b=B, method="lucene")
-    index.index([words(passage) for passage in passages], show_progress=False)
-    scores = np.zeros((len(queries), len(passages)), np.float32)
-    for row, query in zip(scores, map(words, queries), strict=True):
-        if query:
-            row[:] = index.get_scores(query)
-    return scores
+    def __init__(self, passages: Sequence[str]) -> None:
+        import bm25s
+
+        self._index, self._count = bm25s.BM25(k1=K1, b=B, method="lucene"), len(passages)
+        self._index.index([words(passage) for passage in passages], show_progress=False)
+
+    def scores(self, query: str) -> np.ndarray:
+        """[passages] fp32 scores of a query."""
+        found = words(query)
+        scores: np.ndarray = self._index.get_scores(found) if found else np.zeros(self._count, np.float32)
+        return scores
+
+
+def bm25_scores(queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:
+    """[queries, passages] BM25 scores, fp32; see `BM25`."""
+    index = BM25(passages)
+    return np.array([index.scores(query) for query in queries], np.float32).reshape(-1, len(passages))

@@ -117,11 +117,10 @@ def _outcome(record: Record, losses: list[tuple[int, float]]) -> Outcome:
     start, result, chance = losses[0][1], finite(record.exported[_criterion(record)]) or 0.0, margin(record)
     if result > start + chance:
         return "worse"
-    if _criterion(record) == "pairs_loss":
-        return "finds" if start - result > chance else "unchanged"
-    baseline = record.unigram_loss
-    if record.start.get("from_scratch") is False or baseline is None:
-        return "adapted" if start - result > chance else "unchanged"
+    baseline, finds = record.unigram_loss, _criterion(record) == "pairs_loss"
+    if finds or record.start.get("from_scratch") is False or baseline is None:
+        better: Outcome = "finds" if finds else "adapted"
+        return better if start - result > chance else "unchanged"
     if baseline - result >= max(WELL_BELOW, chance):
         return "learnt"
     return "begun" if baseline - result >= max(CONTEXT, chance) else "not_learnt"
