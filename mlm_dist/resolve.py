@@ -63,7 +63,8 @@ def resolve(config: Config, launch: Launch) -> Spec:
     phases = phases_of(config)
     for phase in phases:
         with phase.named():
-            objectives.check(phase.objective, phase.batch)
+            objectives.check(phase.objective)
+            objectives.check_batch(phase.objective, phase.batch)
     objectives.check_together([phase.objective for phase in phases])
     optimizers.check_name(config.optim.name)
     trackers.check(config.tracking.trackers)

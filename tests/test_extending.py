@@ -175,7 +175,8 @@ def test_errors_list_the_names(package: dict[str, Any]) -> None:
     )
     optimizer, objective, source, topology = ended.stdout.splitlines()
     assert optimizer == "optim.name: sgd is not an optimizer; choose from adamw, stableadamw, muon, radam"
-    assert objective == "objective: clm is not known; choose from masked_lm, causal_lm, reconstruction"
+    known = "masked_lm, causal_lm, contrastive, contrastive_masked_lm"
+    assert objective == f"objective: clm is not known; choose from {known}, reconstruction"
     assert source.startswith("corpus.source: ./missing/ does not exist") and ", zip or python-docs" in source
     assert topology == "--topology: there is no accelerate file 'station'; did you mean 'workstation'?"
 

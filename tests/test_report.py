@@ -477,8 +477,8 @@ def test_results_of_the_validate_job_are_shown(tmp_path: Path) -> None:
     assert "The model after training is m, step 9." in text
     assert "BM25 before training after training after minus before after minus BM25 MRR 0.500 (0.250 to 0.750)" in text
     assert "+0.500 (+0.250 to +0.750) * -0.500 (-0.750 to +0.250)" in text
-    only_start: dict[str, Any] = {"model": "m", "step": None, "tasks": {"title": TASK | {"trained_minus": {}}}}
-    only_start["tasks"]["title"]["models"] = {"start": TASK["models"]["start"]}
+    start: dict[str, Any] = {"models": {"start": TASK["models"]["start"]}, "trained_minus": {}}
+    only_start = {"model": "m", "step": None, "tasks": {"title": start}}
     assert "Only the starting model was evaluated" in words_of(page(Content("run", record, tasks=only_start)))
     plain = page(Content("run", record))
     assert "Task:" not in plain

@@ -86,7 +86,6 @@ TABLE = (
         "the rows per process and forward pass; found by itself if left open",
         "8",
     ),
-    # Rows and masking
     Alias(
         "max_seq_length max_seq_len max_sequence_length seq_len seq_length sequence_length block_size max_length "
         "max_len model_max_length context_length rows",
@@ -109,6 +108,7 @@ TABLE = (
         "word",
         "",
     ),
+    Alias("temperature tau contrastive", "contrastive.temperature", "what similarities are divided by", "0.05"),
     # Documents
     Alias(
         "train_file train_files train_data train_data_file train_path data data_path data_dir data_files dataset "

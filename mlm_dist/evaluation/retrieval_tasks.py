@@ -59,8 +59,8 @@ def task_of_queries(corpus: PreparedCorpus, queries: Sequence[Query], path: Path
         if id_ not in indices:
             sample = f"; ids are such as {documents[0].id!r}" if documents else ""
             raise ConfigError(
-                f"{QUERIES}: line {line} of {path} names {id_!r}, which is no document of corpus {corpus.digest} with "
-                f"a text{sample}"
+                f"{QUERIES}: line {line} of {path} names {id_!r}, but corpus {corpus.digest} has no such document: it "
+                f"does not exist, or was dropped{sample}"
             )
     texts = [passages.shortened(passages.body(one) or one.text, max_words) for one in documents]
     ids = sorted(document.id for document in trained_on)

@@ -109,7 +109,8 @@ class MaskedLanguageModel(nn.Module):
                 whose vectors are wanted, those of one row side by side, by default none, see `require_vectors`.
         """
         self._masks.begin(row_keys)
-        return self.loss(input_ids, attention_mask, positions, labels, cu_seq_lens, *attention)
+        self._spans = attention[2] if len(attention) > 2 else None
+        return self.loss(input_ids, attention_mask, positions, labels, cu_seq_lens, *attention[:2])
 
     def loss(
         self,
@@ -120,10 +121,8 @@ class MaskedLanguageModel(nn.Module):
         cu_seq_lens: torch.Tensor | None = None,
         longest: int | None = None,
         is_causal: bool = False,
-        spans: torch.Tensor | None = None,
     ) -> MaskedLoss:
         """As `forward`, after the seeds of dropout are set; model.compile: whole compiles this function."""
-        self._spans = spans
         # [predicted, vocabulary]
         logits = self.logits(input_ids, attention_mask, positions, cu_seq_lens, longest, is_causal)
         vectors, self._spans, self._vectors = self._vectors, None, None

@@ -26,14 +26,22 @@ OBJECTIVES: Registry[Any] = Registry(
 _OF_ONE_MODEL = {"masked_lm", "causal_lm", "contrastive", "contrastive_masked_lm"}
 
 
-def check(name: str, batch: BatchConfig) -> None:
-    """Refuse an unknown objective, or one that a batch does not suit.
+def check_batch(name: str, batch: BatchConfig) -> None:
+    """Refuse a batch that an objective cannot have.
 
     Raises:
-        ConfigError: There is none of this name, or rows of pairs would be cut.
+        ConfigError: Rows of pairs would be cut.
     """
     if is_contrastive(name) and batch.initial_length is not None:
         raise ConfigError(f"batch.initial_length: rows of {name} are pairs of texts, which cannot be cut; remove it")
+
+
+def check(name: str) -> None:
+    """Refuse an unknown objective.
+
+    Raises:
+        ConfigError: There is none of this name.
+    """
     if name not in OBJECTIVES:
         raise ConfigError(f"objective: {name} is not known; choose from {', '.join(OBJECTIVES.names())}")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mlm_dist.config import Config, parse_of_run
+from mlm_dist.config import parse_of_run
 from mlm_dist.corpus import cached
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
@@ -50,7 +50,7 @@ class RunSearch:
         config = parse_of_run([str(run_dir.path)], prog="mlm-dist search")
         if not (run_dir.model / "config.json").is_file():
             raise ConfigError(f"search: {run_dir.path} has no exported model; finish the run, or export a checkpoint")
-        corpus = _corpus(run_dir, config)
+        corpus = _corpus(run_dir, Path(config.corpus.cache_dir).expanduser())
         files = sentence_transformer.read(str(run_dir.model))
         if files.modes != ("mean",) or any(kind != "Normalize" for kind, _ in files.modules):
             raise ConfigError(
@@ -78,10 +78,10 @@ class RunSearch:
         return BM25([passage.content for passage in self.index.passages()])
 
 
-def _corpus(run_dir: RunDir, config: Config) -> PreparedCorpus:
+def _corpus(run_dir: RunDir, cache_dir: Path) -> PreparedCorpus:
     """The corpus of a run, which must be in the cache."""
     digest: Any = read_record(run_dir.path).start.get("corpus")
-    folder = Path(config.corpus.cache_dir).expanduser() / str(digest)
+    folder = cache_dir / str(digest)
     if not (folder / "manifest.json").is_file():
         raise ConfigError(
             f"corpus.cache_dir: corpus {digest} of the run is not in {folder.parent}; prepare it again with mlm-dist "
