@@ -166,7 +166,8 @@ def test_page_escapes_and_answers_this_machine_only(searched: Path) -> None:
             for request, status in ((foreign, 403), (f"{address}/etc/passwd", 404)):
                 with pytest.raises(urllib.error.HTTPError) as refused:
                     urllib.request.urlopen(request)
-                assert refused.value.code == status
+                with refused.value as answer:  # it holds the socket
+                    assert answer.code == status
         finally:
             served.shutdown()
             thread.join()
