@@ -13,7 +13,7 @@ from typing import Any
 
 from mlm_dist import objectives
 from mlm_dist.batches.global_batch import spread
-from mlm_dist.config import Config, ModelConfig, OptimConfig, RowsConfig, to_dict
+from mlm_dist.config import Config, ExportConfig, ModelConfig, OptimConfig, RowsConfig, ValidationConfig, to_dict
 from mlm_dist.config.phases import Phase, phases_of
 from mlm_dist.corpus import cleaners, filters
 from mlm_dist.corpus.engines import executors
@@ -104,7 +104,7 @@ def resolve(config: Config, launch: Launch) -> Spec:
             rotary.check(found, phase.model.rope_theta, specs[-1].rope_theta if specs else None)
             specs.append(_phase(phase, model, launch, shape, specs))
             _check_launch(config.optim, compile_, launch, specs[-1].batch)  # with the micro-batch that fits the memory
-    _check_best(config, phases)
+    _check_best(config.validation, config.export, phases)
     is_best = config.export.is_best(config.validation.patience)
     return Spec(
         output_dir=Path(config.output_dir).expanduser(),
@@ -233,12 +233,12 @@ def _frozen_in_all(phases: Sequence[Phase]) -> dict[str, Any]:
     }
 
 
-def _check_best(config: Config, phases: Sequence[Phase]) -> None:
+def _check_best(validation: ValidationConfig, export: ExportConfig, phases: Sequence[Phase]) -> None:
     """Refuse what depends on the lowest validation loss if no phase lowers it."""
     if all(objectives.is_causal(phase.objective) for phase in phases):
         for key, is_set in (
-            ("validation.patience", config.validation.patience is not None),
-            ("export.checkpoint: best", config.export.checkpoint == "best"),
+            ("validation.patience", validation.patience is not None),
+            ("export.checkpoint: best", export.checkpoint == "best"),
         ):
             if is_set:
                 raise ConfigError(f"{key} has no effect: validations of causal_lm are not compared; remove it")

@@ -21,6 +21,15 @@ from mlm_dist.spec import Spec
 from mlm_dist.system_errors import named
 
 
+def cached_corpus(cache_dir: Path, digest: str) -> PreparedCorpus | None:
+    """A corpus of a cache, which this process then uses; None if it is not there."""
+    folder = cache_dir / digest
+    if not (folder / "manifest.json").is_file():
+        return None
+    in_cache.use(folder)
+    return PreparedCorpus(folder)
+
+
 def load_exported(folder: Path) -> tuple[Any, Any]:
     """The model and the tokenizer of an exported folder."""
     from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -65,9 +74,8 @@ def load_model(spec: Spec, corpus: PreparedCorpus, saved: SavedWeights) -> tuple
 
 def _corpus(spec: Spec, digest: str, path: Path) -> PreparedCorpus:
     """The corpus a checkpoint was trained on, from the cache; if it is not there, it is prepared again."""
-    cached = PreparedCorpus(Path(spec.corpus.documents.cache_dir).expanduser() / digest)
-    if (cached.folder / "manifest.json").is_file():
-        in_cache.use(cached.folder)
+    cached = cached_corpus(Path(spec.corpus.documents.cache_dir).expanduser(), digest)
+    if cached is not None:
         return cached
     corpus = prepare(spec.corpus, spec.launch.rank, spec.launch.world_size)
     if corpus.digest != digest:

@@ -149,7 +149,7 @@ class TrainingBatches:
         if self._stream.rows.groups is None or self._filled_to != VARYING:
             return None
         lengths, _ = self._stream.rows.chunks(self._stream.order.between(first, last)[1])
-        return -(-int(lengths.reshape(-1, 2).sum(1).max()) // WIDTH) * WIDTH
+        return shapes.rounded_up(int(lengths.reshape(-1, 2).sum(1).max()), WIDTH)
 
 
 def validation_batches(

@@ -100,7 +100,7 @@ def fixed(predicted: PredictedTokens, rows: Rows, num_rows: int) -> Shapes:
     """Shapes that practically all micro-batches of `num_rows` rows fit into, from objective and rows alone."""
     length = rows.take(np.zeros(1, np.int64)).shape[1]
     return Shapes(
-        _up(max(num_rows, predicted.most_predicted(num_rows * length)), MULTIPLE),
+        rounded_up(max(num_rows, predicted.most_predicted(num_rows * length)), MULTIPLE),
         *_of_chunks(rows.counts, num_rows, length),
     )
 
@@ -110,7 +110,7 @@ def _of_chunks(counts: RowCounts, num_rows: int, length: int) -> tuple[int, int]
     most = max(counts.per_row, default=0)
     if most <= 1:
         return 0, 0
-    longest = min(_up(counts.longest, TILE), length)
+    longest = min(rounded_up(counts.longest, TILE), length)
     total = sum(counts.per_row.values())
     mean = sum(number * rows for number, rows in counts.per_row.items()) / total
     deviation = math.sqrt(sum(rows * (number - mean) ** 2 for number, rows in counts.per_row.items()) / total)
@@ -119,13 +119,14 @@ def _of_chunks(counts: RowCounts, num_rows: int, length: int) -> tuple[int, int]
     mean += 1 + (mean_padding / longest if longest < length else 0)
     usual = math.ceil(num_rows * mean + _DEVIATIONS * deviation * math.sqrt(num_rows))
     chunks = min(num_rows * (most + most_padding), usual)
-    return _up(chunks + 1, MULTIPLE), longest  # the end of the last chunk is in the list
+    return rounded_up(chunks + 1, MULTIPLE), longest  # the end of the last chunk is in the list
 
 
 def _filled(count: int, usual: int) -> int:
     """`usual`, or for a larger count more in steps of an eighth of it."""
-    return usual + _up(max(0, count - usual, not usual), _up(max(1, usual // 8), MULTIPLE))
+    return usual + rounded_up(max(0, count - usual, not usual), rounded_up(max(1, usual // 8), MULTIPLE))
 
 
-def _up(count: int, multiple: int) -> int:
+def rounded_up(count: int, multiple: int) -> int:
+    """The next multiple, or the count itself if it is one."""
     return -(-count // multiple) * multiple

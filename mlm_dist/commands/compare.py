@@ -8,15 +8,15 @@ The page needs no other file and no network. The comparison says which validatio
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from rich.table import Table as RichTable
 
 from mlm_dist import environment, system_errors
+from mlm_dist.commands.parser import CommandParser
 from mlm_dist.errors import ConfigError
 from mlm_dist.files import write_bytes
 from mlm_dist.terminal.console import show_log, text_of
@@ -98,22 +98,9 @@ def _shown(table: Table) -> RichTable:
     return shown
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """See `argparse.ArgumentParser`."""
-        raise ConfigError(f"compare: {message}")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """The flags of this command."""
-    one = _Parser(
-        "mlm-dist compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    one = CommandParser("compare", __doc__)
     one.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
     one.add_argument("--output", default=OUTPUT, help=f"the page to write (default: {OUTPUT})")
     one.add_argument("--price_per_hour", type=float, help="price of an hour of training, for the cost per token")

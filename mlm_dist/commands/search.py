@@ -10,15 +10,15 @@ passages that the model finds beside those that share words with the query.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from mlm_dist import environment, system_errors
+from mlm_dist.commands.parser import CommandParser
 from mlm_dist.errors import ConfigError
 from mlm_dist.terminal.console import console, show_log
 
@@ -82,22 +82,9 @@ def _text(hit: Hit) -> str:
     return f"{textwrap.fill(head, width, subsequent_indent='       ')}\n{body}"
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """See `argparse.ArgumentParser`."""
-        raise ConfigError(f"search: {message}")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """The flags of this command."""
-    one = _Parser(
-        "mlm-dist search",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    one = CommandParser("search", __doc__)
     one.add_argument("run", metavar="RUN", help="run directory")
     one.add_argument("query", nargs="?", default="", metavar="QUERY", help="what you look for, in quotes")
     one.add_argument("--top", type=int, default=5, help="passages to show (default: 5)")

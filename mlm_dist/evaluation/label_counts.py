@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class LabelCounts:
             for i, metric in enumerate(METRICS)
         }
 
-    @property
+    @cached_property
     def _figures(self) -> tuple[np.ndarray, np.ndarray]:
         """([metrics, 1] of all groups, [metrics, resamples] of each resample)."""
         count = self.seeds[0].shape[0]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch.nn import functional
 
 from mlm_dist.batches.loader import validation_batches
 from mlm_dist.batches.shapes import Rows
 from mlm_dist.engine.protocol import Engine
-from mlm_dist.objectives.contrastive import TEMPERATURE, Unchanged, alike, normalized, pair_losses
+from mlm_dist.objectives.contrastive import TEMPERATURE, Unchanged, normalized, pair_scores
 from mlm_dist.objectives.figures import PairFigures
 from mlm_dist.terminal.stages import stage
 
@@ -43,12 +44,12 @@ def evaluate_pairs(engine: Engine, rows: Rows, micro_size: int, *, static: bool 
     all_keys = torch.zeros(len(rows), 3, dtype=torch.int64, device=engine.device)
     vectors[place], all_keys[place] = torch.cat(found), torch.cat(keys).to(engine.device)
     vectors, all_keys = engine.sum(vectors), engine.sum(all_keys)
-    losses = pair_losses(vectors, all_keys, TEMPERATURE, range(len(rows)))
-    scores = (vectors[:, 0] @ vectors[:, 1].T).masked_fill(alike(all_keys, range(len(rows))), -torch.inf)
+    scores = pair_scores(vectors, all_keys, range(len(rows)))
+    loss = functional.cross_entropy(scores / TEMPERATURE, torch.arange(len(rows), device=engine.device))
     # Equally similar passages count against the model; the right one is among them.
     ranks = (scores >= scores.diagonal()[:, None]).sum(1)
     return PairFigures(
-        loss=float(losses.mean()),
+        loss=float(loss),
         recall_at_1=float((ranks <= 1).float().mean()),
         mrr=float((1 / ranks).mean()),
         num_pairs=len(rows),

@@ -11,7 +11,7 @@ from mlm_dist.evaluation.bm25 import bm25_scores
 from mlm_dist.evaluation.bootstrap import mean_interval, paired_interval
 from mlm_dist.evaluation.embeddings import TextEncoder
 from mlm_dist.evaluation.passage_ranks import ranking_metrics
-from mlm_dist.evaluation.retrieval import cosine, token_overlap
+from mlm_dist.evaluation.retrieval import token_overlap
 from mlm_dist.evaluation.task_result import TaskResult, compared
 
 
@@ -55,10 +55,10 @@ class RankingTask:
 
         Args:
             model: Its name: start or trained.
-            vectors: {text: its vector} of all texts.
+            vectors: {text: its vector}, of length 1, of all texts.
         """
         queries, passages = (np.stack([vectors[text] for text in some]) for some in (self.queries, self.passages))
-        self._measure(model, cosine(queries, passages))
+        self._measure(model, queries @ passages.T)
 
     def results(self) -> list[TaskResult]:
         """The figures of all models that were measured."""

@@ -1,4 +1,4 @@
-"""Similarities of queries and passages: of their vectors, and of their tokens."""
+"""The similarity of queries and passages by their tokens."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-
-def cosine(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """[queries, targets] cosine similarities of vectors; 0 for a zero vector."""
-    similarity: np.ndarray = _unit(queries) @ _unit(targets).T
-    return similarity
 
 
 def token_overlap(queries: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> np.ndarray:
@@ -42,8 +36,3 @@ def token_overlap(queries: Sequence[np.ndarray], targets: Sequence[np.ndarray]) 
     weighted = sparse.diags_array(weights)
     similarity: np.ndarray = (unit(counts(queries) @ weighted) @ unit(target_counts @ weighted).T).toarray()
     return similarity
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return unit

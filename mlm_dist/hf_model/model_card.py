@@ -17,6 +17,7 @@ from mlm_dist.hf_model.licenses import LICENSES
 from mlm_dist.hf_model.task_section import task_section
 from mlm_dist.hf_model.validated_weights import ValidatedWeights, cell
 from mlm_dist.model.architecture import is_architecture
+from mlm_dist.objectives import is_contrastive
 from mlm_dist.pages.record import Record
 from mlm_dist.pages.run_facts import run_facts
 
@@ -68,7 +69,7 @@ class CardContent:
     @property
     def is_search_model(self) -> bool:
         """Whether it learnt from pairs of texts at the end."""
-        return "contrastive" in str(self.record.start.get("objective"))
+        return is_contrastive(str(self.record.start.get("objective")))
 
     @property
     def weights(self) -> ValidatedWeights:

@@ -194,12 +194,21 @@ def pair_losses(vectors: torch.Tensor, keys: torch.Tensor, temperature: float, q
         temperature: What similarities are divided by.
         queries: Which queries; all passages are compared with them.
     """
-    some = slice(queries.start, queries.stop)
-    with torch.autocast(vectors.device.type, enabled=False):
-        scores = vectors[some, 0] @ vectors[:, 1].T / temperature
     own = torch.arange(queries.start, queries.stop, device=keys.device)
-    scores = scores.masked_fill(alike(keys, queries), -torch.inf)
-    return functional.cross_entropy(scores, own, reduction="none")
+    return functional.cross_entropy(pair_scores(vectors, keys, queries) / temperature, own, reduction="none")
+
+
+def pair_scores(vectors: torch.Tensor, keys: torch.Tensor, queries: range) -> torch.Tensor:
+    """[queries, pairs] cosine similarities of some queries and all passages; -inf for passages that are no negatives.
+
+    Args:
+        vectors: See `pair_losses`.
+        keys: See `pair_losses`.
+        queries: Which queries.
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        similarity = vectors[queries.start : queries.stop, 0] @ vectors[:, 1].T
+    return similarity.masked_fill(alike(keys, queries), -torch.inf)
 
 
 def alike(keys: torch.Tensor, queries: range) -> torch.Tensor:

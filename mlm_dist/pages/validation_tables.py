@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlm_dist.pages.formats import number, percent
@@ -26,8 +26,7 @@ def over_the_run(record: Record) -> Table | None:
     lines = list(record.validation.values())
     if not lines:
         return None
-    stride = max(1, math.ceil((len(lines) - 1) / (MAX_ROWS - 1)))
-    shown = [*lines[:-1][::stride], lines[-1]]
+    shown = _shown(lines)
     rows = [
         [
             f"{line['step']:,}{record.other_rows(line['step'])}",
@@ -49,17 +48,22 @@ def of_pairs(record: Record) -> Table | None:
     lines = [line for line in record.comparable.values() if "pairs_loss" in line]
     if not lines:
         return None
-    stride = max(1, math.ceil((len(lines) - 1) / (MAX_ROWS - 1)))
     rows = [
         [
             f"{line['step']:,}",
             *(number(line["pairs_loss"]), percent(line["pairs_recall_at_1"]), number(line["pairs_mrr"])),
         ]
-        for line in [*lines[:-1][::stride], lines[-1]]
+        for line in _shown(lines)
     ]
     heads = ["step", "loss on pairs", "recall at 1", "mean reciprocal rank"]
     caption = f"{lines[-1]['pairs']:,} held-out queries, each with its passage among those of all others"
     return Table(caption, heads, rows, numbers=True)
+
+
+def _shown(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """At most `MAX_ROWS` lines, evenly spaced, with the first and the last."""
+    stride = max(1, math.ceil((len(lines) - 1) / (MAX_ROWS - 1)))
+    return [*lines[:-1][::stride], lines[-1]]
 
 
 def by_source(record: Record) -> Table | None:

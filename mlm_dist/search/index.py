@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -207,9 +208,4 @@ def _write_vectors(folder: Path, count: int, encoder: TextEncoder) -> None:
 
         vectors = parts()
         first = next(vectors)
-        write_parts(folder / VECTORS, (count, first.shape[1]), np.float32, _chain(first, vectors))
-
-
-def _chain(first: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    yield first
-    yield from others
+        write_parts(folder / VECTORS, (count, first.shape[1]), np.float32, chain([first], vectors))

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from mlm_dist.config import parse_of_run
-from mlm_dist.corpus import cached
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import ConfigError
 from mlm_dist.evaluation.bm25 import BM25
@@ -22,7 +20,7 @@ from mlm_dist.run_dir import RunDir
 from mlm_dist.search.index import Hit, SearchIndex, model_digest
 from mlm_dist.search.passages import SPLITS, passages_of_corpus
 from mlm_dist.terminal.stages import stage
-from mlm_dist.trained_model import load_exported
+from mlm_dist.trained_model import cached_corpus, load_exported
 
 MAX_LENGTH = 256  # tokens of a passage or query, if the model does not say
 
@@ -80,12 +78,11 @@ class RunSearch:
 
 def _corpus(run_dir: RunDir, cache_dir: Path) -> PreparedCorpus:
     """The corpus of a run, which must be in the cache."""
-    digest: Any = read_record(run_dir.path).start.get("corpus")
-    folder = cache_dir / str(digest)
-    if not (folder / "manifest.json").is_file():
+    digest = str(read_record(run_dir.path).start.get("corpus"))
+    corpus = cached_corpus(cache_dir, digest)
+    if corpus is None:
         raise ConfigError(
-            f"corpus.cache_dir: corpus {digest} of the run is not in {folder.parent}; prepare it again with mlm-dist "
+            f"corpus.cache_dir: corpus {digest} of the run is not in {cache_dir}; prepare it again with mlm-dist "
             f"prepare --config {run_dir.config}"
         )
-    cached.use(folder)
-    return PreparedCorpus(folder)
+    return corpus

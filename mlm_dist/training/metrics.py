@@ -16,6 +16,7 @@ from mlm_dist.checkpoint.state import TrainState
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.errors import ConfigError
 from mlm_dist.files import write_bytes
+from mlm_dist.objectives.contrastive import TERM
 from mlm_dist.objectives.figures import Validation, finite
 from mlm_dist.training.step import StepResult
 from mlm_dist.training.validated_rows import rows_of, validated_rows
@@ -94,7 +95,7 @@ class Metrics:
             "grad_norm": finite(float(result.grad_norm)),
             "samples": state.samples,
             "tokens": tokens,
-            "pairs" if terms[0] == "contrastive" else "masked_tokens": counts[0],
+            "pairs" if terms[0] == TERM else "masked_tokens": counts[0],
             "tokens_per_second": round((tokens - self._tokens_at_last_line) / max(seconds, 1e-9), 1),
             "skipped_steps": int(state.skipped_steps),
             "spike": state.loss_average.is_spike(loss),

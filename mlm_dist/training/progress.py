@@ -86,16 +86,17 @@ class TrainingProgress(Callback):
         """See `Callback`."""
         if not self._is_main:
             return
-        parts = [
-            f"validation at step {step}: loss {_number(metrics['loss'])}",
-            f"accuracy {metrics['accuracy']:.1%} of {metrics['masked_tokens']:,} masked tokens",
-        ]
+        of_tokens = f"loss {_number(metrics['loss'])}"
+        first = [of_tokens]
         if "pairs_loss" in metrics:
             found = f"{metrics['pairs_recall_at_1']:.1%} of {metrics['pairs']:,} pairs"
-            parts[:0] = [
-                f"validation at step {step}: loss on pairs {_number(metrics['pairs_loss'])}, right first {found}"
-            ]
-            parts[1] = f"masked tokens: loss {_number(metrics['loss'])}"
+            of_pairs = f"loss on pairs {_number(metrics['pairs_loss'])}, right first {found}"
+            first = [of_pairs, f"masked tokens: {of_tokens}"]
+        parts = [
+            f"validation at step {step}: {first[0]}",
+            *first[1:],
+            f"accuracy {metrics['accuracy']:.1%} of {metrics['masked_tokens']:,} masked tokens",
+        ]
         if sources := sources_of(metrics):
             parts.append(", ".join(f"{name} {_number(metrics[f'source_{name}_loss'])}" for name in sources))
         if bands := describe_bands(metrics):
