@@ -342,6 +342,19 @@ def test_a_run_learns_to_find_passages(trained: Path) -> None:
     assert "steps" in end
 
 
+@pytest.mark.parametrize("name", ["contrastive", "contrastive_masked_lm"])
+def test_plan_measures_a_step_of_pairs(name: str, manual: Path, tmp_path: Path) -> None:
+    done = launching.here(
+        "plan",
+        *FLAGS,
+        f"--objective={name}",
+        *corpus_flags(manual),
+        "--model.name_or_path=bert-tiny",
+        f"--output_dir={tmp_path}",
+    )
+    assert "mode pairs" in done.log
+
+
 def test_report_and_card_say_how_well_it_finds(trained: Path) -> None:
     page, card = ((trained / name).read_text("utf-8") for name in ("report.html", "model/README.md"))
     for text in (page, card):

@@ -19,7 +19,7 @@ from mlm_dist.corpus.row_counts import RowCounts
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.start import start
 from mlm_dist.model.activation_checkpointing import checkpoint_layers
-from mlm_dist.objectives import OBJECTIVES
+from mlm_dist.objectives import OBJECTIVES, is_contrastive
 from mlm_dist.objectives.masked_lm import MaskedLM
 from mlm_dist.optim.optimizers import build_optimizer
 from mlm_dist.spec import PhaseSpec, Spec
@@ -51,10 +51,11 @@ def seconds_per_step(spec: Spec, phase: PhaseSpec) -> float:
     objective = kind(Masker(phase.masking, spec.seed, 0, (0,), vocab_size))
     samples = np.arange(rows)
     wanted = Samples(np.zeros_like(samples), samples, progress=np.full(rows, MIDDLE))
-    micro_batch = assemble(RandomRows(vocab_size, length), objective.corruption, wanted, rows)
+    of_pairs = is_contrastive(phase.objective)
+    micro_batch = assemble(RandomRows(vocab_size, length, pairs=of_pairs), objective.corruption, wanted, rows)
     with _alone(spec.launch) as launch, start(launch, batch, spec.optim.max_grad_norm) as engine:
         model = AutoModelForMaskedLM.from_config(spec.architecture, dtype=torch.float32)
-        module = objective.module(model, masked_head=spec.model.masked_head, packed=False)
+        module = objective.module(model, masked_head=spec.model.masked_head, packed=of_pairs)
         if spec.model.checkpointing == "layers":
             checkpoint_layers(module.model)
         engine.setup(module, build_optimizer(module, spec.optim))
@@ -86,12 +87,14 @@ class RandomRows:
     Args:
         vocab_size: Tokens are drawn below it.
         length: Tokens per row.
+        pairs: Whether each row is a pair of texts of half the length.
     """
 
-    def __init__(self, vocab_size: int, length: int) -> None:
+    def __init__(self, vocab_size: int, length: int, *, pairs: bool = False) -> None:
         self._vocab_size, self._length = vocab_size, length
-        self.counts = RowCounts(length << 20, length, {1: 1 << 20})
-        self.groups: np.ndarray | None = None
+        self._chunks = [length // 2, length - length // 2] if pairs else [length]
+        self.counts = RowCounts(length << 20, self._chunks[-1], {len(self._chunks): 1 << 20})
+        self.groups = np.arange(len(self)) if pairs else None
         self._random = np.random.default_rng(0)
 
     def __len__(self) -> int:
@@ -103,7 +106,7 @@ class RandomRows:
 
     def chunks(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Rows`."""
-        return np.full(len(indices), self._length), np.ones(len(indices), np.int64)
+        return np.tile(self._chunks, len(indices)), np.full(len(indices), len(self._chunks))
 
     def word_starts(self, indices: np.ndarray) -> Any:
         """See `Rows`."""
