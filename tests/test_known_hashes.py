@@ -14,7 +14,7 @@ from specs import prepare
 
 from mlm_dist.config import parse
 from mlm_dist.corpus import known_hashes
-from mlm_dist.corpus.known_hashes import FOLDER, Hashed, KnownHashes
+from mlm_dist.corpus.known_hashes import FOLDER, KnownHashes
 from mlm_dist.files import sha256_of
 
 LONG_AGO = 1_600_000_000_000_000_000
@@ -53,8 +53,8 @@ def known(folder: Path) -> KnownHashes:
 
 def hashes(folder: Path, *names: str) -> list[str]:
     found = known(folder).hash(names or ("a", "b", "c"))
-    assert all(isinstance(one, Hashed) for one in found)
-    return [one.sha256.hex() for one in found if isinstance(one, Hashed)]
+    assert not any(isinstance(one, OSError) for one in found)
+    return [one[1] for one in found if not isinstance(one, OSError)]
 
 
 def test_files_that_have_not_changed_are_read_once(folder: Path, read: list[str]) -> None:
@@ -153,3 +153,18 @@ def test_second_start_on_a_prepared_corpus_reads_no_file(tmp_path: Path, read: l
     rows.write_bytes(content)
     prepare(config)
     assert rows.name in read and rows.read_bytes() != bytes(content), "damage is noticed, and repaired"
+
+
+def test_file_that_was_looked_at_is_not_looked_at_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = hashes(folder)
+    states = {name: known_hashes.file_state(os.stat(folder / name)) for name in ("a", "b", "c")}
+    write(folder / "b", "longer than before")
+    looked_at: list[str] = []
+    monkeypatch.setattr(os, "stat", looked_at.append)
+    found = known(folder).hash(["a", "b", "c"], states)
+    assert [one[1] for one in found if not isinstance(one, OSError)] == expected and not looked_at
+    monkeypatch.undo()
+    assert (
+        known(folder).hash(["a", "b", "c"], states | {"b": known_hashes.file_state(os.stat(folder / "b"))})[1]
+        != found[1]
+    )

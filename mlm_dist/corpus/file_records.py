@@ -42,7 +42,8 @@ def are_intact(folder: Path, files: Mapping[str, Mapping[str, Any]], known: Know
     for one, file in zip(known.hash([*files]), files.values(), strict=True):
         if isinstance(one, OSError):
             raise one
-        if one.size != file["size"] or one.sha256.hex() != file["sha256"]:
+        state, sha256 = one
+        if state[0] != file["size"] or sha256 != file["sha256"]:
             return False
     return True
 

@@ -76,6 +76,6 @@ def _read_files(path: Path) -> dict[str, Any]:
     units = zip(names, table["units"].to_pylist(), strict=True)
     return {
         "files": dict(zip(names, hashes, strict=True)),
-        "states": dict(zip(names, map(list, states), strict=True)),
+        "states": dict(zip(names, states, strict=True)),
         "units": {name: count for name, count in units if count is not None},
     }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 from mlm_dist.files import sha256_of, write_whole
 
@@ -18,20 +20,16 @@ HASHED_TOGETHER = 64  # files per task of the thread pool; a task per file would
 RECENT = 2_000_000_000  # nanoseconds within which some disks give two changes the same time
 
 
-class Hashed(NamedTuple):
-    """A file that was read, now or before.
+# There may be millions of these, and the garbage collector skips plain tuples.
+FileState = tuple[
+    int, int, int
+]  # size in bytes, time of the last change in nanoseconds, inode: one differs if it changed
+Hashed = tuple[FileState, str]  # of a file just before it was read, now or before, and SHA-256 in hexadecimal
 
-    Args:
-        size: Its size in bytes.
-        changed: Time of its last change in nanoseconds.
-        inode: Its number on the disk.
-        sha256: SHA-256 of its content.
-    """
 
-    size: int
-    changed: int
-    inode: int
-    sha256: bytes
+def file_state(found: os.stat_result) -> FileState:
+    """The state of a file."""
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 class KnownHashes:
@@ -75,52 +73,62 @@ class KnownHashes:
         name = "\0".join(parts).encode("utf-8", "surrogateescape")
         return cls(root, cache_dir, hashlib.sha256(name).hexdigest()[:16], check)
 
-    def hash(self, names: Sequence[str]) -> list[Hashed | OSError]:
+    def hash(
+        self, names: Sequence[str], states: Mapping[str, FileState] = MappingProxyType({})
+    ) -> list[Hashed | OSError]:
         """The hash of each file, or why it cannot be read. Several threads read the files that are not known.
 
         Args:
             names: The files, relative to the folder.
+            states: States of files that were looked at already.
         """
         known, began = self._read(names), time.time_ns()
+        found: list[Hashed | OSError | None] = [
+            one if one is not None and one[0] == states.get(name) else None
+            for name, one in zip(names, known, strict=True)
+        ]
+        missing = [i for i, one in enumerate(found) if one is None]
 
         def hash_some(first: int) -> list[Hashed | OSError]:
-            return [self._hash(names[i], known[i]) for i in range(first, min(first + HASHED_TOGETHER, len(names)))]
+            return [self._hash(names[i], known[i]) for i in missing[first : first + HASHED_TOGETHER]]
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            found = [one for some in pool.map(hash_some, range(0, len(names), HASHED_TOGETHER)) for one in some]
-        if found != known:
+            some = pool.map(hash_some, range(0, len(missing), HASHED_TOGETHER))
+            for i, one in zip(missing, itertools.chain.from_iterable(some), strict=True):
+                found[i] = one
+        hashes = [one for one in found if one is not None]
+        if hashes != known:
             self._write(
                 {
                     name: one
-                    for name, one, before in zip(names, found, known, strict=True)
-                    if isinstance(one, Hashed) and (one == before or one.changed < began - RECENT)
+                    for name, one, before in zip(names, hashes, known, strict=True)
+                    if not isinstance(one, OSError) and (one is before or one[0][1] < began - RECENT)
                 }
             )
-        return found
+        return hashes
 
     def remember(self, hashes: Mapping[str, str]) -> None:
         """Remember hashes in hexadecimal of files that are complete and that nobody changes."""
         with contextlib.suppress(OSError):
-            self._write({name: self._state(name)._replace(sha256=bytes.fromhex(one)) for name, one in hashes.items()})
+            self._write({name: (self._state(name), one) for name, one in hashes.items()})
 
     def forget(self) -> None:
         """Remove the table."""
         with contextlib.suppress(OSError):
             self._table.unlink(missing_ok=True)
 
-    def _state(self, name: str) -> Hashed:
-        found = os.stat(os.path.join(self._root, name))
-        return Hashed(found.st_size, found.st_mtime_ns, found.st_ino, b"")
+    def _state(self, name: str) -> FileState:
+        return file_state(os.stat(os.path.join(self._root, name)))
 
     def _hash(self, name: str, known: Hashed | None) -> Hashed | OSError:
         try:
             state = self._state(name)
-            if known is not None and known[:-1] == state[:-1]:
+            if known is not None and known[0] == state:
                 return known
             path = os.path.join(self._root, name)
-            state = state._replace(sha256=bytes.fromhex(sha256_of(path)))
+            sha256 = sha256_of(path)
             self._check(Path(path))
-            return state
+            return state, sha256
         except OSError as error:
             return error
 
@@ -132,13 +140,14 @@ class KnownHashes:
 
         try:
             table = pq.read_table(self._table, schema=_schema(), memory_map=True)
-            rows = pc.index_in(
-                pa.array(map(os.fsencode, names), pa.large_binary()), value_set=table["path"]
-            ).to_pylist()
-            columns = [table[name].to_pylist() for name in Hashed._fields]
+            wanted = pa.array(map(os.fsencode, names), pa.large_binary())
+            if not table["path"].equals(pa.chunked_array([wanted])):
+                table = table.take(pc.index_in(wanted, value_set=table["path"]))
+            states = zip(*(table[name].to_pylist() for name in ("size", "changed", "inode")), strict=True)
+            hashes = table["sha256"].to_pylist()
         except (OSError, ValueError, pa.ArrowException):
             return [None] * len(names)
-        return [None if row is None else Hashed(*(column[row] for column in columns)) for row in rows]
+        return [None if sha256 is None else (state, sha256.hex()) for state, sha256 in zip(states, hashes, strict=True)]
 
     def _write(self, files: Mapping[str, Hashed]) -> None:
         if not files:
@@ -146,7 +155,9 @@ class KnownHashes:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        columns: list[Sequence[Any]] = [[os.fsencode(name) for name in files], *zip(*files.values(), strict=True)]
+        states, hashes = zip(*files.values(), strict=True)
+        paths, contents = [*map(os.fsencode, files)], [*map(bytes.fromhex, hashes)]
+        columns: list[Sequence[Any]] = [paths, *zip(*states, strict=True), contents]
         schema = _schema()
         table = pa.table([pa.array(*one) for one in zip(columns, schema.types, strict=True)], schema=schema)
         with contextlib.suppress(OSError):

@@ -54,7 +54,7 @@ def saved(root: Path, request: Request) -> Fetched | None:
     return Fetched(request.name, root, request.patterns, files=files, has_splits=len(names) > 1)
 
 
-def records(fetched: Fetched, documents: list[str], config: SourceConfig, cache_dir: Path) -> Fetched | None:
+def records(fetched: Fetched, documents: Collection[str], config: SourceConfig, cache_dir: Path) -> Fetched | None:
     """The files of records of a folder without documents; None for a folder of documents.
 
     Only with the default patterns. A folder whose only documents describe it, such as README.md, counts as one without
@@ -71,16 +71,16 @@ def records(fetched: Fetched, documents: list[str], config: SourceConfig, cache_
     if not describe_only(documents):
         return None
     found = matching_files(fetched.root, _patterns(), cache_dir)
-    files = record_names(found.names)
+    files = record_names(found.states)
     if not files or (documents and not _have_text(fetched.root, files, config)):
         return None
     chosen = {*files, *documents}
-    others = (name for name in matching_files(fetched.root, ["*"], cache_dir).names if name not in chosen)
+    others = (name for name in matching_files(fetched.root, ["*"], cache_dir).states if name not in chosen)
     logger.info("%s holds no documents but records; reading %s files", fetched.location, f"{len(files):,}")
     return dataclasses.replace(
         fetched,
         files=files,
-        dropped=found.dropped | ({"about the dataset": documents} if documents else {}),
+        dropped=found.dropped | ({"about the dataset": [*documents]} if documents else {}),
         unmatched=fetched.unmatched or by_suffix(others),
         has_splits=True,
     )

@@ -84,5 +84,5 @@ class Downloads:
             return False
         with contextlib.suppress(OSError):
             now = state(self.files / name)
-            return now == line.get("state") and now[0] == found.size and not os.path.islink(self.files / name)
+            return [*now] == line.get("state") and now[0] == found.size and not os.path.islink(self.files / name)
         return False

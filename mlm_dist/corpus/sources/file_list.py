@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from mlm_dist.config import SourceConfig
-from mlm_dist.corpus.known_hashes import KnownHashes
+from mlm_dist.corpus.known_hashes import FileState, KnownHashes
 from mlm_dist.corpus.readers import RecordsReader, is_readable, reader_of
 from mlm_dist.corpus.sources import dataset_folder, source_keys
 from mlm_dist.corpus.sources.matching_files import in_words, matching_files
@@ -35,33 +35,36 @@ def list_files(identity: SourceIdentity, fetched: Fetched, config: SourceConfig,
     Raises:
         CorpusError: No file matches.
     """
-    names = fetched.files
+    names: Collection[str] | None = fetched.files
+    looked_at: Mapping[str, FileState] = {}
     dropped: dict[str, list[str]] = {reason: list(paths) for reason, paths in fetched.dropped.items()}
     unmatched: Mapping[str, int] = fetched.unmatched
     if names is None:
         matching = matching_files(fetched.root, fetched.patterns, cache_dir)
-        records = dataset_folder.records(fetched, matching.names, config, cache_dir)
+        records = dataset_folder.records(fetched, matching.states, config, cache_dir)
         if records is not None and records.files is not None:
             fetched, names, dropped, unmatched = records, records.files, dict(records.dropped), records.unmatched
         else:
-            names, dropped = matching.names, dropped | matching.dropped
+            names, looked_at, dropped = matching.states, matching.states, dropped | matching.dropped
             unmatched = unmatched or matching.unmatched
         if not names:
             raise CorpusError(_no_files(identity.key, fetched, dropped, unmatched))
     _log_unmatched(identity, unmatched)
-    _refuse_missing_packages(identity, names, records=fetched.files is not None, clean=config.clean)
-    states: dict[str, list[int]] = {}
+    examples = one_of_each_suffix(names)
+    _refuse_missing_packages(identity, examples, records=fetched.files is not None, clean=config.clean)
+    states: dict[str, tuple[int, int]] = {}
     files: dict[str, str] = {}
     names = sorted(names)
     known = KnownHashes.of_source(fetched.root, cache_dir, fetched.location, fetched.patterns, _refuse_pointer)
-    for name, content in zip(names, known.hash(names), strict=True):
+    for name, content in zip(names, known.hash(names, looked_at), strict=True):
         if isinstance(content, OSError):
             if passes(content):
                 raise content
             is_pointer = isinstance(content, _PointerError)
             dropped.setdefault(LFS_POINTER if is_pointer else f"unreadable ({content.strerror})", []).append(name)
         else:
-            states[name], files[name] = [content.size, content.changed], content.sha256.hex()
+            (size, changed, _), files[name] = content
+            states[name] = size, changed
     return SourceFiles(
         name=identity.name,
         kind=identity.kind,
@@ -71,7 +74,7 @@ def list_files(identity: SourceIdentity, fetched: Fetched, config: SourceConfig,
         files=files,
         states=states,
         unmatched=dict(unmatched),
-        units=_units(fetched.root, files, records=fetched.files is not None),
+        units=_units(fetched.root, files, examples.values(), records=fetched.files is not None),
         dropped={reason: sorted(paths) for reason, paths in dropped.items() if paths},
         records=fetched.files is not None,
         key=identity.key,
@@ -87,14 +90,14 @@ def list_files(identity: SourceIdentity, fetched: Fetched, config: SourceConfig,
 
 
 def _refuse_missing_packages(
-    identity: SourceIdentity, names: Sequence[str], *, records: bool, clean: str | None
+    identity: SourceIdentity, examples: Mapping[str, str], *, records: bool, clean: str | None
 ) -> None:
     """Refuse files that need a package which is not installed.
 
     Raises:
         CorpusError: Names the package, the files and the remedy.
     """
-    for suffix, name in sorted(one_of_each_suffix(names).items()):
+    for suffix, name in sorted(examples.items()):
         for package in packages(name, records=records, clean=clean):
             try:
                 importlib.metadata.version(package)
@@ -140,8 +143,8 @@ def _refuse_pointer(path: Path) -> None:
             raise _PointerError
 
 
-def _units(root: Path, names: dict[str, str], *, records: bool) -> dict[str, int]:
-    readers = [reader_of(name, records=records) for name in one_of_each_suffix(names).values()]
+def _units(root: Path, names: Iterable[str], examples: Iterable[str], *, records: bool) -> dict[str, int]:
+    readers = [reader_of(name, records=records) for name in examples]
     if not any(isinstance(reader, RecordsReader) for reader in readers):
         return {}
     counts = {name: reader_of(name, records=records).count_units(root / name) for name in names}

@@ -7,7 +7,8 @@ import importlib.metadata
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class SourceFiles:
     commit: str | None
     root: Path
     files: dict[str, str]
-    states: dict[str, list[int]]
+    states: dict[str, tuple[int, int]]
     units: dict[str, int]
     dropped: dict[str, list[str]]
     records: bool
@@ -82,7 +83,7 @@ class SourceFiles:
 
     def settings(self) -> dict[str, Any]:
         """Everything besides the files that their documents depend on, as JSON values."""
-        needed = {one for name in self.examples() for one in packages(name, records=self.records, clean=self.clean)}
+        needed = {one for name in self.examples for one in packages(name, records=self.records, clean=self.clean)}
         return {
             "name": self.name,
             "records": self.records,
@@ -98,6 +99,7 @@ class SourceFiles:
             "versions": {package: importlib.metadata.version(package) for package in sorted(needed)},
         }
 
+    @cached_property
     def examples(self) -> list[str]:
         """One of the files of each suffix."""
         return [*one_of_each_suffix(self.files).values()]
@@ -111,7 +113,8 @@ class SourceFiles:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
-        return vars(self) | {"root": str(self.root)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {"root": str(self.root)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> SourceFiles:
@@ -128,7 +131,7 @@ class SourceFiles:
         return ReadSettings(max_bytes, self.text, self.encoding, self.separator, self.split, self.group)
 
 
-def state(path: Path | str) -> list[int]:
+def state(path: Path | str) -> tuple[int, int]:
     """Size in bytes and time of the last change in nanoseconds, which differ if a file has changed.
 
     The inode is not part of it: some shared disks give a file another inode on each machine.
@@ -137,7 +140,7 @@ def state(path: Path | str) -> list[int]:
         OSError: The file does not exist.
     """
     result = os.stat(path)
-    return [result.st_size, result.st_mtime_ns]
+    return result.st_size, result.st_mtime_ns
 
 
 def one_of_each_suffix(names: Iterable[str]) -> dict[str, str]:

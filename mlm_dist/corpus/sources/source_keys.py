@@ -120,7 +120,7 @@ def missing_fields(root: Path, names: Iterable[str], settings: ReadSettings) -> 
 
 def _readers(files: SourceFiles) -> list[Reader]:
     """The readers of a source's files, one for each suffix."""
-    return [reader_of(name, records=files.records) for name in files.examples()]
+    return [reader_of(name, records=files.records) for name in files.examples]
 
 
 def _sibling(key: str, name: str) -> str:
