@@ -24,6 +24,9 @@ class RankingTask:
         passages: The passages.
         relevant: Of each query, the indices of the passages that answer it.
         about: What is known about them besides their numbers.
+
+    Attributes:
+        values: {model: {metric: [queries] its values}} of all models that were measured.
     """
 
     def __init__(
@@ -37,7 +40,7 @@ class RankingTask:
         self.name, self.queries, self.passages = name, queries, passages
         self._relevant = relevant
         self._about = {"queries": len(queries), "passages": len(passages), **about}
-        self._values: dict[str, dict[str, np.ndarray]] = {}
+        self.values: dict[str, dict[str, np.ndarray]] = {}
 
     @property
     def texts(self) -> list[str]:
@@ -64,16 +67,16 @@ class RankingTask:
         """The figures of all models that were measured."""
         models = {
             model: {metric: mean_interval(one) for metric, one in values.items()}
-            for model, values in self._values.items()
+            for model, values in self.values.items()
         }
         differences = {
             model: {
-                metric: paired_interval(one, self._values[model][metric])
-                for metric, one in self._values["trained"].items()
+                metric: paired_interval(one, self.values[model][metric])
+                for metric, one in self.values["trained"].items()
             }
-            for model in compared(self._values)
+            for model in compared(self.values)
         }
         return [TaskResult(self.name, self._about, models, differences)]
 
     def _measure(self, model: str, scores: np.ndarray) -> None:
-        self._values[model] = ranking_metrics(scores, self._relevant)
+        self.values[model] = ranking_metrics(scores, self._relevant)

@@ -1,0 +1,55 @@
+"""How worth.py judges a run: the retrieval tasks of the validate job, and the folder of a document as its label."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Any
+
+from mlm_dist.corpus.passages import OutlinedDocument, body, shortened
+from mlm_dist.corpus.retrieval_pairs import PASSAGE_WORDS
+from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.evaluation.classification_task import ClassificationTask
+from mlm_dist.evaluation.embeddings import TextEncoder
+from mlm_dist.evaluation.retrieval_tasks import tasks_of_structure
+
+BASELINE = "bm25"
+MAX_TOKENS = 256  # of a text that are read
+LEAST = 8  # documents of a label
+
+
+def judge(model: Any, corpus: PreparedCorpus, *, with_baseline: bool) -> dict[str, Any]:
+    """nDCG@10 of each query of each kind, and the accuracy of the classifier; None if the folders are no labels.
+
+    Args:
+        model: A transformers masked-language model in fp32.
+        corpus: The corpus with its tokenizer.
+        with_baseline: Whether to measure BM25 as well.
+    """
+    encoder = TextEncoder(model, corpus.tokenizer, MAX_TOKENS)
+    kinds: dict[str, dict[str, list[float]]] = {}
+    for task in tasks_of_structure(corpus):
+        if with_baseline:
+            task.measure_baselines(encoder)
+        task.measure("trained", dict(zip(task.texts, encoder.encode(task.texts), strict=True)))
+        kinds[task.name] = {
+            name: [round(float(one), 4) for one in values["ndcg_at_10"]] for name, values in task.values.items()
+        }
+    documents = [OutlinedDocument(*one) for split in ("train", "validation") for one in corpus.outlines(split)]
+    about = {"documents": len(documents)}
+    return {"about": about, "kinds": kinds, "accuracy": _accuracy(documents, encoder)}
+
+
+def _accuracy(documents: list[OutlinedDocument], encoder: TextEncoder) -> float | None:
+    """The accuracy of predicting in which folder a document is, of the first folder in which they differ."""
+    folders = [os.path.dirname(one.id) for one in documents]
+    above = len(os.path.commonpath(folders)) if all(folders) else 0
+    labels = [folder[above:].strip("/").split("/")[0] for folder in folders]
+    counts = Counter(labels)
+    kept = [i for i, label in enumerate(labels) if counts[label] >= LEAST]
+    if len({labels[i] for i in kept}) < 2:
+        return None
+    texts = [shortened(body(documents[i]), PASSAGE_WORDS) or documents[i].text for i in kept]
+    task = ClassificationTask(texts, [labels[i] for i in kept])
+    task.measure("trained", encoder)
+    return task.results()[0].models["trained"]["accuracy"].mean
