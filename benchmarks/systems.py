@@ -55,13 +55,14 @@ def train_with(
     from mlm_dist.config import parse
     from mlm_dist.terminal.console import show_log
 
-    class ObservedBatches(TrainingBatches):
-        def __getitem__(self, step: int) -> Any:
-            before_step()
-            return [change(micro_batch) for micro_batch in super().__getitem__(step)]
+    take = TrainingBatches.__getitem__
+
+    def observed(batches: TrainingBatches, step: int) -> list[Any]:
+        before_step()
+        return [change(micro_batch) for micro_batch in take(batches, step)]
 
     show_log()
-    with patch.object(train, "TrainingBatches", ObservedBatches):
+    with patch.object(TrainingBatches, "__getitem__", observed):
         train.run(parse(flags))
 
 

@@ -21,6 +21,7 @@ _PHASES = "--phases=[{name: language, duration: %s}, {name: search, duration: 3 
 RECIPES: dict[str, list[str] | None] = {
     START: None,
     "embed": ["--preset=search"],
+    "embed 1 epoch": ["--preset=search", "--optim.duration=1 epochs"],
     "MLM 0.25M tokens": [*_MLM, "--optim.duration=250k tokens"],
     "MLM 1M tokens": [*_MLM, "--optim.duration=1M tokens"],
     "MLM then embed": ["--preset=search_phases", _PHASES % "250k tokens"],

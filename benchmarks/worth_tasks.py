@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from mlm_dist.corpus.passages import OutlinedDocument, body, shortened
@@ -15,7 +16,7 @@ from mlm_dist.evaluation.retrieval_tasks import tasks_of_structure
 
 BASELINE = "bm25"
 MAX_TOKENS = 256  # of a text that are read
-LEAST = 8  # documents of a label
+LEAST, MAX_DEPTH = 8, 6  # documents of a label, and folders above each other
 
 
 def judge(model: Any, corpus: PreparedCorpus, *, with_baseline: bool) -> dict[str, Any]:
@@ -41,15 +42,27 @@ def judge(model: Any, corpus: PreparedCorpus, *, with_baseline: bool) -> dict[st
 
 
 def _accuracy(documents: list[OutlinedDocument], encoder: TextEncoder) -> float | None:
-    """The accuracy of predicting in which folder a document is, of the first folder in which they differ."""
-    folders = [os.path.dirname(one.id) for one in documents]
-    above = len(os.path.commonpath(folders)) if all(folders) else 0
-    labels = [folder[above:].strip("/").split("/")[0] for folder in folders]
-    counts = Counter(labels)
-    kept = [i for i, label in enumerate(labels) if counts[label] >= LEAST]
-    if len({labels[i] for i in kept}) < 2:
+    """The accuracy of predicting in which folder a document is."""
+    labels = folder_labels([one.id for one in documents])
+    kept = [i for i, label in enumerate(labels) if label is not None]
+    if not kept:
         return None
     texts = [shortened(body(documents[i]), PASSAGE_WORDS) or documents[i].text for i in kept]
-    task = ClassificationTask(texts, [labels[i] for i in kept])
+    task = ClassificationTask(texts, [str(labels[i]) for i in kept])
     task.measure("trained", encoder)
     return task.results()[0].models["trained"]["accuracy"].mean
+
+
+def folder_labels(ids: Sequence[str]) -> list[str | None]:
+    """The folder of each document at the first depth that divides half of them into folders of at least 8 documents.
+
+    None for documents of smaller folders, and for all if there is no such depth.
+    """
+    parts = [PurePosixPath(id_).parent.parts for id_ in ids]
+    for depth in range(1, MAX_DEPTH):
+        labels = ["/".join(one[:depth]) for one in parts]
+        counts = Counter(labels)
+        kept = [label if counts[label] >= LEAST else None for label in labels]
+        if len({*kept} - {None}) > 1 and 2 * sum(label is not None for label in kept) >= len(ids):
+            return kept
+    return [None] * len(ids)
