@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlm_dist import train as train_job
-from mlm_dist.config import parse
+from mlm_dist.config import SourceConfig, parse
 from mlm_dist.corpora import load_or_prepare
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.engine.launch import Launch
@@ -28,7 +28,9 @@ RECIPES: dict[str, list[str] | None] = {
     "joint": ["--preset=search", "--objective=contrastive_masked_lm"],
     "domain tokens and embed": ["--preset=search", "--tokenizer.add_domain_tokens=500"],
 }
+PATTERNS = ",".join([*SourceConfig().patterns, "**/*.adoc"])
 SHARED = [
+    f"--corpus.patterns={PATTERNS}",
     *("--rows.max_length=128", "--corpus.validation_fraction=0.25", "--validation.every=null"),
     *("--validation.max_rows=64", "--export.verify=false", "--tracking.trackers=[]", "--checkpoint.resume=never"),
 ]
