@@ -17,7 +17,7 @@ if __name__ == "__main__":
 import logging
 from collections.abc import Sequence
 
-from mlm_dist import environment, ranks, report, runtime, system_errors
+from mlm_dist import environment, objectives, ranks, report, runtime, system_errors
 from mlm_dist.checkpoint import find
 from mlm_dist.checkpoint.restore import restore
 from mlm_dist.config import Config
@@ -112,7 +112,8 @@ def fit(
         compiled = compile_forward(task.module, spec.model.compile)
         engine.on_main(lambda: write_records(run_dir, spec, corpora, engine, state.step))
         signal.check(engine)
-        validation_set = ValidationSet(corpora.main, spec.trained_on, spec.validation.max_rows, corpora.pairs)
+        max_rows, predicts = spec.validation.max_rows, any(objectives.predicts(one.objective) for one in spec.phases)
+        validation_set = ValidationSet(corpora.main, spec.trained_on, max_rows, corpora.pairs, predicts=predicts)
         session = Session(spec, task, engine, phases, validation_set, run_dir, state)
         with session.running(compiled, callbacks):
             engine.on_main(trial.end)  # before the first step

@@ -26,6 +26,7 @@ from mlm_dist.corpus.text_pairs import text_pairs
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 from mlm_dist.evaluation.embeddings import TextEncoder
 from mlm_dist.evaluation.pair_validation import evaluate_pairs
+from mlm_dist.evaluation.validation_set import SIDE_ROWS
 from mlm_dist.model.pooling import mean_of_spans
 from mlm_dist.objectives import OBJECTIVES
 from mlm_dist.objectives.contrastive import Contrastive, alike, pair_losses
@@ -329,6 +330,13 @@ def trained(manual: Path, one_core: None) -> Path:
 
 def corpus_flags(manual: Path) -> tuple[str, ...]:
     return f"--corpus.source={manual}", f"--corpus.cache_dir={manual.parent / 'cache'}", "--batch.global_size=8"
+
+
+def test_masked_tokens_are_measured_on_few_rows_if_no_phase_predicts_them(trained: Path) -> None:
+    (start,) = launching.metrics(trained, "start")
+    assert start["validation_rows"] == min(SIDE_ROWS, start["validation_rows_total"])
+    found = launching.metrics(trained, "validation")[0]
+    assert found["pairs"] > 0 and 0 < found["masked_tokens"] < SIDE_ROWS * 64
 
 
 def test_a_run_learns_to_find_passages(trained: Path) -> None:

@@ -214,6 +214,15 @@ def test_source_that_is_not_trained_on_does_not_count(
     assert (facts["validation_sources"], facts["validation_only"]) == (["own"], ["other"])
 
 
+@pytest.mark.parametrize(("max_rows", "expected"), [(None, 12), (5, 5)])
+def test_few_rows_are_used_if_no_phase_learns_to_predict(
+    max_rows: int | None, expected: int, corpus: PreparedCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlm_dist.evaluation.validation_set.SIDE_ROWS", 12)
+    assert len(ValidationSet(corpus, [], max_rows, predicts=False)) == expected
+    assert len(ValidationSet(corpus, [], max_rows)) == (max_rows or len(corpus.rows("validation"))) != 12
+
+
 @pytest.mark.parametrize("max_rows", [None, 30])
 def test_figures_of_all_sources_add_up(
     max_rows: int | None, corpus: PreparedCorpus, objective: MaskedLM, engine: Engine

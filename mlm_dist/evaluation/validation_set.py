@@ -25,6 +25,7 @@ from mlm_dist.terminal.stages import stage
 
 BASELINE_ROWS = 256  # at a time
 MOST_PAIRS = 4096
+SIDE_ROWS = 64  # of masked tokens, if no phase learns to predict them
 
 
 class _Part(NamedTuple):
@@ -48,6 +49,7 @@ class ValidationSet:
             at most.
         pairs: The corpus with pairs of texts, of which as many are used at most; None if the run does not end with
             learning from pairs.
+        predicts: Whether a phase of the run learns to predict tokens. Otherwise at most `SIDE_ROWS` rows are used.
 
     Attributes:
         total: Rows of the whole validation set, of the sources that count.
@@ -61,10 +63,14 @@ class ValidationSet:
         trained_on: Collection[str] = (),
         max_rows: int | None = None,
         pairs: PreparedCorpus | None = None,
+        *,
+        predicts: bool = True,
     ) -> None:
         self._corpus, rows = corpus, corpus.rows("validation")
         parts, counted = _parts(corpus, trained_on)
         self._pairs = None if pairs is None else _chosen_pairs(pairs, trained_on, max_rows)
+        if not predicts:
+            max_rows = SIDE_ROWS if max_rows is None else min(max_rows, SIDE_ROWS)
         self.apart = tuple(name for name in parts if name not in counted)
         self.total = sum(len(parts[name]) for name in counted)
         chosen = evenly_spaced([parts[name] for name in counted], self.total if max_rows is None else max_rows)

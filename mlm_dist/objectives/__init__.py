@@ -67,9 +67,14 @@ def is_causal(name: str) -> bool:
 
 def predicted_fraction(name: str, masking: MaskingConfig) -> float:
     """The fraction of a row's positions that an objective predicts, at most."""
-    if name == "contrastive":
+    if not predicts(name):
         return 0.0
     return masking.highest_probability if name in ("masked_lm", "contrastive_masked_lm") else 1.0
+
+
+def predicts(name: str) -> bool:
+    """Whether a model learns to predict tokens by an objective."""
+    return name != "contrastive"
 
 
 def is_contrastive(name: str) -> bool:
