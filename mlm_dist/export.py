@@ -120,7 +120,8 @@ def model_files(spec: Spec, corpus: PreparedCorpus) -> ModelFiles:
             logger.warning("%s; the exported tokenizer has the settings of the corpus", error)
     max_length = spec.corpus.longest_row
     if spec.phases[-1].rows.mode == "pairs":
-        return ModelFiles(tokenizer, original, max_length, sentence_transformer.of_search_model(max_length))
+        modules = sentence_transformer.of_search_model(max_length)
+        return ModelFiles(tokenizer, original, max_length, modules, graph_output="last_hidden_state")
     start = None if spec.model.from_scratch or spec.model.init_from is not None else spec.model.name_or_path
     return ModelFiles(tokenizer, original, max_length, sentence_transformer.read(start))
 

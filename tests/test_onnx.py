@@ -48,6 +48,21 @@ def test_graph_computes_the_logits_for_any_shape(model_type: str, inputs: list[s
 
 
 @pytest.mark.slow
+def test_graph_of_a_search_model_computes_the_states_that_are_pooled(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    model = tiny("bert").eval()
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    assert onnx_graph.write(model, tokenizer(model_input_names=names), tmp_path, "last_hidden_state") is None
+    session = runtime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"))
+    assert [one.name for one in session.get_outputs()] == ["last_hidden_state"]
+    ids = torch.randint(5, 12, (3, 9))
+    values = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    (states,) = session.run(None, {name: value.numpy() for name, value in values.items()})
+    with torch.no_grad():
+        assert np.allclose(states, model.bert(**values)[0].numpy(), atol=1e-4)
+
+
+@pytest.mark.slow
 def test_model_that_torch_cannot_export_is_said_in_one_line(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
 

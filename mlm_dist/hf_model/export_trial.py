@@ -66,7 +66,8 @@ class ExportTrial:
             with named(parent, folder):
                 copy, beside = _as_if_trained(plain_copy(model)), files()
                 write_files(copy, beside, folder, self._export.dtype)
-                self._process.begin(folder, copy.float(), beside.tokenizer, onnx=self._export.format == "onnx")
+                graph = beside.graph_output if self._export.format == "onnx" else None
+                self._process.begin(folder, copy.float(), beside.tokenizer, graph)
         except (UserError, OSError, MemoryError):
             raise
         except Exception as error:  # transformers raises many kinds for a configuration that contradicts itself

@@ -6,16 +6,17 @@ import importlib.util
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from mlm_dist.errors import ConfigError, reason
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-TOLERANCE = 1e-3  # of logits, as a fraction of the largest one; onnxruntime orders sums in another way
+TOLERANCE = 1e-3  # of the output, as a fraction of its largest value; onnxruntime orders sums in another way
 SHAPES = ((1, 7), (3, 12))  # rows and tokens that are compared; the graph is traced with another shape
 FILE = "onnx/model.onnx"
+Output = Literal["logits", "last_hidden_state"]  # of a search model, whose states are pooled, the second one
 
 
 def check(format: str) -> None:
@@ -31,16 +32,17 @@ def check(format: str) -> None:
         )
 
 
-def write(model: Any, tokenizer: Any, folder: Path) -> str | None:
+def write(model: Any, tokenizer: Any, folder: Path, output: Output = "logits") -> str | None:
     """Write the ONNX graph of a plain transformers model into its folder, and compare both.
 
     Args:
         model: The model in fp32 on the CPU, as transformers loaded it.
         tokenizer: Its tokenizer.
         folder: The folder of the exported model.
+        output: What the graph computes, also the name of its output.
 
     Returns:
-        None if the graph computes the same logits for other numbers of rows and tokens than it was traced with, else
+        None if the graph computes the same for other numbers of rows and tokens than it was traced with, else
         what is wrong.
     """
     model.eval()
@@ -53,10 +55,10 @@ def write(model: Any, tokenizer: Any, folder: Path) -> str | None:
             warnings.simplefilter("ignore")
             logging.disable(logging.WARNING)
             program = torch.onnx.export(
-                _Logits(model, names),
+                _Function(model, names, output),
                 tuple(_inputs(model, names, 2, 10).values()),
                 input_names=names,
-                output_names=["logits"],
+                output_names=[output],
                 dynamic_shapes=(tuple({0: rows, 1: length} for _ in names),),
                 dynamo=True,
                 verbose=False,
@@ -69,24 +71,25 @@ def write(model: Any, tokenizer: Any, folder: Path) -> str | None:
     _remove_traces(program.model)
     program.save(str(path), external_data=_is_large(model))
     try:
-        differences = [_difference(model, names, path, *shape) for shape in SHAPES]
+        differences = [_difference(_Function(model, names, output), path, *shape) for shape in SHAPES]
     except Exception as error:
         return f"onnxruntime cannot run the graph of {model.config.model_type} ({reason(error)})"
     if not max(differences) <= TOLERANCE:
-        return f"the ONNX graph of {model.config.model_type} gives other logits, by {max(differences):.3g}"
+        return f"the ONNX graph of {model.config.model_type} gives other {output}, by {max(differences):.3g}"
     return None
 
 
-class _Logits(torch.nn.Module):
-    """A model as a function from its inputs, in order, to its logits."""
+class _Function(torch.nn.Module):
+    """A model as a function from its inputs, in order, to one output."""
 
-    def __init__(self, model: Any, names: list[str]) -> None:
+    def __init__(self, model: Any, names: list[str], output: Output) -> None:
         super().__init__()
-        self.model, self.names = model, names
+        self.model, self.names, self.output = model, names, output
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
-        return logits
+        model = self.model if self.output == "logits" else self.model.base_model
+        found: torch.Tensor = model(**dict(zip(self.names, inputs, strict=True)))[self.output]
+        return found
 
 
 def _inputs(model: Any, names: list[str], rows: int, length: int) -> dict[str, torch.Tensor]:
@@ -103,13 +106,13 @@ def _inputs(model: Any, names: list[str], rows: int, length: int) -> dict[str, t
     return {name: values[name] for name in names}
 
 
-def _difference(model: Any, names: list[str], path: Path, rows: int, length: int) -> float:
-    """The largest difference at tokens that are not padding, as a fraction of the largest logit."""
+def _difference(function: _Function, path: Path, rows: int, length: int) -> float:
+    """The largest difference at tokens that are not padding, as a fraction of the largest value."""
     import onnxruntime
 
-    inputs = _inputs(model, names, rows, length)
+    names, inputs = function.names, _inputs(function.model, function.names, rows, length)
     with torch.no_grad():
-        expected = model(**inputs).logits
+        expected = function(*inputs.values())
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     got = torch.from_numpy(session.run(None, {name: value.numpy() for name, value in inputs.items()})[0])
     kept = inputs["attention_mask"].bool() if "attention_mask" in names else torch.ones(rows, length, dtype=torch.bool)

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 
 from mlm_dist.errors import ModelError
+from mlm_dist.hf_model import onnx_graph
+from mlm_dist.hf_model.onnx_graph import Output
 from mlm_dist.model.inference import evaluating
 
 TOLERANCE = 1e-4  # of logits, as a fraction of the largest one, for the same weights in the same precision
@@ -28,10 +30,10 @@ LAUNCHER_VARIABLES = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "M
 LAUNCHER_PREFIXES = ("ACCELERATE_", "TORCHELASTIC_", "FSDP_")
 
 
-def check(folder: Path, model: Any, tokenizer: Any, *, onnx: bool = False) -> list[str]:
+def check(folder: Path, model: Any, tokenizer: Any, graph: Output | None = None) -> list[str]:
     """Load an exported model in a new process and compare it with the one in memory, see `ReloadCheck`."""
     with ReloadCheck() as process:
-        process.begin(folder, model, tokenizer, onnx=onnx)
+        process.begin(folder, model, tokenizer, graph)
         return process.result()
 
 
@@ -54,14 +56,14 @@ class ReloadCheck:
                 start_new_session=True,  # a Ctrl-C is for the run, which ends this process in order
             )
 
-    def begin(self, folder: Path, model: Any, tokenizer: Any, *, onnx: bool = False) -> None:
+    def begin(self, folder: Path, model: Any, tokenizer: Any, graph: Output | None = None) -> None:
         """Let the process load a folder, without waiting for it.
 
         Args:
             folder: The exported model.
             model: The model in memory, on the CPU, in fp32 with the weights as they were written.
             tokenizer: Its tokenizer.
-            onnx: Whether the process also writes the ONNX graph into the folder.
+            graph: What the ONNX graph computes that the process also writes into the folder; None for no graph.
         """
         from safetensors.torch import save_file
 
@@ -70,7 +72,7 @@ class ReloadCheck:
         save_file({"input_ids": input_ids, "logits": _logits(model, input_ids)}, self._folder / "expected.safetensors")
         self._request = {
             "folder": str(folder.absolute()),
-            "onnx": onnx,
+            "graph": graph,
             "tied": _is_tied(model),
             "weights": digests(model),
             "ids": tokenizer(TEXT)["input_ids"],
@@ -169,10 +171,8 @@ def main() -> None:
         "fills": fills,
         "onnx": None,
     }
-    if request["onnx"]:
-        from mlm_dist.hf_model import onnx_graph
-
-        result["onnx"] = onnx_graph.write(model, tokenizer, Path(exported))
+    if request["graph"] is not None:
+        result["onnx"] = onnx_graph.write(model, tokenizer, Path(exported), request["graph"])
     sys.stdout.write(json.dumps(result) + "\n")
 
 

@@ -11,6 +11,7 @@ import torch
 
 from mlm_dist.files import give_modes, temporary_folder
 from mlm_dist.hf_model import config_file, reload_check, sentence_transformer, tokenizer_files
+from mlm_dist.hf_model.onnx_graph import Output
 from mlm_dist.hf_model.sentence_transformer import SentenceFiles
 from mlm_dist.spec import ExportSpec
 from mlm_dist.system_errors import named
@@ -26,12 +27,14 @@ class ModelFiles:
         original: The tokenizer that the run names, whose limit and templates count.
         max_length: Tokens per row; the written tokenizer allows at least as many.
         sentence: The modules after the model in a sentence-transformers model.
+        graph_output: What the ONNX graph computes, if there is one.
     """
 
     tokenizer: Any
     original: Any
     max_length: int
     sentence: SentenceFiles = field(default_factory=SentenceFiles)
+    graph_output: Output = "logits"
 
 
 def write_model(model: Any, files: ModelFiles, card: Any, folder: Path, export: ExportSpec) -> None:
@@ -55,7 +58,8 @@ def write_model(model: Any, files: ModelFiles, card: Any, folder: Path, export: 
             write_files(model, files, temporary, export.dtype)
             card.save(temporary / "README.md")
             if export.verify or export.format == "onnx":
-                reload_check.check(temporary, model.float(), files.tokenizer, onnx=export.format == "onnx")
+                graph = files.graph_output if export.format == "onnx" else None
+                reload_check.check(temporary, model.float(), files.tokenizer, graph)
             give_modes(temporary)
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
