@@ -101,20 +101,20 @@ def test_pairs_follow_the_structure_of_a_document() -> None:
     headings = tuple(Heading(start, start + len(name), 2) for name, start in spots.items())
     found = text_pairs(OutlinedDocument("a", text, Outline(Span(0, 15), headings)))
     body = text[text.index(intro) :]
-    assert found[:5] == [
+    assert found.headings == [("How keys turn", one)], "the heading of the next section says too little"
+    assert found.others[:4] == [
         ("Keys of a vault", body),
         ("Keys of a vault", one),
-        ("How keys turn", one),
-        ("Keys of a vault", two),  # the heading of this section says too little
+        ("Keys of a vault", two),
         (one, two),
     ]
-    first, second = found[5]
-    assert body.startswith(first) and body.endswith(second) and len(found) == 6
+    first, second = found.others[4]
+    assert body.startswith(first) and body.endswith(second) and len(found.others) == 5
 
 
 def test_plain_text_gives_its_halves_only() -> None:
     text = made_up_prose(3, 20)
-    ((first, second),) = text_pairs(OutlinedDocument("a", text, Outline()))
+    ((), ((first, second),)) = text_pairs(OutlinedDocument("a", text, Outline()))
     assert text.startswith(first) and text.endswith(second) and len(first) + len(second) in (len(text) - 2, len(text))
 
 
@@ -135,20 +135,31 @@ def test_rows_of_a_corpus_are_the_pairs_of_its_documents(manual: Path) -> None:
         expected = [
             tuple(tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) for text in pair)
             for id_, text, outline in corpus.outlines(split)
-            for pair in text_pairs(OutlinedDocument(id_, text, outline))
+            for pairs in text_pairs(OutlinedDocument(id_, text, outline))
+            for pair in pairs
         ]
         found = texts_of(corpus, split)
         assert len(found) == len(expected) > 10
         for one, other in zip(found, expected, strict=True):
             assert all(long.startswith(short) for short, long in zip(one, other, strict=True))
-    assert len({*corpus.rows("train").groups.tolist()}) == corpus.manifest["documents"]["train"]  # type: ignore[union-attr]
+    assert len({*corpus.groups("train")[:, 0].tolist()}) == corpus.manifest["documents"]["train"]
+
+
+def test_rows_of_headings_are_known(manual: Path) -> None:
+    corpus = pairs_of(manual)
+    kinds = [
+        (i, len(pairs.headings), len(pairs.others))
+        for i, document in enumerate(corpus.outlines("train"), 1)
+        for pairs in [text_pairs(OutlinedDocument(*document))]
+    ]
+    expected = [number for i, headings, others in kinds for number in [i] * headings + [0] * others]
+    assert corpus.groups("train")[:, 1].tolist() == expected and len({*expected}) > 10
 
 
 def test_near_duplicates_share_a_group(manual: Path) -> None:
     """Without deduplication both are trained on."""
     corpus = pairs_of(manual, "--corpus.deduplicate=none", "--corpus.validation_fraction=0.01")
-    groups = corpus.rows("train").groups
-    assert groups is not None
+    groups = corpus.groups("train")[:, 0]
     queries = np.array([query for query, _ in texts_of(corpus, "train")])
     (same,) = {*groups[queries == "guide 3 of things"].tolist()}
     assert (groups == same).sum() == 2 * (groups == groups[queries == "guide 4 of things"][0]).sum()
@@ -210,8 +221,7 @@ def test_loss_is_that_of_sentence_transformers(manual: Path, tmp_path: Path) -> 
     model = tiny_bert(len(corpus.tokenizer))
     model.base_model.save_pretrained(tmp_path)
     corpus.tokenizer.save_pretrained(tmp_path)
-    groups = corpus.rows("train").groups
-    assert groups is not None
+    groups = corpus.groups("train")[:, 0]
     samples = [int(np.flatnonzero(groups == one)[1]) for one in np.unique(groups)[:8]]  # title → section
     batch = batch_of(corpus, samples, objective)
     module = objective.module(model, masked_head=True, packed=True).eval()
@@ -247,10 +257,20 @@ def padded(texts: list[list[int]]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def test_sections_of_a_document_are_negatives_of_its_headings() -> None:
+    headings = [[1, 7, 10, 20], [1, 7, 11, 21], [1, 7, 10, 22]]  # of one document; two have the same words
+    others = [[1, 0, 12, 23], [1, 8, 13, 24], [2, 9, 14, 25]]  # its title, a near-duplicate of it, another document
+    found = alike(torch.tensor(headings + others), range(6))
+    assert found[0].tolist() == [False, False, True, True, True, False]
+    assert found[1].tolist() == [False, False, False, True, True, False]
+    assert torch.equal(found, found.T)
+    assert found[5].tolist() == [False] * 6
+
+
 def test_pairs_that_are_alike_are_no_negatives() -> None:
     torch.manual_seed(0)
     vectors = functional.normalize(torch.randn(5, 2, 8), dim=-1)
-    keys = torch.tensor([[1, 10, 20], [1, 11, 21], [2, 10, 22], [3, 12, 20], [4, 13, 23]])
+    keys = torch.tensor([[1, 0, 10, 20], [1, 0, 11, 21], [2, 0, 10, 22], [3, 0, 12, 20], [4, 0, 13, 23]])
     expected = torch.eye(5, dtype=torch.bool)
     for i, j in ((0, 1), (0, 2), (0, 3)):  # of one document, with one query, with one passage
         expected[i, j] = expected[j, i] = True

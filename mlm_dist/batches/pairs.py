@@ -10,6 +10,8 @@ from hashlib import blake2b
 import numpy as np
 import torch
 
+NUM_KEYS = 4
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -18,8 +20,9 @@ class Pairs:
     Args:
         spans: [pairs, 2, 2], int64: of the query and the passage of each pair, the first position in the flattened
             rows, and the one after the last.
-        keys: [pairs, 3], int64: what the pair's document and its near-duplicates have in common, and hashes of the
-            query and of the passage. Pairs that agree in one of them are not each other's negatives.
+        keys: [pairs, 4], int64: what the pair's document and its near-duplicates have in common; what only pairs of
+            the headings of one document have in common, 0 for others; hashes of the query and of the passage. Pairs
+            that agree in the first one but not in the second, or in one of the hashes, are not each other's negatives.
         gradient: [pairs, 2, hidden] the gradient of the loss of the global batch with respect to the vectors; None
             before it is computed, see `objectives.contrastive`.
         loss_sum: The sum of the losses of these pairs within the global batch, with `gradient`.
@@ -41,12 +44,12 @@ class Pairs:
             input_ids: [rows, length] tokens.
             starts: [2 * pairs] first position of each text in the flattened rows.
             lengths: [2 * pairs] tokens of each text.
-            groups: [pairs] the first key of each pair.
+            groups: [pairs, 2] the first two keys of each pair.
         """
         spans = np.stack([starts, starts + lengths], 1)
         flat = input_ids.reshape(-1)
         hashes = [_hash(flat[start:stop]) for start, stop in spans.tolist()]
-        keys = np.concatenate([groups.astype(np.int64)[:, None], np.array(hashes, np.int64).reshape(-1, 2)], 1)
+        keys = np.concatenate([groups.astype(np.int64), np.array(hashes, np.int64).reshape(-1, 2)], 1)
         return cls(torch.from_numpy(spans.astype(np.int64).reshape(-1, 2, 2)), torch.from_numpy(keys))
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Pairs:

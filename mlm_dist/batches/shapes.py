@@ -43,7 +43,7 @@ class Rows(Protocol):
 
     @property
     def groups(self) -> np.ndarray | None:
-        """[rows] of pairs of texts, what pairs of one document and its near-duplicates have in common; else None."""
+        """[rows, 2] of pairs of texts, the first two keys of each, see `pairs.Pairs`; else None."""
         ...
 
     def __len__(self) -> int: ...

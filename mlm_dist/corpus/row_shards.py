@@ -48,7 +48,7 @@ class RowMaker:
     ) -> Iterator[tuple[np.ndarray, RowBlock, np.ndarray]]:
         """Tokens and rows of the wanted documents of a shard, some millions of tokens at a time.
 
-        With mode pairs, also how many rows each document has; else nothing.
+        With mode pairs, also how many rows each document has of each kind of `TextPairs`; else nothing.
         """
         path, max_length = self.store.documents(shard.documents), self.spec.max_length
         if self.spec.mode == "pairs":
@@ -56,7 +56,7 @@ class RowMaker:
             return
         for ids, lengths in _tokenized(path, tokenizer, self.special, wanted):
             block = packing.make_rows(ids, lengths, self.spec.mode, max_length, self.special)
-            yield ids, block, np.empty(0, np.uint32)
+            yield ids, block, np.empty((0, 2), np.uint32)
 
 
 def make(maker: RowMaker, tokenizer: BatchTokenizer, side: np.ndarray, shard: ShardKeys) -> None:
@@ -84,7 +84,7 @@ def _write(
     for split, wanted in zip(SPLITS, (selection.TRAIN, selection.VALIDATION), strict=True):
         counts = np.zeros(tokenizer.vocab_size, np.int64)
         totals = Counter(dict.fromkeys(("rows", "kept", "dropped", "padded", "saved", "unknown"), 0))
-        row_counts, pairs = RowCounts(), [np.empty(0, np.uint32)]
+        row_counts, pairs = RowCounts(), [np.empty((0, 2), np.uint32)]
 
         def blocks(
             wanted: int = wanted,

@@ -117,7 +117,8 @@ class RowTable:
 
     Attributes:
         files: Their files.
-        groups: [rows] of pairs, what pairs of one document and of its near-duplicates have in common; else None.
+        groups: [rows, 2] of pairs, what those of one document and of its near-duplicates have in common, and what only
+            those of the headings of one document have in common, 0 for others; None for other rows.
     """
 
     def __init__(

@@ -23,14 +23,14 @@ from mlm_dist.corpus.tokenizer import loading
 from mlm_dist.files import mapped_array
 from mlm_dist.spec.corpus import PACKED
 
-FORMAT = 10  # of the manifest and of shard records; a corpus with another number is prepared again
+FORMAT = 11  # of the manifest and of shard records; a corpus with another number is prepared again
 SPLITS = ("train", "validation")
 _NAMES = {selection.TRAIN: "train", selection.VALIDATION: "validation"}
 BLOCKS = "blocks.npy"  # of a split: where its rows are, see `rows.joined`
 # [blocks, 32] bytes: SHA-256 of each block of training rows, and of the word starts in each if they are stored.
 HASHES, WORD_HASHES = "train/block_hashes.npy", "train/word_start_hashes.npy"
 TOKEN_COUNTS = "token_counts.npy"
-PAIRS = "pairs.npy"  # of a split, with rows.mode pairs: [documents] how many rows each has, in order
+PAIRS = "pairs.npy"  # of a split, with rows.mode pairs: [documents, 2] how many rows of each kind
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,14 @@ class PreparedCorpus:
         return bool(self.manifest["config"]["corpus"]["signed"])
 
     def groups(self, split: str) -> np.ndarray:
-        """[rows] the group of the document of each pair of a split, see `Selection`."""
+        """[rows, 2] of each pair of a split, see `rows.RowTable`."""
         chosen = selection.load(self.folder / "selection.npy")
         code = next(code for code, name in _NAMES.items() if name == split)
-        groups: np.ndarray = np.repeat(chosen.group[chosen.side == code], mapped_array(self.folder / split / PAIRS))
-        return groups
+        counts = mapped_array(self.folder / split / PAIRS).astype(np.int64)
+        document = np.repeat(np.arange(len(counts)), counts.sum(1))
+        number = np.stack([np.arange(1, len(counts) + 1), np.zeros(len(counts), np.int64)], 1)
+        of_headings = np.repeat(number.reshape(-1), counts.reshape(-1))
+        return np.stack([chosen.group[chosen.side == code][document], of_headings], 1).astype(np.int64)
 
     @property
     def is_readable(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,28 +21,49 @@ from mlm_dist.corpus.tokenizer.batch_tokenizer import BatchTokenizer
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 
 
-def text_pairs(document: OutlinedDocument) -> list[tuple[str, str]]:
+class TextPairs(NamedTuple):
     """(query, passage) of a document, each once.
 
-    They are title → body, title → section, heading → section, section → next section, and first half → second half. A
-    title or heading that says too little, see `trivial_queries`, is no query, and a text of under 20 words is neither
-    a passage nor, except for titles and headings, a query.
+    Args:
+        headings: heading → section. The other sections of the document answer no such query.
+        others: title → body, title → section, section → next section, and first half → second half. Other passages of
+            the document may answer these queries as well.
     """
-    return list(dict.fromkeys(_pairs(document)))
+
+    headings: list[tuple[str, str]]
+    others: list[tuple[str, str]]
 
 
-def _pairs(document: OutlinedDocument) -> Iterator[tuple[str, str]]:
+def text_pairs(document: OutlinedDocument) -> TextPairs:
+    """The pairs of a document.
+
+    A title or heading that says too little, see `trivial_queries`, is no query, and a text of under 20 words is neither
+    a passage nor, except for titles and headings, a query. The title is a query of the document, also where a heading
+    repeats it.
+    """
+    others = dict.fromkeys(_others(document))
+    headings = dict.fromkeys(
+        (heading, text)
+        for heading, text in _sections(document)
+        if trivial_queries.fault(heading) is None and heading != passages.title(document)
+    )
+    return TextPairs([*headings], [*others])
+
+
+def _sections(document: OutlinedDocument) -> list[tuple[str, str]]:
+    return [(heading, text) for heading, text in passages.sections(document) if _is_passage(text)]
+
+
+def _others(document: OutlinedDocument) -> Iterator[tuple[str, str]]:
     body, title = passages.body(document), passages.title(document)
     if title is not None and trivial_queries.fault(title) is not None:
         title = None
-    sections = [(heading, text) for heading, text in passages.sections(document) if _is_passage(text)]
+    sections = _sections(document)
     if title is not None and _is_passage(body):
         yield title, body
-    for heading, text in sections:
-        if title is not None:
+    if title is not None:
+        for _, text in sections:
             yield title, text
-        if trivial_queries.fault(heading) is None:
-            yield heading, text
     for (_, one), (_, other) in pairwise(sections):
         yield one, other
     first, second = passages.halves(body) or ("", "")
@@ -56,7 +78,7 @@ def _is_passage(text: str) -> bool:
 def tokenized(
     path: Path, tokenizer: BatchTokenizer, special: SpecialTokens, wanted: np.ndarray, max_length: int
 ) -> Iterator[tuple[np.ndarray, RowBlock, np.ndarray]]:
-    """The tokens, the rows and the number of pairs of each of the wanted documents of a shard, some at a time.
+    """The tokens, the rows and the `_counts` of the wanted documents of a shard, some at a time.
 
     Args:
         path: The documents of the shard.
@@ -66,14 +88,17 @@ def tokenized(
         max_length: Tokens per row. Longer pairs are cut: a query to half of it at most, a passage to what it leaves.
     """
     for group in document_files.outlined(path, wanted):
-        found = [[] if text is None else text_pairs(OutlinedDocument(id_, text, one)) for id_, text, one in group]
-        texts = [text for pairs in found for pair in pairs for text in pair]
+        found = [
+            TextPairs([], []) if text is None else text_pairs(OutlinedDocument(id_, text, one))
+            for id_, text, one in group
+        ]
+        texts = [text for kinds in found for pairs in kinds for pair in pairs for text in pair]
         ids, lengths = tokenizer(texts) if texts else (np.empty(0, np.int32), np.empty(0, np.int64))
         block, is_kept = packing.make_pair_rows(ids, lengths, max_length, special)
-        yield ids, block, _counts(list(map(len, found)), is_kept)
+        yield ids, block, _counts([len(pairs) for kinds in found for pairs in kinds], is_kept)
 
 
 def _counts(found: Sequence[int], is_kept: np.ndarray) -> np.ndarray:
-    """The kept pairs of each document."""
-    document = np.repeat(np.arange(len(found)), found)
-    return np.bincount(document[is_kept], minlength=len(found)).astype(np.uint32)
+    """[documents, 2] the kept pairs of each kind of `TextPairs`, in the order of the rows."""
+    kind = np.repeat(np.arange(len(found)), found)
+    return np.bincount(kind[is_kept], minlength=len(found)).astype(np.uint32).reshape(-1, 2)

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from mlm_dist.batches.loader import validation_batches
+from mlm_dist.batches.pairs import NUM_KEYS
 from mlm_dist.batches.shapes import Rows
 from mlm_dist.engine.protocol import Engine
 from mlm_dist.objectives.contrastive import TEMPERATURE, Unchanged, normalized, pair_scores
@@ -41,7 +42,7 @@ def evaluate_pairs(engine: Engine, rows: Rows, micro_size: int, *, static: bool 
     engine.model.train()
     place = torch.cat(places).to(engine.device)
     vectors = torch.zeros(len(rows), *found[0].shape[1:], device=engine.device)
-    all_keys = torch.zeros(len(rows), 3, dtype=torch.int64, device=engine.device)
+    all_keys = torch.zeros(len(rows), NUM_KEYS, dtype=torch.int64, device=engine.device)
     vectors[place], all_keys[place] = torch.cat(found), torch.cat(keys).to(engine.device)
     vectors, all_keys = engine.sum(vectors), engine.sum(all_keys)
     scores = pair_scores(vectors, all_keys, range(len(rows)))

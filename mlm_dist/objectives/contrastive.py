@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from mlm_dist.batches.masking import Masker
 from mlm_dist.batches.micro_batch import Chunks, Corrupted, MicroBatch
+from mlm_dist.batches.pairs import NUM_KEYS
 from mlm_dist.batches.token_selection import WordStarts
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.engine.protocol import Engine
@@ -59,9 +60,10 @@ class Contrastive(MaskedLM):
     """See `protocol.Objective`. Its loss is the cross-entropy in nats of the right passage of each query.
 
     The score of a passage is its cosine similarity to the query, divided by the temperature. The passages to tell it
-    from are those of all other pairs of the global batch, but for pairs of the same document or a near-duplicate of it,
-    with the same query, or with the same passage. Vectors are means of the last hidden states. Validation is that of
-    `MaskedLM`; for pairs see `evaluation.pair_validation`.
+    from are those of all other pairs of the global batch, but for pairs with the same query or the same passage, and
+    for pairs of the same document or a near-duplicate of it. Of these, the sections of the document are told from each
+    other if the query is a heading: they are its hardest negatives. Vectors are means of the last hidden states.
+    Validation is that of `MaskedLM`; for pairs see `evaluation.pair_validation`.
 
     Args:
         masker: As of `MaskedLM`.
@@ -112,16 +114,16 @@ class Contrastive(MaskedLM):
         # A place for each row of each rank; those without a pair stay empty.
         shape = engine.world_size, len(batches), size
         vectors = torch.zeros(*shape, 2, found[0].shape[-1], device=device)
-        keys = torch.zeros(*shape, 3 + 1, dtype=torch.int64, device=device)
+        keys = torch.zeros(*shape, NUM_KEYS + 1, dtype=torch.int64, device=device)
         for i, (batch, mine) in enumerate(zip(batches, found, strict=True)):
             assert batch.pairs is not None
             vectors[engine.rank, i, : len(mine)] = mine
-            keys[engine.rank, i, : len(mine), :3] = batch.pairs.keys.to(device)
-            keys[engine.rank, i, : len(mine), 3] = 1
+            keys[engine.rank, i, : len(mine), :-1] = batch.pairs.keys.to(device)
+            keys[engine.rank, i, : len(mine), -1] = 1
         vectors, keys = engine.sum(vectors).flatten(0, 2), engine.sum(keys).flatten(0, 2)
-        is_pair = keys[:, 3] > 0
+        is_pair = keys[:, -1] > 0
         losses, gradient = torch.zeros(len(keys), device=device), torch.zeros_like(vectors)
-        losses[is_pair], gradient[is_pair] = self._gradient(vectors[is_pair], keys[is_pair, :3])
+        losses[is_pair], gradient[is_pair] = self._gradient(vectors[is_pair], keys[is_pair, :-1])
         losses, gradient = losses.view(shape)[engine.rank], gradient.view(*shape, 2, -1)[engine.rank]
         return [
             dataclasses.replace(
@@ -190,7 +192,7 @@ def pair_losses(vectors: torch.Tensor, keys: torch.Tensor, temperature: float, q
 
     Args:
         vectors: [pairs, 2, hidden], fp32, of length 1: of the query and the passage of each pair.
-        keys: [pairs, 3] see `batches.pairs.Pairs`.
+        keys: [pairs, 4] see `batches.pairs.Pairs`.
         temperature: What similarities are divided by.
         queries: Which queries; all passages are compared with them.
     """
@@ -215,10 +217,12 @@ def alike(keys: torch.Tensor, queries: range) -> torch.Tensor:
     """[queries, pairs] whether the passage of another pair is no wrong one for a query.
 
     Args:
-        keys: [pairs, 3] see `batches.pairs.Pairs`.
+        keys: [pairs, 4] see `batches.pairs.Pairs`.
         queries: Which queries.
     """
-    found = (keys[queries.start : queries.stop, None] == keys[None]).any(-1)
+    group, headings, query, passage = (keys[queries.start : queries.stop, None] == keys[None]).unbind(-1)
+    headings &= keys[queries.start : queries.stop, None, 1] != 0
+    found = (group & ~headings) | query | passage
     own = torch.arange(len(queries), device=keys.device)
     found[own, own + queries.start] = False
     return found

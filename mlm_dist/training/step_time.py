@@ -94,7 +94,7 @@ class RandomRows:
         self._vocab_size, self._length = vocab_size, length
         self._chunks = [length // 2, length - length // 2] if pairs else [length]
         self.counts = RowCounts(length << 20, self._chunks[-1], {len(self._chunks): 1 << 20})
-        self.groups = np.arange(len(self)) if pairs else None
+        self.groups = np.arange(2 * len(self)).reshape(-1, 2) if pairs else None
         self._random = np.random.default_rng(0)
 
     def __len__(self) -> int:
