@@ -66,7 +66,9 @@ def tokenized(
         max_length: Tokens per row. Longer pairs are cut: a query to half of it at most, a passage to what it leaves.
     """
     for group in document_files.outlined(path, wanted):
-        found = [[] if text is None else text_pairs(OutlinedDocument(id_, text, one)) for id_, text, one in group]
+        found = [
+            text_pairs(OutlinedDocument(id_, text, one)) if isinstance(text, str) else [] for id_, text, one in group
+        ]
         texts = [text for pairs in found for pair in pairs for text in pair]
         ids, lengths = tokenizer(texts) if texts else (np.empty(0, np.int32), np.empty(0, np.int64))
         block, is_kept = packing.make_pair_rows(ids, lengths, max_length, special)
