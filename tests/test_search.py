@@ -40,7 +40,7 @@ from mlm_dist.search.index import Contents, SearchIndex
 from mlm_dist.search.passages import Passage, passages_of
 from mlm_dist.search.sentence_model import trained_model
 from mlm_dist.search.server import SearchServer
-from mlm_dist.search.windows import windows
+from mlm_dist.search.text_parts import text_parts
 
 QUERY = "rotate the keys of a vault"
 
@@ -94,17 +94,17 @@ def change_config(run: Path, section: str, **values: Any) -> dict[str, Any]:
         "\n\n x\n\n y z",
     ],
 )
-def test_windows_lose_nothing_and_are_bounded(text: str, max_words: int) -> None:
-    found = list(windows(text, max_words))
+def test_parts_lose_nothing_and_are_bounded(text: str, max_words: int) -> None:
+    found = list(text_parts(text, max_words))
     assert "".join("".join(found).split()) == "".join(text.split())
     assert all(0 < num_words(one) <= max_words for one in found)
     assert all(one in text and one == one.strip() for one in found)
 
 
-def test_windows_end_between_paragraphs_or_sentences() -> None:
-    assert list(windows("a b c. d e\n\nf g h", 7)) == ["a b c. d e", "f g h"]
-    assert list(windows("a b c d. e f g h", 7)) == ["a b c d.", "e f g h"]
-    assert list(windows("a. b c d e f g h", 7)) == ["a. b c d e f g", "h"], "not in the first half"
+def test_parts_end_between_paragraphs_or_sentences() -> None:
+    assert list(text_parts("a b c. d e\n\nf g h", 7)) == ["a b c. d e", "f g h"]
+    assert list(text_parts("a b c d. e f g h", 7)) == ["a b c d.", "e f g h"]
+    assert list(text_parts("a. b c d e f g h", 7)) == ["a. b c d e f g", "h"], "not in the first half"
 
 
 def test_passages_have_all_text_and_the_headings_above() -> None:
@@ -288,7 +288,7 @@ def test_vectors_are_those_of_sentence_transformers(pooling: str, indexed: Path)
     modes = json.loads((model / "1_Pooling" / "config.json").read_text("utf-8"))
     change_json(
         model / "1_Pooling" / "config.json",
-        **{name: f"{pooling}_token" in name for name in modes if name.startswith("pooling_mode")},
+        **{name: name.startswith(f"pooling_mode_{pooling}_token") for name in modes if name.startswith("pooling_mode")},
     )
     prompts = {"query": "query: ", "document": "passage: "}
     change_json(model / "config_sentence_transformers.json", prompts=prompts)

@@ -13,22 +13,23 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mlm_dist import environment, system_errors
-from mlm_dist.config import Config, TrackingConfig, parse_of_run
+from mlm_dist.config import TrackingConfig, parse_of_run
 from mlm_dist.corpus.store import SPLITS, PreparedCorpus
 from mlm_dist.engine.launch import Launch
 from mlm_dist.errors import ConfigError, CorpusError, ModelError, UserError
 from mlm_dist.evaluation.bm25 import BM25, words
-from mlm_dist.resolve import resolve
+from mlm_dist.resolve import corpus_spec, resolve
 from mlm_dist.run_dir import RunDir
 from mlm_dist.search.index import Contents, SearchIndex
 from mlm_dist.search.nearest import Nearest, best
 from mlm_dist.search.passages import passages_of_corpus
 from mlm_dist.search.run_corpus import run_corpus
 from mlm_dist.search.sentence_model import SentenceModel, start_model, trained_model
+from mlm_dist.spec import Spec
 from mlm_dist.terminal.stages import stage
 
 TRAINED, START, WORDS = "trained", "start", "bm25"
-BM25_LIMIT = 200_000  # passages, whose words are in memory
+BM25_LIMIT = 100_000  # passages, whose words are in memory
 Split = Literal["all", "train", "validation"]
 Ranker = Callable[[str, int], Nearest]
 
@@ -104,7 +105,7 @@ def open_search(run: Path | str, split: Split = "all", *, start: bool | None = F
         split: The documents to search in: all, train or validation.
         start: Whether to open the model before training as well, which has an index of its own; None opens it if it
             can be loaded.
-        bm25: Whether to open BM25 as well. Of over 200,000 passages it is not opened, with a warning.
+        bm25: Whether to open BM25 as well. Of over 100,000 passages it is not opened, with a warning.
 
     Raises:
         ConfigError: It is no run.
@@ -118,7 +119,7 @@ def open_search(run: Path | str, split: Split = "all", *, start: bool | None = F
             f"{run_dir.path} has no exported model; finish the run, or export a checkpoint with mlm-dist export "
             f"{shlex.quote(str(run))}"
         )
-    corpus = run_corpus(run_dir, config)
+    corpus = run_corpus(run_dir, config.corpus, lambda: corpus_spec(config))
     splits = SPLITS if split == "all" else (split,)
     if not any(corpus.manifest["documents"][one] for one in splits):
         raise CorpusError(f"--split: corpus {corpus.digest} has no {split} documents; search with --split all")
@@ -132,9 +133,12 @@ def open_search(run: Path | str, split: Split = "all", *, start: bool | None = F
         passages = passages_of_corpus(corpus, splits, max_words)
         return SearchIndex.of(run_dir.search / f"{name}-{split}", Contents(made_of, passages, model.of_passages))
 
+    def spec() -> Spec:
+        return resolve(dataclasses.replace(config, tracking=TrackingConfig([])), Launch.read())
+
     opened = index(TRAINED, trained)
     rankers: dict[str, Ranker] = {TRAINED: _ranker(opened, trained)}
-    if start is not False and (model := _start(config, corpus, trained, is_needed=start is True)) is not None:
+    if start is not False and (model := _start(spec, corpus, trained, is_needed=start is True)) is not None:
         rankers[START] = _ranker(index(START, model), model)
     if bm25 and (ranker := _bm25(opened)) is not None:
         rankers[WORDS] = ranker
@@ -145,16 +149,17 @@ def _ranker(index: SearchIndex, model: SentenceModel) -> Ranker:
     return lambda query, top: index.nearest(model.of_query(query), top)
 
 
-def _start(config: Config, corpus: PreparedCorpus, trained: SentenceModel, *, is_needed: bool) -> SentenceModel | None:
+def _start(
+    spec: Callable[[], Spec], corpus: PreparedCorpus, trained: SentenceModel, *, is_needed: bool
+) -> SentenceModel | None:
     """The model before training; None, with a warning, if it cannot be opened.
 
     Raises:
         UserError: It cannot be opened, and is needed.
     """
     try:
-        spec = resolve(dataclasses.replace(config, tracking=TrackingConfig([])), Launch.read())
         with stage("loading start model", leaves_after=None):
-            return start_model(config.model, spec, corpus, trained)
+            return start_model(spec(), corpus, trained)
     except UserError as error:
         if is_needed:
             raise

@@ -1,4 +1,4 @@
-"""The passages that a search finds: windows of the sections of documents, with the headings above them."""
+"""The passages that a search finds: parts of the sections of documents, with the headings above them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mlm_dist.corpus import passages
 from mlm_dist.corpus.passages import OutlinedDocument
 from mlm_dist.corpus.store import PreparedCorpus
-from mlm_dist.search.windows import windows
+from mlm_dist.search.text_parts import text_parts
 
 BETWEEN_HEADINGS = " \u203a "
 
@@ -37,7 +37,7 @@ def passages_of(document: OutlinedDocument, max_words: int) -> Iterator[Passage]
 
     Args:
         document: The document.
-        max_words: The most words of a text, see `windows`.
+        max_words: The most words of a text, see `text_parts`.
     """
     text, outline, title = document.text, document.outline, passages.title(document)
     before, start = (0, 0) if outline.title is None else outline.title
@@ -48,8 +48,8 @@ def passages_of(document: OutlinedDocument, max_words: int) -> Iterator[Passage]
     for i, stop in enumerate([*(heading.start for heading in headings), len(text)]):
         path = BETWEEN_HEADINGS.join(dict.fromkeys(filter(None, [*names, *(name for _, name in above)])))
         for section in [*sections, text[start:stop]]:
-            for window in windows(section, max_words):
-                yield Passage(document.id, path, window)
+            for part in text_parts(section, max_words):
+                yield Passage(document.id, path, part)
         sections = []
         if i < len(headings):
             level, start = headings[i].level, headings[i].stop

@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError
 
 from mlm_dist import system_errors
-from mlm_dist.config import ModelConfig
 from mlm_dist.corpus.known_hashes import KnownHashes
 from mlm_dist.corpus.store import PreparedCorpus
 from mlm_dist.errors import MlmDistError, ModelError, reason
@@ -143,11 +142,10 @@ def trained_model(folder: Path, known: Path) -> SentenceModel:
         ) from None
 
 
-def start_model(config: ModelConfig, spec: Spec, corpus: PreparedCorpus, trained: SentenceModel) -> SentenceModel:
+def start_model(spec: Spec, corpus: PreparedCorpus, trained: SentenceModel) -> SentenceModel:
     """The model before training, which reads the passages of the trained one.
 
     Args:
-        config: What it is built from.
         spec: The run.
         corpus: Its corpus.
         trained: The trained model, whose passages are at most as long as this one reads.
@@ -155,6 +153,7 @@ def start_model(config: ModelConfig, spec: Spec, corpus: PreparedCorpus, trained
     Raises:
         ModelError: It cannot be loaded, or search cannot compute it.
     """
+    config = spec.model
     model = build_start(config, spec, corpus)
     files = SentenceFiles()
     if not starts_from_scratch(config) and config.init_from is None:

@@ -1,4 +1,4 @@
-"""Windows of a text: parts of a bounded number of words, which end between blocks or sentences where they can."""
+"""Parts of a text of a bounded number of words, which end between blocks or sentences where they can."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Piece(NamedTuple):
     ends_sentence: bool
 
 
-def windows(text: str, max_words: int) -> Iterator[str]:
+def text_parts(text: str, max_words: int) -> Iterator[str]:
     """Consecutive parts of a text of at most `max_words` words, as `passages.num_words` counts them; no word is lost.
 
     A part ends between two blocks if there is such a place in its second half, else after a sentence, else anywhere
@@ -61,7 +61,7 @@ def _pieces(text: str, max_words: int) -> Iterator[_Piece]:
 
 
 def _best_cut(pieces: Sequence[_Piece]) -> int:
-    """Before which piece of the second half, the last one included, a window ends best; the latest of the best."""
+    """Before which piece of the second half, the last one included, a part ends best; the latest of the best."""
 
     def rank(cut: int) -> int:
         return 2 if pieces[cut].begins_block else int(pieces[cut - 1].ends_sentence)
