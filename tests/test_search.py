@@ -349,9 +349,13 @@ def test_model_before_training_that_is_gone(indexed: Path) -> None:
     change_config(indexed, "model", name_or_path=str(indexed / "gone"), overrides={})
     with pytest.raises(UserError, match=r"model.name_or_path: folder .*gone does not exist"):
         open_search(indexed, start=True)
+    folder = Path(shutil.copytree(indexed / "model", indexed / "gone"))
+    (folder / "modules.json").write_text("[{}]", "utf-8")
+    change_config(indexed, "tokenizer", train_vocab_size=None)
     with launching.logged() as log:
         assert open_search(indexed, start=None).models == ["trained"]
-    assert "the model before training is not shown: model.name_or_path" in log.getvalue()
+    assert "the model before training is not shown" in log.getvalue()
+    assert "gone: cannot be loaded ('type'); restore it" in log.getvalue()
 
 
 def test_bm25_has_a_limit(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,6 +399,21 @@ def test_corpus_of_another_version_is_prepared_again(indexed: Path, tmp_path: Pa
         open_search(indexed)
     launching.here("prepare", f"--config={indexed / 'config.yaml'}")
     assert len(open_search(indexed)) == 240
+
+
+def test_damaged_documents_are_one_line(indexed: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(Path(change_config(indexed, "corpus")["corpus"]["cache_dir"]), cache)
+    change_config(indexed, "corpus", cache_dir=str(cache))
+    shutil.rmtree(indexed / "search")
+    digest = launching.metrics(indexed, "start")[0]["corpus"]
+    path = next((cache / digest).glob("documents/*.parquet"))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(
+        UserError, match=r"corpus.cache_dir: .* is damaged .*; delete that folder, and prepare it again"
+    ):
+        open_search(indexed)
+    assert not [path for path in (indexed / "search").iterdir() if path.is_dir() and path.name != "hashes"]
 
 
 def test_corpus_that_its_config_describes_now_is_searched(indexed: Path) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from mlm_dist.corpus import passages
 from mlm_dist.corpus.passages import OutlinedDocument
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.errors import CorpusError, reason
 from mlm_dist.search.text_parts import text_parts
 
 BETWEEN_HEADINGS = " \u203a "
@@ -58,7 +59,16 @@ def passages_of(document: OutlinedDocument, max_words: int) -> Iterator[Passage]
 
 
 def passages_of_corpus(corpus: PreparedCorpus, splits: Iterable[str], max_words: int) -> Iterator[Passage]:
-    """The passages of the kept documents of some splits of a corpus, document by document; see `passages_of`."""
-    for split in splits:
-        for document in corpus.outlines(split, decoded=True):
-            yield from passages_of(OutlinedDocument(*document), max_words)
+    """The passages of the kept documents of some splits of a corpus, document by document; see `passages_of`.
+
+    Raises:
+        CorpusError: A file of the corpus is damaged.
+    """
+    try:
+        for split in splits:
+            for document in corpus.outlines(split, decoded=True):
+                yield from passages_of(OutlinedDocument(*document), max_words)
+    except (ValueError, LookupError, TypeError) as error:
+        raise CorpusError(
+            f"corpus.cache_dir: {corpus.folder} is damaged ({reason(error)}); delete that folder, and prepare it again"
+        ) from None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from mlm_dist import system_errors
 from mlm_dist.corpus.known_hashes import KnownHashes
 from mlm_dist.corpus.store import PreparedCorpus
-from mlm_dist.errors import MlmDistError, ModelError, reason
+from mlm_dist.errors import ModelError, reason
 from mlm_dist.evaluation.embeddings import Pooling, TextEncoder
 from mlm_dist.hf_model import sentence_transformer
 from mlm_dist.hf_model.sentence_transformer import SentenceFiles
@@ -129,17 +130,11 @@ def trained_model(folder: Path, known: Path) -> SentenceModel:
     Raises:
         ModelError: It is damaged, or search cannot compute it.
     """
-    try:
+    with _loaded(str(folder), "export it again with mlm-dist export"):
         weights = _hash_of_files(folder, known)
         model, tokenizer = load_exported(folder)
         reading = Reading.of(sentence_transformer.read(str(folder)), str(folder), max_positions(model.config))
-        return SentenceModel(model, tokenizer, reading, weights)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, MlmDistError) or system_errors.explain(error) is not None:
-            raise
-        raise ModelError(
-            f"{folder}: cannot be loaded ({reason(error)}); export it again with mlm-dist export"
-        ) from None
+    return SentenceModel(model, tokenizer, reading, weights)
 
 
 def start_model(spec: Spec, corpus: PreparedCorpus, trained: SentenceModel) -> SentenceModel:
@@ -153,15 +148,29 @@ def start_model(spec: Spec, corpus: PreparedCorpus, trained: SentenceModel) -> S
     Raises:
         ModelError: It cannot be loaded, or search cannot compute it.
     """
-    config = spec.model
-    model = build_start(config, spec, corpus)
-    files = SentenceFiles()
-    if not starts_from_scratch(config) and config.init_from is None:
-        files = sentence_transformer.read(locate(config.name_or_path, KEY, config.revision).path)
-    limits = [limit for limit in (trained.reading.max_length, max_positions(model.config)) if limit is not None]
-    return SentenceModel(
-        model, corpus.tokenizer, Reading.of(files, config.name_or_path, min(limits)), _hash_of(model, corpus.tokenizer)
-    )
+    config, files = spec.model, SentenceFiles()
+    with _loaded(config.name_or_path, "restore it, or search with --compare none"):
+        model = build_start(config, spec, corpus)
+        if not starts_from_scratch(config) and config.init_from is None:
+            files = sentence_transformer.read(locate(config.name_or_path, KEY, config.revision).path)
+        limits = [limit for limit in (trained.reading.max_length, max_positions(model.config)) if limit is not None]
+        reading = Reading.of(files, config.name_or_path, min(limits))
+    return SentenceModel(model, corpus.tokenizer, reading, _hash_of(model, corpus.tokenizer))
+
+
+@contextlib.contextmanager
+def _loaded(name: str, remedy: str) -> Iterator[None]:
+    """Turn what libraries raise inside about a damaged model into one line.
+
+    Raises:
+        ModelError: The model is damaged.
+    """
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        if system_errors.explain(error) is not None:
+            raise
+        raise ModelError(f"{name}: cannot be loaded ({reason(error)}); {remedy}") from None
 
 
 def _hash_of_files(folder: Path, known: Path) -> str:
