@@ -20,7 +20,7 @@ from mlm_dist.system_errors import named
 
 _OF_A_RUN = (
     *("checkpoints", "metrics.jsonl", "tensorboard", "trackers.json", "model", "config.yaml", "resolved.yaml"),
-    *("report.json", "report.html", "validation.json", "tasks.json", "logs"),
+    *("report.json", "report.html", "validation.json", "tasks.json", "logs", "search"),
 )
 
 
@@ -83,6 +83,11 @@ class RunDir:
     def tasks(self) -> Path:
         """The results of the validate job's tasks."""
         return self.path / "tasks.json"
+
+    @property
+    def search(self) -> Path:
+        """The indexes of the search command."""
+        return self.path / "search"
 
     @classmethod
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The trained model of a run: from its exported folder or from a checkpoint."""
+"""The models of a run: trained, from its exported folder or from a checkpoint, and as it was before training."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import torch
 
 from mlm_dist.checkpoint import format
 from mlm_dist.checkpoint.weights import SavedWeights
+from mlm_dist.config import ModelConfig
 from mlm_dist.corpus import cached as in_cache
 from mlm_dist.corpus.pipeline import prepare
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.tokenizer import shared_tokens
 from mlm_dist.errors import CheckpointError
 from mlm_dist.model import rotary
 from mlm_dist.model.architecture import architecture
+from mlm_dist.model.build import build
 from mlm_dist.model.masked_lm import MaskedLanguageModel
 from mlm_dist.spec import Spec
 from mlm_dist.system_errors import named
@@ -31,13 +34,15 @@ def cached_corpus(cache_dir: Path, digest: str) -> PreparedCorpus | None:
 
 
 def load_exported(folder: Path) -> tuple[Any, Any]:
-    """The model and the tokenizer of an exported folder."""
+    """The model, in fp32 on the CPU, and the tokenizer of an exported folder; no pickle of it is read."""
     from transformers import AutoModelForMaskedLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     with named(folder):
-        model = AutoModelForMaskedLM.from_pretrained(folder, dtype="float32", trust_remote_code=False)
+        model = AutoModelForMaskedLM.from_pretrained(
+            folder, dtype="float32", trust_remote_code=False, use_safetensors=True
+        )
         return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
@@ -70,6 +75,37 @@ def load_model(spec: Spec, corpus: PreparedCorpus, saved: SavedWeights) -> tuple
     module.model.tie_weights()
     rotary.set_theta(module.model, saved.rope_theta)
     return module.model, saved.step
+
+
+def build_start(config: ModelConfig, spec: Spec, corpus: PreparedCorpus) -> Any:
+    """The model as a run begins with it, in fp32 on the CPU.
+
+    Args:
+        config: What it is built from.
+        spec: The run.
+        corpus: Its corpus.
+
+    Raises:
+        ModelError: It cannot be loaded, or does not fit the corpus.
+    """
+    model = build_model(config, spec, corpus, is_start=True)
+    rotary.set_theta(model, spec.phases[0].rope_theta)
+    return model
+
+
+def build_model(config: ModelConfig, spec: Spec, corpus: PreparedCorpus, *, is_start: bool) -> Any:
+    """A model for the tokens of a corpus, in fp32 on the CPU; see `build_start`.
+
+    Args:
+        config: What it is built from.
+        spec: The run.
+        corpus: Its corpus.
+        is_start: Whether it needs the domain tokens; the folder of an exported model has them.
+    """
+    added = corpus.domain_tokens if is_start else {}
+    found = architecture(config, spec.corpus.longest_row, corpus.tokenizer, len(added), spec.tokenizer_name)
+    sources = shared_tokens.sources(config.init_from, corpus.tokenizer)
+    return build(config, found, spec.seed, added, corpus.token_counts, sources).model
 
 
 def _corpus(spec: Spec, digest: str, path: Path) -> PreparedCorpus:

@@ -30,7 +30,6 @@ from mlm_dist.checkpoint.weights import SavedWeights
 from mlm_dist.config import BatchConfig, Config, ModelConfig, TrackingConfig
 from mlm_dist.corpora import load_or_prepare
 from mlm_dist.corpus.store import PreparedCorpus
-from mlm_dist.corpus.tokenizer import shared_tokens
 from mlm_dist.engine.launch import Launch
 from mlm_dist.engine.start import start_engine
 from mlm_dist.errors import ConfigError, ModelError
@@ -38,8 +37,6 @@ from mlm_dist.evaluation.tasks import TaskFiles, Tasks
 from mlm_dist.evaluation.validation_set import ValidationSet
 from mlm_dist.files import write_json
 from mlm_dist.model import rotary
-from mlm_dist.model.architecture import architecture
-from mlm_dist.model.build import build
 from mlm_dist.model.precision import in_precision
 from mlm_dist.objectives import OBJECTIVES
 from mlm_dist.objectives.figures import sources_of
@@ -48,6 +45,7 @@ from mlm_dist.resolve import resolve
 from mlm_dist.run_dir import RunDir
 from mlm_dist.spec import Spec
 from mlm_dist.terminal.stages import stage
+from mlm_dist.trained_model import build_model, build_start
 from mlm_dist.training import averages
 from mlm_dist.training.progress import describe_bands
 
@@ -79,15 +77,11 @@ class Evaluated(NamedTuple):
 
     def build(self, spec: Spec, corpus: PreparedCorpus) -> Any:
         """The transformers model."""
-        # The folder of a model has the domain tokens; the starting model gets them when it is built.
-        added = corpus.domain_tokens if self.is_start else {}
-        config = architecture(self.model, spec.corpus.longest_row, corpus.tokenizer, len(added), spec.tokenizer_name)
-        sources = shared_tokens.sources(self.model.init_from, corpus.tokenizer)
-        model = build(self.model, config, spec.seed, added, corpus.token_counts, sources).model
+        if self.is_start and self.weights is None:
+            return build_start(self.model, spec, corpus)
+        model = build_model(self.model, spec, corpus, is_start=self.is_start)
         if self.weights is not None:
             rotary.set_theta(model, self.weights.rope_theta)
-        elif self.is_start:  # as the run begins with it
-            rotary.set_theta(model, spec.phases[0].rope_theta)
         return model
 
 
@@ -130,7 +124,7 @@ def run(config: Config) -> dict[str, Any]:
         if tasks is not None:
             models = {"start": model}
             if config.validation.model != "start":
-                models = {"start": Evaluated(config.model, None, is_start=True).build(spec, corpus), "trained": model}
+                models = {"start": build_start(config.model, spec, corpus), "trained": model}
             with stage("tasks", leaves_after=2):
                 tasks.measure({name: one.to(engine.device) for name, one in models.items()})
         # The optimizer takes no step; with it the model is placed and sharded as in training.

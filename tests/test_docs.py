@@ -115,6 +115,11 @@ COMMANDS = {
         f"{SEARCH} --optim.duration='4 steps' --output_dir=runs/four-search"
     ),
     "mlm-dist validate runs/mine-search --validation.tasks retrieval": Tried(),
+    'mlm-dist search runs/mine-search "how do I rotate keys"': Tried(),
+    'mlm-dist search runs/mine-search "how do I rotate keys" --top 10 --json': Tried(),
+    'mlm-dist search runs/mine-search "how do I rotate keys" --compare start': Tried(),
+    "mlm-dist search runs/mine-search --serve": Tried(not_run="serves until Ctrl-C; test_search.py does so"),
+    "pip install 'mlm_dist[search]'": Tried(),
     "mlm-dist keys optim": Tried(),
     "mlm-dist keys": Tried(),
     "mlm-dist keys learning_rate": Tried(),

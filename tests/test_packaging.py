@@ -44,7 +44,7 @@ def test_development_has_what_the_extras_need() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     extras = {name: set(value.split("\n")[1:]) for name, value in config["options.extras_require"].items()}
-    for name in ("formats", "onnx", "optimizers", "scale"):
+    for name in ("formats", "onnx", "optimizers", "scale", "search"):
         assert extras[name] <= extras["dev"], name
 
 

@@ -232,6 +232,7 @@ def test_tokenized_records_give_the_rows_of_their_texts(
     assert not list(again.outlines("train"))  # a text of token ids has none
     decoded = {id_: text for id_, _, text in again.documents()}
     assert decoded == {r["id"]: found.tokenizer.decode(r["input_ids"], skip_special_tokens=True) for r in records}
+    assert {id_: text for id_, text, _ in again.outlines("train", decoded=True)}.items() <= decoded.items()
 
 
 def test_duplicates_of_tokenized_records_are_dropped(

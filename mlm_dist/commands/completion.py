@@ -60,9 +60,12 @@ def parser(commands: dict[str, str]) -> argparse.ArgumentParser:
             _complete(one.add_argument("RUN"), shtab.DIRECTORY)
             one.add_argument("QUERY", nargs="?")
             one.add_argument("--top", help="passages to show")
-            one.add_argument("--split", choices=["all", "train", "validation"])
-            one.add_argument("--json", action="store_true", help="print a JSON object per passage")
-            one.add_argument("--serve", action="store_true", help="open a page on this machine")
+            one.add_argument("--split", choices=["all", "train", "validation"], help="documents to search in")
+            one.add_argument(
+                "--compare", choices=["start", "none"], help="search with the model before training as well"
+            )
+            one.add_argument("--json", action="store_true", help="print one JSON object per passage")
+            one.add_argument("--serve", action="store_true", help="serve a search page on this machine")
             one.add_argument("--port", help="port of the page")
         if name == "cache":
             one.add_argument("ACTION", nargs="?", choices=["prune"])

@@ -58,15 +58,13 @@ def contents(path: Path, wanted: np.ndarray) -> Iterator[list[tuple[str, str, np
         yield list(compress(rows, here))
 
 
-def outlined(path: Path, wanted: np.ndarray) -> Iterator[list[tuple[str, str | None, Outline]]]:
-    """Id, text and outline of the wanted documents of a shard, as in `texts`; None for the text of token ids."""
-    import pyarrow.compute as pc
-
+def outlined(path: Path, wanted: np.ndarray) -> Iterator[list[tuple[str, str | np.ndarray, Outline]]]:
+    """Id, text or, if it is tokenized already, token ids, and outline of the wanted documents, as in `texts`."""
     for table, here in _row_groups(path, wanted, ["id", "text", "outline", "input_ids"]):
         rows = table.filter(here)
-        texts = pc.if_else(rows["input_ids"].is_null(), rows["text"], None)
-        found = rows["id"].to_pylist(), texts.to_pylist(), outline_column.decode(rows["outline"])
-        yield list(zip(*found, strict=True))
+        tokens = (one.values.to_numpy() if one.is_valid else None for one in rows["input_ids"])
+        texts = [text if ids is None else ids for text, ids in zip(rows["text"].to_pylist(), tokens, strict=True)]
+        yield list(zip(rows["id"].to_pylist(), texts, outline_column.decode(rows["outline"]), strict=True))
 
 
 def _row_groups(path: Path, wanted: np.ndarray, columns: list[str]) -> Iterator[tuple[Any, np.ndarray]]:

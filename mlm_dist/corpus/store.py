@@ -124,13 +124,20 @@ class PreparedCorpus:
                 shown = text if tokens is None else self.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
                 yield id_, _NAMES[code], shown
 
-    def outlines(self, split: str) -> Iterator[tuple[str, str, Outline]]:
-        """(id, text, outline) of the kept documents of one split, without those that were tokenized already."""
+    def outlines(self, split: str, *, decoded: bool = False) -> Iterator[tuple[str, str, Outline]]:
+        """(id, text, outline) of the kept documents of one split.
+
+        Args:
+            split: train or validation.
+            decoded: Whether to include documents that were tokenized already, with the text of their tokens.
+        """
         for path, side in self._shards():
             wanted = np.isin(side, [code for code, name in _NAMES.items() if split == name])
             for id_, text, outline in chain.from_iterable(document_files.outlined(path, wanted)):
-                if text is not None:
+                if isinstance(text, str):
                     yield id_, text, outline
+                elif decoded:
+                    yield id_, self.tokenizer.decode(text.tolist(), skip_special_tokens=True), outline
 
     def _shards(self) -> Iterator[tuple[Path, np.ndarray]]:
         """The documents of each shard, and the side of each of them."""

@@ -89,7 +89,7 @@ def tokenized(
     """
     for group in document_files.outlined(path, wanted):
         found = [
-            TextPairs([], []) if text is None else text_pairs(OutlinedDocument(id_, text, one))
+            text_pairs(OutlinedDocument(id_, text, one)) if isinstance(text, str) else TextPairs([], [])
             for id_, text, one in group
         ]
         texts = [text for kinds in found for pairs in kinds for pair in pairs for text in pair]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,19 +13,21 @@ from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 from mlm_dist.model.inference import evaluating
 
 BATCH_SIZE = 32
+Pooling = Literal["mean", "cls"]
 
 
 class TextEncoder:
-    """Texts to vectors, as sentence-transformers computes them with mean pooling and normalization.
+    """Texts to vectors, as sentence-transformers computes them with this pooling and normalization.
 
     Args:
         model: A transformers masked-language model in fp32; it stays in its mode and on its device.
         tokenizer: Its tokenizer.
         max_length: Tokens of a text that are read, special tokens included.
+        pooling: mean of all tokens, or cls: the first token.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, max_length: int) -> None:
-        self._model, self._special = model, loading.special_tokens(tokenizer)
+    def __init__(self, model: Any, tokenizer: Any, max_length: int, pooling: Pooling = "mean") -> None:
+        self._model, self._special, self._pooling = model, loading.special_tokens(tokenizer), pooling
         self._room = max_length - len(self._special.prefix) - len(self._special.suffix)
         self._backend = ordinary_text.backend(tokenizer)
 
@@ -36,7 +38,11 @@ class TextEncoder:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """[texts, hidden], fp32: vectors of length 1, whose products are cosine similarities."""
-        states = mean_states(self._model, self.token_ids(texts), self._special, pools_special=True)
+        ids = self.token_ids(texts)
+        if self._pooling == "cls":
+            states = first_states(self._model, ids, self._special)
+        else:
+            states = mean_states(self._model, ids, self._special, pools_special=True)
         unit: np.ndarray = states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12)
         return unit
 
@@ -83,19 +89,38 @@ def mean_states(
         pools_special: Whether special tokens around the text are a part of the mean, as sentence-transformers pools
             all tokens but padding.
     """
-    states = np.zeros((len(texts), 0), np.float32)
     num_prefix, num_special = len(special.prefix), len(special.prefix) + len(special.suffix)
-    for batch, lengths, hidden in _batches(model, texts, special):
+
+    def mean(lengths: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         positions = torch.arange(hidden.shape[1])
         if pools_special:
             is_pooled = positions < (lengths + num_special)[:, None]
         else:
             is_pooled = (positions >= num_prefix) & (positions < (lengths + num_prefix)[:, None])
         weights = is_pooled[..., None].to(hidden)  # [texts, width, 1]
-        means = ((hidden * weights).sum(1) / weights.sum(1)).cpu().numpy()
+        return (hidden * weights).sum(1) / weights.sum(1)
+
+    return _pooled(model, texts, special, mean)
+
+
+def first_states(model: Any, texts: Sequence[np.ndarray], special: SpecialTokens) -> np.ndarray:
+    """[texts, hidden], fp32: the last hidden state of the first token, as in `mean_states`."""
+    return _pooled(model, texts, special, lambda _, hidden: hidden[:, 0])
+
+
+def _pooled(
+    model: Any,
+    texts: Sequence[np.ndarray],
+    special: SpecialTokens,
+    pool: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> np.ndarray:
+    """[texts, hidden], fp32: what `pool` makes of the lengths and the last hidden states of a batch."""
+    states = np.zeros((len(texts), 0), np.float32)
+    for batch, lengths, hidden in _batches(model, texts, special):
+        found = pool(lengths, hidden).cpu().numpy()
         if not states.shape[1]:
-            states = np.zeros((len(texts), means.shape[1]), np.float32)
-        states[batch] = means
+            states = np.zeros((len(texts), found.shape[1]), np.float32)
+        states[batch] = found
     return states
 
 

@@ -1,52 +1,60 @@
-"""An index of passages on the disk: their vectors, memory-mapped, and an exact search in them."""
+"""The index of a model: the passages of a corpus and their vectors on disk, complete or not there at all.
+
+vectors.npy        [passages, width] fp32, of length 1
+vectors.usearch    their graph, of over a million passages
+passages.parquet   document, heading and text of each passage
+index.json         what they were made of, and the hash of each file
+"""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlm_dist.errors import ConfigError
-from mlm_dist.evaluation.embeddings import TextEncoder
-from mlm_dist.files import lock, mapped_array, sha256_of, temporary_folder, write_json, write_parts
+from mlm_dist.corpus.known_hashes import KnownHashes
+from mlm_dist.errors import CorpusError
+from mlm_dist.files import lock, mapped_array, sync, temporary_folder, write_json, write_parts
+from mlm_dist.search import nearest
+from mlm_dist.search.nearest import Nearest
 from mlm_dist.search.passages import Passage
 from mlm_dist.system_errors import named
 from mlm_dist.terminal.stages import stage
 
 FORMAT = 1  # of an index; one with another number is built again
-VECTORS, PASSAGES, ABOUT = "vectors.npy", "passages.parquet", "index.json"
-GROUP = 1024  # passages that are encoded, and read, together
-BLOCK = 1 << 16  # vectors that are compared with a query at a time
+VECTORS, GRAPH, PASSAGES, RECORD = "vectors.npy", "vectors.usearch", "passages.parquet", "index.json"
+GROUP = 256  # passages that are encoded, and read, together
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Hit:
-    """A passage that was found.
+class Contents:
+    """What an index is made of.
 
     Args:
-        score: Its similarity to the query.
-        passage: The passage.
+        made_of: All that its files depend on.
+        passages: The passages; taken only if it is built.
+        encode: Turns some passages into [passages, width] fp32 vectors of length 1.
     """
 
-    score: float
-    passage: Passage
+    made_of: dict[str, Any]
+    passages: Iterable[Passage]
+    encode: Callable[[list[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
 class SearchIndex:
-    """An index.
+    """An index on disk; one thread at a time may use it.
 
     Args:
         folder: Its folder.
@@ -55,157 +63,160 @@ class SearchIndex:
     folder: Path
 
     @classmethod
-    def of(cls, folder: Path, about: dict[str, Any], passages: Iterable[Passage], encoder: TextEncoder) -> SearchIndex:
-        """The index in a folder, which is built if there is none of this content; whole or not at all.
+    def of(cls, folder: Path, contents: Contents) -> SearchIndex:
+        """The index in a folder, which is built if there is none, or if it is damaged or of something else.
+
+        Of several processes, one builds it and the others wait.
 
         Args:
-            folder: The folder.
-            about: All that its content depends on.
-            passages: The passages, read if it is built.
-            encoder: Encodes them.
+            folder: Its folder, in a folder of indexes that exists.
+            contents: What it is made of.
 
         Raises:
-            ConfigError: There are no passages.
+            CorpusError: There are no passages.
+            ConfigError: There are so many that a package is needed that is not installed.
         """
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        held = lock(folder.with_name(f".{folder.name}.lock"), wait=True)
+        path = folder.with_name(f".{folder.name}.lock")
+        try:
+            held = lock(path, wait=False)
+        except BlockingIOError:
+            logger.info("another process is building %s; waiting for it", folder)
+            held = lock(path, wait=True)
         try:
             index = cls(folder)
-            if index._is_of(about):
-                return index
-            if folder.exists():
-                logger.info("building %s again: the model or the documents have changed", folder)
-            temporary = temporary_folder(folder)
-            try:
-                with named(folder, temporary):
-                    count = _write_passages(temporary / PASSAGES, passages)
-                    _write_vectors(temporary, count, encoder)
-                    content = {"format": FORMAT, "about": about, "sha256": _digests(temporary)}
-                    write_json(temporary / ABOUT, content, durable=False)
-                    shutil.rmtree(folder, ignore_errors=True)
-                    temporary.rename(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-            return index
+            if not index._is_of(contents.made_of):
+                if folder.exists():
+                    logger.info("building %s again: the model or the documents changed, or it is damaged", folder)
+                index._build(contents)
+            return cls(folder)
         finally:
             held.release()
 
-    def _is_of(self, about: dict[str, Any]) -> bool:
-        """Whether this is a whole index of that content."""
+    def _is_of(self, made_of: dict[str, Any]) -> bool:
+        """Whether this is a whole index of that."""
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            found = json.loads((self.folder / ABOUT).read_text("utf-8"))
-            is_same = found["format"] == FORMAT and found["about"] == json.loads(json.dumps(about))
-            return bool(is_same and found["sha256"] == _digests(self.folder))
+            record = json.loads((self.folder / RECORD).read_text("utf-8"))
+            is_same = record["format"] == FORMAT and record["made_of"] == json.loads(json.dumps(made_of))
+            return bool(is_same and record["sha256"] == self._hashes(self.folder, record["sha256"]))
         return False
+
+    def _hashes(self, folder: Path, names: Iterable[str]) -> dict[str, str]:
+        """{name: SHA-256} of files of the index; those that did not change since they were last read are not read."""
+        found = [*zip(names, self._known(folder).hash([*names]), strict=True)]
+        for _, one in found:
+            if isinstance(one, OSError):
+                raise one
+        return {name: one.sha256.hex() for name, one in found if not isinstance(one, OSError)}
+
+    def _known(self, folder: Path) -> KnownHashes:
+        return KnownHashes(folder, self.folder.parent, self.folder.name)
+
+    def _build(self, contents: Contents) -> None:
+        for path in self.folder.parent.glob(f".{self.folder.name}-*"):  # of a process that was killed
+            shutil.rmtree(path, ignore_errors=True)
+        temporary = temporary_folder(self.folder)
+        try:
+            with named(self.folder, temporary):
+                names = _write(temporary, contents)
+                hashes = self._hashes(temporary, names)
+                write_json(
+                    temporary / RECORD, {"format": FORMAT, "made_of": contents.made_of, "sha256": hashes}, indent=1
+                )
+                if self.folder.exists():
+                    shutil.rmtree(self.folder)
+                temporary.rename(self.folder)
+                sync(self.folder.parent)
+                self._known(self.folder).remember(hashes)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     @cached_property
     def vectors(self) -> np.ndarray:
-        """[passages, hidden] fp32, of length 1."""
+        """[passages, width] fp32, of length 1; memory-mapped."""
         return mapped_array(self.folder / VECTORS)
 
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def search(self, query: np.ndarray, top: int) -> list[Hit]:
-        """The most similar passages, best first; of equally similar ones the first.
+    @cached_property
+    def _graph(self) -> Any:
+        """The graph of the vectors; None without one."""
+        path = self.folder / GRAPH
+        return nearest.open_graph(path) if path.is_file() else None
 
-        Args:
-            query: [hidden] the vector of the query.
-            top: How many.
-        """
-        scores = np.concatenate([self.vectors[i : i + BLOCK] @ query for i in range(0, len(self), BLOCK)])
-        return self.hits(scores, top)
+    def nearest(self, query: np.ndarray, top: int) -> Nearest:
+        """The passages nearest to the [width] vector of a query; without a graph, all are compared."""
+        if self._graph is not None:
+            return nearest.approximate(self._graph, self.vectors, query, top)
+        return nearest.exact(self.vectors, query, top)
 
-    def hits(self, scores: np.ndarray, top: int) -> list[Hit]:
-        """The passages with the highest scores, best first.
+    @cached_property
+    def _passages(self) -> Any:
+        import pyarrow.parquet as pq
 
-        Args:
-            scores: [passages] scores.
-            top: How many.
-        """
-        some = (
-            np.argpartition(-scores, min(top, len(scores)) - 1)[:top] if top < len(scores) else np.arange(len(scores))
-        )
-        best = some[np.lexsort((some, -scores[some]))]
-        return [Hit(float(scores[i]), passage) for i, passage in zip(best, self._read(best), strict=True)]
+        return pq.ParquetFile(self.folder / PASSAGES)  # open: another process may build the index again
 
     def passages(self) -> Iterator[Passage]:
         """All passages, in order."""
-        import pyarrow.parquet as pq
+        return chain.from_iterable(_groups(self._passages))
 
-        with pq.ParquetFile(self.folder / PASSAGES) as file:
-            for group in range(file.num_row_groups):
-                yield from _rows(file.read_row_group(group))
-
-    def _read(self, indices: np.ndarray) -> list[Passage]:
-        """Some passages, by their row groups."""
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(self.folder / PASSAGES) as file:
-            groups = {group: file.read_row_group(group) for group in {int(i) // GROUP for i in indices}}
-        return [next(_rows(groups[int(i) // GROUP].slice(int(i) % GROUP, 1))) for i in indices]
+    def read(self, indices: np.ndarray) -> list[Passage]:
+        """Some passages."""
+        groups = {group: _group(self._passages, group) for group in {int(i) // GROUP for i in indices}}
+        return [groups[int(i) // GROUP][int(i) % GROUP] for i in indices]
 
 
-def model_digest(folder: Path) -> str:
-    """A hash of the files of an exported model that its vectors depend on."""
-    names = [path for path in sorted(folder.rglob("*")) if path.suffix in (".safetensors", ".json") and path.is_file()]
-    parts = [f"{path.relative_to(folder).as_posix()} {sha256_of(path)}" for path in names]
-    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def _write(folder: Path, contents: Contents) -> list[str]:
+    """Write the files of an index; their names."""
+    import pyarrow.parquet as pq
+
+    _write_passages(folder / PASSAGES, contents.passages)
+    with pq.ParquetFile(folder / PASSAGES) as file:
+        count = file.metadata.num_rows
+        if not count:
+            raise CorpusError("search: the documents have no text to search in")
+        has_graph = count > nearest.EXACT_LIMIT
+        if has_graph:
+            nearest.require_package(count)
+        with stage("indexing", count, "passages", leaves_after=2) as indexing:
+
+            def parts() -> Iterator[np.ndarray]:
+                for group in _groups(file):
+                    yield contents.encode([passage.content for passage in group])
+                    indexing.advance(len(group))
+
+            vectors = parts()
+            first = next(vectors)
+            write_parts(folder / VECTORS, (count, first.shape[1]), np.float32, chain([first], vectors))
+    if has_graph:
+        with stage("building graph", count, "passages", leaves_after=2) as graph:
+            nearest.build_graph(mapped_array(folder / VECTORS), folder / GRAPH, graph.advance)
+    names = [VECTORS, PASSAGES, *([GRAPH] if has_graph else [])]
+    for name in names:
+        sync(folder / name)
+    return names
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    return {name: sha256_of(folder / name) for name in (VECTORS, PASSAGES)}
-
-
-def _rows(table: Any) -> Iterator[Passage]:
-    for row in table.to_pylist():
-        yield Passage(row["document"], row["heading"], row["text"])
-
-
-def _write_passages(path: Path, passages: Iterable[Passage]) -> int:
-    """Write the passages, and return how many there are.
-
-    Raises:
-        ConfigError: There are none.
-    """
+def _write_passages(path: Path, passages: Iterable[Passage]) -> None:
+    """Write passages as a file, without holding more than a few of them in memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema, count = pa.schema([(name, pa.string()) for name in Passage._fields]), 0
-    group: list[Passage] = []
-    with stage("reading passages", unit="passages", leaves_after=2) as shown, pq.ParquetWriter(path, schema) as writer:
-
-        def write() -> None:
+    schema = pa.schema([(name, pa.string()) for name in Passage._fields])
+    left = iter(passages)
+    with (
+        stage("reading documents", unit="passages", leaves_after=2) as reading,
+        pq.ParquetWriter(path, schema) as writer,
+    ):
+        while group := list(islice(left, GROUP)):
             columns = [list(column) for column in zip(*group, strict=True)]
             writer.write_table(pa.table(columns, schema=schema), row_group_size=GROUP)
-            shown.advance(len(group))
-
-        for passage in passages:
-            group.append(passage)
-            if len(group) == GROUP:
-                write()
-                count, group = count + GROUP, []
-        if group:
-            write()
-    if not (count := count + len(group)):
-        raise ConfigError("search: the documents have no text to search; name another run")
-    return count
+            reading.advance(len(group))
 
 
-def _write_vectors(folder: Path, count: int, encoder: TextEncoder) -> None:
-    import pyarrow.parquet as pq
+def _groups(file: Any) -> Iterator[list[Passage]]:
+    return (_group(file, group) for group in range(file.num_row_groups))
 
-    with (
-        pq.ParquetFile(folder / PASSAGES) as file,
-        stage("encoding passages", count, "passages", leaves_after=2) as shown,
-    ):
 
-        def parts() -> Iterator[np.ndarray]:
-            for group in range(file.num_row_groups):
-                some = [passage.content for passage in _rows(file.read_row_group(group))]
-                yield encoder.encode(some)
-                shown.advance(len(some))
-
-        vectors = parts()
-        first = next(vectors)
-        write_parts(folder / VECTORS, (count, first.shape[1]), np.float32, chain([first], vectors))
+def _group(file: Any, group: int) -> list[Passage]:
+    return [Passage(**row) for row in file.read_row_group(group).to_pylist()]

@@ -1,4 +1,4 @@
-"""The passages that a search index holds: windows of the sections of documents, with the headings above them."""
+"""The passages that a search finds: parts of the sections of documents, with the headings above them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import NamedTuple
 from mlm_dist.corpus import passages
 from mlm_dist.corpus.passages import OutlinedDocument
 from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.errors import CorpusError, reason
+from mlm_dist.search.text_parts import text_parts
 
-MAX_WORDS = 160  # of a passage: with its headings, most have at most 256 tokens
-SPLITS = ("train", "validation")
+BETWEEN_HEADINGS = " \u203a "
 
 
 class Passage(NamedTuple):
@@ -18,7 +19,7 @@ class Passage(NamedTuple):
 
     Args:
         document: Id of its document.
-        heading: The title and the headings above it, with > between them; empty without any.
+        heading: The title and the headings above it; empty without any.
         text: Its text.
     """
 
@@ -28,53 +29,46 @@ class Passage(NamedTuple):
 
     @property
     def content(self) -> str:
-        """What is searched: the headings, then the text."""
-        return f"{self.heading}\n{self.text}" if self.heading else self.text
+        """What is searched: a line for each heading, then the text."""
+        return "\n".join(filter(None, (*self.heading.split(BETWEEN_HEADINGS), self.text)))
 
 
-def passages_of(document: OutlinedDocument) -> Iterator[Passage]:
-    """The passages of a document; none of its text is lost, but for title and headings, which each passage has."""
+def passages_of(document: OutlinedDocument, max_words: int) -> Iterator[Passage]:
+    """The passages of a document; none of its text is lost but title and headings, which are above passages.
+
+    Args:
+        document: The document.
+        max_words: The most words of a text, see `text_parts`.
+    """
     text, outline, title = document.text, document.outline, passages.title(document)
-    start = 0 if outline.title is None else outline.title.stop
+    before, start = (0, 0) if outline.title is None else outline.title
+    names = [] if title is None else [title]
     headings = [heading for heading in outline.headings if heading.start >= start]
-    stops = [*(heading.start for heading in headings), len(text)]
     above: list[tuple[int, str]] = []  # (level, heading) of those above the section
-    for i, stop in enumerate(stops):
-        names = [] if title is None else [title]
-        heading = " > ".join(dict.fromkeys([*names, *(name for _, name in above)]))
-        for window in windows(text[start:stop], MAX_WORDS):
-            yield Passage(document.id, heading, window)
+    sections = [text[:before]]
+    for i, stop in enumerate([*(heading.start for heading in headings), len(text)]):
+        path = BETWEEN_HEADINGS.join(dict.fromkeys(filter(None, [*names, *(name for _, name in above)])))
+        for section in [*sections, text[start:stop]]:
+            for part in text_parts(section, max_words):
+                yield Passage(document.id, path, part)
+        sections = []
         if i < len(headings):
             level, start = headings[i].level, headings[i].stop
             above = [one for one in above if one[0] < level]
             above.append((level, " ".join(text[stop:start].split())))
 
 
-def windows(text: str, max_words: int) -> Iterator[str]:
-    """A text in parts of at most so many words, as `passages.num_words` counts them, without the spaces between."""
-    start, stop, left = 0, 0, max_words
-    for first, last in _pieces(text, max_words):
-        size = -(-(last - first) // passages.CHARS_PER_WORD)
-        if size > left:
-            yield text[start:stop]
-            start, left = first, max_words
-        elif left == max_words:
-            start = first
-        stop, left = last, left - size
-    if left < max_words:
-        yield text[start:stop]
+def passages_of_corpus(corpus: PreparedCorpus, splits: Iterable[str], max_words: int) -> Iterator[Passage]:
+    """The passages of the kept documents of some splits of a corpus, document by document; see `passages_of`.
 
-
-def _pieces(text: str, max_words: int) -> Iterator[tuple[int, int]]:
-    """Where the runs without spaces are, in pieces of at most so many words."""
-    longest = max_words * passages.CHARS_PER_WORD
-    for run in passages.RUN.finditer(text):
-        for first in range(run.start(), run.end(), longest):
-            yield first, min(first + longest, run.end())
-
-
-def passages_of_corpus(corpus: PreparedCorpus, splits: Iterable[str] = SPLITS) -> Iterator[Passage]:
-    """The passages of the kept documents of a corpus, without those that were tokenized already."""
-    for split in splits:
-        for id_, text, outline in corpus.outlines(split):
-            yield from passages_of(OutlinedDocument(id_, text, outline))
+    Raises:
+        CorpusError: A file of the corpus is damaged.
+    """
+    try:
+        for split in splits:
+            for document in corpus.outlines(split, decoded=True):
+                yield from passages_of(OutlinedDocument(*document), max_words)
+    except (ValueError, LookupError, TypeError) as error:
+        raise CorpusError(
+            f"corpus.cache_dir: {corpus.folder} is damaged ({reason(error)}); delete that folder, and prepare it again"
+        ) from None

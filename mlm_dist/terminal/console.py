@@ -6,12 +6,13 @@ such as a file, a pipe or a dumb terminal, has lines with date and time. Only a 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import IO
 
@@ -108,6 +109,16 @@ def show_log() -> None:
         logger.addHandler(ConsoleHandler())
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+@contextlib.contextmanager
+def on_stderr() -> Iterator[None]:
+    """Print log and progress on the standard error inside: the standard output is for other programs."""
+    console.stderr = True
+    try:
+        yield
+    finally:
+        console.stderr = False
 
 
 def is_log_shown() -> bool:
