@@ -106,7 +106,7 @@ class SearchIndex:
         for _, one in found:
             if isinstance(one, OSError):
                 raise one
-        return {name: one.sha256.hex() for name, one in found if not isinstance(one, OSError)}
+        return {name: one[1] for name, one in found if not isinstance(one, OSError)}
 
     def _known(self, folder: Path) -> KnownHashes:
         return KnownHashes(folder, self.folder.parent, self.folder.name)

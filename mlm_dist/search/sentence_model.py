@@ -181,7 +181,7 @@ def _hash_of_files(folder: Path, known: Path) -> str:
     for name, one in zip(names, KnownHashes(folder, known, "model").hash(names), strict=True):
         if isinstance(one, OSError):
             raise one
-        digest.update(f"{name} {one.sha256.hex()}\n".encode("utf-8", "surrogatepass"))
+        digest.update(f"{name} {one[1]}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
