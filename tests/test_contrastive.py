@@ -15,13 +15,16 @@ import torch
 from making import made_up_prose
 from torch.nn import functional
 
+from mlm_dist.batches.block_order import Blocks
 from mlm_dist.batches.micro_batch import MicroBatch, Samples, assemble
+from mlm_dist.batches.mixture import mixed_order
+from mlm_dist.batches.order import SampleOrder
 from mlm_dist.config import parse
 from mlm_dist.corpora import load_or_prepare
 from mlm_dist.corpus import packing
 from mlm_dist.corpus.outline import Heading, Outline, Span
 from mlm_dist.corpus.passages import OutlinedDocument
-from mlm_dist.corpus.store import PreparedCorpus
+from mlm_dist.corpus.store import PAIRS_TOGETHER, PreparedCorpus
 from mlm_dist.corpus.text_pairs import text_pairs
 from mlm_dist.corpus.tokenizer.loading import SpecialTokens
 from mlm_dist.evaluation.embeddings import TextEncoder
@@ -154,6 +157,20 @@ def test_rows_of_headings_are_known(manual: Path) -> None:
     ]
     expected = [number for i, headings, others in kinds for number in [i] * headings + [0] * others]
     assert corpus.groups("train")[:, 1].tolist() == expected and len({*expected}) > 10
+
+
+def test_pairs_of_a_document_are_trained_on_close_to_each_other(manual: Path) -> None:
+    corpus = pairs_of(manual)
+    pieces, groups = corpus.pairs_together("train"), corpus.groups("train")
+    assert pieces.sum() == len(groups) and pieces.max() == PAIRS_TOGETHER
+    for rows in np.split(groups[:, 0], np.cumsum(pieces)[:-1]):
+        assert len({*rows.tolist()}) == 1, "a piece is of one document"
+    order = mixed_order(corpus.source_rows("train"), {}, 0, blocks=Blocks(pieces, 64))
+    _, samples = order.between(0, len(groups))
+    assert sorted(samples.tolist()) == [*range(len(groups))]
+    piece = np.repeat(np.arange(len(pieces)), pieces)
+    together, apart = samples[:64], SampleOrder(len(groups), 0).between(0, 64)[1]
+    assert 1.5 * len({*piece[together].tolist()}) < len({*piece[apart].tolist()})
 
 
 def test_near_duplicates_share_a_group(manual: Path) -> None:

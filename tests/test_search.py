@@ -590,13 +590,13 @@ def test_serve_shows_all_models_and_ends_with_ctrl_c(searched: Path) -> None:
         line = next(line for line in process.stdout if "search page" in line)
         found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
         assert found is not None, line
-        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=120)
         connection.request("GET", f"/?q={quote(QUERY)}")
         answer = connection.getresponse().read().decode()
         connection.close()
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 0

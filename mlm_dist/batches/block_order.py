@@ -11,6 +11,7 @@ import numpy as np
 from mlm_dist import hashing
 from mlm_dist.batches.order import BLOCK, SampleOrder
 
+PAIRS_SHUFFLED = 64  # rows of pairs that are shuffled together, about a global batch
 GROUP_TOKENS = 1 << 26  # positions of the rows that are shuffled together: 270 MB
 BLOCKS, ROWS = 0xB10C, 0x2035  # parts of keys that keep the permutations of blocks and of rows apart
 

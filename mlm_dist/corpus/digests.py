@@ -17,6 +17,8 @@ from mlm_dist.spec import CorpusSpec, RowsSpec
 
 VERSION = 7  # of how rows are made; another number gives other digests, so that all corpora are prepared again
 
+PAIRS_VERSION = 2  # as `VERSION`, of rows of pairs
+
 
 def dependencies(spec: CorpusSpec, tokenizer: CorpusTokenizer) -> dict[str, Any]:
     """Everything the rows depend on besides the documents, as JSON values; the manifest keeps it as `config`.
@@ -33,7 +35,7 @@ def dependencies(spec: CorpusSpec, tokenizer: CorpusTokenizer) -> dict[str, Any]
     word_starts = {"words": True} if spec.needs_word_starts else {}
     if spec.longest_row != spec.rows.max_length and held_out_parts.may_divide(spec.documents):
         corpus |= {"longest_row": spec.longest_row}
-    rows = dataclasses.asdict(spec.rows)
+    rows = dataclasses.asdict(spec.rows) | ({"version": PAIRS_VERSION} if spec.rows.mode == "pairs" else {})
     return {"corpus": corpus, "tokenizer": tokenizer.dependencies(), "rows": rows} | word_starts
 
 

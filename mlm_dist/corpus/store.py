@@ -30,6 +30,7 @@ BLOCKS = "blocks.npy"  # of a split: where its rows are, see `rows.joined`
 # [blocks, 32] bytes: SHA-256 of each block of training rows, and of the word starts in each if they are stored.
 HASHES, WORD_HASHES = "train/block_hashes.npy", "train/word_start_hashes.npy"
 TOKEN_COUNTS = "token_counts.npy"
+PAIRS_TOGETHER = 4
 PAIRS = "pairs.npy"  # of a split, with rows.mode pairs: [documents, 2] how many rows of each kind
 
 
@@ -92,11 +93,25 @@ class PreparedCorpus:
         """[rows, 2] of each pair of a split, see `rows.RowTable`."""
         chosen = selection.load(self.folder / "selection.npy")
         code = next(code for code, name in _NAMES.items() if name == split)
-        counts = mapped_array(self.folder / split / PAIRS).astype(np.int64)
+        counts = self._pair_counts(split)
         document = np.repeat(np.arange(len(counts)), counts.sum(1))
         number = np.stack([np.arange(1, len(counts) + 1), np.zeros(len(counts), np.int64)], 1)
         of_headings = np.repeat(number.reshape(-1), counts.reshape(-1))
         return np.stack([chosen.group[chosen.side == code][document], of_headings], 1).astype(np.int64)
+
+    def pairs_together(self, split: str) -> np.ndarray:
+        """[pieces] sizes of pieces of up to `PAIRS_TOGETHER` rows of one document, which are trained on together.
+
+        So some negatives of a heading are sections of its document.
+        """
+        counts = self._pair_counts(split).sum(1)
+        pieces = -(-counts // PAIRS_TOGETHER)
+        number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # of each within its document
+        found: np.ndarray = np.minimum(np.repeat(counts, pieces) - PAIRS_TOGETHER * number, PAIRS_TOGETHER)
+        return found
+
+    def _pair_counts(self, split: str) -> np.ndarray:
+        return mapped_array(self.folder / split / PAIRS).astype(np.int64)
 
     @property
     def is_readable(self) -> bool:

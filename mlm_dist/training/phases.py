@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mlm_dist.batches.block_order import GROUP_TOKENS, Blocks
+from mlm_dist.batches.block_order import GROUP_TOKENS, PAIRS_SHUFFLED, Blocks
 from mlm_dist.batches.loader import Stream, Target, TrainingBatches
 from mlm_dist.batches.mixture import Order, mixed_order
 from mlm_dist.batches.ramp import Ramp
@@ -116,6 +116,8 @@ class Phases:
         parts, blocks = corpus.source_rows("train"), None
         if self._spec.corpus.documents.rows_from == "store":
             blocks = Blocks(corpus.rows("train").block_sizes, max(1, GROUP_TOKENS // kind.max_length))
+        elif corpus.has_pairs:
+            blocks = Blocks(corpus.pairs_together("train"), PAIRS_SHUFFLED)
         for i in range(index):
             if phases[i].rows == kind:
                 order = mixed_order(parts, phases[i].mix, self._spec.seed, taken, blocks)
