@@ -104,6 +104,11 @@ COMMANDS = {
     "mlm-dist train my_docs --output_dir runs/mine": Tried(SHORT, is_quick=True),
     "mlm-dist validate runs/mine": Tried(),
     "mlm-dist report runs/mine": Tried(),
+    "mlm-dist embed my_docs --topology cpu --mixed_precision bf16 --rows.max_length 128": Tried(
+        f"{LOCAL_MODEL} --batch.global_size=4"
+    ),
+    "mlm-dist validate runs/search --validation.tasks retrieval": Tried(),
+    'mlm-dist search runs/search "how do I rotate keys"': Tried(),
     "mlm-dist embed my_docs --model.name_or_path sentence-transformers/all-MiniLM-L6-v2 --output_dir runs/found": Tried(
         f"{LOCAL_MODEL} --batch.global_size=4"
     ),
