@@ -35,6 +35,7 @@ from mlm_dist.objectives import OBJECTIVES
 from mlm_dist.objectives.contrastive import Contrastive, alike, pair_losses
 from mlm_dist.objectives.protocol import Objective
 from mlm_dist.optim.optimizers import build_optimizer
+from mlm_dist.training import step_time, time_estimate
 from mlm_dist.training.step import StepResult, train_step
 
 FLAGS = ("--objective=contrastive", *launching.SHORT)
@@ -398,6 +399,16 @@ def test_plan_measures_a_step_of_pairs(name: str, manual: Path, tmp_path: Path) 
         f"--output_dir={tmp_path}",
     )
     assert "mode pairs" in done.log
+
+
+@pytest.mark.parametrize(("micro_size", "seconds"), [(8, 3.0), (4, 4.0)])
+def test_plan_counts_the_second_forward_pass(
+    micro_size: int, seconds: float, manual: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_time, "seconds_per_step", lambda spec, phase: 3.0)
+    spec = spec_of(manual, "--batch.global_size=8", f"--batch.micro_size={micro_size}")
+    (phase,) = time_estimate.estimate(spec, [10], 0).phases
+    assert phase.step == pytest.approx(seconds)
 
 
 def test_report_and_card_say_how_well_it_finds(trained: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlm_dist.engine import communication
 from mlm_dist.engine.communication import Communication
+from mlm_dist.objectives import is_contrastive
 from mlm_dist.spec import PhaseSpec, Spec
 from mlm_dist.training import step_time
 
@@ -102,7 +103,7 @@ def estimate(spec: Spec, steps: Sequence[float | None], validation_rows: int) ->
     measured: dict[Any, float] = {}  # phases with the same steps are measured once
     for phase in spec.phases:
         if _step(phase) not in measured:
-            measured[_step(phase)] = step_time.seconds_per_step(spec, phase)
+            measured[_step(phase)] = _passes(spec, phase) * step_time.seconds_per_step(spec, phase)
     phases = tuple(
         PhaseTime(
             measured[_step(phase)], _sent(spec, phase), count, 3600 * phase.duration.value if count is None else 0
@@ -116,6 +117,12 @@ def estimate(spec: Spec, steps: Sequence[float | None], validation_rows: int) ->
     first = spec.phases[0]
     length = spec.corpus.rows.max_length / (first.batch.global_size * first.rows.max_length)  # of a row, in steps
     return TimeEstimate(phases, validations, rows, validations * rows * length * phases[0].step * FORWARD_SHARE)
+
+
+def _passes(spec: Spec, phase: PhaseSpec) -> float:
+    """The passes of a step, in steps of one micro-batch: pairs of several micro-batches are computed forward twice."""
+    is_cached = is_contrastive(phase.objective) and phase.batch.accumulation * spec.launch.world_size > 1
+    return 1 + FORWARD_SHARE if is_cached else 1
 
 
 def _step(phase: PhaseSpec) -> tuple[Any, ...]:
