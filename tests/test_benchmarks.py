@@ -12,6 +12,7 @@ from typing import Any
 import launching
 import pytest
 from launching import ROOT, Ended
+from making import made_up_prose
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 sys.path.append(str(ROOT / "benchmarks"))
@@ -100,6 +101,55 @@ def test_head_initialization(small: tuple[Path, int], tmp_path: Path) -> None:
     for one in seeds:
         assert set(one["naive"]) == {"0", "4"} and one["naive"]["0"] == pytest.approx(math.log(len(tokenizer)), abs=0.3)
         assert one["ours"]["0"] == pytest.approx(one["unigram_loss"], abs=0.3) and one["ours"]["0"] < one["naive"]["0"]
+
+
+@pytest.fixture
+def guides(small: tuple[Path, int], tmp_path: Path) -> tuple[Path, Path]:
+    """Documents with titles and headings in three folders, and a tiny encoder."""
+    for i in range(36):
+        sections = [f"## Part {i} {j}\n\n{made_up_prose(10 * i + j, 8)}\n\n" for j in range(3)]
+        path = tmp_path / "guides" / "abc"[i % 3] / f"{i}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# Guide {i} of things\n\n{made_up_prose(1000 + i, 8)}\n\n{''.join(sections)}", "utf-8")
+    tokenizer = AutoTokenizer.from_pretrained(next(small[0].glob("*/tokenizer")))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **sizes)
+    BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "encoder")
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    return tmp_path / "guides", tmp_path / "encoder"
+
+
+@pytest.mark.slow
+def test_contrastive(small: tuple[Path, int], guides: tuple[Path, Path], tmp_path: Path) -> None:
+    flags = (f"--model={guides[1]}", "--length=64", "--batch=4", "--steps=1", "--rounds=2")
+    output = tmp_path / "results.json"
+    ended = run("contrastive", *flags, f"--source={guides[0]}", f"--cache={small[0]}", f"--output={output}")
+    assert ended.returncode == 0, ended.output
+    results = json.loads(output.read_text("utf-8"))
+    rates = results["pairs_per_second"]
+    assert {name: len(rounds) for name, rounds in rates.items()} == {"mlm-dist": 2, "sentence-transformers": 2}
+    ratios = [a / b for a, b in zip(*rates.values(), strict=True)]
+    assert results["ratio"]["min"] == pytest.approx(min(ratios))
+
+
+@pytest.mark.slow
+def test_worth(guides: tuple[Path, Path], tmp_path: Path) -> None:
+    """Each recipe is trained once, and judged on the same queries as BM25 and the start."""
+    flags = (str(guides[0]), f"--start={guides[1]}", f"--folder={tmp_path / 'work'}", f"--output={tmp_path / 'r.json'}")
+    ended = run("worth", *flags, "--recipes=embed,MLM 0.25M tokens")
+    assert ended.returncode == 0, ended.output
+    one = json.loads((tmp_path / "r.json").read_text("utf-8"))["corpora"]["guides"]
+    assert one["documents"] == 36 and one["queries"] > 20
+    recipes = one["recipes"]
+    assert list(recipes) == ["start", "embed", "MLM 0.25M tokens"]
+    assert recipes["start"]["against_start"]["mean"] == 0
+    for recipe in recipes.values():
+        assert recipe["against_bm25"]["mean"] == pytest.approx(recipe["ndcg"] - one["bm25"])
+        assert 0 <= recipe["accuracy"] <= 1 and set(recipe["of_kinds"]) >= {"title", "heading"}
+    judged = tmp_path / "work" / "judged" / "guides" / "embed-0.json"
+    before = judged.stat().st_mtime_ns
+    assert run("worth", *flags, "--recipes=embed").returncode == 0
+    assert judged.stat().st_mtime_ns == before, "what is written is not trained again"
 
 
 @pytest.mark.slow
