@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -192,17 +193,18 @@ def test_files_deleted_while_the_folder_is_listed_are_dropped(tmp_path: Path, mo
     (root / "sub").mkdir(parents=True)
     for name in ("a.md", "b.md", "sub/c.md"):
         (root / name).write_text("text")
-    walk = os.walk
+    scandir = os.scandir
 
-    def vanishing(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for found in walk(*arguments, **options):
-            for name in ("a.md", "sub/c.md"):
-                (root / name).unlink(missing_ok=True)
-            if (root / "sub").is_dir():
-                (root / "sub").rmdir()
-            yield found
+    def vanishing(folder: Path) -> contextlib.AbstractContextManager[list[os.DirEntry[str]]]:
+        with scandir(folder) as entries:
+            found = [*entries]
+        for name in ("a.md", "sub/c.md"):
+            (root / name).unlink(missing_ok=True)
+        if (root / "sub").is_dir():
+            (root / "sub").rmdir()
+        return contextlib.nullcontext(found)
 
-    monkeypatch.setattr(os, "walk", vanishing)
+    monkeypatch.setattr(os, "scandir", vanishing)
     found = sources.acquire(CorpusConfig(source=str(root)), tmp_path)
     assert list(found.files) == ["b.md"]
     assert found.dropped == {
