@@ -310,6 +310,7 @@ COMMANDS = {
     "python benchmarks/startup.py": LONG,
     "python benchmarks/contrastive.py --source my_docs": LONG,
     "python benchmarks/worth.py my_docs my_other_docs": LONG,
+    "python benchmarks/worth.py my_docs my_other_docs --recipes embed": LONG,
     "python benchmarks/first_result.py": LONG,
     "python benchmarks/first_result.py --variants modernbert-tiny,bert-tiny": LONG,
     "python benchmarks/head_initialization.py --source my_docs": LONG,
