@@ -105,7 +105,7 @@ def test_head_initialization(small: tuple[Path, int], tmp_path: Path) -> None:
 
 @pytest.fixture
 def guides(small: tuple[Path, int], tmp_path: Path) -> tuple[Path, Path]:
-    """Documents with titles and headings in three folders, and a tiny encoder."""
+    """Documents with titles in three folders, and a tiny encoder."""
     for i in range(36):
         sections = [f"## Part {i} {j}\n\n{made_up_prose(10 * i + j, 8)}\n\n" for j in range(3)]
         path = tmp_path / "guides" / "abc"[i % 3] / f"{i}.md"
@@ -139,13 +139,13 @@ def test_worth(guides: tuple[Path, Path], tmp_path: Path) -> None:
     ended = run("worth", *flags, "--recipes=embed,MLM 0.25M tokens")
     assert ended.returncode == 0, ended.output
     one = json.loads((tmp_path / "r.json").read_text("utf-8"))["corpora"]["guides"]
-    assert one["documents"] == 36 and one["queries"] > 20
+    assert one["documents"] == 36 and one["queries"] >= 10
     recipes = one["recipes"]
     assert list(recipes) == ["start", "embed", "MLM 0.25M tokens"]
     assert recipes["start"]["against_start"]["mean"] == 0
     for recipe in recipes.values():
         assert recipe["against_bm25"]["mean"] == pytest.approx(recipe["ndcg"] - one["bm25"])
-        assert 0 <= recipe["accuracy"] <= 1 and set(recipe["of_kinds"]) >= {"title", "heading"}
+        assert 0 <= recipe["accuracy"] <= 1 and set(recipe["of_kinds"]) == {"title", "half"}
     judged = tmp_path / "work" / "judged" / "guides" / "embed-0.json"
     before = judged.stat().st_mtime_ns
     assert run("worth", *flags, "--recipes=embed").returncode == 0
