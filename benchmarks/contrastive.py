@@ -47,13 +47,7 @@ def main() -> None:
         logs.mkdir(parents=True, exist_ok=True)
         work: dict[str, tuple[Any, ...]] = {
             "mlm-dist": (mlm_dist, flags),
-            "sentence-transformers": (
-                sentence_transformers,
-                model,
-                folder,
-                arguments.length,
-                arguments.batch,
-            ),
+            "sentence-transformers": (sentence_transformers, model, folder, arguments.length, arguments.batch),
         }
         started = {
             name: running.enter_context(SteppedProcess(*one, environment=ON_CPU | BF16, log=logs / f"{name}.log"))
@@ -106,14 +100,6 @@ def sentence_transformers(control: StepControl, model: str, folder: Path, length
     )
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from transformers import TrainerCallback
-
-    class BeforeStep(TrainerCallback):  # type: ignore[misc]
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            control.before_step()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            control.before_step()
 
     transformer = Transformer(model, max_seq_length=length)
     encoder = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension())], device="cpu")
@@ -132,7 +118,7 @@ def sentence_transformers(control: StepControl, model: str, folder: Path, length
             ),
             train_dataset=Dataset.from_dict(texts_of(folder)),
             loss=MultipleNegativesRankingLoss(encoder, scale=20.0),
-            callbacks=[BeforeStep()],
+            callbacks=[systems.before_steps(control)],
         ).train()
 
 

@@ -119,14 +119,7 @@ TUNED = TrainerSettings(bf16=True, lean=True, num_workers=1)
 
 def trainer(control: StepControl, job: Job, settings: TrainerSettings) -> None:
     """`transformers.Trainer` with DataCollatorForLanguageModeling."""
-    from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
-
-    class BeforeStep(TrainerCallback):  # type: ignore[misc]
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            control.before_step()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            control.before_step()
+    from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
     micro_size = settings.micro_size or job.batch
     tokenizer = tokenizer_of(job.corpus)
@@ -151,7 +144,21 @@ def trainer(control: StepControl, job: Job, settings: TrainerSettings) -> None:
         collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED)
         rows = rows_of(job.corpus, tokenizer, lean=settings.lean)
         model = _model(job)
-        Trainer(model, arguments, data_collator=collator, train_dataset=rows, callbacks=[BeforeStep()]).train()
+        Trainer(model, arguments, data_collator=collator, train_dataset=rows, callbacks=[before_steps(control)]).train()
+
+
+def before_steps(control: StepControl) -> Any:
+    """A callback with which a Trainer waits for the control before each of its steps."""
+    from transformers import TrainerCallback
+
+    class BeforeStep(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            control.before_step()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            control.before_step()
+
+    return BeforeStep()
 
 
 def plain(control: StepControl, job: Job) -> None:

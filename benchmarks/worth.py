@@ -29,11 +29,9 @@ import workload
 from common import console
 from rich.table import Table
 from worth_recipes import RECIPES, START, train
-from worth_tasks import BASELINE, judge
+from worth_tasks import BASELINE, METRIC, judge
 
 from mlm_dist.evaluation.bootstrap import Interval, paired_interval
-
-METRIC = "ndcg_at_10"
 
 
 def main() -> None:
@@ -69,7 +67,7 @@ def summary(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """{corpus: what all its recipes reached}."""
     results: dict[str, Any] = {}
     for source in arguments.sources:
-        start = json.loads(_path(folder, source, START, 0).read_text("utf-8"))
+        start = _judged(folder, source, START, 0, arguments)
         base, before = (_pooled([start], of) for of in (BASELINE, "trained"))
         of_recipes = {}
         for recipe in arguments.recipes:
@@ -84,7 +82,7 @@ def summary(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
                 "minutes": _mean([one["seconds"] / 60 for one in seeds]),
             }
         results[_name(source)] = {
-            **start["about"],
+            "documents": start["documents"],
             "queries": len(base),
             "bm25": float(base.mean()),
             "recipes": of_recipes,

@@ -14,7 +14,7 @@ from mlm_dist.evaluation.classification_task import ClassificationTask
 from mlm_dist.evaluation.embeddings import TextEncoder
 from mlm_dist.evaluation.retrieval_tasks import tasks_of_structure
 
-BASELINE = "bm25"
+BASELINE, METRIC = "bm25", "ndcg_at_10"
 MAX_TOKENS = 256  # of a text that are read
 LEAST, MAX_DEPTH = 8, 6  # documents of a label, and folders above each other
 
@@ -34,11 +34,10 @@ def judge(model: Any, corpus: PreparedCorpus, *, with_baseline: bool) -> dict[st
             task.measure_baselines(encoder)
         task.measure("trained", dict(zip(task.texts, encoder.encode(task.texts), strict=True)))
         kinds[task.name] = {
-            name: [round(float(one), 4) for one in values["ndcg_at_10"]] for name, values in task.values.items()
+            name: [round(float(one), 4) for one in values[METRIC]] for name, values in task.values.items()
         }
     documents = [OutlinedDocument(*one) for split in ("train", "validation") for one in corpus.outlines(split)]
-    about = {"documents": len(documents)}
-    return {"about": about, "kinds": kinds, "accuracy": _accuracy(documents, encoder)}
+    return {"documents": len(documents), "kinds": kinds, "accuracy": _accuracy(documents, encoder)}
 
 
 def _accuracy(documents: list[OutlinedDocument], encoder: TextEncoder) -> float | None:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -41,6 +42,11 @@ PATIENT = (
     *("--validation.every=2", "--validation.patience=2", "--checkpoint.every=100", "--checkpoint.keep_last=1"),
 )
 ACCELERATE = ROOT / "configs" / "accelerate"
+
+
+def heed_ctrl_c() -> None:
+    """For a process that is to get a Ctrl-C: tests may run in the background, where it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)

@@ -105,11 +105,6 @@ def test_tasks_of_a_ray_cluster(source: Path, expected: PreparedCorpus, tmp_path
     assert "has no document left to train on" in failed.stderr and failed.stderr.count("\n") == 1
 
 
-def heed_ctrl_c() -> None:
-    """Tests may run in the background, where it is ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_stopped_preparation_continues_after_the_finished_shards(
@@ -124,7 +119,7 @@ def test_stopped_preparation_continues_after_the_finished_shards(
         stderr=subprocess.PIPE,
         start_new_session=True,
         text=True,
-        preexec_fn=heed_ctrl_c,  # noqa: PLW1509
+        preexec_fn=launching.heed_ctrl_c,  # noqa: PLW1509
     )
     wait_until(lambda: [*cache.glob("*.partial/datatrove/documents/completions/*")], process)
     os.killpg(process.pid, number)

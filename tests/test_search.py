@@ -577,7 +577,6 @@ def test_port_in_use_is_one_line(server: SearchServer, searched: Path) -> None:
 
 
 def test_serve_shows_all_models_and_ends_with_ctrl_c(searched: Path) -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests may run in the background, which ignores it
     process = subprocess.Popen(
         [sys.executable, "-m", "mlm_dist.program", "search", str(searched), "--serve"],
         cwd=ROOT,
@@ -585,8 +584,8 @@ def test_serve_shows_all_models_and_ends_with_ctrl_c(searched: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=launching.heed_ctrl_c,  # noqa: PLW1509
     )
-    signal.signal(signal.SIGINT, before)
     try:
         assert process.stdout is not None
         line = next(line for line in process.stdout if "search page" in line)

@@ -16,7 +16,6 @@ from mlm_dist.corpus.tokenizer.corpus_tokenizer import CorpusTokenizer
 from mlm_dist.spec import CorpusSpec, RowsSpec
 
 VERSION = 7  # of how rows are made; another number gives other digests, so that all corpora are prepared again
-
 PAIRS_VERSION = 2  # as `VERSION`, of rows of pairs
 
 

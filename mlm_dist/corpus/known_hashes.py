@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
@@ -20,11 +20,10 @@ HASHED_TOGETHER = 64  # files per task of the thread pool; a task per file would
 RECENT = 2_000_000_000  # nanoseconds within which some disks give two changes the same time
 
 
-# There may be millions of these, and the garbage collector skips plain tuples.
-FileState = tuple[
-    int, int, int
-]  # size in bytes, time of the last change in nanoseconds, inode: one differs if it changed
-Hashed = tuple[FileState, str]  # of a file just before it was read, now or before, and SHA-256 in hexadecimal
+# There may be millions of these, and the garbage collector skips plain tuples. The state of a file is its size in
+# bytes, the time of its last change in nanoseconds, and its inode: one of them differs if the file has changed.
+FileState = tuple[int, int, int]
+Hashed = tuple[FileState, str]  # what a file was just before it was read, now or before, and its SHA-256 in hexadecimal
 
 
 def file_state(found: os.stat_result) -> FileState:
@@ -106,6 +105,19 @@ class KnownHashes:
                 }
             )
         return hashes
+
+    def of_readable(self, names: Iterable[str]) -> dict[str, str]:
+        """{name: hash} of files that can be read.
+
+        Raises:
+            OSError: One cannot be read.
+        """
+        listed, found = [*names], {}
+        for name, one in zip(listed, self.hash(listed), strict=True):
+            if isinstance(one, OSError):
+                raise one
+            found[name] = one[1]
+        return found
 
     def remember(self, hashes: Mapping[str, str]) -> None:
         """Remember hashes in hexadecimal of files that are complete and that nobody changes."""

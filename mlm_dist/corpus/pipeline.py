@@ -114,8 +114,7 @@ def find(spec: CorpusSpec) -> tuple[PreparedCorpus | None, dict[str, int] | None
         found = _acquire(spec, cache_dir)
         digest = digests.corpus_key([source.digest() for source in found], dependencies)
         sizes = {source.name: sum(size for size, _ in source.states.values()) for source in found}
-        folders = (cache_dir / digest, cache_dir / STORED / digest)
-        return next((PreparedCorpus(one) for one in folders if (one / "manifest.json").is_file()), None), sizes
+        return in_cache(cache_dir, digest), sizes
     paths = [path for pattern in ("*", f"{STORED}/*") for path in cache_dir.glob(f"{pattern}/manifest.json")]
     paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for corpus in (PreparedCorpus(path.parent) for path in paths if path.parent.suffix != ".partial"):
@@ -124,6 +123,12 @@ def find(spec: CorpusSpec) -> tuple[PreparedCorpus | None, dict[str, int] | None
             if is_made_with(manifest, dependencies) and are_described(manifest["sources"], spec.sources):
                 return corpus, None
     return None, None
+
+
+def in_cache(cache_dir: Path, digest: str) -> PreparedCorpus | None:
+    """The corpus of a digest in a cache, also if its documents and rows are in a store; None if it is not there."""
+    folders = (cache_dir / digest, cache_dir / STORED / digest)
+    return next((PreparedCorpus(one) for one in folders if (one / "manifest.json").is_file()), None)
 
 
 def _are_local(spec: CorpusSpec) -> bool:

@@ -30,7 +30,7 @@ BLOCKS = "blocks.npy"  # of a split: where its rows are, see `rows.joined`
 # [blocks, 32] bytes: SHA-256 of each block of training rows, and of the word starts in each if they are stored.
 HASHES, WORD_HASHES = "train/block_hashes.npy", "train/word_start_hashes.npy"
 TOKEN_COUNTS = "token_counts.npy"
-PAIRS_TOGETHER = 4
+PAIRS_TOGETHER = 4  # rows of a document, see `pairs_together`
 PAIRS = "pairs.npy"  # of a split, with rows.mode pairs: [documents, 2] how many rows of each kind
 
 

@@ -41,31 +41,22 @@ def text_pairs(document: OutlinedDocument) -> TextPairs:
     a passage nor, except for titles and headings, a query. The title is a query of the document, also where a heading
     repeats it.
     """
-    others = dict.fromkeys(_others(document))
+    title = passages.title(document)
+    sections = [(heading, text) for heading, text in passages.sections(document) if _is_passage(text)]
     headings = dict.fromkeys(
-        (heading, text)
-        for heading, text in _sections(document)
-        if trivial_queries.fault(heading) is None and heading != passages.title(document)
+        (heading, text) for heading, text in sections if trivial_queries.fault(heading) is None and heading != title
     )
+    others = dict.fromkeys(_others(passages.body(document), title, [text for _, text in sections]))
     return TextPairs([*headings], [*others])
 
 
-def _sections(document: OutlinedDocument) -> list[tuple[str, str]]:
-    return [(heading, text) for heading, text in passages.sections(document) if _is_passage(text)]
-
-
-def _others(document: OutlinedDocument) -> Iterator[tuple[str, str]]:
-    body, title = passages.body(document), passages.title(document)
-    if title is not None and trivial_queries.fault(title) is not None:
-        title = None
-    sections = _sections(document)
-    if title is not None and _is_passage(body):
-        yield title, body
-    if title is not None:
-        for _, text in sections:
+def _others(body: str, title: str | None, sections: Sequence[str]) -> Iterator[tuple[str, str]]:
+    if title is not None and trivial_queries.fault(title) is None:
+        if _is_passage(body):
+            yield title, body
+        for text in sections:
             yield title, text
-    for (_, one), (_, other) in pairwise(sections):
-        yield one, other
+    yield from pairwise(sections)
     first, second = passages.halves(body) or ("", "")
     if _is_passage(first) and _is_passage(second):
         yield first, second

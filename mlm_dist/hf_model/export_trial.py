@@ -66,8 +66,7 @@ class ExportTrial:
             with named(parent, folder):
                 copy, beside = _as_if_trained(plain_copy(model)), files()
                 write_files(copy, beside, folder, self._export.dtype)
-                graph = beside.graph_output if self._export.format == "onnx" else None
-                self._process.begin(folder, copy.float(), beside.tokenizer, graph)
+                self._process.begin(folder, copy.float(), beside.tokenizer, beside.graph(self._export))
         except (UserError, OSError, MemoryError):
             raise
         except Exception as error:  # transformers raises many kinds for a configuration that contradicts itself

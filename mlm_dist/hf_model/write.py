@@ -36,6 +36,10 @@ class ModelFiles:
     sentence: SentenceFiles = field(default_factory=SentenceFiles)
     graph_output: Output = "logits"
 
+    def graph(self, export: ExportSpec) -> Output | None:
+        """What the ONNX graph of an export computes; None if it has no graph."""
+        return self.graph_output if export.format == "onnx" else None
+
 
 def write_model(model: Any, files: ModelFiles, card: Any, folder: Path, export: ExportSpec) -> None:
     """Write a model to a folder, whole or not at all; an older model in the folder is replaced.
@@ -58,8 +62,7 @@ def write_model(model: Any, files: ModelFiles, card: Any, folder: Path, export: 
             write_files(model, files, temporary, export.dtype)
             card.save(temporary / "README.md")
             if export.verify or export.format == "onnx":
-                graph = files.graph_output if export.format == "onnx" else None
-                reload_check.check(temporary, model.float(), files.tokenizer, graph)
+                reload_check.check(temporary, model.float(), files.tokenizer, files.graph(export))
             give_modes(temporary)
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)

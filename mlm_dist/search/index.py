@@ -97,18 +97,11 @@ class SearchIndex:
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             record = json.loads((self.folder / RECORD).read_text("utf-8"))
             is_same = record["format"] == FORMAT and record["made_of"] == json.loads(json.dumps(made_of))
-            return bool(is_same and record["sha256"] == self._hashes(self.folder, record["sha256"]))
+            return bool(is_same and record["sha256"] == self._known(self.folder).of_readable(record["sha256"]))
         return False
 
-    def _hashes(self, folder: Path, names: Iterable[str]) -> dict[str, str]:
-        """{name: SHA-256} of files of the index; those that did not change since they were last read are not read."""
-        found = [*zip(names, self._known(folder).hash([*names]), strict=True)]
-        for _, one in found:
-            if isinstance(one, OSError):
-                raise one
-        return {name: one[1] for name, one in found if not isinstance(one, OSError)}
-
     def _known(self, folder: Path) -> KnownHashes:
+        """The hashes of files of the index; those that did not change since they were last read are not read."""
         return KnownHashes(folder, self.folder.parent, self.folder.name)
 
     def _build(self, contents: Contents) -> None:
@@ -118,7 +111,7 @@ class SearchIndex:
         try:
             with named(self.folder, temporary):
                 names = _write(temporary, contents)
-                hashes = self._hashes(temporary, names)
+                hashes = self._known(temporary).of_readable(names)
                 write_json(
                     temporary / RECORD, {"format": FORMAT, "made_of": contents.made_of, "sha256": hashes}, indent=1
                 )

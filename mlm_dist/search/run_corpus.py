@@ -36,12 +36,12 @@ def run_corpus(run_dir: RunDir, config: CorpusConfig, spec: Callable[[], CorpusS
     """
     cache_dir = Path(config.cache_dir).expanduser().absolute()
     digest = str(read_record(run_dir.path).start.get("corpus", ""))
-    folders = (cache_dir / digest, cache_dir / STORED / digest) if re.fullmatch(r"[0-9a-f]+", digest) else ()
-    found = next((PreparedCorpus(one) for one in folders if (one / "manifest.json").is_file()), None)
-    if found is None or not _is_readable(found):
+    recorded = pipeline.in_cache(cache_dir, digest) if re.fullmatch(r"[0-9a-f]+", digest) else None
+    found = recorded if recorded is not None and _is_readable(recorded) else None
+    if found is None:
         found = _prepared_again(spec)
         if found is None:
-            is_old = any((one / "manifest.json").is_file() for one in folders)
+            is_old = recorded is not None
             problem = "was prepared by another version, or is damaged" if is_old else f"is not in {cache_dir}"
             raise CorpusError(
                 f"corpus.cache_dir: the corpus of {run_dir.path} {problem}; prepare it again with mlm-dist prepare "

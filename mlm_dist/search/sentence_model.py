@@ -178,10 +178,8 @@ def _hash_of_files(folder: Path, known: Path) -> str:
     paths = [path for path in sorted(folder.rglob("*")) if path.suffix in (".safetensors", ".json") and path.is_file()]
     names = [path.relative_to(folder).as_posix() for path in paths]
     digest = hashlib.sha256()
-    for name, one in zip(names, KnownHashes(folder, known, "model").hash(names), strict=True):
-        if isinstance(one, OSError):
-            raise one
-        digest.update(f"{name} {one[1]}\n".encode("utf-8", "surrogatepass"))
+    for name, one in KnownHashes(folder, known, "model").of_readable(names).items():
+        digest.update(f"{name} {one}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

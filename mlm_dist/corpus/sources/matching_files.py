@@ -114,9 +114,8 @@ def matching_files(root: Path, patterns: Sequence[str], cache_dir: Path) -> Matc
             drop(f"unreadable folder ({error.strerror})", below or os.curdir)
             continue
         subfolders, files = _divided(entries)
-        names = {entry.name for entry in files}
-        reason = "corpus.cache_dir" if below and folder == cache else why_no_documents(folder, names)
-        if below and reason is not None:
+        reason = _why_dropped(folder, files, cache) if below else None
+        if reason is not None:
             drop(reason, below)
             continue
         prefix = below and below + os.sep  # os.path.join takes longer than all else for a million files
@@ -181,6 +180,11 @@ def _has_files(folder: Path) -> bool:
         return bool(os.listdir(folder))
     except OSError:
         return False
+
+
+def _why_dropped(folder: Path, files: Iterable[os.DirEntry[str]], cache: Path) -> str | None:
+    """Why a folder below the root is dropped as a whole; None if it is read."""
+    return "corpus.cache_dir" if folder == cache else why_no_documents(folder, {entry.name for entry in files})
 
 
 def why_no_documents(folder: Path, files: Collection[str]) -> str | None:
